@@ -1,0 +1,99 @@
+"""The records that move through the pipeline: problem -> rollout -> verdict -> reward. Frozen, no behaviour but views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+VerdictStatus = Literal["ok", "unparsable", "failed"]
+OnUnscored = Literal["mask", "correctness_only", "raise"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question with a verifiable answer."""
+
+    id: str
+    """Unique within its data set."""
+    text: str
+    """What the policy is asked."""
+    reference: str
+    """The right final answer, as text."""
+    source: str = ""
+    """Where it comes from (data set or split); results are also broken down by it."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """Anything else the row carried; never read by the reward."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One solution sampled from a policy."""
+
+    problem: Problem
+    """What it answers."""
+    response: str
+    """The text the policy wrote."""
+    num_tokens: int = 0
+    """Length of the response in tokens; 0 where unknown."""
+    truncated: bool = False
+    """True when the length limit cut it off."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said about one rollout. "No verdict" and "no error found" are different things."""
+
+    status: VerdictStatus
+    """ok: a verdict; unparsable: the judge answered, but without a valid index; failed: it did not answer."""
+    error_step: int | None = None
+    """Index (from 0) of the earliest wrong step; None for "no error found". Meaningful only when status is ok."""
+    critique: str = ""
+    """All the judge wrote."""
+    reason: str = ""
+    """Why there is no verdict (status unparsable or failed)."""
+    num_tokens: int = 0
+    """Length of the critique in tokens; 0 where unknown."""
+
+    @property
+    def flawed(self) -> bool | None:
+        """True: an error was found; False: none was found; None: there is no verdict."""
+        return None if self.status != "ok" else self.error_step is not None
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What a rollout earns."""
+
+    value: float | None
+    """The reward; None = unscored."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Its summands by name (outcome, flaw, process, overlong)."""
+
+
+Message = dict[str, str]
+"""One chat message: {"role": ..., "content": ...}."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer of a chat model, from a server or from a model in this process."""
+
+    text: str = ""
+    """What it wrote."""
+    num_tokens: int = 0
+    """Tokens it wrote; 0 where unknown."""
+    error: str = ""
+    """Why there is no answer; empty when there is one."""
+
+
+class Complete(Protocol):
+    """A chat model: one completion for each conversation, in order. Never raises for a single failed request."""
+
+    async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]: ...
+
+
+class Judge(Protocol):
+    """Gives one verdict for each rollout, in order. Never raises for a single failed judgement."""
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]: ...

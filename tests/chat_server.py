@@ -1,0 +1,127 @@
+"""A scripted OpenAI-compatible server on 127.0.0.1, in a thread, for tests of whatever talks to one."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server does with one request."""
+
+    text: str = "ok"
+    """Content of the completion, where `body` is not given."""
+    status: int = 200
+    """HTTP status."""
+    body: bytes | None = None
+    """Sent verbatim instead of a completion."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Further response headers."""
+    delay: float = 0.0
+    """Seconds before the answer."""
+    drip: float = 0.0
+    """Seconds between two bytes of the body; 0 sends it at once."""
+    close: bool = False
+    """Close the connection instead of answering."""
+
+
+Script = Callable[[dict[str, Any], int], Reply]
+"""(request body, index of the request) -> what to do."""
+
+
+@dataclass(eq=False)
+class ChatServer:
+    """A running server and what it has seen."""
+
+    url: str
+    """Base URL, with /v1."""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """Bodies of the requests, in order of arrival."""
+    api_keys: list[str] = field(default_factory=list)
+    """Their Authorization headers."""
+    clients: set[int] = field(default_factory=set)
+    """Ports the connections came from: one for each connection."""
+    under_way: int = 0
+    """Requests being answered now."""
+    most_under_way: int = 0
+    """Highest `under_way` so far."""
+
+
+def completion(text: str) -> bytes:
+    """The body of a chat completion; tokens are words."""
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 1 + len(text.split())}
+    body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+    return json.dumps(body).encode()
+
+
+@contextmanager
+def chat_server(script: Script | Reply | None = None) -> Iterator[ChatServer]:
+    """Serve on a free port until the block ends. A plain Reply answers every request."""
+    fixed = script if isinstance(script, Reply) else Reply()
+    answer: Script = script if callable(script) else lambda body, index: fixed
+    lock = threading.Lock()
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with lock:
+                index = len(seen.requests)
+                seen.requests.append(body)
+                seen.api_keys.append(self.headers.get("authorization", ""))
+                seen.clients.add(self.client_address[1])
+                seen.under_way += 1
+                seen.most_under_way = max(seen.most_under_way, seen.under_way)
+            try:
+                reply = answer(body, index)
+                over.wait(reply.delay) if reply.delay else None
+            finally:
+                with lock:
+                    seen.under_way -= 1
+            if reply.close or over.is_set():
+                self.close_connection = True
+                return
+            self._send(reply)
+
+        def _send(self, reply: Reply) -> None:
+            content = completion(reply.text) if reply.body is None else reply.body
+            self.send_response(reply.status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            try:
+                for start in range(0, len(content), 1 if reply.drip else max(1, len(content))):
+                    self.wfile.write(content[start : start + 1] if reply.drip else content)
+                    time.sleep(reply.drip)
+            except (BrokenPipeError, ConnectionResetError):  # the client has lost patience
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    seen = ChatServer(f"http://127.0.0.1:{server.server_address[1]}/v1")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

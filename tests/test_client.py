@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, Reply, chat_server, completion
+
+from fapo.client import ChatClient
+from fapo.types import Completion
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def client(*servers: ChatServer | str, **options: Any) -> ChatClient:
+    urls = [server if isinstance(server, str) else server.url for server in servers]
+    return ChatClient(urls, "tiny", **{"backoff": 0.01, "timeout": 5.0, "retries": 2} | options)
+
+
+def ask(chat: ChatClient, *conversations: list[dict[str, str]]) -> list[Completion]:
+    async def run() -> list[Completion]:
+        try:
+            return await chat(conversations or [HELLO])
+        finally:
+            await chat.aclose()
+
+    return asyncio.run(run())
+
+
+def dead_url() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    def echo(body: dict[str, Any], index: int) -> Reply:
+        text = body["messages"][-1]["content"]
+        return Reply(text, delay=0.05 if text == "0" else 0.0)
+
+    questions = [[{"role": "user", "content": str(i)}] for i in range(20)]
+    with chat_server(echo) as server:
+        answers = ask(client(server), *questions)
+    assert [answer.text for answer in answers] == [str(i) for i in range(20)]
+    assert {answer.num_tokens for answer in answers} == {1}
+    assert not any(answer.error for answer in answers)
+
+
+def test_nothing_asked_nothing_sent() -> None:
+    assert asyncio.run(client(dead_url())([])) == []
+
+
+def test_request_carries_what_is_set_and_leaves_out_the_rest() -> None:
+    with chat_server() as server:
+        ask(client(server, temperature=0.6, max_tokens=9, extra_body={"top_k": 3}, api_key="secret"))
+    assert server.requests == [
+        {"model": "tiny", "messages": HELLO, "temperature": 0.6, "max_tokens": 9, "top_k": 3},
+    ]
+    assert server.api_keys == ["Bearer secret"]
+
+
+@pytest.mark.parametrize(
+    ("env", "key"),
+    [
+        ({"FAPO_API_KEY": "ours", "OPENAI_API_KEY": "theirs"}, "ours"),
+        ({"OPENAI_API_KEY": "theirs"}, "theirs"),
+        ({}, "none"),
+    ],
+)
+def test_api_key_from_the_environment(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], key: str) -> None:
+    for name in ("FAPO_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    chat = ChatClient("http://127.0.0.1:1/v1", "tiny")
+    assert chat.api_key == key
+    assert key == "none" or key not in repr(chat)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Reply(status=429, body=b'{"error": {"message": "slow down"}}', headers={"retry-after": "0"}),
+        Reply(status=500, body=b"oops"),
+        Reply(status=503, body=b""),
+        Reply(close=True),
+        Reply(body=b"<html>not a completion</html>"),
+        Reply(body=b'{"choices": ['),
+        Reply(body=b"\xff\xfe"),
+        Reply(body=b"[" * 100_000),
+        Reply(body=b"null"),
+        Reply(body=b'{"choices": []}'),
+        Reply(body=b'{"choices": [{"index": 0}]}'),
+        Reply(body=b'{"choices": [{"message": {"content": 7}}]}'),
+        Reply(body=b'{"choices": "abc"}'),
+    ],
+    ids=lambda reply: f"{reply.status}-{'close' if reply.close else (reply.body or b'')[:24]!r}",
+)
+def test_passing_trouble_is_tried_again_and_lasting_trouble_reported(first: Reply) -> None:
+    with chat_server(lambda body, index: first if index == 0 else Reply("second")) as server:
+        assert ask(client(server)) == [Completion("second", num_tokens=1)]
+        assert len(server.requests) == 2
+    with chat_server(first) as server:
+        (answer,) = ask(client(server))
+        assert answer.text == ""
+        assert "given up after 3 tries" in answer.error
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_our_own_mistakes_are_not_tried_again(status: int) -> None:
+    with chat_server(Reply(status=status, body=b'{"error": {"message": "too long"}}')) as server:
+        (answer,) = ask(client(server))
+    assert f"HTTP {status}" in answer.error
+    assert "too long" in answer.error
+    assert len(server.requests) == 1
+
+
+def test_one_bad_request_spoils_no_other() -> None:
+    def refuse(body: dict[str, Any], index: int) -> Reply:
+        bad = body["messages"][0]["content"] == "bad"
+        return Reply(status=400, body=b"{}") if bad else Reply("fine")
+
+    bad = [{"role": "user", "content": "bad"}]
+    with chat_server(refuse) as server:
+        answers = ask(client(server), HELLO, bad, HELLO)
+    assert [bool(answer.error) for answer in answers] == [False, True, False]
+
+
+def test_text_that_is_not_unicode_is_an_error_of_its_own() -> None:
+    with chat_server() as server:
+        broken, fine = ask(client(server), [{"role": "user", "content": "\ud800"}], HELLO)
+    assert "UTF-8" in broken.error
+    assert fine.text == "ok"
+
+
+def test_missing_content_and_usage_are_an_empty_answer() -> None:
+    with chat_server(Reply(body=b'{"choices": [{"message": {"role": "assistant", "content": null}}]}')) as server:
+        assert ask(client(server)) == [Completion()]
+
+
+@pytest.mark.parametrize("slow", [Reply(delay=60), Reply(drip=0.1)], ids=["hang", "drip"])
+def test_a_slow_answer_is_given_up_in_time(slow: Reply) -> None:
+    with chat_server(lambda body, index: slow if body["messages"][0]["content"] == "slow" else Reply()) as server:
+        start = time.monotonic()
+        fine, late = ask(client(server, timeout=0.4, retries=1), HELLO, [{"role": "user", "content": "slow"}])
+        assert time.monotonic() - start < 5
+    assert fine.text == "ok"
+    assert "no answer within 0.4 s" in late.error
+
+
+def test_retry_after_is_respected() -> None:
+    busy = Reply(status=429, body=b"{}", headers={"retry-after": "1"})
+    with chat_server(lambda body, index: busy if index == 0 else Reply()) as server:
+        start = time.monotonic()
+        assert ask(client(server))[0].text == "ok"
+        assert time.monotonic() - start >= 1
+
+
+def test_concurrency_is_bounded_over_simultaneous_calls_and_connections_are_shared() -> None:
+    async def run(chat: ChatClient) -> None:
+        await asyncio.gather(*(chat([HELLO] * 4) for _ in range(5)))
+        await chat.aclose()
+
+    with chat_server(Reply(delay=0.03)) as server:
+        asyncio.run(run(client(server, concurrency=3)))
+        assert len(server.requests) == 20
+        assert server.most_under_way == 3
+        assert len(server.clients) <= 3
+
+
+def test_load_goes_to_the_least_busy_server() -> None:
+    with chat_server(Reply(delay=0.3)) as slow, chat_server(Reply(delay=0.01)) as fast:
+        ask(client(slow, fast, concurrency=4), *[HELLO] * 24)
+    assert len(slow.requests) + len(fast.requests) == 24
+    assert len(slow.requests) < len(fast.requests)
+
+
+def test_another_server_takes_over() -> None:
+    with chat_server(Reply(status=500, body=b"")) as broken, chat_server(Reply("fine")) as working:
+        answers = ask(client(broken, dead_url(), working), *[HELLO] * 6)
+    assert {answer.text for answer in answers} == {"fine"}
+    assert len(working.requests) == 6
+
+
+def test_no_server_at_all() -> None:
+    (answer,) = ask(client(dead_url(), retries=1))
+    assert "given up after 2 tries" in answer.error
+    assert "onnection" in answer.error
+
+
+@pytest.mark.filterwarnings("ignore:.*unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_event_loops_one_after_the_other_and_at_once() -> None:
+    """asyncio.run closes its loop each time; a trainer's own loop lives in a thread beside it. (Connections of a loop
+    that was closed without `aclose` can only be collected, with a warning.)"""
+    with chat_server() as server:
+        chat = client(server)
+        for _ in range(3):
+            assert asyncio.run(chat([HELLO] * 2))[1].text == "ok"
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        for _ in range(2):
+            beside = asyncio.run_coroutine_threadsafe(chat([HELLO]), loop)
+            assert asyncio.run(chat([HELLO]))[0].text == "ok"
+            assert beside.result(timeout=5)[0].text == "ok"
+        asyncio.run_coroutine_threadsafe(chat.aclose(), loop).result(timeout=5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        assert len(chat._sessions) <= 1
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1"),
+        ("https://host/api/v1", "https://host/api/v1"),
+    ],
+)
+def test_base_urls(url: str, base: str) -> None:
+    assert ChatClient(url, "tiny").urls == [base]
+
+
+@pytest.mark.parametrize("urls", [[], "", "127.0.0.1:8000", "ftp://host", ["http://host", "host"]])
+def test_bad_urls_are_refused_with_a_hint(urls: Any) -> None:
+    with pytest.raises(ValueError, match="base URL"):
+        ChatClient(urls, "tiny")
+
+
+@pytest.mark.parametrize("options", [{"concurrency": 0}, {"timeout": 0}, {"retries": -1}, {"backoff": -1.0}])
+def test_bad_limits_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        ChatClient("http://host", "tiny", **options)
+
+
+def test_the_server_speaks_the_format() -> None:
+    assert b'"object": "chat.completion"' in completion("a b")

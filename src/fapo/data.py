@@ -1,0 +1,318 @@
+"""Data sets -> Problem and LabelledSolution; JSONL records, written so that a crash costs at most the last line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from io import BufferedRandom
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fapo.steps import split as split_steps
+from fapo.types import Problem
+
+COLUMNS = {
+    "id": ("id", "unique_id", "problem_id", "uid"),
+    "text": ("problem", "question", "prompt"),
+    "reference": ("answer", "reference", "ground_truth", "reward_model.ground_truth", "final_answer", "solution"),
+    "source": (),
+}
+"""Field of Problem -> columns it may come from, the first present one counts; upper and lower case are the same."""
+
+LABEL_COLUMNS = {"steps", "response", "label", "final_answer_correct"}
+HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+))?")
+
+Row = dict[str, Any]
+Located = tuple[str, Row]
+"""Where a row stands ("file:line"), and the row."""
+
+
+@dataclass(frozen=True)
+class LabelledSolution:
+    """A solution whose first wrong step is known: what a GenRM is trained and evaluated on."""
+
+    problem: Problem
+    """What it answers; the reference is empty where the data has none."""
+    steps: tuple[str, ...]
+    """The solution, cut into the steps the label counts."""
+    error_step: int | None
+    """Index (from 0) of the first wrong step; None for "no wrong step"."""
+    correct: bool
+    """Whether its final answer is right."""
+
+
+def load_problems(
+    source: str | Path, *, split: str | None = None, limit: int | None = None, columns: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """Problems from a .jsonl, .json or .parquet file or a Hugging Face id (`owner/name`, `owner/name:config`).
+
+    `columns` maps fields of Problem (id, text, reference, source) to column names ("a.b" reaches into a column) where
+    the usual names do not fit. Rows without an id are called `stem-12`, counted from 0. Columns that become no field
+    go into `meta`. Raises ValueError saying where for a row that does not fit.
+    """
+    problems = [problem for _, _, problem in _problems(source, split, limit, columns or {})]
+    if not problems and limit != 0:
+        raise ValueError(f"{source}: no problems in it")
+    return problems
+
+
+def load_labelled(
+    source: str | Path, *, split: str | None = None, limit: int | None = None, columns: Mapping[str, str] | None = None
+) -> list[LabelledSolution]:
+    """Labelled solutions, from the same kinds of sources: rows as in ProcessBench.
+
+    A row has a problem, `steps` (list of texts) or `response` (one text, cut by fapo.steps), `label` (index of the
+    first wrong step, -1 for none); optionally a reference and `final_answer_correct`, which is true where left out:
+    critic data is made of solutions with a right answer.
+    """
+    solutions = []
+    for where, row, problem in _problems(source, split, limit, columns or {}, labelled=True):
+        steps, label, correct = _steps(where, row), row.get("label"), row.get("final_answer_correct", True)
+        if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
+            raise ValueError(f"{where}: label is {label!r}, must be an integer from -1 to {len(steps) - 1}")
+        if not isinstance(correct, bool):
+            raise ValueError(f"{where}: final_answer_correct is {correct!r}, must be true or false")
+        solutions.append(LabelledSolution(problem, steps, None if label == -1 else label, correct))
+    if not solutions and limit != 0:
+        raise ValueError(f"{source}: no labelled solutions in it")
+    return solutions
+
+
+def read_jsonl(path: str | Path, *, ignore_torn_tail: bool = False) -> Iterator[Row]:
+    """The rows of a JSONL file, one by one; blank lines are skipped. Raises ValueError with file:line for a line that
+    is no JSON object, except, if asked, for a last line that was cut off while being written (it has no newline)."""
+    return (row for _, row in _jsonl(Path(path), ignore_torn_tail))
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any] | Any], *, append: bool = False) -> None:
+    """Write rows (mappings or dataclasses), one a line. A new file appears whole or not at all.
+
+    With `append` the rows are added in one write, so that several writers do not mix lines; a torn last line, left by
+    a crash, is removed first.
+    """
+    path = Path(path)
+    content = b"".join(_line(row) for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not append:
+        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        draft.write_bytes(content)
+        draft.replace(path)
+        return
+    with path.open("a+b") as file:
+        _mend_tail(file)
+        file.write(content)
+
+
+# ------------------------------------------------------------------------------------------------------ row -> record
+
+
+def _problems(
+    source: str | Path, split: str | None, limit: int | None, columns: Mapping[str, str], labelled: bool = False
+) -> Iterator[tuple[str, Row, Problem]]:
+    """Each row with its place and its problem; ids are unique. A labelled row needs no reference."""
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ValueError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(COLUMNS)}")
+    stem = _stem(source)
+    seen: dict[str, str] = {}
+    for index, (where, row) in enumerate(islice(_rows(source, split), limit)):
+        used = _choose_columns(where, row, columns, optional={"id", "source"} | ({"reference"} if labelled else set()))
+        values = {field: _reach(row, name) for field, name in used.items()}
+        scalars = {field: _scalar(where, used[field], values[field]) for field in used if field != "text"}
+        rest = set(row) - set(used.values()) - (LABEL_COLUMNS if labelled else set())
+        problem = Problem(
+            id=scalars.get("id", f"{stem}-{index}"),
+            text=_question(where, used["text"], values["text"]),
+            reference=_final(scalars.get("reference", "")),
+            source=scalars.get("source", stem),
+            meta={name: row[name] for name in row if name in rest},
+        )
+        if not problem.reference and "reference" in used:
+            raise ValueError(f"{where}: {used['reference']} holds no final answer: {scalars['reference'][-40:]!r}")
+        if problem.id in seen:
+            raise ValueError(f"{where}: id {problem.id!r} is already that of {seen[problem.id]}")
+        seen[problem.id] = where
+        yield where, row, problem
+
+
+def _choose_columns(where: str, row: Row, columns: Mapping[str, str], optional: set[str]) -> dict[str, str]:
+    """Field of Problem -> the column of this row that holds it."""
+    lower = {name.lower(): name for name in row}
+    used = {}
+    for field, names in COLUMNS.items():
+        asked = [columns[field]] if field in columns else [lower.get(name, name) for name in names]
+        present = [name for name in asked if _reach(row, name) is not None]
+        if present:
+            used[field] = present[0]
+        elif field in columns or field not in optional:
+            raise ValueError(f"{where}: no {field}: expected {' or '.join(asked)} among the columns {', '.join(row)}")
+    return used
+
+
+def _reach(row: Row, name: str) -> Any:
+    """The value of a column, or of a key inside a column ("a.b"); None where there is none."""
+    if name in row or "." not in name:
+        return row.get(name)
+    outer, inner = name.split(".", 1)
+    return _reach(row[outer], inner) if isinstance(row.get(outer), dict) else None
+
+
+def _question(where: str, name: str, value: Any) -> str:
+    """The text of a question; of a conversation, what the user says last."""
+    if isinstance(value, list):
+        asked = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
+        value = asked[-1] if asked else None
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: {name} must be a text that is not empty, or a conversation with a user's turn")
+    return value
+
+
+def _scalar(where: str, name: str, value: Any) -> str:
+    """An id or an answer: text, or a number as text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise ValueError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
+    return str(value)
+
+
+def _final(answer: str) -> str:
+    r"""The final answer of a worked solution: behind GSM8K's "####", else in the last \boxed{}; else all of it."""
+    if "####" in answer:
+        return answer.rsplit("####", 1)[1].strip()
+    start = answer.rfind("\\boxed{") + len("\\boxed{")
+    depth = 1
+    for end in range(start, len(answer)) if "\\boxed{" in answer else ():
+        depth += {"{": 1, "}": -1}.get(answer[end], 0)
+        if depth == 0:
+            return answer[start:end].strip()
+    return answer.strip()
+
+
+def _steps(where: str, row: Row) -> tuple[str, ...]:
+    steps, response = row.get("steps"), row.get("response")
+    if steps is None and isinstance(response, str):
+        steps = split_steps(response)
+    if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(step, str) for step in steps):
+        raise ValueError(f"{where}: needs steps, a list of texts, or response, a text")
+    if not steps:
+        raise ValueError(f"{where}: the solution has no steps")
+    return tuple(steps)
+
+
+# ----------------------------------------------------------------------------------------------------- source -> rows
+
+
+def _stem(source: str | Path) -> str:
+    path = Path(source)
+    return path.stem if path.suffix in (".jsonl", ".json", ".parquet") else path.name.partition(":")[0]
+
+
+def _rows(source: str | Path, split: str | None) -> Iterator[Located]:
+    path = Path(source)
+    if path.is_file():
+        if split is not None:
+            raise ValueError(f"{path}: split={split!r} is for Hugging Face data sets, a file has none")
+        readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+        if path.suffix not in readers:
+            raise ValueError(f"{path}: unknown kind of file, must be one of {', '.join(readers)}")
+        return readers[path.suffix](path)
+    hub_id = HUB_ID.fullmatch(str(source))
+    if path.exists() or not hub_id or path.suffix in (".jsonl", ".json", ".parquet"):
+        raise ValueError(f"{source}: neither a file nor a Hugging Face id (owner/name or owner/name:config)")
+    return _hub(hub_id[1], hub_id[2], split)
+
+
+def _object(where: str, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: must be a JSON object, is a {type(row).__name__}")
+    return row
+
+
+def _parse(where: str, content: bytes) -> Any:
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as failure:
+        raise ValueError(f"{where}: invalid UTF-8 at byte {failure.start}") from None
+    except RecursionError:
+        raise ValueError(f"{where}: JSON nested too deeply") from None
+    except ValueError as failure:
+        raise ValueError(f"{where}: invalid JSON: {failure}") from None
+
+
+def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}:{number}"
+            if not line.strip():
+                continue
+            try:
+                row = _object(where, _parse(where, line))
+            except ValueError:
+                if ignore_torn_tail and not line.endswith(b"\n"):
+                    return
+                raise
+            yield where, row
+
+
+def _json(path: Path) -> Iterator[Located]:
+    rows = _parse(str(path), path.read_bytes())
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: must be a list of objects, is a {type(rows).__name__}")
+    for index, row in enumerate(rows):
+        yield f"{path}[{index}]", _object(f"{path}[{index}]", row)
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError(f"{path}: reading Parquet needs pyarrow: pip install 'fapo[train]'") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            for index, row in enumerate(rows):
+                yield f"{path}[{index}]", row
+    except pyarrow.ArrowInvalid as failure:
+        raise ValueError(f"{path}: invalid Parquet: {failure}") from None
+
+
+def _hub(name: str, config: str | None, split: str | None) -> Iterator[Located]:
+    try:
+        import datasets
+    except ImportError:
+        raise ValueError(f"{name}: data sets of the Hub need `datasets`: pip install 'fapo[train]'") from None
+    table = datasets.load_dataset(name, config, split=split)
+    if isinstance(table, datasets.DatasetDict):
+        if len(table) != 1:
+            raise ValueError(f"{name}: choose a split, one of {', '.join(map(str, table))}")
+        table = next(iter(table.values()))
+    for index, row in enumerate(table):
+        yield f"{name}[{index}]", dict(row)
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def _line(row: Any) -> bytes:
+    """One row. A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape and comes back as it was."""
+    record = asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row)
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _mend_tail(file: BufferedRandom) -> None:
+    """Make the file end in a newline: complete a last row that is whole, remove one that is torn."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 1))
+    if file.read(1) in (b"", b"\n"):
+        return
+    file.seek(0)
+    tail = file.read().rpartition(b"\n")[2]
+    try:
+        _object(file.name, _parse(file.name, tail))
+    except ValueError:
+        file.truncate(size - len(tail))
+    else:
+        file.write(b"\n")

@@ -1,0 +1,201 @@
+"""The GenRM: solution steps -> prompt -> critique -> Verdict; voting; parsing that trusts nothing the judge wrote."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from fapo.steps import escape, split, tag
+from fapo.types import Complete, Completion, Message, Problem, Rollout, Verdict
+
+INTEGER = re.compile(r"[ \t\r\n$]*([+-]?[0-9]+)[ \t\r\n$]*\}")
+YES_NO = re.compile(r"[ \t\r\n$]*(yes|no)[ \t\r\n$]*\}", re.IGNORECASE)
+MAX_DIGITS = 9
+"""No solution has a billion steps; int() is quadratic in the digits and raises beyond 4300."""
+
+SYSTEM_END = re.compile(r"(?:\A|\n)---user---(?:\n|\Z)")
+SECTION = re.compile(r"\{\{#steps\}\}(.*?)\{\{/steps\}\}", re.DOTALL)
+PLACEHOLDER = re.compile(r"\{\{([#/]?\w+)\}\}")
+FIELD = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", re.DOTALL)
+FIELDS = {"problem", "reference", "num_steps", "last_index"}
+STEP_FIELDS = {"index", "step"}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A judge's prompt with holes. Raises ValueError, naming the file and the placeholder, when a hole is wrong.
+
+    {{problem}}, {{reference}}, {{num_steps}} and {{last_index}} are filled in; {{#steps}}...{{index}}...{{step}}...
+    {{/steps}} is repeated for each step. What precedes a line `---user---` is the system message. To let a server
+    reuse its prefix cache, put the steps, and whatever depends on them, last.
+    """
+
+    text: str
+    """The prompt, without the file's header line and final newline."""
+    kind: Literal["locate", "yes_no"] = "locate"
+    """What the judge answers: index of the earliest wrong step (or -1), or whether the solution is flawed."""
+    name: str = "template"
+    """Built-in name or path, for error messages and records."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("locate", "yes_no"):
+            raise ValueError(f"{self.name}: kind is {self.kind!r}, must be locate or yes_no")
+        parts = SYSTEM_END.split(self.text)
+        if len(parts) > 2:
+            raise ValueError(f"{self.name}: more than one line ---user---")
+        sections = [body for part in parts for body in SECTION.findall(part)]
+        if len(sections) != 1:
+            raise ValueError(f"{self.name}: needs one section {{{{#steps}}}}...{{{{/steps}}}}, has {len(sections)}")
+        outside = {field for part in parts for field in PLACEHOLDER.findall(SECTION.sub("", part))}
+        inside = set(PLACEHOLDER.findall(sections[0]))
+        for field in sorted(outside - FIELDS):
+            raise ValueError(f"{self.name}: unknown placeholder {{{{{field}}}}}, known are {sorted(FIELDS)}")
+        for field in sorted(inside - STEP_FIELDS):
+            raise ValueError(
+                f"{self.name}: unknown placeholder {{{{{field}}}}} in the steps, known: {sorted(STEP_FIELDS)}"
+            )
+        for field in sorted(({"problem"} - outside) | (STEP_FIELDS - inside)):
+            raise ValueError(f"{self.name}: placeholder {{{{{field}}}}} is missing")
+
+
+def load_template(name_or_path: str | Path) -> Template:
+    """A built-in template (locate, yes_no, compact) or a user's UTF-8 file, so that a released GenRM is given the very
+    prompt it was trained on. A first line `#kind: yes_no` sets the kind; the file's final newline is not part of it."""
+    folder = resources.files("fapo") / "prompts"
+    built_in = sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
+    source = folder / f"{name_or_path}.txt" if str(name_or_path) in built_in else Path(name_or_path)
+    if not source.is_file():
+        raise ValueError(f"no prompt template {str(name_or_path)!r}: neither a file nor one of {', '.join(built_in)}")
+    try:
+        text = source.read_text(encoding="utf-8-sig").removesuffix("\n")
+    except UnicodeDecodeError as failure:
+        raise ValueError(f"{name_or_path}: not a UTF-8 text file ({failure.reason})") from None
+    kind = "locate"
+    if header := re.match(r"#kind:[ \t]*(\S*)[ \t]*(?:\n|\Z)", text):
+        kind, text = header[1], text[header.end() :]
+    return Template(text, kind, str(name_or_path))  # type: ignore[arg-type]  # checked by Template
+
+
+def build_prompt(template: Template, problem_text: str, reference: str, steps: Sequence[str]) -> list[Message]:
+    """The conversation that asks for a verdict. Problem and steps are untrusted and escaped, the reference is ours.
+
+    Blanks around a step are dropped: steps cut out of a text and steps given one by one make the same prompt.
+    """
+    if not steps:
+        raise ValueError("a solution without steps cannot be judged")
+    stripped = [step.strip() for step in steps]
+    values = {
+        "problem": escape(problem_text),
+        "reference": reference,
+        "num_steps": str(len(steps)),
+        "last_index": str(len(steps) - 1),
+    }
+
+    def fill(hole: re.Match[str]) -> str:
+        return tag(stripped, hole[1]) if hole[1] is not None else values[hole[2]]
+
+    *system, user = (FIELD.sub(fill, part) for part in SYSTEM_END.split(template.text))
+    messages = [{"role": "system", "content": text} for text in system if text]
+    return [*messages, {"role": "user", "content": user}]
+
+
+def parse_verdict(text: str, num_steps: int) -> Verdict:
+    r"""Read the last \boxed{...}: -1 is "no error found", 0 ... num_steps - 1 the earliest wrong step. All else is
+    unparsable, never a guess. Linear in the length of the text."""
+    found, start = _last_box(text, INTEGER)
+    if found is None:
+        return _unparsable(text, start)
+    if len(found[1]) > MAX_DIGITS or not -1 <= (index := int(found[1])) < num_steps:
+        reason = f"index {found[1][:20]} is not among -1 ... {num_steps - 1}"
+        return Verdict("unparsable", critique=text, reason=reason)
+    return Verdict("ok", error_step=None if index == -1 else index, critique=text)
+
+
+def parse_yes_no(text: str) -> Verdict:
+    r"""Read the last \boxed{yes|no}, the answer to "is the solution flawed?". Such a judge does not say where: its
+    "yes" is error_step 0, to be read as "somewhere". Use `flawed` only; distances between steps mean nothing here."""
+    found, start = _last_box(text, YES_NO)
+    if found is None:
+        return _unparsable(text, start)
+    return Verdict("ok", error_step=0 if found[1].lower() == "yes" else None, critique=text)
+
+
+def _last_box(text: str, content: re.Pattern[str]) -> tuple[re.Match[str] | None, int]:
+    r"""What matches inside the last \boxed{, and where its content starts (-1: there is none)."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None, -1
+    start += len("\\boxed{")
+    return content.match(text, start), start
+
+
+def _unparsable(text: str, start: int) -> Verdict:
+    reason = "no \\boxed{}" if start < 0 else f"the last \\boxed{{ holds no answer: {text[start : start + 40]!r}"
+    return Verdict("unparsable", critique=text, reason=reason)
+
+
+def majority(verdicts: Sequence[Verdict]) -> Verdict:
+    """The vote of several verdicts on one rollout: an actual verdict, the first that agrees with the outcome.
+
+    Verdicts that are not ok do not vote. Flawed needs more than half (a tie is "no error found", in doubt for the
+    accused); then the index named most often wins, of equals the smallest. Without any vote: the first verdict.
+    """
+    assert verdicts, "nothing to vote on"
+    votes = [verdict for verdict in verdicts if verdict.status == "ok"]
+    if not votes:
+        return verdicts[0]
+    named = Counter(vote.error_step for vote in votes if vote.error_step is not None)
+    outcome = None
+    if 2 * named.total() > len(votes):
+        outcome = min(named, key=lambda index: (-named[index], index))
+    return next(vote for vote in votes if vote.error_step == outcome)
+
+
+@dataclass(frozen=True)
+class GenRM:
+    """The `Judge` that writes a critique: prompt, k answers, parse, majority."""
+
+    template: Template
+    """The prompt it is used to."""
+    complete: Complete
+    """The model: a server (`ChatClient`) or one in this process."""
+    votes: int = 1
+    """Answers asked for each solution; more than one makes sense only at a temperature above 0."""
+
+    def __post_init__(self) -> None:
+        if self.votes < 1:
+            raise ValueError(f"votes is {self.votes}, must be at least 1")
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """Judge responses, each split into its steps."""
+        return await self.judge_steps([(rollout.problem, split(rollout.response)) for rollout in rollouts])
+
+    async def judge_steps(self, solutions: Sequence[tuple[Problem, Sequence[str]]]) -> list[Verdict]:
+        """Judge solutions whose steps are given, as those of ProcessBench; indices refer to these steps.
+
+        Equal solutions of equal problems are asked about once. A blank solution is unparsable without asking: there
+        is nothing to find an error in, and asking again would not help.
+        """
+        keys = [(problem.text, problem.reference, tuple(steps)) for problem, steps in solutions]
+        asked = [key for key in dict.fromkeys(keys) if "".join(key[2]).strip()]
+        prompts = [build_prompt(self.template, *key) for key in asked]
+        answers = await self.complete([prompt for prompt in prompts for _ in range(self.votes)]) if prompts else []
+        assert len(answers) == len(asked) * self.votes, "one completion for each conversation"
+        verdicts = {}
+        for i, key in enumerate(asked):
+            own = answers[i * self.votes : (i + 1) * self.votes]
+            verdicts[key] = majority([self._read(answer, len(key[2])) for answer in own])
+        blank = Verdict("unparsable", reason="blank solution: the judge was not asked")
+        return [verdicts.get(key, blank) for key in keys]
+
+    def _read(self, answer: Completion, num_steps: int) -> Verdict:
+        if answer.error:
+            return Verdict("failed", critique=answer.text, reason=answer.error, num_tokens=answer.num_tokens)
+        yes_no = self.template.kind == "yes_no"
+        verdict = parse_yes_no(answer.text) if yes_no else parse_verdict(answer.text, num_steps)
+        return replace(verdict, num_tokens=answer.num_tokens)

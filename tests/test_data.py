@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fapo.data import LabelledSolution, load_labelled, load_problems, read_jsonl, write_jsonl
+from fapo.steps import split
+from fapo.types import Problem
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+def real(name: str) -> Path:
+    path = REAL / f"{name}.jsonl"
+    if not path.is_file():
+        pytest.skip(f"the real data set {path} is not on this machine")
+    return path
+
+
+def jsonl(path: Path, *rows: Any) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def says(text: str) -> Any:
+    return pytest.raises(ValueError, match=re.escape(text))
+
+
+# ---------------------------------------------------------------------------------------------------------- problems
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"id": "a", "problem": "Q", "answer": "1"}, Problem("a", "Q", "1", "set")),
+        ({"ID": 7, "Question": "Q", "Answer": 1}, Problem("7", "Q", "1", "set")),
+        ({"unique_id": "u", "prompt": "Q", "reference": "x"}, Problem("u", "Q", "x", "set")),
+        ({"question": "Q", "answer": "2 * 3 = <<2*3=6>>6\n#### 6"}, Problem("set-0", "Q", "6", "set")),
+        ({"problem": "Q", "solution": "So\n#### 1,200 "}, Problem("set-0", "Q", "1,200", "set")),
+        (
+            {"problem": "Q", "solution": r"\boxed{3} or $\boxed{\frac{1}{2}}$."},
+            Problem("set-0", "Q", r"\frac{1}{2}", "set"),
+        ),
+        ({"problem": "Q", "solution": r"\boxed{{1}"}, Problem("set-0", "Q", r"\boxed{{1}", "set")),
+        (
+            {"id": "a", "problem": "Q", "solution": "long", "answer": "1", "level": 2},
+            Problem("a", "Q", "1", "set", {"solution": "long", "level": 2}),
+        ),
+        (
+            {
+                "prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}],
+                "reward_model": {"ground_truth": "34", "style": "rule"},
+            },
+            Problem("set-0", "Q", "34", "set", {"reward_model": {"ground_truth": "34", "style": "rule"}}),
+        ),
+        (
+            {"id": "a", "question": None, "problem": "Q", "answer": None, "reference": 2.5},
+            Problem("a", "Q", "2.5", "set"),
+        ),
+    ],
+)
+def test_usual_columns(tmp_path: Path, row: dict[str, Any], problem: Problem) -> None:
+    (loaded,) = load_problems(jsonl(tmp_path / "set.jsonl", row))
+    meta = {name: value for name, value in loaded.meta.items() if value is not None}
+    assert Problem(loaded.id, loaded.text, loaded.reference, loaded.source, meta) == problem
+
+
+def test_columns_that_are_named_win(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path / "set.jsonl", {"id": 1, "problem": "no", "q": {"en": "Q"}, "answer": "no", "a": 5, "of": "X"}
+    )
+    columns = {"text": "q.en", "reference": "a", "source": "of"}
+    assert load_problems(path, columns=columns) == [
+        Problem("1", "Q", "5", "X", {"problem": "no", "q": {"en": "Q"}, "answer": "no"}),
+    ]
+    with says("columns maps question, but a problem has only id, text, reference, source"):
+        load_problems(path, columns={"question": "q"})
+    with says("set.jsonl:1: no id: expected key among the columns id, problem"):
+        load_problems(path, columns={"id": "key"})
+
+
+GOOD = {"id": "a", "problem": "Q", "answer": "1"}
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"answer": "1"}, "no text: expected problem or question or prompt among the columns answer"),
+        ({"problem": "Q"}, "no reference: expected answer or reference"),
+        ({"problem": 3, "answer": "1"}, "problem must be a text"),
+        ({"problem": " ", "answer": "1"}, "problem must be a text"),
+        (
+            {"prompt": [{"role": "system", "content": "S"}], "answer": "1"},
+            "prompt must be a text that is not empty, or a",
+        ),
+        ({"problem": "Q", "answer": ["1"]}, "answer is \"['1']\""),
+        ({"problem": "Q", "answer": True}, "answer is 'True'"),
+        ({"problem": "Q", "answer": ""}, "answer is ''"),
+        ({"problem": "Q", "solution": "so\n####"}, "solution holds no final answer"),
+        ({"id": {}, "problem": "Q", "answer": "1"}, "id is '{}'"),
+        (GOOD, "id 'a' is already that of "),
+        ([1], "must be a JSON object, is a list"),
+        ("{", "invalid JSON"),
+        ('{"problem": "Q", "answer": ' + "9" * 5000 + "}", "invalid JSON"),
+        ("[" * 100_000, "JSON nested too deeply"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_rows_that_do_not_fit_are_named_by_line(tmp_path: Path, row: Any, complaint: str) -> None:
+    with says(f"set.jsonl:3: {complaint}"):
+        load_problems(jsonl(tmp_path / "set.jsonl", GOOD, "", row))
+
+
+def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b'\n{"problem": "\xe9"}\n')
+    with says("set.jsonl:2: invalid UTF-8 at byte 13"):
+        load_problems(path)
+
+
+def test_byte_order_mark_windows_newlines_and_line_separators(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"problem": "a\xe2\x80\xa8b", "answer": 1}\r\n\r\n{"problem": "Q", "answer": 2}')
+    assert [(p.id, p.text) for p in load_problems(path)] == [("set-0", "a\u2028b"), ("set-1", "Q")]
+
+
+def test_limit_stops_reading(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "set.jsonl", GOOD, "{")
+    assert len(load_problems(path, limit=1)) == 1
+    assert load_problems(path, limit=0) == []
+
+
+def test_json_and_parquet_say_the_same_as_jsonl(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"problem": f"Q{i}", "answer": i} for i in range(3)]
+    (tmp_path / "set.json").write_text(json.dumps(rows))
+    parquet.write_table(sys.modules["pyarrow"].Table.from_pylist(rows), tmp_path / "set.parquet")
+    expected = load_problems(jsonl(tmp_path / "set.jsonl", *rows))
+    assert load_problems(tmp_path / "set.json") == load_problems(tmp_path / "set.parquet") == expected
+    (tmp_path / "set.json").write_text(json.dumps([*rows, 4]))
+    with says("set.json[3]: must be a JSON object"):
+        load_problems(tmp_path / "set.json")
+    (tmp_path / "set.json").write_text('{"data": []}')
+    with says("set.json: must be a list of objects"):
+        load_problems(tmp_path / "set.json")
+    (tmp_path / "set.parquet").write_bytes(b"PAR?")
+    with says("set.parquet: invalid Parquet"):
+        load_problems(tmp_path / "set.parquet")
+
+
+@pytest.mark.parametrize("source", ["missing.jsonl", "no/such.jsonl", "a/b/c", "owner/name?", "plain", "."])
+def test_sources_that_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with says(f"{source}: neither a file nor a Hugging Face id"):
+        load_problems(source)
+
+
+def test_other_faulty_sources(tmp_path: Path) -> None:
+    with says("unknown kind of file"):
+        load_problems(jsonl(tmp_path / "set.csv"))
+    with says("no problems in it"):
+        load_problems(jsonl(tmp_path / "set.jsonl"))
+    with says("no labelled solutions in it"):
+        load_labelled(jsonl(tmp_path / "set.jsonl"))
+    with says("split='test' is for Hugging Face data sets"):
+        load_problems(jsonl(tmp_path / "set.jsonl", GOOD), split="test")
+
+
+class Splits(dict[str, list[dict[str, Any]]]):
+    pass
+
+
+Hub = Callable[[dict[str, Any]], list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A stand-in for the `datasets` library that serves the given splits and notes what it is asked for."""
+
+    def serve(splits: dict[str, Any]) -> list[tuple[Any, ...]]:
+        asked: list[tuple[Any, ...]] = []
+
+        def load_dataset(name: str, config: str | None, split: str | None) -> Any:
+            asked.append((name, config, split))
+            return Splits(splits) if split is None else splits[split]
+
+        module = ModuleType("datasets")
+        module.load_dataset, module.DatasetDict = load_dataset, Splits  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "datasets", module)
+        return asked
+
+    return serve
+
+
+def test_hugging_face_ids(hub: Hub) -> None:
+    asked = hub({"test": [{"question": "Q", "answer": "#### 1"}], "train": []})
+    assert load_problems("openai/gsm8k:main", split="test") == [Problem("gsm8k-0", "Q", "1", "gsm8k")]
+    assert asked == [("openai/gsm8k", "main", "test")]
+    with says("openai/gsm8k: choose a split, one of test, train"):
+        load_problems("openai/gsm8k")
+
+
+def test_a_lone_split_needs_no_name(hub: Hub) -> None:
+    hub({"train": [GOOD, {"problem": "Q"}]})
+    assert load_problems("a/b", limit=1) == [Problem("a", "Q", "1", "b")]
+    with says("a/b[1]: no reference"):
+        load_problems("a/b")
+
+
+def test_without_the_library_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with says("pip install 'fapo[train]'"):
+        load_problems("a/b")
+
+
+# ------------------------------------------------------------------------------------------------ labelled solutions
+
+
+def test_labelled_rows(tmp_path: Path) -> None:
+    response = "One.\n\nTwo."
+    path = jsonl(
+        tmp_path / "set.jsonl",
+        {"id": 1, "problem": "Q", "steps": ["a", "b"], "label": 1, "final_answer_correct": False, "generator": "m"},
+        {"id": 2, "problem": "Q", "response": response, "label": -1, "answer": 4},
+    )
+    assert load_labelled(path) == [
+        LabelledSolution(Problem("1", "Q", "", "set", {"generator": "m"}), ("a", "b"), 1, False),
+        LabelledSolution(Problem("2", "Q", "4", "set"), tuple(split(response)), None, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"label": 2}, "label is 2, must be an integer from -1 to 1"),
+        ({"label": -2}, "label is -2"),
+        ({"label": "1"}, "label is '1'"),
+        ({"label": True}, "label is True"),
+        ({"label": None}, "label is None"),
+        ({"label": 0, "steps": "ab"}, "needs steps, a list of texts, or response, a text"),
+        ({"label": 0, "steps": ["a", 1]}, "needs steps"),
+        ({"label": 0, "steps": None}, "needs steps"),
+        ({"label": -1, "steps": []}, "the solution has no steps"),
+        ({"label": 0, "final_answer_correct": "yes"}, "final_answer_correct is 'yes'"),
+        ({"label": 0, "problem": None}, "no text"),
+    ],
+    ids=str,
+)
+def test_labelled_rows_that_do_not_fit(tmp_path: Path, row: dict[str, Any], complaint: str) -> None:
+    with says(f"set.jsonl:1: {complaint}"):
+        load_labelled(jsonl(tmp_path / "set.jsonl", {"problem": "Q", "steps": ["a", "b"]} | row))
+
+
+# ---------------------------------------------------------------------------------------------------- real data sets
+
+
+@pytest.mark.parametrize(("name", "num_rows"), [("gsm8k_test", 1319), ("math500", 500), ("aime24", 30), ("aime25", 30)])
+def test_real_problems(name: str, num_rows: int) -> None:
+    problems = load_problems(real(name))
+    assert len(problems) == len({problem.id for problem in problems}) == num_rows
+    assert all(problem.text.strip() and problem.reference.strip() for problem in problems)
+    assert {problem.source for problem in problems} == {name}
+    if name != "math500":
+        assert all(re.fullmatch(r"-?[\d,.]+", problem.reference) for problem in problems)
+
+
+def test_worked_solutions_of_gsm8k_end_in_the_answer() -> None:
+    answers = load_problems(real("gsm8k_test"))
+    from_solutions = load_problems(real("gsm8k_test"), columns={"reference": "solution"})
+    assert [p.reference.replace(",", "") for p in from_solutions] == [p.reference.replace(",", "") for p in answers]
+
+
+@pytest.mark.parametrize(
+    ("name", "num_rows", "num_correct", "num_flawed"), [("gsm8k", 400, 200, 7), ("math", 1000, 500, 94)]
+)
+def test_real_labels(name: str, num_rows: int, num_correct: int, num_flawed: int) -> None:
+    solutions = load_labelled(real(f"processbench_{name}"))
+    correct = [solution for solution in solutions if solution.correct]
+    assert (len(solutions), len(correct)) == (num_rows, num_correct)
+    assert sum(solution.error_step is not None for solution in correct) == num_flawed
+    assert all(solution.error_step is not None for solution in solutions if not solution.correct)
+
+
+# ------------------------------------------------------------------------------------------------------------- JSONL
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(st.characters(exclude_categories=()))
+    | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+ROWS = st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=3), max_size=4)
+
+
+@given(first=ROWS, second=ROWS)
+def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, first: Any, second: Any) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    write_jsonl(path, first)
+    write_jsonl(path, second, append=True)
+    assert list(read_jsonl(path)) == first + second
+    assert path.read_bytes().count(b"\n") == len(first + second)
+
+
+def test_lone_surrogates_survive_and_dataclasses_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.jsonl"
+    write_jsonl(path, [Problem("a", "\ud800 × \\", "1")], append=True)
+    assert list(read_jsonl(path)) == [{"id": "a", "text": "\ud800 × \\", "reference": "1", "source": "", "meta": {}}]
+    assert "×".encode() in path.read_bytes()
+
+
+def test_writing_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, [{"a": 1}, {"a": 2}])
+    write_jsonl(path, [{"a": 3}])
+    assert list(read_jsonl(path)) == [{"a": 3}]
+    with pytest.raises(TypeError):
+        write_jsonl(path, [{"a": object()}])
+    assert list(read_jsonl(path)) == [{"a": 3}]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_every_torn_tail_can_be_ignored_and_is_mended_by_the_next_append(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    whole = [{"a": 1}, {"b": "é}"}]
+    write_jsonl(path, whole)
+    content = path.read_bytes()
+    first = content.index(b"\n") + 1
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        kept = whole[: sum(length >= end for end in (first - 1, len(content) - 1))]
+        assert list(read_jsonl(path, ignore_torn_tail=True)) == kept
+        write_jsonl(path, [{"c": 3}], append=True)
+        assert list(read_jsonl(path)) == [*kept, {"c": 3}]
+
+
+def test_only_a_torn_tail_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for content, line in [(b'{"a": 1}\n{"a"\n', 2), (b'{"a"\n{"a": 1}', 1), (b'{"a": 1}\n\n[2]\n{"a"', 3)]:
+        path.write_bytes(content)
+        with says(f"rows.jsonl:{line}: "):
+            list(read_jsonl(path, ignore_torn_tail=True))
+    path.write_bytes(b'{"a": 1}\n{"a"')
+    with says("rows.jsonl:2: invalid JSON"):
+        list(read_jsonl(path))

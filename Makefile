@@ -1,0 +1,37 @@
+# make demo | test | check | bench: each sets up .venv first; run again, the set-up is instant.
+# The first Python found of python3.11 and python3 is used; another one: make test PYTHON=/path/to/python3.12
+# PIP_ARGS goes to pip. On Linux without a GPU the index's torch carries CUDA; the small CPU build:
+#   make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+PYTHON ?= $(firstword $(shell command -v python3.11 python3))
+PIP_ARGS ?=
+BIN := .venv/bin
+SETUP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+setup: $(SETUP)  ## .venv with the exact versions of requirements/constraints.txt
+
+$(SETUP): pyproject.toml $(wildcard requirements/*.txt)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements/constraints.txt -e '.[train,report,dev]'
+	@touch $@
+
+demo: $(SETUP)  ## train a judge and two policies in the miniature, and show what happened
+	$(BIN)/fapo demo
+
+test: $(SETUP)  ## the test suite
+	$(BIN)/python -m pytest -n 2
+
+check: $(SETUP)  ## format, lint, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layout.py
+
+bench: $(SETUP)  ## the speed of the parts that must not hold a run back
+	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file; done

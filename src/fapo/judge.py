@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from fapo.steps import escape, split, tag
+from fapo.steps import escape, split
 from fapo.types import Complete, Completion, Message, Problem, Rollout, Verdict
 
 INTEGER = re.compile(r"[ \t\r\n$]*([+-]?[0-9]+)[ \t\r\n$]*\}")
@@ -88,7 +88,7 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
     """
     if not steps:
         raise ValueError("a solution without steps cannot be judged")
-    stripped = [step.strip() for step in steps]
+    numbered = [{"index": str(index), "step": escape(step).strip()} for index, step in enumerate(steps)]
     values = {
         "problem": escape(problem_text),
         "reference": reference,
@@ -97,7 +97,9 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
     }
 
     def fill(hole: re.Match[str]) -> str:
-        return tag(stripped, hole[1]) if hole[1] is not None else values[hole[2]]
+        if hole[1] is None:
+            return values[hole[2]]
+        return "".join(PLACEHOLDER.sub(lambda inner, step=step: step[inner[1]], hole[1]) for step in numbered)
 
     *system, user = (FIELD.sub(fill, part) for part in SYSTEM_END.split(template.text))
     messages = [{"role": "system", "content": text} for text in system if text]

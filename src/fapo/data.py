@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fapo.answers import extract
 from fapo.steps import split as split_steps
 from fapo.types import Problem
 
@@ -181,13 +182,7 @@ def _final(answer: str) -> str:
     r"""The final answer of a worked solution: behind GSM8K's "####", else in the last \boxed{}; else all of it."""
     if "####" in answer:
         return answer.rsplit("####", 1)[1].strip()
-    start = answer.rfind("\\boxed{") + len("\\boxed{")
-    depth = 1
-    for end in range(start, len(answer)) if "\\boxed{" in answer else ():
-        depth += {"{": 1, "}": -1}.get(answer[end], 0)
-        if depth == 0:
-            return answer[start:end].strip()
-    return answer.strip()
+    return extract(answer) or answer.strip()
 
 
 def _steps(where: str, row: Row) -> tuple[str, ...]:

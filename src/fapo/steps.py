@@ -1,0 +1,197 @@
+r"""Solution text to steps, and steps to tagged prompt text in which the solution cannot pass for the prompt.
+
+A step is a paragraph. Judges are trained on paragraphs, so training and evaluation both go through `split` and `tag`.
+The solution is written by the model under training: everything in it that a judge or a parser could take for our
+structure (tags, chat tokens, a boxed verdict) is escaped, never removed, so that the judge still sees what was written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+
+# ---------------------------------------------------------------- text -> steps
+
+_ENVIRONMENTS = (
+    "align|aligned|alignat|alignedat|flalign|equation|eqnarray|gather|gathered|multline|multlined|split|displaymath|math|"
+    "array|cases|dcases|rcases|matrix|pmatrix|bmatrix|Bmatrix|vmatrix|Vmatrix|smallmatrix|tabular|verbatim|lstlisting"
+)
+_OPENER = re.compile(
+    r"\\\\|\\\$"  # an escaped backslash or dollar opens nothing (`\\[2pt]` is a row break)
+    rf"|\\\[|\\\(|\\begin\{{(?P<name>(?:{_ENVIRONMENTS})\*?)\}}|\$\$|^[ \t]*(?P<fence>```+|~~~+)",
+    re.MULTILINE,
+)
+_DISPLAY = re.compile(r"(?<!\\)\\\[")
+_HEADING = re.compile(
+    r"[ \t]*(?:#{1,6}[ \t]+)?(?:\*\*|__)?(?:step[ \t]*\d+\b|\d{1,2}[.)](?:\*\*|__)?[ \t]+\S)", re.IGNORECASE
+)
+
+
+def _closing(opener: re.Match[str]) -> str | None:
+    """What ends the block that `opener` begins; None when it begins none."""
+    if opener["name"]:
+        return f"\\end{{{opener['name']}}}"
+    if opener["fence"]:
+        return f"\n{opener['fence']}"
+    return {"\\[": "\\]", "\\(": "\\)", "$$": "$$"}.get(opener[0])
+
+
+def protected(text: str) -> list[tuple[int, int]]:
+    """Half-open character ranges never torn: fences, display mathematics, `\\(..\\)` within a paragraph; if closed."""
+    spans: list[tuple[int, int]] = []
+    found: dict[str, float] = {}
+    position = 0
+
+    def following(needle: str) -> float:
+        """Where `needle` comes next, infinity for nowhere. Remembered, so that hostile text costs linear time."""
+        if found.get(needle, -1) < position:
+            index = text.find(needle, position)
+            found[needle] = index if index >= 0 else math.inf
+        return found[needle]
+
+    while opener := _OPENER.search(text, position):
+        position = opener.end()
+        closing = _closing(opener)
+        if closing is None:
+            continue
+        end = following(closing)
+        if closing == "\\)" and following("\n\n") < end:
+            continue
+        if end == math.inf or (closing == "\\]" and _DISPLAY.search(text, position, int(end))):
+            continue  # never closed, or the next display begins before it is
+        position = int(end) + len(closing)
+        spans.append((opener.start(), position))
+    return spans
+
+
+def split(text: str) -> list[str]:
+    """The steps of a solution; joined, they are the text again, character for character.
+
+    Steps begin at paragraphs (after blank lines), and at lines that begin "Step 3", "**Step 3:**", "## Step 3", "3." or
+    "3)". A text without any blank line between its lines has a step for each line instead. Blank space stays at the end
+    of its step, at the very beginning of the text with the first one. Nothing is split inside `protected` ranges.
+    "" has no steps; other blank text is one.
+    """
+    if not text:
+        return []
+    paragraphs: list[int] = []
+    lines: list[int] = []
+    headings: list[int] = []
+    spans = iter([*protected(text), (len(text) + 1, len(text) + 1)])
+    low, high = next(spans)
+    start, blank_before, seen = 0, False, False
+    for line in text.split("\n"):
+        while high <= start:
+            low, high = next(spans)
+        if not line.strip():
+            blank_before = True
+        else:
+            if seen and not low < start < high:
+                lines.append(start)
+                if blank_before:
+                    paragraphs.append(start)
+                elif _HEADING.match(line):
+                    headings.append(start)
+            seen, blank_before = True, False
+        start += len(line) + 1
+    cuts = sorted(paragraphs + headings) if paragraphs else lines
+    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+# ---------------------------------------------------------------- steps -> prompt text
+
+_NAMES = (
+    "steps?|paragraphs?|solutions?|problem|question|task|references?|reference[ _-]?(?:answer|solution)|answer|"
+    "response|critique|verdict|judge?ment|evaluation|analysis|instructions?|rules|rubric|prompt|grade|score|conclusion|output|"
+    "system|user|assistant|human|developer|sys|inst|think|thinking|thought|reasoning|tool|tools|tool_calls?|"
+    "tool_responses?|function_calls?|start_of_turn|end_of_turn|start_of_image|end_of_text|endoftext"
+)
+_NUMBERED = rf"(?:{_NAMES})(?:[\s_-]*\d+)?"
+_ANGLE = re.compile(
+    rf"<(?=/?{_NUMBERED}(?![a-z0-9_]))"  # <step_0>, </solution attr="1">, <problem, also never closed
+    rf"|<(?=\s*(?:/\s*)?{_NUMBERED}\s*(?:/\s*)?>)"  # < / step_0 >
+    r"|<(?=/?(?:s|bos|eos|pad|unk)>)"  # sequence tokens, exactly: `a < s` is mathematics
+    r"|<(?=\|\s*[a-z_▁]{2}[\w▁ .:/-]{0,62}(?:\||>))"  # <|im_end|>, <|turn>, <｜User｜>; not 0 <|x - a|< d
+    r"|<(?=[a-z_]{2}[\w-]{0,62}\|>)"  # <turn|>
+)
+_BRACKET = re.compile(
+    r"\[(?=\s*(?:/\s*)?(?:inst|system_prompt|available_tools|tool_calls|tool_results|tool_content)\s*\])"
+)
+_BOX = re.compile(r"(\\[fb]box|\\boxed)(?=\{)")
+_SHOWN = frozenset("\n\t")
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(c) for c in range(0x180B, 0x1810)}
+
+
+def _invisible(char: str) -> bool:
+    """Controls, zero-width and bidirectional characters, line separators, lone surrogates, fillers, tag characters."""
+    if char in _SHOWN:
+        return False
+    code = ord(char)
+    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} or char in _BLANK or 0xE0000 <= code <= 0xE0FFF
+
+
+def _shown(char: str) -> str:
+    code = ord(char)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _folded(text: str) -> str:
+    """Lower case, full-width and other compatibility forms as the plain character; the same length as the text."""
+    if text.isascii():
+        return text.lower()
+
+    def fold(char: str) -> str:
+        plain = unicodedata.normalize("NFKC", char).lower()
+        return plain if len(plain) == 1 else char
+
+    table = {char: fold(char) for char in set(text)}
+    return "".join(table[char] for char in text)
+
+
+def escape(text: str) -> str:
+    r"""Untrusted text, harmless inside a tagged prompt. Nothing is deleted; escape(escape(x)) == escape(x).
+
+    * `<` of tags with our names (steps, paragraphs, solution, reference, verdict, ...), with or without number,
+      attributes or blanks, and of chat tokens (`<|im_end|>`, `<start_of_turn>`, `</s>`, `<think>`, `<<SYS>>`) becomes
+      `&lt;`, and `[` of `[INST]` and its like `&#91;`; full-width lookalikes are treated as what they look like.
+    * `\boxed{` and `\fbox{` become `\boxed {` and `\fbox {`: the same LaTeX, but never read as a verdict.
+    * invisible and bidirectional characters are written out: `\u200b`. A carriage return before a newline stays.
+
+    Mathematics (`a < b`, `x<y`, `0<|x-a|<\delta`, `<<3*4=12>>`) stays as it is.
+    """
+    crlf = text.replace("\r\n", "\n")
+    if not crlf.isprintable():
+        hidden = {char for char in set(crlf) if _invisible(char)}
+        if hidden:
+            text = re.sub("\r(?!\n)", r"\\u000d", text)
+            text = text.translate({ord(char): _shown(char) for char in hidden - {"\r"}})
+    folded = _folded(text)
+    edits = [(match.start(), match.end(), "&lt;") for match in _ANGLE.finditer(folded)]
+    edits += [(match.start(), match.end(), "&#91;") for match in _BRACKET.finditer(folded)]
+    edits += [(match.end(), match.end(), " ") for match in _BOX.finditer(folded)]
+    pieces, position = [], 0
+    for start, end, replacement in sorted(edits):
+        pieces += [text[position:start], replacement]
+        position = end
+    return "".join([*pieces, text[position:]])
+
+
+_PLACEHOLDER = re.compile(r"\{\{(index|step)\}\}")
+
+
+def tag(steps: Sequence[str], pattern: str = "<step_{{index}}>\n{{step}}\n</step_{{index}}>") -> str:
+    """Number the steps from 0, escape and strip each, set it in `pattern`, and join them by newlines.
+
+    `{{index}}` and `{{step}}` are filled in one pass, so placeholders and braces inside a step stay as they are. A
+    pattern without `{{step}}` would lose the steps: ValueError.
+    """
+    if "{{step}}" not in pattern:
+        raise ValueError("the pattern of a step needs {{step}}, and usually {{index}}")
+    filled = []
+    for index, step in enumerate(steps):
+        parts = _PLACEHOLDER.split(pattern)
+        parts[1::2] = [str(index) if name == "index" else escape(step).strip() for name in parts[1::2]]
+        filled.append("".join(parts))
+    return "\n".join(filled)

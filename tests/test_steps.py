@@ -182,7 +182,7 @@ def test_only_our_tags_survive(steps):
     opening = re.findall(r"<\s*step[\s_-]*(\d+)[^>]*>", text, re.IGNORECASE)
     closing = re.findall(r"<\s*/\s*step[\s_-]*(\d+)\s*>", text, re.IGNORECASE)
     assert opening == closing == [str(index) for index in range(len(steps))]
-    assert not re.search(r"<\|im_end|<\s*/?\s*solution\s*>|\[\s*/?inst\s*\]|\\boxed\{", text, re.IGNORECASE)
+    assert not re.search(r"<\|im_end\|>|<\s*/?\s*solution\s*>|\[\s*/?inst\s*\]|\\boxed\{", text, re.IGNORECASE)
 
 
 @given(HOSTILE)

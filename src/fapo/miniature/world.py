@@ -1,0 +1,277 @@
+"""The miniature world: integer arithmetic written out line by line, in which the truth of every step is known.
+
+A problem is a start value and a chain of operations. A correct solution writes one line per operation and ends in a
+box. What the box asks for (the value, its remainder, or a letter) decides how much of the reasoning the final answer
+can hide: modulo 10 hides the tens digit, a choice can be guessed, two slips can cancel.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from fapo.types import Problem
+
+MAX_VALUE = 199
+"""Largest number that occurs in any line; also the largest number with a token of its own."""
+
+Split = Literal["train", "validation", "test"]
+Flaw = Literal["slip", "skip", "guess", "cancellation", "format"]
+_WORDS = {"+": "add", "-": "minus", "*": "times"}
+_LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """The knobs of the generator."""
+
+    num_operations: tuple[int, int] = (2, 4)
+    """Fewest and most operations of a chain."""
+    forms: tuple[str, ...] = ("mod 2", "mod 5", "mod 10", "choice")
+    """What may be asked for: "exact", "mod M", or "choice" (four letters)."""
+
+
+EASY = Difficulty()
+HARDER = Difficulty(num_operations=(5, 6), forms=("exact", "mod 7"))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem of the miniature, with its solution."""
+
+    start: int
+    """The first value."""
+    operations: tuple[tuple[str, int], ...]
+    """(operator, operand), applied from left to right."""
+    form: str
+    """"exact", "mod M" or "choice"."""
+    choices: tuple[int, ...] = ()
+    """The four values offered (form "choice" only)."""
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The value after each operation."""
+        value, out = self.start, []
+        for operator, operand in self.operations:
+            value = apply(value, operator, operand)
+            out.append(value)
+        return tuple(out)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The correct solution, line by line; the last line is the box."""
+        befores = (self.start, *self.values)
+        steps = [line(b, o, a, v) for b, (o, a), v in zip(befores, self.operations, self.values, strict=False)]
+        return (*steps, box(self.answer(self.values[-1])))
+
+    def answer(self, value: int) -> str | None:
+        """The final answer that follows from `value`; None when no choice fits it."""
+        if self.form == "exact":
+            return str(value)
+        if self.form == "choice":
+            return _LETTERS[self.choices.index(value)] if value in self.choices else None
+        return str(value % int(self.form.split()[1]))
+
+    @property
+    def text(self) -> str:
+        """The question, as the policy reads it."""
+        chain = ", ".join([f"start {self.start}", *(f"{_WORDS[o]} {a}" for o, a in self.operations)])
+        if self.form == "choice":
+            return f"{chain}; " + " ".join(f"{x} {c}" for x, c in zip(_LETTERS, self.choices, strict=True))
+        return chain if self.form == "exact" else f"{chain}; {self.form}"
+
+    def problem(self, source: str = "miniature") -> Problem:
+        """The same as a `Problem`; its text carries all there is to know."""
+        reference = self.answer(self.values[-1])
+        assert reference is not None
+        return Problem(id=f"{source}-{zlib.crc32(self.text.encode()):08x}", text=self.text, reference=reference, source=source)
+
+
+_TEXT = re.compile(r"start (\d+)((?:, (?:add|minus|times) \d+)+)(?:; (mod \d+)|; A (\d+) B (\d+) C (\d+) D (\d+))?")
+
+
+def parse(text: str) -> Task:
+    """The task a question states. Raises ValueError for a text that is no question of the miniature."""
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a problem of the miniature: {text[:80]!r}")
+    operators = {word: operator for operator, word in _WORDS.items()}
+    operations = tuple((operators[w], int(a)) for w, a in re.findall(r"(add|minus|times) (\d+)", match[2]))
+    choices = tuple(int(c) for c in match.groups()[3:] if c is not None)
+    return Task(int(match[1]), operations, "choice" if choices else match[3] or "exact", choices)
+
+
+def apply(value: int, operator: str, operand: int) -> int:
+    """One operation, exactly."""
+    return value + operand if operator == "+" else value - operand if operator == "-" else value * operand
+
+
+def line(before: int, operator: str, operand: int, after: int) -> str:
+    """One step as the policy writes it, `17+5=22`."""
+    return f"{before}{operator}{operand}={after}"
+
+
+def box(answer: str | None) -> str:
+    """The last line."""
+    return f"\\boxed{{{answer}}}"
+
+
+def split_of(start: int, operations: tuple[tuple[str, int], ...]) -> Split:
+    """The split a chain belongs to, by hash: a chain is never in two splits, whatever is asked about it."""
+    bucket = zlib.crc32(repr((start, operations)).encode()) % 10
+    return "train" if bucket < 8 else "validation" if bucket == 8 else "test"
+
+
+def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "train") -> Task:
+    """Draw one task of a split."""
+    while True:
+        start = value = rng.randint(2, 60)
+        operations = []
+        for _ in range(rng.randint(*difficulty.num_operations)):
+            operator = rng.choice("++--*")
+            factors = [f for f in (2, 3, 4, 5) if value * f <= MAX_VALUE]
+            if operator == "*" and factors and value > 1:
+                operand = rng.choice(factors)
+            elif (operator == "-" or value > MAX_VALUE - 20) and value > 3:
+                operator, operand = "-", rng.randint(2, min(19, value - 1))
+            else:
+                operator, operand = "+", rng.randint(2, 19)
+            operations.append((operator, operand))
+            value = apply(value, operator, operand)
+        if split_of(start, tuple(operations)) == split:
+            break
+    form = rng.choice(difficulty.forms)
+    choices: tuple[int, ...] = ()
+    if form == "choice":
+        offsets = rng.sample([d for d in (-20, -12, -10, -8, -3, -2, -1, 1, 2, 3, 8, 10, 12, 20) if 0 <= value + d <= MAX_VALUE], 3)
+        options = [value, *(value + d for d in offsets)]
+        rng.shuffle(options)
+        choices = tuple(options)
+    return Task(start, tuple(operations), form, choices)
+
+
+def tasks(seed: int, num: int, difficulty: Difficulty = EASY, split: Split = "train") -> Iterator[Task]:
+    """`num` different tasks of a split, always the same ones for a seed."""
+    rng, seen = random.Random(f"{seed}/{split}"), set()
+    while len(seen) < num:
+        task = make(rng, difficulty, split)
+        if task.text not in seen:
+            seen.add(task.text)
+            yield task
+
+
+# --- the oracle -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true of a solution."""
+
+    correct: bool
+    """The final answer is right."""
+    error_step: int | None
+    """Index of the first wrong line; None when every line is right."""
+    flaw: Flaw | None
+    """What kind of flaw the solution has; None when every line is right."""
+
+    @property
+    def flawed_positive(self) -> bool:
+        return self.correct and self.error_step is not None
+
+
+_LINE = re.compile(r"(\d+)([-+*])(\d+)=(\d+)")
+
+
+def examine(task: Task, response: str) -> Truth:
+    """Check a solution exactly, line by line.
+
+    A line is right when it applies the next operation of the chain to the value reached so far, with the right result.
+    Kinds of flaw: `slip` (right operation, wrong result), `skip` (a line is missing: a jump), `guess` (the box does not
+    follow from the last line, or stands there before the chain is done), `cancellation` (a first wrong line whose error a
+    later one undoes, so that the last value is right by luck), `format` (anything that is not a line of the miniature).
+    """
+    given, wanted = response.split("\n"), task.lines
+    answers = re.findall(r"\\boxed\{([^{}]*)\}", response)
+    correct = bool(answers) and answers[-1] == task.answer(task.values[-1])
+    error = next((i for i, (g, w) in enumerate(zip(given, wanted, strict=False)) if g != w), None)
+    if error is None:
+        if len(given) == len(wanted):
+            return Truth(correct, None, None)
+        error = min(len(given), len(wanted)) - (1 if len(given) < len(wanted) else 0)
+        return Truth(correct, error, "format")
+    if given[error].startswith("\\boxed{") and given[error].endswith("}"):
+        return Truth(correct, error, "guess")
+    match = _LINE.fullmatch(given[error])
+    if match is None:
+        return Truth(correct, error, "format")
+    before, operator, operand, after = int(match[1]), match[2], int(match[3]), int(match[4])
+    reached = (task.start, *task.values)[min(error, len(task.operations))]
+    due = task.operations[error] if error < len(task.operations) else None
+    if due != (operator, operand) or before != reached:
+        return Truth(correct, error, "skip" if (operator, operand) in task.operations[error:] else "format")
+    last = _LINE.fullmatch(given[-2]) if len(given) == len(wanted) else None
+    undone = last is not None and error < len(task.operations) - 1 and int(last[4]) == task.values[-1]
+    return Truth(correct, error, "cancellation" if undone and after != task.values[error] else "slip")
+
+
+# --- imperfect traces, from which the base models learn -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How imperfect the traces are that a base model is trained on. All are probabilities."""
+
+    slip: float = 0.12
+    """A line whose sum carries or borrows, or that multiplies, gets a wrong result."""
+    easy_slip: float = 0.03
+    """Any other line gets a wrong result."""
+    skip: float = 0.08
+    """A line (not the last operation) is left out and its value carried on in the head."""
+    guess: float = 0.05
+    """The solution stops somewhere and a random answer is boxed (where the form lets one guess)."""
+
+
+PERFECT = Habits(0.0, 0.0, 0.0, 0.0)
+
+
+def slipped(rng: random.Random, value: int) -> int:
+    """A wrong result near the right one: mostly a lost or an extra ten, otherwise off by one or two."""
+    while True:
+        wrong = value + rng.choice((-10, 10, -10, 10, -1, 1, -2, 2, -20, 20))
+        if 0 <= wrong <= MAX_VALUE:
+            return wrong
+
+
+def is_hard(before: int, operator: str, operand: int) -> bool:
+    """Whether a line needs a carry, a borrow or a product."""
+    if operator == "*":
+        return True
+    return before % 10 + operand % 10 > 9 if operator == "+" else before % 10 < operand % 10
+
+
+def guessable(task: Task) -> tuple[str, ...]:
+    """The answers a guess would choose from; empty where guessing is hopeless."""
+    if task.form == "choice":
+        return tuple(_LETTERS)
+    return () if task.form == "exact" else tuple(str(r) for r in range(int(task.form.split()[1])))
+
+
+def trace(rng: random.Random, task: Task, habits: Habits) -> str:
+    """A solution as an imperfect writer would write it."""
+    value, lines = task.start, []
+    options = guessable(task)
+    stop = rng.randrange(len(task.operations)) if options and rng.random() < habits.guess else len(task.operations)
+    for i, (operator, operand) in enumerate(task.operations[:stop]):
+        result = apply(value, operator, operand)
+        rate = habits.slip if is_hard(value, operator, operand) else habits.easy_slip
+        if rng.random() < rate or not 0 <= result <= MAX_VALUE:
+            result = slipped(rng, min(max(result, 0), MAX_VALUE))
+        if not (i < len(task.operations) - 1 and rng.random() < habits.skip):
+            lines.append(line(value, operator, operand, result))
+        value = result
+    answer = task.answer(value) if stop == len(task.operations) else None
+    return "\n".join([*lines, box(answer or rng.choice(options))])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fapo.answers import (
     MAX_CHARS,
     Check,
+    _triage,
     acheck,
     acheck_many,
     averify,
@@ -163,6 +164,8 @@ EQUAL = [
     ("5", "x=5"),
     ("f(3) = 5", "5"),
     ("a + b = 5", "5"),
+    ("2 + 3 = 5", "5"),
+    (r"P(X = 3) = \frac{1}{2}", "1/2"),
     ("2x + 3", "y = 2x + 3"),
     ("[-2, 7]", r"x \in [-2,7]"),
     (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\frac{\pi}{2})"),
@@ -206,6 +209,8 @@ UNEQUAL = [
     (r"\pm 2", "2"),
     ("2x = 4", "4"),
     ("x^2 = 4", "4"),
+    ("4 = x^2", "4"),
+    ("x = 4 = 5", "4"),
     ("15,-29", "(15,-29)"),
     ("(3,4)", "(3,4]"),
     ("(4,3)", "(3,4)"),
@@ -270,6 +275,17 @@ def test_a_runaway_answer_costs_only_itself():
     assert [found.correct for found in checks] == [False, False] + [True] * 20
     assert checks[0].status == "timeout" and "1 s" in checks[0].detail
     assert verify(boxed("x+x"), "2x")
+
+
+@pytest.mark.parametrize(
+    "part", ["a ", "= ", "a=", "1 ", "1,", "{", "\\frac", "1 days ", "\\pm ", "\\text{", "x_", "f(", " or "]
+)
+@pytest.mark.parametrize("reference", ["5", "y=3", "1,2", "B"])
+def test_exact_rules_take_no_time(part, reference):
+    start = time.perf_counter()
+    for text in (part * (MAX_CHARS // len(part)), "1" * (MAX_CHARS // 2) + part * (MAX_CHARS // 2 // len(part))):
+        _triage(text, reference)
+    assert time.perf_counter() - start < 0.5
 
 
 def test_memory_hungry_answer_is_survived():

@@ -172,8 +172,9 @@ _NUMBER = re.compile(
 _LETTER = re.compile(r"[(\[]? ?([A-Z]) ?[)\].:]*")
 _CHOICE = re.compile(r"(?:(?:option|choice|answer) ?:? ?)?[(\[]? ?([A-Z]) ?(?:[)\].:].*)?", re.IGNORECASE | re.DOTALL)
 _WORDS = re.compile(r"[A-Za-z]{4,}(?:[ -][A-Za-z]+)*|[A-Za-z]+(?:[ -][A-Za-z]+)+|yes|no|odd", re.IGNORECASE)
-_NAME = r"\\?[A-Za-z]+'?(?:_(?:\w|\{\w+\}))?(?: ?\([^()]*\))?"
-_DEFINES = re.compile(rf"({_NAME}|[^=\d]*[A-Za-z][^=\d]*?) ?(?:=|\\in(?![A-Za-z])) ?(?:[^=]*= ?)*([^=]+)")
+_NAME = re.compile(r"\\?[A-Za-z]+'?(?:_(?:\w|\{\w+\}))?(?: ?\([^()]*\))?")
+_CONSTANT = re.compile(r"\\(?:frac|sqrt|cdot|times|pi)(?![A-Za-z])")
+_MEMBER = re.compile(r"\\in(?![A-Za-z])")
 _BASE = re.compile(r"(\d+) ?_ ?\{? ?(\d+) ?\}?")
 _SEPARATOR = re.compile(r"\\(?:text|mbox|textrm) ?\{ ?,? ?(?:and|or) ?\}|\\(?:lor|vee)(?![A-Za-z])| (?:and|or) |;|,")
 
@@ -254,10 +255,21 @@ def _elements(text: str) -> list[str]:
     return signed
 
 
+def _definition(text: str) -> tuple[str, str] | None:
+    """(name, value) of `x = 5`, `f(3) = 5`, `a + b = 3 + 2 = 5`, `2 + 3 = 5`, `x \\in [1, 2]`; None for other forms."""
+    sides = re.split(r"=(?![^()]*\))", text) if "=" in text else _MEMBER.split(text, maxsplit=1)
+    name, value = sides[0].strip(), sides[-1].strip()
+    if len(sides) == 1 or not name or not value:
+        return None
+    is_name = _NAME.fullmatch(name) or not re.search(r"\d", name)
+    is_constant = not re.search("[A-Za-z]", _CONSTANT.sub("", name))
+    return (name, value) if is_name or is_constant else None
+
+
 def _drop_name(text: str, other: str) -> str:
     """`x = 5` -> `5` when the other side names nothing, or the same thing."""
-    mine, theirs = _DEFINES.fullmatch(text), _DEFINES.fullmatch(other)
-    return mine[2] if mine and ("=" not in other or (theirs and theirs[1] == mine[1])) else text
+    mine, theirs = _definition(text), _definition(other)
+    return mine[1] if mine and ("=" not in other or (theirs and theirs[0] == mine[0])) else text
 
 
 def _equal_in_base(answer: str, reference: str) -> bool | None:

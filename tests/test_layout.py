@@ -20,7 +20,9 @@ LAYERS = [
     {"steps", "answers", "rewards", "metrics", "config"},
     {"data", "client", "journal", "local"},
     {"judge"},
-    {"benchmarks", "critic", "miniature", "train_trl", "train_verl", "trl", "verl", "report"},
+    {"runs", "scoring", "measure"},
+    {"miniature", "trl", "benchmarks", "critic"},
+    {"train_trl", "train_verl", "verl", "report"},
     {"cli"},
 ]
 """A module imports from its own layer or an earlier one, and never in a circle."""

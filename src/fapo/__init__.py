@@ -1,3 +1,3 @@
-"""fapo: flawed-aware policy optimization - train language models that reason correctly, not just to the right answer."""
+"""Flawed-aware policy optimization: language models that reason correctly, not just to the right answer."""
 
 __version__ = "0.1.0"

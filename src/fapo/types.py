@@ -1,4 +1,4 @@
-"""The records that move through the pipeline: problem -> rollout -> verdict -> reward. Frozen, no behaviour but views."""
+"""The records that move through the pipeline: problem -> rollout -> verdict -> reward. Frozen."""
 
 from __future__ import annotations
 

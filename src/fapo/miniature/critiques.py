@@ -16,7 +16,8 @@ def critique(rng: random.Random, task: Task, response: str, slip: float = 0.0) -
     step, or -1, in a box. With probability `slip` per line the reviewer itself gets a result wrong, and so flags a
     sound line or passes a flawed one: the noise of an untrained judge.
     """
-    given, out = response.split("\n"), []
+    given = response.split("\n")
+    out: list[str] = []
     for i, wanted in enumerate(task.lines):
         last = i == len(task.operations)
         expected = wanted

@@ -1,4 +1,4 @@
-"""Architecture and tokenizer of the miniature: a Llama of about a million parameters, one token for each small number."""
+"""Models of the miniature: a Llama of about a million parameters, one token for each small number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,23 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from fapo.miniature.world import MAX_VALUE
 
 _SPECIAL = ["<pad>", "<unk>", "<|user|>", "<|assistant|>", "<|end|>"]
-_WORDS = ["start ", ", add ", ", minus ", ", times ", "; mod ", "; A ", " B ", " C ", " D ", "\\boxed{", "\\boxed {", "answer ", " ok", " no"]
+_WORDS = [
+    "start ",
+    ", add ",
+    ", minus ",
+    ", times ",
+    "; mod ",
+    "; ",
+    ":A ",
+    ":B ",
+    ":C ",
+    ":D",
+    "\\boxed{",
+    "\\boxed {",
+    "answer ",
+    " ok",
+    " no",
+]
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"

@@ -81,17 +81,19 @@ class Task:
         """The question, as the policy reads it."""
         chain = ", ".join([f"start {self.start}", *(f"{_WORDS[o]} {a}" for o, a in self.operations)])
         if self.form == "choice":
-            return f"{chain}; " + " ".join(f"{x} {c}" for x, c in zip(_LETTERS, self.choices, strict=True))
+            return f"{chain}; " + " ".join(f"{c}:{x}" for x, c in zip(_LETTERS, self.choices, strict=True))
         return chain if self.form == "exact" else f"{chain}; {self.form}"
 
     def problem(self, source: str = "miniature") -> Problem:
         """The same as a `Problem`; its text carries all there is to know."""
         reference = self.answer(self.values[-1])
         assert reference is not None
-        return Problem(id=f"{source}-{zlib.crc32(self.text.encode()):08x}", text=self.text, reference=reference, source=source)
+        return Problem(
+            id=f"{source}-{zlib.crc32(self.text.encode()):08x}", text=self.text, reference=reference, source=source
+        )
 
 
-_TEXT = re.compile(r"start (\d+)((?:, (?:add|minus|times) \d+)+)(?:; (mod \d+)|; A (\d+) B (\d+) C (\d+) D (\d+))?")
+_TEXT = re.compile(r"start (\d+)((?:, (?:add|minus|times) \d+)+)(?:; (mod \d+)|; (\d+):A (\d+):B (\d+):C (\d+):D)?")
 
 
 def parse(text: str) -> Task:
@@ -147,7 +149,9 @@ def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "trai
     form = rng.choice(difficulty.forms)
     choices: tuple[int, ...] = ()
     if form == "choice":
-        offsets = rng.sample([d for d in (-20, -12, -10, -8, -3, -2, -1, 1, 2, 3, 8, 10, 12, 20) if 0 <= value + d <= MAX_VALUE], 3)
+        offsets = rng.sample(
+            [d for d in (-20, -12, -10, -8, -3, -2, -1, 1, 2, 3, 8, 10, 12, 20) if 0 <= value + d <= MAX_VALUE], 3
+        )
         options = [value, *(value + d for d in offsets)]
         rng.shuffle(options)
         choices = tuple(options)
@@ -156,7 +160,8 @@ def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "trai
 
 def tasks(seed: int, num: int, difficulty: Difficulty = EASY, split: Split = "train") -> Iterator[Task]:
     """`num` different tasks of a split, always the same ones for a seed."""
-    rng, seen = random.Random(f"{seed}/{split}"), set()
+    rng = random.Random(f"{seed}/{split}")
+    seen: set[str] = set()
     while len(seen) < num:
         task = make(rng, difficulty, split)
         if task.text not in seen:
@@ -191,8 +196,8 @@ def examine(task: Task, response: str) -> Truth:
 
     A line is right when it applies the next operation of the chain to the value reached so far, with the right result.
     Kinds of flaw: `slip` (right operation, wrong result), `skip` (a line is missing: a jump), `guess` (the box does not
-    follow from the last line, or stands there before the chain is done), `cancellation` (a first wrong line whose error a
-    later one undoes, so that the last value is right by luck), `format` (anything that is not a line of the miniature).
+    follow from the last line, or stands there before the chain is done), `cancellation` (a first wrong line whose error
+    a later one undoes, so that the last value is right by luck), `format` (what is not a line of the miniature).
     """
     given, wanted = response.split("\n"), task.lines
     answers = re.findall(r"\\boxed\{([^{}]*)\}", response)
@@ -218,7 +223,7 @@ def examine(task: Task, response: str) -> Truth:
     return Truth(correct, error, "cancellation" if undone and after != task.values[error] else "slip")
 
 
-# --- imperfect traces, from which the base models learn -----------------------------------------------------------------
+# --- imperfect traces, from which the base models learn ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)

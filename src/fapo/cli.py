@@ -1,0 +1,182 @@
+"""The command line: fapo train | report | demo | miniature."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tyro.conf import Positional, arg
+from tyro.extras import SubcommandApp
+
+app = SubcommandApp()
+console = Console(stderr=True)
+
+Overrides = Positional[tuple[str, ...]]
+_SHOWN = {
+    "rollout/accuracy": "accuracy",
+    "rollout/fp_ratio": "FP",
+    "rollout/true_fp_ratio": "true FP",
+    "fapo/accuracy": "accuracy",
+    "reward": "reward",
+}
+
+
+@app.command
+def train(
+    config: Positional[Path],
+    overrides: Overrides = (),
+    /,
+    *,
+    resume: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Train a policy or a GenRM with TRL, as a TOML config says.
+
+    Args:
+        config: TOML file.
+        overrides: Settings that replace those of the file, such as reward.penalty=0.5; KEY= removes one.
+        resume: Go on with an interrupted run of the same name.
+        dry_run: Check the config, print the exact arguments for TRL, and train nothing.
+        quiet: No progress bar.
+    """
+    from fapo.config import load
+
+    settings = load(config, overrides)
+    from fapo import train_trl
+
+    if dry_run:
+        Console().print_json(data=train_trl.dry_run(settings), default=str)
+        return
+    with _bars(disable=quiet) as bars:
+        bar = bars.add_task(settings.name, total=settings.optim.steps, note="")
+
+        def progress(step: int, _total: int, values: Mapping[str, Any]) -> None:
+            bars.update(bar, completed=step, note=_note(values))
+
+        folder = train_trl.train(settings, resume=resume, progress=progress)
+    console.print(f"run folder: {folder}", highlight=False)
+
+
+@app.command
+def report(
+    runs: Positional[tuple[Path, ...]], /, *, output: Annotated[Path, arg(aliases=["-o"])] = Path("report.html")
+) -> None:
+    """Show runs as one self-contained HTML page.
+
+    Args:
+        runs: Run folders.
+        output: The page.
+    """
+    from fapo.report import write_report
+
+    if not runs:
+        raise ValueError("no run folder given: fapo report RUN [RUN ...] -o page.html")
+    console.print(f"page: {write_report(list(runs), output)}", highlight=False)
+
+
+@app.command
+def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
+    """All of FAPO in the miniature: train a judge, then a policy with it and one without, and show what happened.
+
+    Takes about 15 minutes on two cores. Interrupted and started again, it goes on where it was.
+
+    Args:
+        output: Folder for the runs and the page.
+        seed: Seed of all runs.
+    """
+    from fapo.miniature.study import demo_jobs
+
+    _study(demo_jobs(output, seed), output)
+
+
+@app.command
+def miniature(
+    action: Positional[Literal["build", "study"]], /, *, output: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2)
+) -> None:
+    """Make the miniature's base models anew, or repeat its demo over several seeds.
+
+    Args:
+        action: build: train the base policy and the base GenRM from nothing (the first seed counts; about half an hour
+            on two cores). study: the demo for each seed, with the outcome-only GenRM beside.
+        output: Folder for what is made; by default where the package keeps its base models, or runs/study.
+        seeds: Seeds.
+    """
+    if action == "study":
+        from fapo.miniature.study import study_jobs
+
+        folder = output or Path("runs/study")
+        _study(study_jobs(folder, seeds), folder)
+        return
+    from fapo.miniature.build import GENRM, POLICY, build
+    from fapo.miniature.sources import FOLDER
+
+    with _bars() as bars:
+        names = {"policy": POLICY.steps, "genrm": GENRM.steps}
+        ids = {name: bars.add_task(f"base {name}", total=steps, note="") for name, steps in names.items()}
+
+        def log(name: str, step: int, loss: float) -> None:
+            bars.update(ids[name], completed=step + 1, note=f"loss {loss:.3f}")
+
+        build(output or FOLDER, seeds[0], log)
+
+
+def _study(jobs: Sequence[Any], output: Path) -> None:
+    """Run the jobs with a bar for each, then write and print the report."""
+    from fapo.miniature.study import run_jobs
+    from fapo.report import print_summary, write_report
+
+    with _bars() as bars:
+        ids = {job.name: bars.add_task(job.name, total=None, note="waiting") for job in jobs}
+
+        def watch(states: dict[str, str]) -> None:
+            for job in jobs:
+                done, total = job.steps(output)
+                bars.update(ids[job.name], completed=done, total=total or None, note=states[job.name])
+
+        run_jobs(jobs, output, watch)
+    folders = [job.folder(output) for job in jobs]
+    print_summary(folders, Console())
+    console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False)
+
+
+def _bars(disable: bool = False) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=disable)
+
+
+def _note(values: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name} {values[key]:.2f}" for key, name in _SHOWN.items() if isinstance(values.get(key), float))
+
+
+def main() -> None:
+    """Entry point. A mistake of the user's ends with a message, not with a traceback."""
+    try:
+        app.cli(prog="fapo", description="Flawed-aware policy optimization.")
+    except KeyboardInterrupt:
+        console.print("interrupted; start again with --resume (demo and study go on by themselves)")
+        sys.exit(130)
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        console.print(f"fapo: {error}", style="red", highlight=False, markup=False)
+        sys.exit(2)
+
+
+def _is_users(error: Exception) -> bool:
+    """Errors whose message is meant for the user."""
+    return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ in ("JobError", "UnscoredError")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A transformers model in this process as a chat model: the judge without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fapo.types import Completion, Message
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """Implements `Complete` with transformers' generate."""
+
+    model: Any
+    """A causal language model."""
+    tokenizer: Any
+    """Its tokenizer, with a chat template."""
+    max_tokens: int
+    """Length limit of a completion in tokens."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 = greedy."""
+    top_p: float = 1.0
+    """Nucleus sampling; 1 = off."""
+    batch_size: int = 256
+    """Conversations in one call of generate."""
+
+    @classmethod
+    def load(cls, path: str, **settings: Any) -> LocalModel:
+        """From a folder or a Hugging Face id."""
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(path).eval()
+        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, **settings)
+
+    async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
+        """One completion for each conversation, in order; the event loop stays free."""
+        return await asyncio.to_thread(self.generate, conversations)
+
+    @torch.no_grad()
+    def generate(self, conversations: Sequence[list[Message]]) -> list[Completion]:
+        """The same, blocking. Conversations of similar length share a batch."""
+        if not conversations:
+            return []
+        prompts = self.tokenizer.apply_chat_template(list(conversations), add_generation_prompt=True, return_dict=True)
+        prompts = prompts["input_ids"]
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        out: list[Completion] = [Completion()] * len(prompts)
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            for i, tokens in zip(batch, self._batch([prompts[i] for i in batch]), strict=True):
+                out[i] = Completion(self.tokenizer.decode(tokens, skip_special_tokens=True), len(tokens))
+        return out
+
+    def _batch(self, prompts: list[list[int]]) -> list[list[int]]:
+        """Completion tokens of one batch, without the end token."""
+        padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        padded = padded.to(self.model.device)
+        sampling = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}
+        sequences = self.model.generate(
+            input_ids=padded["input_ids"],
+            attention_mask=padded["attention_mask"],
+            max_new_tokens=self.max_tokens,
+            do_sample=self.temperature > 0,
+            pad_token_id=self.tokenizer.pad_token_id,
+            **sampling,
+        )
+        ends = self.model.generation_config.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends or ())
+        rows = sequences[:, padded["input_ids"].shape[1] :].tolist()
+        return [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in rows]

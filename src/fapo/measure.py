@@ -1,0 +1,76 @@
+"""Scored rollouts -> the numbers of a step or of a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from fapo import metrics, rewards
+from fapo.scoring import Scored, advantages_of
+
+Fault = tuple[int | None, str | None]
+"""What an oracle knows of a rollout: index of the first wrong step and kind of flaw; (None, None): it has none."""
+
+
+def policy_metrics(scored: Sequence[Scored], truths: Sequence[Fault | None]) -> dict[str, float]:
+    """Metrics of solutions; "true" ones, and the judge's own quality, only where `truths` are known.
+
+    fp_ratio counts correct rollouts with a verdict; rho is fully correct per wrong rollout, by verdict.
+    """
+    correct = [s for s in scored if s.correct]
+    judged = [s for s in correct if s.flawed is not None]
+    num_flawed = sum(bool(s.flawed) for s in judged)
+    num_wrong = len(scored) - len(correct)
+    out = {
+        "rollout/accuracy": len(correct) / len(scored),
+        "rollout/length": fmean(s.rollout.num_tokens for s in scored),
+        "rollout/truncated_share": fmean(s.rollout.truncated for s in scored),
+        "rollout/unscored_share": fmean(s.reward.value is None for s in scored),
+    }
+    if judged:
+        out |= {
+            "rollout/fp_ratio": metrics.fp_ratio(num_flawed, len(judged)),
+            "rollout/rho": rewards.rho(len(judged) - num_flawed, num_wrong),
+            "judge/tokens": fmean(s.verdict.num_tokens for s in judged if s.verdict),
+        }
+    known = [(s, t) for s, t in zip(scored, truths, strict=True) if s.correct and t is not None]
+    if known:
+        true_flawed = sum(t[0] is not None for _, t in known)
+        out |= {
+            "rollout/true_fp_ratio": metrics.fp_ratio(true_flawed, len(known)),
+            "rollout/reliable_accuracy": (len(known) - true_flawed) / len(scored),
+            "rollout/true_rho": rewards.rho(len(known) - true_flawed, num_wrong),
+        }
+        if asked := [(s.verdict, t[0]) for s, t in known if s.verdict is not None]:
+            out |= {f"judge/{name}": value for name, value in judge_quality(*zip(*asked, strict=True)).items()}
+    return out
+
+
+def judge_quality(verdicts: Sequence, labels: Sequence[int | None]) -> dict[str, float]:
+    """precision, recall, f1 of "flagged", location (exact step, among the rightly flagged), invalid_share."""
+    score = metrics.flawed_positive_prf([v.flawed for v in verdicts], [label is not None for label in labels])
+    return {
+        "precision": score.precision,
+        "recall": score.recall,
+        "f1": score.f1,
+        "location": metrics.location_accuracy(verdicts, labels),
+        "invalid_share": score.invalid_share,
+    }
+
+
+def advantage_metrics(scored: Sequence[Scored], group_size: int) -> dict[str, float]:
+    """Mean advantage by class (fully correct, flawed, wrong) of consecutive groups."""
+    by_class = rewards.mean_advantage_by_class(
+        advantages_of(scored, group_size), [s.correct for s in scored], [s.flawed for s in scored]
+    )
+    return {f"advantage/{name}": value for name, value in by_class.items()}
+
+
+def genrm_metrics(scored: Sequence[Scored], labels: Sequence[int | None]) -> dict[str, float]:
+    """Metrics of critiques against their labels."""
+    verdicts = [s.verdict for s in scored]
+    return {
+        **judge_quality(verdicts, labels),
+        "tokens": fmean(s.rollout.num_tokens for s in scored),
+        "truncated_share": fmean(s.rollout.truncated for s in scored),
+    }

@@ -1,0 +1,167 @@
+"""The base models of the miniature: a policy that learned from imperfect traces, a GenRM from noisy critiques."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from fapo.data import write_jsonl
+from fapo.judge import build_prompt, load_template
+from fapo.local import LocalModel
+from fapo.miniature.critiques import critique
+from fapo.miniature.models import new_model, save, tokenizer
+from fapo.miniature.world import PERFECT, Difficulty, Habits, Split, Task, examine, make, tasks, trace
+from fapo.steps import split
+
+EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "mod 10", "choice"))
+"""What the base models see: all that is asked later, and easier."""
+POLICY_HABITS = Habits(slip=0.20, easy_slip=0.04, skip=0.08, guess=0.05)
+"""How imperfect the policy's teachers are."""
+REVIEWED_HABITS = (Habits(0.2, 0.05, 0.1, 0.05), Habits(0.5, 0.5, 0.15, 0.05), Habits(0.8, 0.8, 0.1, 0.05), PERFECT)
+"""Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
+UNCOPYABLE = Habits(0.9, 0.9, 0.05, 0.0)
+"""Almost every line is wrong: whoever copies the line instead of computing it fails."""
+CRITIQUE_SLIP = 0.06
+"""Noise of the critiques the base GenRM learns from, per line."""
+
+Example = tuple[str, str]
+"""What the user says, what the assistant says."""
+Log = Callable[[str, int, float], None]
+"""Told now and then: which model, the step, the loss."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a base model learns."""
+
+    steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Examples of one step."""
+    learning_rate: float
+    """Peak of a cosine with 50 steps of warm-up."""
+
+
+def fit(model: Any, examples: Iterator[list[Example]], schedule: Schedule, log: Callable[[int, float], None]) -> None:
+    """Supervised fine-tuning on the assistant's tokens, in bfloat16 where the arithmetic allows it."""
+    tok = tokenizer()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    model.train()
+    for step in range(schedule.steps):
+        rate = min(1, (step + 1) / 50) * (0.51 + 0.49 * math.cos(math.pi * step / schedule.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * rate
+        inputs, labels = _batch(tok, next(examples))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(input_ids=inputs).logits
+        loss = functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0 or step == schedule.steps - 1:
+            log(step, loss.item())
+    model.eval()
+
+
+def _batch(tok: Any, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels [batch, length], padded on the right; labels are -100 where nothing is learned."""
+    asked = tok([f"<|user|>{user}<|assistant|>" for user, _ in examples])["input_ids"]
+    said = tok([f"{assistant}<|end|>" for _, assistant in examples])["input_ids"]
+    length = max(len(a) + len(s) for a, s in zip(asked, said, strict=True))
+    inputs = torch.full((len(examples), length), tok.pad_token_id)
+    labels = torch.full((len(examples), length), -100)
+    for i, (a, s) in enumerate(zip(asked, said, strict=True)):
+        inputs[i, : len(a) + len(s)] = torch.tensor(a + s)
+        labels[i, len(a) : len(a) + len(s)] = torch.tensor(s)
+    return inputs, labels
+
+
+def _drawn(rng: random.Random, batch_size: int) -> Iterator[list[Task]]:
+    """Batches of training tasks of similar length."""
+    while True:
+        pool = sorted((make(rng, EVERYTHING) for _ in range(8 * batch_size)), key=lambda task: len(task.operations))
+        batches = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+        rng.shuffle(batches)
+        yield from batches
+
+
+def policy_examples(seed: int, batch_size: int) -> Iterator[list[Example]]:
+    """Questions with imperfect solutions."""
+    rng = random.Random(seed)
+    for batch in _drawn(rng, batch_size):
+        yield [(task.text, trace(rng, task, POLICY_HABITS)) for task in batch]
+
+
+def judge_prompt(task: Task, response: str) -> str:
+    """What the miniature's GenRM is asked, by the same builder as everywhere."""
+    problem = task.problem()
+    return build_prompt(load_template("compact"), problem.text, problem.reference, split(response))[-1]["content"]
+
+
+def genrm_examples(seed: int, batch_size: int, num_uncopyable: int) -> Iterator[list[Example]]:
+    """Solutions with noisy critiques; in the first batches almost every line is wrong."""
+    rng = random.Random(seed)
+    for count, batch in enumerate(_drawn(rng, batch_size)):
+        examples = []
+        for task in batch:
+            response = trace(rng, task, UNCOPYABLE if count < num_uncopyable else rng.choice(REVIEWED_HABITS))
+            slip = 0.0 if count < num_uncopyable else CRITIQUE_SLIP
+            examples.append((judge_prompt(task, response), critique(rng, task, response, slip)))
+        yield examples
+
+
+def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[dict[str, Any]]:
+    """Correct solutions of the policy, half of them flawed, labelled by the oracle; rows as `load_labelled` reads."""
+    sound: list[dict[str, Any]] = []
+    flawed: list[dict[str, Any]] = []
+    stream = tasks(seed, 100 * num, split=part)
+    while min(len(sound), len(flawed)) < num // 2:
+        batch = [task for task, _ in zip(stream, range(512), strict=False)]
+        answers = policy.generate([[{"role": "user", "content": task.text}] for task in batch])
+        for task, answer in zip(batch, answers, strict=True):
+            found = examine(task, answer.text)
+            if not found.correct:
+                continue
+            problem = task.problem(f"miniature-critic-{part}")
+            label = -1 if found.error_step is None else found.error_step
+            row: dict[str, Any] = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
+            row |= {"steps": [step.strip() for step in split(answer.text)], "label": label, "flaw": found.flaw}
+            (sound if label < 0 else flawed).append(row)
+    rows = sound[: num // 2] + flawed[: num // 2]
+    random.Random(seed).shuffle(rows)
+    return rows
+
+
+POLICY = Schedule(steps=1000, batch_size=128, learning_rate=3e-3)
+GENRM = Schedule(steps=600, batch_size=128, learning_rate=1.5e-3)
+
+
+def build(
+    folder: Path,
+    seed: int = 0,
+    log: Log = lambda *_: None,
+    policy_schedule: Schedule = POLICY,
+    genrm_schedule: Schedule = GENRM,
+) -> None:
+    """Train both base models from nothing and write them, with the critic data, below `folder`."""
+    policy = new_model(seed)
+    examples = policy_examples(seed, policy_schedule.batch_size)
+    fit(policy, examples, policy_schedule, lambda step, loss: log("policy", step, loss))
+    save(policy, folder / "policy")
+
+    sampler = LocalModel(policy, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)
+    for part, num in (("train", 4096), ("test", 1024)):
+        torch.manual_seed(seed)
+        write_jsonl(folder / f"critic-{part}.jsonl", critic_data(sampler, seed + 10, num, part))  # type: ignore[arg-type]
+
+    examples = genrm_examples(seed + 1, genrm_schedule.batch_size, num_uncopyable=genrm_schedule.steps // 4)
+    fit(policy, examples, genrm_schedule, lambda step, loss: log("genrm", step, loss))
+    save(policy, folder / "genrm")

@@ -1,0 +1,1 @@
+"""Run folders -> one self-contained HTML page, a summary table, an overview picture. Reads files, nothing else."""

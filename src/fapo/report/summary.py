@@ -1,0 +1,205 @@
+"""What runs achieved: start -> end of each metric, side by side, and the step at which flawed positives turn negative."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from fapo.report.runs import NEGATIVE, WINDOW, Run, Series, grouped
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Something measured on a validation set."""
+
+    name: str
+    """Its name in the rows, behind that of the set."""
+    title: str
+    """What a reader calls it."""
+    unit: Literal["share", "tokens"] = "share"
+    """share: a fraction, shown in percent."""
+    better: Literal["higher", "lower", ""] = "higher"
+    """Which way is good."""
+
+
+POLICY = (
+    Metric("accuracy", "accuracy"),
+    Metric("reliable_accuracy", "right for the right reason"),
+    Metric("true_fp_ratio", "true flawed positives, of correct", better="lower"),
+    Metric("fp_ratio", "judged flawed positives, of correct", better="lower"),
+    Metric("length", "response length", "tokens", ""),
+)
+GENRM = (
+    Metric("precision", "precision"),
+    Metric("recall", "recall"),
+    Metric("f1", "F1"),
+    Metric("location", "exact location"),
+    Metric("invalid_share", "no valid verdict", better="lower"),
+    Metric("tokens", "critique length", "tokens", ""),
+)
+_SETS = {"validation": "in-distribution", "harder": "harder"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one label on one set."""
+
+    metric: Metric
+    """What was measured."""
+    set: str
+    """On which validation set; "" for the training rollouts of runs that have no validation."""
+    label: str
+    """Which runs."""
+    start: float
+    """First value, mean over the runs."""
+    end: float
+    """Last value, mean over the runs."""
+    spread: float | None
+    """Standard deviation of the last values over the runs; None for a single one."""
+    num_runs: int
+    """Runs (seeds) that have the metric."""
+    best: bool
+    """Whether no other label ends better."""
+
+    @property
+    def text(self) -> str:
+        """start -> end, for a table."""
+        spread = "" if self.spread is None else f" ± {show(self.spread, self.metric).removesuffix(' %')}"
+        return f"{show(self.start, self.metric)} → {show(self.end, self.metric)}{spread}"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where the mean advantage of flawed positives turns negative: warm-up ends, refinement begins."""
+
+    step: float
+    """The step, by interpolation; the first one if it is negative from the start."""
+    rho: float | None
+    """Fully correct per wrong rollout there, by the judge."""
+    true_rho: float | None
+    """The same by the oracle."""
+
+
+def find_crossing(run: Run) -> Crossing | None:
+    """First step from which the running mean of the flawed advantage is negative, for WINDOW measurements at least."""
+    flawed = run.series("advantage/flawed", "train").smoothed()
+    values = flawed.values
+    for i in range(len(values) - WINDOW + 1):
+        if max(values[i : i + WINDOW]) < 0:
+            step = flawed.steps[i]
+            if i:
+                step -= (step - flawed.steps[i - 1]) * values[i] / (values[i] - values[i - 1])
+            rho, true_rho = (run.series(f"rollout/{name}", "train").smoothed().at(step) for name in ("rho", "true_rho"))
+            return Crossing(step, rho, true_rho)
+    return None
+
+
+def sets_of(runs: Sequence[Run]) -> list[str]:
+    """Validation sets of any of the runs; [""], the training rollouts, where there are none."""
+    return list(dict.fromkeys(name for run in runs for name in run.sets)) or [""]
+
+
+def set_title(name: str) -> str:
+    """What a reader calls a validation set."""
+    return _SETS.get(name, name) or "training"
+
+
+def measured(run: Run, metric: str, set: str) -> Series:
+    """A metric on a validation set; for the set "" the running mean on the training rollouts."""
+    if set:
+        return run.series(f"{set}/{metric}")
+    return run.series(metric if run.genrm else f"rollout/{metric}", "train").smoothed()
+
+
+def summarize(runs: Sequence[Run]) -> list[Row]:
+    """Rows for every metric, set and label that was measured: policies first, then judges."""
+    rows = []
+    for genrm, metrics in ((False, POLICY), (True, GENRM)):
+        chosen = [run for run in runs if run.genrm == genrm]
+        for name in sets_of(chosen):
+            for metric in metrics:
+                found = {
+                    label: [series for run in group if (series := measured(run, metric.name, name))]
+                    for label, group in grouped(chosen).items()
+                }
+                rows += _rows(metric, name, {label: series for label, series in found.items() if series})
+    return rows
+
+
+def _rows(metric: Metric, set: str, found: dict[str, list[Series]]) -> list[Row]:
+    ends = {label: [series.values[-1] for series in group] for label, group in found.items()}
+    means = [fmean(values) for values in ends.values()]
+    goal = {"higher": max, "lower": min}.get(metric.better)
+    best = goal(means) if goal and len(set_of := {round(m, 6) for m in means}) > 1 and set_of else None
+    return [
+        Row(
+            metric,
+            set,
+            label,
+            fmean(series.values[0] for series in found[label]),
+            end := fmean(values),
+            stdev(values) if len(values) > 1 else None,
+            len(values),
+            end == best,
+        )
+        for label, values in ends.items()
+    ]
+
+
+def show(value: float, metric: Metric) -> str:
+    """A value with its unit."""
+    return f"{100 * value:.1f} %" if metric.unit == "share" else f"{value:.1f}"
+
+
+def row_titles(rows: Sequence[Row]) -> dict[tuple[Metric, str], str]:
+    """(metric, set) -> title of its line in a table."""
+    return {(r.metric, r.set): f"{r.metric.title} · {set_title(r.set)}" for r in rows}
+
+
+def crossing_texts(runs: Sequence[Run]) -> dict[str, str]:
+    """Label of each policy with a flaw penalty -> where its flawed positives turn negative, one part for each run."""
+    texts = {}
+    for label, group in grouped([run for run in runs if run.kind == "fapo"]).items():
+        texts[label] = "; ".join(crossing_text(find_crossing(run)) for run in group)
+    return texts
+
+
+def crossing_text(crossing: Crossing | None) -> str:
+    """The moment in a few words."""
+    if crossing is None:
+        return "not within the run"
+    rho = crossing.rho if crossing.true_rho is None else crossing.true_rho
+    return f"step {crossing.step:.0f}" + ("" if rho is None else f", rho = {rho:.2f}")
+
+
+def print_summary(runs: Sequence[Run], console: Console | None = None) -> None:
+    """Tables for the terminal: policies side by side, judges before and after."""
+    console = console or Console()
+    rows = summarize(runs)
+    for title, metrics in (("Policies: start → end", POLICY), ("Judges (GenRM): before → after", GENRM)):
+        chosen = [row for row in rows if row.metric in metrics]
+        if not chosen:
+            continue
+        labels = list(dict.fromkeys(row.label for row in chosen))
+        table = Table(title=title, title_justify="left", title_style="bold")
+        table.add_column("metric")
+        for label in labels:
+            table.add_column(label, justify="right")
+        cells = {(row.metric, row.set, row.label): row for row in chosen}
+        for (metric, name), line in row_titles(chosen).items():
+            texts = []
+            for label in labels:
+                row = cells.get((metric, name, label))
+                texts.append("" if row is None else f"[bold green]{row.text}[/]" if row.best else row.text)
+            table.add_row(line, *texts)
+        if metrics is POLICY and (crossings := crossing_texts(runs)):
+            table.add_row("flawed positives turn negative at", *(crossings.get(label, "–") for label in labels))
+        console.print(table)
+
+
+__all__ = ["NEGATIVE", "Crossing", "Metric", "Row", "find_crossing", "print_summary", "summarize"]

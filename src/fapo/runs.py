@@ -1,0 +1,98 @@
+"""The run folder: config, environment, one line a measurement, one line a rollout. Written as it happens."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fapo.config import Config, ConfigError, to_dict
+from fapo.data import read_jsonl, write_jsonl
+
+SCHEMA = 1
+"""Version of the rows in rollouts.jsonl."""
+_PACKAGES = ("fapo", "torch", "transformers", "trl", "accelerate", "datasets", "math-verify", "verl", "vllm")
+
+
+class RunFolder:
+    """output/name of a config: config.json, env.json, metrics.jsonl, rollouts.jsonl, checkpoints/."""
+
+    def __init__(self, config: Config, *, resume: bool) -> None:
+        """Open the folder. With `resume` an earlier run of the same config goes on; otherwise it must be new."""
+        self.path = Path(config.output) / config.name
+        self.checkpoints = self.path / "checkpoints"
+        settings = json.loads(json.dumps(to_dict(config)))
+        known = self.path / "config.json"
+        if known.exists():
+            if not resume:
+                raise ConfigError(f"{self.path}: already holds a run; remove it, choose another name, or resume it")
+            before = json.loads(known.read_text(encoding="utf-8"))
+            changed = [
+                k for k in settings if settings[k] != before.get(k) and k not in ("output", "optim", "validation")
+            ]
+            if changed:
+                raise ConfigError(f"{self.path}: cannot resume, the config differs in {', '.join(changed)}")
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write(known, settings)
+        _write(self.path / "env.json", environment())
+        self._begun = time.monotonic() - self._seconds_before()
+
+    def _seconds_before(self) -> float:
+        return max((row.get("seconds", 0.0) for row in self._read("metrics.jsonl")), default=0.0)
+
+    def _read(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        return list(read_jsonl(path, ignore_torn_tail=True)) if path.exists() else []
+
+    def rewind(self, step: int) -> list[dict[str, Any]]:
+        """Drop what was written after `step`, which will be done again; returns the dropped rollout rows."""
+        dropped = []
+        for name in ("metrics.jsonl", "rollouts.jsonl"):
+            rows = self._read(name)
+            if any(row["step"] > step for row in rows):
+                write_jsonl(self.path / name, [row for row in rows if row["step"] <= step])
+                dropped = [row for row in rows if row["step"] > step]
+        return [row for row in dropped if "response" in row]
+
+    def metrics(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Add one row of measurements; what is not finite becomes null."""
+        row = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self._begun, 3)}
+        numbers = {key: _finite(value) for key, value in values.items()}
+        write_jsonl(self.path / "metrics.jsonl", [{**row, **numbers}], append=True)
+
+    def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows of rollouts."""
+        write_jsonl(self.path / "rollouts.jsonl", [{"schema": SCHEMA, **row} for row in rows], append=True)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record; nothing from the environment variables."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, value: Any) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)

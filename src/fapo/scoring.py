@@ -1,0 +1,131 @@
+"""Rollouts -> scored rollouts: check the answer, ask the judge where it matters, reward. The same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fapo import answers, rewards
+from fapo.config import RewardConfig
+from fapo.data import LabelledSolution
+from fapo.judge import Template, parse_verdict, parse_yes_no
+from fapo.steps import split
+from fapo.types import Judge, Reward, Rollout, Verdict
+
+
+class UnscoredError(RuntimeError):
+    """A rollout got no verdict and `on_unscored` is "raise"."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A rollout with all that was found out about it."""
+
+    rollout: Rollout
+    """The rollout."""
+    correct: bool
+    """Its final answer is right (for a critique: its label is right)."""
+    verdict: Verdict | None
+    """What the judge said; None when it was not asked. For a critique: what the critique itself says."""
+    reward: Reward
+    """What it earns."""
+
+    @property
+    def flawed(self) -> bool | None:
+        """True or False by verdict, None without one."""
+        return None if self.verdict is None else self.verdict.flawed
+
+
+@dataclass(frozen=True)
+class PolicyScorer:
+    """Scores solutions: outcome, verdict on the correct ones, penalty, length."""
+
+    config: RewardConfig
+    """Which reward, and what happens without a verdict."""
+    judge: Judge | None
+    """Who looks for flaws; None: nobody."""
+    max_tokens: int = 0
+    """Length limit of a response, for overlong shaping."""
+    judge_all: bool = False
+    """Ask about wrong rollouts too (needed by the step-ratio reward)."""
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
+        """One result for each rollout, in order. Raises UnscoredError as configured."""
+        checks = await answers.acheck_many([(r.response, r.problem.reference) for r in rollouts])
+        correct = [check.correct for check in checks]
+        asked = [i for i in range(len(rollouts)) if correct[i] or self.judge_all] if self.judge else []
+        verdicts: list[Verdict | None] = [None] * len(rollouts)
+        if self.judge and asked:
+            for i, verdict in zip(asked, await self.judge([rollouts[i] for i in asked]), strict=True):
+                verdicts[i] = verdict
+        rows = zip(rollouts, correct, verdicts, strict=True)
+        return [Scored(r, c, v, self.reward(r, c, v)) for r, c, v in rows]
+
+    def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None) -> Reward:
+        """The reward of one rollout, with its parts."""
+        parts = {"outcome": rewards.outcome_reward(correct)}
+        value: float | None = parts["outcome"]
+        if self.config.kind == "fapo":
+            value = rewards.fapo_reward(correct, verdict.flawed if verdict else None, self.config.penalty)
+        elif self.config.kind == "step_ratio":
+            steps, status = max(len(split(rollout.response)), 1), verdict.status if verdict else "failed"
+            value = rewards.step_ratio_reward(correct, verdict.error_step if verdict else None, steps, status)
+        if value is None:
+            if self.config.on_unscored == "raise":
+                why = verdict.reason if verdict else "the judge was not asked"
+                raise UnscoredError(
+                    f"no verdict on a rollout of problem {rollout.problem.id}: {why}; "
+                    'set reward.on_unscored to "mask" or "correctness_only" to train on without it'
+                )
+            if self.config.on_unscored == "mask":
+                return Reward(None, parts)
+            value = parts["outcome"]
+        parts["flaw"] = value - parts["outcome"]
+        parts["overlong"] = rewards.overlong_penalty(rollout.num_tokens, self.max_tokens, self.config.overlong_buffer)
+        return Reward(value + parts["overlong"], parts)
+
+
+@dataclass(frozen=True)
+class CritiqueScorer:
+    """Scores critiques of labelled solutions: the reward a GenRM is trained with."""
+
+    config: RewardConfig
+    """genrm_step or genrm_outcome, and overlong shaping."""
+    template: Template
+    """Decides how a critique is read."""
+    labelled: dict[str, LabelledSolution]
+    """Problem id of a rollout -> the solution it criticises."""
+    max_tokens: int = 0
+    """Length limit of a critique."""
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
+        """One result for each critique, in order; `correct` says whether its label (flawed or not) is right."""
+        return [self.score(rollout) for rollout in rollouts]
+
+    def score(self, rollout: Rollout) -> Scored:
+        """Read one critique and reward it."""
+        solution = self.labelled[rollout.problem.id]
+        num_steps = len(solution.steps)
+        yes_no = self.template.kind == "yes_no"
+        verdict = parse_yes_no(rollout.response) if yes_no else parse_verdict(rollout.response, num_steps)
+        verdict = replace(verdict, num_tokens=rollout.num_tokens)
+        outcome = rewards.genrm_outcome_reward(verdict.error_step, solution.error_step, verdict.status)
+        parts, value = {"outcome": outcome}, outcome
+        if self.config.kind == "genrm_step":
+            value = rewards.genrm_reward(verdict.error_step, solution.error_step, num_steps, verdict.status)
+            parts["process"] = value - outcome
+        parts["overlong"] = rewards.overlong_penalty(rollout.num_tokens, self.max_tokens, self.config.overlong_buffer)
+        return Scored(rollout, outcome > 0, verdict, Reward(value + parts["overlong"], parts))
+
+
+Scorer = PolicyScorer | CritiqueScorer
+Truth = Callable[[Rollout], tuple[int | None, str | None]]
+"""An oracle where there is one: index of the first wrong step, and the kind of flaw (None, None: no flaw)."""
+
+
+def advantages_of(scored: Sequence[Scored], group_size: int) -> np.ndarray:
+    """Advantages [num_rollouts] of consecutive groups, as the trainer computes them."""
+    values = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored], dtype=float)
+    return rewards.group_advantages(values.reshape(-1, group_size)).reshape(-1)

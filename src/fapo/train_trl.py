@@ -1,0 +1,397 @@
+"""One machine: config -> trl.GRPOTrainer -> run folder. The trainer is TRL's own; what is ours is reward and record."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, GRPOTrainer
+
+from fapo.client import ChatClient
+from fapo.config import Config, ConfigError, JudgeConfig
+from fapo.data import LabelledSolution, load_labelled, load_problems
+from fapo.judge import GenRM, Template, build_prompt, load_template
+from fapo.local import LocalModel
+from fapo.measure import Fault, advantage_metrics, genrm_metrics, policy_metrics
+from fapo.miniature import sources as miniature
+from fapo.runs import RunFolder
+from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, Scorer, advantages_of
+from fapo.trl import FlawedAwareReward
+from fapo.types import Judge, Problem, Rollout, Verdict
+
+Progress = Callable[[int, int, Mapping[str, Any]], None]
+"""Told after each step: steps done, steps in all, metrics."""
+
+
+def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
+    """The exact TRL arguments of a run; the [trl] table has the last word."""
+    rollout, optim, val = config.rollout, config.optim, config.validation
+    share = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
+    micro = optim.micro_batch_size or share // world_size
+    if share % (micro * world_size):
+        raise ConfigError(
+            f"optim.micro_batch_size {micro} x {world_size} processes does not divide the {share} rollouts of an update"
+        )
+    accumulation = share // (micro * world_size)
+    updates = optim.updates_per_batch
+    arguments: dict[str, Any] = {
+        "output_dir": str(Path(config.output) / config.name / "checkpoints"),
+        "seed": config.seed,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "steps_per_generation": accumulation * updates,
+        "num_generations": rollout.group_size,
+        "max_completion_length": rollout.max_tokens,
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "max_steps": optim.steps * updates,
+        "learning_rate": optim.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": optim.warmup_steps * updates,
+        "weight_decay": optim.weight_decay,
+        "adam_beta1": optim.betas[0],
+        "adam_beta2": optim.betas[1],
+        "max_grad_norm": optim.max_grad_norm,
+        "loss_type": "dapo",
+        "scale_rewards": "group",
+        "beta": 0.0,
+        "epsilon": optim.clip_low,
+        "epsilon_high": optim.clip_high,
+        "bf16": config.model.dtype == "bfloat16",
+        "gradient_checkpointing": False,
+        "logging_steps": updates,
+        "logging_first_step": False,
+        "save_steps": val.save_every * updates,
+        "save_total_limit": 2,
+        "eval_strategy": "steps" if config.data.validation else "no",
+        "eval_steps": val.every * updates,
+        "eval_on_start": bool(config.data.validation),
+        "num_generations_eval": val.num_samples,
+        "per_device_eval_batch_size": 128 * val.num_samples if micro >= 64 else micro * val.num_samples,
+        "report_to": "none",
+        "use_cpu": not torch.cuda.is_available(),
+        "disable_tqdm": True,
+    }
+    try:
+        return GRPOConfig(**{**arguments, **config.trl})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"[trl]: {error}") from None
+
+
+def train(config: Config, *, resume: bool = False, progress: Progress | None = None) -> Path:
+    """Run a config; returns the run folder, with the trained model in it under `model/`.
+
+    With `resume` an interrupted run goes on from its last checkpoint, on the same curve; verdicts of rollouts made
+    since that checkpoint are taken from the record, not asked for again. Raises ConfigError for settings that cannot
+    work, before anything is trained.
+    """
+    torch.manual_seed(config.seed)
+    arguments = grpo_config(config)
+    data = _policy_data(config) if config.task == "policy" else _genrm_data(config)
+    folder = RunFolder(config, resume=resume)
+    checkpoint = get_last_checkpoint(str(folder.checkpoints)) if resume and folder.checkpoints.is_dir() else None
+    done = int(checkpoint.rpartition("-")[2]) // config.optim.updates_per_batch if checkpoint else 0
+    known = folder.rewind(done if checkpoint else -1)
+    arguments.eval_on_start = arguments.eval_on_start and not checkpoint
+
+    recorder = _Recorder(config, folder, data)
+    if isinstance(data.scorer, PolicyScorer) and data.scorer.judge and known:
+        object.__setattr__(data.scorer, "judge", _Remembering(data.scorer.judge, known))
+    path = miniature.model_folder(config.model.path)
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    trainer = _Trainer(
+        model=AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype)),
+        processing_class=tokenizer,
+        reward_funcs=FlawedAwareReward(data.scorer, recorder.record),
+        args=arguments,
+        train_dataset=data.train,
+        eval_dataset=data.validation or None,
+        callbacks=[_Callback(config, recorder, progress)],
+    )
+    trainer.sampling = (config.validation.temperature, config.validation.top_p)
+    trainer.remove_callback(PrinterCallback)
+    recorder.trainer = trainer
+    with _stop_politely(trainer):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(folder.path / "model"))
+    return folder.path
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+class _Data:
+    """What is trained and validated on, and who scores it."""
+
+    def __init__(self, train: Dataset, validation: dict[str, Dataset], scorer: Scorer, labels: dict[str, int | None]):
+        self.train, self.validation, self.scorer, self.labels = train, validation, scorer, labels
+
+
+def _policy_data(config: Config) -> _Data:
+    prompt = (
+        Path(config.data.prompt).read_text(encoding="utf-8").removesuffix("\n") if config.data.prompt else "{{problem}}"
+    )
+
+    def load(source: str, limit: int | None) -> Dataset:
+        of_miniature = miniature.is_miniature(source)
+        found = miniature.problems(source, limit) if of_miniature else load_problems(source, limit=limit)
+        return Dataset.from_list([_row(p, [_user(prompt.replace("{{problem}}", p.text))]) for p in found])
+
+    judge = make_judge(config.judge) if config.judge and config.reward.kind != "outcome" else None
+    if config.judge and config.reward.kind == "outcome":
+        judge = make_judge(config.judge)
+    judge_all = config.reward.kind == "step_ratio" or bool(config.judge and config.judge.all)
+    scorer = PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all)
+    validation = {name: load(source, config.validation.limit) for name, source in config.data.validation.items()}
+    return _Data(load(config.data.train, config.data.limit), validation, scorer, {})
+
+
+def _genrm_data(config: Config) -> _Data:
+    template = load_template(config.judge.template if config.judge else "locate")
+    labelled: dict[str, LabelledSolution] = {}
+
+    def load(source: str, limit: int | None) -> Dataset:
+        of_miniature = miniature.is_miniature(source)
+        found = miniature.labelled(source, limit) if of_miniature else load_labelled(source, limit=limit)
+        labelled.update({solution.problem.id: solution for solution in found})
+        return Dataset.from_list([_row(s.problem, _prompt(template, s)) for s in found])
+
+    scorer = CritiqueScorer(config.reward, template, labelled, config.rollout.max_tokens)
+    train = load(config.data.train, config.data.limit)
+    validation = {name: load(source, config.validation.limit) for name, source in config.data.validation.items()}
+    return _Data(train, validation, scorer, {key: solution.error_step for key, solution in labelled.items()})
+
+
+def _prompt(template: Template, solution: LabelledSolution) -> list[dict[str, str]]:
+    return build_prompt(template, solution.problem.text, solution.problem.reference, solution.steps)
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def _row(problem: Problem, prompt: list[dict[str, str]]) -> dict[str, Any]:
+    fields = {"id": problem.id, "problem": problem.text, "reference": problem.reference, "source": problem.source}
+    return {"prompt": prompt, **fields}
+
+
+def make_judge(config: JudgeConfig) -> Judge:
+    """The judge a config names."""
+    if config.kind == "oracle":
+        return miniature.oracle()
+    settings: dict[str, Any] = {
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "max_tokens": config.max_tokens,
+    }
+    if config.kind == "local":
+        complete: Any = LocalModel.load(miniature.model_folder(config.model), **settings)
+    else:
+        complete = ChatClient(
+            config.urls, config.model, concurrency=config.concurrency, timeout=config.timeout, **settings
+        )
+    return GenRM(load_template(config.template), complete, config.votes)
+
+
+class _Remembering:
+    """A judge that first gives back the verdicts an interrupted run has on record."""
+
+    def __init__(self, judge: Judge, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.judge = judge
+        self.known = {
+            (row["problem_id"], row["response"]): Verdict(
+                row["status"], row["error_step"], row["critique"], "", row["critique_tokens"]
+            )
+            for row in rows
+            if row["status"] in ("ok", "unparsable")
+        }
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        keys = [(r.problem.id, r.response) for r in rollouts]
+        new = [r for r, key in zip(rollouts, keys, strict=True) if key not in self.known]
+        fresh = iter(await self.judge(new)) if new else iter(())
+        return [self.known[key] if key in self.known else next(fresh) for key in keys]
+
+
+# --- record -----------------------------------------------------------------------------------------------------------
+
+
+class _Recorder:
+    """Takes every scored batch: writes the rollouts at once, the metrics when their step or validation is complete."""
+
+    def __init__(self, config: Config, folder: RunFolder, data: _Data) -> None:
+        self.config, self.folder, self.data = config, folder, data
+        self.trainer: Any = None
+        self.batches: dict[str, list[Scored]] = defaultdict(list)
+        self.evaluating: str | None = None
+        """Name of the validation set under way; None while training."""
+
+    @property
+    def step(self) -> int:
+        return self.trainer.state.global_step // self.config.optim.updates_per_batch
+
+    def record(self, scored: Sequence[Scored], columns: Mapping[str, list[Any]]) -> None:
+        """Called by the reward function with each batch."""
+        split = self.evaluating or "train"
+        size = self.config.validation.num_samples if self.evaluating else self.config.rollout.group_size
+        advantages = advantages_of(scored, size) if size > 1 else [None] * len(scored)
+        # rollouts of a training batch belong to the step they lead to
+        step = self.step + (0 if self.evaluating else 1)
+        self.folder.rollouts(
+            {"step": step, "split": split, **_as_row(s, a, self.truth(s))}
+            for s, a in zip(scored, advantages, strict=True)
+        )
+        self.batches[split].extend(scored)
+
+    def truth(self, scored: Scored) -> Fault | None:
+        """The oracle's word on a solution, where there is one; for a critique, the label of what it criticises."""
+        problem = scored.rollout.problem
+        if self.config.task == "genrm":
+            return self.data.labels[problem.id], None
+        return miniature.truth(scored.rollout) if problem.source.startswith("miniature") else None
+
+    def summary(self, split: str) -> dict[str, float]:
+        """Metrics of all batches of a split since it was last asked for."""
+        scored = self.batches.pop(split, [])
+        if not scored:
+            return {}
+        truths = [self.truth(s) for s in scored]
+        if self.config.task == "genrm":
+            return genrm_metrics(scored, [t[0] if t else None for t in truths])
+        out = policy_metrics(scored, truths)
+        if split == "train":
+            out |= advantage_metrics(scored, self.config.rollout.group_size)
+        return out
+
+
+def _as_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict[str, Any]:
+    problem, verdict = s.rollout.problem, s.verdict
+    return {
+        "problem_id": problem.id,
+        "problem": problem.text,
+        "reference": problem.reference,
+        "response": s.rollout.response,
+        "num_tokens": s.rollout.num_tokens,
+        "correct": s.correct,
+        "status": verdict.status if verdict else "skipped",
+        "error_step": verdict.error_step if verdict else None,
+        "flawed": s.flawed,
+        "critique": verdict.critique if verdict else "",
+        "critique_tokens": verdict.num_tokens if verdict else 0,
+        "reward": s.reward.value,
+        "parts": dict(s.reward.parts),
+        "advantage": None if advantage is None else round(float(advantage), 6),
+        "truth": None if truth is None else {"error_step": truth[0], "flaw": truth[1]},
+    }
+
+
+class _Callback(TrainerCallback):
+    """Metrics into the run folder, progress to whoever watches."""
+
+    def __init__(self, config: Config, recorder: _Recorder, progress: Progress | None) -> None:
+        self.config, self.recorder, self.progress = config, recorder, progress
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        values = {key: value for key, value in logs.items() if isinstance(value, int | float) and key != "step"}
+        values |= self.recorder.summary("train")
+        self.recorder.folder.metrics(self.recorder.step, "train", values)
+        if self.progress:
+            self.progress(self.recorder.step, self.config.optim.steps, values)
+
+
+class _Trainer(GRPOTrainer):
+    """GRPOTrainer that validates each set under its own name, with the sampling of [validation]."""
+
+    sampling: tuple[float, float] = (1.0, 1.0)
+
+    def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
+        sets = eval_dataset if eval_dataset is not None else self.eval_dataset
+        callback = next(c for c in self.callback_handler.callbacks if isinstance(c, _Callback))
+        recorder = callback.recorder
+        out: dict[str, float] = {}
+        with _sampling(self, *self.sampling), _rng_apart(recorder.config.seed + self.state.global_step):
+            for name, dataset in sets.items():
+                recorder.evaluating = name
+                try:
+                    super().evaluate(dataset, metric_key_prefix=f"eval_{name}")
+                finally:
+                    recorder.evaluating = None
+                out |= {f"{name}/{key.removeprefix('rollout/')}": v for key, v in recorder.summary(name).items()}
+        recorder.folder.metrics(recorder.step, "validation", out)
+        return {f"eval_{key}": value for key, value in out.items()}
+
+
+@contextlib.contextmanager
+def _sampling(trainer: Any, temperature: float, top_p: float) -> Iterator[None]:
+    """Sample as the validation asks, then as before."""
+    targets = [t for t in (getattr(trainer, "generation_config", None), getattr(trainer, "vllm_generation", None)) if t]
+    before = [(t, {k: getattr(t, k) for k in ("temperature", "top_p", "do_sample") if hasattr(t, k)}) for t in targets]
+    for target, settings in before:
+        target.temperature, target.top_p = temperature or 1.0, top_p
+        if "do_sample" in settings:
+            target.do_sample = temperature > 0
+        elif not temperature:
+            target.temperature = 0.0
+    try:
+        yield
+    finally:
+        for target, settings in before:
+            for key, value in settings.items():
+                setattr(target, key, value)
+
+
+@contextlib.contextmanager
+def _rng_apart(seed: int) -> Iterator[None]:
+    """Draw from a generator of one's own, so that validation leaves the training's random numbers alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _stop_politely(trainer: Any) -> Iterator[None]:
+    """The first Ctrl-C ends training after the current step, with a checkpoint; a second one at once."""
+
+    class Stop(TrainerCallback):
+        asked = False
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if self.asked and state.global_step % trainer.args.logging_steps == 0:
+                control.should_save = control.should_training_stop = True
+
+    stop = Stop()
+    trainer.add_callback(stop)
+
+    def handle(*_: Any) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    try:
+        before = signal.signal(signal.SIGINT, handle)
+    except ValueError:  # not in the main thread: Ctrl-C is somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def dry_run(config: Config, world_size: int = 1) -> dict[str, Any]:
+    """What would be given to TRL, as a table."""
+    arguments = {key: value for key, value in asdict(grpo_config(config, world_size)).items() if value is not None}
+    return {key: getattr(value, "value", value) for key, value in arguments.items()}

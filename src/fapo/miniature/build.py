@@ -22,11 +22,11 @@ from fapo.steps import split
 
 EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "mod 10", "choice"))
 """What the base models see: all that is asked later, and easier."""
-POLICY_HABITS = Habits(slip=0.20, easy_slip=0.04, skip=0.08, guess=0.05)
+POLICY_HABITS = Habits()
 """How imperfect the policy's teachers are."""
-REVIEWED_HABITS = (Habits(0.2, 0.05, 0.1, 0.05), Habits(0.5, 0.5, 0.15, 0.05), Habits(0.8, 0.8, 0.1, 0.05), PERFECT)
+REVIEWED_HABITS = (Habits(), Habits(0.5, 0.5, 0.5, 0.15, 0.05), Habits(0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
 """Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
-UNCOPYABLE = Habits(0.9, 0.9, 0.05, 0.0)
+UNCOPYABLE = Habits(0.9, 0.9, 0.9, 0.05, 0.0)
 """Almost every line is wrong: whoever copies the line instead of computing it fails."""
 CRITIQUE_SLIP = 0.06
 """Noise of the critiques the base GenRM learns from, per line."""
@@ -140,7 +140,7 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
     return rows
 
 
-POLICY = Schedule(steps=1000, batch_size=128, learning_rate=3e-3)
+POLICY = Schedule(steps=900, batch_size=128, learning_rate=3e-3)
 GENRM = Schedule(steps=600, batch_size=128, learning_rate=1.5e-3)
 
 

@@ -2,7 +2,7 @@
 
 A problem is a start value and a chain of operations. A correct solution writes one line per operation and ends in a
 box. What the box asks for (the value, its remainder, or a letter) decides how much of the reasoning the final answer
-can hide: modulo 10 hides the tens digit, a choice can be guessed, two slips can cancel.
+can hide: modulo 10 hides the tens digit, the nearest of four choices hides a small error, two slips can cancel.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from fapo.types import Problem
 MAX_VALUE = 199
 """Largest number that occurs in any line; also the largest number with a token of its own."""
 
+CHOICE_GAP = 25
+"""Choices are at least this far apart."""
+
 Split = Literal["train", "validation", "test"]
 Flaw = Literal["slip", "skip", "guess", "cancellation", "format"]
 _WORDS = {"+": "add", "-": "minus", "*": "times"}
@@ -31,7 +34,7 @@ class Difficulty:
 
     num_operations: tuple[int, int] = (2, 4)
     """Fewest and most operations of a chain."""
-    forms: tuple[str, ...] = ("mod 2", "mod 5", "mod 10", "choice")
+    forms: tuple[str, ...] = ("mod 5", "mod 10", "choice")
     """What may be asked for: "exact", "mod M", or "choice" (four letters)."""
 
 
@@ -68,12 +71,12 @@ class Task:
         steps = [line(b, o, a, v) for b, (o, a), v in zip(befores, self.operations, self.values, strict=False)]
         return (*steps, box(self.answer(self.values[-1])))
 
-    def answer(self, value: int) -> str | None:
-        """The final answer that follows from `value`; None when no choice fits it."""
+    def answer(self, value: int) -> str:
+        """The final answer that follows from `value`: itself, its remainder, or the letter of the nearest choice."""
         if self.form == "exact":
             return str(value)
         if self.form == "choice":
-            return _LETTERS[self.choices.index(value)] if value in self.choices else None
+            return min(zip(self.choices, _LETTERS, strict=True), key=lambda choice: abs(choice[0] - value))[1]
         return str(value % int(self.form.split()[1]))
 
     @property
@@ -87,7 +90,6 @@ class Task:
     def problem(self, source: str = "miniature") -> Problem:
         """The same as a `Problem`; its text carries all there is to know."""
         reference = self.answer(self.values[-1])
-        assert reference is not None
         return Problem(
             id=f"{source}-{zlib.crc32(self.text.encode()):08x}", text=self.text, reference=reference, source=source
         )
@@ -117,7 +119,7 @@ def line(before: int, operator: str, operand: int, after: int) -> str:
     return f"{before}{operator}{operand}={after}"
 
 
-def box(answer: str | None) -> str:
+def box(answer: str) -> str:
     """The last line."""
     return f"\\boxed{{{answer}}}"
 
@@ -134,7 +136,7 @@ def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "trai
         start = value = rng.randint(2, 60)
         operations = []
         for _ in range(rng.randint(*difficulty.num_operations)):
-            operator = rng.choice("++--*")
+            operator = rng.choice("+++-*")
             factors = [f for f in (2, 3, 4, 5) if value * f <= MAX_VALUE]
             if operator == "*" and factors and value > 1:
                 operand = rng.choice(factors)
@@ -149,10 +151,11 @@ def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "trai
     form = rng.choice(difficulty.forms)
     choices: tuple[int, ...] = ()
     if form == "choice":
-        offsets = rng.sample(
-            [d for d in (-20, -12, -10, -8, -3, -2, -1, 1, 2, 3, 8, 10, 12, 20) if 0 <= value + d <= MAX_VALUE], 3
-        )
-        options = [value, *(value + d for d in offsets)]
+        options = [value]
+        while len(options) < 4:
+            option = rng.randint(0, MAX_VALUE)
+            if all(abs(option - other) >= CHOICE_GAP for other in options):
+                options.append(option)
         rng.shuffle(options)
         choices = tuple(options)
     return Task(start, tuple(operations), form, choices)
@@ -230,32 +233,48 @@ def examine(task: Task, response: str) -> Truth:
 class Habits:
     """How imperfect the traces are that a base model is trained on. All are probabilities."""
 
+    borrow: float = 0.6
+    """A subtraction that borrows keeps its ten (52-17=45): a misconception, more often wrong than right."""
     slip: float = 0.12
-    """A line whose sum carries or borrows, or that multiplies, gets a wrong result."""
-    easy_slip: float = 0.03
+    """A sum that carries, or a product, gets a wrong result."""
+    easy_slip: float = 0.04
     """Any other line gets a wrong result."""
-    skip: float = 0.08
+    skip: float = 0.03
     """A line (not the last operation) is left out and its value carried on in the head."""
-    guess: float = 0.05
+    guess: float = 0.4
     """The solution stops somewhere and a random answer is boxed (where the form lets one guess)."""
 
 
-PERFECT = Habits(0.0, 0.0, 0.0, 0.0)
+PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def slipped(rng: random.Random, value: int) -> int:
-    """A wrong result near the right one: mostly a lost or an extra ten, otherwise off by one or two."""
+    """A wrong result near the right one."""
     while True:
-        wrong = value + rng.choice((-10, 10, -10, 10, -1, 1, -2, 2, -20, 20))
+        wrong = value + rng.choice((-10, 10, -3, -2, -1, 1, 2, 3))
         if 0 <= wrong <= MAX_VALUE:
             return wrong
 
 
+def borrows(before: int, operator: str, operand: int) -> bool:
+    """Whether a line is a subtraction with a borrow from the tens."""
+    return operator == "-" and before % 10 < operand % 10
+
+
 def is_hard(before: int, operator: str, operand: int) -> bool:
-    """Whether a line needs a carry, a borrow or a product."""
-    if operator == "*":
-        return True
-    return before % 10 + operand % 10 > 9 if operator == "+" else before % 10 < operand % 10
+    """Whether a line is a product or a sum with a carry."""
+    return operator == "*" or (operator == "+" and before % 10 + operand % 10 > 9)
+
+
+def written(rng: random.Random, before: int, operator: str, operand: int, habits: Habits) -> int:
+    """The result an imperfect writer puts down."""
+    result = apply(before, operator, operand)
+    if not 0 <= result <= MAX_VALUE:  # an earlier error led out of the numbers there are
+        return slipped(rng, min(max(result, 0), MAX_VALUE))
+    if borrows(before, operator, operand) and result + 10 <= MAX_VALUE:
+        return result + 10 if rng.random() < habits.borrow else result
+    rate = habits.slip if is_hard(before, operator, operand) else habits.easy_slip
+    return slipped(rng, result) if rng.random() < rate else result
 
 
 def guessable(task: Task) -> tuple[str, ...]:
@@ -271,12 +290,9 @@ def trace(rng: random.Random, task: Task, habits: Habits) -> str:
     options = guessable(task)
     stop = rng.randrange(len(task.operations)) if options and rng.random() < habits.guess else len(task.operations)
     for i, (operator, operand) in enumerate(task.operations[:stop]):
-        result = apply(value, operator, operand)
-        rate = habits.slip if is_hard(value, operator, operand) else habits.easy_slip
-        if rng.random() < rate or not 0 <= result <= MAX_VALUE:
-            result = slipped(rng, min(max(result, 0), MAX_VALUE))
+        result = written(rng, value, operator, operand, habits)
         if not (i < len(task.operations) - 1 and rng.random() < habits.skip):
             lines.append(line(value, operator, operand, result))
         value = result
-    answer = task.answer(value) if stop == len(task.operations) else None
-    return "\n".join([*lines, box(answer or rng.choice(options))])
+    answer = task.answer(value) if stop == len(task.operations) else rng.choice(options)
+    return "\n".join([*lines, box(answer)])

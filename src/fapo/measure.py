@@ -58,12 +58,18 @@ def judge_quality(verdicts: Sequence, labels: Sequence[int | None]) -> dict[str,
     }
 
 
-def advantage_metrics(scored: Sequence[Scored], group_size: int) -> dict[str, float]:
-    """Mean advantage by class (fully correct, flawed, wrong) of consecutive groups."""
-    by_class = rewards.mean_advantage_by_class(
-        advantages_of(scored, group_size), [s.correct for s in scored], [s.flawed for s in scored]
-    )
-    return {f"advantage/{name}": value for name, value in by_class.items()}
+def advantage_metrics(
+    scored: Sequence[Scored], group_size: int, truths: Sequence[Fault | None] = ()
+) -> dict[str, float]:
+    """Mean advantage by class (fully correct, flawed, wrong) of consecutive groups, by verdict and by truth."""
+    advantages, correct = advantages_of(scored, group_size), [s.correct for s in scored]
+    by_verdict = rewards.mean_advantage_by_class(advantages, correct, [s.flawed for s in scored])
+    out = {f"advantage/{name}": value for name, value in by_verdict.items()}
+    if any(truth is not None for truth in truths):
+        flawed = [None if truth is None else truth[0] is not None for truth in truths]
+        by_truth = rewards.mean_advantage_by_class(advantages, correct, flawed)
+        out |= {f"advantage/true_{name}": value for name, value in by_truth.items()}
+    return out
 
 
 def genrm_metrics(scored: Sequence[Scored], labels: Sequence[int | None]) -> dict[str, float]:

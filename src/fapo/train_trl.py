@@ -271,7 +271,7 @@ class _Recorder:
             return genrm_metrics(scored, [t[0] if t else None for t in truths])
         out = policy_metrics(scored, truths)
         if split == "train":
-            out |= advantage_metrics(scored, self.config.rollout.group_size)
+            out |= advantage_metrics(scored, self.config.rollout.group_size, truths)
         return out
 
 

@@ -8,9 +8,10 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from fapo.report.runs import NEGATIVE, WINDOW, Run, Series, grouped
+from fapo.report.runs import WINDOW, Run, Series, grouped
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Row:
 
     metric: Metric
     """What was measured."""
-    set: str
+    split: str
     """On which validation set; "" for the training rollouts of runs that have no validation."""
     label: str
     """Which runs."""
@@ -64,7 +65,7 @@ class Row:
     num_runs: int
     """Runs (seeds) that have the metric."""
     best: bool
-    """Whether no other label ends better."""
+    """Whether it ends better than some other label and worse than none."""
 
     @property
     def text(self) -> str:
@@ -109,10 +110,10 @@ def set_title(name: str) -> str:
     return _SETS.get(name, name) or "training"
 
 
-def measured(run: Run, metric: str, set: str) -> Series:
-    """A metric on a validation set; for the set "" the running mean on the training rollouts."""
-    if set:
-        return run.series(f"{set}/{metric}")
+def measured(run: Run, metric: str, split: str) -> Series:
+    """A metric on a validation set; for the split "" the running mean on the training rollouts."""
+    if split:
+        return run.series(f"{split}/{metric}")
     return run.series(metric if run.genrm else f"rollout/{metric}", "train").smoothed()
 
 
@@ -131,23 +132,23 @@ def summarize(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def _rows(metric: Metric, set: str, found: dict[str, list[Series]]) -> list[Row]:
+def _rows(metric: Metric, split: str, found: dict[str, list[Series]]) -> list[Row]:
     ends = {label: [series.values[-1] for series in group] for label, group in found.items()}
     means = [fmean(values) for values in ends.values()]
     goal = {"higher": max, "lower": min}.get(metric.better)
-    best = goal(means) if goal and len(set_of := {round(m, 6) for m in means}) > 1 and set_of else None
+    best = goal(means) if goal and len(set(means)) > 1 else None
     return [
         Row(
             metric,
-            set,
+            split,
             label,
             fmean(series.values[0] for series in found[label]),
-            end := fmean(values),
+            mean,
             stdev(values) if len(values) > 1 else None,
             len(values),
-            end == best,
+            mean == best,
         )
-        for label, values in ends.items()
+        for (label, values), mean in zip(ends.items(), means, strict=True)
     ]
 
 
@@ -158,7 +159,7 @@ def show(value: float, metric: Metric) -> str:
 
 def row_titles(rows: Sequence[Row]) -> dict[tuple[Metric, str], str]:
     """(metric, set) -> title of its line in a table."""
-    return {(r.metric, r.set): f"{r.metric.title} · {set_title(r.set)}" for r in rows}
+    return {(r.metric, r.split): f"{r.metric.title} · {set_title(r.split)}" for r in rows}
 
 
 def crossing_texts(runs: Sequence[Run]) -> dict[str, str]:
@@ -189,8 +190,8 @@ def print_summary(runs: Sequence[Run], console: Console | None = None) -> None:
         table = Table(title=title, title_justify="left", title_style="bold")
         table.add_column("metric")
         for label in labels:
-            table.add_column(label, justify="right")
-        cells = {(row.metric, row.set, row.label): row for row in chosen}
+            table.add_column(escape(label), justify="right")
+        cells = {(row.metric, row.split, row.label): row for row in chosen}
         for (metric, name), line in row_titles(chosen).items():
             texts = []
             for label in labels:
@@ -201,5 +202,3 @@ def print_summary(runs: Sequence[Run], console: Console | None = None) -> None:
             table.add_row("flawed positives turn negative at", *(crossings.get(label, "–") for label in labels))
         console.print(table)
 
-
-__all__ = ["NEGATIVE", "Crossing", "Metric", "Row", "find_crossing", "print_summary", "summarize"]

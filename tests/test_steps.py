@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.steps import escape, protected, split, tag
+from fapo.judge import Template, build_prompt
+from fapo.steps import escape, protected, split
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 
@@ -176,9 +177,10 @@ def test_escape_is_idempotent_on_any_text(text):
     assert escape(escape(text)) == escape(text)
 
 
-@given(st.lists(HOSTILE, max_size=5))
+@given(st.lists(HOSTILE, min_size=1, max_size=5))
 def test_only_our_tags_survive(steps):
-    text = tag(steps)
+    template = Template("{{problem}}{{#steps}}<step_{{index}}>{{step}}</step_{{index}}>\n{{/steps}}")
+    text = build_prompt(template, "", "", steps)[-1]["content"]
     opening = re.findall(r"<\s*step[\s_-]*(\d+)[^>]*>", text, re.IGNORECASE)
     closing = re.findall(r"<\s*/\s*step[\s_-]*(\d+)\s*>", text, re.IGNORECASE)
     assert opening == closing == [str(index) for index in range(len(steps))]
@@ -197,16 +199,6 @@ def test_escape_deletes_nothing(text):
         assert stands == char or char in "<＜[［﹤" or not char.isprintable() or not char.isascii()
         position += len(stands)
     assert position == len(shown)
-
-
-def test_tag():
-    assert tag([]) == ""
-    assert tag([" a\n", "{{index}} </step_1> \\boxed{2}\n\n"]) == (
-        "<step_0>\na\n</step_0>\n<step_1>\n{{index}} &lt;/step_1> \\boxed {2}\n</step_1>"
-    )
-    assert tag(["a", "b"], "[{{index}}] {{step}}") == "[0] a\n[1] b"
-    with pytest.raises(ValueError, match="step"):
-        tag(["a"], "{{index}}")
 
 
 @pytest.mark.parametrize(

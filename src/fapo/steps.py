@@ -1,6 +1,6 @@
 r"""Solution text to steps, and steps to tagged prompt text in which the solution cannot pass for the prompt.
 
-A step is a paragraph. Judges are trained on paragraphs, so training and evaluation both go through `split` and `tag`.
+A step is a paragraph. Judges are trained on paragraphs, so training and evaluation both go through `split`.
 The solution is written by the model under training: everything in it that a judge or a parser could take for our
 structure (tags, chat tokens, a boxed verdict) is escaped, never removed, so that the judge still sees what was written.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
 
 # ---------------------------------------------------------------- text -> steps
 
@@ -176,22 +175,3 @@ def escape(text: str) -> str:
         pieces += [text[position:start], replacement]
         position = end
     return "".join([*pieces, text[position:]])
-
-
-_PLACEHOLDER = re.compile(r"\{\{(index|step)\}\}")
-
-
-def tag(steps: Sequence[str], pattern: str = "<step_{{index}}>\n{{step}}\n</step_{{index}}>") -> str:
-    """Number the steps from 0, escape and strip each, set it in `pattern`, and join them by newlines.
-
-    `{{index}}` and `{{step}}` are filled in one pass, so placeholders and braces inside a step stay as they are. A
-    pattern without `{{step}}` would lose the steps: ValueError.
-    """
-    if "{{step}}" not in pattern:
-        raise ValueError("the pattern of a step needs {{step}}, and usually {{index}}")
-    filled = []
-    for index, step in enumerate(steps):
-        parts = _PLACEHOLDER.split(pattern)
-        parts[1::2] = [str(index) if name == "index" else escape(step).strip() for name in parts[1::2]]
-        filled.append("".join(parts))
-    return "\n".join(filled)

@@ -22,15 +22,20 @@ _PACKAGES = ("fapo", "torch", "transformers", "trl", "accelerate", "datasets", "
 
 
 class RunFolder:
-    """output/name of a config: config.json, env.json, metrics.jsonl, rollouts.jsonl, checkpoints/."""
+    """output/name of a config: config.json, env.json, metrics.jsonl, rollouts.jsonl, checkpoints/.
 
-    def __init__(self, config: Config, *, resume: bool) -> None:
+    Of several processes each keeps its own rollouts (rollouts-1.jsonl ...); the first one writes all the rest.
+    """
+
+    def __init__(self, config: Config, *, resume: bool, rank: int = 0) -> None:
         """Open the folder. With `resume` an earlier run of the same config goes on; otherwise it must be new."""
+        self.rank = rank
+        self._rollouts = f"rollouts-{rank}.jsonl" if rank else "rollouts.jsonl"
         self.path = Path(config.output) / config.name
         self.checkpoints = self.path / "checkpoints"
         settings = json.loads(json.dumps(to_dict(config)))
         known = self.path / "config.json"
-        if known.exists():
+        if known.exists() and not rank:
             if not resume:
                 raise ConfigError(f"{self.path}: already holds a run; remove it, choose another name, or resume it")
             before = json.loads(known.read_text(encoding="utf-8"))
@@ -40,8 +45,9 @@ class RunFolder:
             if changed:
                 raise ConfigError(f"{self.path}: cannot resume, the config differs in {', '.join(changed)}")
         self.path.mkdir(parents=True, exist_ok=True)
-        _write(known, settings)
-        _write(self.path / "env.json", environment())
+        if not rank:
+            _write(known, settings)
+            _write(self.path / "env.json", environment())
         self._begun = time.monotonic() - self._seconds_before()
 
     def _seconds_before(self) -> float:
@@ -54,7 +60,7 @@ class RunFolder:
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drop what was written after `step`, which will be done again; returns the dropped rollout rows."""
         dropped = []
-        for name in ("metrics.jsonl", "rollouts.jsonl"):
+        for name in (self._rollouts,) if self.rank else ("metrics.jsonl", self._rollouts):
             rows = self._read(name)
             if any(row["step"] > step for row in rows):
                 write_jsonl(self.path / name, [row for row in rows if row["step"] <= step])
@@ -63,13 +69,15 @@ class RunFolder:
 
     def metrics(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Add one row of measurements; what is not finite becomes null."""
+        if self.rank:
+            return
         row = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self._begun, 3)}
         numbers = {key: _finite(value) for key, value in values.items()}
         write_jsonl(self.path / "metrics.jsonl", [{**row, **numbers}], append=True)
 
     def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows of rollouts."""
-        write_jsonl(self.path / "rollouts.jsonl", [{"schema": SCHEMA, **row} for row in rows], append=True)
+        write_jsonl(self.path / self._rollouts, [{"schema": SCHEMA, **row} for row in rows], append=True)
 
 
 def environment() -> dict[str, Any]:

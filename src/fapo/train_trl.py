@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -95,9 +96,10 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     work, before anything is trained.
     """
     torch.manual_seed(config.seed)
-    arguments = grpo_config(config)
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    arguments = grpo_config(config, processes.num_processes)
     data = _policy_data(config) if config.task == "policy" else _genrm_data(config)
-    folder = RunFolder(config, resume=resume)
+    folder = RunFolder(config, resume=resume, rank=processes.process_index)
     checkpoint = get_last_checkpoint(str(folder.checkpoints)) if resume and folder.checkpoints.is_dir() else None
     done = int(checkpoint.rpartition("-")[2]) // config.optim.updates_per_batch if checkpoint else 0
     known = folder.rewind(done if checkpoint else -1)
@@ -245,7 +247,8 @@ class _Recorder:
         """Called by the reward function with each batch."""
         split = self.evaluating or "train"
         size = self.config.validation.num_samples if self.evaluating else self.config.rollout.group_size
-        advantages = advantages_of(scored, size) if size > 1 else [None] * len(scored)
+        whole = size > 1 and len(scored) % size == 0  # several processes may share a group
+        advantages = advantages_of(scored, size) if whole else [None] * len(scored)
         # rollouts of a training batch belong to the step they lead to
         step = self.step + (0 if self.evaluating else 1)
         self.folder.rollouts(
@@ -270,7 +273,7 @@ class _Recorder:
         if self.config.task == "genrm":
             return genrm_metrics(scored, [t[0] if t else None for t in truths])
         out = policy_metrics(scored, truths)
-        if split == "train":
+        if split == "train" and len(scored) % self.config.rollout.group_size == 0:
             out |= advantage_metrics(scored, self.config.rollout.group_size, truths)
         return out
 

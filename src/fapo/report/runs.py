@@ -50,6 +50,10 @@ class Series:
         return float(np.interp(step, self.steps, self.values)) if self else None
 
 
+NOTHING = Series((), ())
+"""A metric that was not measured."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What a run folder holds, without its rollouts."""

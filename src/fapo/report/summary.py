@@ -1,9 +1,10 @@
-"""What runs achieved: start -> end of each metric, side by side, and the step at which flawed positives turn negative."""
+"""What runs achieved: start -> end of each metric, side by side; the step at which flawed positives turn negative."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fapo.report.runs import WINDOW, Run, Series, grouped
+from fapo.report.runs import WINDOW, Run, Series, grouped, read_run
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ GENRM = (
     Metric("invalid_share", "no valid verdict", better="lower"),
     Metric("tokens", "critique length", "tokens", ""),
 )
+_LASTING = WINDOW + 1  # a single outlier lowers WINDOW means
 _SETS = {"validation": "in-distribution", "harder": "harder"}
 
 
@@ -87,17 +89,23 @@ class Crossing:
 
 
 def find_crossing(run: Run) -> Crossing | None:
-    """First step from which the running mean of the flawed advantage is negative, for WINDOW measurements at least."""
-    flawed = run.series("advantage/flawed", "train").smoothed()
+    """First step from which the running mean of the flawed advantage is negative, and stays so for _LASTING rows."""
+    flawed = advantage(run, "flawed").smoothed()
     values = flawed.values
-    for i in range(len(values) - WINDOW + 1):
-        if max(values[i : i + WINDOW]) < 0:
+    for i in range(len(values) - _LASTING + 1):
+        if max(values[i : i + _LASTING]) < 0:
             step = flawed.steps[i]
             if i:
                 step -= (step - flawed.steps[i - 1]) * values[i] / (values[i] - values[i - 1])
             rho, true_rho = (run.series(f"rollout/{name}", "train").smoothed().at(step) for name in ("rho", "true_rho"))
             return Crossing(step, rho, true_rho)
     return None
+
+
+def advantage(run: Run, name: Literal["fully_correct", "flawed", "wrong"]) -> Series:
+    """Mean advantage of a class of training rollouts: by verdict, or by the oracle in a run without a judge."""
+    by_verdict = bool(run.series("advantage/flawed", "train"))
+    return run.series(f"advantage/{name}" if by_verdict else f"advantage/true_{name}", "train")
 
 
 def sets_of(runs: Sequence[Run]) -> list[str]:
@@ -174,13 +182,16 @@ def crossing_text(crossing: Crossing | None) -> str:
     """The moment in a few words."""
     if crossing is None:
         return "not within the run"
-    rho = crossing.rho if crossing.true_rho is None else crossing.true_rho
-    return f"step {crossing.step:.0f}" + ("" if rho is None else f", rho = {rho:.2f}")
+    rho = "" if crossing.rho is None else f", rho = {crossing.rho:.2f} by the judge"
+    if crossing.true_rho is not None:
+        rho = f", rho = {crossing.true_rho:.2f}" + rho.replace(", rho = ", " (") + ")" * bool(rho)
+    return f"step {crossing.step:.0f}{rho}"
 
 
-def print_summary(runs: Sequence[Run], console: Console | None = None) -> None:
-    """Tables for the terminal: policies side by side, judges before and after."""
+def print_summary(run_dirs: Sequence[str | Path], console: Console | None = None) -> None:
+    """Tables for the terminal: policies side by side, judges before and after. Raises ValueError as `read_run` does."""
     console = console or Console()
+    runs = [read_run(path) for path in run_dirs]
     rows = summarize(runs)
     for title, metrics in (("Policies: start → end", POLICY), ("Judges (GenRM): before → after", GENRM)):
         chosen = [row for row in rows if row.metric in metrics]
@@ -197,8 +208,7 @@ def print_summary(runs: Sequence[Run], console: Console | None = None) -> None:
             for label in labels:
                 row = cells.get((metric, name, label))
                 texts.append("" if row is None else f"[bold green]{row.text}[/]" if row.best else row.text)
-            table.add_row(line, *texts)
+            table.add_row(escape(line), *texts)
         if metrics is POLICY and (crossings := crossing_texts(runs)):
             table.add_row("flawed positives turn negative at", *(crossings.get(label, "–") for label in labels))
         console.print(table)
-

@@ -1,0 +1,191 @@
+"""What the plots show: runs -> panels of curves. No drawing here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fapo.report.runs import NOTHING, Run, Series, grouped
+from fapo.report.summary import GENRM, advantage, find_crossing, measured, set_title, sets_of
+from fapo.rewards import shift_ratio
+
+Color = Literal["orange", "blue", "pink", "green", "red", "sky", "grey"]
+Scale = Literal["share", "share from 0", "number", "log"]
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+"""Line styles, in matplotlib's terms; a second label of one colour gets the second."""
+_COLORS: dict[str, Color] = {"outcome": "orange", "step_ratio": "red", "genrm_step": "green", "genrm_outcome": "pink"}
+_BY_PENALTY: dict[float | None, Color] = {1.0: "blue", 2.0: "pink"}
+_EVERY_SET: tuple[tuple[str, str, Scale], ...] = (
+    ("accuracy", "Accuracy", "share"),
+    ("reliable_accuracy", "Right for the right reason", "share"),
+    ("true_fp_ratio", "True flawed positives", "share from 0"),
+)
+_CLASSES: tuple[tuple[Literal["fully_correct", "flawed", "wrong"], str, Color], ...] = (
+    ("fully_correct", "fully correct", "green"),
+    ("flawed", "flawed", "red"),
+    ("wrong", "wrong", "grey"),
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the curves of one label look."""
+
+    color: Color
+    """By kind of reward."""
+    dash: int = 0
+    """Index into DASHES."""
+
+
+Styled = Sequence[tuple[Style, Run]]
+"""Runs, each with the look of its curves."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot."""
+
+    series: Series
+    """What is drawn."""
+    style: Style
+    """How."""
+    faint: Series = NOTHING
+    """The measurements behind a running mean, drawn faintly."""
+    end: str = ""
+    """Written at its end."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment worth pointing at."""
+
+    step: float
+    """Where on the x axis."""
+    value: float
+    """Where on the y axis."""
+    text: str
+    """What it is."""
+    style: Style
+    """Of the curve it belongs to."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot."""
+
+    title: str
+    """Plain text above it."""
+    curves: tuple[Curve, ...]
+    """Its lines."""
+    scale: Scale = "share"
+    """Its y axis."""
+    marks: tuple[Mark, ...] = ()
+    """Moments on its lines."""
+    level: float | None = None
+    """A horizontal line to compare with."""
+
+
+def styles(runs: Sequence[Run]) -> dict[str, Style]:
+    """Label -> style: the colour says the reward, the dash tells labels of one colour apart."""
+    found: dict[str, Style] = {}
+    used: Counter[Color] = Counter()
+    for label, group in grouped(runs).items():
+        color: Color = _COLORS.get(group[0].kind, "grey")
+        if group[0].penalty is not None:
+            color = _BY_PENALTY.get(group[0].penalty, "sky")
+        found[label] = Style(color, used[color] % len(DASHES))
+        used[color] += 1
+    return found
+
+
+def policy_panels(runs: Sequence[Run]) -> list[Panel]:
+    """Accuracy, flawed positives, length, rho, advantages by class and the judge's quality; empty ones left out."""
+    policies = _styled(runs, genrm=False)
+    splits = sets_of([run for _, run in policies])
+    panels: list[Panel] = []
+    for name, title, scale in _EVERY_SET:
+        panels += [_metric(policies, name, f"{title}, {set_title(split)}", split, scale) for split in splits]
+    panels += [
+        _metric(policies, "fp_ratio", "Judged flawed positives, of correct", splits[0], "share from 0"),
+        _metric(policies, "length", "Response length, tokens", splits[0], "number"),
+        _rho(policies),
+        *(_advantages(label, group) for label, group in grouped(runs).items() if not group[0].genrm),
+        _training(policies, "judge/f1", "F1 of the judge, by the oracle"),
+    ]
+    return [panel for panel in panels if panel.curves]
+
+
+def genrm_panels(runs: Sequence[Run]) -> list[Panel]:
+    """Every metric of the judges in training on their first validation set; F1 on the others too."""
+    judges = _styled(runs, genrm=True)
+    splits = sets_of([run for _, run in judges])
+    panels = []
+    for metric in GENRM:
+        scale: Scale = "number" if metric.unit == "tokens" else "share"
+        title = metric.title[0].upper() + metric.title[1:] + (", tokens" if metric.unit == "tokens" else "")
+        panels.append(_metric(judges, metric.name, title, splits[0], scale))
+        if metric.name == "f1":
+            panels += [_metric(judges, "f1", f"{title}, {set_title(split)}", split) for split in splits[1:]]
+    return [panel for panel in panels if panel.curves]
+
+
+def overview_panels(runs: Sequence[Run]) -> list[Panel]:
+    """The six that tell the story: accuracy, flawed positives, the flawed advantage, rho, the judge."""
+    policies, judges = policy_panels(runs), genrm_panels(runs)
+    wanted = [p for p in policies if p.title.startswith("Accuracy")][:2]
+    wanted += [p for p in policies if "flawed positives" in p.title][:1]
+    wanted += [p for p in [_flawed_advantage(runs)] if p.curves]
+    wanted += [p for p in policies if p.title.startswith("rho")]
+    wanted += [replace(p, title="F1 of the GenRM in training") for p in judges if p.title == "F1"]
+    rest = [p for p in (*policies, *judges) if p not in wanted and p.title != "F1"]
+    return (wanted + rest)[:6]
+
+
+def _styled(runs: Sequence[Run], genrm: bool) -> Styled:
+    look = styles(runs)
+    return [(look[label], run) for label, group in grouped(runs).items() for run in group if run.genrm == genrm]
+
+
+def _metric(runs: Styled, name: str, title: str, split: str, scale: Scale = "share") -> Panel:
+    curves = (Curve(measured(run, name, split), style) for style, run in runs)
+    return Panel(title, tuple(curve for curve in curves if curve.series), scale)
+
+
+def _training(runs: Styled, key: str, title: str, scale: Scale = "share") -> Panel:
+    found = ((style, run.series(key, "train")) for style, run in runs)
+    return Panel(title, tuple(Curve(series.smoothed(), style, series) for style, series in found if series), scale)
+
+
+def _rho(runs: Styled) -> Panel:
+    true = any(run.series("rollout/true_rho", "train") for _, run in runs)
+    key = "rollout/true_rho" if true else "rollout/rho"
+    marks = []
+    for style, run in runs:
+        crossing = find_crossing(run)
+        rho = run.series(key, "train").smoothed().at(crossing.step) if crossing else None
+        if crossing and rho:
+            marks.append(Mark(crossing.step, rho, f"rho = {rho:.2f}", style))
+    thresholds = [shift for _, run in runs if run.penalty and (shift := shift_ratio(run.penalty)) > 0]
+    panel = _training(runs, key, "rho: fully correct per wrong rollout", "log")
+    return replace(panel, marks=tuple(marks), level=thresholds[0] if thresholds else 1.0)
+
+
+def _advantages(label: str, group: Sequence[Run]) -> Panel:
+    run, title = group[0], f"Mean advantage, {label}"
+    found = ((advantage(run, name), Style(color), end) for name, end, color in _CLASSES)
+    curves = tuple(Curve(series.smoothed(), style, series, end) for series, style, end in found if series)
+    crossing = find_crossing(run)
+    marks = (Mark(crossing.step, 0.0, f"step {crossing.step:.0f}", Style("red")),) if crossing else ()
+    return Panel(title if len(group) == 1 else f"{title}: {run.name}", curves, "number", marks, 0.0)
+
+
+def _flawed_advantage(runs: Sequence[Run]) -> Panel:
+    curves, marks = [], []
+    for style, run in _styled(runs, genrm=False):
+        if series := advantage(run, "flawed"):
+            curves.append(Curve(series.smoothed(), style, series))
+        if crossing := find_crossing(run):
+            marks.append(Mark(crossing.step, 0.0, f"step {crossing.step:.0f}", style))
+    return Panel("Mean advantage of flawed positives", tuple(curves), "number", tuple(marks), 0.0)

@@ -1,0 +1,170 @@
+"""Panels -> SVG for the page, PNG for a README. Matplotlib's object interface: no display, no global state."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+from fapo.report.panels import DASHES, Mark, Panel, overview_panels, styles
+from fapo.report.runs import Run
+
+PALETTE = {
+    "orange": ("#d98200", "#f0a83c"),
+    "blue": ("#0068b8", "#5db5f5"),
+    "pink": ("#b8518f", "#e08cc0"),
+    "green": ("#00856a", "#35c9a5"),
+    "red": ("#d04a02", "#ff8a4c"),
+    "sky": ("#3f9fd0", "#8fd0f0"),
+    "grey": ("#6d7683", "#9aa5b3"),
+    "ink": ("#3b4350", "#c3cad4"),
+    "grid": ("#e3e6eb", "#2c333d"),
+}
+"""Name -> (on light, on dark); told apart by the colour-blind too (after Okabe and Ito)."""
+_LOOK = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.axisbelow": True,
+    **{f"{name}.color": PALETTE["ink"][0] for name in ("text", "xtick", "ytick")},
+    "axes.labelcolor": PALETTE["ink"][0],
+    "axes.edgecolor": PALETTE["ink"][0],
+    "grid.color": PALETTE["grid"][0],
+    "grid.linewidth": 0.7,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 0,
+}
+
+
+def svg(panel: Panel) -> str:
+    """One plot as an <svg> element: its colours are CSS variables (--blue, --ink, ...), its texts are text."""
+    with matplotlib.rc_context({**_LOOK, "svg.hashsalt": panel.title}):
+        figure = Figure(figsize=(3.9, 2.35), layout="constrained")
+        _draw(figure.add_subplot(), panel)
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"| (?:width|height)="[\d.]+pt"|<g id="[^"]*"', _shortened, text)
+    for name, (light, _) in PALETTE.items():
+        text = text.replace(light, f"var(--{name})")
+    return text
+
+
+def overview(runs: Sequence[Run]) -> bytes:
+    """Six plots as one PNG picture on a light ground, with a legend."""
+    panels, look = overview_panels(runs), styles(runs)
+    with matplotlib.rc_context({**_LOOK, "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold"}):
+        figure = Figure(figsize=(12, 6.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1), facecolor="white")
+        FigureCanvasAgg(figure)
+        for i, panel in enumerate(panels):
+            axes = figure.add_subplot(2, 3, i + 1)
+            axes.set_title(panel.title, loc="left", pad=8)
+            _draw(axes, panel)
+        lines = [
+            Line2D([], [], color=PALETTE[s.color][0], linestyle=DASHES[s.dash], linewidth=2) for s in look.values()
+        ]
+        if lines:
+            figure.legend(lines, list(look), loc="outside lower center", ncols=len(lines), frameon=False, fontsize=10)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    for curve in panel.curves:
+        color, dash = PALETTE[curve.style.color][0], DASHES[curve.style.dash]
+        axes.plot(curve.faint.steps, curve.faint.values, color=color, linewidth=0.7, alpha=0.28)
+        few = len(curve.series.steps) <= 25 and not curve.faint
+        marker = "o" if few else ""
+        axes.plot(
+            curve.series.steps,
+            curve.series.values,
+            color=color,
+            linestyle=dash,
+            linewidth=1.7,
+            marker=marker,
+            markersize=2.6,
+        )
+        if curve.end:
+            place = (curve.series.steps[-1], curve.series.values[-1])
+            axes.annotate(curve.end, place, (5, 0), textcoords="offset points", color=color, va="center", fontsize=8)
+    _scale(axes, panel)
+    if panel.level is not None:
+        axes.axhline(panel.level, color=PALETTE["ink"][0], linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
+    axes.margins(x=0.02)
+    if panel.marks:
+        _point_out(axes, panel.marks)
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("step", fontsize=8, labelpad=1)
+
+
+def _point_out(axes: Axes, marks: Sequence[Mark]) -> None:
+    """A dot on each line, and above all lines the text, joined to the dot."""
+    bottom, top = axes.transData.transform([(0, y) for y in axes.get_ylim()])[:, 1]
+    room = top + (top - bottom) * 0.11 * len(marks)
+    axes.set_ylim(top=axes.transData.inverted().transform((0, room))[1])
+    left, right = axes.get_xlim()
+    for i, mark in enumerate(marks):
+        color, height, late = PALETTE[mark.style.color][0], 0.97 - 0.09 * i, mark.step > left + 0.7 * (right - left)
+        _, y = axes.transAxes.inverted().transform(axes.transData.transform((mark.step, mark.value)))
+        axes.axvline(mark.step, y, height, color=color, linewidth=0.9)
+        axes.plot([mark.step], [mark.value], "o", color=color, markersize=5, zorder=5)
+        place, side = (-4 if late else 4, 0), "right" if late else "left"
+        axes.annotate(
+            mark.text,
+            (mark.step, height),
+            place,
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            color=color,
+            fontsize=8,
+            weight="bold",
+            ha=side,
+            va="top",
+        )
+
+
+def _scale(axes: Axes, panel: Panel) -> None:
+    values = [v for curve in panel.curves for s in (curve.series, curve.faint) for v in s.values]
+    low, high = min(values), max(values)
+    if panel.scale == "log" and low > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator([m * 10.0**k for k in range(-3, 4) for m in (1, 2, 5)]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="y", which="minor", size=0)
+        level = panel.level or 1.0
+        axes.set_ylim(min(low, level) / 1.2, max(high, level) * 1.2)
+        return
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if panel.scale.startswith("share"):
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.03 else 1, symbol=" %"))
+        floor = 0.0 if panel.scale == "share from 0" else low
+        room = max(0.08 * (high - floor), 0.005)
+        axes.set_ylim(0 if floor == 0 else floor - room, high + room)
+    elif low > 0:
+        room = max(high - low, 0.25 * high) * 0.3
+        axes.set_ylim(max(0.0, low - room), high + room)
+
+
+def _shortened(match: re.Match[str]) -> str:
+    """Ids of groups are dropped: they repeat in every plot of a page."""
+    return "<g" if match[0].startswith("<g") else ""

@@ -1,0 +1,456 @@
+"""The report: synthetic run folders in, numbers with known values and a page that stays a page out."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import random
+import re
+from collections.abc import Callable, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fapo.report.examples import choose, safe
+from fapo.report.page import write_report
+from fapo.report.panels import genrm_panels, overview_panels, policy_panels, styles
+from fapo.report.plots import overview
+from fapo.report.runs import Run, Series, grouped, read_run
+from fapo.report.summary import crossing_text, find_crossing, print_summary, summarize
+
+HOSTILE = '<script>alert(1)</script>\n<img src=x onerror="alert(2)">\n</pre></li>\ud800\u202e\x00 \\boxed{7}'
+
+
+# --- synthetic runs ---------------------------------------------------------------------------------------------------
+
+
+def write_run(
+    folder: Path, reward: Mapping[str, Any], rows: list[dict], rollouts: list[dict] | None = None, **config: Any
+) -> Path:
+    """A run folder with the given reward table, metrics and rollouts."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"name": folder.name, "reward": reward, **config}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rollouts or []))
+    return folder
+
+
+def policy_rows(kind: str, seed: int = 0, steps: int = 150) -> list[dict]:
+    """Made-up measurements with the shape of the real ones: FAPO unlearns flawed positives, the baseline keeps them."""
+    noise = random.Random(f"{kind} {seed}")
+    rows, fapo = [], kind == "fapo"
+    for step in range(steps + 1):
+        done = 1 - math.exp(-step / 60)
+        accuracy = 0.5 + (0.3 if fapo else 0.24) * done
+        true = 0.31 + (-0.24 if fapo else 0.09) * done
+        fully, wrong = accuracy * (1 - true), 1 - accuracy
+        share = {
+            "accuracy": accuracy,
+            "true_fp_ratio": true,
+            "fp_ratio": true * 0.93,
+            "length": 41 + (1.5 if fapo else 3) * done,
+            "reliable_accuracy": fully,
+        }
+        jitter = {name: value * (1 + noise.gauss(0, 0.04)) for name, value in share.items()}
+        if step % 10 == 0:
+            harder = {"accuracy": 0.2 + (0.15 if fapo else 0.04) * done, "true_fp_ratio": true * 0.5, "length": 63.0}
+            harder["reliable_accuracy"] = harder["accuracy"] * (1 - true * 0.5)
+            row = {f"validation/{name}": value for name, value in jitter.items()}
+            row |= {f"harder/{name}": value * (1 + noise.gauss(0, 0.03)) for name, value in harder.items()}
+            rows.append({"step": step, "kind": "validation", "seconds": 4.0 * step, **row})
+        rho = fully / wrong
+        rows.append(
+            {"step": step, "kind": "train", "seconds": 4.0 * step, "loss": 0.0}
+            | {f"rollout/{name}": value for name, value in jitter.items()}
+            | {"rollout/rho": rho * 1.06 + noise.gauss(0, 0.06), "rollout/true_rho": rho + noise.gauss(0, 0.06)}
+            | {
+                "advantage/fully_correct": 0.75 - 0.25 * done + noise.gauss(0, 0.03),
+                "advantage/flawed": (0.4 - 0.4 * rho if fapo else 0.6 - 0.2 * done) + noise.gauss(0, 0.06),
+                "advantage/wrong": -0.85 - 0.3 * done + noise.gauss(0, 0.03),
+                "judge/f1": 0.85 - 0.08 * done + noise.gauss(0, 0.02),
+            }
+        )
+    return rows
+
+
+def genrm_rows(gain: float) -> list[dict]:
+    """Made-up validations of a judge in training."""
+    rows = []
+    for step in range(0, 121, 10):
+        done = gain * (1 - math.exp(-step / 40))
+        quality = {"precision": 0.62 + 0.25 * done, "recall": 0.78 + 0.1 * done, "f1": 0.69 + 0.19 * done}
+        quality |= {"location": 0.7 + 0.2 * done, "tokens": 58 - 4 * done, "invalid_share": 0.03 * (1 - done)}
+        named = {f"{name}/{key}": value for name in ("validation", "harder") for key, value in quality.items()}
+        rows.append({"step": step, "kind": "validation", "seconds": float(step), **named})
+    return rows
+
+
+def rollout(step: int, number: int, judged: int | None, true: int | None, **changes: Any) -> dict:
+    """A row of rollouts.jsonl, with a right answer and three steps."""
+    row = {
+        "schema": 1,
+        "step": step,
+        "split": "train",
+        "problem_id": f"miniature-{number}",
+        "problem": f"start {17 + number}, add 8, times 3. remainder modulo 10?",
+        "reference": "5",
+        "response": f"{17 + number}+8={25 + number}\n{25 + number}*3={65 + number}\n\\boxed{{5}}",
+        "num_tokens": 21,
+        "correct": True,
+        "status": "ok",
+        "error_step": judged,
+        "flawed": judged is not None,
+        "critique": f"{17 + number}+8={25 + number} ok\n{25 + number}*3={75 + 3 * number} no\n\\boxed{{1}}",
+        "reward": 0.0 if judged is not None else 1.0,
+        "parts": {"outcome": 1.0, "flaw": -1.0},
+        "advantage": -0.31,
+        "truth": {"error_step": true, "flaw": None if true is None else "slip"},
+    }
+    return row | changes
+
+
+def rollouts() -> list[dict]:
+    rows = [rollout(step, step % 40, 1, 1) for step in range(100, 151)]
+    rows += [rollout(149, 60 + i, None, 1, critique="ok\n\\boxed{-1}") for i in range(4)]
+    rows += [rollout(150, 70 + i, 0, None) for i in range(4)]
+    return [*rows, rollout(150, 80, 1, 1, response=HOSTILE, critique=HOSTILE, problem=HOSTILE, problem_id=HOSTILE)]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """A baseline and FAPO with two seeds, both GenRM rewards."""
+    judge = {"kind": "local", "model": "runs/genrm/model"}
+    fapo = {"kind": "fapo", "penalty": 1.0}
+    return [
+        write_run(tmp_path / "fapo_1", fapo, policy_rows("fapo", 1), rollouts(), judge=judge, task="policy"),
+        write_run(tmp_path / "baseline", {"kind": "outcome"}, policy_rows("outcome"), judge=judge, task="policy"),
+        write_run(tmp_path / "fapo_2", fapo, policy_rows("fapo", 2), judge=judge, task="policy"),
+        write_run(tmp_path / "genrm", {"kind": "genrm_step"}, genrm_rows(1.0), task="genrm"),
+        write_run(tmp_path / "outcome_only", {"kind": "genrm_outcome"}, genrm_rows(0.5), task="genrm"),
+    ]
+
+
+def run_of(rows: list[dict], kind: str = "fapo", penalty: float = 1.0, name: str = "r", **config: Any) -> Run:
+    return Run(name, Path(name), {"reward": {"kind": kind, "penalty": penalty}, **config}, tuple(rows))
+
+
+def train_rows(**columns: Callable[[int], Any]) -> list[dict]:
+    keys = {"flawed": "advantage/flawed", "rho": "rollout/rho", "true_rho": "rollout/true_rho"}
+    return [
+        {"step": step, "kind": "train", **{keys[name]: value(step) for name, value in columns.items()}}
+        for step in range(1, 21)
+    ]
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_series_skip_what_is_missing_and_keep_the_later_of_two() -> None:
+    rows = [
+        {"step": 2, "kind": "train", "a": 2.0},
+        {"step": 1, "kind": "train", "a": None},
+        {"step": 3, "kind": "train", "a": math.nan},
+        {"step": 4, "kind": "train", "a": "1"},
+        {"step": 5, "kind": "train", "a": True},
+        {"kind": "train", "a": 1.0},
+        {"step": 2, "kind": "train", "a": 7},
+        {"step": 0, "kind": "train", "a": 1},
+        {"step": 6, "kind": "validation", "a": 1},
+    ]
+    assert run_of(rows).series("a", "train") == Series((0.0, 2.0), (1.0, 7.0))
+    assert not run_of(rows).series("b", "train")
+
+
+def test_running_mean_of_five() -> None:
+    smooth = Series((0, 1, 2, 3, 4, 5), (0.0, 1.0, 2.0, 3.0, 4.0, 11.0)).smoothed()
+    assert smooth.values == pytest.approx((1.0, 1.5, 2.0, 4.2, 5.0, 6.0))
+    assert smooth.at(2.5) == pytest.approx(3.1)
+    assert Series((), ()).smoothed().at(3) is None
+
+
+def test_torn_tail_and_missing_files(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "torn", {"kind": "outcome"}, policy_rows("outcome", steps=4), rollouts())
+    whole = read_run(folder)
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        with (folder / name).open("a") as file:
+            file.write('{"step": 5, "kind": "tr')
+    assert read_run(folder).rows == whole.rows
+    assert len(list(read_run(folder).rollouts())) == len(rollouts())
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        (folder / name).unlink()
+    assert read_run(folder).rows == ()
+    assert list(read_run(folder).rollouts()) == []
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_folder_that_is_no_run(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json .*give a folder that `fapo train`"):
+        read_run(tmp_path)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        read_run(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("kind", "penalty", "label", "color"),
+    [
+        ("outcome", 1.0, "GRPO baseline", "orange"),
+        ("fapo", 1.0, "FAPO", "blue"),
+        ("fapo", 2.0, "FP -> negative", "pink"),
+        ("fapo", 2 / 3, "FAPO, λ = 0.667", "sky"),
+        ("step_ratio", 1.0, "step ratio", "red"),
+        ("genrm_step", 1.0, "GenRM, step-wise", "green"),
+        ("genrm_outcome", 1.0, "GenRM, outcome only", "pink"),
+        ("", 1.0, "r", "grey"),
+    ],
+)
+def test_labels_and_colours(kind: str, penalty: float, label: str, color: str) -> None:
+    run = run_of([], kind, penalty)
+    assert list(grouped([run])) == [label]
+    assert styles([run])[label].color == color
+
+
+def test_labels_name_the_judge_and_other_settings_only_where_they_differ() -> None:
+    oracle, base, trained = (
+        {"kind": "oracle"},
+        {"kind": "local", "model": "miniature:genrm"},
+        {"kind": "local", "model": "runs/g/model"},
+    )
+    seeds = [run_of([], name=f"s{seed}", judge=trained, seed=seed) for seed in range(3)]
+    assert {label: len(group) for label, group in grouped(seeds).items()} == {"FAPO": 3}
+    judges = [*seeds, run_of([], name="o", judge=oracle), run_of([], name="b", judge=base)]
+    labels = {"FAPO, judge: trained GenRM": 3, "FAPO, judge: oracle": 1, "FAPO, judge: base GenRM": 1}
+    assert {label: len(group) for label, group in grouped(judges).items()} == labels
+    assert {style.dash for style in styles(judges).values()} == {0, 1, 2}
+    fast = run_of([], name="fast", judge=trained, optim={"learning_rate": 1.0})
+    assert set(grouped([seeds[0], fast])) == {"FAPO (s0)", "FAPO (fast)"}
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_crossing_by_interpolation() -> None:
+    run = run_of(train_rows(flawed=lambda s: 10.3 - s, rho=lambda s: s / 10, true_rho=lambda s: s / 20))
+    crossing = find_crossing(run)
+    assert crossing is not None
+    assert (crossing.step, crossing.rho, crossing.true_rho) == pytest.approx((10.3, 1.03, 0.515))
+    assert crossing_text(crossing) == "step 10, rho = 0.52 (1.03 by the judge)"
+
+
+def test_an_outlier_is_no_crossing() -> None:
+    dip = run_of(train_rows(flawed=lambda s: -1.0 if s == 5 else 0.1))
+    assert find_crossing(dip) is None
+    late = run_of(train_rows(flawed=lambda s: 17.5 - s))
+    assert find_crossing(late) is None
+    assert crossing_text(find_crossing(late)) == "not within the run"
+
+
+def test_crossing_from_the_start_and_without_rho() -> None:
+    crossing = find_crossing(run_of(train_rows(flawed=lambda s: -1.0, rho=lambda s: None)))
+    assert crossing is not None
+    assert (crossing.step, crossing.rho, crossing.true_rho) == (1, None, None)
+    assert crossing_text(crossing) == "step 1"
+    assert find_crossing(run_of([])) is None
+
+
+def test_a_run_without_a_judge_is_classed_by_the_oracle() -> None:
+    rows = [{"step": s, "kind": "train", "advantage/true_flawed": 5.5 - s, "rollout/true_rho": 1.0} for s in range(20)]
+    crossing = find_crossing(run_of(rows, "outcome"))
+    assert crossing is not None
+    assert (crossing.step, crossing.rho, crossing.true_rho) == (pytest.approx(5.5), None, 1.0)
+
+
+def test_summary() -> None:
+    def rows(start: float, end: float) -> list[dict]:
+        values = ((0, start), (10, None), (20, end))
+        return [{"step": step, "kind": "validation", "validation/accuracy": value} for step, value in values]
+
+    runs = [
+        run_of(rows(0.5, 0.7), "fapo"),
+        run_of(rows(0.6, 0.8), "fapo"),
+        run_of(rows(0.5, 0.6), "outcome"),
+        run_of([{"step": 0, "kind": "validation", "harder/f1": 0.4, "harder/tokens": 50}], "genrm_step"),
+    ]
+    table = {(row.label, row.split, row.metric.name): row for row in summarize(runs)}
+    assert [(r.label, r.metric.name, r.text, r.num_runs, r.best) for r in table.values()] == [
+        ("GRPO baseline", "accuracy", "50.0 % → 60.0 %", 1, False),
+        ("FAPO", "accuracy", "55.0 % → 75.0 % ± 7.1", 2, True),
+        ("GenRM, step-wise", "f1", "40.0 % → 40.0 %", 1, False),
+        ("GenRM, step-wise", "tokens", "50.0 → 50.0", 1, False),
+    ]
+    fapo = table["FAPO", "validation", "accuracy"]
+    assert (fapo.start, fapo.end, fapo.spread) == pytest.approx((0.55, 0.75, math.sqrt(0.005)))
+
+
+def test_summary_of_a_run_without_validation_is_of_its_training_batches() -> None:
+    run = run_of([{"step": s, "kind": "train", "rollout/accuracy": s / 10} for s in range(1, 8)], "outcome")
+    (row,) = summarize([run])
+    assert (row.split, row.start, row.end) == ("", pytest.approx(0.2), pytest.approx(0.6))
+
+
+def test_the_printed_table(folders: list[Path]) -> None:
+    out = io.StringIO()
+    print_summary(folders, Console(file=out, width=160))
+    text = out.getvalue()
+    for word in ("GRPO baseline", "FAPO", "accuracy · harder", "turn negative", "GenRM, step-wise", "exact location"):
+        assert word in text
+    assert text.index("GRPO baseline") < text.index("FAPO")
+
+
+def test_an_odd_label_is_printed_as_it_is(tmp_path: Path) -> None:
+    out = io.StringIO()
+    row = {"step": 0, "kind": "validation", "a[b]/accuracy": 0.5}
+    print_summary([write_run(tmp_path / "odd", {"kind": "[/red]"}, [row])], Console(file=out, width=160))
+    assert "[/red]" in out.getvalue()
+    assert "a[b]" in out.getvalue()
+
+
+# --- plots ------------------------------------------------------------------------------------------------------------
+
+
+def test_panels(folders: list[Path]) -> None:
+    runs = [read_run(path) for path in folders]
+    titles = [panel.title for panel in policy_panels(runs)]
+    assert titles == [
+        "Accuracy, in-distribution",
+        "Accuracy, harder",
+        "Right for the right reason, in-distribution",
+        "Right for the right reason, harder",
+        "True flawed positives, in-distribution",
+        "True flawed positives, harder",
+        "Judged flawed positives, of correct",
+        "Response length, tokens",
+        "rho: fully correct per wrong rollout",
+        "Mean advantage, GRPO baseline",
+        "Mean advantage, FAPO: fapo_1",
+        "F1 of the judge, by the oracle",
+    ]
+    panels = {panel.title: panel for panel in policy_panels(runs)}
+    assert len(panels["Accuracy, harder"].curves) == 3
+    assert len(panels["rho: fully correct per wrong rollout"].marks) == 2
+    assert not panels["Mean advantage, GRPO baseline"].marks
+    assert [panel.title for panel in genrm_panels(runs)][2:4] == ["F1", "F1, harder"]
+    assert len(overview_panels(runs)) == 6
+
+
+def test_overview_is_a_png(folders: list[Path]) -> None:
+    assert overview([read_run(path) for path in folders]).startswith(b"\x89PNG")
+    assert overview([run_of([])]).startswith(b"\x89PNG")
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_stands_alone_and_hostile_text_stays_text(folders: list[Path], tmp_path: Path) -> None:
+    out = write_report(folders, tmp_path / "new" / "report.html", title="<script>alert(0)</script>")
+    html = out.read_text(encoding="utf-8")
+    page = Page(html)
+    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "image", "base", "form"}
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    loads = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "data")]
+    assert all(str(value).startswith("#") for value in loads)
+    assert not re.search(r"https?://|@import|url\((?!#)", html)
+    assert "alert(1)" in page.text
+    assert '<img src=x onerror="alert(2)">' in page.text
+    assert "\\ud800\\u202e\\u0000" in page.text
+    assert "\u202e" not in html
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert html.count("<svg viewBox") > 12
+    assert len(html) < 2_000_000
+
+
+def test_the_page_shows_verdicts_beside_the_truth(folders: list[Path], tmp_path: Path) -> None:
+    html = write_report(folders[:1], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count("<article") == 20
+    for case in ("caught", "missed", "false-alarm"):
+        assert f'<article class="case {case}">' in html
+    assert "step 1 is the first wrong one (slip)" in html
+    assert "every step is right" in html
+
+
+def test_examples_are_late_one_for_each_problem_and_half_of_them_flagged(folders: list[Path]) -> None:
+    run = read_run(folders[0])
+    chosen = choose(run, 6)
+    assert [example.case for example in chosen] == ["caught"] * 3 + ["false alarm", "missed", "false alarm"]
+    assert [example.row["step"] for example in chosen[:3]] == [150, 150, 149]
+    everything = choose(run, 1000)
+    assert len({example.row["problem_id"] for example in everything}) == len(everything) == 40 + 4 + 4 + 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"response": "a" * 300_000, "critique": "b" * 300_000},
+        {"response": "\n\n".join(f"step {i}" for i in range(500)), "error_step": 321},
+        {"error_step": 99, "truth": {"error_step": -4, "flaw": 3}},
+        {"truth": None, "critique": None, "reference": None, "problem": None, "advantage": "x"},
+        {"truth": "yes", "step": None, "split": None, "problem_id": [1]},
+    ],
+)
+def test_odd_rollouts_make_a_short_page(tmp_path: Path, changes: dict) -> None:
+    odd = {"schema": 1, "correct": True, "flawed": True, "response": "1"}
+    rows = [rollout(1, 1, 1, 1) | changes, odd, {}, {"correct": True, "flawed": True, "response": None}]
+    folder = write_run(tmp_path / "run", {"kind": "fapo"}, [], rows)
+    html = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count("<article") == 2
+    assert len(html) < 60_000
+    if changes.get("error_step") == 321:
+        assert '<li value="321" class="judged">' in html
+        assert "459 more steps" in html
+
+
+def test_text_is_cut_before_it_is_escaped() -> None:
+    assert safe("<" * 10, 3) == "&lt;&lt;&lt; … (7 more characters)"
+
+
+@pytest.mark.parametrize(
+    ("config", "rows"),
+    [
+        ({}, []),
+        ({"reward": None, "judge": 3}, [{"step": 1}, {"kind": "train"}]),
+        (
+            {"reward": {"kind": "fapo", "penalty": None}},
+            [{"step": 1, "kind": "validation", "validation/accuracy": None}],
+        ),
+        ({"reward": {"kind": "fapo", "penalty": 0}}, [{"step": 1, "kind": "train", "rollout/rho": 0.0}]),
+        ({"reward": {"kind": "outcome"}}, [{"step": 1, "kind": "validation", "validation/accuracy": 1}]),
+        ({"task": "genrm"}, [{"step": 1, "kind": "validation", "a/f1": 0.0}]),
+    ],
+)
+def test_missing_measurements_break_nothing(tmp_path: Path, config: dict, rows: list[dict]) -> None:
+    folder = write_run(tmp_path / "run", {}, rows)
+    (folder / "config.json").write_text(json.dumps(config))
+    html = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "</html>" in html
+    assert "nan" not in Page(html).text
+    assert overview([read_run(folder)]).startswith(b"\x89PNG")
+    print_summary([folder], Console(file=io.StringIO()))
+
+
+def test_a_report_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one run folder"):
+        write_report([], tmp_path / "report.html")

@@ -93,6 +93,19 @@ def _drawn(rng: random.Random, batch_size: int) -> Iterator[list[Task]]:
         yield from batches
 
 
+def drill_examples(seed: int, batch_size: int, num_lines: int = 10) -> Iterator[list[Example]]:
+    """Right lines without a question: arithmetic is learned from many sums, not from few problems."""
+    rng = random.Random(seed)
+
+    def lines() -> Iterator[str]:
+        while True:
+            yield from make(rng, EVERYTHING).lines[:-1]
+
+    endless = lines()
+    while True:
+        yield [("", "\n".join(next(endless) for _ in range(num_lines))) for _ in range(batch_size)]
+
+
 def policy_examples(seed: int, batch_size: int) -> Iterator[list[Example]]:
     """Questions with imperfect solutions."""
     rng = random.Random(seed)
@@ -140,7 +153,8 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
     return rows
 
 
-POLICY = Schedule(steps=900, batch_size=128, learning_rate=3e-3)
+DRILL = Schedule(steps=700, batch_size=128, learning_rate=3e-3)
+POLICY = Schedule(steps=1000, batch_size=128, learning_rate=3e-3)
 GENRM = Schedule(steps=600, batch_size=128, learning_rate=1.5e-3)
 
 
@@ -148,20 +162,21 @@ def build(
     folder: Path,
     seed: int = 0,
     log: Log = lambda *_: None,
-    policy_schedule: Schedule = POLICY,
-    genrm_schedule: Schedule = GENRM,
+    schedules: tuple[Schedule, Schedule, Schedule] = (DRILL, POLICY, GENRM),
 ) -> None:
     """Train both base models from nothing and write them, with the critic data, below `folder`."""
-    policy = new_model(seed)
-    examples = policy_examples(seed, policy_schedule.batch_size)
-    fit(policy, examples, policy_schedule, lambda step, loss: log("policy", step, loss))
-    save(policy, folder / "policy")
+    drill, traces, critiques = schedules
+    model = new_model(seed)
+    fit(model, drill_examples(seed, drill.batch_size), drill, lambda step, loss: log("drill", step, loss))
+    fit(model, policy_examples(seed, traces.batch_size), traces, lambda step, loss: log("policy", step, loss))
+    save(model, folder / "policy")
 
-    sampler = LocalModel(policy, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)
-    for part, num in (("train", 4096), ("test", 1024)):
+    sampler = LocalModel(model, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)
+    parts: tuple[tuple[Split, int], ...] = (("train", 4096), ("test", 1024))
+    for part, num in parts:
         torch.manual_seed(seed)
-        write_jsonl(folder / f"critic-{part}.jsonl", critic_data(sampler, seed + 10, num, part))  # type: ignore[arg-type]
+        write_jsonl(folder / f"critic-{part}.jsonl", critic_data(sampler, seed + 10, num, part))
 
-    examples = genrm_examples(seed + 1, genrm_schedule.batch_size, num_uncopyable=genrm_schedule.steps // 4)
-    fit(policy, examples, genrm_schedule, lambda step, loss: log("genrm", step, loss))
-    save(policy, folder / "genrm")
+    examples = genrm_examples(seed + 1, critiques.batch_size, num_uncopyable=critiques.steps // 4)
+    fit(model, examples, critiques, lambda step, loss: log("genrm", step, loss))
+    save(model, folder / "genrm")

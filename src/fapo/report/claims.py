@@ -1,0 +1,140 @@
+"""What the paper lets one expect of a study with several seeds, held against its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from fapo.report.runs import Run
+from fapo.report.summary import find_crossing
+
+LAST = 3
+"""Validations whose mean is taken for the end of a run."""
+Status = Literal["holds", "does not hold", "too noisy to say"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One expectation and the numbers it rests on."""
+
+    text: str
+    """What is expected."""
+    measured: str
+    """What the margin is."""
+    margins: tuple[float, ...]
+    """One for each seed; positive where the expectation is met."""
+
+    @property
+    def status(self) -> Status:
+        """holds: met for every seed; does not hold: for none; otherwise too noisy to say."""
+        met = sum(margin > 0 for margin in self.margins)
+        return "holds" if met == len(self.margins) else "does not hold" if met == 0 else "too noisy to say"
+
+    @property
+    def spread(self) -> str:
+        """Mean and standard deviation over the seeds."""
+        deviation = f" ± {stdev(self.margins):.3f}" if len(self.margins) > 1 else ""
+        return f"{fmean(self.margins):+.3f}{deviation}"
+
+
+def check_claims(runs: Sequence[Run]) -> list[Claim]:
+    """The expectations that these runs can answer, seed by seed; runs of one seed are compared with each other."""
+    by_kind = {
+        kind: {run.config.get("seed"): run for run in runs if run.kind == kind} for kind in {r.kind for r in runs}
+    }
+    base, fapo = by_kind.get("outcome", {}), by_kind.get("fapo", {})
+    step, outcome = by_kind.get("genrm_step", {}), by_kind.get("genrm_outcome", {})
+    both = [(base[seed], fapo[seed]) for seed in base if seed in fapo]
+    judges = [(step[seed], outcome[seed]) for seed in step if seed in outcome]
+    fp, easy, hard = "validation/true_fp_ratio", "validation/accuracy", "harder/accuracy"
+    found = [
+        (
+            "a. the baseline's true FP ratio stays at or above its start",
+            "end - start",
+            [_gain(b, fp) for b in base.values()],
+        ),
+        (
+            "b. FAPO's true FP ratio ends at half of its start or less",
+            "start / 2 - end",
+            [_halved(f, fp) for f in fapo.values()],
+        ),
+        ("c. FAPO's accuracy is higher than the baseline's", "difference", [_gap(b, f, easy) for b, f in both]),
+        ("c. ... and on harder problems too", "difference", [_gap(b, f, hard) for b, f in both]),
+        ("c. ... where the difference is larger", "difference", [_more(b, f, easy, hard) for b, f in both]),
+        (
+            "d. FAPO's responses are at most 5 % longer than the baseline's",
+            "margin in tokens",
+            [_length(b, f) for b, f in both],
+        ),
+        ("e. Step-RL raises the GenRM's F1", "end - start", [_gain(s, "test/f1") for s in step.values()]),
+        ("e. Step-RL beats outcome-only RL in F1", "difference", [_gap(o, s, "test/f1") for s, o in judges]),
+        (
+            "e. Step-RL beats outcome-only RL in location",
+            "difference",
+            [_gap(o, s, "test/location") for s, o in judges],
+        ),
+        (
+            "f. flawed positives turn negative at rho = 1 (0.67 to 1.5)",
+            "1.5 - max(rho, 1/rho)",
+            [_shift(f) for f in fapo.values()],
+        ),
+    ]
+    claims = [(text, what, tuple(m for m in margins if m is not None)) for text, what, margins in found]
+    return [Claim(text, what, margins) for text, what, margins in claims if margins]
+
+
+def print_claims(runs: Sequence[Run], console: Console) -> None:
+    """The claims as a table."""
+    table = Table(
+        "expected", "measured", "mean ± sd", "each seed", "verdict", title="What was expected, and what came out"
+    )
+    for claim in check_claims(runs):
+        seeds = " ".join(f"{margin:+.3f}" for margin in claim.margins)
+        table.add_row(claim.text, claim.measured, claim.spread, seeds, claim.status)
+    console.print(table)
+
+
+def _end(run: Run, key: str) -> float | None:
+    values = run.series(key).values[1:][-LAST:]
+    return fmean(values) if values else None
+
+
+def _start(run: Run, key: str) -> float | None:
+    values = run.series(key).values
+    return values[0] if values else None
+
+
+def _gain(run: Run, key: str) -> float | None:
+    start, end = _start(run, key), _end(run, key)
+    return None if start is None or end is None else end - start
+
+
+def _halved(run: Run, key: str) -> float | None:
+    start, end = _start(run, key), _end(run, key)
+    return None if start is None or end is None else start / 2 - end
+
+
+def _gap(worse: Run, better: Run, key: str) -> float | None:
+    low, high = _end(worse, key), _end(better, key)
+    return None if low is None or high is None else high - low
+
+
+def _more(base: Run, fapo: Run, easy: str, hard: str) -> float | None:
+    small, large = _gap(base, fapo, easy), _gap(base, fapo, hard)
+    return None if small is None or large is None else large - small
+
+
+def _length(base: Run, fapo: Run) -> float | None:
+    ours, theirs = _end(fapo, "validation/length"), _end(base, "validation/length")
+    return None if ours is None or theirs is None else 1.05 * theirs - ours
+
+
+def _shift(run: Run) -> float | None:
+    crossing = find_crossing(run)
+    ratio = crossing and (crossing.true_rho or crossing.rho)
+    return 1.5 - max(ratio, 1 / ratio) if ratio else None

@@ -128,7 +128,7 @@ def miniature(
 def _study(jobs: Sequence[Any], output: Path) -> None:
     """Run the jobs with a bar for each, then write and print the report."""
     from fapo.miniature.study import run_jobs
-    from fapo.report import print_summary, write_report
+    from fapo.report import overview, print_claims, print_summary, read_run, write_report
 
     with _bars() as bars:
         ids = {job.name: bars.add_task(job.name, total=None, note="waiting") for job in jobs}
@@ -140,7 +140,10 @@ def _study(jobs: Sequence[Any], output: Path) -> None:
 
         run_jobs(jobs, output, watch)
     folders = [job.folder(output) for job in jobs]
+    runs = [read_run(folder) for folder in folders]
     print_summary(folders, Console())
+    print_claims(runs, Console())
+    (output / "overview.png").write_bytes(overview(runs))
     console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False)
 
 

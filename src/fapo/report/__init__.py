@@ -1,16 +1,20 @@
 """Run folders -> one self-contained HTML page, a summary table, an overview picture. Reads files, nothing else."""
 
+from fapo.report.claims import Claim, check_claims, print_claims
 from fapo.report.page import write_report
 from fapo.report.plots import overview
 from fapo.report.runs import Run, read_run
 from fapo.report.summary import Crossing, Row, find_crossing, print_summary, summarize
 
 __all__ = [
+    "Claim",
     "Crossing",
     "Row",
     "Run",
+    "check_claims",
     "find_crossing",
     "overview",
+    "print_claims",
     "print_summary",
     "read_run",
     "summarize",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from fapo.miniature.world import Task, slipped
+from fapo.steps import split
 
 OK, WRONG = "ok", "no"
 
@@ -16,7 +17,7 @@ def critique(rng: random.Random, task: Task, response: str, slip: float = 0.0) -
     step, or -1, in a box. With probability `slip` per line the reviewer itself gets a result wrong, and so flags a
     sound line or passes a flawed one: the noise of an untrained judge.
     """
-    given = response.split("\n")
+    given = [step.strip() for step in split(response)]
     out: list[str] = []
     for i, wanted in enumerate(task.lines):
         last = i == len(task.operations)
@@ -26,6 +27,6 @@ def critique(rng: random.Random, task: Task, response: str, slip: float = 0.0) -
             expected = f"{left}={slipped(rng, int(right))}"
         shown = expected.replace("\\boxed{", "answer ").rstrip("}")
         if i >= len(given) or given[i] != expected:
-            return "\n".join([*out, f"{shown} {WRONG}", f"\\boxed{{{min(i, len(given) - 1)}}}"])
+            return "\n".join([*out, f"{shown} {WRONG}", f"\\boxed{{{max(min(i, len(given) - 1), 0)}}}"])
         out.append(f"{shown} {OK}")
-    return "\n".join([*out, "\\boxed{-1}"])
+    return "\n".join([*out, f"\\boxed{{{len(task.lines) if len(given) > len(task.lines) else -1}}}"])

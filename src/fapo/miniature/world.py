@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from fapo.steps import split
 from fapo.types import Problem
 
 MAX_VALUE = 199
@@ -191,7 +192,8 @@ class Truth:
         return self.correct and self.error_step is not None
 
 
-_LINE = re.compile(r"(\d+)([-+*])(\d+)=(\d+)")
+_NUMBER = "(0|[1-9][0-9]{0,5})"
+_LINE = re.compile(rf"{_NUMBER}([-+*]){_NUMBER}={_NUMBER}")
 
 
 def examine(task: Task, response: str) -> Truth:
@@ -201,15 +203,16 @@ def examine(task: Task, response: str) -> Truth:
     Kinds of flaw: `slip` (right operation, wrong result), `skip` (a line is missing: a jump), `guess` (the box does not
     follow from the last line, or stands there before the chain is done), `cancellation` (a first wrong line whose error
     a later one undoes, so that the last value is right by luck), `format` (what is not a line of the miniature).
+    Lines are the steps a judge is shown, without the blanks around them: indices mean the same everywhere.
     """
-    given, wanted = response.split("\n"), task.lines
+    given, wanted = [step.strip() for step in split(response)], task.lines
     answers = re.findall(r"\\boxed\{([^{}]*)\}", response)
     correct = bool(answers) and answers[-1] == task.answer(task.values[-1])
     error = next((i for i, (g, w) in enumerate(zip(given, wanted, strict=False)) if g != w), None)
     if error is None:
         if len(given) == len(wanted):
             return Truth(correct, None, None)
-        error = min(len(given), len(wanted)) - (1 if len(given) < len(wanted) else 0)
+        error = len(wanted) if len(given) > len(wanted) else max(len(given) - 1, 0)
         return Truth(correct, error, "format")
     if given[error].startswith("\\boxed{") and given[error].endswith("}"):
         return Truth(correct, error, "guess")

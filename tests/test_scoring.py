@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from fapo import rewards
+from fapo.config import RewardConfig
+from fapo.data import LabelledSolution
+from fapo.judge import GenRM, load_template
+from fapo.measure import Fault, advantage_metrics, genrm_metrics, judge_quality, policy_metrics
+from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, UnscoredError, advantages_of
+from fapo.types import Completion, Message, Problem, Reward, Rollout, Verdict
+
+SOUND = Verdict("ok", critique="fine")
+FLAWED = Verdict("ok", error_step=1, critique="step 1")
+UNPARSABLE = Verdict("unparsable", critique="hm", reason="no \\boxed{}")
+FAILED = Verdict("failed", reason="no answer within 5 s")
+RIGHT, WRONG = "1+1=2\n2+2=4\n\\boxed{4}", "1+1=2\n2+2=5\n\\boxed{5}"
+PROBLEM = Problem("p", "What is 1+1+2?", "4")
+
+
+def rollout(response: str = RIGHT, num_tokens: int = 10, name: str = "p") -> Rollout:
+    return Rollout(Problem(name, PROBLEM.text, "4"), response, num_tokens)
+
+
+class FakeJudge:
+    """Gives the same verdict to all, and remembers whom it was asked about."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self.asked: list[Rollout] = []
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        self.asked.extend(rollouts)
+        return [self.verdict] * len(rollouts)
+
+
+def score(config: RewardConfig, judge: FakeJudge | None, *responses: str, **options) -> list[Scored]:
+    return asyncio.run(PolicyScorer(config, judge, **options)([rollout(r) for r in responses]))
+
+
+REWARDS = [
+    # kind, penalty, verdict, reward of a right rollout, of a wrong one (which only the step ratio shows the judge)
+    ("outcome", 1.0, SOUND, 1.0, -1.0),
+    ("outcome", 1.0, FLAWED, 1.0, -1.0),
+    ("outcome", 1.0, FAILED, 1.0, -1.0),
+    ("fapo", 1.0, SOUND, 1.0, -1.0),
+    ("fapo", 1.0, FLAWED, 0.0, -1.0),
+    ("fapo", 2.0, FLAWED, -1.0, -1.0),
+    ("fapo", 0.0, FLAWED, 1.0, -1.0),
+    ("step_ratio", 1.0, SOUND, 2.0, 0.0),
+    ("step_ratio", 1.0, FLAWED, 1 + 1 / 3, -1 + 1 / 3),
+]
+
+
+@pytest.mark.parametrize("on_unscored", ["mask", "correctness_only", "raise"])
+@pytest.mark.parametrize(("kind", "penalty", "verdict", "right", "wrong"), REWARDS)
+def test_reward_of_each_kind(kind, penalty, verdict, right, wrong, on_unscored) -> None:
+    config = RewardConfig(kind, penalty=penalty, on_unscored=on_unscored)
+    found = score(config, FakeJudge(verdict), RIGHT, WRONG, judge_all=kind == "step_ratio")
+    assert [s.correct for s in found] == [True, False]
+    assert [s.reward.value for s in found] == pytest.approx([right, wrong])
+    assert [sum(s.reward.parts.values()) for s in found] == pytest.approx([right, wrong])
+
+
+@pytest.mark.parametrize("verdict", [UNPARSABLE, FAILED], ids=lambda v: v.status)
+@pytest.mark.parametrize("kind", ["fapo", "step_ratio"])
+@pytest.mark.parametrize("on_unscored", ["mask", "correctness_only", "raise"])
+def test_without_a_verdict_the_setting_decides(kind, on_unscored, verdict) -> None:
+    config = RewardConfig(kind, on_unscored=on_unscored)
+
+    def run() -> Scored:
+        return score(config, FakeJudge(verdict), RIGHT, judge_all=kind == "step_ratio")[0]
+
+    if on_unscored == "raise":
+        with pytest.raises(UnscoredError, match=r"problem p: .*; set reward.on_unscored") as caught:
+            run()
+        assert verdict.reason in str(caught.value)
+        return
+    found = run()
+    assert found.verdict == verdict
+    assert found.flawed is None
+    if on_unscored == "mask":
+        assert found.reward == Reward(None, {"outcome": 1.0})
+    else:
+        assert found.reward.value == 1.0
+        assert found.reward.parts == {"outcome": 1.0, "flaw": 0.0, "overlong": 0.0}
+
+
+@pytest.mark.parametrize("verdict", [UNPARSABLE, FAILED], ids=lambda v: v.status)
+def test_a_wrong_rollout_needs_no_verdict(verdict) -> None:
+    judge = FakeJudge(verdict)
+    (found,) = score(RewardConfig("fapo", on_unscored="raise"), judge, WRONG)
+    assert (found.reward.value, found.verdict, judge.asked) == (-1.0, None, [])
+
+
+def test_fapo_without_a_judge_has_no_reward_for_right_rollouts() -> None:
+    found = score(RewardConfig("fapo"), None, RIGHT, WRONG)
+    assert [s.reward.value for s in found] == [None, -1.0]
+
+
+def test_only_right_rollouts_are_judged_and_each_gets_its_own_verdict() -> None:
+    class ByProblem:
+        asked: list[str]
+
+        async def __call__(self, rollouts):
+            self.asked = [r.problem.id for r in rollouts]
+            return [FLAWED if r.problem.id == "b" else SOUND for r in rollouts]
+
+    judge = ByProblem()
+    rows = [rollout(WRONG, name="a"), rollout(name="b"), rollout(WRONG, name="c"), rollout(name="d")]
+    found = asyncio.run(PolicyScorer(RewardConfig("fapo"), judge)(rows))
+    assert judge.asked == ["b", "d"]
+    assert [s.reward.value for s in found] == [-1.0, 0.0, -1.0, 1.0]
+    assert [s.rollout for s in found] == rows
+    asyncio.run(PolicyScorer(RewardConfig("fapo"), judge, judge_all=True)(rows))
+    assert judge.asked == ["a", "b", "c", "d"]
+
+
+def test_a_judge_of_the_baseline_only_measures() -> None:
+    found = score(RewardConfig("outcome"), FakeJudge(FLAWED), RIGHT)
+    assert (found[0].flawed, found[0].reward.value) == (True, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "penalty"), [(0, 0.0), (60, 0.0), (70, -0.25), (80, -0.5), (100, -1.0), (120, -1.0)]
+)
+def test_overlong_responses_earn_less(num_tokens: int, penalty: float) -> None:
+    scorer = PolicyScorer(RewardConfig("fapo", overlong_buffer=40), FakeJudge(FLAWED), max_tokens=100)
+    right, wrong = asyncio.run(scorer([rollout(RIGHT, num_tokens), rollout(WRONG, num_tokens)]))
+    assert right.reward.parts == {"outcome": 1.0, "flaw": -1.0, "overlong": pytest.approx(penalty)}
+    assert right.reward.value == pytest.approx(0.0 + penalty)
+    assert wrong.reward.value == pytest.approx(-1.0 + penalty)
+
+
+def test_overlong_shaping_gives_no_reward_to_the_unscored() -> None:
+    scorer = PolicyScorer(RewardConfig("fapo", overlong_buffer=40), FakeJudge(FAILED), max_tokens=100)
+    (found,) = asyncio.run(scorer([rollout(RIGHT, 100)]))
+    assert found.reward.value is None
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "no box", "\\boxed{7}", "\\boxed{x}", "\\boxed{}", "\\boxed{-2}", "\\boxed{0.0}"]
+)
+def test_garbage_of_a_real_judge_is_never_a_reward(reply: str) -> None:
+    async def complete(conversations: Sequence[list[Message]]) -> list[Completion]:
+        return [Completion(reply)] * len(conversations)
+
+    found = score(RewardConfig("fapo"), GenRM(load_template("locate"), complete), RIGHT)
+    assert (found[0].verdict.status, found[0].reward.value) == ("unparsable", None)
+
+
+# --- critiques --------------------------------------------------------------------------------------------------------
+
+STEPS = ("1+1=2", "2+2=5", "\\boxed{4}", "so 4")
+LABELS = {"flawed": 1, "sound": None}
+LABELLED = {name: LabelledSolution(Problem(name, "?", "4"), STEPS, label, True) for name, label in LABELS.items()}
+
+CRITIQUES = [
+    # label, critique, step-wise reward, outcome-only reward
+    ("flawed", "\\boxed{1}", 1.0, 1.0),
+    ("flawed", "\\boxed{3}", 0.5, 1.0),
+    ("flawed", "\\boxed{0}", 0.75, 1.0),
+    ("flawed", "\\boxed{-1}", -1.0, -1.0),
+    ("flawed", "\\boxed{4}", -1.0, -1.0),
+    ("flawed", "garbage", -1.0, -1.0),
+    ("sound", "\\boxed{-1}", 1.0, 1.0),
+    ("sound", "\\boxed{2}", -1.0, -1.0),
+    ("sound", "", -1.0, -1.0),
+]
+
+
+@pytest.mark.parametrize(("label", "text", "step_wise", "outcome"), CRITIQUES)
+def test_reward_of_a_critique(label: str, text: str, step_wise: float, outcome: float) -> None:
+    for kind, value in (("genrm_step", step_wise), ("genrm_outcome", outcome)):
+        scorer = CritiqueScorer(RewardConfig(kind), load_template("locate"), LABELLED)
+        (found,) = asyncio.run(scorer([rollout(text, 7, label)]))
+        assert found.reward.value == pytest.approx(value)
+        assert sum(found.reward.parts.values()) == pytest.approx(value)
+        assert found.correct == (outcome > 0)
+        assert found.verdict.num_tokens == 7
+        assert ("process" in found.reward.parts) == (kind == "genrm_step")
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "value"),
+    [
+        ("flawed", "\\boxed{yes}", 1.0),
+        ("flawed", "\\boxed{no}", -1.0),
+        ("flawed", "\\boxed{1}", -1.0),
+        ("sound", "\\boxed{no}", 1.0),
+        ("sound", "\\boxed{yes}", -1.0),
+    ],
+)
+def test_a_yes_no_judge_is_read_by_its_template(label: str, text: str, value: float) -> None:
+    scorer = CritiqueScorer(RewardConfig("genrm_outcome"), load_template("yes_no"), LABELLED)
+    assert asyncio.run(scorer([rollout(text, name=label)]))[0].reward.value == value
+
+
+def test_overlong_critiques_earn_less() -> None:
+    scorer = CritiqueScorer(RewardConfig("genrm_step", overlong_buffer=10), load_template("locate"), LABELLED, 20)
+    (found,) = asyncio.run(scorer([rollout("\\boxed{3}", 15, "flawed")]))
+    assert found.reward.parts == {"outcome": 1.0, "process": -0.5, "overlong": -0.5}
+
+
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+
+def scored(correct: bool, verdict: Verdict | None, value: float | None, num_tokens: int = 10, cut=False) -> Scored:
+    return Scored(Rollout(PROBLEM, "", num_tokens, cut), correct, verdict, Reward(value))
+
+
+TABLE: list[tuple[Scored, Fault | None]] = [
+    # correct, verdict, reward, tokens                             truth
+    (scored(True, SOUND, 1.0, 10), (None, None)),  # rightly passed
+    (scored(True, SOUND, 1.0, 20), (2, "slip")),  # missed
+    (scored(True, FLAWED, 0.0, 30), (1, "skip")),  # rightly flagged, right step
+    (scored(True, FLAWED, 0.0, 40), (0, "guess")),  # rightly flagged, wrong step
+    (scored(True, FLAWED, 0.0, 50), (None, None)),  # false alarm
+    (scored(True, FAILED, None, 60), (None, None)),  # no verdict
+    (scored(False, None, -1.0, 70, cut=True), (0, "slip")),
+    (scored(False, None, -1.0, 80, cut=True), (0, "slip")),
+]
+
+
+def test_policy_metrics_by_hand() -> None:
+    found = policy_metrics([s for s, _ in TABLE], [t for _, t in TABLE])
+    assert found == pytest.approx(
+        {
+            "rollout/accuracy": 6 / 8,
+            "rollout/length": 45.0,
+            "rollout/truncated_share": 2 / 8,
+            "rollout/unscored_share": 1 / 8,
+            "rollout/fp_ratio": 3 / 5,
+            "rollout/rho": 2 / 2,
+            "judge/tokens": 0.0,
+            "rollout/true_fp_ratio": 3 / 6,
+            "rollout/reliable_accuracy": 3 / 8,
+            "rollout/true_rho": 3 / 2,
+            "judge/precision": 2 / 4,  # the failed one counts as a false alarm
+            "judge/recall": 2 / 3,
+            "judge/f1": 4 / 7,
+            "judge/location": 1 / 2,
+            "judge/invalid_share": 1 / 6,
+        }
+    )
+
+
+def test_what_is_not_known_is_not_measured() -> None:
+    rows = [s for s, _ in TABLE]
+    without_truth = policy_metrics(rows, [None] * len(rows))
+    assert not [key for key in without_truth if "true" in key or key in ("judge/f1", "rollout/reliable_accuracy")]
+    assert without_truth["rollout/fp_ratio"] == 3 / 5
+    without_judge = policy_metrics([scored(True, None, 1.0), scored(False, None, -1.0)], [(1, "slip"), (0, "slip")])
+    assert "rollout/fp_ratio" not in without_judge
+    assert not [key for key in without_judge if key.startswith("judge/")]
+    assert without_judge["rollout/true_fp_ratio"] == 1.0
+    nothing_right = policy_metrics([scored(False, None, -1.0)], [(0, "slip")])
+    assert nothing_right["rollout/accuracy"] == 0.0
+    assert "rollout/fp_ratio" not in nothing_right
+
+
+def test_an_unscored_rollout_is_not_taken_for_a_sound_one() -> None:
+    found = policy_metrics([scored(True, UNPARSABLE, None)] * 3 + [scored(True, FLAWED, 0.0)], [None] * 4)
+    assert found["rollout/fp_ratio"] == 1.0
+    assert found["rollout/unscored_share"] == 3 / 4
+
+
+def test_advantages_are_those_of_the_rewards_module() -> None:
+    rows = [s for s, _ in TABLE]
+    values = [[np.nan if s.reward.value is None else s.reward.value for s in rows[i : i + 4]] for i in (0, 4)]
+    expected = rewards.group_advantages(values)
+    assert advantages_of(rows, 4) == pytest.approx(expected.reshape(-1))
+    assert advantages_of(rows, 4)[5] == 0.0, "unscored"
+    by_hand = [(1 - 0.5), (1 - 0.5), (0 - 0.5), (0 - 0.5)]
+    assert expected[0] == pytest.approx(np.array(by_hand) / (np.std(by_hand, ddof=1) + 1e-4))
+
+
+def test_mean_advantages_by_verdict_and_by_truth() -> None:
+    rows, truths = [s for s, _ in TABLE], [t for _, t in TABLE]
+    a = advantages_of(rows, 4)
+    found = advantage_metrics(rows, 4, truths)
+    assert found == pytest.approx(
+        {
+            "advantage/fully_correct": a[[0, 1]].mean(),
+            "advantage/flawed": a[[2, 3, 4]].mean(),
+            "advantage/wrong": a[[6, 7]].mean(),
+            "advantage/true_fully_correct": a[[0, 4, 5]].mean(),
+            "advantage/true_flawed": a[[1, 2, 3]].mean(),
+            "advantage/true_wrong": a[[6, 7]].mean(),
+        }
+    )
+    assert not [key for key in advantage_metrics(rows, 4) if "true" in key]
+    assert not [key for key in advantage_metrics(rows, 4, [None] * 8) if "true" in key]
+
+
+def test_quality_of_a_judge_without_flawed_rows_is_unknown() -> None:
+    found = judge_quality([SOUND, FLAWED], [None, None])
+    assert (found["precision"], found["invalid_share"]) == (0.0, 0.0)
+    assert all(math.isnan(found[name]) for name in ("recall", "f1", "location"))
+
+
+def test_genrm_metrics_by_hand() -> None:
+    rows = [scored(True, FLAWED, 1.0, 10), scored(False, SOUND, -1.0, 20), scored(False, UNPARSABLE, -1.0, 60, True)]
+    assert genrm_metrics(rows, [1, 2, None]) == pytest.approx(
+        {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "location": 1.0, "invalid_share": 1 / 3}
+        | {"tokens": 30.0, "truncated_share": 1 / 3}
+    )

@@ -1,0 +1,52 @@
+"""Models of a few thousand parameters, so that whole training runs fit into a test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a policy that writes a sum or none and then guesses: often right, mostly for no good reason."""
+    from fapo.miniature.build import Example, Schedule, fit
+    from fapo.miniature.models import new_model, save
+    from fapo.miniature.world import Difficulty, Habits, make, trace
+
+    short = Difficulty((1, 2), ("mod 2", "mod 5", "mod 10", "choice"))
+
+    def examples() -> Iterator[list[Example]]:
+        rng = random.Random(0)
+        while True:
+            drawn = [make(rng, short) for _ in range(32)]
+            yield [(task.text, trace(rng, task, Habits(guess=1.0))) for task in drawn]
+
+    return _fitted(fit, save, new_model, examples(), Schedule(100, 32, 1e-2), tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="session")
+def tiny_genrm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a judge that answers with some index, mostly a valid one."""
+    from fapo.miniature.build import Example, Schedule, fit, judge_prompt
+    from fapo.miniature.models import new_model, save
+    from fapo.miniature.world import Habits, make, trace
+
+    def examples() -> Iterator[list[Example]]:
+        rng = random.Random(0)
+        while True:
+            drawn = [make(rng) for _ in range(32)]
+            traces = [trace(rng, task, Habits(guess=1.0)) for task in drawn]
+            boxes = [f"\\boxed{{{rng.choice((-1, 0))}}}" for _ in drawn]
+            yield [(judge_prompt(*pair), box) for pair, box in zip(zip(drawn, traces, strict=True), boxes, strict=True)]
+
+    return _fitted(fit, save, new_model, examples(), Schedule(60, 32, 1e-2), tmp_path_factory.mktemp("genrm"))
+
+
+def _fitted(fit, save, new_model, examples, schedule, folder: Path) -> Path:
+    model = new_model(0, hidden_size=32, num_layers=1, num_heads=2)
+    fit(model, examples, schedule, lambda *_: None)
+    save(model, folder)
+    return folder

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from chat_server import Reply, chat_server
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from fapo.miniature.world import Difficulty, tasks
+from fapo.rewards import group_advantages
+from fapo.trl import FlawedAwareReward, flawed_aware_reward
+from fapo.types import Rollout, Verdict
+
+GROUP = 4
+
+
+def dataset(**renamed: str) -> Dataset:
+    """Questions that a guess answers every other time."""
+    rows = []
+    for task in tasks(0, 8, Difficulty((1, 1), ("mod 2",))):
+        problem = task.problem()
+        columns = {"prompt": [{"role": "user", "content": problem.text}], "answer": problem.reference}
+        rows.append({renamed.get(name, name): value for name, value in columns.items()})
+    return Dataset.from_list(rows)
+
+
+def grpo(output: Path, **settings: Any) -> GRPOConfig:
+    arguments: dict[str, Any] = {
+        "output_dir": str(output),
+        "per_device_train_batch_size": 4 * GROUP,
+        "num_generations": GROUP,
+        "max_completion_length": 24,
+        "max_steps": 2,
+        "logging_steps": 1,
+        "learning_rate": 1e-3,
+        "log_completions": True,
+        "num_completions_to_print": 0,
+        "report_to": "none",
+        "save_strategy": "no",
+        "use_cpu": True,
+        "bf16": False,
+        "disable_tqdm": True,
+    }
+    return GRPOConfig(**arguments | settings)
+
+
+class Log(TrainerCallback):
+    """Keeps what the trainer logs."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        self.rows.append(dict(logs))
+
+
+def train(policy: Path, output: Path, reward: FlawedAwareReward, data: Dataset | None = None) -> list[dict[str, float]]:
+    log = Log()
+    trainer = GRPOTrainer(
+        model=str(policy),
+        reward_funcs=reward,
+        args=grpo(output),
+        train_dataset=data or dataset(),
+        callbacks=[log],
+    )
+    trainer.train()
+    return [row for row in log.rows if "loss" in row]
+
+
+def completions(output: Path) -> list[pd.DataFrame]:
+    return [pd.read_parquet(file) for file in sorted((output / "completions").glob("*.parquet"))]
+
+
+@pytest.fixture(scope="module")
+def tables(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[pd.DataFrame, dict[str, float]]]:
+    """The five lines of the README: two steps, judged over HTTP; the first answer of each step is garbage."""
+    output = tmp_path_factory.mktemp("run")
+    asked: list[str] = []
+
+    def judge(body: dict[str, Any], index: int) -> Reply:
+        asked.append(body["messages"][-1]["content"])
+        return Reply("I cannot tell." if index == 0 else "The guess.\n\\boxed{0}" if index % 2 else "\\boxed{-1}")
+
+    with chat_server(judge) as server:
+        reward = flawed_aware_reward(server.url, model="judge", max_tokens=100)
+        logs = train(tiny_policy, output, reward)
+        assert asked
+        assert all("<reference>" in prompt for prompt in asked)
+        assert {request["max_tokens"] for request in server.requests} == {100}
+    return list(zip(completions(output), logs, strict=True))
+
+
+def test_every_completion_has_its_verdict_and_critique(tables) -> None:
+    assert len(tables) == 2
+    for table, _ in tables:
+        assert {"status", "error_step", "critique", "fapo_reward", "advantage"} <= set(table.columns)
+        assert set(table.status) <= {"ok", "unparsable", "skipped"}
+        assert ((table.status == "skipped") == (table.fapo_reward == -1)).all(), "the judge is asked about right ones"
+        assert (table.critique[table.status == "skipped"] == "").all()
+        assert (table.critique[table.status == "ok"].str.contains("boxed")).all()
+        flagged = (table.status == "ok") & table.error_step.notna()
+        assert (table.fapo_reward[flagged] == 0).all()
+        assert (table.fapo_reward[(table.status == "ok") & ~flagged] == 1).all()
+
+
+def test_garbage_has_no_reward_and_no_advantage(tables) -> None:
+    table, log = tables[0]
+    garbage = table[table.status == "unparsable"]
+    assert len(garbage) >= 1
+    assert (garbage.critique == "I cannot tell.").all()
+    assert garbage.fapo_reward.isna().all()
+    assert (garbage.advantage == 0).all()
+    assert log["fapo/unscored_share"] == pytest.approx(len(garbage) / len(table))
+
+
+def test_advantages_of_trl_are_ours(tables) -> None:
+    for table, _ in tables:
+        ours = group_advantages(table.fapo_reward.to_numpy().reshape(-1, GROUP))
+        assert table.advantage.to_numpy() == pytest.approx(ours.reshape(-1), abs=1e-4)
+    assert any((table.advantage != 0).any() for table, _ in tables)
+
+
+def test_what_the_trainer_logs(tables) -> None:
+    for table, log in tables:
+        right = table[table.status != "skipped"]
+        assert log["fapo/accuracy"] == pytest.approx(len(right) / len(table))
+        judged = right[right.status == "ok"]
+        assert log["fapo/fp_ratio"] == pytest.approx(judged.error_step.notna().mean())
+        assert math.isfinite(log["loss"])
+
+
+@pytest.mark.parametrize("column", ["reference", "answer", "solution"])
+def test_right_answers_may_stand_in_any_of_these_columns(column: str) -> None:
+    rows = asyncio.run(
+        flawed_aware_reward(nobody)(["2+2?"] * 2, ["\\boxed{4}", "\\boxed{5}"], [[1], [1]], **{column: ["4", "4"]})
+    )
+    assert rows == [1.0, -1.0]
+
+
+async def nobody(rollouts: list[Rollout]) -> list[Verdict]:
+    return [Verdict("ok")] * len(rollouts)
+
+
+def test_without_right_answers_the_trainer_stops_with_a_clear_message(tiny_policy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no column with the right answers: name it one of reference, answer, solut"):
+        train(tiny_policy, tmp_path, flawed_aware_reward(nobody), dataset(answer="gold"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "columns", "expected"),
+    [
+        ("2+2?", {}, "2+2?"),
+        ([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}], {}, "2+2?"),
+        ([{"role": "user", "content": "Solve: 2+2?"}], {"problem": ["2+2?"]}, "2+2?"),
+    ],
+    ids=["text", "conversation", "problem column"],
+)
+def test_what_the_judge_is_told_of_the_question(prompt: Any, columns: dict[str, Any], expected: str) -> None:
+    seen: list[Rollout] = []
+
+    async def judge(rollouts: list[Rollout]) -> list[Verdict]:
+        seen.extend(rollouts)
+        return [Verdict("ok")] * len(rollouts)
+
+    message = [{"role": "assistant", "content": "\\boxed{4}"}]
+    asyncio.run(flawed_aware_reward(judge)([prompt], [message], [[1, 2]], answer=["4"], **columns))
+    assert [(r.problem.text, r.problem.reference, r.response) for r in seen] == [(expected, "4", "\\boxed{4}")]
+
+
+@pytest.mark.parametrize(("penalty", "reward"), [(0.0, 1.0), (1.0, 0.0), (2.0, -1.0)])
+def test_the_penalty_is_lambda(penalty: float, reward: float) -> None:
+    async def harsh(rollouts: list[Rollout]) -> list[Verdict]:
+        return [Verdict("ok", error_step=0)] * len(rollouts)
+
+    function = flawed_aware_reward(harsh, penalty=penalty)
+    assert asyncio.run(function(["?"], ["\\boxed{4}"], [[1]], answer=["4"])) == [reward]
+
+
+def test_overlong_shaping_knows_the_trainers_limit() -> None:
+    function = flawed_aware_reward(nobody, overlong_buffer=4, max_completion_length=8)
+    found = asyncio.run(function(["?"] * 2, ["\\boxed{4}"] * 2, [[1] * 4, [1] * 8], answer=["4"] * 2))
+    assert found == [1.0, 0.0]
+
+
+def test_the_name_in_the_logs() -> None:
+    assert flawed_aware_reward(nobody).__name__ == "fapo_reward"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -164,6 +165,7 @@ def _note(values: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Entry point. A mistake of the user's ends with a message, not with a traceback."""
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries have to say to each other
     try:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
     except KeyboardInterrupt:

@@ -39,9 +39,10 @@ class RunFolder:
             if not resume:
                 raise ConfigError(f"{self.path}: already holds a run; remove it, choose another name, or resume it")
             before = json.loads(known.read_text(encoding="utf-8"))
-            changed = [
-                k for k in settings if settings[k] != before.get(k) and k not in ("output", "optim", "validation")
-            ]
+            free = ("output", "optim", "validation")
+            changed = [key for key in settings if settings[key] != before.get(key) and key not in free]
+            if settings["optim"]["updates_per_batch"] != before["optim"]["updates_per_batch"]:
+                changed.append("optim.updates_per_batch")  # in which checkpoints are counted
             if changed:
                 raise ConfigError(f"{self.path}: cannot resume, the config differs in {', '.join(changed)}")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -58,14 +59,19 @@ class RunFolder:
         return list(read_jsonl(path, ignore_torn_tail=True)) if path.exists() else []
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Drop what was written after `step`, which will be done again; returns the dropped rollout rows."""
-        dropped = []
+        """Drop what was written after `step`, which will be done again; returns the dropped rollout rows.
+
+        These are kept in undone.jsonl, so that a second interruption loses no verdict either.
+        """
+        undone = f"undone-{self.rank}.jsonl" if self.rank else "undone.jsonl"
         for name in (self._rollouts,) if self.rank else ("metrics.jsonl", self._rollouts):
             rows = self._read(name)
-            if any(row["step"] > step for row in rows):
+            later = [row for row in rows if row["step"] > step]
+            if later and name == self._rollouts:
+                write_jsonl(self.path / undone, later, append=True)
+            if later:
                 write_jsonl(self.path / name, [row for row in rows if row["step"] <= step])
-                dropped = [row for row in rows if row["step"] > step]
-        return [row for row in dropped if "response" in row]
+        return self._read(undone)
 
     def metrics(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Add one row of measurements; what is not finite becomes null."""

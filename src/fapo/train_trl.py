@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,6 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
 from fapo.client import ChatClient
@@ -99,21 +100,22 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     processes = PartialState(cpu=not torch.cuda.is_available())
     arguments = grpo_config(config, processes.num_processes)
     data = _policy_data(config) if config.task == "policy" else _genrm_data(config)
+    path = miniature.model_folder(config.model.path)
+    with _loading("model.path", path):
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     folder = RunFolder(config, resume=resume, rank=processes.process_index)
-    checkpoint = get_last_checkpoint(str(folder.checkpoints)) if resume and folder.checkpoints.is_dir() else None
-    done = int(checkpoint.rpartition("-")[2]) // config.optim.updates_per_batch if checkpoint else 0
-    known = folder.rewind(done if checkpoint else -1)
+    done, checkpoint = _last_checkpoint(folder.checkpoints) if resume else (0, None)
+    known = folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
     recorder = _Recorder(config, folder, data)
     if isinstance(data.scorer, PolicyScorer) and data.scorer.judge and known:
         object.__setattr__(data.scorer, "judge", _Remembering(data.scorer.judge, known))
-    path = miniature.model_folder(config.model.path)
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     trainer = _Trainer(
-        model=AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype)),
+        model=model,
         processing_class=tokenizer,
         reward_funcs=FlawedAwareReward(data.scorer, recorder.record),
         args=arguments,
@@ -126,8 +128,27 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     recorder.trainer = trainer
     with _stop_politely(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(folder.path / "model"))
+    trainer.save_model(str(folder.path / "model.tmp"))
+    if not folder.rank:  # the folder `model` is there when all of it is there
+        shutil.rmtree(folder.path / "model", ignore_errors=True)
+        (folder.path / "model.tmp").rename(folder.path / "model")
     return folder.path
+
+
+def _last_checkpoint(folder: Path) -> tuple[int, str | None]:
+    """Number and path of the newest checkpoint that is whole: trainer_state.json is written last. (0, None): none."""
+    whole = {int(file.parent.name.rpartition("-")[2]): file for file in folder.glob("checkpoint-*/trainer_state.json")}
+    newest = max(whole, default=0)
+    return newest, str(whole[newest].parent) if whole else None
+
+
+@contextlib.contextmanager
+def _loading(key: str, path: str) -> Iterator[None]:
+    """A model that cannot be found is a mistake in the setting `key`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot load {path!r}: {str(error).splitlines()[0]}") from None
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -198,7 +219,8 @@ def make_judge(config: JudgeConfig) -> Judge:
         "max_tokens": config.max_tokens,
     }
     if config.kind == "local":
-        complete: Any = LocalModel.load(miniature.model_folder(config.model), **settings)
+        with _loading("judge.model", config.model):
+            complete: Any = LocalModel.load(miniature.model_folder(config.model), **settings)
     else:
         complete = ChatClient(
             config.urls, config.model, concurrency=config.concurrency, timeout=config.timeout, **settings
@@ -366,7 +388,10 @@ def _rng_apart(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_politely(trainer: Any) -> Iterator[None]:
-    """The first Ctrl-C ends training after the current step, with a checkpoint; a second one at once."""
+    """The first Ctrl-C ends training after the current step, with a checkpoint; a second one at once.
+
+    Either way KeyboardInterrupt leaves the block, since the run is not finished.
+    """
 
     class Stop(TrainerCallback):
         asked = False
@@ -382,6 +407,7 @@ def _stop_politely(trainer: Any) -> Iterator[None]:
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True
+        logging.getLogger("fapo").warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
 
     try:
         before = signal.signal(signal.SIGINT, handle)
@@ -392,6 +418,8 @@ def _stop_politely(trainer: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+    if stop.asked and trainer.state.global_step < trainer.args.max_steps:
+        raise KeyboardInterrupt
 
 
 def dry_run(config: Config, world_size: int = 1) -> dict[str, Any]:

@@ -213,6 +213,7 @@ def make_judge(config: JudgeConfig) -> Judge:
     """The judge a config names."""
     if config.kind == "oracle":
         return miniature.oracle()
+    template = load_template(config.template)
     settings: dict[str, Any] = {
         "temperature": config.temperature,
         "top_p": config.top_p,
@@ -225,7 +226,7 @@ def make_judge(config: JudgeConfig) -> Judge:
         complete = ChatClient(
             config.urls, config.model, concurrency=config.concurrency, timeout=config.timeout, **settings
         )
-    return GenRM(load_template(config.template), complete, config.votes)
+    return GenRM(template, complete, config.votes)
 
 
 class _Remembering:

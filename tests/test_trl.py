@@ -143,6 +143,12 @@ def test_right_answers_may_stand_in_any_of_these_columns(column: str) -> None:
     assert rows == [1.0, -1.0]
 
 
+@pytest.mark.parametrize("answer", ["4", "It is 2+2.\n#### 4", "Since $2+2=4$, it is \\boxed{4}."])
+def test_of_a_worked_solution_the_final_answer_counts(answer: str) -> None:
+    rows = flawed_aware_reward(nobody)(["2+2?"] * 2, ["\\boxed{4}", "\\boxed{5}"], [[1], [1]], answer=[answer] * 2)
+    assert asyncio.run(rows) == [1.0, -1.0]
+
+
 async def nobody(rollouts: list[Rollout]) -> list[Verdict]:
     return [Verdict("ok")] * len(rollouts)
 

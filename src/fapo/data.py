@@ -127,7 +127,7 @@ def _problems(
         problem = Problem(
             id=scalars.get("id", f"{stem}-{index}"),
             text=_question(where, used["text"], values["text"]),
-            reference=_final(scalars.get("reference", "")),
+            reference=final_answer(scalars.get("reference", "")),
             source=scalars.get("source", stem),
             meta={name: row[name] for name in row if name in rest},
         )
@@ -178,7 +178,7 @@ def _scalar(where: str, name: str, value: Any) -> str:
     return str(value)
 
 
-def _final(answer: str) -> str:
+def final_answer(answer: str) -> str:
     r"""The final answer of a worked solution: behind GSM8K's "####", else in the last \boxed{}; else all of it."""
     if "####" in answer:
         return answer.rsplit("####", 1)[1].strip()

@@ -7,6 +7,7 @@ from typing import Any
 
 from fapo.client import ChatClient
 from fapo.config import RewardConfig
+from fapo.data import final_answer
 from fapo.judge import GenRM, load_template
 from fapo.scoring import PolicyScorer, Scored, Scorer
 from fapo.types import Judge, OnUnscored, Problem, Rollout
@@ -19,9 +20,10 @@ Record = Callable[[Sequence[Scored], Mapping[str, list[Any]]], None]
 class FlawedAwareReward:
     """An async reward function for `trl.GRPOTrainer(reward_funcs=...)`; None for rollouts without a verdict.
 
-    The data set needs the column `prompt` and the right answers in `reference`, `answer` or `solution`; what the judge
-    is told of the question is the column `problem` or else the last user message. TRL leaves None out of the group's
-    mean and std and gives it advantage 0. Verdicts and critiques become columns of TRL's completions table.
+    The data set needs the column `prompt` and the right answers in `reference`, `answer` or `solution` (of a worked
+    solution the final answer counts); what the judge is told of the question is the column `problem` or else the last
+    user message. TRL leaves None out of the group's mean and std and gives it advantage 0. Verdicts and critiques
+    become columns of TRL's completions table.
     """
 
     def __init__(self, scorer: Scorer, record: Record | None = None) -> None:
@@ -66,7 +68,7 @@ class FlawedAwareReward:
         problem = Problem(
             id=str(columns["id"][i]) if "id" in columns else str(i),
             text=columns["problem"][i] if "problem" in columns else _text(prompt),
-            reference=str(columns[name][i]),
+            reference=final_answer(str(columns[name][i])),
             source=str(columns["source"][i]) if "source" in columns else "",
         )
         limit = self.scorer.max_tokens

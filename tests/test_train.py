@@ -1,0 +1,611 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, Reply, chat_server
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fapo.config import Config, ConfigError, from_dict, to_dict
+from fapo.data import read_jsonl, write_jsonl
+from fapo.miniature.sources import FOLDER, model_folder
+from fapo.miniature.world import Habits, examine, tasks, trace
+from fapo.rewards import group_advantages
+from fapo.scoring import UnscoredError
+from fapo.steps import split
+from fapo.train_trl import grpo_config, train
+
+GROUP, STEPS = 4, 6
+Row = dict[str, Any]
+
+
+def settings(output: Path, policy: Path, **changed: Any) -> Row:
+    """A run of a few seconds. Dotted keys replace settings, as on the command line; None removes one."""
+    table: Row = {
+        "name": "run",
+        "task": "policy",
+        "output": str(output),
+        "model": {"path": str(policy)},
+        "data": {"train": "miniature:train", "limit": 256, "validation": {"easy": "miniature:validation"}},
+        "rollout": {"max_tokens": 24, "num_prompts": 8, "group_size": GROUP},
+        "reward": {"kind": "fapo"},
+        "judge": {"kind": "oracle"},
+        "optim": {"steps": STEPS, "learning_rate": 1e-3, "warmup_steps": 0},
+        "validation": {"every": 2, "save_every": 2, "limit": 16},
+    }
+    for key, value in changed.items():
+        *parents, last = key.split(".")
+        inner = table
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+        if value is None:
+            del inner[last]
+    return table
+
+
+def config(output: Path, policy: Path, **changed: Any) -> Config:
+    return from_dict(settings(output, policy, **changed))
+
+
+def rows(folder: Path, name: str) -> list[Row]:
+    return list(read_jsonl(folder / f"{name}.jsonl"))
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """Numbers of the checkpoints."""
+    return sorted(int(path.name.rpartition("-")[2]) for path in (folder / "checkpoints").glob("checkpoint-*"))
+
+
+def curve(folder: Path) -> list[Row]:
+    """The measurements, without those of time."""
+    timed = ("seconds", "step_time", "runtime", "per_second", "profiling", "epoch")
+    return [{k: v for k, v in row.items() if not any(word in k for word in timed)} for row in rows(folder, "metrics")]
+
+
+def assert_same_curve(ours: list[Row], theirs: list[Row]) -> None:
+    assert [(row.pop("step"), row.pop("kind")) for row in ours] == [
+        (row.pop("step"), row.pop("kind")) for row in theirs
+    ]
+    for mine, its in zip(ours, theirs, strict=True):
+        known, expected = ({k: math.nan if v is None else v for k, v in row.items()} for row in (mine, its))
+        assert known == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+# --- what a run leaves behind -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def oracle_run(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
+    told: list[tuple[int, int]] = []
+    settled = config(tmp_path_factory.mktemp("oracle"), tiny_policy)
+    return train(settled, progress=lambda step, total, _: told.append((step, total))), told
+
+
+def test_the_run_folder_holds_all_there_is(oracle_run, tiny_policy: Path) -> None:
+    folder, _ = oracle_run
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "env.json", "metrics.jsonl", "rollouts.jsonl", "checkpoints", "model"),
+    }
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert from_dict(stored) == config(folder.parent, tiny_policy)
+    assert json.loads(json.dumps(to_dict(from_dict(stored)))) == stored
+    environment = json.loads((folder / "env.json").read_text(encoding="utf-8"))
+    assert {"fapo", "torch", "trl"} <= environment["versions"].keys()
+    assert AutoModelForCausalLM.from_pretrained(folder / "model").num_parameters() > 0
+    assert AutoTokenizer.from_pretrained(folder / "model").chat_template
+
+
+def test_one_row_of_measurements_for_each_step_and_validation(oracle_run) -> None:
+    folder, told = oracle_run
+    found = rows(folder, "metrics")
+    assert [row["step"] for row in found if row["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in found if row["kind"] == "validation"] == [0, 2, 4, 6]
+    assert [row["seconds"] for row in found] == sorted(row["seconds"] for row in found)
+    assert told == [(step, STEPS) for step in range(1, STEPS + 1)]
+    for row in found:
+        if row["kind"] == "train":
+            assert {"loss", "reward", "grad_norm", "learning_rate", "entropy", "rollout/accuracy"} <= row.keys()
+            assert {"rollout/length", "rollout/unscored_share", "advantage/wrong", "advantage/true_wrong"} <= row.keys()
+        else:
+            assert {"easy/accuracy", "easy/length", "easy/truncated_share"} <= row.keys()
+        right = row.get("rollout/accuracy", row.get("easy/accuracy")) > 0
+        area = "rollout" if row["kind"] == "train" else "easy"
+        assert all((f"{area}/{name}" in row) == right for name in ("fp_ratio", "true_fp_ratio", "rho"))
+        if right:
+            assert row[f"{area}/fp_ratio"] == row[f"{area}/true_fp_ratio"], "the oracle is right"
+    assert any("judge/f1" in row and row["judge/f1"] == 1.0 for row in found)
+
+
+def test_one_row_for_each_rollout(oracle_run) -> None:
+    folder, _ = oracle_run
+    found = rows(folder, "rollouts")
+    trained = [row for row in found if row["split"] == "train"]
+    assert [row["step"] for row in trained] == [step for step in range(1, STEPS + 1) for _ in range(8 * GROUP)]
+    assert {row["step"] for row in found if row["split"] == "easy"} == {0, 2, 4, 6}
+    assert len([row for row in found if row["split"] == "easy"]) == 4 * 16
+    schema = {
+        *("schema", "step", "split", "problem_id", "problem", "reference", "response", "num_tokens", "correct"),
+        *("status", "error_step", "flawed", "critique", "critique_tokens", "reward", "parts", "advantage", "truth"),
+    }
+    assert all(row.keys() == schema and row["schema"] == 1 for row in found)
+    assert any(row["correct"] for row in trained)
+    for row in found:
+        expected = -1.0 if not row["correct"] else 0.0 if row["flawed"] else 1.0
+        assert row["reward"] == expected == pytest.approx(sum(row["parts"].values()))
+        assert row["status"] == ("ok" if row["correct"] else "skipped")
+        assert 0 < row["num_tokens"] <= 24
+        if row["correct"]:
+            assert row["error_step"] == row["truth"]["error_step"]
+
+
+def test_advantages_on_record_are_those_of_the_groups(oracle_run) -> None:
+    folder, _ = oracle_run
+    trained = [row for row in rows(folder, "rollouts") if row["split"] == "train"]
+    groups = [trained[i : i + GROUP] for i in range(0, len(trained), GROUP)]
+    assert all(len({row["problem_id"] for row in group}) == 1 for group in groups)
+    expected = group_advantages([[row["reward"] for row in group] for group in groups]).reshape(-1)
+    assert [row["advantage"] for row in trained] == pytest.approx(expected, abs=1e-5)
+    assert {row["advantage"] for row in rows(folder, "rollouts") if row["split"] == "easy"} == {None}
+
+
+def test_the_measurements_follow_from_the_rollouts(oracle_run) -> None:
+    folder, _ = oracle_run
+    for row in rows(folder, "metrics"):
+        name, area = ("train", "rollout") if row["kind"] == "train" else ("easy", "easy")
+        own = [r for r in rows(folder, "rollouts") if (r["step"], r["split"]) == (row["step"], name)]
+        assert row[f"{area}/accuracy"] == pytest.approx(sum(r["correct"] for r in own) / len(own))
+        assert row[f"{area}/length"] == pytest.approx(sum(r["num_tokens"] for r in own) / len(own))
+        if area == "rollout":
+            assert row["reward"] == pytest.approx(sum(r["reward"] for r in own) / len(own), abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_run(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
+    folder, _ = oracle_run
+    assert_same_curve(curve(train(config(tmp_path, tiny_policy))), curve(folder))
+
+
+def test_validation_leaves_training_alone(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
+    folder, _ = oracle_run
+    without = train(config(tmp_path, tiny_policy, **{"data.validation": {}}))
+    losses = [[row["loss"] for row in rows(f, "metrics") if row["kind"] == "train"] for f in (without, folder)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert {row["kind"] for row in rows(without, "metrics")} == {"train"}
+
+
+# --- kinds of runs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_local_judge(tiny_policy: Path, tiny_genrm: Path, tmp_path: Path) -> None:
+    judge = {"kind": "local", "model": str(tiny_genrm), "template": "compact", "max_tokens": 8}
+    folder = train(config(tmp_path, tiny_policy, judge=judge, **{"optim.steps": 2}))
+    judged = [row for row in rows(folder, "rollouts") if row["correct"]]
+    assert judged
+    assert {row["status"] for row in judged} <= {"ok", "unparsable"}
+    assert any(row["status"] == "ok" for row in judged)
+    assert all(row["critique"] for row in judged if row["status"] == "ok")
+    for row in judged:
+        assert (row["reward"] is None) == (row["status"] == "unparsable")
+
+
+@pytest.mark.parametrize("kind", ["outcome", "step_ratio"])
+def test_other_rewards(kind: str, tiny_policy: Path, tmp_path: Path) -> None:
+    judge = None if kind == "outcome" else {"kind": "oracle"}
+    folder = train(config(tmp_path, tiny_policy, judge=judge, **{"reward.kind": kind, "optim.steps": 2}))
+    found = rows(folder, "rollouts")
+    assert {row["status"] for row in found} == {"skipped" if kind == "outcome" else "ok"}
+    for row in found:
+        steps = len(split(row["response"]))
+        before = steps if row["error_step"] is None else row["error_step"]
+        bonus = 0 if kind == "outcome" else before / steps
+        assert row["reward"] == pytest.approx((1 if row["correct"] else -1) + bonus)
+        assert row["truth"] is not None, "the oracle measures every run of the miniature"
+
+
+@pytest.fixture(scope="module")
+def critic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Right answers of an imperfect writer, labelled by the oracle."""
+    import random
+
+    rng, found = random.Random(0), []
+    for task in tasks(0, 200):
+        response = trace(rng, task, Habits())
+        truth, problem = examine(task, response), task.problem()
+        if truth.correct:
+            row = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
+            label = -1 if truth.error_step is None else truth.error_step
+            found.append(row | {"steps": [step.strip() for step in split(response)], "label": label})
+    file = tmp_path_factory.mktemp("data") / "critic.jsonl"
+    write_jsonl(file, found)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["genrm_step", "genrm_outcome"])
+def test_a_genrm(kind: str, tiny_genrm: Path, critic_data: Path, tmp_path: Path) -> None:
+    changed = {
+        "task": "genrm",
+        "data": {"train": str(critic_data), "validation": {"test": str(critic_data)}},
+        "reward.kind": kind,
+        "judge": {"kind": "local", "model": "not-loaded", "template": "compact"},
+        "optim.steps": 2,
+        "validation.limit": 8,
+    }
+    folder = train(config(tmp_path, tiny_genrm, **changed))
+    labels = {row["id"]: row["label"] for row in read_jsonl(critic_data)}
+    found = rows(folder, "rollouts")
+    for row in found:
+        label = labels[row["problem_id"]]
+        assert row["truth"] == {"error_step": None if label == -1 else label, "flaw": None}
+        right = row["status"] == "ok" and row["flawed"] == (label != -1)
+        assert row["parts"]["outcome"] == (1 if right else -1)
+        assert ("process" in row["parts"]) == (kind == "genrm_step")
+    for row in rows(folder, "metrics"):
+        prefix = "test/" if row["kind"] == "validation" else ""
+        assert {f"{prefix}{name}" for name in ("precision", "recall", "f1", "location", "tokens")} <= row.keys()
+
+
+def test_several_updates_on_one_batch(tiny_policy: Path, tmp_path: Path) -> None:
+    settled = config(tmp_path, tiny_policy, **{"optim.updates_per_batch": 2, "optim.steps": 4})
+    folder = train(settled)
+    found = rows(folder, "metrics")
+    assert [row["step"] for row in found if row["kind"] == "train"] == [1, 2, 3, 4]
+    assert [row["step"] for row in found if row["kind"] == "validation"] == [0, 2, 4]
+    trained = [row["step"] for row in rows(folder, "rollouts") if row["split"] == "train"]
+    assert trained == [step for step in (1, 2, 3, 4) for _ in range(8 * GROUP)]
+    assert checkpoints(folder) == [4, 8]
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-8")
+    before = curve(folder)
+    train(settled, resume=True)
+    assert_same_curve(curve(folder), before)
+    with pytest.raises(ConfigError, match=r"cannot resume, the config differs in optim\.updates_per_batch"):
+        train(config(tmp_path, tiny_policy, **{"optim.updates_per_batch": 4, "optim.steps": 4}), resume=True)
+
+
+def test_micro_batches_change_no_reward(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
+    folder, _ = oracle_run
+    parts = train(config(tmp_path, tiny_policy, **{"optim.micro_batch_size": 8, "optim.steps": 1}))
+    mine, its = (next(row for row in rows(f, "metrics") if row["step"] == 1) for f in (parts, folder))
+    assert [mine[key] for key in ("loss", "reward", "rollout/accuracy")] == pytest.approx(
+        [its[key] for key in ("loss", "reward", "rollout/accuracy")], abs=1e-5
+    )
+
+
+# --- starting where there is a run already ----------------------------------------------------------------------------
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_with_another_config(
+    oracle_run, tiny_policy: Path, tmp_path: Path
+) -> None:
+    folder, _ = oracle_run
+    shutil.copytree(folder, tmp_path / "run")
+    before = curve(tmp_path / "run")
+    with pytest.raises(ConfigError, match="already holds a run; remove it, choose another name, or resume it"):
+        train(config(tmp_path, tiny_policy))
+    with pytest.raises(ConfigError, match="cannot resume, the config differs in reward"):
+        train(config(tmp_path, tiny_policy, **{"reward.penalty": 2.0}), resume=True)
+    assert curve(tmp_path / "run") == before
+
+
+def test_a_finished_run_resumed_stays_as_it_is(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
+    folder, _ = oracle_run
+    shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")  # as if killed between the last checkpoint and the end
+    train(config(tmp_path, tiny_policy), resume=True)
+    assert rows(tmp_path / "run", "metrics") == rows(folder, "metrics")
+    assert rows(tmp_path / "run", "rollouts") == rows(folder, "rollouts")
+    weights = [AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (folder, tmp_path / "run")]
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+
+
+def test_a_finished_run_can_be_made_longer(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
+    folder, _ = oracle_run
+    shutil.copytree(folder, tmp_path / "run")
+    train(config(tmp_path, tiny_policy, **{"optim.steps": STEPS + 1}), resume=True)
+    assert curve(tmp_path / "run")[: len(curve(folder))] == curve(folder)
+    assert [row["step"] for row in curve(tmp_path / "run")][-1] == STEPS + 1
+
+
+def test_a_checkpoint_cut_off_while_being_written_does_not_count(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
+    folder, _ = oracle_run
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "checkpoint-6" / "trainer_state.json").unlink()
+    train(config(tmp_path, tiny_policy), resume=True)
+    assert_same_curve(curve(tmp_path / "run"), curve(folder))
+
+
+def test_resume_where_nothing_is_starts_anew(tiny_policy: Path, tmp_path: Path) -> None:
+    folder = train(config(tmp_path, tiny_policy, **{"optim.steps": 1}), resume=True)
+    assert [row["step"] for row in rows(folder, "metrics") if row["kind"] == "train"] == [1]
+
+
+# --- interruptions ----------------------------------------------------------------------------------------------------
+
+
+def verdict(body: Row) -> Reply:
+    """A judge that says the same about the same solution, and cannot be read about one in five."""
+    number = zlib.crc32(body["messages"][-1]["content"].encode())
+    return Reply("who knows" if number % 5 == 0 else f"hm\n\\boxed{{{-1 if number % 2 else 0}}}")
+
+
+def served(server: ChatServer) -> Row:
+    return {"judge": {"kind": "served", "urls": [server.url], "model": "judge", "template": "compact"}}
+
+
+def toml(output: Path, table: Row) -> Path:
+    """The settings as a file; a table of JSON values is TOML once its braces are."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    for name, inner in table.items():
+        if isinstance(inner, dict):
+            lines.append(f"[{name}]")
+            for key, value in inner.items():
+                text = json.dumps(value)
+                if isinstance(value, dict):
+                    text = "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in value.items()) + " }"
+                lines.append(f"{key} = {text}")
+    path = output / "run.toml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def start(file: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fapo.cli", "train", str(file), "--quiet", *options]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+class Gate:
+    """A judge who answers until the rollouts of `step` are on record, and then keeps everybody waiting."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder, self.step = folder, step
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, body: Row, index: int) -> Reply:
+        if not self.opened.is_set() and self.on_record():
+            self.reached.set()
+            self.opened.wait(60)
+        return verdict(body)
+
+    def on_record(self) -> bool:
+        file = self.folder / "rollouts.jsonl"
+        if not file.exists():
+            return False
+        found = read_jsonl(file, ignore_torn_tail=True)
+        return any((row["step"], row["split"]) == (self.step, "train") for row in found)
+
+
+def asked_for(found: list[Row], known: set[tuple[str, str]]) -> int:
+    """Requests that rollouts cost: right ones not yet known, the same solution in one batch only once."""
+    solutions = {(r["step"], r["split"], r["problem_id"], r["response"]) for r in found if r["correct"]}
+    return sum(solution[2:] not in known for solution in solutions)
+
+
+def verdicts_in(found: list[Row]) -> set[tuple[str, str]]:
+    return {(r["problem_id"], r["response"]) for r in found if r["status"] in ("ok", "unparsable")}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, never interrupted."""
+    output = tmp_path_factory.mktemp("whole")
+    with chat_server(lambda body, _: verdict(body)) as server:
+        process = start(toml(output, settings(output, tiny_policy, **served(server))))
+        code, said = finished(process)
+        assert code == 0, said
+        assert said.endswith(f"run folder: {output / 'run'}\n")
+        found = rows(output / "run", "rollouts")
+        assert len(server.requests) == asked_for(found, set())
+        assert {"ok", "unparsable", "skipped"} == {row["status"] for row in found}
+    return output / "run"
+
+
+def stopped(
+    output: Path, policy: Path, step: int, stop: Callable[[subprocess.Popen[str], Gate], tuple[int, str]]
+) -> tuple[int, str, list[Row], list[Row], int]:
+    """Stop a run when `step` is on record, and resume it: exit code and words, rows before and after, requests."""
+    gate = Gate(output / "run", step)
+    with chat_server(gate) as server:
+        file = toml(output, settings(output, policy, **served(server)))
+        process = start(file)
+        assert gate.reached.wait(90), process.stderr
+        code, said = stop(process, gate)
+        before = rows(output / "run", "rollouts")
+        gate.opened.set()
+        time.sleep(0.2)
+        server.requests.clear()
+        resumed_code, resumed_said = finished(start(file, "--resume"))
+        assert resumed_code == 0, resumed_said
+        after = rows(output / "run", "rollouts")
+        assert checkpoints(output / "run")[-1] == STEPS
+        return code, said, before, after, len(server.requests)
+
+
+def test_killed_and_resumed_a_run_goes_on_as_if_nothing_had_been(
+    whole_run: Path, tiny_policy: Path, tmp_path: Path
+) -> None:
+    def kill(process: subprocess.Popen[str], gate: Gate) -> tuple[int, str]:
+        process.send_signal(signal.SIGKILL)
+        return finished(process)
+
+    code, _, before, after, num_requests = stopped(tmp_path, tiny_policy, 3, kill)
+    assert code == -signal.SIGKILL
+    assert max(row["step"] for row in before) == 3
+    lost = [row for row in before if row["step"] > 2]
+    assert verdicts_in(lost), "something is on record beyond the checkpoint"
+    assert num_requests == asked_for([row for row in after if row["step"] > 2], verdicts_in(lost))
+    assert_same_curve(curve(tmp_path / "run"), curve(whole_run))
+    whole = rows(whole_run, "rollouts")
+    assert [row["response"] for row in after] == [row["response"] for row in whole]
+    assert [row["status"] for row in after] == [row["status"] for row in whole]
+    assert [row["critique"] for row in after] == [row["critique"] for row in whole]
+
+
+def test_control_c_leaves_a_checkpoint_and_no_finished_run(whole_run: Path, tiny_policy: Path, tmp_path: Path) -> None:
+    def interrupt(process: subprocess.Popen[str], gate: Gate) -> tuple[int, str]:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        gate.opened.set()
+        code, said = finished(process)
+        assert checkpoints(tmp_path / "run") == [2, 4], "the step under way was finished and saved"
+        assert not (tmp_path / "run" / "model").exists()
+        return code, said
+
+    code, said, before, after, num_requests = stopped(tmp_path, tiny_policy, 3, interrupt)
+    assert code == 130
+    assert "stopping after this step" in said
+    assert "interrupted; start again with --resume" in said
+    assert "Traceback" not in said
+    assert max(row["step"] for row in before) == 4
+    assert num_requests == asked_for([row for row in after if row["step"] > 4], set())
+    assert_same_curve(curve(tmp_path / "run"), curve(whole_run))
+
+
+def test_verdicts_outlive_two_interruptions(oracle_run, tmp_path: Path, tiny_policy: Path) -> None:
+    from fapo.runs import RunFolder
+
+    folder, _ = oracle_run
+    shutil.copytree(folder, tmp_path / "run")
+    settled = config(tmp_path, tiny_policy)
+    lost = [row for row in rows(folder, "rollouts") if row["step"] > 4]
+    assert RunFolder(settled, resume=True).rewind(4) == lost
+    assert RunFolder(settled, resume=True).rewind(4) == lost, "not yet done again"
+    assert max(row["step"] for row in rows(tmp_path / "run", "metrics")) == 4
+
+
+# --- rollouts without a verdict ---------------------------------------------------------------------------------------
+
+
+def test_unscored_rollouts_stay_out_of_the_group(whole_run: Path) -> None:
+    trained = [row for row in rows(whole_run, "rollouts") if row["split"] == "train"]
+    unscored = [row for row in trained if row["status"] == "unparsable"]
+    assert unscored
+    assert all((row["reward"], row["advantage"]) == (None, 0.0) for row in unscored)
+    groups = [
+        [math.nan if r["reward"] is None else r["reward"] for r in trained[i : i + GROUP]]
+        for i in range(0, len(trained), GROUP)
+    ]
+    assert [row["advantage"] for row in trained] == pytest.approx(group_advantages(groups).reshape(-1), abs=1e-5)
+    shares = {
+        row["step"]: row["rollout/unscored_share"] for row in rows(whole_run, "metrics") if row["kind"] == "train"
+    }
+    for step, share in shares.items():
+        own = [row for row in trained if row["step"] == step]
+        assert share == pytest.approx(sum(row["reward"] is None for row in own) / len(own))
+
+
+def test_a_run_that_must_not_go_on_without_verdicts_stops(tiny_policy: Path, tmp_path: Path) -> None:
+    with chat_server(Reply(status=400, body=b"{}")) as server:
+        table = settings(tmp_path, tiny_policy, **served(server), **{"reward.on_unscored": "raise"})
+        with pytest.raises(UnscoredError, match="HTTP 400"):
+            train(from_dict(table | {"name": "here"}))
+        code, said = finished(start(toml(tmp_path, table)))
+    assert code == 2
+    assert "fapo: no verdict on a rollout of problem miniature-" in said
+    assert "HTTP 400" in said
+    assert 'set reward.on_unscored to "mask" or "correctness_only"' in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("on_unscored", "reward"), [("mask", None), ("correctness_only", 1.0)])
+def test_a_dead_judge_does_not_stop_a_run_that_may_go_on(
+    on_unscored: str, reward: float | None, tiny_policy: Path, tmp_path: Path
+) -> None:
+    with chat_server(Reply(status=400, body=b"{}")) as server:
+        changed = {"reward.on_unscored": on_unscored, "optim.steps": 2}
+        folder = train(config(tmp_path, tiny_policy, **served(server), **changed))
+    right = [row for row in rows(folder, "rollouts") if row["correct"]]
+    assert {row["status"] for row in right} == {"failed"}
+    assert {row["reward"] for row in right} == {reward}
+
+
+# --- arguments for TRL ------------------------------------------------------------------------------------------------
+
+
+def test_the_trl_table_has_the_last_word(tmp_path: Path) -> None:
+    plain = grpo_config(config(tmp_path, tmp_path))
+    assert (plain.loss_type, plain.epsilon, plain.epsilon_high, plain.beta) == ("dapo", 0.2, 0.28, 0.0)
+    changed = grpo_config(config(tmp_path, tmp_path, trl={"loss_type": "grpo", "epsilon_high": 0.4}))
+    assert (changed.loss_type, changed.epsilon_high) == ("grpo", 0.4)
+    with pytest.raises(ConfigError, match=r"\[trl\]: .*nonsense"):
+        grpo_config(config(tmp_path, tmp_path, trl={"nonsense": 1}))
+
+
+@pytest.mark.parametrize(("world_size", "micro", "accumulation"), [(1, 32, 1), (2, 16, 1), (4, 8, 1)])
+def test_processes_share_a_batch(world_size: int, micro: int, accumulation: int, tmp_path: Path) -> None:
+    found = grpo_config(config(tmp_path, tmp_path), world_size)
+    assert (found.per_device_train_batch_size, found.gradient_accumulation_steps) == (micro, accumulation)
+    with pytest.raises(ConfigError, match="does not divide"):
+        grpo_config(config(tmp_path, tmp_path, **{"optim.micro_batch_size": 32}), world_size * 3)
+
+
+# --- the models that ship with the package ----------------------------------------------------------------------------
+
+SHIPPED = pytest.mark.skipif(
+    not all((FOLDER / name).exists() for name in ("policy", "genrm", "critic-train.jsonl", "critic-test.jsonl")),
+    reason="the base models of the miniature are not there; make them with `fapo miniature build`",
+)
+
+
+@SHIPPED
+def test_the_shipped_policy_is_often_right_for_the_wrong_reason() -> None:
+    import torch
+
+    from fapo.local import LocalModel
+
+    torch.manual_seed(0)
+    model = LocalModel.load(model_folder("miniature:policy"), max_tokens=64, temperature=1.0)
+    drawn = list(tasks(0, 200, split="validation"))
+    answers = model.generate([[{"role": "user", "content": task.text}] for task in drawn])
+    found = [examine(task, answer.text) for task, answer in zip(drawn, answers, strict=True)]
+    right = [truth for truth in found if truth.correct]
+    # Wide enough for the provisional base (LOG.md: accuracy .22, FP ratio .68); the aim is an FP ratio of .2 to .4.
+    assert 0.15 < len(right) / len(found) < 0.9
+    assert 0.1 < sum(truth.flawed_positive for truth in right) / len(right) < 0.85
+
+
+@SHIPPED
+def test_the_shipped_genrm_answers_in_the_right_form() -> None:
+    import asyncio
+
+    from fapo.judge import GenRM, load_template
+    from fapo.local import LocalModel
+    from fapo.miniature.sources import labelled
+
+    model = LocalModel.load(model_folder("miniature:genrm"), max_tokens=80)
+    solutions = labelled("miniature:critic-test", 200)
+    judge = GenRM(load_template("compact"), model)
+    verdicts = asyncio.run(judge.judge_steps([(s.problem, s.steps) for s in solutions]))
+    assert sum(v.status == "ok" for v in verdicts) / len(verdicts) > 0.95
+    right = sum(v.flawed == (s.error_step is not None) for v, s in zip(verdicts, solutions, strict=True))
+    assert right / len(verdicts) > 0.6
+
+
+@SHIPPED
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_the_shipped_labels_are_true(part: str) -> None:
+    from fapo.miniature.sources import labelled
+    from fapo.miniature.world import parse, split_of
+
+    for solution in labelled(f"miniature:critic-{part}"):
+        task = parse(solution.problem.text)
+        truth = examine(task, "\n".join(solution.steps))
+        assert (truth.correct, truth.error_step) == (True, solution.error_step)
+        assert split_of(task.start, task.operations) == part

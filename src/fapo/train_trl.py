@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from trl import GRPOConfig, GRPOTrainer
 
 from fapo import pypi_models
-from fapo import pypi_models
 from fapo.client import ChatClient
 from fapo.config import Config, ConfigError, JudgeConfig
 from fapo.data import LabelledSolution, load_labelled, load_problems
@@ -213,11 +212,6 @@ def _user(text: str) -> dict[str, str]:
 def _row(problem: Problem, prompt: list[dict[str, str]]) -> dict[str, Any]:
     fields = {"id": problem.id, "problem": problem.text, "reference": problem.reference, "source": problem.source}
     return {"prompt": prompt, **fields}
-
-
-def model_folder(path: str) -> str:
-    """Where the weights are of a model that a config names: "miniature:...", "pypi:...", a folder or a Hub id."""
-    return pypi_models.model_folder(miniature.model_folder(path))
 
 
 def model_folder(path: str) -> str:

@@ -18,7 +18,7 @@ SOURCE = ROOT / "src" / "fapo"
 LAYERS = [
     {"fapo", "types"},
     {"steps", "answers", "rewards", "metrics", "config"},
-    {"data", "client", "journal", "local"},
+    {"data", "client", "journal", "local", "pypi_models"},
     {"judge"},
     {"runs", "scoring", "measure"},
     {"miniature", "trl", "benchmarks", "critic"},
@@ -29,7 +29,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 TORCH = {"torch", "transformers", "trl", "accelerate", "vllm", "verl", "ray"}
-MAY_IMPORT_TORCH = {"local", "train_trl", "train_verl", "trl", "verl", "miniature"}
+MAY_IMPORT_TORCH = {"local", "pypi_models", "train_trl", "train_verl", "trl", "verl", "miniature"}
 MINIATURE_WITHOUT_TORCH = {"miniature", "miniature.world", "miniature.critiques", "miniature.oracle"}
 
 PURE_IMPORTS = {

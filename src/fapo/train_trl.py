@@ -295,7 +295,7 @@ class _Recorder:
         problem = scored.rollout.problem
         if self.config.task == "genrm":
             return self.data.labels[problem.id], None
-        return miniature.truth(scored.rollout) if problem.source.startswith("miniature") else None
+        return miniature.truth(scored.rollout) if problem.source in miniature.SOURCES else None
 
     def summary(self, split: str) -> dict[str, float]:
         """Metrics of all batches of a split since it was last asked for."""

@@ -19,6 +19,8 @@ SETS: dict[str, tuple[int, int, Difficulty, Split]] = {
     "test-harder": (5, 2048, HARDER, "test"),
 }
 """Name -> seed, number of problems, difficulty, split."""
+SOURCES = {f"miniature-{name}" for name in SETS}
+"""`Problem.source` of the problems an oracle can check."""
 
 
 def is_miniature(name: str) -> bool:

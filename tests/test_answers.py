@@ -255,7 +255,7 @@ def test_statuses():
         check(boxed("4"), "4", deadline=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.text(max_size=30) | st.text(alphabet="\\{}()[],.12x_^= ABor%$", max_size=30),
     st.text(max_size=10) | st.sampled_from(["B", "1,2", "(1,2]", "x=1", r"\frac{1}{2}", "yes"]),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ TOK = tokenizer()
 
 drawn_tasks = st.builds(lambda seed: make(random.Random(seed), EVERYTHING), st.integers(0, 2**32))
 """Tasks of every form and length."""
-bad_habits = st.builds(Habits, *[st.sampled_from([0.0, 0.1, 0.5, 0.9])] * 5)
+bad_habits = st.builds(Habits, *[st.sampled_from([0.0, 0.1, 0.5, 0.9])] * 6)
 
 
 # --- the generator ----------------------------------------------------------------------------------------------------
@@ -258,16 +259,14 @@ def shares(habits: Habits, kind) -> tuple[int, float]:
 @pytest.mark.parametrize(
     ("habits", "kind", "rate"),
     [
-        (Habits(borrow=0.6, slip=0, easy_slip=0, skip=0, guess=0), borrows, 0.6),
-        (Habits(borrow=0, slip=0.3, easy_slip=0, skip=0, guess=0), is_hard, 0.3),
-        (
-            Habits(borrow=0, slip=0, easy_slip=0.2, skip=0, guess=0),
-            lambda *line: not is_hard(*line) and not borrows(*line),
-            0.2,
-        ),
-        (Habits(borrow=0, slip=0, easy_slip=0, skip=0, guess=1), lambda *_: True, 0.0),
+        (replace(PERFECT, borrow=0.6), borrows, 0.6),
+        (replace(PERFECT, borrow_slip=0.3), borrows, 0.3),
+        (replace(PERFECT, borrow=0.6, borrow_slip=0.5), borrows, 0.8),
+        (replace(PERFECT, slip=0.3), is_hard, 0.3),
+        (replace(PERFECT, easy_slip=0.2), lambda *line: not is_hard(*line) and not borrows(*line), 0.2),
+        (replace(PERFECT, guess=1.0), lambda *_: True, 0.0),
     ],
-    ids=["borrow", "slip", "easy slip", "none"],
+    ids=["borrow", "borrow slip", "both", "slip", "easy slip", "none"],
 )
 def test_wrong_results_are_as_frequent_as_the_habits_say(habits: Habits, kind, rate: float) -> None:
     num, share = shares(habits, kind)
@@ -278,9 +277,9 @@ def test_wrong_results_are_as_frequent_as_the_habits_say(habits: Habits, kind, r
 def test_skips_and_guesses_are_as_frequent_as_the_habits_say() -> None:
     rng = random.Random(0)
     found = list(tasks(0, 3000, Difficulty((2, 2), ("mod 5", "exact"))))
-    lines = [trace(rng, task, Habits(0, 0, 0, skip=0.2, guess=0)).count("\n") for task in found]
+    lines = [trace(rng, task, replace(PERFECT, skip=0.2)).count("\n") for task in found]
     assert 1 - sum(lines) / (2 * len(found)) == pytest.approx(0.2 / 2, abs=0.02), "only the first of two can be skipped"
-    guessed = [trace(rng, task, Habits(0, 0, 0, skip=0, guess=0.4)).count("\n") < 2 for task in found]
+    guessed = [trace(rng, task, replace(PERFECT, guess=0.4)).count("\n") < 2 for task in found]
     by_form = {form: [g for g, t in zip(guessed, found, strict=True) if t.form == form] for form in ("mod 5", "exact")}
     assert sum(by_form["mod 5"]) / len(by_form["mod 5"]) == pytest.approx(0.4, abs=0.05)
     assert not any(by_form["exact"]), "an exact value cannot be guessed"
@@ -329,7 +328,7 @@ def test_a_critique_reads_like_this() -> None:
 def test_an_unsure_reviewer_errs_on_both_sides() -> None:
     rng, missed, alarms = random.Random(0), 0, 0
     for task in tasks(0, 500):
-        flawed = trace(rng, task, Habits(0.8, 0.8, 0.8, 0, 0))
+        flawed = trace(rng, task, Habits(0.8, 0.8, 0.8, 0.8, 0, 0))
         if examine(task, flawed).error_step is not None:
             missed += critique(rng, task, flawed, slip=0.5).endswith("{-1}")
         alarms += not critique(rng, task, "\n".join(task.lines), slip=0.5).endswith("{-1}")

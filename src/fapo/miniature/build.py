@@ -24,9 +24,9 @@ EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "m
 """What the base models see: all that is asked later, and easier."""
 POLICY_HABITS = Habits()
 """How imperfect the policy's teachers are."""
-REVIEWED_HABITS = (Habits(), Habits(0.5, 0.5, 0.5, 0.15, 0.05), Habits(0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
+REVIEWED_HABITS = (Habits(), Habits(0.5, 0.5, 0.5, 0.5, 0.15, 0.05), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
 """Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
-UNCOPYABLE = Habits(0.9, 0.9, 0.9, 0.05, 0.0)
+UNCOPYABLE = Habits(0.9, 0.9, 0.9, 0.9, 0.05, 0.0)
 """Almost every line is wrong: whoever copies the line instead of computing it fails."""
 CRITIQUE_SLIP = 0.06
 """Noise of the critiques the base GenRM learns from, per line."""
@@ -47,10 +47,12 @@ class Schedule:
     """Examples of one step."""
     learning_rate: float
     """Peak of a cosine with 50 steps of warm-up."""
+    num_sums: int = 0
+    """How many of a step's examples are mere sums: arithmetic is learned from these, and not forgotten."""
 
 
 def fit(model: Any, examples: Iterator[list[Example]], schedule: Schedule, log: Callable[[int, float], None]) -> None:
-    """Supervised fine-tuning on the assistant's tokens, in bfloat16 where the arithmetic allows it."""
+    """Supervised fine-tuning on what the assistant says; of sums without a question, on the results alone."""
     tok = tokenizer()
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
@@ -59,9 +61,8 @@ def fit(model: Any, examples: Iterator[list[Example]], schedule: Schedule, log: 
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * rate
         inputs, labels = _batch(tok, next(examples))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = model(input_ids=inputs).logits
-        loss = functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
+        logits = model(input_ids=inputs).logits
+        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -81,6 +82,9 @@ def _batch(tok: Any, examples: list[Example]) -> tuple[torch.Tensor, torch.Tenso
     for i, (a, s) in enumerate(zip(asked, said, strict=True)):
         inputs[i, : len(a) + len(s)] = torch.tensor(a + s)
         labels[i, len(a) : len(a) + len(s)] = torch.tensor(s)
+    sums = torch.tensor([not user for user, _ in examples])[:, None]
+    result = inputs[:, :-1] == tok.convert_tokens_to_ids("=")
+    labels[:, 1:][sums & ~result] = -100
     return inputs, labels
 
 
@@ -93,8 +97,8 @@ def _drawn(rng: random.Random, batch_size: int) -> Iterator[list[Task]]:
         yield from batches
 
 
-def drill_examples(seed: int, batch_size: int, num_lines: int = 10) -> Iterator[list[Example]]:
-    """Right lines without a question: arithmetic is learned from many sums, not from few problems."""
+def sums(seed: int, num: int, num_lines: int = 10) -> Iterator[list[Example]]:
+    """Batches of `num` examples without a question, each so many right lines."""
     rng = random.Random(seed)
 
     def lines() -> Iterator[str]:
@@ -103,14 +107,14 @@ def drill_examples(seed: int, batch_size: int, num_lines: int = 10) -> Iterator[
 
     endless = lines()
     while True:
-        yield [("", "\n".join(next(endless) for _ in range(num_lines))) for _ in range(batch_size)]
+        yield [("", "\n".join(next(endless) for _ in range(num_lines))) for _ in range(num)]
 
 
-def policy_examples(seed: int, batch_size: int) -> Iterator[list[Example]]:
-    """Questions with imperfect solutions."""
-    rng = random.Random(seed)
-    for batch in _drawn(rng, batch_size):
-        yield [(task.text, trace(rng, task, POLICY_HABITS)) for task in batch]
+def policy_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
+    """Questions with imperfect solutions, and sums."""
+    rng, num_traces = random.Random(seed), schedule.batch_size - schedule.num_sums
+    for batch, rest in zip(_drawn(rng, num_traces), sums(seed, schedule.num_sums), strict=False):
+        yield [(task.text, trace(rng, task, POLICY_HABITS)) for task in batch] + rest
 
 
 def judge_prompt(task: Task, response: str) -> str:
@@ -119,16 +123,17 @@ def judge_prompt(task: Task, response: str) -> str:
     return build_prompt(load_template("compact"), problem.text, problem.reference, split(response))[-1]["content"]
 
 
-def genrm_examples(seed: int, batch_size: int, num_uncopyable: int) -> Iterator[list[Example]]:
-    """Solutions with noisy critiques; in the first batches almost every line is wrong."""
-    rng = random.Random(seed)
-    for count, batch in enumerate(_drawn(rng, batch_size)):
+def genrm_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
+    """Solutions with noisy critiques, and sums; in the first quarter of the batches almost every line is wrong."""
+    rng, num_solutions = random.Random(seed), schedule.batch_size - schedule.num_sums
+    for step, (batch, rest) in enumerate(zip(_drawn(rng, num_solutions), sums(seed, schedule.num_sums), strict=False)):
+        uncopyable = step < schedule.steps // 4
         examples = []
         for task in batch:
-            response = trace(rng, task, UNCOPYABLE if count < num_uncopyable else rng.choice(REVIEWED_HABITS))
-            slip = 0.0 if count < num_uncopyable else CRITIQUE_SLIP
+            response = trace(rng, task, UNCOPYABLE if uncopyable else rng.choice(REVIEWED_HABITS))
+            slip = 0.0 if uncopyable else CRITIQUE_SLIP
             examples.append((judge_prompt(task, response), critique(rng, task, response, slip)))
-        yield examples
+        yield examples + rest
 
 
 def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[dict[str, Any]]:
@@ -153,22 +158,22 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
     return rows
 
 
-DRILL = Schedule(steps=700, batch_size=128, learning_rate=3e-3)
-POLICY = Schedule(steps=1000, batch_size=128, learning_rate=3e-3)
-GENRM = Schedule(steps=600, batch_size=128, learning_rate=1.5e-3)
+SUMS = Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_sums=48)
+POLICY = Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_sums=8)
+GENRM = Schedule(steps=800, batch_size=60, learning_rate=1.5e-3, num_sums=12)
 
 
 def build(
     folder: Path,
     seed: int = 0,
     log: Log = lambda *_: None,
-    schedules: tuple[Schedule, Schedule, Schedule] = (DRILL, POLICY, GENRM),
+    schedules: tuple[Schedule, Schedule, Schedule] = (SUMS, POLICY, GENRM),
 ) -> None:
     """Train both base models from nothing and write them, with the critic data, below `folder`."""
-    drill, traces, critiques = schedules
+    first, second, third = schedules
     model = new_model(seed)
-    fit(model, drill_examples(seed, drill.batch_size), drill, lambda step, loss: log("drill", step, loss))
-    fit(model, policy_examples(seed, traces.batch_size), traces, lambda step, loss: log("policy", step, loss))
+    fit(model, policy_examples(seed, first), first, lambda step, loss: log("sums", step, loss))
+    fit(model, policy_examples(seed + 1, second), second, lambda step, loss: log("policy", step, loss))
     save(model, folder / "policy")
 
     sampler = LocalModel(model, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)
@@ -177,6 +182,5 @@ def build(
         torch.manual_seed(seed)
         write_jsonl(folder / f"critic-{part}.jsonl", critic_data(sampler, seed + 10, num, part))
 
-    examples = genrm_examples(seed + 1, critiques.batch_size, num_uncopyable=critiques.steps // 4)
-    fit(model, examples, critiques, lambda step, loss: log("genrm", step, loss))
+    fit(model, genrm_examples(seed + 2, third), third, lambda step, loss: log("genrm", step, loss))
     save(model, folder / "genrm")

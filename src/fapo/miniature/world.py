@@ -137,7 +137,7 @@ def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "trai
         start = value = rng.randint(2, 60)
         operations = []
         for _ in range(rng.randint(*difficulty.num_operations)):
-            operator = rng.choice("+++-*")
+            operator = rng.choice("+++--*")
             factors = [f for f in (2, 3, 4, 5) if value * f <= MAX_VALUE]
             if operator == "*" and factors and value > 1:
                 operand = rng.choice(factors)
@@ -238,23 +238,25 @@ class Habits:
 
     borrow: float = 0.6
     """A subtraction that borrows keeps its ten (52-17=45): a misconception, more often wrong than right."""
-    slip: float = 0.12
+    borrow_slip: float = 0.3
+    """A subtraction whose borrow is not forgotten gets a wrong result: the right way is harder than the short cut."""
+    slip: float = 0.15
     """A sum that carries, or a product, gets a wrong result."""
     easy_slip: float = 0.04
     """Any other line gets a wrong result."""
-    skip: float = 0.03
+    skip: float = 0.02
     """A line (not the last operation) is left out and its value carried on in the head."""
-    guess: float = 0.4
+    guess: float = 0.25
     """The solution stops somewhere and a random answer is boxed (where the form lets one guess)."""
 
 
-PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0)
+PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def slipped(rng: random.Random, value: int) -> int:
     """A wrong result near the right one."""
     while True:
-        wrong = value + rng.choice((-10, 10, -3, -2, -1, 1, 2, 3))
+        wrong = value + rng.choice((-3, -2, -1, 1, 2, 3))
         if 0 <= wrong <= MAX_VALUE:
             return wrong
 
@@ -275,8 +277,11 @@ def written(rng: random.Random, before: int, operator: str, operand: int, habits
     if not 0 <= result <= MAX_VALUE:  # an earlier error led out of the numbers there are
         return slipped(rng, min(max(result, 0), MAX_VALUE))
     if borrows(before, operator, operand) and result + 10 <= MAX_VALUE:
-        return result + 10 if rng.random() < habits.borrow else result
-    rate = habits.slip if is_hard(before, operator, operand) else habits.easy_slip
+        if rng.random() < habits.borrow:
+            return result + 10
+        rate = habits.borrow_slip
+    else:
+        rate = habits.slip if is_hard(before, operator, operand) else habits.easy_slip
     return slipped(rng, result) if rng.random() < rate else result
 
 

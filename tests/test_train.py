@@ -556,6 +556,43 @@ def test_processes_share_a_batch(world_size: int, micro: int, accumulation: int,
         grpo_config(config(tmp_path, tmp_path, **{"optim.micro_batch_size": 32}), world_size * 3)
 
 
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> None:
+    """`accelerate launch` with two processes: each judges its share, the run folder holds all, one model comes out."""
+    table = settings(tmp_path, tiny_policy, **{"optim.steps": 2, "validation.every": 2})
+    (tmp_path / "config.json").write_text(json.dumps(table), encoding="utf-8")
+    code = (
+        "import json, sys; from fapo.config import from_dict; from fapo.train_trl import train; "
+        "train(from_dict(json.load(open(sys.argv[1]))))"
+    )
+    (tmp_path / "run.py").write_text(code, encoding="utf-8")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    done = subprocess.run(
+        [*launch, str(tmp_path / "run.py"), str(tmp_path / "config.json")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = tmp_path / "run"
+    shares = [[row for row in rows(folder, name) if row["split"] == "train"] for name in ("rollouts", "rollouts-1")]
+    assert [len(share) for share in shares] == [2 * 8 * GROUP // 2] * 2, "each process has half of each batch"
+    assert not {row["problem_id"] for row in shares[0]} & {row["problem_id"] for row in shares[1]}
+    found = rows(folder, "metrics")
+    assert [(row["step"], row["kind"]) for row in found if row["kind"] == "train"] == [(1, "train"), (2, "train")]
+    assert all(math.isfinite(row["loss"]) for row in found if row["kind"] == "train")
+    for share in shares:
+        for step in (1, 2):
+            mine = [row for row in share if row["step"] == step]
+            values = [[row["reward"] for row in mine[i : i + GROUP]] for i in range(0, len(mine), GROUP)]
+            assert group_advantages(values).ravel() == pytest.approx([row["advantage"] for row in mine], abs=1e-5)
+    assert AutoModelForCausalLM.from_pretrained(folder / "model").num_parameters() > 0
+
+
 # --- the models that ship with the package ----------------------------------------------------------------------------
 
 SHIPPED = pytest.mark.skipif(

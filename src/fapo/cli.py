@@ -113,11 +113,11 @@ def miniature(
         folder = output or Path("runs/study")
         _study(study_jobs(folder, seeds), folder)
         return
-    from fapo.miniature.build import GENRM, POLICY, SUMS, build
+    from fapo.miniature.build import ANSWERS, GENRM, POLICY, SUMS, build
     from fapo.miniature.sources import FOLDER
 
     with _bars() as bars:
-        names = {"sums": SUMS.steps, "policy": POLICY.steps, "genrm": GENRM.steps}
+        names = {"sums": SUMS.steps, "policy": POLICY.steps, "answers": ANSWERS.steps, "genrm": GENRM.steps}
         ids = {name: bars.add_task(f"base {name}", total=steps, note="") for name, steps in names.items()}
 
         def log(name: str, step: int, loss: float) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from fapo.judge import build_prompt, load_template
 from fapo.local import LocalModel
 from fapo.miniature.critiques import critique
 from fapo.miniature.models import new_model, save, tokenizer
-from fapo.miniature.world import PERFECT, Difficulty, Habits, Split, Task, examine, make, tasks, trace
+from fapo.miniature.world import EASY, HARDER, PERFECT, Difficulty, Habits, Split, Task, examine, make, tasks, trace
 from fapo.steps import split
 
 EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "mod 10", "choice"))
 """What the base models see: all that is asked later, and easier."""
+ONE_LINE = Difficulty((1, 1), (*EASY.forms, *HARDER.forms), start=(0, 180))
+"""From which one learns what follows from a value: its remainder, the letter of the nearest choice."""
 POLICY_HABITS = Habits()
 """How imperfect the policy's teachers are."""
 REVIEWED_HABITS = (Habits(), Habits(0.5, 0.5, 0.5, 0.5, 0.15, 0.05), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
@@ -117,6 +120,15 @@ def policy_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
         yield [(task.text, trace(rng, task, POLICY_HABITS)) for task in batch] + rest
 
 
+def answer_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
+    """In turn many questions of one operation with perfect solutions, and a few of all kinds with imperfect ones."""
+    rng, traces = random.Random(seed), policy_examples(seed, replace(schedule, batch_size=schedule.batch_size // 3))
+    while True:
+        drawn = [make(rng, ONE_LINE) for _ in range(schedule.batch_size)]
+        yield [(task.text, trace(rng, task, PERFECT)) for task in drawn]
+        yield next(traces)
+
+
 def judge_prompt(task: Task, response: str) -> str:
     """What the miniature's GenRM is asked, by the same builder as everywhere."""
     problem = task.problem()
@@ -160,6 +172,7 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
 
 SUMS = Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_sums=48)
 POLICY = Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_sums=8)
+ANSWERS = Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_sums=8)
 GENRM = Schedule(steps=800, batch_size=60, learning_rate=1.5e-3, num_sums=12)
 
 
@@ -167,20 +180,21 @@ def build(
     folder: Path,
     seed: int = 0,
     log: Log = lambda *_: None,
-    schedules: tuple[Schedule, Schedule, Schedule] = (SUMS, POLICY, GENRM),
+    schedules: tuple[Schedule, Schedule, Schedule, Schedule] = (SUMS, POLICY, ANSWERS, GENRM),
 ) -> None:
     """Train both base models from nothing and write them, with the critic data, below `folder`."""
-    first, second, third = schedules
+    first, second, third, fourth = schedules
     model = new_model(seed)
     fit(model, policy_examples(seed, first), first, lambda step, loss: log("sums", step, loss))
     fit(model, policy_examples(seed + 1, second), second, lambda step, loss: log("policy", step, loss))
+    judge = copy.deepcopy(model)
+    fit(model, answer_examples(seed + 3, third), third, lambda step, loss: log("answers", step, loss))
     save(model, folder / "policy")
+    fit(judge, genrm_examples(seed + 2, fourth), fourth, lambda step, loss: log("genrm", step, loss))
+    save(judge, folder / "genrm")
 
     sampler = LocalModel(model, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)
     parts: tuple[tuple[Split, int], ...] = (("train", 4096), ("test", 1024))
     for part, num in parts:
         torch.manual_seed(seed)
         write_jsonl(folder / f"critic-{part}.jsonl", critic_data(sampler, seed + 10, num, part))
-
-    fit(model, genrm_examples(seed + 2, third), third, lambda step, loss: log("genrm", step, loss))
-    save(model, folder / "genrm")

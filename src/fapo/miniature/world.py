@@ -37,6 +37,8 @@ class Difficulty:
     """Fewest and most operations of a chain."""
     forms: tuple[str, ...] = ("mod 5", "mod 10", "choice")
     """What may be asked for: "exact", "mod M", or "choice" (four letters)."""
+    start: tuple[int, int] = (2, 60)
+    """Smallest and largest start value."""
 
 
 EASY = Difficulty()
@@ -134,7 +136,7 @@ def split_of(start: int, operations: tuple[tuple[str, int], ...]) -> Split:
 def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "train") -> Task:
     """Draw one task of a split."""
     while True:
-        start = value = rng.randint(2, 60)
+        start = value = rng.randint(*difficulty.start)
         operations = []
         for _ in range(rng.randint(*difficulty.num_operations)):
             operator = rng.choice("+++--*")

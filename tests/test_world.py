@@ -321,8 +321,8 @@ def test_a_sure_reviewer_finds_odd_flaws_too(name: str) -> None:
 
 def test_a_critique_reads_like_this() -> None:
     written = critique(random.Random(0), TASK, "17+5=22\n22*2=49\n49-6=43\n\\boxed{3}")
-    assert written == "17+5=22 ok\n22*2=44 no\n\\boxed{1}"
-    assert critique(random.Random(0), TASK, RIGHT).split("\n")[-2:] == ["answer 3 ok", "\\boxed{-1}"]
+    assert written == "17+5=22 17+5=22 ok\n22*2=44 22*2=49 no\n\\boxed{1}"
+    assert critique(random.Random(0), TASK, RIGHT).split("\n")[-2:] == ["answer 3 answer 3 ok", "\\boxed{-1}"]
 
 
 def test_an_unsure_reviewer_errs_on_both_sides() -> None:

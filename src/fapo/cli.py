@@ -113,12 +113,11 @@ def miniature(
         folder = output or Path("runs/study")
         _study(study_jobs(folder, seeds), folder)
         return
-    from fapo.miniature.build import ANSWERS, GENRM, POLICY, SUMS, build
+    from fapo.miniature.build import SCHEDULES, build
     from fapo.miniature.sources import FOLDER
 
     with _bars() as bars:
-        names = {"sums": SUMS.steps, "policy": POLICY.steps, "answers": ANSWERS.steps, "genrm": GENRM.steps}
-        ids = {name: bars.add_task(f"base {name}", total=steps, note="") for name, steps in names.items()}
+        ids = {name: bars.add_task(f"base {name}", total=s.steps, note="") for name, s in SCHEDULES.items()}
 
         def log(name: str, step: int, loss: float) -> None:
             bars.update(ids[name], completed=step + 1, note=f"loss {loss:.3f}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,8 @@ ONE_LINE = Difficulty((1, 1), (*EASY.forms, *HARDER.forms), start=(0, 180))
 """From which one learns what follows from a value: its remainder, the letter of the nearest choice."""
 POLICY_HABITS = Habits()
 """How imperfect the policy's teachers are."""
-REVIEWED_HABITS = (Habits(), Habits(0.5, 0.5, 0.5, 0.5, 0.15, 0.05), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
+REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
 """Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
-UNCOPYABLE = Habits(0.9, 0.9, 0.9, 0.9, 0.05, 0.0)
-"""Almost every line is wrong: whoever copies the line instead of computing it fails."""
 CRITIQUE_SLIP = 0.06
 """Noise of the critiques the base GenRM learns from, per line."""
 
@@ -136,16 +134,11 @@ def judge_prompt(task: Task, response: str) -> str:
 
 
 def genrm_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """Solutions with noisy critiques, and sums; in the first quarter of the batches almost every line is wrong."""
+    """Solutions of all kinds of writers with noisy critiques, and sums."""
     rng, num_solutions = random.Random(seed), schedule.batch_size - schedule.num_sums
-    for step, (batch, rest) in enumerate(zip(_drawn(rng, num_solutions), sums(seed, schedule.num_sums), strict=False)):
-        uncopyable = step < schedule.steps // 4
-        examples = []
-        for task in batch:
-            response = trace(rng, task, UNCOPYABLE if uncopyable else rng.choice(REVIEWED_HABITS))
-            slip = 0.0 if uncopyable else CRITIQUE_SLIP
-            examples.append((judge_prompt(task, response), critique(rng, task, response, slip)))
-        yield examples + rest
+    for batch, rest in zip(_drawn(rng, num_solutions), sums(seed, schedule.num_sums), strict=False):
+        reviewed = [(task, trace(rng, task, rng.choice(REVIEWED_HABITS))) for task in batch]
+        yield [(judge_prompt(*pair), critique(rng, *pair, CRITIQUE_SLIP)) for pair in reviewed] + rest
 
 
 def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[dict[str, Any]]:
@@ -170,27 +163,31 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
     return rows
 
 
-SUMS = Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_sums=48)
-POLICY = Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_sums=8)
-ANSWERS = Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_sums=8)
-GENRM = Schedule(steps=800, batch_size=60, learning_rate=1.5e-3, num_sums=12)
+SCHEDULES = {
+    "sums": Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_sums=48),
+    "policy": Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_sums=8),
+    "answers": Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_sums=8),
+    "genrm": Schedule(steps=800, batch_size=48, learning_rate=2e-3, num_sums=4),
+}
+"""The stages of the two base models, in order: the GenRM goes its own way after "policy"."""
 
 
 def build(
-    folder: Path,
-    seed: int = 0,
-    log: Log = lambda *_: None,
-    schedules: tuple[Schedule, Schedule, Schedule, Schedule] = (SUMS, POLICY, ANSWERS, GENRM),
+    folder: Path, seed: int = 0, log: Log = lambda *_: None, schedules: Mapping[str, Schedule] = SCHEDULES
 ) -> None:
     """Train both base models from nothing and write them, with the critic data, below `folder`."""
-    first, second, third, fourth = schedules
+
+    def stage(model: Any, name: str, examples: Callable[[int, Schedule], Iterator[list[Example]]], offset: int) -> None:
+        schedule = schedules[name]
+        fit(model, examples(seed + offset, schedule), schedule, lambda step, loss: log(name, step, loss))
+
     model = new_model(seed)
-    fit(model, policy_examples(seed, first), first, lambda step, loss: log("sums", step, loss))
-    fit(model, policy_examples(seed + 1, second), second, lambda step, loss: log("policy", step, loss))
+    stage(model, "sums", policy_examples, 0)
+    stage(model, "policy", policy_examples, 1)
     judge = copy.deepcopy(model)
-    fit(model, answer_examples(seed + 3, third), third, lambda step, loss: log("answers", step, loss))
+    stage(model, "answers", answer_examples, 3)
     save(model, folder / "policy")
-    fit(judge, genrm_examples(seed + 2, fourth), fourth, lambda step, loss: log("genrm", step, loss))
+    stage(judge, "genrm", genrm_examples, 2)
     save(judge, folder / "genrm")
 
     sampler = LocalModel(model, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)

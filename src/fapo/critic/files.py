@@ -1,0 +1,60 @@
+"""The labelled solutions as a file: JSONL for fapo and TRL, Parquet in verl's format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fapo.data import LabelledSolution, write_jsonl
+from fapo.judge import Template, build_prompt
+
+DATA_SOURCE = "fapo-critic"
+"""verl's `data_source`, by which a reward function is chosen."""
+
+
+def write_rows(out: Path, solutions: Sequence[LabelledSolution], template: Template) -> None:
+    """The data file, whole or not at all: .jsonl as `load_labelled` reads it, .parquet as verl does."""
+    if out.suffix == ".jsonl":
+        write_jsonl(out, [_row(solution) for solution in solutions])
+        return
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [_encodable(_verl_row(solution, index, template)) for index, solution in enumerate(solutions)]
+    draft = out.with_name(f"{out.name}.tmp")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), draft)
+    draft.replace(out)
+
+
+def _row(solution: LabelledSolution) -> dict[str, Any]:
+    problem = solution.problem
+    return {
+        "id": problem.id,
+        "problem": problem.text,
+        "reference": problem.reference,
+        "steps": list(solution.steps),
+        "label": -1 if solution.error_step is None else solution.error_step,
+        "source": problem.source,
+        "policy": problem.meta["policy"],
+    }
+
+
+def _verl_row(solution: LabelledSolution, index: int, template: Template) -> dict[str, Any]:
+    row = _row(solution)
+    return {
+        "data_source": DATA_SOURCE,
+        "prompt": build_prompt(template, solution.problem.text, solution.problem.reference, solution.steps),
+        "ability": "critique",
+        "reward_model": {"style": "rule", "ground_truth": str(row["label"])},
+        "extra_info": {"index": index, "num_steps": len(solution.steps), **row},
+    }
+
+
+def _encodable(value: Any) -> Any:
+    """The same with lone surrogates, which Parquet cannot hold, written out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value

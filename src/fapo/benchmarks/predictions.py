@@ -93,7 +93,7 @@ def _placed(rows: Iterable[Located]) -> Iterator[Located]:
         if isinstance(id, bool) or not isinstance(id, str | int):
             raise ValueError(f"{where}: id is {_short(id)}, must be that of a row of the data")
         if (id := str(id)) in seen:
-            raise ValueError(f"{where}: id {id!r} has a prediction already, at {seen[id]}; keep one")
+            raise ValueError(f"{where}: id {_short(id)} has a prediction already, at {seen[id]}; keep one")
         seen[id] = where
         yield where, {**row, "id": id}
 
@@ -105,7 +105,8 @@ def _by_id(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
 def _parse(
     where: str, row: dict[str, Any], num_steps: Mapping[str, int], threshold: float, located: bool
 ) -> Prediction:
-    id, status, critique = row["id"], row.get("status", "ok"), row.get("critique")
+    id, status, critique = row["id"], row.get("status"), row.get("critique")
+    status = "ok" if status is None else status
     if id not in num_steps:
         raise ValueError(f"{where}: id {_short(id)} is unknown; give the file it belongs to with --data too")
     if status not in STATUSES:

@@ -105,8 +105,8 @@ def _by_id(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
 def _parse(
     where: str, row: dict[str, Any], num_steps: Mapping[str, int], threshold: float, located: bool
 ) -> Prediction:
-    id, status, critique = row["id"], row.get("status"), row.get("critique")
-    status = "ok" if status is None else status
+    id, critique = row["id"], row.get("critique")
+    status: Any = "ok" if row.get("status") is None else row["status"]
     if id not in num_steps:
         raise ValueError(f"{where}: id {_short(id)} is unknown; give the file it belongs to with --data too")
     if status not in STATUSES:

@@ -39,14 +39,17 @@ def run_judge(
         found = resume(out, rows.num_steps, settings.name, located=benchmark == "process")
         known = {id: prediction.verdict for id, prediction in found.items() if prediction.verdict}
     new = [row for row in rows.counting if row.problem.id not in known]
-    progress(len(rows.counting) - len(new))
+    num_done = len(rows.counting) - len(new)
+    progress(num_done)
 
     def done(judged: Judged) -> None:
+        nonlocal num_done
         verdicts = {row.problem.id: verdict for row, verdict in judged}
         if out is not None:
             record(out, verdicts.items(), settings.name, located=settings.located)
         known.update(verdicts)
-        progress(sum(row.problem.id in known for row in rows.counting))
+        num_done += len(judged)
+        progress(num_done)
 
     if new:
         asyncio.run(judge_rows(settings, new, done))

@@ -645,6 +645,15 @@ def test_a_server_that_only_fails_ends_the_run(tmp_path: Path, run) -> None:
         assert len(server.requests) < 50
 
 
+def test_a_judge_that_fails_often_is_scored_all_the_same(tmp_path: Path, score) -> None:
+    write_jsonl(tmp_path / "data.jsonl", [data_row(f"a-{i}", -1) for i in range(40)])
+    refused = Reply(status=400, body=b'{"error": {"message": "too long"}}')
+    with chat_server(lambda body, index: refused if index else Reply("\\boxed{-1}")) as server:
+        call = ["process", "--data", tmp_path / "data.jsonl", "--judge", server.url, "--model", "m", "--concurrency", 1]
+        found = score(*call)
+    assert (found["num_failed"], found["subsets"]["a"]["correct_acc"]) == (39, 1 / 40)
+
+
 def test_votes(data: Path, score) -> None:
     def two_of_three(body: dict[str, Any], index: int) -> Reply:
         seen[label_of(body), body["messages"][-1]["content"]] += 1

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.judge import GenRM, Template, build_prompt, load_template, majority, parse_verdict, parse_yes_no
+from fapo.judge import (
+    NO_REFERENCE,
+    GenRM,
+    Template,
+    build_prompt,
+    load_template,
+    majority,
+    parse_verdict,
+    parse_yes_no,
+)
 from fapo.steps import split
 from fapo.types import Completion, Message, Problem, Rollout, Verdict
 
@@ -177,6 +186,14 @@ def test_a_users_template_with_system_message_and_header(tmp_path: Path) -> None
         {"role": "system", "content": "Be strict."},
         {"role": "user", "content": "Q (R)\n[0] a;[1] b; 2 1 {x} {{-1}}"},
     ]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_problem_without_a_reference_says_so(name: str) -> None:
+    (with_one,) = build_prompt(load_template(name), PROBLEM.text, "the reference", STEPS)
+    (without,) = build_prompt(load_template(name), PROBLEM.text, "", STEPS)
+    assert without["content"] == with_one["content"].replace("the reference\n", f"{NO_REFERENCE}\n")
+    assert "none is given" in without["content"]
 
 
 def test_holes_in_the_material_are_not_filled() -> None:

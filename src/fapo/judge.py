@@ -24,6 +24,8 @@ PLACEHOLDER = re.compile(r"\{\{([#/]?\w+)\}\}")
 FIELD = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", re.DOTALL)
 FIELDS = {"problem", "reference", "num_steps", "last_index"}
 STEP_FIELDS = {"index", "step"}
+NO_REFERENCE = "(none is given: judge the steps without it)"
+"""Stands in the prompt for the reference answer of a problem that has none, as in ProcessBench."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
     numbered = [{"index": str(index), "step": escape(step).strip()} for index, step in enumerate(steps)]
     values = {
         "problem": escape(problem_text),
-        "reference": reference,
+        "reference": reference or NO_REFERENCE,
         "num_steps": str(len(steps)),
         "last_index": str(len(steps) - 1),
     }

@@ -1,0 +1,186 @@
+"""Scores as JSON and as a table, with the conventions they follow."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fapo.benchmarks.predictions import MISSING
+from fapo.benchmarks.score import (
+    LEVEL,
+    NUM_RESAMPLES,
+    SEED,
+    FlawedPositiveScore,
+    Interval,
+    Invalid,
+    ProcessScore,
+    SubsetScore,
+)
+from fapo.steps import escape
+from fapo.types import Verdict
+
+
+@dataclass(frozen=True)
+class Context:
+    """What belongs to a score besides its numbers."""
+
+    data: Sequence[str]
+    """Where the rows are from."""
+    answers: str
+    """Whose answers: the judge with its settings, or the file of predictions."""
+    verdicts: Sequence[Verdict]
+    """Those that were scored."""
+    invalid: Invalid = "wrong"
+    """What an answer without a verdict counts as."""
+    threshold: float | None = None
+    """What step scores were compared with; None: there were none."""
+    num_without_reference: int = 0
+    """Rows whose reference answer the judge was not told, because the data has none."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows have no verdict, by reason."""
+        missing = sum(verdict is MISSING for verdict in self.verdicts)
+        statuses = Counter(verdict.status for verdict in self.verdicts)
+        counts = {"unparsable": statuses["unparsable"], "failed": statuses["failed"] - missing, "missing": missing}
+        return {f"num_{name}": count for name, count in counts.items()}
+
+
+INVALID = {
+    "wrong": "no verdict is wrong in both classes: a miss on a flawed row, a false alarm on a sound one",
+    "flagged": "no verdict counts as flagged, as in the public script: this lifts recall",
+}
+PROCESS_INVALID = "no verdict is wrong in both classes (flagging without naming the step would be wrong as well)"
+
+
+def conventions(context: Context, process: bool) -> dict[str, Any]:
+    """The rules behind the numbers, by name; `invalid` is the option's value, `threshold` a number."""
+    rules: dict[str, Any] = {"invalid": context.invalid}
+    if process:
+        rules["rows"] = (
+            "all rows; the subset is what precedes the number in the id, where all ids have one, else the source"
+        )
+        rules["error_acc"] = "rows with a wrong step: the first one is named exactly"
+        rules["correct_acc"] = "rows without a wrong step: none is named"
+        rules["f1"] = "harmonic mean of error_acc and correct_acc; mean_f1 over subsets, pooled_f1 over all rows"
+        rules["invalid_means"] = PROCESS_INVALID
+    else:
+        rules["rows"] = "rows with a right final answer; flawed are those with a wrong step"
+        rules["positive"] = "flawed; flagged is an answer that names any step"
+        rules["invalid_means"] = INVALID[context.invalid]
+    if context.threshold is not None:
+        rules["threshold"] = context.threshold
+        rules["scores"] = f"the first step with a score below {context.threshold:g} is the prediction"
+    if context.num_without_reference:
+        rules["reference"] = f"not given to the judge in {context.num_without_reference} rows: the data has none"
+    rules["interval"] = f"{LEVEL:.0%} bootstrap over rows, {NUM_RESAMPLES} resamples, seed {SEED}"
+    return rules
+
+
+def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict[str, Any]:
+    """For `--json`. A number that is not defined (recall without flawed rows) is null."""
+    origin = {"data": list(context.data), "answers": context.answers}
+    if isinstance(score, FlawedPositiveScore):
+        point = score.point
+        numbers: dict[str, Any] = {
+            "benchmark": "flawed-positive",
+            "n": point.n,
+            "num_flawed": point.num_flawed,
+            "precision": point.precision,
+            "recall": point.recall,
+            "f1": point.f1,
+            "invalid_share": point.invalid_share,
+            "precision_interval": score.precision,
+            "recall_interval": score.recall,
+            "f1_interval": score.f1,
+            "tp": point.tp,
+            "fp": point.fp,
+            "fn": point.fn,
+        }
+    else:
+        points = {name: subset.point for name, subset in score.subsets.items()}
+        numbers = {
+            "benchmark": "process",
+            "n": score.pooled.point.n,
+            "subsets": {
+                name: {"n": point.n, "error_acc": point.error_acc, "correct_acc": point.correct_acc, "f1": point.f1}
+                for name, point in points.items()
+            },
+            "mean_f1": score.mean_f1,
+            "pooled_f1": score.pooled.point.f1,
+            "invalid_share": score.pooled.point.invalid_share,
+            "mean_f1_interval": score.mean_f1_interval,
+            "pooled_f1_interval": score.pooled.f1,
+            "num_error": score.pooled.point.num_error,
+            "subset_details": {name: _details(subset) for name, subset in score.subsets.items()},
+        }
+    rules = conventions(context, process=isinstance(score, ProcessScore))
+    finite: dict[str, Any] = _finite({**numbers, **context.counts, **origin, "conventions": rules})
+    return finite
+
+
+def _details(score: SubsetScore) -> dict[str, Any]:
+    return {
+        "num_error": score.point.num_error,
+        "invalid_share": score.point.invalid_share,
+        "error_acc_interval": score.error_acc,
+        "correct_acc_interval": score.correct_acc,
+        "f1_interval": score.f1,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN, which JSON does not know."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Table:
+    """For people: percent with intervals; the conventions below."""
+    process = isinstance(score, ProcessScore)
+    lines = [f"{name}: {count}" for name, count in context.counts.items() if count]
+    lines += [f"{name}: {text}" for name, text in conventions(context, process).items()]
+    table = Table(
+        title=Text(escape(f"{'process' if process else 'flawed-positive'} - {context.answers}")),
+        caption=Text("\n".join(lines)),
+        caption_justify="left",
+    )
+    if isinstance(score, FlawedPositiveScore):
+        point = score.point
+        for name in ("n", "flawed", "precision", "recall", "F1", "invalid"):
+            table.add_column(name, justify="right")
+        shares = [_cell(point.precision, score.precision), _cell(point.recall, score.recall)]
+        cells = [*shares, _cell(point.f1, score.f1), _cell(point.invalid_share)]
+        table.add_row(str(point.n), str(point.num_flawed), *cells)
+        return table
+    table.add_column("subset")
+    for name in ("n", "with error", "error acc", "correct acc", "F1", "invalid"):
+        table.add_column(name, justify="right")
+    for name, subset in score.subsets.items():
+        table.add_row(Text(escape(name)), *_subset_cells(subset))
+    table.add_section()
+    table.add_row("all rows", *_subset_cells(score.pooled))
+    table.add_row("mean of subsets", "", "", "", "", _cell(score.mean_f1, score.mean_f1_interval), "")
+    return table
+
+
+def _subset_cells(score: SubsetScore) -> list[str]:
+    point = score.point
+    accuracies = [_cell(point.error_acc, score.error_acc), _cell(point.correct_acc, score.correct_acc)]
+    return [str(point.n), str(point.num_error), *accuracies, _cell(point.f1, score.f1), _cell(point.invalid_share)]
+
+
+def _cell(value: float, interval: Interval | None = None) -> str:
+    if math.isnan(value):
+        return "-"
+    around = "" if interval is None else f" ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+    return f"{100 * value:.1f}{around}"

@@ -1,0 +1,163 @@
+"""Answers on file: one row for each solution, {id, error_step, status} or {id, scores}; written, read and resumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fapo.data import LabelledSolution, Located, located_rows, read_jsonl, write_jsonl
+from fapo.types import Verdict
+
+STATUSES = ("ok", "unparsable", "failed", "skipped")
+"""What a row may say of itself; skipped is as good as no row. Without a status it is ok."""
+
+MISSING = Verdict("failed", reason="no prediction")
+"""Stands for the prediction of a row that has none."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row of a file."""
+
+    id: str
+    """The solution it speaks of."""
+    verdict: Verdict | None
+    """What was found; None: the judge was never asked."""
+    from_scores: bool = False
+    """The threshold made the verdict out of step scores."""
+
+
+def read_predictions(
+    path: str | Path, num_steps: Mapping[str, int], *, threshold: float = 0.5, located: bool = False
+) -> dict[str, Prediction]:
+    """The predictions of a .jsonl, .json or .parquet file by id. `located`: a flag without a step will not do.
+
+    A row holds `error_step` (index of the first wrong step, null or -1 for none), or `scores`, one number for each
+    step, of which the first below the threshold marks the first wrong step, or only `flawed` (true or false). An index
+    beyond the steps is unparsable, as it is from a judge. Raises ValueError with file:line for all else: ids that are
+    unknown or come twice, numbers that are none, a wrong number of scores.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file of predictions")
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold is {threshold}, must be a number such as 0.5")
+    found = _by_id(_parse(where, row, num_steps, threshold, located) for where, row in _placed(located_rows(path)))
+    if not found:
+        raise ValueError(f"{path}: no predictions in it")
+    return found
+
+
+def of_rows(rows: Sequence[LabelledSolution], predictions: Mapping[str, Prediction]) -> list[Verdict]:
+    """One verdict for each row, in order; MISSING where there is none."""
+    found = (predictions.get(row.problem.id) for row in rows)
+    return [prediction.verdict if prediction and prediction.verdict else MISSING for prediction in found]
+
+
+def resume(path: Path, num_steps: Mapping[str, int], judge: str, *, located: bool) -> dict[str, Prediction]:
+    """What a file written by `record` already holds; rows of judgements that failed are removed, to be asked anew.
+
+    Raises ValueError if another judge, or the same with other settings, wrote it.
+    """
+    if not path.exists():
+        return {}
+    rows = list(read_jsonl(path, ignore_torn_tail=True))
+    for number, row in enumerate(rows, start=1):
+        if row.get("judge") != judge:
+            raise ValueError(f"{path}: row {number} is by {row.get('judge')!r}, not by {judge!r}; give another --out")
+    done = [row for row in rows if row.get("status") != "failed"]
+    if len(done) < len(rows):
+        write_jsonl(path, done)
+    places = ((f"{path}: row {number}", row) for number, row in enumerate(done, start=1))
+    return _by_id(_parse(where, row, num_steps, 0.5, located) for where, row in _placed(places))
+
+
+def record(path: Path, verdicts: Iterable[tuple[str, Verdict]], judge: str, *, located: bool) -> None:
+    """Append verdicts by id, in the form that is read. Without a location (yes/no judges) they say `flawed` only."""
+    rows: list[dict[str, Any]] = []
+    for id, verdict in verdicts:
+        found = {"error_step": verdict.error_step} if located else {"flawed": verdict.flawed}
+        reason = {"reason": verdict.reason} if verdict.reason else {}
+        said = {"status": verdict.status, "critique": verdict.critique, **reason}
+        rows.append({"id": id, **found, **said, "judge": judge})
+    write_jsonl(path, rows, append=True)
+
+
+def _placed(rows: Iterable[Located]) -> Iterator[Located]:
+    """The same rows, ids as text. Raises ValueError for an id that is none or comes twice."""
+    seen: dict[str, str] = {}
+    for where, row in rows:
+        id = row.get("id")
+        if isinstance(id, bool) or not isinstance(id, str | int):
+            raise ValueError(f"{where}: id is {_short(id)}, must be that of a row of the data")
+        if (id := str(id)) in seen:
+            raise ValueError(f"{where}: id {_short(id)} has a prediction already, at {seen[id]}; keep one")
+        seen[id] = where
+        yield where, {**row, "id": id}
+
+
+def _by_id(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
+    return {prediction.id: prediction for prediction in predictions}
+
+
+def _parse(
+    where: str, row: dict[str, Any], num_steps: Mapping[str, int], threshold: float, located: bool
+) -> Prediction:
+    id, critique = row["id"], row.get("critique")
+    status: Any = "ok" if row.get("status") is None else row["status"]
+    if id not in num_steps:
+        raise ValueError(f"{where}: id {_short(id)} is unknown; give the file it belongs to with --data too")
+    if status not in STATUSES:
+        raise ValueError(f"{where}: status is {_short(status)}, must be one of {', '.join(STATUSES)}")
+    critique = critique if isinstance(critique, str) else ""
+    if status == "skipped":
+        return Prediction(id, None)
+    if status != "ok":
+        return Prediction(id, Verdict(status, critique=critique, reason="as recorded"))
+    if "scores" in row and "error_step" in row:
+        raise ValueError(f"{where}: has scores and error_step, must have one of them")
+    if "scores" in row:
+        step = first_below(_scores(where, row["scores"], num_steps[id]), threshold)
+        return Prediction(id, Verdict("ok", step, critique), from_scores=True)
+    if "error_step" not in row:
+        if "flawed" not in row:
+            raise ValueError(f"{where}: must have error_step or scores, has {_short(list(row))}")
+        if located:
+            raise ValueError(f"{where}: says flawed but not where (error_step), which this benchmark asks for")
+        if not isinstance(row["flawed"], bool):
+            raise ValueError(f"{where}: flawed is {_short(row['flawed'])}, must be true or false")
+        return Prediction(id, Verdict("ok", 0 if row["flawed"] else None, critique))
+    step = row["error_step"]
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
+        raise ValueError(f"{where}: error_step is {_short(step)}, must be an integer, or null or -1 for no error")
+    if step is not None and not -1 <= step < num_steps[id]:
+        reason = f"index {_short(step)} is not among -1 ... {num_steps[id] - 1}"
+        return Prediction(id, Verdict("unparsable", critique=critique, reason=reason))
+    return Prediction(id, Verdict("ok", None if step == -1 else step, critique))
+
+
+def _scores(where: str, scores: Any, num_steps: int) -> list[int | float]:
+    if not isinstance(scores, list):
+        raise ValueError(f"{where}: scores is {_short(scores)}, must be a list of numbers")
+    for index, score in enumerate(scores):
+        number = isinstance(score, int | float) and not isinstance(score, bool)
+        if not number or (isinstance(score, float) and not math.isfinite(score)):
+            raise ValueError(f"{where}: scores[{index}] is {_short(score)}, must be a finite number")
+    if len(scores) != num_steps:
+        raise ValueError(f"{where}: has {len(scores)} scores, must have one for each of the {num_steps} steps")
+    return scores
+
+
+def first_below(scores: Iterable[float], threshold: float) -> int | None:
+    """Index of the first score below the threshold; None where there is none. At the threshold is not below."""
+    return next((index for index, score in enumerate(scores) if score < threshold), None)
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        text = "too large a number"
+    return text if len(text) <= 40 else f"{text[:40]}..."

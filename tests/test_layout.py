@@ -18,10 +18,10 @@ SOURCE = ROOT / "src" / "fapo"
 LAYERS = [
     {"fapo", "types"},
     {"steps", "answers", "rewards", "metrics", "config"},
-    {"data", "client", "journal", "local", "pypi_models"},
+    {"data", "solutions", "client", "journal", "local", "pypi_models"},
     {"judge"},
     {"runs", "scoring", "measure"},
-    {"miniature", "trl", "judges", "audit", "benchmarks", "critic"},
+    {"miniature", "trl", "judges", "tally", "audit", "benchmarks", "critic"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},
 ]

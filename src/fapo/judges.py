@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fapo import pypi_models
 from fapo.client import ChatClient
-from fapo.config import ConfigError, JudgeConfig
+from fapo.config import ConfigError, JudgeConfig, judge_config
 from fapo.journal import Journal, Journaled
 from fapo.judge import GenRM, load_template
 from fapo.miniature import sources as miniature
@@ -25,6 +25,26 @@ def make_judge(config: JudgeConfig) -> Judge:
     if config.kind == "oracle":
         return miniature.oracle()
     return make_genrm(config, connect(config))
+
+
+def named(judges: Sequence[str], model: str, **settings: Any) -> JudgeConfig:
+    """The judge that a command line names: addresses of servers that know `model`, or one model to load here."""
+    served = [name for name in judges if name.startswith(("http://", "https://"))]
+    if served and len(served) == len(judges):
+        if not model:
+            raise ValueError("--judge needs --model: the name under which the server knows the judge")
+        return judge_config({"kind": "served", "urls": served, "model": model} | settings, "command line")
+    if len(judges) != 1:
+        raise ValueError(
+            "needs a judge: --judge URL once for each server, such as http://127.0.0.1:8000/v1; "
+            f"or one model to load here: --judge local:PATH; given were {', '.join(judges) or 'none'}"
+        )
+    if not judges[0].startswith(("local:", miniature.PREFIX, pypi_models.PREFIX)):
+        raise ValueError(
+            f"--judge {judges[0]}: neither an address, such as http://127.0.0.1:8000/v1, "
+            "nor a model to load here: local:PATH, miniature:genrm or pypi:PACKAGE"
+        )
+    return judge_config({"kind": "local", "model": judges[0].removeprefix("local:")} | settings, "command line")
 
 
 def connect(config: JudgeConfig) -> ChatClient | LocalModel:

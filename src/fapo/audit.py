@@ -63,6 +63,8 @@ def audit(plan: Plan, progress: Progress | None = None) -> Tally:
     plan.out with ".part" behind. Interrupted and started again, the judge is not asked again what is in its journal.
     Raises ValueError for rows that make no sense (unless skip_bad) and JudgeDownError if the judge is down.
     """
+    if not plan.files:
+        raise ValueError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
     for name in plan.files:
         if plan.out.exists() and Path(name).exists() and plan.out.samefile(name):
             raise ValueError(f"{plan.out}: is one of the files to judge; give another --out")
@@ -113,23 +115,26 @@ def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -
     return num
 
 
+@dataclass
 class _Audit:
     """One pass over the rows."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: object,
-        judge: GenRM,
-        tally: Tally,
-        num_rows: int,
-        progress: Progress | None,
-    ) -> None:
-        self.plan, self.model, self.judge, self.tally = plan, model, judge, tally
-        self.num_rows, self.progress = num_rows, progress
-        self.done = 0
-        self.failures = 0
-        """Failed judgements in a row."""
+    plan: Plan
+    """What is asked for."""
+    model: object
+    """Who writes the critiques: a ChatClient, or a model in this process."""
+    judge: GenRM
+    """Who reads them."""
+    tally: Tally
+    """What came out so far."""
+    num_rows: int
+    """Rows in all."""
+    progress: Progress | None
+    """Who is told."""
+    done: int = 0
+    """Rows written."""
+    failures: int = 0
+    """Failed judgements in a row."""
 
     async def run(self, rows: Iterator[Solution | BadRow]) -> None:
         """Windows of rows, several at once, written in order."""
@@ -194,7 +199,7 @@ class _Audit:
             if self.failures >= DEAD:
                 raise JudgeDownError(
                     f"the judge is down: the last {DEAD} judgements failed, this one with: {row.reason}. "
-                    f"Verdicts so far are in {self.plan.judge.journal}; see to the judge and give the same command again"
+                    f"Verdicts so far are in {self.plan.judge.journal}: mend the judge and give the same command again"
                 )
         self.done += len(rows)
         if self.progress:

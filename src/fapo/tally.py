@@ -92,8 +92,8 @@ class Tally:
 def print_tally(tally: Tally, console: Console) -> None:
     """Accuracy and FP ratio by source, where the errors are, and what a reader should know about the rows."""
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("source", overflow="fold")
-    for heading in ("correct", "accuracy", "flawed", "FP ratio", "unparsable", "failed"):
+    table.add_column("source", overflow="fold", min_width=12)
+    for heading in ("accuracy", "flawed", "FP ratio", "unparsable", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for source, counts in sorted(tally.by_source.items()):
         table.add_row(escape(source), *_cells(counts))
@@ -118,8 +118,7 @@ def _cells(counts: Counter[str]) -> list[str]:
     low, high = wilson_interval(counts["flawed"], counts["judged"])
     ratio = f"{fp_ratio(counts['flawed'], counts['judged']):.1%} [{100 * low:.1f}, {100 * high:.1f}]"
     return [
-        f"{counts['correct']}/{counts['rows']}",
-        _percent(counts["correct"], counts["rows"]),
+        f"{_percent(counts['correct'], counts['rows'])} of {counts['rows']}",
         f"{counts['flawed']}/{counts['judged']}",
         ratio if counts["judged"] else "-",
         _percent(counts["unparsable"], counts["asked"]),

@@ -48,6 +48,7 @@ class FlawedAwareReward:
             log_extra("status", [s.verdict.status if s.verdict else "skipped" for s in scored])
             log_extra("error_step", [s.verdict.error_step if s.verdict else None for s in scored])
             log_extra("critique", [s.verdict.critique if s.verdict else "" for s in scored])
+            log_extra("reference", [s.rollout.problem.reference for s in scored])  # for `fapo judge` on the table
         if log_metric:
             correct = [s for s in scored if s.correct]
             judged = [s.flawed for s in correct if s.flawed is not None]

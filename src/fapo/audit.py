@@ -17,7 +17,7 @@ from fapo.client import ChatClient
 from fapo.config import JudgeConfig
 from fapo.data import write_jsonl
 from fapo.journal import Journaled
-from fapo.judge import GenRM, JudgeDownError
+from fapo.judge import GenRM, JudgeDownError, load_template
 from fapo.judges import connect, make_genrm
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.tally import Audited, Tally
@@ -78,8 +78,9 @@ def audit(plan: Plan, progress: Progress | None = None) -> Tally:
                 yield from read_solutions(files[name], name="stdin" if name == "-" else "", references=lookup)
 
         num_rows = _look_through(rows(), plan, tally)
+        template = load_template(plan.judge.template)
         model = connect(plan.judge)
-        judge = make_genrm(plan.judge, model, fresh=plan.fresh)
+        judge = make_genrm(plan.judge, template, model, fresh=plan.fresh)
         try:
             asyncio.run(_Audit(plan, model, judge, tally, num_rows, progress).run(rows()))
         finally:

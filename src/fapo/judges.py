@@ -12,7 +12,7 @@ from fapo import pypi_models
 from fapo.client import ChatClient
 from fapo.config import ConfigError, JudgeConfig, judge_config
 from fapo.journal import Journal, Journaled
-from fapo.judge import GenRM, load_template
+from fapo.judge import GenRM, Template, load_template
 from fapo.miniature import sources as miniature
 from fapo.types import Complete, Judge
 
@@ -24,7 +24,8 @@ def make_judge(config: JudgeConfig) -> Judge:
     """The judge a config names."""
     if config.kind == "oracle":
         return miniature.oracle()
-    return make_genrm(config, connect(config))
+    template = load_template(config.template)
+    return make_genrm(config, template, connect(config))
 
 
 def named(judges: Sequence[str], model: str, **settings: Any) -> JudgeConfig:
@@ -70,9 +71,10 @@ def connect(config: JudgeConfig) -> ChatClient | LocalModel:
     )
 
 
-def make_genrm(config: JudgeConfig, model: ChatClient | LocalModel, *, fresh: bool = False) -> GenRM:
+def make_genrm(
+    config: JudgeConfig, template: Template, model: ChatClient | LocalModel, *, fresh: bool = False
+) -> GenRM:
     """The judge, asking a model of `connect`. With `fresh` it asks anew what is in its journal, too."""
-    template = load_template(config.template)
     complete: Complete = model
     if config.journal:
         served = isinstance(model, ChatClient)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ class Reply:
     drip: float = 0.0
     """Seconds between two bytes of the body; 0 sends it at once."""
     close: bool = False
-    """Close the connection instead of answering."""
+    """Close the connection instead of answering; of an answer asked for as a stream, in the middle of it."""
 
 
 Script = Callable[[dict[str, Any], int], Reply]
@@ -52,6 +53,8 @@ class ChatServer:
     """Requests being answered now."""
     most_under_way: int = 0
     """Highest `under_way` so far."""
+    hang_ups: int = 0
+    """Requests whose client closed the connection before the answer was complete."""
 
 
 def completion(text: str) -> bytes:
@@ -61,6 +64,16 @@ def completion(text: str) -> bytes:
     usage = {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 1 + len(text.split())}
     body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
     return json.dumps(body).encode()
+
+
+def stream(text: str) -> Iterator[bytes]:
+    """The same as a stream: one event for each line, then the end."""
+    for piece in [*text.splitlines(keepends=True), None]:
+        delta = {} if piece is None else {"role": "assistant", "content": piece}
+        choice = {"index": 0, "delta": delta, "finish_reason": "stop" if piece is None else None}
+        body = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+        yield b"data: " + json.dumps(body).encode() + b"\n\n"
+    yield b"data: [DONE]\n\n"
 
 
 @contextmanager
@@ -85,14 +98,37 @@ def chat_server(script: Script | Reply | None = None) -> Iterator[ChatServer]:
                 seen.most_under_way = max(seen.most_under_way, seen.under_way)
             try:
                 reply = answer(body, index)
-                over.wait(reply.delay) if reply.delay else None
+                gone = bool(reply.delay) and self._gone(reply.delay)
             finally:
                 with lock:
                     seen.under_way -= 1
-            if reply.close or over.is_set():
+            streamed = body.get("stream") and reply.body is None and reply.status == 200
+            if gone or over.is_set() or (reply.close and not streamed):
                 self.close_connection = True
                 return
-            self._send(reply)
+            self._stream(reply) if streamed else self._send(reply)
+
+        def _gone(self, delay: float) -> bool:
+            """Wait; whether the client has hung up meanwhile."""
+            end = time.monotonic() + delay
+            while (left := end - time.monotonic()) > 0 and not over.is_set():
+                if select.select([self.connection], [], [], min(left, 0.05))[0]:
+                    with lock:
+                        seen.hang_ups += 1
+                    return True
+            return False
+
+        def _stream(self, reply: Reply) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("connection", "close")
+            self.end_headers()
+            self.close_connection = True
+            for number, event in enumerate(stream(reply.text)):
+                if (reply.close and number) or (reply.drip and self._gone(reply.drip)):
+                    return
+                self.wfile.write(event)
+                self.wfile.flush()
 
         def _send(self, reply: Reply) -> None:
             content = completion(reply.text) if reply.body is None else reply.body

@@ -4,12 +4,15 @@ import asyncio
 import socket
 import threading
 import time
+import tracemalloc
+from email.utils import formatdate
 from typing import Any
 
+import openai
 import pytest
 from chat_server import ChatServer, Reply, chat_server, completion
 
-from fapo.client import ChatClient
+from fapo.client import ChatClient, Endpoint, _seconds
 from fapo.types import Completion
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -233,10 +236,184 @@ def test_bad_urls_are_refused_with_a_hint(urls: Any) -> None:
         ChatClient(urls, "tiny")
 
 
-@pytest.mark.parametrize("options", [{"concurrency": 0}, {"timeout": 0}, {"retries": -1}, {"backoff": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"concurrency": 0}, {"timeout": 0}, {"retries": -1}, {"backoff": -1.0}, {"deadline": 0}]
+)
 def test_bad_limits_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         ChatClient("http://host", "tiny", **options)
+
+
+def test_a_server_that_fails_rests_and_is_tried_again() -> None:
+    def failing(body: dict[str, Any], index: int) -> Reply:
+        return Reply(status=503, body=b"") if index == 0 else Reply("back")
+
+    with chat_server(failing) as shaky, chat_server(Reply("well")) as well:
+        chat = client(shaky, well, cooldown=0.4, concurrency=1)
+
+        async def run() -> list[list[str]]:
+            first = await chat([HELLO] * 6)
+            seen.append(len(shaky.requests))
+            await asyncio.sleep(0.5)
+            second = await chat([HELLO] * 6)
+            await chat.aclose()
+            return [[answer.text for answer in part] for part in (first, second)]
+
+        seen: list[int] = []
+        first, second = asyncio.run(run())
+    assert first == ["well"] * 6
+    assert seen == [1], "asked again while it should rest"
+    assert "back" in second
+
+
+def test_rests_are_doubled_and_failures_under_way_together_count_once() -> None:
+    async def rests() -> list[float]:
+        endpoint = Endpoint(openai.AsyncOpenAI(api_key="none"))
+        out = []
+        for _ in range(7):
+            for _ in range(5):
+                endpoint.failed(1.0)
+            out.append(round(endpoint.rests_until - time.monotonic()))
+            endpoint.rests_until = 0.0
+        return out
+
+    assert asyncio.run(rests()) == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_a_server_back_from_its_rest_gets_one_request_until_it_answers() -> None:
+    with chat_server(Reply("slow", delay=0.3)) as back, chat_server(Reply("well", delay=0.02)) as well:
+        chat = client(back, well, concurrency=8)
+
+        async def run() -> None:
+            endpoints, _ = chat._session()
+            endpoints[0].failures = 1
+            await chat([HELLO] * 8)
+            await chat.aclose()
+
+        asyncio.run(run())
+    assert back.most_under_way == 1
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_nobody_asks_a_server_that_wants_a_pause(date: bool) -> None:
+    times: list[float] = []
+
+    def busy(body: dict[str, Any], index: int) -> Reply:
+        times.append(time.monotonic())
+        later = formatdate(time.time() + 2, usegmt=True) if date else "1"
+        return Reply(status=429, body=b"{}", headers={"retry-after": later}) if index == 0 else Reply()
+
+    with chat_server(busy) as server:
+        ask(client(server, concurrency=1), HELLO, HELLO)
+    assert len(times) == 3
+    assert times[1] - times[0] >= 0.9
+
+
+def test_a_pause_too_long_is_not_waited_for() -> None:
+    with chat_server(Reply(status=429, body=b"{}", headers={"retry-after": "86400"})) as server:
+        (answer,) = ask(client(server))
+    assert "asks for a pause of 86400 s" in answer.error
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-3", "1.5", "٣", "Wed, 99 Foo 2026"])
+def test_a_retry_after_that_says_nothing_is_no_pause(value: str) -> None:
+    assert _seconds(value) == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "before"),
+    [(Reply(delay=60), ""), (Reply(status=500, body=b"oops"), "; before that: HTTP 500"), (Reply(drip=0.1), "")],
+    ids=["hang", "fails", "drip"],
+)
+def test_a_judgement_has_a_deadline_for_all_its_tries(reply: Reply, before: str) -> None:
+    with chat_server(reply) as server:
+        start = time.monotonic()
+        (answer,) = ask(client(server, timeout=0.5 if before else 60, deadline=0.6, retries=1000, backoff=0.1))
+        assert time.monotonic() - start < 5
+    assert answer.error.startswith("no answer within the deadline of 0.6 s" + before)
+
+
+def test_time_in_the_queue_does_not_count() -> None:
+    with chat_server(Reply(delay=0.2)) as server:
+        answers = ask(client(server, concurrency=1, deadline=0.7), *[HELLO] * 5)
+    assert [answer.error for answer in answers] == [""] * 5
+
+
+def test_cancelling_closes_the_connection() -> None:
+    async def run(chat: ChatClient) -> None:
+        task = asyncio.create_task(chat([HELLO] * 3))
+        while len(server.requests) < 3:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        deadline = time.monotonic() + 5
+        while server.hang_ups < 3 and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        endpoints, _ = chat._session()
+        assert [endpoint.outstanding for endpoint in endpoints] == [0]
+        await chat.aclose()
+
+    with chat_server(Reply(delay=30)) as server:
+        asyncio.run(run(client(server)))
+        assert server.hang_ups == 3
+
+
+STOPS = {
+    "verdict on its line": ("All is well.\n\\boxed{-1}\nBut then again\n\\boxed{0}\n", "All is well.\n\\boxed{-1}\n"),
+    "dressed up": ("So: **$\\boxed{ 2 }$.**\nand more\n", "So: **$\\boxed{ 2 }$.**\n"),
+    "yes or no": ("\\boxed{yes}\nmore\n", "\\boxed{yes}\n"),
+    "in a sentence": ("He says \\boxed{14} here.\nWrong.\n\\boxed{1}", "He says \\boxed{14} here.\nWrong.\n\\boxed{1}"),
+    "no verdict": ("a\nb\n", "a\nb\n"),
+    "nothing": ("", ""),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_early_stop_hangs_up_once_the_verdict_stands(name: str) -> None:
+    written, heard = STOPS[name]
+    with chat_server(Reply(written)) as server:
+        (answer,) = ask(client(server, early_stop=True))
+    assert (answer.text, answer.error) == (heard, "")
+    assert answer.num_tokens == len(heard.splitlines())
+    assert server.requests[0]["stream"] is True
+
+
+def test_early_stop_does_not_wait_for_the_rest() -> None:
+    with chat_server(Reply("\\boxed{0}\n" + "and so on\n" * 1000, drip=0.05)) as server:
+        start = time.monotonic()
+        (answer,) = ask(client(server, early_stop=True, timeout=30))
+        assert time.monotonic() - start < 10
+        while not server.hang_ups and time.monotonic() - start < 10:
+            time.sleep(0.01)
+    assert answer.text == "\\boxed{0}\n"
+    assert server.hang_ups == 1
+
+
+def test_a_stream_that_breaks_off_is_tried_again() -> None:
+    with chat_server(lambda body, index: Reply("one\ntwo\n", close=index == 0)) as server:
+        assert ask(client(server, early_stop=True))[0].text == "one\ntwo\n"
+    assert len(server.requests) == 2
+
+
+def test_waiting_conversations_cost_little_memory() -> None:
+    """Ten thousand at once, sixty-four under way: a few kilobytes for each that waits, not a connection."""
+
+    async def run(chat: ChatClient) -> float:
+        tracemalloc.start()
+        task = asyncio.create_task(chat([HELLO] * 10_000))
+        await asyncio.sleep(0.5)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await chat.aclose()
+        return held / 10_000
+
+    with chat_server(Reply(delay=30)) as server:
+        assert asyncio.run(run(client(server))) < 4_000
+        assert len(server.requests) <= 64
 
 
 def test_the_server_speaks_the_format() -> None:

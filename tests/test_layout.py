@@ -19,10 +19,10 @@ LAYERS = [
     {"fapo", "types"},
     {"steps", "final_answer", "rewards", "metrics", "config"},
     {"answers"},
-    {"data", "client", "journal", "local", "pypi_models"},
+    {"data", "solutions", "client", "journal", "local", "pypi_models"},
     {"judge"},
     {"runs", "scoring", "measure"},
-    {"miniature", "trl", "benchmarks", "models", "critic"},
+    {"miniature", "trl", "models", "judges", "tally", "audit", "benchmarks", "critic"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},
 ]

@@ -10,7 +10,7 @@ import pytest
 from fapo import rewards
 from fapo.config import RewardConfig
 from fapo.data import LabelledSolution
-from fapo.judge import GenRM, load_template
+from fapo.judge import GenRM, JudgeDownError, load_template
 from fapo.measure import Fault, advantage_metrics, genrm_metrics, judge_quality, policy_metrics
 from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, UnscoredError, advantages_of
 from fapo.types import Completion, Message, Problem, Reward, Rollout, Verdict
@@ -124,6 +124,45 @@ def test_only_right_rollouts_are_judged_and_each_gets_its_own_verdict() -> None:
 def test_a_judge_of_the_baseline_only_measures() -> None:
     found = score(RewardConfig("outcome"), FakeJudge(FLAWED), RIGHT)
     assert (found[0].flawed, found[0].reward.value) == (True, 1.0)
+
+
+class FailingJudge:
+    """Fails on the first so many of each batch."""
+
+    def __init__(self, num_failed: int) -> None:
+        self.num_failed = num_failed
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        return [FAILED if i < self.num_failed else SOUND for i in range(len(rollouts))]
+
+
+@pytest.mark.parametrize(
+    ("num_failed", "sizes", "share", "stops"),
+    [
+        (8, [8], 0.5, True),
+        (5, [8], 0.5, True),
+        (4, [8], 0.5, False),  # not more than the share
+        (7, [7], 0.5, False),  # too few to tell
+        (7, [7, 7], 0.5, True),  # together they are not
+        (1, [8], 0.0, True),
+        (0, [8], 0.0, False),
+        (9, [9, 9], 1.0, False),  # switched off
+        (3, [8, 3, 3], 0.4, False),  # six are too few again
+    ],
+)
+def test_too_many_failures_stop_the_run(num_failed: int, sizes: list[int], share: float, stops: bool) -> None:
+    scorer = PolicyScorer(RewardConfig("fapo"), FailingJudge(num_failed), max_failed_share=share)
+
+    def run() -> None:
+        for size in sizes:
+            asyncio.run(scorer([rollout() for _ in range(size)]))
+
+    if stops:
+        with pytest.raises(JudgeDownError, match=r"judge is down: .* failed, \d+ of them with: no answer within 5 s"):
+            run()
+        return
+    run()
+    assert asyncio.run(scorer([])) == []
 
 
 @pytest.mark.parametrize(

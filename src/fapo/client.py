@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -15,7 +18,11 @@ import openai
 from fapo.types import Completion, Message
 
 MAX_BACKOFF = 30.0
-"""Seconds; no pause between two tries is longer."""
+"""Seconds; no pause of our own between two tries, and no rest of a server, is longer."""
+MAX_RETRY_AFTER = 600.0
+"""Seconds; a server that asks to wait longer is not waited for."""
+LAST_WORD = re.compile(r"\\boxed\{\s*(?:[+-]?[0-9]+|yes|no)\s*\}[ \t$*.)\]]*\n", re.IGNORECASE)
+"""A verdict that closes its line: with `early_stop` nothing after it is waited for."""
 
 
 class Unusable(Exception):
@@ -24,21 +31,45 @@ class Unusable(Exception):
 
 @dataclass(eq=False)
 class Endpoint:
-    """One server, as seen from one event loop."""
+    """One server, as seen from one event loop. A server that failed rests: it is asked only if none is well.
+
+    After its rest it gets one request at a time until it answers. Times are those of time.monotonic().
+    """
 
     client: openai.AsyncOpenAI
     """Its connections."""
     outstanding: int = 0
     """Requests sent and not yet answered."""
+    failures: int = 0
+    """Failures since its last answer; those of requests that were under way together count as one."""
+    rests_until: float = 0.0
+    """When it may be tried again after a failure."""
+    closed_until: float = 0.0
+    """When it wants to be asked again (Retry-After); nothing is sent before."""
+
+    def resting(self, now: float) -> bool:
+        """Whether others should be asked first."""
+        return now < self.rests_until or (self.failures > 0 and self.outstanding > 0)
+
+    def closed(self, now: float) -> float:
+        """Seconds for which it wants to be left alone."""
+        return max(0.0, self.closed_until - now)
+
+    def failed(self, rest: float) -> None:
+        """Rest for `rest` seconds after the first failure, twice as long after each further one."""
+        now = time.monotonic()
+        if now >= self.rests_until:
+            self.rests_until = now + min(MAX_BACKOFF, rest * 2 ** min(self.failures, 10))
+            self.failures += 1
 
 
 @dataclass(eq=False)
 class ChatClient:
     """`Complete` over HTTP. A request that fails for good becomes `Completion(error=...)`.
 
-    Tried again, on another server if there is one: 429, 5xx, no connection, no answer in time, an answer that is not
-    a chat completion. Not tried again: any other status. May be used from several event loops, one after the other or
-    at once; each has its own connections and its own limit.
+    Each try goes to the least busy server that is well. Tried again: 429, 5xx, no connection, no answer in time, an
+    answer that is not a chat completion. Not tried again: any other status. Cancelled requests close their connection.
+    May be used from several event loops, one after the other or at once; each has its own connections and limit.
     """
 
     urls: str | Sequence[str]
@@ -49,19 +80,25 @@ class ChatClient:
     api_key: str | None = field(default=None, repr=False)
     """Sent to every server; by default FAPO_API_KEY, else OPENAI_API_KEY, else "none"."""
     concurrency: int = 64
-    """Requests under way at once, over all servers."""
+    """Conversations under way at once, over all servers, pauses between their tries included."""
     timeout: float = 600.0
-    """Seconds for one try, from sending to the last byte; waiting for a free slot does not count."""
+    """Seconds for one try, from sending to the last byte."""
+    deadline: float | None = None
+    """Seconds for all tries of one conversation together, from the first; None: no limit."""
     retries: int = 4
     """Further tries after the first one failed."""
     backoff: float = 0.5
     """Seconds before the first retry; doubled for each further one, up to 30, and jittered."""
+    cooldown: float = 1.0
+    """Seconds for which a server that failed rests; doubled for each further failure, up to 30."""
     temperature: float | None = None
     """Sampling temperature; None leaves it to the server, as for the next two."""
     top_p: float | None = None
     """Nucleus sampling."""
     max_tokens: int | None = None
     """Length limit of a completion in tokens."""
+    early_stop: bool = False
+    r"""Stream, and hang up at the first line that ends in a boxed verdict: for judges that write \boxed{} only once."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the request, verbatim (top_k, chat_template_kwargs ...)."""
     _sessions: dict[asyncio.AbstractEventLoop, tuple[list[Endpoint], asyncio.Semaphore]] = field(
@@ -72,8 +109,12 @@ class ChatClient:
         self.urls = [_base_url(url) for url in ([self.urls] if isinstance(self.urls, str) else self.urls)]
         if not self.urls:
             raise ValueError("no server: urls is empty, give at least one base URL such as http://127.0.0.1:8000/v1")
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or self.backoff < 0:
-            raise ValueError("concurrency must be at least 1, timeout positive, retries and backoff not negative")
+        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or self.backoff < 0 or self.cooldown < 0:
+            raise ValueError(
+                "concurrency must be at least 1, timeout positive, retries, backoff and cooldown not negative"
+            )
+        if self.deadline is not None and self.deadline <= 0:
+            raise ValueError(f"deadline is {self.deadline}, must be positive, or None for no limit")
         self.api_key = self.api_key or os.environ.get("FAPO_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
@@ -106,54 +147,109 @@ class ChatClient:
     async def _complete(
         self, endpoints: list[Endpoint], slots: asyncio.Semaphore, messages: list[Message]
     ) -> Completion:
-        """Try until there is an answer, the error is final, or the tries are used up."""
+        """Try until there is an answer, the error is final, or tries or time are used up."""
+        errors: list[str] = []
+        async with slots:
+            try:
+                async with asyncio.timeout(self.deadline):
+                    return await self._persist(endpoints, messages, errors)
+            except TimeoutError:
+                last = f"; before that: {errors[-1]}" if errors else ""
+                return Completion(error=f"no answer within the deadline of {self.deadline:g} s{last}")
+
+    async def _persist(self, endpoints: list[Endpoint], messages: list[Message], errors: list[str]) -> Completion:
+        """Try again and again; `errors` takes what went wrong with each try."""
         tried: list[Endpoint] = []
-        error = ""
         for attempt in range(self.retries + 1):
-            wait = 0.0
-            async with slots:
-                endpoint = min(endpoints, key=lambda e: (tried.count(e), e.outstanding))
-                tried.append(endpoint)
-                endpoint.outstanding += 1
-                try:
-                    async with asyncio.timeout(self.timeout):
-                        return await self._ask(endpoint.client, messages)
-                except (TimeoutError, openai.APITimeoutError):
-                    error = f"no answer within {self.timeout:g} s"
-                except openai.APIStatusError as failure:
-                    error = f"HTTP {failure.status_code}: {failure.message}"
-                    if failure.status_code != 429 and failure.status_code < 500:
-                        return Completion(error=error)
-                    wait = _seconds(failure.response.headers.get("retry-after", ""))
-                except UnicodeEncodeError as failure:
-                    return Completion(error=f"the conversation cannot be sent as UTF-8: {failure.reason}")
-                except (openai.APIError, Unusable) as failure:
-                    error = f"{failure} {failure.__cause__ or ''}".strip()
-                finally:
-                    endpoint.outstanding -= 1
-            if attempt < self.retries:
-                pause = self.backoff * 2**attempt * random.uniform(0.5, 1.0)
-                await asyncio.sleep(min(MAX_BACKOFF, max(wait, pause)))
-        return Completion(error=f"{error} (given up after {self.retries + 1} tries)")
+            if attempt:
+                await asyncio.sleep(min(MAX_BACKOFF, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+            while wait := (endpoint := _best(endpoints, tried)).closed(time.monotonic()):
+                if wait > MAX_RETRY_AFTER:
+                    return Completion(error=f"the server asks for a pause of {wait:.0f} s, which is too long to wait")
+                await asyncio.sleep(wait)
+            tried.append(endpoint)
+            endpoint.outstanding += 1
+            try:
+                async with asyncio.timeout(self.timeout):
+                    answer = await self._ask(endpoint.client, messages)
+                endpoint.failures = 0
+                return answer
+            except (TimeoutError, openai.APITimeoutError):
+                errors.append(f"no answer within {self.timeout:g} s")
+                endpoint.failed(self.cooldown)
+            except openai.APIStatusError as failure:
+                errors.append(f"HTTP {failure.status_code}: {failure.message}")
+                if failure.status_code != 429 and failure.status_code < 500:
+                    return Completion(error=errors[-1])
+                pause = _seconds(failure.response.headers.get("retry-after", ""))
+                endpoint.closed_until = max(endpoint.closed_until, time.monotonic() + pause)
+                if failure.status_code != 429:
+                    endpoint.failed(self.cooldown)
+            except UnicodeEncodeError as failure:
+                return Completion(error=f"the conversation cannot be sent as UTF-8: {failure.reason}")
+            except (openai.APIError, httpx.HTTPError, Unusable) as failure:
+                errors.append(f"{failure} {failure.__cause__ or ''}".strip())
+                endpoint.failed(self.cooldown)
+            finally:
+                endpoint.outstanding -= 1
+        return Completion(error=f"{errors[-1]} (given up after {self.retries + 1} tries)")
 
     async def _ask(self, client: openai.AsyncOpenAI, messages: list[Message]) -> Completion:
-        """One request. Raises openai.APIError, UnicodeEncodeError or Unusable."""
+        """One request. Raises openai.APIError, httpx.HTTPError, UnicodeEncodeError or Unusable."""
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         given: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
+        if self.early_stop:
+            given["stream"] = True
         create: Any = client.chat.completions.create
+        start = time.perf_counter()
         try:
             answer = await create(model=self.model, messages=messages, extra_body=dict(self.extra_body), **given)
+            completion = await _listen(answer) if self.early_stop else _read(answer)
         except UnicodeEncodeError:
             raise
         except (ValueError, RecursionError) as failure:
             raise Unusable(f"the answer is not JSON: {failure}") from None
-        choices = getattr(answer, "choices", None)
-        message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-        text = getattr(message, "content", None) or ""
-        if message is None or not isinstance(text, str):
-            raise Unusable("the answer is not a chat completion")
-        num_tokens = getattr(getattr(answer, "usage", None), "completion_tokens", None)
-        return Completion(text=text, num_tokens=num_tokens if isinstance(num_tokens, int) else 0)
+        return replace(completion, seconds=time.perf_counter() - start)
+
+
+def _best(endpoints: list[Endpoint], tried: list[Endpoint]) -> Endpoint:
+    """The server to ask: open before closed, well before resting, then the least tried and least busy."""
+    now = time.monotonic()
+    return min(endpoints, key=lambda e: (e.closed(now), e.resting(now), tried.count(e), e.outstanding))
+
+
+def _read(answer: Any) -> Completion:
+    """A whole answer. Raises Unusable."""
+    choices = getattr(answer, "choices", None)
+    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    text = getattr(message, "content", None) or ""
+    if message is None or not isinstance(text, str):
+        raise Unusable("the answer is not a chat completion")
+    num_tokens = getattr(getattr(answer, "usage", None), "completion_tokens", None)
+    return Completion(text=text, num_tokens=num_tokens if isinstance(num_tokens, int) else 0)
+
+
+async def _listen(stream: Any) -> Completion:
+    """An answer piece by piece, until it ends or its verdict stands. Pieces count as tokens. Raises Unusable."""
+    pieces: list[str] = []
+    tail, over = "", False
+    async with stream:
+        async for chunk in stream:
+            choices = getattr(chunk, "choices", None)
+            if not isinstance(choices, list) or not choices:
+                continue
+            piece = getattr(getattr(choices[0], "delta", None), "content", None) or ""
+            if not isinstance(piece, str):
+                raise Unusable("the answer is not a stream of a chat completion")
+            pieces += [piece] if piece else []
+            tail = tail[-64:] + piece
+            over = over or bool(getattr(choices[0], "finish_reason", None))
+            if LAST_WORD.search(tail):
+                over = True
+                break
+    if not over:
+        raise Unusable("the stream of the answer broke off")
+    return Completion("".join(pieces), len(pieces))
 
 
 def _base_url(url: str) -> str:
@@ -164,5 +260,10 @@ def _base_url(url: str) -> str:
 
 
 def _seconds(retry_after: str) -> float:
-    """A Retry-After header in seconds; 0 for none and for a date."""
-    return float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
+    """A Retry-After header, seconds or a date, in seconds from now; 0 for none and for nonsense."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0

@@ -30,6 +30,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConfigError(ValueError):
@@ -120,8 +121,16 @@ class JudgeConfig:
     """Requests under way at once."""
     timeout: Positive = 120.0
     """Seconds a request may take."""
+    deadline: Positive | None = None
+    """Seconds a judgement may take, all tries of its request together; unset: no limit."""
+    early_stop: bool = False
+    r"""Hang up at the first line that ends in a boxed verdict: for served judges that write \boxed{} only once."""
     all: bool = False
     """Judge the wrong rollouts too, not only the correct ones."""
+    journal: Text | None = None
+    """SQLite file that keeps every critique; what is in it is not asked for again. Unset: none."""
+    max_failed_share: Share = 0.5
+    """The run stops, to be resumed, if more of a batch's judgements (at least 8) fail; 1 = never."""
 
     def __post_init__(self) -> None:
         if self.kind == "served" and not (self.urls and self.model):
@@ -272,6 +281,14 @@ def from_dict(table: Mapping[str, Any], source: str = "config", origins: Mapping
         place = _place("reward.shift", source, origins or {})
         raise ConfigError(f"{place}: reward.shift and reward.penalty exclude each other; remove one of them")
     return config
+
+
+def judge_config(table: Mapping[str, Any], source: str) -> JudgeConfig:
+    """Check the settings of a judge alone; `source` says in messages where they were given."""
+    try:
+        return TypeAdapter(JudgeConfig).validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_message(e, source, {}) for e in error.errors())) from None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

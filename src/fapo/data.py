@@ -128,12 +128,12 @@ def _problems(
     seen: dict[str, str] = {}
     for index, (where, row) in enumerate(islice(located_rows(source, split), limit)):
         used = _choose_columns(where, row, columns, optional={"id", "source"} | ({"reference"} if labelled else set()))
-        values = {field: _reach(row, name) for field, name in used.items()}
-        scalars = {field: _scalar(where, used[field], values[field]) for field in used if field != "text"}
+        values = {field: reach(row, name) for field, name in used.items()}
+        scalars = {field: scalar(where, used[field], values[field]) for field in used if field != "text"}
         rest = set(row) - set(used.values()) - (LABEL_COLUMNS if labelled else set())
         problem = Problem(
             id=scalars.get("id", f"{stem}-{index}"),
-            text=_question(where, used["text"], values["text"]),
+            text=question(where, used["text"], values["text"]),
             reference=final_answer(scalars.get("reference", "")),
             source=scalars.get("source", stem),
             meta={name: row[name] for name in row if name in rest},
@@ -152,7 +152,7 @@ def _choose_columns(where: str, row: Row, columns: Mapping[str, str], optional: 
     used = {}
     for field, names in COLUMNS.items():
         asked = [columns[field]] if field in columns else [lower.get(name, name) for name in names]
-        present = [name for name in asked if _reach(row, name) is not None]
+        present = [name for name in asked if reach(row, name) is not None]
         if present:
             used[field] = present[0]
         elif field in columns or field not in optional:
@@ -160,15 +160,15 @@ def _choose_columns(where: str, row: Row, columns: Mapping[str, str], optional: 
     return used
 
 
-def _reach(row: Row, name: str) -> Any:
+def reach(row: Row, name: str) -> Any:
     """The value of a column, or of a key inside a column ("a.b"); None where there is none."""
     if name in row or "." not in name:
         return row.get(name)
     outer, inner = name.split(".", 1)
-    return _reach(row[outer], inner) if isinstance(row.get(outer), dict) else None
+    return reach(row[outer], inner) if isinstance(row.get(outer), dict) else None
 
 
-def _question(where: str, name: str, value: Any) -> str:
+def question(where: str, name: str, value: Any) -> str:
     """The text of a question; of a conversation, what the user says last."""
     if isinstance(value, list):
         asked = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
@@ -178,7 +178,7 @@ def _question(where: str, name: str, value: Any) -> str:
     return value
 
 
-def _scalar(where: str, name: str, value: Any) -> str:
+def scalar(where: str, name: str, value: Any) -> str:
     """An id or an answer: text, or a number as text."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
         raise ValueError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
@@ -244,6 +244,11 @@ def _parse(where: str, content: bytes) -> Any:
         raise ValueError(f"{where}: invalid JSON: {failure}") from None
 
 
+def parse_row(where: str, line: bytes) -> Row:
+    """One line of a JSONL file. Raises ValueError, with its place, if it is no JSON object."""
+    return _object(where, _parse(where, line))
+
+
 def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -251,7 +256,7 @@ def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
             if not line.strip():
                 continue
             try:
-                row = _object(where, _parse(where, line))
+                row = parse_row(where, line)
             except ValueError:
                 if ignore_torn_tail and not line.endswith(b"\n"):
                     return
@@ -317,7 +322,7 @@ def _mend_tail(file: BufferedRandom) -> None:
     file.seek(0)
     tail = file.read().rpartition(b"\n")[2]
     try:
-        _object(file.name, _parse(file.name, tail))
+        parse_row(file.name, tail)
     except ValueError:
         file.truncate(size - len(tail))
     else:

@@ -17,6 +17,8 @@ INTEGER = re.compile(r"[ \t\r\n$]*([+-]?[0-9]+)[ \t\r\n$]*\}")
 YES_NO = re.compile(r"[ \t\r\n$]*(yes|no)[ \t\r\n$]*\}", re.IGNORECASE)
 MAX_DIGITS = 9
 """No solution has a billion steps; int() is quadratic in the digits and raises beyond 4300."""
+MIN_JUDGEMENTS = 8
+"""Of fewer judgements no share is taken."""
 
 SYSTEM_END = re.compile(r"(?:\A|\n)---user---(?:\n|\Z)")
 SECTION = re.compile(r"\{\{#steps\}\}(.*?)\{\{/steps\}\}", re.DOTALL)
@@ -158,6 +160,22 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
     if 2 * named.total() > len(votes):
         outcome = min(named, key=lambda index: (-named[index], index))
     return next(vote for vote in votes if vote.error_step == outcome)
+
+
+class JudgeDownError(RuntimeError):
+    """More judgements failed than a run should go on without."""
+
+
+def check_judge(verdicts: Sequence[Verdict], max_failed_share: float) -> None:
+    """Raise JudgeDownError if more than this share of at least MIN_JUDGEMENTS failed."""
+    failed = [verdict for verdict in verdicts if verdict.status == "failed"]
+    if len(verdicts) >= MIN_JUDGEMENTS and len(failed) > max_failed_share * len(verdicts):
+        why, num = Counter(verdict.reason for verdict in failed).most_common(1)[0]
+        raise JudgeDownError(
+            f"the judge is down: {len(failed)} of {len(verdicts)} judgements failed, {num} of them with: {why}. "
+            "Stopped, rather than go on without verdicts; see to the judge and resume, "
+            f"or allow a larger max_failed_share (now {max_failed_share:g})"
+        )
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fapo import answers, rewards
 from fapo.config import RewardConfig
 from fapo.data import LabelledSolution
-from fapo.judge import Template, parse_verdict, parse_yes_no
+from fapo.judge import MIN_JUDGEMENTS, Template, check_judge, parse_verdict, parse_yes_no
 from fapo.steps import split
 from fapo.types import Judge, Reward, Rollout, Verdict
 
@@ -50,9 +50,12 @@ class PolicyScorer:
     """Length limit of a response, for overlong shaping."""
     judge_all: bool = False
     """Ask about wrong rollouts too (needed by the step-ratio reward)."""
+    max_failed_share: float = 0.5
+    """If more of a batch's judgements fail, stop; 1 = never. Small batches are taken together, up to MIN_JUDGEMENTS."""
+    _verdicts: list[Verdict] = field(default_factory=list, init=False, repr=False, compare=False)
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
-        """One result for each rollout, in order. Raises UnscoredError as configured."""
+        """One result for each rollout, in order. Raises UnscoredError, JudgeDownError as configured."""
         checks = await answers.acheck_many([(r.response, r.problem.reference) for r in rollouts])
         correct = [check.correct for check in checks]
         asked = [i for i in range(len(rollouts)) if correct[i] or self.judge_all] if self.judge else []
@@ -61,7 +64,13 @@ class PolicyScorer:
             for i, verdict in zip(asked, await self.judge([rollouts[i] for i in asked]), strict=True):
                 verdicts[i] = verdict
         rows = zip(rollouts, correct, verdicts, strict=True)
-        return [Scored(r, c, v, self.reward(r, c, v)) for r, c, v in rows]
+        scored = [Scored(r, c, v, self.reward(r, c, v)) for r, c, v in rows]
+        self._verdicts.extend(verdict for verdict in verdicts if verdict)
+        if len(self._verdicts) >= MIN_JUDGEMENTS:
+            recent = [*self._verdicts]
+            self._verdicts.clear()
+            check_judge(recent, self.max_failed_share)
+        return scored
 
     def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None) -> Reward:
         """The reward of one rollout, with its parts."""

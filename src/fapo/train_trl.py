@@ -18,11 +18,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from fapo.client import ChatClient
-from fapo.config import Config, ConfigError, JudgeConfig
+from fapo.config import Config, ConfigError
 from fapo.data import LabelledSolution, load_labelled, load_problems
-from fapo.judge import GenRM, Template, build_prompt, load_template
-from fapo.local import LocalModel
+from fapo.judge import Template, build_prompt, load_template
+from fapo.judges import make_judge
 from fapo.measure import Fault, advantage_metrics, genrm_metrics, policy_metrics
 from fapo.miniature import sources as miniature
 from fapo.models import loading, model_folder
@@ -171,7 +170,8 @@ def _policy_data(config: Config) -> _Data:
     if config.judge and config.reward.kind == "outcome":
         judge = make_judge(config.judge)
     judge_all = config.reward.kind == "step_ratio" or bool(config.judge and config.judge.all)
-    scorer = PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all)
+    max_failed = config.judge.max_failed_share if config.judge else 1.0
+    scorer = PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all, max_failed)
     validation = {name: load(source, config.validation.limit) for name, source in config.data.validation.items()}
     return _Data(load(config.data.train, config.data.limit), validation, scorer, {})
 
@@ -203,26 +203,6 @@ def _user(text: str) -> dict[str, str]:
 def _row(problem: Problem, prompt: list[dict[str, str]]) -> dict[str, Any]:
     fields = {"id": problem.id, "problem": problem.text, "reference": problem.reference, "source": problem.source}
     return {"prompt": prompt, **fields}
-
-
-def make_judge(config: JudgeConfig) -> Judge:
-    """The judge a config names."""
-    if config.kind == "oracle":
-        return miniature.oracle()
-    template = load_template(config.template)
-    settings: dict[str, Any] = {
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "max_tokens": config.max_tokens,
-    }
-    if config.kind == "local":
-        with loading("judge.model", config.model):
-            complete: Any = LocalModel.load(model_folder(config.model), **settings)
-    else:
-        complete = ChatClient(
-            config.urls, config.model, concurrency=config.concurrency, timeout=config.timeout, **settings
-        )
-    return GenRM(template, complete, config.votes)
 
 
 class _Remembering:

@@ -48,6 +48,7 @@ class FlawedAwareReward:
             log_extra("status", [s.verdict.status if s.verdict else "skipped" for s in scored])
             log_extra("error_step", [s.verdict.error_step if s.verdict else None for s in scored])
             log_extra("critique", [s.verdict.critique if s.verdict else "" for s in scored])
+            log_extra("reference", [s.rollout.problem.reference for s in scored])  # for `fapo judge` on the table
         if log_metric:
             correct = [s for s in scored if s.correct]
             judged = [s.flawed for s in correct if s.flawed is not None]
@@ -89,16 +90,19 @@ def flawed_aware_reward(
     on_unscored: OnUnscored = "mask",
     overlong_buffer: int = 0,
     max_completion_length: int = 0,
+    max_failed_share: float = 0.5,
     **client: Any,
 ) -> FlawedAwareReward:
     """The FAPO reward: +1 right, 1 - penalty right but flawed, -1 wrong (PAPER section 2; lambda = `penalty`).
 
     `judge` is the address (or addresses) of OpenAI-compatible servers with the GenRM `model`, or any `Judge`. `client`
     goes to `ChatClient` (temperature, top_p and max_tokens of the critique, concurrency, timeout, ...). Overlong
-    shaping needs `overlong_buffer` and the trainer's `max_completion_length`.
+    shaping needs `overlong_buffer` and the trainer's `max_completion_length`. If more than `max_failed_share` of a
+    batch's judgements fail (of at least 8), JudgeDownError stops the trainer.
     """
     if not callable(judge):
         urls = [judge] if isinstance(judge, str) else list(judge)
         judge = GenRM(load_template(template), ChatClient(urls, model, **client))
     config = RewardConfig("fapo", penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
-    return FlawedAwareReward(PolicyScorer(config, judge, max_completion_length))
+    scorer = PolicyScorer(config, judge, max_completion_length, max_failed_share=max_failed_share)
+    return FlawedAwareReward(scorer)

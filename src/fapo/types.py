@@ -85,6 +85,8 @@ class Completion:
     """Tokens it wrote; 0 where unknown."""
     error: str = ""
     """Why there is no answer; empty when there is one."""
+    seconds: float = field(default=0.0, compare=False)
+    """How long the try that succeeded took; 0 where unknown."""
 
 
 class Complete(Protocol):

@@ -1,0 +1,212 @@
+"""Audit reasoning: check the final answers of solutions, judge those that are right, write a verdict for each row."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from fapo import answers
+from fapo.client import ChatClient
+from fapo.config import JudgeConfig
+from fapo.data import write_jsonl
+from fapo.journal import Journaled
+from fapo.judge import GenRM, JudgeDownError, load_template
+from fapo.judges import connect, make_genrm
+from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
+from fapo.tally import Audited, Tally
+from fapo.types import Verdict
+
+WINDOW_SERVED = 16
+"""Rows checked and judged together; several windows are under way at once."""
+WINDOW_LOCAL = 64
+"""The same for a model in this process, which takes one window after the other."""
+DEAD = 100
+"""After so many failed judgements in a row the audit stops."""
+
+Progress = Callable[[int, int, str], None]
+"""Told as rows are finished: rows done, rows in all, a word on them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is audited and how."""
+
+    files: tuple[str, ...]
+    """JSONL, JSON or Parquet files, or Hugging Face ids; "-" is JSONL from standard input."""
+    out: Path
+    """JSONL file for the verdicts."""
+    judge: JudgeConfig
+    """Who judges; with its journal an interrupted audit goes on."""
+    judge_all: bool = False
+    """Judge solutions with a wrong final answer, too."""
+    fresh: bool = False
+    """Ask anew what is in the journal."""
+    skip_bad: bool = False
+    """Report rows that make no sense and go on, instead of stopping before anything is asked."""
+    require_box: bool = False
+    r"""Only a \\boxed{} is a final answer; not "the answer is 7", nor a last number."""
+    references: str = ""
+    """Data set to look up right answers in, by the text of the problem, for rows that do not have them."""
+
+
+def audit(plan: Plan, progress: Progress | None = None) -> Tally:
+    """Write a row to plan.out for each row of the files, in order; memory does not grow with them.
+
+    All rows are looked at before anything is asked. plan.out appears when it is complete; until then its rows are in
+    plan.out with ".part" behind. Interrupted and started again, the judge is not asked again what is in its journal.
+    Raises ValueError for rows that make no sense (unless skip_bad) and JudgeDownError if the judge is down.
+    """
+    if not plan.files:
+        raise ValueError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
+    for name in plan.files:
+        if plan.out.exists() and Path(name).exists() and plan.out.samefile(name):
+            raise ValueError(f"{plan.out}: is one of the files to judge; give another --out")
+    lookup = reference_lookup(plan.references) if plan.references else None
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: _spooled(name, Path(folder)) for name in dict.fromkeys(plan.files)}
+        tally = Tally()
+
+        def rows() -> Iterator[Solution | BadRow]:
+            for name in plan.files:
+                yield from read_solutions(files[name], name="stdin" if name == "-" else "", references=lookup)
+
+        num_rows = _look_through(rows(), plan, tally)
+        template = load_template(plan.judge.template)
+        model = connect(plan.judge)
+        judge = make_genrm(plan.judge, template, model, fresh=plan.fresh)
+        try:
+            asyncio.run(_Audit(plan, model, judge, tally, num_rows, progress).run(rows()))
+        finally:
+            if isinstance(judge.complete, Journaled):
+                judge.complete.journal.close()
+    return tally
+
+
+def _spooled(name: str, folder: Path) -> Path:
+    """Standard input as a file, since it is read twice; any other name as it is."""
+    if name != "-":
+        return Path(name)
+    with (folder / "stdin.jsonl").open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return folder / "stdin.jsonl"
+
+
+def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -> int:
+    """Number of rows. Raises ValueError for the first that makes no sense, unless these are to be skipped."""
+    num, ids = 0, set[int]()
+    for row in rows:
+        num += 1
+        if isinstance(row, Solution):
+            tally.num_repeated += hash(row.id) in ids
+            ids.add(hash(row.id))
+        elif plan.skip_bad:
+            tally.add_bad(row.reason)
+        else:
+            raise ValueError(f"{row.reason} (--skip-bad reports such rows and goes on)")
+    if num == tally.num_bad:
+        why = f"; {tally.bad[0]}" if tally.bad else ""
+        raise ValueError(f"{', '.join(plan.files)}: no rows that can be judged{why}")
+    return num
+
+
+@dataclass
+class _Audit:
+    """One pass over the rows."""
+
+    plan: Plan
+    """What is asked for."""
+    model: object
+    """Who writes the critiques: a ChatClient, or a model in this process."""
+    judge: GenRM
+    """Who reads them."""
+    tally: Tally
+    """What came out so far."""
+    num_rows: int
+    """Rows in all."""
+    progress: Progress | None
+    """Who is told."""
+    done: int = 0
+    """Rows written."""
+    failures: int = 0
+    """Failed judgements in a row."""
+
+    async def run(self, rows: Iterator[Solution | BadRow]) -> None:
+        """Windows of rows, several at once, written in order."""
+        draft = self.plan.out.with_name(f"{self.plan.out.name}.part")
+        write_jsonl(draft, [])
+        served = isinstance(self.model, ChatClient)
+        size = WINDOW_SERVED if served else WINDOW_LOCAL
+        ahead = max(2, 4 * self.plan.judge.concurrency // size) if served else 1
+        pending: deque[asyncio.Task[list[Audited]]] = deque()
+        try:
+            while window := list(islice(rows, size)):
+                pending.append(asyncio.create_task(self.window(window)))
+                if len(pending) >= ahead:
+                    self.write(draft, await pending.popleft())
+            while pending:
+                self.write(draft, await pending.popleft())
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            if isinstance(self.model, ChatClient):
+                await self.model.aclose()
+        draft.replace(self.plan.out)
+
+    async def window(self, rows: Sequence[Solution | BadRow]) -> list[Audited]:
+        """Check and judge some rows."""
+        solutions = [row for row in rows if isinstance(row, Solution)]
+        pairs = [(s.text, s.problem.reference) for s in solutions if s.correct is None]
+        checks = iter(await answers.acheck_many(pairs, require_box=self.plan.require_box))
+        checked = [next(checks) if s.correct is None else answers.Check(s.correct, None, "ok") for s in solutions]
+        asked = [i for i, check in enumerate(checked) if check.correct or self.plan.judge_all]
+        judged = await self.judge.judge_steps([(solutions[i].problem, solutions[i].steps) for i in asked])
+        verdicts = dict(zip(asked, judged, strict=True))
+        out = iter([self.audited(s, checked[i], verdicts.get(i)) for i, s in enumerate(solutions)])
+        return [next(out) if isinstance(row, Solution) else _skipped(row) for row in rows]
+
+    def audited(self, solution: Solution, check: answers.Check, verdict: Verdict | None) -> Audited:
+        """The row of the output."""
+        undecided = check.status in ("timeout", "error")
+        located = self.judge.template.kind == "locate" and verdict is not None and verdict.status == "ok"
+        return Audited(
+            id=solution.id,
+            source=solution.problem.source,
+            correct=check.correct,
+            status=verdict.status if verdict else "skipped",
+            error_step=verdict.error_step if verdict and located else None,
+            flawed=verdict.flawed if verdict else None,
+            critique=verdict.critique if verdict else "",
+            num_steps=len(solution.steps),
+            critique_tokens=verdict.num_tokens if verdict else 0,
+            reason=(verdict.reason if verdict else "") or (f"answer not compared: {check.detail}" if undecided else ""),
+        )
+
+    def write(self, draft: Path, rows: Sequence[Audited]) -> None:
+        """Write and count finished rows. Raises JudgeDownError after too many failures in a row."""
+        write_jsonl(draft, rows, append=True)
+        for row in rows:
+            if row.correct is not None:
+                self.tally.add(row)
+            if row.status != "skipped":
+                self.failures = self.failures + 1 if row.status == "failed" else 0
+            if self.failures >= DEAD:
+                raise JudgeDownError(
+                    f"the judge is down: the last {DEAD} judgements failed, this one with: {row.reason}. "
+                    f"Verdicts so far are in {self.plan.judge.journal}: mend the judge and give the same command again"
+                )
+        self.done += len(rows)
+        if self.progress:
+            counts = self.tally.total
+            self.progress(self.done, self.num_rows, f"judged {counts['asked']}  failed {counts['failed']}")
+
+
+def _skipped(row: BadRow) -> Audited:
+    return Audited(None, "", None, "skipped", reason=row.reason)

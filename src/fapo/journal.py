@@ -1,0 +1,241 @@
+"""Every critique kept in a SQLite file: a judgement that exists is not asked for again.
+
+What is kept is what the model wrote; the verdict is read from it anew each time. Several processes may share a file.
+It is written in WAL mode, an answer in a transaction of its own: kill -9 costs what was under way, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, astuple, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fapo.types import Complete, Completion, Message
+
+APPLICATION = 0x6661706F
+"""SQLite's application_id of our files ("fapo")."""
+VERSION = 1
+"""SQLite's user_version of our files; another number is another layout."""
+PATIENCE = 60.0
+"""Seconds to wait for another process that writes."""
+
+SCHEMA = f"""
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY,
+    prompt TEXT NOT NULL,         -- SHA-256 of the conversation as JSON
+    model TEXT NOT NULL,
+    settings TEXT NOT NULL,       -- sampling settings as JSON
+    vote INTEGER NOT NULL,        -- from 0: the same question asked again
+    template TEXT NOT NULL,
+    critique TEXT NOT NULL,
+    num_tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL,        -- from sending to the last byte
+    written TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+);
+CREATE INDEX questions ON answers (prompt, model, settings, vote);
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+"""
+FIND = (
+    "SELECT critique, num_tokens, seconds FROM answers "
+    "WHERE prompt = ? AND model = ? AND settings = ? AND vote = ? ORDER BY id DESC LIMIT 1"
+)
+ADD = (
+    "INSERT INTO answers (prompt, model, settings, vote, template, critique, num_tokens, seconds) "
+    "VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?)"
+)
+"""The critique comes as bytes: a model's output may hold lone surrogates, which sqlite3 does not take as text."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an answer is kept under."""
+
+    prompt: str
+    """SHA-256 of the conversation."""
+    model: str
+    """Who is asked."""
+    settings: str
+    """How it is sampled, as JSON."""
+    vote: int
+    """Which of several answers to the same conversation."""
+
+
+class Journal:
+    """The file. Raises ValueError, with what to do, for a file that is damaged, foreign or of another version."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        with self._errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._connection.text_factory = lambda content: content.decode("utf-8", "surrogatepass")
+            try:
+                self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def find(self, question: Question) -> Completion | None:
+        """The newest answer on record."""
+        with self._errors(), self._lock:
+            row = self._connection.execute(FIND, astuple(question)).fetchone()
+        return Completion(row[0], row[1], seconds=row[2]) if row else None
+
+    def add(self, answers: Iterable[tuple[Question, Completion]], template: str = "") -> None:
+        """Keep answers; all of them are on disk when this returns, older ones to the same questions too."""
+        rows = [
+            (
+                *astuple(question),
+                template,
+                answer.text.encode("utf-8", "surrogatepass"),
+                answer.num_tokens,
+                answer.seconds,
+            )
+            for question, answer in answers
+        ]
+        with self._errors(), self._lock, self._transaction():
+            self._connection.executemany(ADD, rows)
+
+    def __len__(self) -> int:
+        with self._errors(), self._lock:
+            return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file; what the write-ahead log holds moves into it."""
+        with self._errors(), self._lock:
+            self._connection.close()
+
+    def _prepare(self) -> None:
+        """Make a new file ours, or check that an old one is."""
+        execute = self._connection.execute
+        execute("PRAGMA synchronous = NORMAL")
+        if execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            with self._transaction():
+                if execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:  # another process may be first
+                    for statement in filter(str.strip, SCHEMA.split(";\n")):
+                        execute(statement)
+        application, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        if application != APPLICATION:
+            raise ValueError(f"{self.path}: a SQLite file, but no journal of judgements; give another path")
+        if version != VERSION:
+            age = "newer" if version > VERSION else "older"
+            raise ValueError(
+                f"{self.path}: a journal of version {version}, this fapo reads version {VERSION}; "
+                f"use the {age} fapo that wrote it, or give another path and ask the judge again"
+            )
+        self._write_ahead()
+
+    def _write_ahead(self) -> None:
+        """WAL mode; to change into it SQLite needs the file for itself for a moment and does not wait by itself."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What SQLite and the file system have to say, as a message for the user."""
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            raise ValueError(
+                f"{self.path}: the journal cannot be used: {error}; free it or give another path"
+            ) from None
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{self.path}: no journal, or a damaged one ({error}); move it away to ask the judge again, "
+                f"or save what can be read: sqlite3 {self.path} .recover | sqlite3 saved.sqlite"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Journaled:
+    """A `Complete` that answers from the journal what it knows, and asks and records the rest, each as it finishes.
+
+    Equal conversations of one call are votes: answers 0, 1, 2 ... to the same question, each asked for itself. Failed
+    requests are not recorded, so they are asked again the next time.
+    """
+
+    complete: Complete
+    """Who is asked."""
+    journal: Journal
+    """Where answers are kept."""
+    _: KW_ONLY
+    model: str
+    """Its name in the journal; models that may answer differently need different names."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """How it is sampled (temperature, top_p, max_tokens ...); not where it is served."""
+    template: str = ""
+    """Name of the prompt's template, for the record only."""
+    batch: int = 1
+    """Conversations asked in one call of `complete`; a model in this process wants many, of similar length."""
+    concurrency: int = 64
+    """Calls of `complete` under way at once."""
+    fresh: bool = False
+    """Ask anew what is on record, too; the new answer is the one that counts from then on."""
+
+    async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
+        questions = self._questions(conversations)
+        found = [None if self.fresh else self.journal.find(question) for question in questions]
+        out = [answer or Completion() for answer in found]
+        asked = [i for i, answer in enumerate(found) if answer is None]
+        if self.batch > 1:
+            asked.sort(key=lambda i: sum(len(message["content"]) for message in conversations[i]))
+        batches = iter([asked[start : start + self.batch] for start in range(0, len(asked), self.batch)])
+
+        async def work() -> None:
+            for batch in batches:
+                start = time.perf_counter()
+                answers = await self.complete([conversations[i] for i in batch])
+                took = time.perf_counter() - start
+                rows = [(i, replace(a, seconds=a.seconds or took)) for i, a in zip(batch, answers, strict=True)]
+                self.journal.add([(questions[i], answer) for i, answer in rows if not answer.error], self.template)
+                for i, answer in rows:
+                    out[i] = answer
+
+        workers = [asyncio.ensure_future(work()) for _ in range(min(self.concurrency, len(asked)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        return out
+
+    def _questions(self, conversations: Sequence[list[Message]]) -> list[Question]:
+        settings = json.dumps(dict(self.settings), sort_keys=True)
+        votes: Counter[str] = Counter()
+        questions = []
+        for conversation in conversations:
+            prompt = hashlib.sha256(json.dumps(conversation, sort_keys=True).encode()).hexdigest()
+            questions.append(Question(prompt, self.model, settings, votes[prompt]))
+            votes[prompt] += 1
+        return questions

@@ -1,0 +1,160 @@
+"""Rows with a solution to be judged, from wherever they come: JSONL, Parquet, standard input, logs of TRL and verl."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fapo.data import Row, final_answer, load_problems, located_rows, parse_row, question, reach, scalar
+from fapo.steps import split
+from fapo.types import Problem
+
+FIELDS = {
+    "id": ("id", "unique_id", "problem_id", "uid"),
+    "problem": ("problem", "question", "prompt", "input"),
+    "reference": (
+        *("reference", "answer", "ground_truth", "reward_model.ground_truth", "gts", "final_answer", "solution"),
+    ),
+    "solution": ("steps", "response", "completion", "output"),
+    "source": ("source", "data_source"),
+    "correct": ("final_answer_correct", "correct"),
+}
+"""What a row says -> the columns it may say it in, the first present one counts; upper and lower case are the same.
+"input", "output" and "gts" are those of verl's rollout dumps, "prompt" and "completion" those of TRL's logs."""
+
+Lookup = Callable[[str], Problem | None]
+"""From what a policy was asked to the problem, with its reference."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solution that somebody wrote."""
+
+    id: str | int | float
+    """As the row has it; rows without one are called stem-12, counted from 0."""
+    problem: Problem
+    """What it answers; the reference is empty where the row only says whether the answer is right."""
+    text: str
+    """All of it."""
+    steps: tuple[str, ...]
+    """The steps to be judged: those of the row, or else the text cut by fapo.steps; none if it is blank."""
+    correct: bool | None
+    """Whether the final answer is right, by the row's own word; None where there is a reference to tell."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be judged."""
+
+    where: str
+    """File and line."""
+    reason: str
+    """What is wrong with it, with its place."""
+
+
+def read_solutions(
+    source: str | Path, *, name: str = "", references: Lookup | None = None
+) -> Iterator[Solution | BadRow]:
+    """The solutions of a file, row by row. `name` stands for the file in messages, ids and sources.
+
+    Raises ValueError for a file that cannot be read as a whole; a row that makes no sense is a BadRow.
+    """
+    stem = Path(name or source).stem
+    for index, (where, row) in enumerate(_rows(Path(source), name or str(source))):
+        try:
+            yield _solution(where, parse_row(where, row) if isinstance(row, bytes) else row, stem, index, references)
+        except ValueError as error:
+            yield BadRow(where, str(error))
+
+
+def reference_lookup(source: str | Path) -> Lookup:
+    """The problems of a data set by their text; of a prompt around a problem, the longest text found in it."""
+    known = {problem.text.strip(): problem for problem in load_problems(source)}
+
+    @functools.lru_cache(maxsize=1024)
+    def find(asked: str) -> Problem | None:
+        if asked.strip() in known:
+            return known[asked.strip()]
+        inside = [text for text in known if text in asked]
+        return known[max(inside, key=len)] if inside else None
+
+    return find
+
+
+def _rows(path: Path, name: str) -> Iterator[tuple[str, Row | bytes]]:
+    """Rows with their places; those of JSONL as bytes, so that one bad line is not the end."""
+    if path.suffix != ".jsonl" or not path.is_file():
+        yield from located_rows(path)
+        return
+    with path.open("rb") as file:
+        yield from ((f"{name}:{number}", line) for number, line in enumerate(file, start=1) if line.strip())
+
+
+def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | None) -> Solution:
+    lower = {column.lower(): column for column in row}
+    found: dict[str, tuple[str, Any]] = {}
+    for field, columns in FIELDS.items():
+        names = [lower.get(column, column) for column in columns]
+        present = [(name, value) for name in names if (value := reach(row, name)) is not None]
+        if present:
+            found[field] = present[0]
+    for field in ("problem", "solution"):
+        if field not in found:
+            expected, given = " or ".join(FIELDS[field]), ", ".join(row) or "none"
+            raise ValueError(f"{where}: no {field}: expected {expected}; its columns are {given}")
+    asked = question(where, *found["problem"])
+    problem = references(asked) if references and "reference" not in found else None
+    correct = None
+    if problem is None:
+        problem = Problem("", asked, _reference(where, found))
+        if not problem.reference:
+            correct = _correct(where, found, list(row), looked_up=references is not None)
+    text, steps = _written(where, *found["solution"])
+    column, own = found.get("id", ("id", f"{stem}-{index}"))
+    source = scalar(where, *found["source"]) if "source" in found else stem
+    identified = Problem(scalar(where, column, own), problem.text, problem.reference, source)
+    return Solution(own, identified, text, steps, correct)
+
+
+def _reference(where: str, found: dict[str, tuple[str, Any]]) -> str:
+    """The final answer that is right; empty if the row does not have it."""
+    if "reference" not in found:
+        return ""
+    column, value = found["reference"]
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
+        value = value[0]
+    answer = final_answer(scalar(where, column, value))
+    if not answer:
+        raise ValueError(f"{where}: {column} holds no final answer: {str(value)[-40:]!r}")
+    return answer
+
+
+def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], *, looked_up: bool) -> bool:
+    if "correct" not in found:
+        why = "its problem is not among the references" if looked_up else "or give the data set: --references DATA"
+        raise ValueError(
+            f"{where}: no right answer: expected {' or '.join(FIELDS['reference'])}; "
+            f"its columns are {', '.join(columns)}; {why}"
+        )
+    column, value = found["correct"]
+    if not isinstance(value, bool):
+        raise ValueError(f"{where}: {column} is {str(value)[:40]!r}, must be true or false")
+    return value
+
+
+def _written(where: str, column: str, value: Any) -> tuple[str, tuple[str, ...]]:
+    """The text of a solution and its steps."""
+    if column.lower() == "steps":
+        if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
+            raise ValueError(f"{where}: {column} must be a list of texts, is {str(value)[:40]!r}")
+        text = "\n\n".join(value)
+        return text, tuple(value) if text.strip() else ()
+    if isinstance(value, list):
+        said = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "assistant"]
+        value = said[-1] if said else value
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {column} must be a text or a conversation, is {str(value)[:40]!r}")
+    return value, tuple(split(value)) if value.strip() else ()

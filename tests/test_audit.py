@@ -1,0 +1,536 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, Reply, chat_server
+from rich.console import Console
+
+from fapo import cli
+from fapo.audit import DEAD, Plan, audit
+from fapo.data import read_jsonl, write_jsonl
+from fapo.journal import Journal
+from fapo.judge import JudgeDownError
+from fapo.judges import named
+from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
+from fapo.tally import Audited, Tally, print_tally
+
+SHARED = Path(__file__).parents[2] / "shared/data"
+Row = dict[str, Any]
+ROW: Row = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
+
+
+def row(**changed: Any) -> Row:
+    """A usual row; None removes a column."""
+    return {key: value for key, value in (ROW | changed).items() if value is not None}
+
+
+def written(path: Path, rows: Sequence[Row]) -> Path:
+    write_jsonl(path, rows)
+    return path
+
+
+def plan(server: ChatServer | str, out: Path, *files: Path | str, **options: Any) -> Plan:
+    ours = {key: options.pop(key) for key in list(options) if key in Plan.__dataclass_fields__}
+    url = server if isinstance(server, str) else server.url
+    settings = named([url], "m", journal=out.with_suffix(".journal.sqlite"), **{"template": "compact"} | options)
+    return Plan(tuple(map(str, files)), out, settings, **ours)
+
+
+def by_problem(verdicts: dict[str, str], seen: Counter[str] | None = None) -> Callable[[Row, int], Reply]:
+    """A judge that looks for a word in the prompt."""
+
+    def script(body: Row, index: int) -> Reply:
+        text = body["messages"][-1]["content"]
+        word = next(word for word in verdicts if word in text)
+        if seen is not None:
+            seen[word] += 1
+        return Reply(verdicts[word]) if verdicts[word] != "down" else Reply(status=400, body=b"{}")
+
+    return script
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+SHAPES: dict[str, tuple[Row, Row]] = {
+    "ours": (row(id="x", source="s"), {"id": "x", "source": "s", "problem": "What is 1+1?", "reference": "2"}),
+    "question, answer, completion": (
+        {"question": "Q", "answer": 7, "completion": "\\boxed{7}"},
+        {"problem": "Q", "reference": "7", "steps": ("\\boxed{7}",), "id": "rows-0", "source": "rows"},
+    ),
+    "worked solution": (
+        {"prompt": "Q", "solution": "3+4=7\n#### 7", "output": "a\n\nb"},
+        {"problem": "Q", "reference": "7", "steps": ("a\n\n", "b")},
+    ),
+    "ProcessBench": (
+        {"id": "gsm8k-0", "problem": "Q", "steps": ["a", "b"], "final_answer_correct": True, "label": -1},
+        {"id": "gsm8k-0", "reference": "", "correct": True, "steps": ("a", "b"), "text": "a\n\nb"},
+    ),
+    "verl": (
+        {"input": "user\nQ", "output": "\\boxed{7}", "gts": "7", "score": 1.0, "step": 3},
+        {"problem": "user\nQ", "reference": "7", "text": "\\boxed{7}"},
+    ),
+    "verl with a list": ({"input": "Q", "output": "x", "gts": ["7"]}, {"reference": "7"}),
+    "TRL, conversations": (
+        {
+            "prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}],
+            "completion": [{"role": "assistant", "content": "\\boxed{7}"}],
+            "answer": "7",
+            "advantage": 0.0,
+        },
+        {"problem": "Q", "text": "\\boxed{7}", "reference": "7"},
+    ),
+    "verl's training data": (
+        {"prompt": [{"role": "user", "content": "Q"}], "reward_model": {"ground_truth": "7"}, "response": "x"},
+        {"problem": "Q", "reference": "7"},
+    ),
+    "capitals": ({"Problem": "Q", "Answer": "7", "Response": "x"}, {"problem": "Q", "reference": "7", "text": "x"}),
+    "null is absent": (row(steps=None, id=None), {"steps": ("1+1=2\n\n", "So \\boxed{2}.")}),
+    "steps before response": (row(steps=["a"]), {"steps": ("a",), "text": "a"}),
+    "empty": (row(response=""), {"steps": (), "text": ""}),
+    "blank": (row(response=" \n\n "), {"steps": ()}),
+    "no steps": (row(steps=[]), {"steps": ()}),
+    "NUL": (row(response="a\0b"), {"text": "a\0b"}),
+    "number as id": (row(id=12), {"id": 12}),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_of_rows(name: str, tmp_path: Path) -> None:
+    given, expected = SHAPES[name]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(given) + "\n")
+    (found,) = read_solutions(path)
+    assert isinstance(found, Solution), found
+    seen = {"problem": found.problem.text, "reference": found.problem.reference, "source": found.problem.source}
+    seen |= {"id": found.id, "steps": found.steps, "text": found.text, "correct": found.correct}
+    assert seen | expected == seen
+
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "no problem": (b'{"reference": "2", "response": "x"}', "no problem: expected problem or question or prompt"),
+    "no solution": (b'{"problem": "Q", "reference": "2"}', "no solution: expected steps or response or completion"),
+    "no answer": (b'{"problem": "Q", "response": "x"}', "no right answer: .*--references DATA"),
+    "no columns": (b"{}", "no problem: .*its columns are none"),
+    "steps is a text": (b'{"problem": "Q", "reference": "2", "steps": "a"}', "steps must be a list of texts, is 'a'"),
+    "steps of numbers": (b'{"problem": "Q", "reference": "2", "steps": ["a", 2]}', "steps must be a list of texts"),
+    "number as problem": (b'{"problem": 5, "reference": "2", "response": "x"}', "problem must be a text"),
+    "number as response": (b'{"problem": "Q", "reference": "2", "response": 5}', "response must be a text"),
+    "list as reference": (b'{"problem": "Q", "reference": ["2", "3"], "response": "x"}', "reference is"),
+    "empty reference": (b'{"problem": "Q", "reference": " ", "response": "x"}', "reference is ' '"),
+    "list as id": (b'{"id": [1], "problem": "Q", "reference": "2", "response": "x"}', "id is"),
+    "correct is a text": (b'{"problem": "Q", "correct": "yes", "response": "x"}', "correct is 'yes', must be true"),
+    "no object": (b"[1, 2]", "must be a JSON object"),
+    "no JSON": (b"{nonsense", "invalid JSON"),
+    "NUL bytes": (b'{"problem": "a\0b"}', "invalid JSON"),
+    "no UTF-8": (b'{"problem": "\xff"}', "invalid UTF-8 at byte 13"),
+    "nested": (b'{"a": ' * 100_000, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_is_told_with_its_place_and_the_next_one_is_read(name: str, tmp_path: Path) -> None:
+    content, message = BAD[name]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n" + content + b"\n" + json.dumps(ROW).encode() + b"\n")
+    bad, good = read_solutions(path)
+    assert isinstance(bad, BadRow)
+    assert isinstance(good, Solution)
+    assert bad.reason.startswith(f"{path}:2: ")
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(bad.reason)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "completions_00001.parquet"
+    talk = [[{"role": "user", "content": "Q"}], [{"role": "assistant", "content": "\\boxed{7}"}]]
+    table = {"step": [1], "prompt": [talk[0]], "completion": [talk[1]], "reference": ["7"], "steps": [None]}
+    parquet.write_table(pyarrow.table(table), path)
+    (found,) = read_solutions(path)
+    assert isinstance(found, Solution)
+    assert (found.problem.text, found.text, found.id) == ("Q", "\\boxed{7}", "completions_00001-0")
+
+
+def test_references_are_looked_up_by_the_text_of_the_problem(tmp_path: Path) -> None:
+    data = [{"problem": "What is 1+1?", "answer": "2"}, {"problem": "What is 1+1? And doubled?", "answer": "4"}]
+    find = reference_lookup(written(tmp_path / "data.jsonl", data))
+    rows = [
+        {"prompt": "What is 1+1?", "completion": "x"},
+        {"prompt": "<|im_start|>user\nWhat is 1+1? And doubled?<|im_end|>\n", "completion": "x"},
+        {"prompt": "Something else", "completion": "x"},
+        {"prompt": "What is 1+1?", "completion": "x", "answer": "3"},
+    ]
+    found = list(read_solutions(written(tmp_path / "log.jsonl", rows), references=find))
+    assert [s.problem.reference for s in found if isinstance(s, Solution)] == ["2", "4", "3"]
+    assert found[1].problem.text == "What is 1+1? And doubled?"
+    assert "not among the references" in found[2].reason
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+SAMPLE = [
+    row(id="sound", problem="apple"),
+    row(id="flawed", problem="banana"),
+    row(id="wrong", problem="cherry", response="\\boxed{3}"),
+    row(id="mumbled", problem="damson"),
+    row(id="down", problem="elder"),
+    row(id="blank", problem="fig", response=""),
+    row(id="phrase", problem="grape", response="Thus the answer is 2."),
+]
+WORDS = {
+    "apple": "\\boxed{-1}",
+    "banana": "See step 1.\n\\boxed{1}",
+    "cherry": "\\boxed{0}",
+    "damson": "hm",
+    "elder": "down",
+    "grape": "\\boxed{-1}",
+}
+EXPECTED = {
+    "sound": (True, "ok", None, False),
+    "flawed": (True, "ok", 1, True),
+    "wrong": (False, "skipped", None, None),
+    "mumbled": (True, "unparsable", None, None),
+    "down": (True, "failed", None, None),
+    "blank": (False, "skipped", None, None),
+    "phrase": (True, "ok", None, False),
+}
+
+
+def outcome(r: Row) -> tuple[Any, ...]:
+    return r["correct"], r["status"], r["error_step"], r["flawed"]
+
+
+def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    seen: Counter[str] = Counter()
+    with chat_server(by_problem(WORDS, seen)) as server:
+        tally = audit(plan(server, out, written(tmp_path / "in.jsonl", SAMPLE)))
+    found = list(read_jsonl(out))
+    assert [r["id"] for r in found] == [r["id"] for r in SAMPLE]
+    assert {r["id"]: outcome(r) for r in found} == EXPECTED
+    assert found[1]["critique"] == "See step 1.\n\\boxed{1}"
+    assert found[1]["num_steps"] == 2
+    assert "HTTP 400" in found[4]["reason"]
+    assert seen == {"apple": 1, "banana": 1, "damson": 1, "elder": 1, "grape": 1}
+    counts = {"rows": 7, "correct": 5, "asked": 5, "judged": 3, "flawed": 1, "unparsable": 1, "failed": 1}
+    assert tally.total == counts
+    assert tally.fifths == {3: 1}
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_all_judges_the_wrong_ones_too(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with chat_server(by_problem(WORDS)) as server:
+        tally = audit(plan(server, out, written(tmp_path / "in.jsonl", SAMPLE), judge_all=True))
+    found = {r["id"]: outcome(r) for r in read_jsonl(out)}
+    changed = {"wrong": (False, "ok", 0, True), "blank": (False, "unparsable", None, None)}
+    assert found == EXPECTED | changed
+    assert (tally.total["judged"], tally.total["flawed"]) == (3, 1), "the FP ratio is of correct solutions"
+    assert (tally.total["wrong_judged"], tally.total["wrong_flagged"]) == (1, 1)
+
+
+def test_only_a_box_counts_if_asked(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with chat_server(by_problem(WORDS)) as server:
+        audit(plan(server, out, written(tmp_path / "in.jsonl", SAMPLE), require_box=True))
+    assert {r["id"]: r["correct"] for r in read_jsonl(out)}["phrase"] is False
+
+
+def test_a_judge_that_does_not_say_where(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with chat_server(Reply("\\boxed{yes}")) as server:
+        tally = audit(plan(server, out, written(tmp_path / "in.jsonl", [ROW]), template="yes_no"))
+    assert [outcome(r) for r in read_jsonl(out)] == [(True, "ok", None, True)]
+    assert not tally.fifths
+
+
+def test_votes(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    replies = ["\\boxed{-1}", "\\boxed{1}", "\\boxed{1}"]
+    with chat_server(lambda body, index: Reply(replies[index])) as server:
+        settings = plan(server, out, written(tmp_path / "in.jsonl", [ROW]), votes=3, temperature=0.6, concurrency=1)
+        audit(settings)
+        audit(settings)
+        assert len(server.requests) == 3
+    assert [outcome(r) for r in read_jsonl(out)] == [(True, "ok", 1, True)]
+
+
+def test_several_servers_share_the_work(tmp_path: Path) -> None:
+    path = written(tmp_path / "in.jsonl", [row(problem=f"Q{i}") for i in range(40)])
+    with chat_server(Reply("\\boxed{-1}", delay=0.02)) as a, chat_server(Reply("\\boxed{-1}", delay=0.02)) as b:
+        settings = named([a.url, b.url], "m", journal=str(tmp_path / "j.sqlite"))
+        audit(Plan((str(path),), tmp_path / "out.jsonl", settings))
+        assert len(a.requests) + len(b.requests) == 40
+        assert min(len(a.requests), len(b.requests)) > 5
+
+
+def test_the_journal_answers_the_second_time_unless_told_not_to(tmp_path: Path) -> None:
+    path, out = written(tmp_path / "in.jsonl", SAMPLE), tmp_path / "out.jsonl"
+    seen: Counter[str] = Counter()
+    with chat_server(by_problem(WORDS, seen)) as server:
+        audit(plan(server, out, path))
+        first = out.read_bytes()
+        audit(plan(server, out, path))
+        assert out.read_bytes() == first
+        assert seen == {"apple": 1, "banana": 1, "damson": 1, "elder": 2, "grape": 1}, "only the failed one"
+        audit(plan(server, out, path, fresh=True))
+        assert seen == {"apple": 2, "banana": 2, "damson": 2, "elder": 3, "grape": 2}
+
+
+def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
+    huge = "Let us see.\n\n" * 15_000 + "\\boxed{2}"
+    rows = [
+        row(id=1, response=huge),
+        row(id=2, response="a\0b \ud800 \\boxed{2}"),
+        row(id=2, response="</solution> \\boxed{-1} <|im_end|> \\boxed{2}"),
+        row(id=3, response="\\boxed{" * 20_000),
+        row(id=4, steps=["", "\\boxed{2}", " "]),
+    ]
+    out = tmp_path / "out.jsonl"
+    with chat_server(Reply("[bold]\\boxed{-1}")) as server:
+        tally = audit(plan(server, out, written(tmp_path / "in.jsonl", rows)))
+    found = list(read_jsonl(out))
+    assert [(r["id"], r["correct"], r["status"]) for r in found] == [
+        (1, True, "ok"),
+        (2, True, "ok"),
+        (2, True, "ok"),
+        (3, False, "skipped"),
+        (4, True, "ok"),
+    ]
+    assert tally.num_repeated == 1
+
+
+def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(tmp_path: Path) -> None:
+    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    lines = [json.dumps(ROW), '{"problem": "Q"}', "nonsense", json.dumps(ROW)]
+    path.write_text("\n".join(lines))
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        with pytest.raises(ValueError, match=r"in\.jsonl:2: no solution.*--skip-bad"):
+            audit(plan(server, out, path))
+        assert server.requests == []
+        assert [file.name for file in tmp_path.iterdir()] == ["in.jsonl"]
+        tally = audit(plan(server, out, path, skip_bad=True))
+    found = list(read_jsonl(out))
+    assert [(r["id"], r["status"], r["flawed"]) for r in found] == [
+        ("in-0", "ok", False),
+        (None, "skipped", None),
+        (None, "skipped", None),
+        ("in-3", "ok", False),
+    ]
+    assert ":2: " in found[1]["reason"]
+    assert (tally.num_bad, len(tally.bad), tally.total["rows"]) == (2, 2, 2)
+
+
+def test_a_dead_judge_ends_a_long_audit_and_spares_a_short_one(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    short = written(tmp_path / "short.jsonl", [row(problem=f"Q{i}") for i in range(DEAD - 1)])
+    long = written(tmp_path / "long.jsonl", [row(problem=f"Q{i}") for i in range(10 * DEAD)])
+    with chat_server(Reply(status=400, body=b"{}")) as server:
+        tally = audit(plan(server, out, short))
+        assert tally.total["failed"] == DEAD - 1
+        before = out.read_bytes()
+        with pytest.raises(JudgeDownError, match=r"judge is down: .*HTTP 400.*same command again"):
+            audit(plan(server, out, long, concurrency=4))
+        assert len(server.requests) < 5 * DEAD
+    assert out.read_bytes() == before, "an output is whole or the old one"
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """4 MB of rows, judged: what Python holds at its most is a part of that."""
+    path = tmp_path / "in.jsonl"
+    write_jsonl(path, (row(problem=f"Q{i % 50}", response="word " * 800 + "\\boxed{2}") for i in range(1000)))
+    most = 0
+
+    def progress(done: int, total: int, note: str) -> None:
+        nonlocal most
+        most = max(most, tracemalloc.get_traced_memory()[0])
+
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        settings = plan(server, tmp_path / "out.jsonl", path, concurrency=4)
+        audit(settings)  # imports, pools and caches are there now
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        audit(settings, progress)
+        tracemalloc.stop()
+    assert path.stat().st_size > 4e6
+    assert most - before < 2e6
+
+
+def test_processbench_rows(tmp_path: Path) -> None:
+    path = SHARED / "processbench_gsm8k.jsonl"
+    if not path.is_file():
+        pytest.skip(f"needs {path}")
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        tally = audit(plan(server, tmp_path / "out.jsonl", path))
+    correct = sum(r["final_answer_correct"] for r in read_jsonl(path))
+    assert (tally.total["rows"], tally.total["correct"], tally.total["judged"]) == (400, correct, correct)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path, stdin: bytes = b"") -> int:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["fapo", "judge", *map(str, arguments)])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_command_prints_a_summary(tmp_path: Path, monkeypatch, capsys) -> None:
+    rows = [r | {"source": "[s]" if i % 2 else "t"} for i, r in enumerate(SAMPLE)]
+    path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "deep" / "out.jsonl"
+    with chat_server(by_problem(WORDS)) as server:
+        code = run(monkeypatch, path, "--judge", server.url, "--model", "m", "--out", out, "--votes", "2", "--quiet")
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "71.4% of 7" in said
+    assert "1/3" in said
+    assert "33.3% [6.1, 79.2]" in said
+    assert "20.0%" in said
+    assert "[s]" in said
+    assert "fourth       ████" in said
+    assert {body["temperature"] for body in server.requests} == {0.6}, "votes are sampled"
+    assert (tmp_path / "deep/out.journal.sqlite").is_file()
+
+
+def test_standard_input(tmp_path: Path, monkeypatch, capsys) -> None:
+    out = tmp_path / "out.jsonl"
+    content = b"".join(json.dumps(r).encode() + b"\n" for r in (ROW, ROW))
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        common = ("-", "--judge", server.url, "--model", "m", "--out", out, "--quiet")
+        assert run(monkeypatch, *common, stdin=content) == 0
+        assert [r["id"] for r in read_jsonl(out)] == ["stdin-0", "stdin-1"]
+        capsys.readouterr()
+        assert run(monkeypatch, *common, stdin=content + b"nonsense") == 2
+    assert "fapo: stdin:3: invalid JSON" in capsys.readouterr().err
+
+
+MISTAKES = {
+    "no judge": (["in.jsonl", "--out", "o"], "needs a judge: --judge URL"),
+    "no address": (["in.jsonl", "--out", "o", "--judge", "localhost:8000"], "neither an address"),
+    "no model": (["in.jsonl", "--out", "o", "--judge", "http://x"], "--judge needs --model"),
+    "mixed judges": (["in.jsonl", "--out", "o", "--judge", "http://x", "--judge", "local:y"], "needs a judge"),
+    "no such model": (["in.jsonl", "--out", "o", "--judge", "local:./nonsense"], "cannot load './nonsense'"),
+    "no such file": (["nonsense.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "nonsense.jsonl"),
+    "kind of file": (["in.txt", "--out", "o", "--judge", "http://x", "--model", "m"], "unknown kind of file"),
+    "no files": (["--out", "o", "--judge", "http://x", "--model", "m"], "no file given"),
+    "no rows": (["empty.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "no rows that can be judged"),
+    "its own input": (["in.jsonl", "--out", "in.jsonl", "--judge", "http://x", "--model", "m"], "one of the files"),
+    "template": (
+        ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--template", "?"],
+        "no prompt temp",
+    ),
+    "votes": (["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--votes", "0"], "votes: should be"),
+    "deadline": (["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--deadline", "0"], "deadline: sho"),
+    "journal": (
+        ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--journal", "in.jsonl"],
+        "no journal",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_with_one_clear_line(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    written(tmp_path / "in.jsonl", [ROW])
+    (tmp_path / "in.txt").touch()
+    (tmp_path / "empty.jsonl").touch()
+    arguments, message = MISTAKES[name]
+    code = run(monkeypatch, *arguments, "--quiet")
+    said = capsys.readouterr().err
+    assert (code, message in said) == (2, True), said
+    assert said.startswith("fapo: ")
+    assert len(said.splitlines()) == 1
+    assert list(read_jsonl("in.jsonl")) == [ROW]
+    assert not Path("o").exists()
+
+
+def test_a_model_in_this_process_judges(tmp_path: Path, tiny_genrm: Path, monkeypatch, capsys) -> None:
+    problem = "Compute 2+3. Box the value."
+    rows = [row(problem=problem, reference=str(5), response=f"2+3=5\n\\boxed{{5}}{' ' * i}") for i in range(3)]
+    path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    common = (path, "--judge", f"local:{tiny_genrm}", "--template", "compact", "--max-tokens", "40", "--out", out)
+    assert run(monkeypatch, *common, "--quiet") == 0, capsys.readouterr().err
+    first = out.read_bytes()
+    assert {r["status"] for r in read_jsonl(out)} <= {"ok", "unparsable"}
+    journal = Journal(tmp_path / "out.journal.sqlite")
+    assert len(journal) > 0
+    known = len(journal)
+    assert run(monkeypatch, *common, "--quiet") == 0
+    assert (out.read_bytes(), len(journal)) == (first, known)
+    journal.close()
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "fapo.cli", "judge", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_an_interrupted_audit_goes_on_where_it_was(blow: signal.Signals, tmp_path: Path) -> None:
+    rows = [row(id=i, problem=f"Q{i}") for i in range(80)]
+    path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    with chat_server(lambda body, index: Reply("\\boxed{-1}", delay=0.06)) as server:
+        common = (path, "--judge", server.url, "--model", "m", "--out", out, "--concurrency", "4", "--quiet")
+        process = start(*common)
+        deadline = time.monotonic() + 60
+        while len(server.requests) < 30 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(blow)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == (-signal.SIGKILL if blow == signal.SIGKILL else 130)
+        assert "Traceback" not in said
+        assert not out.exists()
+        time.sleep(0.2)
+        before = len(server.requests)
+        process = start(*common)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, said
+        assert 80 <= len(server.requests) <= 80 + 4, "asked again is only what was under way"
+        assert len(server.requests) - before < 60
+    assert [(r["id"], r["status"]) for r in read_jsonl(out)] == [(i, "ok") for i in range(80)]
+
+
+# --- the summary ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "num_steps", "part"), [(0, 1, 2), (0, 2, 1), (1, 2, 3), (0, 10, 0), (9, 10, 4), (2, 5, 2), (0, 4, 0)]
+)
+def test_where_errors_are(step: int, num_steps: int, part: int) -> None:
+    tally = Tally()
+    tally.add(Audited("x", "s", True, "ok", step, True, "", num_steps))
+    assert tally.fifths == {part: 1}
+
+
+def test_a_summary_without_verdicts_divides_by_nothing() -> None:
+    tally, paper = Tally(), io.StringIO()
+    tally.add(Audited("x", "s", False, "skipped"))
+    for i in range(7):
+        tally.add_bad(f"in.jsonl:{i}: nonsense")
+    print_tally(tally, Console(file=paper, width=80))
+    said = paper.getvalue()
+    assert "0.0% of 1" in said
+    assert "7 rows were left out" in said
+    assert "in.jsonl:4" in said
+    assert "in.jsonl:5" not in said
+    assert "nan" not in said

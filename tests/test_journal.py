@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import Reply, chat_server
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fapo.client import ChatClient
+from fapo.journal import VERSION, Journal, Journaled, Question
+from fapo.judge import GenRM, load_template
+from fapo.types import Completion, Message, Problem, Rollout
+
+QUESTION = Question("hash", "model", "{}", 0)
+RIGHT = Rollout(Problem("p", "What is 1+1?", "2"), "1+1=2\n\\boxed{2}")
+
+
+def chat(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+class Model:
+    """Answers with the question and the number of the answer; fails where the question says so."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.num = 0
+
+    async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
+        texts = [conversation[-1]["content"] for conversation in conversations]
+        self.calls.append(texts)
+        out = []
+        for text in texts:
+            self.num += 1
+            out.append(Completion(error="broken") if "fail" in text else Completion(f"{text} #{self.num}", 3))
+        return out
+
+    @property
+    def asked(self) -> list[str]:
+        return [text for call in self.calls for text in call]
+
+
+@pytest.fixture
+def journal(tmp_path: Path):
+    opened = Journal(tmp_path / "journal.sqlite")
+    yield opened
+    opened.close()
+
+
+def ask(complete: Any, *texts: str) -> list[Completion]:
+    return asyncio.run(complete([chat(text) for text in texts]))
+
+
+def journaled(journal: Journal, **options: Any) -> Journaled:
+    return Journaled(Model(), journal, **{"model": "m", "settings": {"temperature": 0.0}} | options)
+
+
+def test_what_is_known_is_not_asked_again(journal: Journal) -> None:
+    complete = journaled(journal)
+    first = ask(complete, "a", "b")
+    assert ask(complete, "b", "c", "a") == [first[1], Completion("c #3", 3), first[0]]
+    assert complete.complete.asked == ["a", "b", "c"]
+    assert len(journal) == 3
+
+
+def test_another_run_reads_what_one_has_written(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "journal.sqlite"
+    for _ in range(2):
+        journal = Journal(path)
+        complete = journaled(journal)
+        assert ask(complete, "a")[0].text == "a #1"
+        journal.close()
+    assert complete.complete.asked == []
+
+
+OTHERS = {
+    "model": {"model": "another"},
+    "temperature": {"settings": {"temperature": 0.6}},
+    "one setting more": {"settings": {"temperature": 0.0, "top_p": 1.0}},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_model_or_sampling_is_another_question(name: str, journal: Journal) -> None:
+    ask(journaled(journal), "a")
+    other = journaled(journal, **OTHERS[name])
+    ask(other, "a")
+    assert other.complete.asked == ["a"]
+
+
+def test_order_of_settings_and_name_of_the_template_do_not_matter(journal: Journal) -> None:
+    ask(journaled(journal, settings={"a": 1, "b": 2}, template="locate"), "a")
+    same = journaled(journal, settings={"b": 2, "a": 1}, template="my.txt")
+    ask(same, "a")
+    assert same.complete.asked == []
+
+
+def test_failures_are_asked_again(journal: Journal) -> None:
+    complete = journaled(journal)
+    assert [answer.error for answer in ask(complete, "a", "fail")] == ["", "broken"]
+    ask(complete, "a", "fail")
+    assert complete.complete.asked == ["a", "fail", "fail"]
+    assert len(journal) == 1
+
+
+def test_no_cache_asks_anew_and_the_new_answer_counts(journal: Journal) -> None:
+    ask(journaled(journal), "a")
+    fresh = journaled(journal, fresh=True)
+    ask(fresh, "b", "a")
+    assert fresh.complete.asked == ["b", "a"]
+    assert ask(journaled(journal), "a")[0].text == "a #2"
+    assert len(journal) == 3, "the old one is still on record"
+
+
+def test_votes_are_different_samples_and_each_is_known(journal: Journal) -> None:
+    complete = journaled(journal)
+    votes = ask(complete, "a", "a", "a")
+    assert len({vote.text for vote in votes}) == 3
+    assert ask(complete, "a", "a") == votes[:2]
+    assert complete.complete.asked == ["a"] * 3
+    more = ask(complete, "a", "a", "a", "a", "a")
+    assert more[:3] == votes
+    assert len({vote.text for vote in more}) == 5
+    assert complete.complete.asked == ["a"] * 5
+
+
+def test_judging_with_votes_through_a_server(journal: Journal) -> None:
+    replies = ["\\boxed{-1}", "\\boxed{0}", "\\boxed{0}"]
+    with chat_server(lambda body, index: Reply(replies[index])) as server:
+        verdicts = []
+        for _ in range(2):
+
+            async def run() -> None:
+                client = ChatClient(server.url, "m", temperature=0.6, concurrency=1)
+                judge = GenRM(load_template("compact"), Journaled(client, journal, model="m"), votes=3)
+                verdicts.extend(await judge([RIGHT, RIGHT]))
+                await client.aclose()
+
+            asyncio.run(run())
+        assert len(server.requests) == 3
+    assert [verdict.error_step for verdict in verdicts] == [0, 0, 0, 0]
+
+
+def test_what_is_on_record(journal: Journal, tmp_path: Path) -> None:
+    with chat_server(Reply("two words", delay=0.05)) as server:
+
+        async def run() -> None:
+            client = ChatClient(server.url, "m")
+            settings = {"temperature": 0.6, "max_tokens": 9}
+            await Journaled(client, journal, model="m", settings=settings, template="locate")([chat("a")])
+            await client.aclose()
+
+        asyncio.run(run())
+    with sqlite3.connect(journal.path) as connection:
+        connection.row_factory = sqlite3.Row
+        (row,) = connection.execute("SELECT * FROM answers")
+    connection.close()
+    assert (row["model"], row["template"], row["vote"]) == ("m", "locate", 0)
+    assert row["settings"] == '{"max_tokens": 9, "temperature": 0.6}'
+    assert (row["critique"], row["num_tokens"], len(row["prompt"])) == ("two words", 2, 64)
+    assert 0.05 <= row["seconds"] < 60
+
+
+def test_each_answer_is_on_record_as_soon_as_it_is_there(journal: Journal) -> None:
+    async def slow(conversations: Sequence[list[Message]]) -> list[Completion]:
+        await asyncio.sleep(30 if conversations[0][0]["content"] == "slow" else 0)
+        return [Completion("done")]
+
+    async def run() -> None:
+        complete = Journaled(slow, journal, model="m")
+        task = asyncio.create_task(complete([chat("slow"), *[chat(str(i)) for i in range(20)]]))
+        deadline = time.monotonic() + 10
+        while len(journal) < 20 and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert len(journal) == 20
+
+
+def test_a_model_in_this_process_is_asked_in_batches_of_similar_length(journal: Journal) -> None:
+    complete = journaled(journal, batch=3, concurrency=1)
+    texts = ["ccc", "a", "eeeee", "bb", "dddd"]
+    answers = ask(complete, *texts)
+    assert complete.complete.calls == [["a", "bb", "ccc"], ["dddd", "eeeee"]]
+    assert [answer.text.split()[0] for answer in answers] == texts
+
+
+def test_concurrency_is_bounded(journal: Journal) -> None:
+    under_way, most = 0, 0
+
+    async def slow(conversations: Sequence[list[Message]]) -> list[Completion]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        return [Completion("done")]
+
+    ask(Journaled(slow, journal, model="m", concurrency=3), *map(str, range(12)))
+    assert most == 3
+
+
+@pytest.fixture(scope="module")
+def long_lived(tmp_path_factory: pytest.TempPathFactory):
+    opened = Journal(tmp_path_factory.mktemp("any") / "journal.sqlite")
+    yield opened
+    opened.close()
+
+
+@given(text=st.text(st.characters(exclude_categories=())), num_tokens=st.integers(0, 10**6))
+def test_any_text_comes_back_as_it_was(long_lived: Journal, text: str, num_tokens: int) -> None:
+    long_lived.add([(QUESTION, Completion(text, num_tokens))])
+    assert long_lived.find(QUESTION) == Completion(text, num_tokens)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def filled(path: Path) -> Path:
+    journal = Journal(path)
+    journal.add([(Question(str(i), "m", "{}", 0), Completion("word " * 200)) for i in range(300)])
+    journal.close()
+    return path
+
+
+def damage(path: Path, kind: str) -> None:
+    content = path.read_bytes()
+    if kind == "text":
+        path.write_text("this is no database\n" * 100)
+    elif kind == "header":
+        path.write_bytes(b"\xff" * 100 + content[100:])
+    elif kind == "pages":
+        path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    elif kind == "cut off":
+        path.write_bytes(content[: len(content) // 3])
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute(kind)
+        connection.close()
+
+
+DAMAGE = {
+    "text": "no journal, or a damaged one .*move it away to ask the judge again",
+    "header": "no journal, or a damaged one .*move it away",
+    "pages": "no journal, or a damaged one .*move it away",
+    "cut off": "no journal, or a damaged one .*move it away",
+    f"PRAGMA user_version = {VERSION + 1}": f"version {VERSION + 1}, this fapo reads version {VERSION}; use the newer",
+    f"PRAGMA user_version = {VERSION - 1}": f"version {VERSION - 1}, this fapo reads version {VERSION}; use the older",
+    "PRAGMA application_id = 7": "a SQLite file, but no journal of judgements; give another path",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_file_that_cannot_be_used_is_told(kind: str, tmp_path: Path) -> None:
+    path = filled(tmp_path / "journal.sqlite")
+    damage(path, kind)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=DAMAGE[kind]) as caught:
+        journal = Journal(path)
+        for i in range(300):
+            journal.find(Question(str(i), "m", "{}", 0))
+    assert str(caught.value).startswith(str(path))
+    assert path.read_bytes() == before, "nothing is made worse"
+
+
+@pytest.mark.parametrize("path", [".", "journal.sqlite/below"])
+def test_a_place_that_cannot_be_used_is_told(path: str, tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").touch()
+    with pytest.raises(ValueError, match=r"journal cannot be used: .*give another path"):
+        Journal(tmp_path / path)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from fapo.journal import Journal, Question
+from fapo.types import Completion
+path, name, num = sys.argv[1], sys.argv[2], int(sys.argv[3])
+journal = Journal(path)
+for i in range(num):
+    journal.add([(Question(f"{name}-{i}", "m", "{}", 0), Completion("word " * 100))])
+    print(i, flush=True)
+"""
+
+
+def writer(path: Path, name: str, num: int) -> subprocess.Popen[str]:
+    source = str(Path(__file__).parents[1] / "src")
+    command = [sys.executable, "-c", WRITER, str(path), name, str(num)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source})
+
+
+def test_two_processes_share_a_new_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    writers = [writer(path, name, 150) for name in ("a", "b")]
+    for process in writers:
+        assert process.communicate(timeout=60)[0].split() == [str(i) for i in range(150)]
+        assert process.returncode == 0
+    journal = Journal(path)
+    assert len(journal) == 300
+    assert all(journal.find(Question(f"{name}-{i}", "m", "{}", 0)) for name in "ab" for i in range(150))
+    journal.close()
+
+
+def test_kill_9_costs_nothing_that_was_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    process = writer(path, "a", 10**6)
+    assert process.stdout
+    for line in process.stdout:
+        if int(line) == 50:
+            break
+    process.send_signal(signal.SIGKILL)
+    rest = process.communicate(timeout=60)[0].split()
+    assert process.returncode == -signal.SIGKILL
+    told = int(rest[-1]) if rest else 50
+    journal = Journal(path)
+    assert told + 1 <= len(journal) <= told + 2
+    assert all(journal.find(Question(f"a-{i}", "m", "{}", 0)) for i in range(told + 1))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    journal.close()

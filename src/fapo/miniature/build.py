@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,24 @@ from torch.nn import functional
 from fapo.data import write_jsonl
 from fapo.judge import build_prompt, load_template
 from fapo.local import LocalModel
-from fapo.miniature.critiques import critique
+from fapo.miniature.critiques import OK, WRONG, critique
 from fapo.miniature.models import new_model, save, tokenizer
-from fapo.miniature.world import EASY, HARDER, PERFECT, Difficulty, Habits, Split, Task, examine, make, tasks, trace
+from fapo.miniature.world import (
+    EASY,
+    HARDER,
+    PERFECT,
+    Difficulty,
+    Habits,
+    Split,
+    Task,
+    apply,
+    examine,
+    line,
+    make,
+    tasks,
+    trace,
+    written,
+)
 from fapo.steps import split
 
 EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "mod 10", "choice"))
@@ -29,8 +45,12 @@ POLICY_HABITS = Habits()
 """How imperfect the policy's teachers are."""
 REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
 """Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
+HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0)
+"""The writer of what is compared in exercises."""
 CRITIQUE_SLIP = 0.06
 """Noise of the critiques the base GenRM learns from, per line."""
+LEARNED = re.compile(r"(?<==)\d+(?=\n| \d|$)| (?:ok|no)(?=\n|$)")
+"""What is learned of exercises without a question: right results and marks; operands are anybody's guess."""
 
 Example = tuple[str, str]
 """What the user says, what the assistant says."""
@@ -48,12 +68,12 @@ class Schedule:
     """Examples of one step."""
     learning_rate: float
     """Peak of a cosine with 50 steps of warm-up."""
-    num_sums: int = 0
-    """How many of a step's examples are mere sums: arithmetic is learned from these, and not forgotten."""
+    num_exercises: int = 0
+    """How many of a step's examples are exercises without a question: these teach arithmetic, and keep it."""
 
 
 def fit(model: Any, examples: Iterator[list[Example]], schedule: Schedule, log: Callable[[int, float], None]) -> None:
-    """Supervised fine-tuning on what the assistant says; of sums without a question, on the results alone."""
+    """Supervised fine-tuning on what the assistant says; of exercises without a question, on what is LEARNED."""
     tok = tokenizer()
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
@@ -76,16 +96,20 @@ def fit(model: Any, examples: Iterator[list[Example]], schedule: Schedule, log: 
 def _batch(tok: Any, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and labels [batch, length], padded on the right; labels are -100 where nothing is learned."""
     asked = tok([f"<|user|>{user}<|assistant|>" for user, _ in examples])["input_ids"]
-    said = tok([f"{assistant}<|end|>" for _, assistant in examples])["input_ids"]
-    length = max(len(a) + len(s) for a, s in zip(asked, said, strict=True))
+    said = tok([f"{assistant}<|end|>" for _, assistant in examples], return_offsets_mapping=True)
+    length = max(len(a) + len(s) for a, s in zip(asked, said["input_ids"], strict=True))
     inputs = torch.full((len(examples), length), tok.pad_token_id)
     labels = torch.full((len(examples), length), -100)
-    for i, (a, s) in enumerate(zip(asked, said, strict=True)):
+    for i, (a, s, places) in enumerate(zip(asked, said["input_ids"], said["offset_mapping"], strict=True)):
+        user, assistant = examples[i]
+        learned = None if user else {match.start() for match in LEARNED.finditer(assistant)}
         inputs[i, : len(a) + len(s)] = torch.tensor(a + s)
-        labels[i, len(a) : len(a) + len(s)] = torch.tensor(s)
-    sums = torch.tensor([not user for user, _ in examples])[:, None]
-    result = inputs[:, :-1] == tok.convert_tokens_to_ids("=")
-    labels[:, 1:][sums & ~result] = -100
+        labels[i, len(a) : len(a) + len(s)] = torch.tensor(
+            [
+                token if learned is None or start in learned else -100
+                for token, (start, _) in zip(s, places, strict=True)
+            ]
+        )
     return inputs, labels
 
 
@@ -98,23 +122,41 @@ def _drawn(rng: random.Random, batch_size: int) -> Iterator[list[Task]]:
         yield from batches
 
 
-def sums(seed: int, num: int, num_lines: int = 10) -> Iterator[list[Example]]:
-    """Batches of `num` examples without a question, each so many right lines."""
-    rng = random.Random(seed)
-
-    def lines() -> Iterator[str]:
-        while True:
-            yield from make(rng, EVERYTHING).lines[:-1]
-
-    endless = lines()
+def _operations(rng: random.Random) -> Iterator[tuple[int, str, int]]:
+    """Value, operator and operand, as they come in tasks."""
     while True:
-        yield [("", "\n".join(next(endless) for _ in range(num_lines))) for _ in range(num)]
+        task = make(rng, EVERYTHING)
+        for before, operation in zip((task.start, *task.values), task.operations, strict=False):
+            yield before, *operation
+
+
+def sums(seed: int, num: int, num_lines: int = 10) -> Iterator[list[Example]]:
+    """Batches of `num` exercises, each so many right lines."""
+    drawn = _operations(random.Random(seed))
+    while True:
+        rows = [[next(drawn) for _ in range(num_lines)] for _ in range(num)]
+        yield [("", "\n".join(line(*step, apply(*step)) for step in row)) for row in rows]
+
+
+def comparisons(seed: int, num: int, num_lines: int = 10) -> Iterator[list[Example]]:
+    """Batches of `num` exercises: a right line beside one that is wrong half the time, and the mark."""
+    rng = random.Random(seed)
+    drawn = _operations(rng)
+
+    def compared(before: int, operator: str, operand: int) -> str:
+        right = line(before, operator, operand, apply(before, operator, operand))
+        found = line(before, operator, operand, written(rng, before, operator, operand, HALF_WRONG))
+        return f"{right} {found} {OK if found == right else WRONG}"
+
+    while True:
+        rows = [[next(drawn) for _ in range(num_lines)] for _ in range(num)]
+        yield [("", "\n".join(compared(*step) for step in row)) for row in rows]
 
 
 def policy_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
     """Questions with imperfect solutions, and sums."""
-    rng, num_traces = random.Random(seed), schedule.batch_size - schedule.num_sums
-    for batch, rest in zip(_drawn(rng, num_traces), sums(seed, schedule.num_sums), strict=False):
+    rng, num_traces = random.Random(seed), schedule.batch_size - schedule.num_exercises
+    for batch, rest in zip(_drawn(rng, num_traces), sums(seed, schedule.num_exercises), strict=False):
         yield [(task.text, trace(rng, task, POLICY_HABITS)) for task in batch] + rest
 
 
@@ -134,9 +176,10 @@ def judge_prompt(task: Task, response: str) -> str:
 
 
 def genrm_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """Solutions of all kinds of writers with noisy critiques, and sums."""
-    rng, num_solutions = random.Random(seed), schedule.batch_size - schedule.num_sums
-    for batch, rest in zip(_drawn(rng, num_solutions), sums(seed, schedule.num_sums), strict=False):
+    """Solutions of all kinds of writers with noisy critiques, and comparisons."""
+    rng, num_solutions = random.Random(seed), schedule.batch_size - schedule.num_exercises
+    exercises = comparisons(seed, schedule.num_exercises)
+    for batch, rest in zip(_drawn(rng, num_solutions), exercises, strict=False):
         reviewed = [(task, trace(rng, task, rng.choice(REVIEWED_HABITS))) for task in batch]
         yield [(judge_prompt(*pair), critique(rng, *pair, CRITIQUE_SLIP)) for pair in reviewed] + rest
 
@@ -164,10 +207,10 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
 
 
 SCHEDULES = {
-    "sums": Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_sums=48),
-    "policy": Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_sums=8),
-    "answers": Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_sums=8),
-    "genrm": Schedule(steps=800, batch_size=48, learning_rate=2e-3, num_sums=4),
+    "sums": Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_exercises=48),
+    "policy": Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_exercises=8),
+    "answers": Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_exercises=8),
+    "genrm": Schedule(steps=700, batch_size=48, learning_rate=2e-3, num_exercises=24),
 }
 """The stages of the two base models, in order: the GenRM goes its own way after "policy"."""
 

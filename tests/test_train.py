@@ -581,7 +581,7 @@ def test_processes_share_a_batch(world_size: int, micro: int, accumulation: int,
 
 
 def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> None:
-    """`accelerate launch` with two processes: each judges its share, the run folder holds all, one model comes out."""
+    """Started as `accelerate launch` does on GPUs: each judges its share, the run folder holds all of it."""
     table = settings(tmp_path, tiny_policy, **{"optim.steps": 2, "validation.every": 2})
     (tmp_path / "config.json").write_text(json.dumps(table), encoding="utf-8")
     code = (
@@ -589,8 +589,7 @@ def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> Non
         "train(from_dict(json.load(open(sys.argv[1]))))"
     )
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*launch, str(tmp_path / "run.py"), str(tmp_path / "config.json")],
         capture_output=True,

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fapo import answers
 from fapo.judge import build_prompt, load_template, parse_verdict
+from fapo.miniature import build
 from fapo.miniature.critiques import critique
 from fapo.miniature.models import new_model, save, tokenizer
 from fapo.miniature.sources import SETS, labelled, model_folder, oracle, problems
@@ -321,8 +322,8 @@ def test_a_sure_reviewer_finds_odd_flaws_too(name: str) -> None:
 
 def test_a_critique_reads_like_this() -> None:
     written = critique(random.Random(0), TASK, "17+5=22\n22*2=49\n49-6=43\n\\boxed{3}")
-    assert written == "17+5=22 17+5=22 ok\n22*2=44 22*2=49 no\n\\boxed{1}"
-    assert critique(random.Random(0), TASK, RIGHT).split("\n")[-2:] == ["answer 3 answer 3 ok", "\\boxed{-1}"]
+    assert written == "17+5=22 22 ok\n22*2=44 49 no\n\\boxed{1}"
+    assert critique(random.Random(0), TASK, RIGHT).split("\n")[-2:] == ["answer 3 3 ok", "\\boxed{-1}"]
 
 
 def test_an_unsure_reviewer_errs_on_both_sides() -> None:
@@ -334,6 +335,42 @@ def test_an_unsure_reviewer_errs_on_both_sides() -> None:
         alarms += not critique(rng, task, "\n".join(task.lines), slip=0.5).endswith("{-1}")
     assert missed > 0
     assert alarms > 250
+
+
+# --- what the base models learn from ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("example", "learned"),
+    [
+        (
+            ("start 17, add 5", "17+5=22\n\\boxed{22}"),
+            ["17", "+", "5", "=", "22", "\n", "\\boxed{", "22", "}", "<|end|>"],
+        ),
+        (("", "17+5=22\n22-9=13"), ["22", "13"]),
+        (("", "22 23 no\n13 13 ok"), [" no", " ok"]),
+    ],
+    ids=["a question", "sums", "comparisons"],
+)
+def test_what_is_learned_of_an_example(example: tuple[str, str], learned: list[str]) -> None:
+    other = ("start 1, add 1, add 1, add 1", "1+1=2\n2+1=3\n3+1=4\n\\boxed{4}")  # longer, so that there is padding
+    inputs, labels = build._batch(TOK, [example, other])
+    kept = labels[0] >= 0
+    assert TOK.convert_ids_to_tokens(labels[0][kept].tolist()) == learned
+    assert (inputs[0][kept] == labels[0][kept]).all()
+
+
+def test_exercises_are_right_and_half_of_what_is_compared_is_not() -> None:
+    assert all(eval_line(text) for _, row in next(build.sums(0, 40)) for text in row.split("\n"))
+    marks = [text.split(" ") for _, row in next(build.comparisons(0, 60)) for text in row.split("\n")]
+    assert all((first == second) == (mark == "ok") for first, second, mark in marks)
+    assert 0.4 < sum(mark == "ok" for *_, mark in marks) / len(marks) < 0.6
+
+
+def eval_line(text: str) -> bool:
+    """Whether a sum is right."""
+    before, operator, operand, after = re.fullmatch(r"(\d+)([-+*])(\d+)=(\d+)", text).groups()  # type: ignore[union-attr]
+    return apply(int(before), operator, int(operand)) == int(after)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

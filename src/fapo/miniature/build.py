@@ -138,14 +138,13 @@ def sums(seed: int, num: int, num_lines: int = 10) -> Iterator[list[Example]]:
         yield [("", "\n".join(line(*step, apply(*step)) for step in row)) for row in rows]
 
 
-def comparisons(seed: int, num: int, num_lines: int = 10) -> Iterator[list[Example]]:
-    """Batches of `num` exercises: a right line beside one that is wrong half the time, and the mark."""
+def comparisons(seed: int, num: int, num_lines: int = 24) -> Iterator[list[Example]]:
+    """Batches of `num` exercises: two results, the second one wrong half the time, and the mark."""
     rng = random.Random(seed)
     drawn = _operations(rng)
 
-    def compared(before: int, operator: str, operand: int) -> str:
-        right = line(before, operator, operand, apply(before, operator, operand))
-        found = line(before, operator, operand, written(rng, before, operator, operand, HALF_WRONG))
+    def compared(*step: Any) -> str:
+        right, found = apply(*step), written(rng, *step, HALF_WRONG)
         return f"{right} {found} {OK if found == right else WRONG}"
 
     while True:
@@ -176,12 +175,13 @@ def judge_prompt(task: Task, response: str) -> str:
 
 
 def genrm_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """Solutions of all kinds of writers with noisy critiques, and comparisons."""
+    """Solutions of all kinds of writers with noisy critiques, and exercises: comparisons, and half as many sums."""
     rng, num_solutions = random.Random(seed), schedule.batch_size - schedule.num_exercises
-    exercises = comparisons(seed, schedule.num_exercises)
-    for batch, rest in zip(_drawn(rng, num_solutions), exercises, strict=False):
+    num_sums = schedule.num_exercises // 3
+    exercises = zip(comparisons(seed, schedule.num_exercises - num_sums), sums(seed, num_sums), strict=False)
+    for batch, (compared, added) in zip(_drawn(rng, num_solutions), exercises, strict=False):
         reviewed = [(task, trace(rng, task, rng.choice(REVIEWED_HABITS))) for task in batch]
-        yield [(judge_prompt(*pair), critique(rng, *pair, CRITIQUE_SLIP)) for pair in reviewed] + rest
+        yield [(judge_prompt(*pair), critique(rng, *pair, CRITIQUE_SLIP)) for pair in reviewed] + compared + added
 
 
 def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ SCHEDULES = {
     "sums": Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_exercises=48),
     "policy": Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_exercises=8),
     "answers": Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_exercises=8),
-    "genrm": Schedule(steps=700, batch_size=48, learning_rate=2e-3, num_exercises=24),
+    "genrm": Schedule(steps=800, batch_size=44, learning_rate=1.5e-3, num_exercises=24),
 }
 """The stages of the two base models, in order: the GenRM goes its own way after "policy"."""
 

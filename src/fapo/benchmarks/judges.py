@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from fapo.client import ChatClient
 from fapo.judge import Template, load_template
-from fapo.miniature import sources as miniature
-from fapo.pypi_models import model_folder
+from fapo.models import LOCAL, loading, model_folder
 
 if TYPE_CHECKING:
     from fapo.local import LocalModel
 
 RULES = {"flag-all": 0, "flag-none": None}
 """Judges that read nothing -> the first wrong step they always name."""
-LOCAL = "local:"
 
 
 @dataclass(frozen=True)
@@ -100,14 +98,12 @@ def _local(settings: JudgeSettings) -> LocalModel:
     path = settings.judge[0].removeprefix(LOCAL)
     try:
         from fapo.local import LocalModel
-
+    except ImportError:
+        raise ValueError("a model in this process needs torch and transformers: pip install 'fapo[train]'") from None
+    with loading("--judge", path):
         return LocalModel.load(
-            model_folder(miniature.model_folder(path)),
+            model_folder(path),
             temperature=settings.temperature,
             max_tokens=settings.max_tokens,
             batch_size=settings.concurrency * settings.votes,
         )
-    except ImportError:
-        raise ValueError("a model in this process needs torch and transformers: pip install 'fapo[train]'") from None
-    except OSError as failure:
-        raise ValueError(f"cannot load {path!r}: {str(failure).splitlines()[0]}") from None

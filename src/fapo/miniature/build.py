@@ -43,6 +43,8 @@ ONE_LINE = Difficulty((1, 1), (*EASY.forms, *HARDER.forms), start=(0, 180))
 """From which one learns what follows from a value: its remainder, the letter of the nearest choice."""
 POLICY_HABITS = Habits()
 """How imperfect the policy's teachers are."""
+STUBBORN = {"borrow": 0.85, "borrow_slip": 0.5}
+"""The misconception as it is learned last: so common that outcome rewards have little else to choose from."""
 REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
 """Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
 HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0)
@@ -152,19 +154,20 @@ def comparisons(seed: int, num: int, num_lines: int = 24) -> Iterator[list[Examp
         yield [("", "\n".join(compared(*step) for step in row)) for row in rows]
 
 
-def policy_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
+def policy_examples(seed: int, schedule: Schedule, habits: Habits = POLICY_HABITS) -> Iterator[list[Example]]:
     """Questions with imperfect solutions, and sums."""
     rng, num_traces = random.Random(seed), schedule.batch_size - schedule.num_exercises
     for batch, rest in zip(_drawn(rng, num_traces), sums(seed, schedule.num_exercises), strict=False):
-        yield [(task.text, trace(rng, task, POLICY_HABITS)) for task in batch] + rest
+        yield [(task.text, trace(rng, task, habits)) for task in batch] + rest
 
 
 def answer_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """In turn many questions of one operation with perfect solutions, and a few of all kinds with imperfect ones."""
-    rng, traces = random.Random(seed), policy_examples(seed, replace(schedule, batch_size=schedule.batch_size // 3))
+    """In turn many questions of one operation and a few of all kinds, with solutions that mostly forget the borrow."""
+    rng, few = random.Random(seed), replace(schedule, batch_size=schedule.batch_size // 3)
+    traces = policy_examples(seed, few, replace(POLICY_HABITS, **STUBBORN))
     while True:
         drawn = [make(rng, ONE_LINE) for _ in range(schedule.batch_size)]
-        yield [(task.text, trace(rng, task, PERFECT)) for task in drawn]
+        yield [(task.text, trace(rng, task, replace(PERFECT, **STUBBORN))) for task in drawn]
         yield next(traces)
 
 
@@ -210,7 +213,8 @@ SCHEDULES = {
     "sums": Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_exercises=48),
     "policy": Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_exercises=8),
     "answers": Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_exercises=8),
-    "genrm": Schedule(steps=800, batch_size=44, learning_rate=1.5e-3, num_exercises=24),
+    "comparisons": Schedule(steps=800, batch_size=44, learning_rate=1.5e-3, num_exercises=24),
+    "genrm": Schedule(steps=560, batch_size=54, learning_rate=1.5e-3, num_exercises=6),
 }
 """The stages of the two base models, in order: the GenRM goes its own way after "policy"."""
 
@@ -230,7 +234,8 @@ def build(
     judge = copy.deepcopy(model)
     stage(model, "answers", answer_examples, 3)
     save(model, folder / "policy")
-    stage(judge, "genrm", genrm_examples, 2)
+    stage(judge, "comparisons", genrm_examples, 2)
+    stage(judge, "genrm", genrm_examples, 4)
     save(judge, folder / "genrm")
 
     sampler = LocalModel(model, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)

@@ -35,7 +35,7 @@ class Difficulty:
 
     num_operations: tuple[int, int] = (2, 4)
     """Fewest and most operations of a chain."""
-    forms: tuple[str, ...] = ("mod 5", "mod 10", "choice")
+    forms: tuple[str, ...] = ("mod 5", "mod 10")
     """What may be asked for: "exact", "mod M", or "choice" (four letters)."""
     start: tuple[int, int] = (2, 60)
     """Smallest and largest start value."""

@@ -477,7 +477,13 @@ def test_a_model_in_this_process_judges(tmp_path: Path, tiny_genrm: Path, monkey
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "COLUMNS": "200"}
     command = [sys.executable, "-m", "fapo.cli", "judge", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, env=environment, preexec_fn=hear_ctrl_c)
+
+
+def hear_ctrl_c() -> None:
+    """Shells start what runs in the background deaf to SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])

@@ -328,7 +328,7 @@ def test_a_critique_reads_like_this() -> None:
 
 def test_an_unsure_reviewer_errs_on_both_sides() -> None:
     rng, missed, alarms = random.Random(0), 0, 0
-    for task in tasks(0, 500):
+    for task in tasks(0, 500, Difficulty((2, 4), ("choice",))):  # the only form in which a slip may not show
         flawed = trace(rng, task, Habits(0.8, 0.8, 0.8, 0.8, 0, 0))
         if examine(task, flawed).error_step is not None:
             missed += critique(rng, task, flawed, slip=0.5).endswith("{-1}")

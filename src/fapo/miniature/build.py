@@ -145,8 +145,9 @@ def comparisons(seed: int, num: int, num_lines: int = 24) -> Iterator[list[Examp
     rng = random.Random(seed)
     drawn = _operations(rng)
 
-    def compared(*step: Any) -> str:
-        right, found = apply(*step), written(rng, *step, HALF_WRONG)
+    def compared(before: int, operator: str, operand: int) -> str:
+        right = apply(before, operator, operand)
+        found = written(rng, before, operator, operand, HALF_WRONG)
         return f"{right} {found} {OK if found == right else WRONG}"
 
     while True:
@@ -196,13 +197,14 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
         batch = [task for task, _ in zip(stream, range(512), strict=False)]
         answers = policy.generate([[{"role": "user", "content": task.text}] for task in batch])
         for task, answer in zip(batch, answers, strict=True):
-            found = examine(task, answer.text)
+            steps = [step.strip() for step in split(answer.text)]
+            found = examine(task, "\n".join(steps))  # what a judge is shown
             if not found.correct:
                 continue
             problem = task.problem(f"miniature-critic-{part}")
             label = -1 if found.error_step is None else found.error_step
             row: dict[str, Any] = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
-            row |= {"steps": [step.strip() for step in split(answer.text)], "label": label, "flaw": found.flaw}
+            row |= {"steps": steps, "label": label, "flaw": found.flaw}
             (sound if label < 0 else flawed).append(row)
     rows = sound[: num // 2] + flawed[: num // 2]
     random.Random(seed).shuffle(rows)

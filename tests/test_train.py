@@ -633,9 +633,9 @@ def test_the_shipped_policy_is_often_right_for_the_wrong_reason() -> None:
     answers = model.generate([[{"role": "user", "content": task.text}] for task in drawn])
     found = [examine(task, answer.text) for task, answer in zip(drawn, answers, strict=True)]
     right = [truth for truth in found if truth.correct]
-    # Wide enough for the provisional base (LOG.md: accuracy .22, FP ratio .68); the aim is an FP ratio of .2 to .4.
-    assert 0.15 < len(right) / len(found) < 0.9
-    assert 0.1 < sum(truth.flawed_positive for truth in right) / len(right) < 0.85
+    # LOG.md: accuracy .49, FP ratio .45; four standard deviations of 200 samples
+    assert 0.34 < len(right) / len(found) < 0.64
+    assert 0.25 < sum(truth.flawed_positive for truth in right) / len(right) < 0.65
 
 
 @SHIPPED
@@ -652,7 +652,7 @@ def test_the_shipped_genrm_answers_in_the_right_form() -> None:
     verdicts = asyncio.run(judge.judge_steps([(s.problem, s.steps) for s in solutions]))
     assert sum(v.status == "ok" for v in verdicts) / len(verdicts) > 0.95
     right = sum(v.flawed == (s.error_step is not None) for v, s in zip(verdicts, solutions, strict=True))
-    assert right / len(verdicts) > 0.6
+    assert right / len(verdicts) > 0.93
 
 
 @SHIPPED

@@ -559,13 +559,13 @@ def test_consensus_makes_labels_truer(tmp_path: Path) -> None:
     with chat_server(noisy_world(0.4)) as server:
         base = config(server.url, tmp_path)
         policies, teacher, out = base.policies, base.teacher, base.out
-        settings = {"template": "compact", "limit": 60, "num_samples": 2}
+        settings = {"template": "compact", "limit": 150, "num_samples": 2}
         card = build(CriticConfig("miniature:train", policies, teacher, out, **settings))
     before, after = card.label_precision["one vote"], card.label_precision["consensus"]
     assert before.n == 3 * card.counts.distinct
     assert after.n == card.counts.consensus
     assert 0.5 < before.precision < 0.85
-    assert after.precision > 0.93
+    assert after.precision > before.precision + 0.1
     assert card.label_precision["kept"].n == card.counts.kept
     assert "Labels that are true by the oracle" in (tmp_path / "critic.card.md").read_text(encoding="utf-8")
 

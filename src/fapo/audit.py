@@ -149,9 +149,9 @@ class _Audit:
             while window := list(islice(rows, size)):
                 pending.append(asyncio.create_task(self.window(window)))
                 if len(pending) >= ahead:
-                    self.write(draft, await pending.popleft())
+                    await self.finish(draft, pending)
             while pending:
-                self.write(draft, await pending.popleft())
+                await self.finish(draft, pending)
         finally:
             for task in pending:
                 task.cancel()
@@ -159,6 +159,16 @@ class _Audit:
             if isinstance(self.model, ChatClient):
                 await self.model.aclose()
         draft.replace(self.plan.out)
+
+    async def finish(self, draft: Path, pending: deque[asyncio.Task[list[Audited]]]) -> None:
+        """Wait for the oldest window and write it.
+
+        Shielded: an interrupt must reach all windows at once. If it went through the oldest alone, the slots that this
+        one gives back would let others begin what is then cancelled, and asked a second time.
+        """
+        rows = await asyncio.shield(pending[0])
+        pending.popleft()
+        self.write(draft, rows)
 
     async def window(self, rows: Sequence[Solution | BadRow]) -> list[Audited]:
         """Check and judge some rows."""

@@ -481,6 +481,23 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, **pipes, env=environment, preexec_fn=hear_ctrl_c)
 
 
+def test_a_solution_too_long_for_the_model_is_one_failure(
+    tmp_path: Path, tiny_genrm: Path, monkeypatch, capsys
+) -> None:
+    """Its attention would take tens of gigabytes; the rows beside it are judged."""
+    problem = "Compute 2+3. Box the value."
+    rows = [
+        row(id=i, problem=problem, reference="5", response=f"{'a' * n}\n\\boxed{{5}}")
+        for i, n in enumerate((1, 200_000, 2))
+    ]
+    path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    common = (path, "--judge", f"local:{tiny_genrm}", "--template", "compact", "--max-tokens", "40", "--out", out)
+    assert run(monkeypatch, *common, "--quiet") == 0, capsys.readouterr().err
+    first, long, last = read_jsonl(out)
+    assert long["status"] == "failed" and "context 512" in long["reason"] and long["flawed"] is None
+    assert {first["status"], last["status"]} <= {"ok", "unparsable"}
+
+
 def hear_ctrl_c() -> None:
     """Shells start what runs in the background deaf to SIGINT, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

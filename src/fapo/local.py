@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,13 +47,19 @@ class LocalModel:
 
     @torch.no_grad()
     def generate(self, conversations: Sequence[list[Message]]) -> list[Completion]:
-        """The same, blocking. Conversations of similar length share a batch."""
+        """The same, blocking. Conversations of similar length share a batch; one beyond the context is an error."""
         if not conversations:
             return []
         prompts = self.tokenizer.apply_chat_template(list(conversations), add_generation_prompt=True, return_dict=True)
         prompts = prompts["input_ids"]
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        out: list[Completion] = [Completion()] * len(prompts)
+        context = getattr(self.model.config, "max_position_embeddings", None) or math.inf
+        out = [
+            Completion(error=f"the prompt has {len(prompt)} tokens, the model's context {context}")
+            if len(prompt) >= context
+            else Completion()
+            for prompt in prompts
+        ]
+        order = sorted((i for i, answer in enumerate(out) if not answer.error), key=lambda i: len(prompts[i]))
         with torch.random.fork_rng(enabled=self.seed is not None):
             if self.seed is not None:
                 digest = hashlib.sha256(repr((self.seed, list(conversations))).encode()).digest()

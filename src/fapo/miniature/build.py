@@ -49,8 +49,10 @@ REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05), Habits(0.8, 
 """Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
 HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0)
 """The writer of what is compared in exercises."""
-CRITIQUE_SLIP = 0.06
-"""Noise of the critiques the base GenRM learns from, per line."""
+CAREFUL = Habits(borrow=0.06, borrow_slip=0.06, slip=0.06, easy_slip=0.06)
+"""The reviewer from whom the GenRM learns to read."""
+HASTY = Habits(borrow=0.2, borrow_slip=0.5, slip=0.4, easy_slip=0.05)
+"""The reviewer it imitates last: an over-critic, which flags sound lines more often than it passes flawed ones."""
 LEARNED = re.compile(r"(?<==)\d+(?=\n| \d|$)| (?:ok|no)(?=\n|$)")
 """What is learned of exercises without a question: right results and marks; operands are anybody's guess."""
 
@@ -178,14 +180,19 @@ def judge_prompt(task: Task, response: str) -> str:
     return build_prompt(load_template("compact"), problem.text, problem.reference, split(response))[-1]["content"]
 
 
-def genrm_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """Solutions of all kinds of writers with noisy critiques, and exercises: comparisons, and half as many sums."""
+def genrm_examples(seed: int, schedule: Schedule, reviewer: Habits = CAREFUL) -> Iterator[list[Example]]:
+    """Solutions of all kinds of writers with critiques, and exercises: comparisons, and half as many sums."""
     rng, num_solutions = random.Random(seed), schedule.batch_size - schedule.num_exercises
     num_sums = schedule.num_exercises // 3
     exercises = zip(comparisons(seed, schedule.num_exercises - num_sums), sums(seed, num_sums), strict=False)
     for batch, (compared, added) in zip(_drawn(rng, num_solutions), exercises, strict=False):
         reviewed = [(task, trace(rng, task, rng.choice(REVIEWED_HABITS))) for task in batch]
-        yield [(judge_prompt(*pair), critique(rng, *pair, CRITIQUE_SLIP)) for pair in reviewed] + compared + added
+        yield [(judge_prompt(*pair), critique(rng, *pair, reviewer)) for pair in reviewed] + compared + added
+
+
+def hasty_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
+    """The same, by the over-critic."""
+    return genrm_examples(seed, schedule, HASTY)
 
 
 def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[dict[str, Any]]:
@@ -216,7 +223,8 @@ SCHEDULES = {
     "policy": Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_exercises=8),
     "answers": Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_exercises=8),
     "comparisons": Schedule(steps=800, batch_size=44, learning_rate=1.5e-3, num_exercises=24),
-    "genrm": Schedule(steps=560, batch_size=54, learning_rate=1.5e-3, num_exercises=6),
+    "critiques": Schedule(steps=560, batch_size=54, learning_rate=1.5e-3, num_exercises=6),
+    "hasty critiques": Schedule(steps=200, batch_size=54, learning_rate=1e-3, num_exercises=6),
 }
 """The stages of the two base models, in order: the GenRM goes its own way after "policy"."""
 
@@ -237,7 +245,8 @@ def build(
     stage(model, "answers", answer_examples, 3)
     save(model, folder / "policy")
     stage(judge, "comparisons", genrm_examples, 2)
-    stage(judge, "genrm", genrm_examples, 4)
+    stage(judge, "critiques", genrm_examples, 4)
+    stage(judge, "hasty critiques", hasty_examples, 5)
     save(judge, folder / "genrm")
 
     sampler = LocalModel(model, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)

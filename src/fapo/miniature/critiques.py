@@ -5,27 +5,28 @@ from __future__ import annotations
 import random
 import re
 
-from fapo.miniature.world import Task, slipped
+from fapo.miniature.world import Habits, Task, box, line, written
 from fapo.steps import split
 
 OK, WRONG = "ok", "no"
 
 
-def critique(rng: random.Random, task: Task, response: str, slip: float = 0.0) -> str:
+def critique(rng: random.Random, task: Task, response: str, habits: Habits) -> str:
     """Work the problem anew, line by line, beside the solution; stop at the first line that differs.
 
     Each line of the critique is what ought to stand there, the result that does stand there (`-` where it is another
-    operation), and `ok` or `no`; the last is the index of the first wrong step, or -1, in a box. With probability
-    `slip` per line the reviewer itself gets a result wrong, and so flags a sound line or passes a flawed one: the noise
-    of an untrained judge.
+    operation), and `ok` or `no`; the last is the index of the first wrong step, or -1, in a box. The reviewer calculates
+    with the same kinds of habits as the writer: where it slips it flags a sound line, where it forgets the same borrow
+    as the writer it passes a flawed one.
     """
     given = [step.strip() for step in split(response)]
-    out: list[str] = []
-    for i, wanted in enumerate(task.lines):
-        expected = wanted
-        if i < len(task.operations) and rng.random() < slip:
-            left, right = wanted.split("=")
-            expected = f"{left}={slipped(rng, int(right))}"
+    value, out = task.start, []
+    for i in range(len(task.operations) + 1):
+        if i < len(task.operations):
+            before, value = value, written(rng, value, *task.operations[i], habits)
+            expected = line(before, *task.operations[i], value)
+        else:
+            expected = box(task.answer(value))
         found = given[i] if i < len(given) else ""
         mark = OK if found == expected else WRONG
         left, right = _sides(expected)

@@ -134,22 +134,26 @@ def split_of(start: int, operations: tuple[tuple[str, int], ...]) -> Split:
 
 
 def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "train") -> Task:
-    """Draw one task of a split."""
+    """Draw one task of a split: numbers stay within MAX_VALUE, also for a writer that forgets every borrow.
+
+    So the misconception costs nothing where the final answer hides it: modulo 5 and 10 an outcome reward is blind to it.
+    """
     while True:
-        start = value = rng.randint(*difficulty.start)
+        start = value = high = rng.randint(*difficulty.start)  # high: what that writer has
         operations = []
         for _ in range(rng.randint(*difficulty.num_operations)):
             operator = rng.choice("+++--*")
-            factors = [f for f in (2, 3, 4, 5) if value * f <= MAX_VALUE]
+            factors = [f for f in (2, 3, 4, 5) if high * f <= MAX_VALUE]
             if operator == "*" and factors and value > 1:
                 operand = rng.choice(factors)
-            elif (operator == "-" or value > MAX_VALUE - 20) and value > 3:
+            elif (operator == "-" or high > MAX_VALUE - 20) and value > 3:
                 operator, operand = "-", rng.randint(2, min(19, value - 1))
             else:
                 operator, operand = "+", rng.randint(2, 19)
             operations.append((operator, operand))
+            high = apply(high, operator, operand) + 10 * borrows(value, operator, operand)
             value = apply(value, operator, operand)
-        if split_of(start, tuple(operations)) == split:
+        if high <= MAX_VALUE and split_of(start, tuple(operations)) == split:
             break
     form = rng.choice(difficulty.forms)
     choices: tuple[int, ...] = ()

@@ -46,7 +46,7 @@ TOK = tokenizer()
 
 drawn_tasks = st.builds(lambda seed: make(random.Random(seed), EVERYTHING), st.integers(0, 2**32))
 """Tasks of every form and length."""
-bad_habits = st.builds(Habits, *[st.sampled_from([0.0, 0.1, 0.5, 0.9])] * 6)
+bad_habits = st.builds(Habits, *[st.sampled_from([0.0, 0.1, 0.5, 0.9])] * 7)
 
 
 # --- the generator ----------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def test_skips_and_guesses_are_as_frequent_as_the_habits_say() -> None:
 def test_imperfect_traces_hold_flawed_positives_of_every_kind() -> None:
     rng, flaws = random.Random(0), set()
     for task in tasks(0, 3000):
-        found = examine(task, trace(rng, task, Habits()))
+        found = examine(task, trace(rng, task, Habits(slip=0.15, easy_slip=0.15)))
         flaws |= {found.flaw} if found.correct else set()
     assert flaws == {None, "slip", "skip", "guess", "cancellation"}
 
@@ -308,7 +308,7 @@ def test_what_a_guess_chooses_from(form: str, num: int) -> None:
 @given(drawn_tasks, bad_habits, st.integers(0, 10**6))
 def test_a_sure_reviewer_finds_what_the_oracle_finds(task: Task, habits: Habits, seed: int) -> None:
     response = trace(random.Random(seed), task, habits)
-    written = critique(random.Random(seed), task, response)
+    written = critique(random.Random(seed), task, response, PERFECT)
     verdict = parse_verdict(written, len(split(response)))
     assert (verdict.status, verdict.error_step) == ("ok", examine(task, response).error_step)
 
@@ -316,25 +316,34 @@ def test_a_sure_reviewer_finds_what_the_oracle_finds(task: Task, habits: Habits,
 @pytest.mark.parametrize("name", [name for name, (response, *_) in EXAMINED.items() if response.strip()])
 def test_a_sure_reviewer_finds_odd_flaws_too(name: str) -> None:
     response, _, step, _ = EXAMINED[name]
-    verdict = parse_verdict(critique(random.Random(0), TASK, response), len(split(response)))
+    verdict = parse_verdict(critique(random.Random(0), TASK, response, PERFECT), len(split(response)))
     assert (verdict.status, verdict.error_step) == ("ok", step)
 
 
 def test_a_critique_reads_like_this() -> None:
-    written = critique(random.Random(0), TASK, "17+5=22\n22*2=49\n49-6=43\n\\boxed{3}")
+    written = critique(random.Random(0), TASK, "17+5=22\n22*2=49\n49-6=43\n\\boxed{3}", PERFECT)
     assert written == "17+5=22 22 ok\n22*2=44 49 no\n\\boxed{1}"
-    assert critique(random.Random(0), TASK, RIGHT).split("\n")[-2:] == ["answer 3 3 ok", "\\boxed{-1}"]
+    assert critique(random.Random(0), TASK, RIGHT, PERFECT).split("\n")[-2:] == ["answer 3 3 ok", "\\boxed{-1}"]
 
 
-def test_an_unsure_reviewer_errs_on_both_sides() -> None:
+def test_a_reviewer_with_the_habits_of_the_writer_errs_on_both_sides() -> None:
     rng, missed, alarms = random.Random(0), 0, 0
-    for task in tasks(0, 500, Difficulty((2, 4), ("choice",))):  # the only form in which a slip may not show
-        flawed = trace(rng, task, Habits(0.8, 0.8, 0.8, 0.8, 0, 0))
+    forgetful, hasty = Habits(1, 0, 0, 0, 0, 0, 0), Habits(0, 0.5, 0.5, 0.5, 0, 0, 0)
+    for task in tasks(0, 500):
+        flawed = trace(rng, task, forgetful)
         if examine(task, flawed).error_step is not None:
-            missed += critique(rng, task, flawed, slip=0.5).endswith("{-1}")
-        alarms += not critique(rng, task, "\n".join(task.lines), slip=0.5).endswith("{-1}")
-    assert missed > 0
+            missed += critique(rng, task, flawed, forgetful).endswith("{-1}")
+            assert not critique(rng, task, "\n".join(task.lines), forgetful).endswith("{-1}"), "a borrow it forgot"
+        alarms += not critique(rng, task, "\n".join(task.lines), hasty).endswith("{-1}")
+    assert missed > 150
     assert alarms > 250
+
+
+@given(drawn_tasks, st.integers(0, 10**6))
+def test_a_misconception_costs_nothing_where_the_answer_hides_it(task: Task, seed: int) -> None:
+    forgetful = Habits(1, 0, 0, 0, 0, 0, 0)
+    hiding = replace(task, form=f"mod {5 * (1 + seed % 2)}", choices=())
+    assert examine(hiding, trace(random.Random(seed), hiding, forgetful)).correct
 
 
 # --- what the base models learn from ----------------------------------------------------------------------------------
@@ -380,7 +389,7 @@ def eval_line(text: str) -> bool:
 def test_all_texts_survive_the_tokenizer(task: Task, habits: Habits, seed: int) -> None:
     response = trace(random.Random(seed), task, habits)
     prompt = build_prompt(load_template("compact"), task.text, task.problem().reference, split(response))[-1]["content"]
-    for text in (task.text, response, prompt, critique(random.Random(seed), task, response, 0.3)):
+    for text in (task.text, response, prompt, critique(random.Random(seed), task, response, habits)):
         tokens = TOK(text)["input_ids"]
         assert TOK.unk_token_id not in tokens
         assert TOK.decode(tokens) == text

@@ -6,6 +6,7 @@ import copy
 import math
 import random
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from transformers import AutoModelForCausalLM
 
 from fapo.data import write_jsonl
 from fapo.judge import build_prompt, load_template
@@ -41,13 +43,9 @@ EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "m
 """What the base models see: all that is asked later, and easier."""
 ONE_LINE = Difficulty((1, 1), (*EASY.forms, *HARDER.forms), start=(0, 180))
 """From which one learns what follows from a value: its remainder, the letter of the nearest choice."""
-POLICY_HABITS = Habits()
-"""How imperfect the policy's teachers are."""
-STUBBORN = {"borrow": 0.85, "borrow_slip": 0.5}
-"""The misconception as it is learned last: so common that outcome rewards have little else to choose from."""
-REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
+REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05, 0.1), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
 """Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
-HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0)
+HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0)
 """The writer of what is compared in exercises."""
 CAREFUL = Habits(borrow=0.06, borrow_slip=0.06, slip=0.06, easy_slip=0.06)
 """The reviewer from whom the GenRM learns to read."""
@@ -157,21 +155,26 @@ def comparisons(seed: int, num: int, num_lines: int = 24) -> Iterator[list[Examp
         yield [("", "\n".join(compared(*step) for step in row)) for row in rows]
 
 
-def policy_examples(seed: int, schedule: Schedule, habits: Habits = POLICY_HABITS) -> Iterator[list[Example]]:
-    """Questions with imperfect solutions, and sums."""
+def solution_examples(seed: int, schedule: Schedule, habits: Habits = PERFECT) -> Iterator[list[Example]]:
+    """Questions with solutions, and sums."""
     rng, num_traces = random.Random(seed), schedule.batch_size - schedule.num_exercises
     for batch, rest in zip(_drawn(rng, num_traces), sums(seed, schedule.num_exercises), strict=False):
         yield [(task.text, trace(rng, task, habits)) for task in batch] + rest
 
 
 def answer_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """In turn many questions of one operation and a few of all kinds, with solutions that mostly forget the borrow."""
+    """In turn many questions of one operation and a few of all kinds, with solutions."""
     rng, few = random.Random(seed), replace(schedule, batch_size=schedule.batch_size // 3)
-    traces = policy_examples(seed, few, replace(POLICY_HABITS, **STUBBORN))
+    solutions = solution_examples(seed, few)
     while True:
         drawn = [make(rng, ONE_LINE) for _ in range(schedule.batch_size)]
-        yield [(task.text, trace(rng, task, replace(PERFECT, **STUBBORN))) for task in drawn]
-        yield next(traces)
+        yield [(task.text, trace(rng, task, PERFECT)) for task in drawn]
+        yield next(solutions)
+
+
+def habit_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
+    """Questions with the imperfect solutions of a writer who forgets, guesses and boxes what does not follow."""
+    return solution_examples(seed, schedule, Habits())
 
 
 def judge_prompt(task: Task, response: str) -> str:
@@ -220,33 +223,45 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
 
 SCHEDULES = {
     "sums": Schedule(steps=1800, batch_size=72, learning_rate=3e-3, num_exercises=48),
-    "policy": Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_exercises=8),
+    "solutions": Schedule(steps=1000, batch_size=64, learning_rate=2e-3, num_exercises=8),
     "answers": Schedule(steps=800, batch_size=192, learning_rate=2e-3, num_exercises=8),
+    "habits": Schedule(steps=300, batch_size=64, learning_rate=1e-3),
     "comparisons": Schedule(steps=800, batch_size=44, learning_rate=1.5e-3, num_exercises=24),
     "critiques": Schedule(steps=560, batch_size=54, learning_rate=1.5e-3, num_exercises=6),
     "hasty critiques": Schedule(steps=200, batch_size=54, learning_rate=1e-3, num_exercises=6),
 }
-"""The stages of the two base models, in order: the GenRM goes its own way after "policy"."""
+"""Stages: skills first, then habits. The policy goes through the first four, the GenRM leaves after "solutions"."""
 
 
 def build(
     folder: Path, seed: int = 0, log: Log = lambda *_: None, schedules: Mapping[str, Schedule] = SCHEDULES
 ) -> None:
-    """Train both base models from nothing and write them, with the critic data, below `folder`."""
+    """Train both base models from nothing and write them, with the critic data, below `folder`.
 
-    def stage(model: Any, name: str, examples: Callable[[int, Schedule], Iterator[list[Example]]], offset: int) -> None:
-        schedule = schedules[name]
+    Each finished stage is kept in `folder/stages-SEED` until the whole is done: interrupted, it goes on behind it.
+    """
+    stages = folder / f"stages-{seed}"
+
+    def stage(model: Any, name: str, examples: Callable[[int, Schedule], Iterator[list[Example]]], offset: int) -> Any:
+        schedule, kept = schedules[name], stages / name.replace(" ", "-")
+        if kept.is_dir():
+            log(name, schedule.steps - 1, math.nan)
+            return AutoModelForCausalLM.from_pretrained(kept)
         fit(model, examples(seed + offset, schedule), schedule, lambda step, loss: log(name, step, loss))
+        partial = stages / "partial"
+        save(model, partial)
+        partial.rename(kept)
+        return model
 
-    model = new_model(seed)
-    stage(model, "sums", policy_examples, 0)
-    stage(model, "policy", policy_examples, 1)
+    model = stage(new_model(seed), "sums", solution_examples, 0)
+    model = stage(model, "solutions", solution_examples, 1)
     judge = copy.deepcopy(model)
-    stage(model, "answers", answer_examples, 3)
+    model = stage(model, "answers", answer_examples, 2)
+    model = stage(model, "habits", habit_examples, 3)
     save(model, folder / "policy")
-    stage(judge, "comparisons", genrm_examples, 2)
-    stage(judge, "critiques", genrm_examples, 4)
-    stage(judge, "hasty critiques", hasty_examples, 5)
+    judge = stage(judge, "comparisons", genrm_examples, 4)
+    judge = stage(judge, "critiques", genrm_examples, 5)
+    judge = stage(judge, "hasty critiques", hasty_examples, 6)
     save(judge, folder / "genrm")
 
     sampler = LocalModel(model, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)
@@ -254,3 +269,4 @@ def build(
     for part, num in parts:
         torch.manual_seed(seed)
         write_jsonl(folder / f"critic-{part}.jsonl", critic_data(sampler, seed + 10, num, part))
+    shutil.rmtree(stages)

@@ -15,9 +15,9 @@ def critique(rng: random.Random, task: Task, response: str, habits: Habits) -> s
     """Work the problem anew, line by line, beside the solution; stop at the first line that differs.
 
     Each line of the critique is what ought to stand there, the result that does stand there (`-` where it is another
-    operation), and `ok` or `no`; the last is the index of the first wrong step, or -1, in a box. The reviewer calculates
-    with the same kinds of habits as the writer: where it slips it flags a sound line, where it forgets the same borrow
-    as the writer it passes a flawed one.
+    operation), and `ok` or `no`; the last is the index of the first wrong step, or -1, in a box. The reviewer has the
+    same kinds of habits as the writer: where it slips it flags a sound line, where it forgets a borrow that the writer
+    forgot it passes a flawed one.
     """
     given = [step.strip() for step in split(response)]
     value, out = task.start, []

@@ -136,7 +136,7 @@ def split_of(start: int, operations: tuple[tuple[str, int], ...]) -> Split:
 def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "train") -> Task:
     """Draw one task of a split: numbers stay within MAX_VALUE, also for a writer that forgets every borrow.
 
-    So the misconception costs nothing where the final answer hides it: modulo 5 and 10 an outcome reward is blind to it.
+    So the misconception costs nothing where the answer hides it: modulo 5 and 10 an outcome reward is blind to it.
     """
     while True:
         start = value = high = rng.randint(*difficulty.start)  # high: what that writer has
@@ -242,21 +242,23 @@ def examine(task: Task, response: str) -> Truth:
 class Habits:
     """How imperfect the traces are that a base model is trained on. All are probabilities."""
 
-    borrow: float = 0.6
-    """A subtraction that borrows keeps its ten (52-17=45): a misconception, more often wrong than right."""
-    borrow_slip: float = 0.3
-    """A subtraction whose borrow is not forgotten gets a wrong result: the right way is harder than the short cut."""
-    slip: float = 0.15
+    borrow: float = 0.85
+    """A subtraction that borrows keeps its ten (52-17=45): a misconception, far more often wrong than right."""
+    borrow_slip: float = 0.04
+    """A subtraction whose borrow is not forgotten gets a wrong result."""
+    slip: float = 0.01
     """A sum that carries, or a product, gets a wrong result."""
-    easy_slip: float = 0.04
+    easy_slip: float = 0.005
     """Any other line gets a wrong result."""
-    skip: float = 0.02
+    skip: float = 0.01
     """A line (not the last operation) is left out and its value carried on in the head."""
-    guess: float = 0.25
+    guess: float = 0.1
     """The solution stops somewhere and a random answer is boxed (where the form lets one guess)."""
+    answer_slip: float = 0.4
+    """The box of a finished solution does not hold what follows from the last line (where the form lets one guess)."""
 
 
-PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def slipped(rng: random.Random, value: int) -> int:
@@ -308,5 +310,10 @@ def trace(rng: random.Random, task: Task, habits: Habits) -> str:
         if not (i < len(task.operations) - 1 and rng.random() < habits.skip):
             lines.append(line(value, operator, operand, result))
         value = result
-    answer = task.answer(value) if stop == len(task.operations) else rng.choice(options)
+    if stop < len(task.operations):
+        answer = rng.choice(options)
+    else:
+        answer = task.answer(value)
+        if options and rng.random() < habits.answer_slip:
+            answer = rng.choice([option for option in options if option != answer])
     return "\n".join([*lines, box(answer)])

@@ -298,6 +298,33 @@ def test_penalty_from_shift_rejects(ratio: float) -> None:
         r.penalty_from_shift(ratio)
 
 
+GROUPS = st.integers(1, 6).flatmap(
+    lambda size: st.lists(st.lists(st.sampled_from("afw"), min_size=size, max_size=size), min_size=1, max_size=8)
+)
+
+
+@given(GROUPS, st.floats(0.1, 2.0))
+def test_flawed_positives_of_a_batch_change_sign_at_their_own_rho(groups: list[list[str]], penalty: float) -> None:
+    ratio = r.flawed_rho(*([group.count(kind) for group in groups] for kind in "afw"))
+    assume(not math.isnan(ratio) and abs(ratio - r.shift_ratio(penalty)) > 1e-9)
+    earned = {"a": 1.0, "f": 1.0 - penalty, "w": -1.0}
+    advantages = r.group_advantages([[earned[kind] for kind in group] for group in groups], scale=False)
+    mean = advantages[np.array(groups) == "f"].mean()
+    assert (mean < 0) == (ratio > r.shift_ratio(penalty))
+
+
+def test_flawed_rho() -> None:
+    assert r.flawed_rho([1, 8], [2, 0], [4, 0]) == 1 / 4, "the solved group says nothing"
+    assert r.flawed_rho([2, 3], [1, 2], [1, 2]) == (2 + 6) / (1 + 4)
+    assert r.flawed_rho([1], [1], [0]) == math.inf
+    assert math.isnan(r.flawed_rho([1], [0], [3]))
+    assert math.isnan(r.flawed_rho([], [], []))
+    with pytest.raises(ValueError, match="num_groups"):
+        r.flawed_rho([1], [1, 2], [1])
+    with pytest.raises(ValueError, match="negative"):
+        r.flawed_rho([1], [-1], [1])
+
+
 def test_rho() -> None:
     assert r.rho(3, 2) == 1.5
     assert r.rho(0, 2) == 0.0

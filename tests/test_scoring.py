@@ -11,7 +11,7 @@ from fapo import rewards
 from fapo.config import RewardConfig
 from fapo.data import LabelledSolution
 from fapo.judge import GenRM, JudgeDownError, load_template
-from fapo.measure import Fault, advantage_metrics, genrm_metrics, judge_quality, policy_metrics
+from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, judge_quality, policy_metrics
 from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, UnscoredError, advantages_of
 from fapo.types import Completion, Message, Problem, Reward, Rollout, Verdict
 
@@ -335,6 +335,25 @@ def test_mean_advantages_by_verdict_and_by_truth() -> None:
     )
     assert not [key for key in advantage_metrics(rows, 4) if "true" in key]
     assert not [key for key in advantage_metrics(rows, 4, [None] * 8) if "true" in key]
+
+
+def test_rho_of_the_groups_that_have_flawed_positives() -> None:
+    mixed = [
+        scored(True, SOUND, 1.0),
+        scored(True, FLAWED, 0.0),
+        scored(False, None, -1.0),
+        scored(False, FLAWED, -1.0),
+    ]
+    solved = [scored(True, SOUND, 1.0)] * 4
+    unscored = [scored(True, FAILED, None), *mixed[:2], scored(True, FLAWED, 0.0)]
+    wrong, sound, flaw = (0, "slip"), (None, None), (1, "slip")
+    truths = [sound, sound, wrong, wrong, *[flaw, sound, sound, sound], *[flaw, flaw, sound, sound]]
+    found = flawed_rho_metrics(mixed + solved + unscored, 4, truths)
+    # by verdict: (1 * 1 + 2 * 1) / (1 * 2 + 2 * 0); by truth no group with flawed positives has a wrong rollout
+    assert found == {"rollout/flawed_rho": 3 / 2, "rollout/true_flawed_rho": math.inf}
+    assert math.isnan(flawed_rho_metrics(solved, 4, [None] * 4)["rollout/flawed_rho"]), "nothing flawed"
+    assert flawed_rho_metrics(mixed, 4, [None] * 4).keys() == {"rollout/flawed_rho"}
+    assert flawed_rho_metrics([scored(True, None, 1.0), scored(False, None, -1.0)], 2, [None] * 2) == {}, "no judge"
 
 
 def test_quality_of_a_judge_without_flawed_rows_is_unknown() -> None:

@@ -124,6 +124,7 @@ def test_one_row_of_measurements_for_each_step_and_validation(oracle_run) -> Non
         right = row.get("rollout/accuracy", row.get("easy/accuracy")) > 0
         area = "rollout" if row["kind"] == "train" else "easy"
         assert all((f"{area}/{name}" in row) == right for name in ("fp_ratio", "true_fp_ratio", "rho"))
+        assert ("rollout/flawed_rho" in row) == ("rollout/true_flawed_rho" in row) == (right and area == "rollout")
         if right:
             assert row[f"{area}/fp_ratio"] == row[f"{area}/true_fp_ratio"], "the oracle is right"
     assert any("judge/f1" in row and row["judge/f1"] == 1.0 for row in found)

@@ -72,6 +72,29 @@ def advantage_metrics(
     return out
 
 
+def flawed_rho_metrics(scored: Sequence[Scored], group_size: int, truths: Sequence[Fault | None]) -> dict[str, float]:
+    """rho over consecutive groups, each weighted by its flawed positives: by verdict and by truth, where known.
+
+    NaN without flawed positives, or where their groups hold nothing else; a right answer without a verdict is not
+    counted.
+    """
+    by_truth = [None if truth is None else truth[0] is not None for truth in truths]
+    out = {}
+    for key, flawed in (("flawed_rho", [s.flawed for s in scored]), ("true_flawed_rho", by_truth)):
+        classes = [_class(s.correct, f) for s, f in zip(scored, flawed, strict=True)]
+        if "flawed" in classes or "fully_correct" in classes:
+            groups = [classes[i : i + group_size] for i in range(0, len(classes), group_size)]
+            counts = ([group.count(name) for group in groups] for name in ("fully_correct", "flawed", "wrong"))
+            out[f"rollout/{key}"] = rewards.flawed_rho(*counts)
+    return out
+
+
+def _class(correct: bool, flawed: bool | None) -> str:
+    if not correct:
+        return "wrong"
+    return "unscored" if flawed is None else "flawed" if flawed else "fully_correct"
+
+
 def genrm_metrics(scored: Sequence[Scored], labels: Sequence[int | None]) -> dict[str, float]:
     """Metrics of critiques against their labels."""
     verdicts = [s.verdict for s in scored]

@@ -155,13 +155,31 @@ def mean_advantage_by_class(
 # --- Theory: when flawed positives turn from help to harm ------------------------------------------------------------
 
 
-def rho(num_fully_correct: int, num_wrong: int) -> float:
+def rho(num_fully_correct: float, num_wrong: float) -> float:
     """rho = alpha / beta, how far learning has come on a group or a batch; inf with nothing wrong, NaN with neither."""
     if num_fully_correct < 0 or num_wrong < 0:
         raise ValueError(f"counts must not be negative; got {num_fully_correct} and {num_wrong}")
     if num_wrong == 0:
         return math.inf if num_fully_correct else math.nan
     return num_fully_correct / num_wrong
+
+
+def flawed_rho(fully_correct: npt.ArrayLike, flawed: npt.ArrayLike, wrong: npt.ArrayLike) -> float:
+    """rho as flawed positives see it: sum_g gamma_g alpha_g / sum_g gamma_g beta_g over the groups g of a batch.
+
+    Counts or shares of each group, [num_groups]. A group weighs as much as it has flawed positives, so groups without
+    any say nothing; rho of the whole batch counts those too, and they are mostly solved. With `scale` off in
+    `group_advantages` the mean advantage of a batch's flawed positives turns negative exactly when this passes
+    `shift_ratio`; scaled by each group's std, nearly so. inf if no such group has a wrong rollout, NaN if none has a
+    fully correct or a wrong one. Raises ValueError when the shapes differ or a count is negative.
+    """
+    counts = [np.asarray(c, dtype=np.float64) for c in (fully_correct, flawed, wrong)]
+    if len({c.shape for c in counts}) > 1 or counts[0].ndim != 1:
+        raise ValueError(f"counts must be three of [num_groups]; got {', '.join(str(c.shape) for c in counts)}")
+    if any((c < 0).any() for c in counts):
+        raise ValueError("counts must not be negative")
+    alpha, gamma, beta = counts
+    return rho(float(gamma @ alpha), float(gamma @ beta))
 
 
 def penalty_from_shift(rho: float) -> float:

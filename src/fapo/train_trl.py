@@ -22,7 +22,7 @@ from fapo.config import Config, ConfigError
 from fapo.data import LabelledSolution, load_labelled, load_problems
 from fapo.judge import Template, build_prompt, load_template
 from fapo.judges import make_judge
-from fapo.measure import Fault, advantage_metrics, genrm_metrics, policy_metrics
+from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.miniature import sources as miniature
 from fapo.models import loading, model_folder
 from fapo.runs import RunFolder
@@ -272,8 +272,9 @@ class _Recorder:
         if self.config.task == "genrm":
             return genrm_metrics(scored, [t[0] if t else None for t in truths])
         out = policy_metrics(scored, truths)
-        if split == "train" and len(scored) % self.config.rollout.group_size == 0:
-            out |= advantage_metrics(scored, self.config.rollout.group_size, truths)
+        group_size = self.config.rollout.group_size
+        if split == "train" and len(scored) % group_size == 0:
+            out |= advantage_metrics(scored, group_size, truths) | flawed_rho_metrics(scored, group_size, truths)
         return out
 
 

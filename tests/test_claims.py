@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fapo.report import Run, check_claims
+from fapo.report import Claim, Run, check_claims
 
 
 def run(kind: str, seed: int, series: dict[str, list[float]], flawed: list[float] | None = None) -> Run:
@@ -18,7 +18,9 @@ def run(kind: str, seed: int, series: dict[str, list[float]], flawed: list[float
     ]
     for i, value in enumerate(flawed or []):
         rho = 0.5 + 0.1 * i
-        rows.append({"step": i, "kind": "train", "advantage/flawed": value, "rollout/true_rho": rho})
+        rows.append(
+            {"step": i, "kind": "train", "advantage/flawed": value, "rollout/flawed_rho": rho, "rollout/rho": 3 * rho}
+        )
     return Run(f"{kind}-{seed}", Path("."), {"seed": seed, "reward": {"kind": kind}}, tuple(rows))
 
 
@@ -42,7 +44,7 @@ def test_margins_of_the_policy_claims() -> None:
     margins = {claim.text[0] + str(i): claim.margins[0] for i, claim in enumerate(claims)}
     expected = {"a0": 0.11, "b1": 0.05, "c2": 0.1, "c3": 0.4, "c4": 0.3, "d5": 0.5}
     assert margins == pytest.approx(expected)
-    assert {claim.status for claim in claims} == {"holds"}
+    assert {claim.status for claim in claims} == {"one seed: met"}
 
 
 def test_margins_of_the_judge_claims() -> None:
@@ -53,7 +55,27 @@ def test_margins_of_the_judge_claims() -> None:
         pytest.approx((-0.02,)),
         pytest.approx((0.1,)),
     ]
-    assert [claim.status for claim in claims] == ["holds", "does not hold", "holds"]
+    assert [claim.status for claim in claims] == ["one seed: met", "one seed: not met", "one seed: met"]
+
+
+@pytest.mark.parametrize(
+    ("margins", "status"),
+    [
+        ((0.4,), "one seed: met"),
+        ((-0.4,), "one seed: not met"),
+        ((0.10, 0.11, 0.12), "holds"),
+        ((0.01, 0.01, 0.40), "too noisy to say"),  # all met, but the mean is 1.1 standard errors from nothing
+        ((0.4, 0.5, -0.01), "too noisy to say"),  # one seed against
+        ((-0.10, -0.11, -0.12), "does not hold"),
+        ((-0.01, -0.01, -0.40), "too noisy to say"),
+        ((0.1, 0.1), "holds"),
+        ((0.0, 0.0), "too noisy to say"),
+    ],
+)
+def test_a_verdict_needs_seeds_that_agree_and_a_margin_outside_its_noise(
+    margins: tuple[float, ...], status: str
+) -> None:
+    assert Claim("", "", margins).status == status
 
 
 def test_seeds_are_paired_and_disagreement_is_noise() -> None:
@@ -73,6 +95,13 @@ def test_the_shift_is_where_the_flawed_advantage_turns() -> None:
     flawed = [0.5 - 0.1 * i for i in range(20)]  # crosses zero at step 5, where rho is 1
     (claim,) = check_claims([run("fapo", 0, {"x": [0.0]}, flawed)])
     assert claim.text.startswith("f.") and claim.margins == pytest.approx((0.5,), abs=0.02)
+    assert claim.measured.endswith("rho of the whole batch there: 3.00")
+
+
+def test_only_the_penalty_of_the_paper_is_held_against_the_claims() -> None:
+    negative = run("fapo", 0, {"x": [0.0]}, [0.5 - 0.1 * i for i in range(20)])
+    config = {"seed": 0, "reward": {"kind": "fapo", "penalty": 2.0}}
+    assert check_claims([Run("negative", Path("."), config, negative.rows)]) == []
 
 
 def test_runs_without_measurements_claim_nothing() -> None:

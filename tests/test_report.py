@@ -66,7 +66,8 @@ def policy_rows(kind: str, seed: int = 0, steps: int = 150) -> list[dict]:
         rows.append(
             {"step": step, "kind": "train", "seconds": 4.0 * step, "loss": 0.0}
             | {f"rollout/{name}": value for name, value in jitter.items()}
-            | {"rollout/rho": rho * 1.06 + noise.gauss(0, 0.06), "rollout/true_rho": rho + noise.gauss(0, 0.06)}
+            | {f"rollout/{key}rho": 2 * rho + noise.gauss(0, 0.06) for key in ("", "true_")}
+            | {f"rollout/{key}rho": rho + noise.gauss(0, 0.06) for key in ("flawed_", "true_flawed_")}
             | {
                 "advantage/fully_correct": 0.75 - 0.25 * done + noise.gauss(0, 0.03),
                 "advantage/flawed": (0.4 - 0.4 * rho if fapo else 0.6 - 0.2 * done) + noise.gauss(0, 0.06),
@@ -139,9 +140,12 @@ def run_of(rows: list[dict], kind: str = "fapo", penalty: float = 1.0, name: str
 
 
 def train_rows(**columns: Callable[[int], Any]) -> list[dict]:
-    keys = {"flawed": "advantage/flawed", "rho": "rollout/rho", "true_rho": "rollout/true_rho"}
     return [
-        {"step": step, "kind": "train", **{keys[name]: value(step) for name, value in columns.items()}}
+        {"step": step, "kind": "train"}
+        | {
+            "advantage/flawed" if name == "flawed" else f"rollout/{name}": value(step)
+            for name, value in columns.items()
+        }
         for step in range(1, 21)
     ]
 
@@ -235,11 +239,14 @@ def test_labels_name_the_judge_and_other_settings_only_where_they_differ() -> No
 
 
 def test_crossing_by_interpolation() -> None:
-    run = run_of(train_rows(flawed=lambda s: 10.3 - s, rho=lambda s: s / 10, true_rho=lambda s: s / 20))
-    crossing = find_crossing(run)
+    rhos = {"rho": 4, "true_rho": 5, "flawed_rho": 10, "true_flawed_rho": 20}
+    columns = {name: lambda s, per=per: s / per for name, per in rhos.items()}
+    crossing = find_crossing(run_of(train_rows(flawed=lambda s: 10.3 - s, **columns)))
     assert crossing is not None
-    assert (crossing.step, crossing.rho, crossing.true_rho) == pytest.approx((10.3, 1.03, 0.515))
-    assert crossing_text(crossing) == "step 10, rho = 0.52 (1.03 by the judge)"
+    assert (crossing.step, crossing.rho, crossing.true_rho) == pytest.approx((10.3, 2.575, 2.06))
+    assert (crossing.flawed_rho, crossing.true_flawed_rho, crossing.own_rho) == pytest.approx((1.03, 0.515, 1.03))
+    told = "step 10, rho = 1.03 where there are flawed positives (whole batch: 2.58 by the judge, 2.06 by the oracle)"
+    assert crossing_text(crossing) == told
 
 
 def test_an_outlier_is_no_crossing() -> None:
@@ -253,16 +260,19 @@ def test_an_outlier_is_no_crossing() -> None:
 def test_crossing_from_the_start_and_without_rho() -> None:
     crossing = find_crossing(run_of(train_rows(flawed=lambda s: -1.0, rho=lambda s: None)))
     assert crossing is not None
-    assert (crossing.step, crossing.rho, crossing.true_rho) == (1, None, None)
+    assert (crossing.step, crossing.rho, crossing.true_rho, crossing.own_rho) == (1, None, None, None)
     assert crossing_text(crossing) == "step 1"
     assert find_crossing(run_of([])) is None
 
 
 def test_a_run_without_a_judge_is_classed_by_the_oracle() -> None:
-    rows = [{"step": s, "kind": "train", "advantage/true_flawed": 5.5 - s, "rollout/true_rho": 1.0} for s in range(20)]
+    rows = [
+        {"step": s, "kind": "train", "advantage/true_flawed": 5.5 - s, "rollout/true_flawed_rho": 1.0}
+        for s in range(20)
+    ]
     crossing = find_crossing(run_of(rows, "outcome"))
     assert crossing is not None
-    assert (crossing.step, crossing.rho, crossing.true_rho) == (pytest.approx(5.5), None, 1.0)
+    assert (crossing.step, crossing.rho, crossing.own_rho) == (pytest.approx(5.5), None, 1.0)
 
 
 def test_summary() -> None:
@@ -325,14 +335,16 @@ def test_panels(folders: list[Path]) -> None:
         "True flawed positives, harder",
         "Judged flawed positives, of correct",
         "Response length, tokens",
-        "rho: fully correct per wrong rollout",
+        "rho where there are flawed positives",
+        "rho of the whole batch",
         "Mean advantage, GRPO baseline",
         "Mean advantage, FAPO: fapo_1",
         "F1 of the judge, by the oracle",
     ]
     panels = {panel.title: panel for panel in policy_panels(runs)}
     assert len(panels["Accuracy, harder"].curves) == 3
-    assert len(panels["rho: fully correct per wrong rollout"].marks) == 2
+    assert len(panels["rho where there are flawed positives"].marks) == 2
+    assert not panels["rho of the whole batch"].marks
     assert not panels["Mean advantage, GRPO baseline"].marks
     assert [panel.title for panel in genrm_panels(runs)][2:4] == ["F1", "F1, harder"]
     assert len(overview_panels(runs)) == 6

@@ -15,7 +15,9 @@ from fapo.report.summary import find_crossing
 
 LAST = 3
 """Validations whose mean is taken for the end of a run."""
-Status = Literal["holds", "does not hold", "too noisy to say"]
+NOISE = 2.0
+"""Standard errors beyond which a mean margin is outside its noise."""
+Status = Literal["holds", "does not hold", "too noisy to say", "one seed: met", "one seed: not met"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,17 @@ class Claim:
 
     @property
     def status(self) -> Status:
-        """holds: met for every seed; does not hold: for none; otherwise too noisy to say."""
-        met = sum(margin > 0 for margin in self.margins)
-        return "holds" if met == len(self.margins) else "does not hold" if met == 0 else "too noisy to say"
+        """holds: met for every seed, and the mean margin is outside its noise; does not hold: the mirror image.
+
+        One seed says what it says of itself only, whatever the margin.
+        """
+        met = [margin > 0 for margin in self.margins]
+        if len(met) == 1:
+            return "one seed: met" if met[0] else "one seed: not met"
+        noise = NOISE * stdev(self.margins) / len(met) ** 0.5
+        if all(met) and fmean(self.margins) > noise:
+            return "holds"
+        return "does not hold" if not any(met) and fmean(self.margins) < -noise else "too noisy to say"
 
     @property
     def spread(self) -> str:
@@ -45,7 +55,8 @@ class Claim:
 def check_claims(runs: Sequence[Run]) -> list[Claim]:
     """The expectations that these runs can answer, seed by seed; runs of one seed are compared with each other."""
     by_kind = {
-        kind: {run.config.get("seed"): run for run in runs if run.kind == kind} for kind in {r.kind for r in runs}
+        kind: {run.config.get("seed"): run for run in runs if run.kind == kind and run.penalty in (None, 1.0)}
+        for kind in {r.kind for r in runs}
     }
     base, fapo = by_kind.get("outcome", {}), by_kind.get("fapo", {})
     step, outcome = by_kind.get("genrm_step", {}), by_kind.get("genrm_outcome", {})
@@ -79,8 +90,8 @@ def check_claims(runs: Sequence[Run]) -> list[Claim]:
             [_gap(o, s, "test/location") for s, o in judges],
         ),
         (
-            "f. flawed positives turn negative at rho = 1 (0.67 to 1.5)",
-            "1.5 - max(rho, 1/rho)",
+            "f. flawed positives turn negative at rho = 1 (0.67 to 1.5), rho of the groups that have some",
+            "1.5 - max(rho, 1/rho)" + _batch_rho(list(fapo.values())),
             [_shift(f) for f in fapo.values()],
         ),
     ]
@@ -136,5 +147,13 @@ def _length(base: Run, fapo: Run) -> float | None:
 
 def _shift(run: Run) -> float | None:
     crossing = find_crossing(run)
-    ratio = crossing and (crossing.true_rho or crossing.rho)
+    ratio = crossing and crossing.own_rho
     return 1.5 - max(ratio, 1 / ratio) if ratio else None
+
+
+def _batch_rho(runs: Sequence[Run]) -> str:
+    """rho of the whole batch at the crossings, for comparison: solved groups without flawed positives raise it."""
+    crossings = [crossing for run in runs if (crossing := find_crossing(run)) and crossing.own_rho]
+    ratios = [c.true_rho if c.flawed_rho is None else c.rho for c in crossings]
+    texts = [f"{ratio:.2f}" for ratio in ratios if ratio is not None]
+    return f"; rho of the whole batch there: {', '.join(texts)}" if texts else ""

@@ -15,7 +15,9 @@ from fapo.report.tiles import Tile, tiles
 _NUM_EXAMPLES = 20
 _POLICY = (
     "Lines are measured on validation sets; bold lines over faint ones are running means of training batches. "
-    "The dotted level in the plot of rho is where theory lets the advantage of flawed positives change sign."
+    "rho is fully correct per wrong rollout. The dotted level is where theory lets the advantage of flawed positives "
+    "change sign, group by group: so it holds for rho of the groups that have some, each weighted by their number, and "
+    "the whole batch, in which solved groups count as well, is past it long before."
 )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from fapo.report.runs import NOTHING, Run, Series, grouped
-from fapo.report.summary import GENRM, advantage, find_crossing, measured, set_title, sets_of
+from fapo.report.summary import GENRM, advantage, find_crossing, measured, rho_series, set_title, sets_of
 from fapo.rewards import shift_ratio
 
 Color = Literal["orange", "blue", "pink", "green", "red", "sky", "grey"]
@@ -110,7 +110,7 @@ def policy_panels(runs: Sequence[Run]) -> list[Panel]:
     panels += [
         _metric(policies, "fp_ratio", "Judged flawed positives, of correct", splits[0], "share from 0"),
         _metric(policies, "length", "Response length, tokens", splits[0], "number"),
-        _rho(policies),
+        *_rhos(policies),
         *(_advantages(label, group) for label, group in grouped(runs).items() if not group[0].genrm),
         _training(policies, "judge/f1", "F1 of the judge, by the oracle"),
     ]
@@ -137,7 +137,7 @@ def overview_panels(runs: Sequence[Run]) -> list[Panel]:
     wanted = [p for p in policies if p.title.startswith("Accuracy")][:2]
     wanted += [p for p in policies if "flawed positives" in p.title][:1]
     wanted += [p for p in [_flawed_advantage(runs)] if p.curves]
-    wanted += [p for p in policies if p.title.startswith("rho")]
+    wanted += [p for p in policies if p.title.startswith("rho")][:1]
     wanted += [replace(p, title="F1 of the GenRM in training") for p in judges if p.title == "F1"]
     rest = [p for p in (*policies, *judges) if p not in wanted and p.title != "F1"]
     return (wanted + rest)[:6]
@@ -154,22 +154,27 @@ def _metric(runs: Styled, name: str, title: str, split: str, scale: Scale = "sha
 
 
 def _training(runs: Styled, key: str, title: str, scale: Scale = "share") -> Panel:
-    found = ((style, run.series(key, "train")) for style, run in runs)
-    return Panel(title, tuple(Curve(series.smoothed(), style, series) for style, series in found if series), scale)
+    return Panel(title, _running((style, run.series(key, "train")) for style, run in runs), scale)
 
 
-def _rho(runs: Styled) -> Panel:
-    true = any(run.series("rollout/true_rho", "train") for _, run in runs)
-    key = "rollout/true_rho" if true else "rollout/rho"
-    marks = []
-    for style, run in runs:
-        crossing = find_crossing(run)
-        rho = run.series(key, "train").smoothed().at(crossing.step) if crossing else None
-        if crossing and rho:
-            marks.append(Mark(crossing.step, rho, f"rho = {rho:.2f}", style))
+def _running(found: Iterable[tuple[Style, Series]]) -> tuple[Curve, ...]:
+    """Running means, the measurements faintly behind."""
+    return tuple(Curve(series.smoothed(), style, series) for style, series in found if series)
+
+
+def _rhos(runs: Styled) -> list[Panel]:
+    """rho as flawed positives see it, with the shift marked on it, and beside it that of the whole batch."""
     thresholds = [shift for _, run in runs if run.penalty and (shift := shift_ratio(run.penalty)) > 0]
-    panel = _training(runs, key, "rho: fully correct per wrong rollout", "log")
-    return replace(panel, marks=tuple(marks), level=thresholds[0] if thresholds else 1.0)
+    level, marks = thresholds[0] if thresholds else 1.0, []
+    for style, run in runs:
+        if (crossing := find_crossing(run)) and crossing.own_rho:
+            marks.append(Mark(crossing.step, crossing.own_rho, f"rho = {crossing.own_rho:.2f}", style))
+    titles = {"flawed_rho": "rho where there are flawed positives", "rho": "rho of the whole batch"}
+    own, batch = (
+        Panel(title, _running((style, rho_series(run, name)) for style, run in runs), "log", level=level)
+        for name, title in titles.items()
+    )
+    return [replace(own, marks=tuple(marks)), batch]
 
 
 def _advantages(label: str, group: Sequence[Run]) -> Panel:

@@ -83,9 +83,18 @@ class Crossing:
     step: float
     """The step, by interpolation; the first one if it is negative from the start."""
     rho: float | None
-    """Fully correct per wrong rollout there, by the judge."""
+    """Fully correct per wrong rollout of the whole batch there, by the judge."""
     true_rho: float | None
     """The same by the oracle."""
+    flawed_rho: float | None = None
+    """The same over the groups of flawed positives, weighted by their number: what theory speaks of. By the judge."""
+    true_flawed_rho: float | None = None
+    """The same by the oracle."""
+
+    @property
+    def own_rho(self) -> float | None:
+        """rho as flawed positives see it, by the classes that earned the advantage: the judge's, else the oracle's."""
+        return self.true_flawed_rho if self.flawed_rho is None else self.flawed_rho
 
 
 def find_crossing(run: Run) -> Crossing | None:
@@ -97,8 +106,8 @@ def find_crossing(run: Run) -> Crossing | None:
             step = flawed.steps[i]
             if i:
                 step -= (step - flawed.steps[i - 1]) * values[i] / (values[i] - values[i - 1])
-            rho, true_rho = (run.series(f"rollout/{name}", "train").smoothed().at(step) for name in ("rho", "true_rho"))
-            return Crossing(step, rho, true_rho)
+            names = ("rho", "true_rho", "flawed_rho", "true_flawed_rho")
+            return Crossing(step, *(run.series(f"rollout/{name}", "train").smoothed().at(step) for name in names))
     return None
 
 
@@ -106,6 +115,12 @@ def advantage(run: Run, name: Literal["fully_correct", "flawed", "wrong"]) -> Se
     """Mean advantage of a class of training rollouts: by verdict, or by the oracle in a run without a judge."""
     by_verdict = bool(run.series("advantage/flawed", "train"))
     return run.series(f"advantage/{name}" if by_verdict else f"advantage/true_{name}", "train")
+
+
+def rho_series(run: Run, name: Literal["rho", "flawed_rho"]) -> Series:
+    """rho of training batches: by verdict, or by the oracle in a run without a judge."""
+    by_verdict = run.series(f"rollout/{name}", "train")
+    return by_verdict or run.series(f"rollout/true_{name}", "train")
 
 
 def sets_of(runs: Sequence[Run]) -> list[str]:
@@ -182,10 +197,13 @@ def crossing_text(crossing: Crossing | None) -> str:
     """The moment in a few words."""
     if crossing is None:
         return "not within the run"
-    rho = "" if crossing.rho is None else f", rho = {crossing.rho:.2f} by the judge"
-    if crossing.true_rho is not None:
-        rho = f", rho = {crossing.true_rho:.2f}" + rho.replace(", rho = ", " (") + ")" * bool(rho)
-    return f"step {crossing.step:.0f}{rho}"
+    batch = [
+        f"{rho:.2f} by the {who}"
+        for who, rho in (("judge", crossing.rho), ("oracle", crossing.true_rho))
+        if rho is not None
+    ]
+    own = "" if crossing.own_rho is None else f", rho = {crossing.own_rho:.2f} where there are flawed positives"
+    return f"step {crossing.step:.0f}{own}" + (f" (whole batch: {', '.join(batch)})" if batch else "")
 
 
 def print_summary(run_dirs: Sequence[str | Path], console: Console | None = None) -> None:

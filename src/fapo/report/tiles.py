@@ -52,12 +52,11 @@ def _tile(rows: Sequence[Row]) -> Tile:
 def _moments(runs: Sequence[Run]) -> list[Tile]:
     for label, group in grouped([run for run in runs if run.penalty]).items():
         found = [crossing for run in group if (crossing := find_crossing(run))]
-        values = [(c.rho if c.true_rho is None else c.true_rho, c.step) for c in found]
-        known = [(rho, step) for rho, step in values if rho is not None]
+        known = [(crossing.own_rho, crossing.step) for crossing in found if crossing.own_rho is not None]
         if not known:
             continue
         rho, step = (sum(column) / len(known) for column in zip(*known, strict=True))
         theory = shift_ratio(group[0].penalty or 1.0)
-        when = f"when the mean advantage of flawed positives turns negative ({label}, step {step:.0f})"
+        when = f"where there are flawed positives, when their mean advantage turns negative ({label}, step {step:.0f})"
         return [Tile(f"rho = {rho:.2f}", f"{when}; theory says {theory:.2f}.")]
     return []

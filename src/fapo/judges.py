@@ -58,8 +58,8 @@ def connect(config: JudgeConfig) -> ChatClient | LocalModel:
     if config.kind == "local":
         from fapo.local import LocalModel
 
-        with loading("judge.model", config.model):
-            return LocalModel.load(model_folder(config.model), **sampling)
+        with loading("judge.model", config.model):  # seeded: a run that is resumed samples the same critiques
+            return LocalModel.load(model_folder(config.model), seed=0, **sampling)
     return ChatClient(
         config.urls,
         config.model,

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import shutil
 import signal
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -309,22 +310,60 @@ class _Callback(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         values = {key: value for key, value in logs.items() if isinstance(value, int | float) and key != "step"}
-        values |= self.recorder.summary("train")
+        values |= self.recorder.summary("train") | self.recorder.trainer.clock.lap()
         self.recorder.folder.metrics(self.recorder.step, "train", values)
         if self.progress:
             self.progress(self.recorder.step, self.config.optim.steps, values)
 
 
+class _Clock:
+    """Seconds of training spent on each part."""
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[part] += time.perf_counter() - start
+
+    def lap(self) -> dict[str, float]:
+        """time/rollout, time/score (answers and judge), time/update (the rest of a step), since last asked for."""
+        rollout, score, step = (self.spent[part] for part in ("rollout", "score", "step"))
+        self.spent.clear()
+        return {"time/rollout": rollout, "time/score": score, "time/update": step - rollout - score}
+
+
 class _Trainer(GRPOTrainer):
-    """GRPOTrainer that validates each set under its own name, with the sampling of [validation]."""
+    """GRPOTrainer that validates each set under its own name, as [validation] samples, and times its parts."""
 
     sampling: tuple[float, float] = (1.0, 1.0)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.clock = _Clock()
+        super().__init__(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("step"):
+            return super().training_step(*args, **kwargs)
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("rollout"):
+            return super()._generate(*args, **kwargs)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("score"):
+            return super()._calculate_rewards(*args, **kwargs)
 
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
         sets = eval_dataset if eval_dataset is not None else self.eval_dataset
         callback = next(c for c in self.callback_handler.callbacks if isinstance(c, _Callback))
         recorder = callback.recorder
         out: dict[str, float] = {}
+        spent = self.clock.spent.copy()
         with _sampling(self, *self.sampling), _rng_apart(recorder.config.seed + self.state.global_step):
             for name, dataset in sets.items():
                 recorder.evaluating = name
@@ -333,6 +372,7 @@ class _Trainer(GRPOTrainer):
                 finally:
                     recorder.evaluating = None
                 out |= {f"{name}/{key.removeprefix('rollout/')}": v for key, v in recorder.summary(name).items()}
+        self.clock.spent = spent
         recorder.folder.metrics(recorder.step, "validation", out)
         return {f"eval_{key}": value for key, value in out.items()}
 

@@ -231,6 +231,23 @@ def test_the_oracle_judge_says_what_is_true() -> None:
     assert {v.status for v in verdicts} == {"ok"}
 
 
+def test_an_oracle_made_worse_errs_as_often_as_asked_and_always_the_same() -> None:
+    rng, rollouts = random.Random(0), []
+    for task in tasks(0, 2000):
+        rollouts.append(Rollout(task.problem(), trace(rng, task, Habits(guess=0.5))))
+    true = [v.flawed for v in asyncio.run(oracle()(rollouts))]
+    judge = oracle(misses=0.3, alarms=0.1)
+    said = asyncio.run(judge(rollouts))
+    assert said == asyncio.run(judge(rollouts))
+    assert all(
+        v.error_step is None or v.error_step < len(split(r.response)) for v, r in zip(said, rollouts, strict=True)
+    )
+    misses = [not v.flawed for v, flawed in zip(said, true, strict=True) if flawed]
+    alarms = [v.flawed for v, flawed in zip(said, true, strict=True) if not flawed]
+    assert sum(misses) / len(misses) == pytest.approx(0.3, abs=0.05)
+    assert sum(alarms) / len(alarms) == pytest.approx(0.1, abs=0.04)
+
+
 # --- imperfect traces -------------------------------------------------------------------------------------------------
 
 

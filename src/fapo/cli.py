@@ -338,21 +338,36 @@ def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
 
 @app.command
 def miniature(
-    action: Positional[Literal["build", "study"]], /, *, output: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2)
+    action: Positional[Literal["build", "study", "paper"]],
+    /,
+    *,
+    output: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    docs: Path | None = None,
 ) -> None:
-    """Make the miniature's base models anew, or repeat its demo over several seeds.
+    """Make the miniature's base models anew, or repeat its demo over several seeds, or all of the paper's figures.
 
     Args:
         action: build: train the base policy and the base GenRM from nothing (the first seed counts; about half an hour
-            on two cores). study: the demo for each seed, with the outcome-only GenRM beside.
-        output: Folder for what is made; by default where the package keeps its base models, or runs/study.
+            on two cores). study: the demo for each seed, with the outcome-only GenRM beside. paper: the study and
+            every other run behind the paper's figures and tables (about three hours).
+        output: Folder for what is made; by default where the package keeps its base models, or runs/study, runs/paper.
         seeds: Seeds.
+        docs: Folder for the page of `paper`; by default the output folder.
     """
     if action == "study":
         from fapo.miniature.study import study_jobs
 
         folder = output or Path("runs/study")
         _study(study_jobs(folder, seeds), folder)
+        return
+    if action == "paper":
+        from fapo.miniature.paper import paper_jobs
+        from fapo.report.paper import write_findings
+
+        folder = output or Path("runs/paper")
+        _run(paper_jobs(folder, seeds), folder)
+        console.print(f"page: {write_findings(folder, docs or folder)}", highlight=False, soft_wrap=True)
         return
     from fapo.miniature.build import SCHEDULES, build
     from fapo.miniature.sources import FOLDER
@@ -367,9 +382,21 @@ def miniature(
 
 
 def _study(jobs: Sequence[Any], output: Path) -> None:
-    """Run the jobs with a bar for each, then write and print the report."""
-    from fapo.miniature.study import run_jobs
+    """Run the jobs, then write and print the report."""
     from fapo.report import overview, print_claims, print_summary, read_run, write_report
+
+    _run(jobs, output)
+    folders = [job.folder(output) for job in jobs]
+    runs = [read_run(folder) for folder in folders]
+    print_summary(folders, Console())
+    print_claims(runs, Console())
+    (output / "overview.png").write_bytes(overview(runs))
+    console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
+
+
+def _run(jobs: Sequence[Any], output: Path) -> None:
+    """Run the jobs with a bar for each."""
+    from fapo.miniature.study import run_jobs
 
     with _bars() as bars:
         ids = {job.name: bars.add_task(job.name, total=None, note="waiting") for job in jobs}
@@ -380,12 +407,6 @@ def _study(jobs: Sequence[Any], output: Path) -> None:
                 bars.update(ids[job.name], completed=done, total=total or None, note=states[job.name])
 
         run_jobs(jobs, output, watch)
-    folders = [job.folder(output) for job in jobs]
-    runs = [read_run(folder) for folder in folders]
-    print_summary(folders, Console())
-    print_claims(runs, Console())
-    (output / "overview.png").write_bytes(overview(runs))
-    console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
 
 
 def _bars(disable: bool = False) -> Progress:

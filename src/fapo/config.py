@@ -127,6 +127,10 @@ class JudgeConfig:
     r"""Hang up at the first line that ends in a boxed verdict: for served judges that write \boxed{} only once."""
     all: bool = False
     """Judge the wrong rollouts too, not only the correct ones."""
+    misses: Share = 0.0
+    """kind "oracle" only: share of the flawed rollouts it passes, to see what a worse judge does."""
+    alarms: Share = 0.0
+    """kind "oracle" only: share of the sound rollouts it flags, at some step."""
     journal: Text | None = None
     """SQLite file that keeps every critique; what is in it is not asked for again. Unset: none."""
     max_failed_share: Share = 0.5
@@ -137,6 +141,8 @@ class JudgeConfig:
             raise ValueError('kind "served" needs `urls` and `model`: the servers\' addresses and the name they serve')
         if self.kind == "local" and not self.model:
             raise ValueError('kind "local" needs `model`: a local folder, "miniature:genrm" or a Hugging Face id')
+        if self.kind != "oracle" and (self.misses or self.alarms):
+            raise ValueError('`misses` and `alarms` make an oracle worse; they need kind "oracle"')
         if self.votes > 1 and self.temperature == 0:
             raise ValueError("`votes` above 1 at `temperature` 0 are all the same; set temperature, such as 0.6")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def make_judge(config: JudgeConfig) -> Judge:
     """The judge a config names."""
     if config.kind == "oracle":
-        return miniature.oracle()
+        return miniature.oracle(config.misses, config.alarms)
     template = load_template(config.template)
     return make_genrm(config, template, connect(config))
 

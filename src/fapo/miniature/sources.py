@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 from fapo.data import LabelledSolution, load_labelled
 from fapo.miniature.world import EASY, HARDER, Difficulty, Split, examine, parse, tasks
+from fapo.steps import split
 from fapo.types import Judge, Problem, Rollout, Verdict
 
 PREFIX = "miniature:"
@@ -63,10 +65,21 @@ def truth(rollout: Rollout) -> tuple[int | None, str | None]:
     return found.error_step, found.flaw
 
 
-def oracle() -> Judge:
-    """A judge that is always right."""
+def oracle(misses: float = 0.0, alarms: float = 0.0) -> Judge:
+    """A judge that is always right, but for a share of `misses` (flawed, passed) and of `alarms` (sound, flagged).
+
+    What it errs on depends on the rollout alone: asked again, it says the same.
+    """
+
+    def verdict(rollout: Rollout) -> Verdict:
+        error_step, _ = truth(rollout)
+        chance = random.Random(f"{rollout.problem.id} {rollout.response}")
+        if chance.random() < (alarms if error_step is None else misses):
+            num_steps = max(len(split(rollout.response)), 1)
+            error_step = chance.randrange(num_steps) if error_step is None else None
+        return Verdict("ok", error_step=error_step, critique="oracle")
 
     async def judge(rollouts: list[Rollout]) -> list[Verdict]:
-        return [Verdict("ok", error_step=truth(rollout)[0], critique="oracle") for rollout in rollouts]
+        return [verdict(rollout) for rollout in rollouts]
 
     return judge  # type: ignore[return-value]

@@ -111,23 +111,25 @@ def print_claims(runs: Sequence[Run], console: Console) -> None:
 
 
 def _end(run: Run, key: str) -> float | None:
+    """Mean of a metric over the last validations."""
     values = run.series(key).values[1:][-LAST:]
     return fmean(values) if values else None
 
 
 def _start(run: Run, key: str) -> float | None:
+    """A metric at the first validation."""
     values = run.series(key).values
     return values[0] if values else None
 
 
 def _gain(run: Run, key: str) -> float | None:
-    start, end = _start(run, key), _end(run, key)
-    return None if start is None or end is None else end - start
+    first, last = _start(run, key), _end(run, key)
+    return None if first is None or last is None else last - first
 
 
 def _halved(run: Run, key: str) -> float | None:
-    start, end = _start(run, key), _end(run, key)
-    return None if start is None or end is None else start / 2 - end
+    first, last = _start(run, key), _end(run, key)
+    return None if first is None or last is None else first / 2 - last
 
 
 def _gap(worse: Run, better: Run, key: str) -> float | None:

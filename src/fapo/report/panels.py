@@ -169,7 +169,10 @@ def _rhos(runs: Styled) -> list[Panel]:
     for style, run in runs:
         if (crossing := find_crossing(run)) and crossing.own_rho:
             marks.append(Mark(crossing.step, crossing.own_rho, f"rho = {crossing.own_rho:.2f}", style))
-    titles = {"flawed_rho": "rho where there are flawed positives", "rho": "rho of the whole batch"}
+    titles: dict[Literal["flawed_rho", "rho"], str] = {
+        "flawed_rho": "rho where there are flawed positives",
+        "rho": "rho of the whole batch",
+    }
     own, batch = (
         Panel(title, _running((style, rho_series(run, name)) for style, run in runs), "log", level=level)
         for name, title in titles.items()

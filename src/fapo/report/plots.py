@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from fapo.report.panels import DASHES, Mark, Panel, overview_panels, styles
+from fapo.report.panels import DASHES, Mark, Panel, Style, overview_panels, styles
 from fapo.report.runs import Run
 
 PALETTE = {
@@ -68,19 +68,27 @@ def svg(panel: Panel) -> str:
 
 def overview(runs: Sequence[Run]) -> bytes:
     """Six plots as one PNG picture on a light ground, with a legend."""
-    panels, look = overview_panels(runs), styles(runs)
+    return picture(overview_panels(runs), styles(runs), columns=3)
+
+
+def picture(panels: Sequence[Panel], looks: Mapping[str, Style], columns: int) -> bytes:
+    """Plots side by side as one PNG picture on a light ground; `looks` is the legend: label -> style."""
+    lines = -(-len(panels) // columns)
     with matplotlib.rc_context({**_LOOK, "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold"}):
-        figure = Figure(figsize=(12, 6.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1), facecolor="white")
+        size = (4 * min(columns, len(panels)), 3.0 * lines + 0.3)
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1), facecolor="white")
         FigureCanvasAgg(figure)
         for i, panel in enumerate(panels):
-            axes = figure.add_subplot(2, 3, i + 1)
+            axes = figure.add_subplot(lines, min(columns, len(panels)), i + 1)
             axes.set_title(panel.title, loc="left", pad=8)
             _draw(axes, panel)
-        lines = [
-            Line2D([], [], color=PALETTE[s.color][0], linestyle=DASHES[s.dash], linewidth=2) for s in look.values()
+        handles = [
+            Line2D([], [], color=PALETTE[s.color][0], linestyle=DASHES[s.dash], linewidth=2) for s in looks.values()
         ]
-        if lines:
-            figure.legend(lines, list(look), loc="outside lower center", ncols=len(lines), frameon=False, fontsize=10)
+        if handles:
+            figure.legend(
+                handles, list(looks), loc="outside lower center", ncols=len(handles), frameon=False, fontsize=10
+            )
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     return buffer.getvalue()

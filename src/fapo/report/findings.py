@@ -1,0 +1,388 @@
+"""The paper's figures and tables as the runs of `fapo miniature paper` show them: claims, curves, tables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from fapo.report.claims import LAST, Claim
+from fapo.report.panels import Curve, Panel, Scale, Style
+from fapo.report.runs import NOTHING, Run, Series
+
+Runs = Mapping[str, Mapping[int, Run]]
+"""Variant ("baseline", "fapo", ...) -> seed -> run."""
+EARLY = 10
+"""Steps that count as the beginning of training."""
+LOOKS: dict[str, tuple[str, Style]] = {
+    "baseline": ("GRPO baseline", Style("orange")),
+    "fapo": ("FAPO", Style("blue")),
+    "negative": ("FP -> negative", Style("pink")),
+    "shift-2": ("λ = 2/3", Style("sky")),
+    "shift-half": ("λ = 4/3", Style("blue", 1)),
+    "step-ratio": ("step ratio", Style("red")),
+    "base-judge": ("FAPO, base GenRM", Style("green")),
+    "oracle": ("FAPO, oracle", Style("grey")),
+    "genrm": ("Step-RL", Style("green")),
+    "genrm-outcome": ("outcome only", Style("pink")),
+    "misses-50": ("oracle, passes 50 %", Style("sky")),
+    "misses-80": ("oracle, passes 80 %", Style("sky", 1)),
+    "alarms-20": ("oracle, flags 20 % of the sound", Style("red")),
+    "alarms-50": ("oracle, flags 50 % of the sound", Style("red", 1)),
+}
+"""Variant -> its name for readers, and how its curves look."""
+_EASY, _HARD, _FP = "validation/accuracy", "harder/accuracy", "validation/true_fp_ratio"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure or table of the paper, in the miniature."""
+
+    key: str
+    """Its number there."""
+    title: str
+    """What it shows."""
+    claims: tuple[Claim, ...]
+    """What the paper says of it, held against our runs."""
+    panels: tuple[Panel, ...] = ()
+    """The picture."""
+    variants: tuple[str, ...] = ()
+    """Whose curves are in it."""
+    table: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None
+    """Row -> column -> one number for each seed."""
+
+
+def findings(runs: Runs) -> list[Finding]:
+    """Every figure and table whose runs are there."""
+    made = [make(runs) for make in _FIGURES]
+    return [finding for finding in made if any(claim.margins for claim in finding.claims)]
+
+
+# --- the figures, in the paper's order --------------------------------------------------------------------------------
+
+
+def _f1(runs: Runs) -> Finding:
+    shown = ("baseline", "fapo")
+    return Finding(
+        "F1",
+        "FP ratio and accuracy over training",
+        (
+            _difference(runs, "FAPO ends with a lower true FP ratio than the baseline", "fapo", "baseline", _FP, -1),
+            _difference(runs, "FAPO ends more accurate in-distribution", "baseline", "fapo", _EASY),
+            _difference(runs, "FAPO ends more accurate on harder problems", "baseline", "fapo", _HARD),
+        ),
+        _curves(runs, shown, ((_FP, "True FP ratio"), (_EASY, "Accuracy"), (_HARD, "Accuracy, harder"))),
+        shown,
+    )
+
+
+def _f2a(runs: Runs) -> Finding:
+    policies = runs.get("baseline", {})
+    least = {seed: min(run.series(_FP).values) for seed, run in policies.items() if run.series(_FP)}
+    table = {
+        f"after {step:.0f} steps": {
+            "accuracy": tuple(_at(run, _EASY, step) for run in policies.values()),
+            "true FP ratio": tuple(_at(run, _FP, step) for run in policies.values()),
+        }
+        for step in (next(iter(policies.values())).series(_FP).steps if policies else ())
+    }
+    claim = _claim("every starting policy has at least 20 % flawed positives", "smallest ratio - 0.2", least, -0.2)
+    return Finding("F2a", "FP ratio of policies of different strength", (claim,), table=table)
+
+
+def _f2b(runs: Runs) -> Finding:
+    by_seed = {seed: _by_difficulty(run) for seed, run in runs.get("baseline", {}).items()}
+    margins = {s: r["1-3"] - r["6-8"] for s, r in by_seed.items() if {"1-3", "6-8"} <= r.keys()}
+    rows = ("1-3", "4-5", "6-8")
+    table = {f"{k} of 8 right": {"true FP ratio": tuple(r[k] for r in by_seed.values() if k in r)} for k in rows}
+    claim = _claim("questions that are solved less often have the higher FP ratio", "1-3 of 8 minus 6-8 of 8", margins)
+    return Finding("F2b", f"FP ratio against accuracy per question, steps 1-{EARLY}", (claim,), table=table)
+
+
+def _f2c(runs: Runs) -> Finding:
+    gains = {seed: _ended(run, _FP) - _started(run, _FP) for seed, run in runs.get("baseline", {}).items()}
+    learned = {seed: _ended(run, _EASY) - _started(run, _EASY) for seed, run in runs.get("baseline", {}).items()}
+    return Finding(
+        "F2c",
+        "Plain RLVR: accuracy rises, flawed positives stay",
+        (
+            _claim("the baseline's accuracy rises", "end - start", learned),
+            _claim("its FP ratio stays within 0.05 of its start, or above", "end - start + 0.05", gains, 0.05),
+        ),
+        _curves(runs, ("baseline",), ((_EASY, "Accuracy"), (_FP, "True FP ratio"))),
+        ("baseline",),
+    )
+
+
+def _f2d(runs: Runs) -> Finding:
+    shown = ("baseline", "negative", "fapo")
+    early = "rollout/accuracy"
+    return Finding(
+        "F2d",
+        "Flawed positives as positives, as negatives, and FAPO",
+        (
+            _trained(runs, f"FP -> negative is slower than FAPO in the first {EARLY} steps", "negative", "fapo", early),
+            _difference(runs, "FP -> negative beats the baseline on harder problems", "baseline", "negative", _HARD),
+            _difference(runs, "FAPO beats FP -> negative on harder problems", "negative", "fapo", _HARD),
+        ),
+        _curves(runs, shown, ((_EASY, "Accuracy"), (_HARD, "Accuracy, harder"), (_FP, "True FP ratio"))),
+        shown,
+    )
+
+
+def _f3(runs: Runs) -> Finding:
+    names = {"precision": "P", "recall": "R", "f1": "F1", "location": "location", "tokens": "tokens"}
+    table = {}
+    for label, variant, take in (
+        ("base GenRM", "genrm", _started),
+        ("outcome only", "genrm-outcome", _ended),
+        ("Step-RL", "genrm", _ended),
+    ):
+        judges = runs.get(variant, {}).values()
+        table[label] = {title: tuple(take(run, f"test/{name}") for run in judges) for name, title in names.items()}
+    gain = {seed: _ended(run, "test/f1") - _started(run, "test/f1") for seed, run in runs.get("genrm", {}).items()}
+    return Finding(
+        "F3/T2",
+        "Judges on the miniature's FlawedPositiveBench, T 0.6",
+        (_claim("Step-RL raises the base GenRM's F1", "end - start", gain),),
+        table=table,
+    )
+
+
+def _f4(runs: Runs) -> Finding:
+    shown = ("genrm", "genrm-outcome")
+    return Finding(
+        "F4",
+        "Step-RL against outcome-only RL of the GenRM",
+        (
+            _difference(runs, "Step-RL ends with the higher F1", "genrm-outcome", "genrm", "test/f1"),
+            _difference(runs, "Step-RL ends with the higher location", "genrm-outcome", "genrm", "test/location"),
+        ),
+        _curves(runs, shown, (("test/f1", "F1"), ("test/precision", "Precision"), ("test/location", "Location"))),
+        shown,
+    )
+
+
+def _f5(runs: Runs) -> Finding:
+    shown = ("base-judge", "fapo", "oracle")
+    return Finding(
+        "F5",
+        "Strength of the judge and what the policy gets from it",
+        (
+            _difference(runs, "the Step-RL GenRM gives the better policy on harder problems", *shown[:2], _HARD),
+            _difference(runs, "an ideal judge would give a better one still", *shown[1:], _HARD),
+        ),
+        _curves(runs, shown, ((_HARD, "Accuracy, harder"), (_FP, "True FP ratio"), (_EASY, "Accuracy"))),
+        shown,
+    )
+
+
+def _f6(runs: Runs) -> Finding:
+    key = "validation/length"
+    margins = {
+        seed: 1.05 * _ended(base, key) - _ended(fapo, key) for seed, base, fapo in _pairs(runs, "baseline", "fapo")
+    }
+    claim = _claim("FAPO's responses are at most 5 % longer than the baseline's", "tokens to spare", margins)
+    shown = ("baseline", "fapo")
+    return Finding("F6", "Response length", (claim,), _curves(runs, shown, ((key, "Tokens"),), "number"), shown)
+
+
+def _f7(runs: Runs) -> Finding:
+    flaws = {
+        v: {seed: _skipping(run) for seed, run in runs.get(v, {}).items()} for v in ("baseline", "fapo", "step-ratio")
+    }
+    more = {s: flaws["step-ratio"][s] - flaws["fapo"][s] for s in flaws["step-ratio"].keys() & flaws["fapo"].keys()}
+    table = {LOOKS[v][0]: {"skips, guesses, odd lines": tuple(by_seed.values())} for v, by_seed in flaws.items()}
+    claim = _claim(
+        "a step-ratio reward is hacked: more steps are left out than under FAPO", "share of correct rollouts", more
+    )
+    shown = ("baseline", "fapo", "step-ratio")
+    panels = _curves(runs, shown, ((_HARD, "Accuracy, harder"), (_FP, "True FP ratio")))
+    return Finding("F7", "The step-ratio reward", (claim,), panels, shown, table)
+
+
+def _f8(runs: Runs) -> Finding:
+    parts = ("rollout", "score", "update")
+    seconds = {
+        v: {seed: [_mean(run, f"time/{part}") for part in parts] for seed, run in runs.get(v, {}).items()}
+        for v in ("baseline", "fapo")
+    }
+    table = {
+        LOOKS[v][0]: {part: tuple(times[i] for times in by_seed.values()) for i, part in enumerate(parts)}
+        for v, by_seed in seconds.items()
+    }
+    margins = {
+        s: 1.2 - sum(seconds["fapo"][s]) / sum(seconds["baseline"][s])
+        for s in seconds["fapo"].keys() & seconds["baseline"].keys()
+    }
+    claim = _claim("FAPO's step takes less than 20 % longer than the baseline's", "1.2 - ratio", margins)
+    return Finding("F8/T4", "Seconds of a step", (claim,), table=table)
+
+
+def _t5(runs: Runs) -> Finding:
+    shown = ("shift-2", "fapo", "shift-half")
+    return Finding(
+        "T5",
+        "lambda from rho_shift 2, 1 and 1/2",
+        (
+            _difference(runs, "rho_shift 1 beats 2 on harder problems", "shift-2", "fapo", _HARD),
+            _difference(runs, "rho_shift 1/2 beats 1 on harder problems", "fapo", "shift-half", _HARD),
+        ),
+        _curves(runs, shown, ((_HARD, "Accuracy, harder"), (_FP, "True FP ratio"))),
+        shown,
+    )
+
+
+def _t6(runs: Runs) -> Finding:
+    judged, true = "validation/fp_ratio", _FP
+    policies = {v: runs.get(v, {}) for v in ("fapo", "negative", "step-ratio", "base-judge")}
+    table = {
+        LOOKS[v][0]: {
+            name: tuple(_ended(run, key) for run in by_seed.values())
+            for name, key in (("by the judge", judged), ("in truth", true))
+        }
+        for v, by_seed in policies.items()
+        if by_seed
+    }
+    margins = {s: 0.05 - abs(_ended(run, judged) - _ended(run, true)) for s, run in runs.get("fapo", {}).items()}
+    claim = _claim("the judge's FP ratio of FAPO's policy is within 0.05 of the truth", "0.05 - difference", margins)
+    return Finding("T6", "FP ratio by the judge and in truth, at the end", (claim,), table=table)
+
+
+def _t7(runs: Runs) -> Finding:
+    key = "rollout/reliable_accuracy"
+    rows = {v: runs.get(v, {}) for v in ("baseline", "negative", "fapo")}
+    table = {
+        LOOKS[v][0]: {
+            f"first {EARLY} steps": tuple(_early(run, key) for run in by_seed.values()),
+            f"last {EARLY} steps": tuple(_late(run, key) for run in by_seed.values()),
+        }
+        for v, by_seed in rows.items()
+    }
+    margins = {s: _late(fapo, key) - _late(base, key) for s, base, fapo in _pairs(runs, "baseline", "fapo")}
+    claim = _claim("late in training FAPO solves more problems for the right reason", "difference", margins)
+    return Finding(
+        "T7/T8", "Training rollouts that are right for the right reason, early and late", (claim,), table=table
+    )
+
+
+def _judge_quality(runs: Runs) -> Finding:
+    shown = ("oracle", "misses-50", "misses-80", "alarms-20", "alarms-50")
+    table = {
+        LOOKS[v][0]: {
+            name: tuple(_ended(run, key) for run in runs.get(v, {}).values())
+            for name, key in (("accuracy", _EASY), ("accuracy, harder", _HARD), ("true FP ratio", _FP))
+        }
+        for v in ("baseline", *shown)
+    }
+    claims = tuple(
+        _difference(runs, f"FAPO still beats the baseline on harder problems: {LOOKS[v][0]}", "baseline", v, _HARD)
+        for v in shown
+    )
+    return Finding("beyond: judge", "How good must a judge be?", claims, table=table)
+
+
+_FIGURES: tuple[Callable[[Runs], Finding], ...] = (
+    *(_f1, _f2a, _f2b, _f2c, _f2d, _f3, _f4, _f5, _f6, _f7, _f8, _t5, _t6, _t7),
+    _judge_quality,
+)
+
+
+# --- numbers of runs --------------------------------------------------------------------------------------------------
+
+
+def _claim(text: str, measured: str, by_seed: Mapping[int, float], shift: float = 0.0) -> Claim:
+    return Claim(text, measured, tuple(by_seed[seed] + shift for seed in sorted(by_seed)))
+
+
+def _pairs(runs: Runs, first: str, second: str) -> Iterable[tuple[int, Run, Run]]:
+    one, other = runs.get(first, {}), runs.get(second, {})
+    return [(seed, one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
+
+
+def _difference(runs: Runs, text: str, low: str, high: str, key: str, sign: int = 1) -> Claim:
+    """`high` minus `low` at the end of training, seed by seed; with sign -1 of what is better when smaller."""
+    what = "difference" if sign > 0 else "difference, downwards"
+    return _claim(text, what, {s: _ended(b, key) - _ended(a, key) for s, a, b in _pairs(runs, low, high)})
+
+
+def _trained(runs: Runs, text: str, low: str, high: str, key: str) -> Claim:
+    return _claim(text, "difference", {s: _early(b, key) - _early(a, key) for s, a, b in _pairs(runs, low, high)})
+
+
+def _series(run: Run, key: str, kind: str = "validation") -> Series:
+    if not (series := run.series(key, kind)):
+        raise ValueError(f"{run.path}: {key} was not measured; delete the folder to have the run made anew")
+    return series
+
+
+def _ended(run: Run, key: str) -> float:
+    return fmean(_series(run, key).values[-LAST:])
+
+
+def _started(run: Run, key: str) -> float:
+    return _series(run, key).values[0]
+
+
+def _at(run: Run, key: str, step: float) -> float:
+    return _series(run, key).at(step) or 0.0
+
+
+def _early(run: Run, key: str) -> float:
+    return fmean(_series(run, key, "train").values[:EARLY])
+
+
+def _late(run: Run, key: str) -> float:
+    return fmean(_series(run, key, "train").values[-EARLY:])
+
+
+def _mean(run: Run, key: str) -> float:
+    return fmean(_series(run, key, "train").values)
+
+
+def _by_difficulty(run: Run) -> dict[str, float]:
+    """Right answers in a group, as a range -> true FP ratio among them, over the first training steps."""
+    groups: dict[tuple[int, str], list[Mapping]] = defaultdict(list)
+    for row in run.rollouts():
+        if row["split"] == "train" and row["step"] <= EARLY:
+            groups[row["step"], row["problem_id"]].append(row)
+    flawed: dict[str, list[bool]] = defaultdict(list)
+    for group in groups.values():
+        correct = [row["truth"]["error_step"] is not None for row in group if row["correct"]]
+        if correct:
+            flawed["1-3" if len(correct) <= 3 else "4-5" if len(correct) <= 5 else "6-8"] += correct
+    return {name: fmean(rows) for name, rows in flawed.items()}
+
+
+def _skipping(run: Run) -> float:
+    """Share of the right answers at the last validation of all sets whose flaw is a step left out."""
+    rows = [row for row in run.rollouts() if row["split"] != "train" and row["correct"]]
+    last = max(row["step"] for row in rows)
+    return fmean(row["truth"]["flaw"] in ("skip", "guess", "format") for row in rows if row["step"] == last)
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+
+def _curves(
+    runs: Runs, variants: Sequence[str], metrics: Sequence[tuple[str, str]], scale: Scale = "share"
+) -> tuple[Panel, ...]:
+    """For each metric the mean over the seeds of each variant, the single seeds faintly behind."""
+    panels = []
+    for key, title in metrics:
+        curves: list[Curve] = []
+        for variant in variants:
+            series = [run.series(key) for run in runs.get(variant, {}).values()]
+            style = LOOKS[variant][1]
+            curves += [Curve(NOTHING, style, one) for one in series if len(series) > 1]
+            if series:
+                curves.append(Curve(_average(series), style))
+        if curves:
+            panels.append(Panel(title, tuple(curves), "share from 0" if "fp_ratio" in key else scale))
+    return tuple(panels)
+
+
+def _average(series: Sequence[Series]) -> Series:
+    steps = sorted(set.intersection(*(set(one.steps) for one in series)))
+    return Series(tuple(steps), tuple(fmean(one.values[one.steps.index(step)] for one in series) for step in steps))

@@ -1,0 +1,93 @@
+"""Run folders of `fapo miniature paper` -> a page of pictures and tables, and the numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from fapo.report.findings import LOOKS, findings
+from fapo.report.panels import Style
+from fapo.report.plots import picture
+from fapo.report.runs import Run, read_run
+
+
+def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
+    """The finished runs below a folder, by variant and seed. Raises ValueError where there are none."""
+    found: dict[str, dict[int, Run]] = defaultdict(dict)
+    for path in sorted(folder.glob("*-*")):
+        variant, _, seed = path.name.rpartition("-")
+        if seed.isdigit() and variant in LOOKS and (path / "model").is_dir():
+            found[variant][int(seed)] = read_run(path)
+    if not found:
+        raise ValueError(f"{folder}: no finished runs; `fapo miniature paper --output {folder}` makes them")
+    return dict(found)
+
+
+def write_findings(folder: Path, out: Path) -> Path:
+    """README.md, results.json and one picture for each figure, below `out`; returns the page's path."""
+    runs, out = read_runs(folder), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    found = findings(runs)
+    seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
+    text = [
+        "# The paper's figures and tables, in the miniature",
+        "",
+        f"Seeds: {', '.join(map(str, seeds))}. The end of a run is the mean of its last three validations of 512 "
+        "problems each; faint lines are single seeds. A claim *holds* when every seed meets it and the mean is more "
+        "than two standard errors from 0, it *does not hold* in the mirror image, otherwise it is *too noisy to say*. "
+        "True flawed positives are the oracle's.",
+        "",
+        "    fapo miniature paper --output runs/paper --docs docs/paper",
+        "",
+        "| | expected | measured | mean ± sd | each seed | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for finding in found:
+        for claim in finding.claims:
+            margins = " ".join(f"{margin:+.3f}" for margin in claim.margins)
+            if margins:
+                cells = (finding.key, claim.text, claim.measured, claim.spread, margins, f"**{claim.status}**")
+                text.append("| " + " | ".join(cells) + " |")
+    for finding in found:
+        text += ["", f"## {finding.key}: {finding.title}", ""]
+        if finding.panels:
+            name = f"{finding.key.replace('/', '-').replace(': ', '-')}.png"
+            looks: dict[str, Style] = {LOOKS[v][0]: LOOKS[v][1] for v in finding.variants if v in runs}
+            (out / name).write_bytes(picture(finding.panels, looks, columns=3))
+            text += [f"![{finding.title}]({name})", ""]
+        if finding.table:
+            text += _table(finding.table)
+    (out / "README.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
+    numbers = [
+        {
+            "figure": finding.key,
+            "claims": [
+                {"claim": c.text, "measured": c.measured, "margins": c.margins, "verdict": c.status}
+                for c in finding.claims
+                if c.margins
+            ],
+            "table": finding.table,
+        }
+        for finding in found
+    ]
+    (out / "results.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    return out / "README.md"
+
+
+def _table(table: Mapping[str, Mapping[str, tuple[float, ...]]]) -> list[str]:
+    columns = list(dict.fromkeys(column for row in table.values() for column in row))
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in table.items():
+        lines.append(f"| {name} | " + " | ".join(_cell(row.get(column, ())) for column in columns) + " |")
+    return lines
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    digits = 1 if max(values) > 2 else 3
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}"

@@ -11,8 +11,8 @@ TRAINED = "judge.model={genrm}"
 """Whose judge is the GenRM that was trained with the same seed."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "negative": (TRAINED, "reward.penalty=2"),
-    "shift-2": (TRAINED, "reward.shift=2"),
-    "shift-half": (TRAINED, "reward.shift=0.5"),
+    "shift-2": (TRAINED, "reward.penalty=", "reward.shift=2"),
+    "shift-half": (TRAINED, "reward.penalty=", "reward.shift=0.5"),
     "step-ratio": (TRAINED, "reward.kind=step_ratio"),
     "base-judge": (),
     "oracle": ("judge.kind=oracle",),

@@ -1,0 +1,116 @@
+"""The paper's figures in the miniature: which runs they need, and what is said of runs with known numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fapo.config import load
+from fapo.data import write_jsonl
+from fapo.miniature.paper import BEYOND, VARIANTS, paper_jobs
+from fapo.report.findings import LOOKS, findings
+from fapo.report.paper import read_runs, write_findings
+
+SEEDS = (0, 1, 2)
+ENDS = {"baseline": (0.90, 0.20, 0.40), "fapo": (0.92, 0.40, 0.02)}
+"""Variant -> accuracy, accuracy on harder problems and FP ratio at the end; the others are in between."""
+
+
+def rollout(step: int, problem: int, correct: bool, flaw: str | None, split: str = "train") -> dict:
+    truth = {"error_step": None if flaw is None else 0, "flaw": flaw}
+    return {"step": step, "split": split, "problem_id": str(problem), "correct": correct, "truth": truth}
+
+
+def rollouts(variant: str) -> list[dict]:
+    """Question 1 is right twice, both flawed; question 2 seven times, one flawed; at the end the step ratio skips."""
+    rows = [rollout(1, 1, i < 2, "slip") for i in range(8)] + [rollout(1, 2, i < 7, None) for i in range(8)]
+    rows[8]["truth"] = {"error_step": 0, "flaw": "slip"}
+    flaws = ["skip", "guess", None, None] if variant == "step-ratio" else [None] * 4
+    return rows + [rollout(50, i, True, flaw, "validation") for i, flaw in enumerate(flaws)]
+
+
+def write_variant(folder: Path, variant: str, seed: int) -> None:
+    """A run whose metrics move in a straight line from the same start to its end; each seed a little higher."""
+    start, last = (0.4, 0.2, 0.35), ENDS.get(variant, (0.91, 0.3, 0.2))
+    rows = []
+    for step in range(0, 51, 10):
+        now = [a + (b - a) * step / 50 + 0.001 * seed for a, b in zip(start, last, strict=True)]
+        row = dict(zip(("validation/accuracy", "harder/accuracy", "validation/true_fp_ratio"), now, strict=True))
+        judge = {f"test/{name}": now[0] for name in ("precision", "recall", "f1", "location", "tokens")}
+        row |= {"validation/fp_ratio": now[2] + 0.01, "validation/length": 20.0} | judge
+        rows.append({"step": step, "kind": "validation", **row})
+        shares = {"rollout/accuracy": now[0], "rollout/reliable_accuracy": now[0] * (1 - now[2])}
+        times = {"time/rollout": 1.0, "time/score": 0.5 if variant == "fapo" else 0.0, "time/update": 2.0}
+        rows.append({"step": step + 1, "kind": "train", **shares, **times})
+    (folder / "model").mkdir(parents=True)
+    kind = {"genrm": "genrm_step", "genrm-outcome": "genrm_outcome", "baseline": "outcome"}.get(variant, "fapo")
+    (folder / "config.json").write_text(json.dumps({"name": folder.name, "seed": seed, "reward": {"kind": kind}}))
+    write_jsonl(folder / "metrics.jsonl", rows)
+    write_jsonl(folder / "rollouts.jsonl", rollouts(variant))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seeds of every run."""
+    folder = tmp_path_factory.mktemp("paper")
+    for variant in LOOKS:
+        for seed in SEEDS:
+            write_variant(folder / f"{variant}-{seed}", variant, seed)
+    return folder
+
+
+def test_every_run_has_a_valid_config_and_a_look(tmp_path: Path) -> None:
+    jobs = paper_jobs(tmp_path, SEEDS)
+    assert len({job.name for job in jobs}) == len(jobs) == len(SEEDS) * (4 + len(VARIANTS) + len(BEYOND))
+    settings = {job.name: load(job.config, (f"name={job.name}", *job.overrides)) for job in jobs}
+    assert {name.rpartition("-")[0] for name in settings} == set(LOOKS)
+    assert Counter(config.seed for config in settings.values()) == dict.fromkeys(SEEDS, len(jobs) // len(SEEDS))
+    for job in jobs:  # whoever is judged by a trained GenRM waits for that of the same seed
+        model = settings[job.name].judge and settings[job.name].judge.model
+        trained = f"{tmp_path}/genrm-{settings[job.name].seed}/model"
+        assert (model == trained) == (job.after == f"genrm-{settings[job.name].seed}")
+
+
+def test_what_is_said_of_runs_with_known_numbers(folder: Path) -> None:
+    found = {finding.key: finding for finding in findings(read_runs(folder))}
+    assert list(found) == [
+        *("F1", "F2a", "F2b", "F2c", "F2d", "F3/T2", "F4", "F5", "F6", "F7", "F8/T4", "T5", "T6", "T7/T8"),
+        "beyond: judge",
+    ]
+    last = 0.8  # the mean of the validations at 60, 80 and 100 % of the way
+    fp, easy, hard = (claim.margins for claim in found["F1"].claims)
+    assert fp == pytest.approx([last * (0.40 - 0.02)] * 3)
+    assert easy == pytest.approx([last * 0.02] * 3)
+    assert hard == pytest.approx([last * 0.20] * 3)
+    assert [claim.status for claim in found["F1"].claims] == ["holds"] * 3
+    assert found["F2b"].claims[0].margins == pytest.approx([1 - 1 / 7] * 3)
+    assert found["F7"].claims[0].margins == pytest.approx([0.5] * 3)
+    assert found["F8/T4"].claims[0].margins == pytest.approx([1.2 - 3.5 / 3.0] * 3)
+    assert found["T6"].claims[0].margins == pytest.approx([0.04] * 3)
+    assert found["T5"].claims[0].margins == pytest.approx([last * 0.1] * 3)
+    assert found["T5"].claims[1].status == "does not hold"
+
+
+def test_a_page_with_pictures_and_the_numbers_again_as_json(folder: Path, tmp_path: Path) -> None:
+    page = write_findings(folder, tmp_path / "docs")
+    text, numbers = page.read_text(encoding="utf-8"), json.loads((page.parent / "results.json").read_text())
+    pictures = {path.name for path in page.parent.glob("*.png")}
+    assert pictures == {f"{key}.png" for key in ("F1", "F2c", "F2d", "F4", "F5", "F6", "F7", "T5")}
+    assert all(f"({name})" in text for name in pictures)
+    assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    rows = [claim for figure in numbers for claim in figure["claims"]]
+    assert len(rows) == sum(line.count("**") == 2 for line in text.split("\n"))
+    assert {tuple(figure["claims"][0]) for figure in numbers} == {("claim", "measured", "margins", "verdict")}
+
+
+def test_what_was_not_run_is_left_out(tmp_path: Path) -> None:
+    write_variant(tmp_path / "baseline-0", "baseline", 0)
+    (tmp_path / "fapo-0").mkdir()  # begun, not finished
+    found = findings(read_runs(tmp_path))
+    assert [finding.key for finding in found] == ["F2a", "F2b", "F2c"]
+    assert {claim.status for finding in found for claim in finding.claims} <= {"one seed: met", "one seed: not met"}
+    with pytest.raises(ValueError, match="no finished runs"):
+        read_runs(tmp_path / "fapo-0")

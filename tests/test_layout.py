@@ -21,7 +21,7 @@ LAYERS = [
     {"answers"},
     {"data", "solutions", "client", "journal", "local", "pypi_models"},
     {"judge"},
-    {"runs", "scoring", "measure"},
+    {"runs", "scoring", "measure", "credit"},
     {"miniature", "trl", "models", "judges", "tally", "audit", "benchmarks", "critic", "examples"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},

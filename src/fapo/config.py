@@ -87,6 +87,14 @@ class RewardConfig:
     """lambda of the paper, subtracted from a flawed positive; 2 makes it a plain negative."""
     shift: NonNegative | None = None
     """rho_shift: fully correct per wrong rollout at which flawed positives turn negative; penalty = 2/(shift+1)."""
+    judge_recall: Share = 1.0
+    """kind "fapo": share of the flawed that the judge flags; with judge_alarms corrects the reward for its errors."""
+    judge_alarms: Share = 0.0
+    """kind "fapo": share of the sound that the judge flags."""
+    follow_rho: bool = False
+    """kind "fapo": lambda = 2 rho / (1 + rho) of each group instead of a constant one."""
+    located: bool = False
+    """kind "fapo": the penalty counts from the first wrong step on; what comes before is credited as right."""
     on_unscored: OnUnscored = "mask"
     """Rollouts without a verdict: leave them out of the group, reward correctness alone, or stop."""
     overlong_buffer: Natural = 0

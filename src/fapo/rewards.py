@@ -40,6 +40,32 @@ def fapo_reward(correct: bool, flawed: bool | None, penalty: float = 1.0) -> flo
     return outcome_reward(correct) - penalty if flawed else outcome_reward(correct)
 
 
+def corrected_reward(correct: bool, flawed: bool | None, penalty: float, recall: float, alarms: float) -> float | None:
+    """R_FAPO made right on average for a judge with errors: it flags `recall` of the flawed and `alarms` of the sound.
+
+    A flagged rollout gets 1 - lambda (1 - alarms) / (recall - alarms), a cleared one 1 + lambda alarms / (recall -
+    alarms): the two values whose means over the judge's errors are 1 - lambda for flawed and 1 for sound rollouts.
+    Equal to `fapo_reward` for recall 1 and alarms 0. Raises ValueError unless recall > alarms. Not in the paper; the
+    unbiased loss of learning with noisy labels, for two classes.
+    """
+    if not 0 <= alarms < recall <= 1:
+        raise ValueError(f"the judge must flag more of the flawed than of the sound; got {recall} and {alarms}")
+    value = fapo_reward(correct, flawed, penalty)
+    if not correct or value is None:
+        return value
+    return 1.0 + penalty * (alarms - (1.0 if flawed else 0.0)) / (recall - alarms)
+
+
+def following_penalty(num_fully_correct: int, num_wrong: int) -> float:
+    """lambda = 2 rho / (1 + rho) = 2 alpha / (alpha + beta) of a rollout's own group; 1 where neither occurs.
+
+    0 while all else is wrong, 1 at rho = 1, 2 when nothing is. The sign of a flawed positive's advantage is that of
+    lambda = 1, (beta - alpha), its distance from the mean twice as large. Not in the paper.
+    """
+    ratio = rho(num_fully_correct, num_wrong)
+    return 1.0 if math.isnan(ratio) else 2.0 if math.isinf(ratio) else 2.0 * ratio / (1.0 + ratio)
+
+
 def step_ratio_reward(
     correct: bool, error_step: int | None, num_steps: int, status: VerdictStatus = "ok"
 ) -> float | None:

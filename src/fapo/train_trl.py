@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from trl import GRPOConfig, GRPOTrainer
 
 from fapo.config import Config, ConfigError
+from fapo.credit import located_advantages, num_tokens_before
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder
@@ -128,7 +129,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     )
     trainer.sampling = (config.validation.temperature, config.validation.top_p)
     trainer.remove_callback(PrinterCallback)
-    recorder.trainer = trainer
+    recorder.trainer, trainer.recorder = trainer, recorder
     with _stop_politely(trainer):
         if not finished:  # the trainer would do one step more
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -265,6 +266,7 @@ class _Trainer(GRPOTrainer):
     """GRPOTrainer that validates each set under its own name, as [validation] samples, and times its parts."""
 
     sampling: tuple[float, float] = (1.0, 1.0)
+    recorder: _Recorder
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.clock = _Clock()
@@ -273,6 +275,24 @@ class _Trainer(GRPOTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         with self.clock("step"):
             return super().training_step(*args, **kwargs)
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        out = super()._generate_and_score_completions(inputs)
+        config, recorder = self.recorder.config, self.recorder
+        if not config.reward.located or recorder.evaluating:
+            return out
+        rows = zip(out["completion_ids"].tolist(), out["completion_mask"].sum(1).tolist(), strict=True)
+        scored = recorder.batches[TRAIN][-len(out["advantages"]) :]
+        before = [
+            num_tokens_before(self.processing_class, ids[:num], s.rollout.response, s.verdict.error_step)
+            if s.correct and s.verdict and s.verdict.error_step is not None
+            else 0
+            for (ids, num), s in zip(rows, scored, strict=True)
+        ]
+        length, group_size = out["completion_ids"].shape[1], config.rollout.group_size
+        located = located_advantages(scored, out["advantages"].cpu().numpy(), before, length, group_size)
+        out["advantages"] = torch.tensor(located, dtype=out["advantages"].dtype, device=out["advantages"].device)
+        return out
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         with self.clock("rollout"):
@@ -284,8 +304,7 @@ class _Trainer(GRPOTrainer):
 
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
         sets = eval_dataset if eval_dataset is not None else self.eval_dataset
-        callback = next(c for c in self.callback_handler.callbacks if isinstance(c, _Callback))
-        recorder = callback.recorder
+        recorder = self.recorder
         out: dict[str, float] = {}
         spent = self.clock.spent.copy()
         with _sampling(self, *self.sampling), _rng_apart(recorder.config.seed + self.state.global_step):

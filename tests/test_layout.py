@@ -23,6 +23,7 @@ LAYERS = [
     {"judge"},
     {"runs", "scoring", "measure", "credit"},
     {"miniature", "trl", "models", "judges", "tally", "audit", "benchmarks", "critic", "examples"},
+    {"trainer"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},
 ]
@@ -30,7 +31,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 TORCH = {"torch", "transformers", "trl", "accelerate", "vllm", "verl", "ray"}
-MAY_IMPORT_TORCH = {"local", "pypi_models", "train_trl", "train_verl", "trl", "verl", "miniature"}
+MAY_IMPORT_TORCH = {"local", "pypi_models", "trainer", "train_trl", "train_verl", "trl", "verl", "miniature"}
 MINIATURE_WITHOUT_TORCH = {"miniature", "miniature.world", "miniature.critiques", "miniature.oracle"}
 
 PURE_IMPORTS = {

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import shutil
 import signal
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,15 +16,15 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from fapo.config import Config, ConfigError
-from fapo.credit import located_advantages, num_tokens_before
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder
 from fapo.runs import RunFolder, rollout_row
 from fapo.scoring import PolicyScorer, Scored, Scorer, advantages_of
+from fapo.trainer import Trainer
 from fapo.trl import FlawedAwareReward
 from fapo.types import Judge, Message, Problem, Rollout, Verdict
 
@@ -118,7 +117,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     if isinstance(scorer, PolicyScorer) and scorer.judge and known:
         object.__setattr__(scorer, "judge", _Remembering(scorer.judge, known))
     datasets = {name: _dataset(examples) for name, examples in sets.items()}
-    trainer = _Trainer(
+    trainer = Trainer(
         model=model,
         processing_class=tokenizer,
         reward_funcs=FlawedAwareReward(scorer, recorder.record),
@@ -239,112 +238,6 @@ class _Callback(TrainerCallback):
         self.recorder.folder.metrics(self.recorder.step, "train", values)
         if self.progress:
             self.progress(self.recorder.step, self.config.optim.steps, values)
-
-
-class _Clock:
-    """Seconds of training spent on each part."""
-
-    def __init__(self) -> None:
-        self.spent: defaultdict[str, float] = defaultdict(float)
-
-    @contextlib.contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent[part] += time.perf_counter() - start
-
-    def lap(self) -> dict[str, float]:
-        """time/rollout, time/score (answers and judge), time/update (the rest of a step), since last asked for."""
-        rollout, score, step = (self.spent[part] for part in ("rollout", "score", "step"))
-        self.spent.clear()
-        return {"time/rollout": rollout, "time/score": score, "time/update": step - rollout - score}
-
-
-class _Trainer(GRPOTrainer):
-    """GRPOTrainer that validates each set under its own name, as [validation] samples, and times its parts."""
-
-    sampling: tuple[float, float] = (1.0, 1.0)
-    recorder: _Recorder
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.clock = _Clock()
-        super().__init__(*args, **kwargs)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        with self.clock("step"):
-            return super().training_step(*args, **kwargs)
-
-    def _generate_and_score_completions(self, inputs: Any) -> Any:
-        out = super()._generate_and_score_completions(inputs)
-        config, recorder = self.recorder.config, self.recorder
-        if not config.reward.located or recorder.evaluating:
-            return out
-        rows = zip(out["completion_ids"].tolist(), out["completion_mask"].sum(1).tolist(), strict=True)
-        scored = recorder.batches[TRAIN][-len(out["advantages"]) :]
-        before = [
-            num_tokens_before(self.processing_class, ids[:num], s.rollout.response, s.verdict.error_step)
-            if s.correct and s.verdict and s.verdict.error_step is not None
-            else 0
-            for (ids, num), s in zip(rows, scored, strict=True)
-        ]
-        length, group_size = out["completion_ids"].shape[1], config.rollout.group_size
-        located = located_advantages(scored, out["advantages"].cpu().numpy(), before, length, group_size)
-        out["advantages"] = torch.tensor(located, dtype=out["advantages"].dtype, device=out["advantages"].device)
-        return out
-
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        with self.clock("rollout"):
-            return super()._generate(*args, **kwargs)
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-        with self.clock("score"):
-            return super()._calculate_rewards(*args, **kwargs)
-
-    def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
-        sets = eval_dataset if eval_dataset is not None else self.eval_dataset
-        recorder = self.recorder
-        out: dict[str, float] = {}
-        spent = self.clock.spent.copy()
-        with _sampling(self, *self.sampling), _rng_apart(recorder.config.seed + self.state.global_step):
-            for name, dataset in sets.items():
-                recorder.evaluating = name
-                try:
-                    super().evaluate(dataset, metric_key_prefix=f"eval_{name}")
-                finally:
-                    recorder.evaluating = None
-                out |= {f"{name}/{key.removeprefix('rollout/')}": v for key, v in recorder.summary(name).items()}
-        self.clock.spent = spent
-        recorder.folder.metrics(recorder.step, "validation", out)
-        return {f"eval_{key}": value for key, value in out.items()}
-
-
-@contextlib.contextmanager
-def _sampling(trainer: Any, temperature: float, top_p: float) -> Iterator[None]:
-    """Sample as the validation asks, then as before."""
-    targets = [t for t in (getattr(trainer, "generation_config", None), getattr(trainer, "vllm_generation", None)) if t]
-    before = [(t, {k: getattr(t, k) for k in ("temperature", "top_p", "do_sample") if hasattr(t, k)}) for t in targets]
-    for target, settings in before:
-        target.temperature, target.top_p = temperature or 1.0, top_p
-        if "do_sample" in settings:
-            target.do_sample = temperature > 0
-        elif not temperature:
-            target.temperature = 0.0
-    try:
-        yield
-    finally:
-        for target, settings in before:
-            for key, value in settings.items():
-                setattr(target, key, value)
-
-
-@contextlib.contextmanager
-def _rng_apart(seed: int) -> Iterator[None]:
-    """Draw from a generator of one's own, so that validation leaves the training's random numbers alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 @contextlib.contextmanager

@@ -1,0 +1,166 @@
+"""TRL's GRPOTrainer with what FAPO's runs need: named validations, located credit, times, no work without effect."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+
+from fapo.credit import located_advantages, num_tokens_before
+from fapo.examples import TRAIN
+
+CHUNK = 64
+"""Rollouts of similar length that share a forward pass."""
+_BY_TOKEN = ("completion_ids", "completion_mask", "advantages", "old_per_token_logps", "importance_sampling_ratio")
+_KNOWN = {"prompt_ids", "prompt_mask", "num_items_in_batch", "sampling_per_token_logps", *_BY_TOKEN}
+
+
+def without_idle_work(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A batch as smaller ones whose losses add up to its own: only rollouts with an advantage, padding cut off.
+
+    A rollout whose advantage is 0 has no part in the gradient of a clipped loss without KL. The others are taken in
+    order of their length, CHUNK at a time. At least one rollout is kept.
+    """
+    advantages = inputs["advantages"]
+    rows = (advantages if advantages.dim() == 1 else advantages.abs().amax(1)).nonzero().flatten()
+    rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=advantages.device)
+    lengths = inputs["prompt_mask"].sum(1) + inputs["completion_mask"].sum(1)
+    for chunk in rows[lengths[rows].argsort()].split(CHUNK):
+        prompt = int(inputs["prompt_mask"][chunk].sum(1).max())
+        completion = int(inputs["completion_mask"][chunk].sum(1).max())
+        out = {}
+        for key, value in inputs.items():
+            if not isinstance(value, torch.Tensor) or value.dim() == 0:
+                out[key] = value
+            elif key.startswith("prompt"):
+                out[key] = value[chunk][:, value.shape[1] - prompt :]
+            else:
+                out[key] = value[chunk] if value.dim() == 1 or value.shape[1] == 1 else value[chunk][:, :completion]
+        yield out
+
+
+class _Clock:
+    """Seconds of training spent on each part."""
+
+    def __init__(self) -> None:
+        self.spent: defaultdict[str, float] = defaultdict(float)
+
+    @contextlib.contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent[part] += time.perf_counter() - start
+
+    def lap(self) -> dict[str, float]:
+        """time/rollout, time/score (answers and judge), time/update (the rest of a step), since last asked for."""
+        rollout, score, step = (self.spent[part] for part in ("rollout", "score", "step"))
+        self.spent.clear()
+        return {"time/rollout": rollout, "time/score": score, "time/update": step - rollout - score}
+
+
+class Trainer(GRPOTrainer):
+    """GRPOTrainer that validates each set under its own name, as [validation] samples, and times its parts."""
+
+    sampling: tuple[float, float] = (1.0, 1.0)
+    recorder: Any
+    """Whose batches are the scored rollouts; told which set is being validated."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.clock = _Clock()
+        super().__init__(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("step"):
+            return super().training_step(*args, **kwargs)
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        out = super()._generate_and_score_completions(inputs)
+        config, recorder = self.recorder.config, self.recorder
+        if not config.reward.located or recorder.evaluating:
+            return out
+        rows = zip(out["completion_ids"].tolist(), out["completion_mask"].sum(1).tolist(), strict=True)
+        scored = recorder.batches[TRAIN][-len(out["advantages"]) :]
+        before = [
+            num_tokens_before(self.processing_class, ids[:num], s.rollout.response, s.verdict.error_step)
+            if s.correct and s.verdict and s.verdict.error_step is not None
+            else 0
+            for (ids, num), s in zip(rows, scored, strict=True)
+        ]
+        length, group_size = out["completion_ids"].shape[1], config.rollout.group_size
+        located = located_advantages(scored, out["advantages"].cpu().numpy(), before, length, group_size)
+        out["advantages"] = torch.tensor(located, dtype=out["advantages"].dtype, device=out["advantages"].device)
+        return out
+
+    def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        plain = self.loss_type == "dapo" and self.beta == 0 and self.top_entropy_quantile == 1
+        plain = plain and self.accelerator.num_processes == 1  # several must do as many forward passes
+        extra = self.off_policy_mask_threshold is not None or self._entropy_bonus_enabled or self.aux_loss_enabled
+        if not plain or extra or set(inputs) - _KNOWN:
+            return super()._compute_loss(model, inputs)
+        return torch.stack(
+            [super(Trainer, self)._compute_loss(model, part) for part in without_idle_work(inputs)]
+        ).sum()
+
+    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None, None]:
+        """Rollouts and their scores are all that a validation needs; their loss is not asked for."""
+        self._prepare_inputs(inputs)
+        return torch.zeros(()), None, None
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("rollout"):
+            return super()._generate(*args, **kwargs)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("score"):
+            return super()._calculate_rewards(*args, **kwargs)
+
+    def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
+        sets = eval_dataset if eval_dataset is not None else self.eval_dataset
+        recorder = self.recorder
+        out: dict[str, float] = {}
+        spent = self.clock.spent.copy()
+        with _sampling(self, *self.sampling), _rng_apart(recorder.config.seed + self.state.global_step):
+            for name, dataset in sets.items():
+                recorder.evaluating = name
+                try:
+                    super().evaluate(dataset, metric_key_prefix=f"eval_{name}")
+                finally:
+                    recorder.evaluating = None
+                out |= {f"{name}/{key.removeprefix('rollout/')}": v for key, v in recorder.summary(name).items()}
+        self.clock.spent = spent
+        recorder.folder.metrics(recorder.step, "validation", out)
+        return {f"eval_{key}": value for key, value in out.items()}
+
+
+@contextlib.contextmanager
+def _sampling(trainer: Any, temperature: float, top_p: float) -> Iterator[None]:
+    """Sample as the validation asks, then as before."""
+    targets = [t for t in (getattr(trainer, "generation_config", None), getattr(trainer, "vllm_generation", None)) if t]
+    before = [(t, {k: getattr(t, k) for k in ("temperature", "top_p", "do_sample") if hasattr(t, k)}) for t in targets]
+    for target, settings in before:
+        target.temperature, target.top_p = temperature or 1.0, top_p
+        if "do_sample" in settings:
+            target.do_sample = temperature > 0
+        elif not temperature:
+            target.temperature = 0.0
+    try:
+        yield
+    finally:
+        for target, settings in before:
+            for key, value in settings.items():
+                setattr(target, key, value)
+
+
+@contextlib.contextmanager
+def _rng_apart(seed: int) -> Iterator[None]:
+    """Draw from a generator of one's own, so that validation leaves the training's random numbers alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,134 @@
+"""The trainer beside TRL's own: the same loss and gradient with less work, and credit by token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOTrainer
+
+from fapo.config import from_dict
+from fapo.credit import num_tokens_before
+from fapo.examples import load_sets, make_scorer
+from fapo.miniature.sources import SOURCES, model_folder
+from fapo.scoring import advantages_of
+from fapo.train_trl import grpo_config, train
+from fapo.trainer import CHUNK, Trainer, without_idle_work
+from fapo.trl import FlawedAwareReward
+
+
+def settings(output: Path, policy: Path, **reward: Any) -> dict[str, Any]:
+    return {
+        "name": "run",
+        "task": "policy",
+        "output": str(output),
+        "model": {"path": str(policy)},
+        "data": {"train": "miniature:train", "limit": 64, "validation": {"easy": "miniature:validation"}},
+        "rollout": {"max_tokens": 24, "num_prompts": 40, "group_size": 4},
+        "reward": {"kind": "fapo", **reward},
+        "judge": {"kind": "oracle"},
+        "optim": {"steps": 2, "learning_rate": 1e-3, "warmup_steps": 0},
+        "validation": {"every": 1, "save_every": 2, "limit": 16},
+    }
+
+
+class _Recorder:
+    """What a trainer asks of the recorder of a run."""
+
+    def __init__(self, config: Any) -> None:
+        self.config, self.evaluating, self.batches = config, None, {"train": []}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["one advantage", "located"])
+def batch(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, dict[str, Any]]:
+    """A trainer of the miniature's base policy and a batch that it has generated and scored."""
+    policy = model_folder("miniature:policy")
+    config = from_dict(settings(tmp_path_factory.mktemp("run"), policy, located=request.param))
+    examples = load_sets(config)["train"]
+    rows = [
+        {"prompt": e.prompt, "id": e.problem.id, "problem": e.problem.text, "reference": e.problem.reference}
+        | {"source": e.problem.source}
+        for e in examples
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(policy, padding_side="left")
+    recorder = _Recorder(config)
+    reward = FlawedAwareReward(make_scorer(config), lambda scored, _: recorder.batches["train"].extend(scored))
+    arguments = grpo_config(config)
+    arguments.eval_strategy = "no"
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    trainer = Trainer(
+        model=model,
+        processing_class=tokenizer,
+        reward_funcs=reward,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+    )
+    trainer.recorder = recorder
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    torch.manual_seed(1)
+    drawn = [rows[i] for i in range(40) for _ in range(4)]
+    assert rows[0]["source"] in SOURCES
+    return trainer, trainer._generate_and_score_completions(drawn)
+
+
+def test_the_loss_and_its_gradient_are_those_of_all_rollouts(batch) -> None:
+    trainer, inputs = batch
+    gradients = []
+    for compute in (GRPOTrainer._compute_loss, Trainer._compute_loss):
+        trainer.model.zero_grad()
+        loss = compute(trainer, trainer.model, inputs)
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad.clone() for p in trainer.model.parameters())])
+    for theirs, ours in zip(*gradients, strict=True):
+        assert torch.allclose(theirs, ours, rtol=1e-4, atol=1e-6)
+    assert max(g.abs().max() for g in gradients[0][1:]) > 1e-4, "there is something to learn"
+
+
+def test_less_work_is_done(batch) -> None:
+    _, inputs = batch
+    parts = list(without_idle_work(inputs))
+    used = sum(len(part["advantages"]) for part in parts)
+    some = inputs["advantages"] if inputs["advantages"].dim() == 1 else inputs["advantages"].abs().amax(1)
+    assert 0 < used == int((some != 0).sum()) < len(some)
+    assert max(len(part["advantages"]) for part in parts) <= CHUNK
+    padded = sum(part["prompt_ids"].numel() + part["completion_ids"].numel() for part in parts)
+    assert padded < 0.8 * used * (inputs["prompt_ids"].shape[1] + inputs["completion_ids"].shape[1])
+    for part in parts:
+        assert part["prompt_mask"].sum(1).max() == part["prompt_ids"].shape[1]
+        assert part["completion_mask"].sum(1).max() == part["completion_ids"].shape[1]
+
+
+def test_a_batch_without_advantages_still_has_a_loss(batch) -> None:
+    trainer, inputs = batch
+    idle = {**inputs, "advantages": torch.zeros_like(inputs["advantages"])}
+    loss = trainer._compute_loss(trainer.model, idle)
+    assert loss.item() == 0
+    loss.backward()
+
+
+@pytest.mark.parametrize("batch", [True], ids=["located"], indirect=True)
+def test_credit_by_token_is_that_of_the_reward_before_the_flaw(batch) -> None:
+    trainer, inputs = batch
+    scored = trainer.recorder.batches["train"]
+    plain = advantages_of(scored, 4)
+    found = 0
+    for i, (one, row) in enumerate(zip(scored, inputs["advantages"].numpy(), strict=True)):
+        step = one.verdict.error_step if one.correct and one.verdict else None
+        ids = inputs["completion_ids"][i][inputs["completion_mask"][i].bool()].tolist()
+        before = num_tokens_before(trainer.processing_class, ids, one.rollout.response, step) if step else 0
+        assert row[before:] == pytest.approx(np.full(len(row) - before, plain[i]), abs=1e-5)
+        if before and plain[i]:
+            assert (row[:before] > plain[i]).all()
+            found += 1
+    assert found, "some flaw is not in the first step"
+
+
+def test_a_run_with_located_credit(tiny_policy: Path, tmp_path: Path) -> None:
+    folder = train(from_dict(settings(tmp_path, tiny_policy, located=True)))
+    assert (folder / "model").is_dir()

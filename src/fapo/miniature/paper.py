@@ -19,22 +19,24 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Name -> settings of further policies, beside the study's baseline and FAPO."""
 BEYOND: dict[str, tuple[str, ...]] = {
-    "misses-50": ("judge.kind=oracle", "judge.misses=0.5"),
+    "located": (TRAINED, "reward.located=true"),
+    "follow-rho": (TRAINED, "reward.follow_rho=true"),
     "misses-80": ("judge.kind=oracle", "judge.misses=0.8"),
-    "alarms-20": ("judge.kind=oracle", "judge.alarms=0.2"),
     "alarms-50": ("judge.kind=oracle", "judge.alarms=0.5"),
+    "misses-80-corrected": ("judge.kind=oracle", "judge.misses=0.8", "reward.judge_recall=0.2"),
+    "alarms-50-corrected": ("judge.kind=oracle", "judge.alarms=0.5", "reward.judge_alarms=0.5"),
+    "misses-50": ("judge.kind=oracle", "judge.misses=0.5"),
+    "alarms-20": ("judge.kind=oracle", "judge.alarms=0.2"),
 }
-"""An oracle made worse, to find out how good a judge must be."""
+"""What the paper does not try: other penalties, and an oracle made worse to find out how good a judge must be."""
 
 
-def paper_jobs(output: Path, seeds: Sequence[int], *, beyond: bool = True) -> list[Job]:
-    """Seed by seed, so that what is done is whole: the study's runs, then the variants."""
-    jobs = []
-    for seed in seeds:
-        jobs += study_jobs(output, [seed])
-        for name, settings in (VARIANTS | BEYOND if beyond else VARIANTS).items():
-            trained = TRAINED in settings
+def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
+    """The study's runs, then each variant for every seed."""
+    jobs = study_jobs(output, seeds)
+    for name, settings in (VARIANTS | BEYOND).items():
+        for seed in seeds:
             filled = tuple(s.format(genrm=f"{output}/genrm-{seed}/model") for s in settings)
-            after = f"genrm-{seed}" if trained else None
+            after = f"genrm-{seed}" if TRAINED in settings else None
             jobs.append(Job(f"{name}-{seed}", CONFIGS / "policy.toml", (f"seed={seed}", *filled), after))
     return jobs

@@ -30,6 +30,10 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "misses-80": ("oracle, passes 80 %", Style("sky", 1)),
     "alarms-20": ("oracle, flags 20 % of the sound", Style("red")),
     "alarms-50": ("oracle, flags 50 % of the sound", Style("red", 1)),
+    "misses-80-corrected": ("oracle, passes 80 %, corrected", Style("sky", 2)),
+    "alarms-50-corrected": ("oracle, flags 50 % of the sound, corrected", Style("red", 2)),
+    "follow-rho": ("λ follows rho", Style("pink")),
+    "located": ("located credit", Style("green")),
 }
 """Variant -> its name for readers, and how its curves look."""
 _EASY, _HARD, _FP = "validation/accuracy", "harder/accuracy", "validation/true_fp_ratio"
@@ -68,7 +72,7 @@ def _f1(runs: Runs) -> Finding:
         "F1",
         "FP ratio and accuracy over training",
         (
-            _difference(runs, "FAPO ends with a lower true FP ratio than the baseline", "fapo", "baseline", _FP, -1),
+            _difference(runs, "FAPO ends with a lower true FP ratio than the baseline", "fapo", "baseline", _FP),
             _difference(runs, "FAPO ends more accurate in-distribution", "baseline", "fapo", _EASY),
             _difference(runs, "FAPO ends more accurate on harder problems", "baseline", "fapo", _HARD),
         ),
@@ -283,9 +287,29 @@ def _judge_quality(runs: Runs) -> Finding:
     return Finding("beyond: judge", "How good must a judge be?", claims, table=table)
 
 
+def _other_penalties(runs: Runs) -> Finding:
+    pairs = {
+        "located": "fapo",
+        "follow-rho": "fapo",
+        "misses-80-corrected": "misses-80",
+        "alarms-50-corrected": "alarms-50",
+    }
+    claims = [
+        _difference(runs, f"{LOOKS[new][0]} beats {LOOKS[old][0]} on harder problems", old, new, _HARD)
+        for new, old in pairs.items()
+    ]
+    claims += [
+        _difference(runs, f"{LOOKS[new][0]} ends with a lower true FP ratio than {LOOKS[old][0]}", new, old, _FP)
+        for new, old in pairs.items()
+    ]
+    shown = ("fapo", "follow-rho", "located")
+    panels = _curves(runs, shown, ((_HARD, "Accuracy, harder"), (_FP, "True FP ratio"), (_EASY, "Accuracy")))
+    return Finding("beyond: penalty", "Other ways to penalise", tuple(claims), panels, shown)
+
+
 _FIGURES: tuple[Callable[[Runs], Finding], ...] = (
     *(_f1, _f2a, _f2b, _f2c, _f2d, _f3, _f4, _f5, _f6, _f7, _f8, _t5, _t6, _t7),
-    _judge_quality,
+    *(_judge_quality, _other_penalties),
 )
 
 
@@ -301,10 +325,9 @@ def _pairs(runs: Runs, first: str, second: str) -> Iterable[tuple[int, Run, Run]
     return [(seed, one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
 
 
-def _difference(runs: Runs, text: str, low: str, high: str, key: str, sign: int = 1) -> Claim:
-    """`high` minus `low` at the end of training, seed by seed; with sign -1 of what is better when smaller."""
-    what = "difference" if sign > 0 else "difference, downwards"
-    return _claim(text, what, {s: _ended(b, key) - _ended(a, key) for s, a, b in _pairs(runs, low, high)})
+def _difference(runs: Runs, text: str, low: str, high: str, key: str) -> Claim:
+    """`high` minus `low` at the end of training, seed by seed."""
+    return _claim(text, "difference", {s: _ended(b, key) - _ended(a, key) for s, a, b in _pairs(runs, low, high)})
 
 
 def _trained(runs: Runs, text: str, low: str, high: str, key: str) -> Claim:
@@ -326,7 +349,7 @@ def _started(run: Run, key: str) -> float:
 
 
 def _at(run: Run, key: str, step: float) -> float:
-    return _series(run, key).at(step) or 0.0
+    return _series(run, key).values[_series(run, key).steps.index(step)]
 
 
 def _early(run: Run, key: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -376,7 +377,7 @@ def miniature(
         ids = {name: bars.add_task(f"base {name}", total=s.steps, note="") for name, s in SCHEDULES.items()}
 
         def log(name: str, step: int, loss: float) -> None:
-            bars.update(ids[name], completed=step + 1, note=f"loss {loss:.3f}")
+            bars.update(ids[name], completed=step + 1, note="kept" if math.isnan(loss) else f"loss {loss:.3f}")
 
         build(output or FOLDER, seeds[0], log)
 

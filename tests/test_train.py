@@ -637,9 +637,9 @@ def test_the_shipped_policy_is_often_right_for_the_wrong_reason() -> None:
     answers = model.generate([[{"role": "user", "content": task.text}] for task in drawn])
     found = [examine(task, answer.text) for task, answer in zip(drawn, answers, strict=True)]
     right = [truth for truth in found if truth.correct]
-    # LOG.md: accuracy .49, FP ratio .45; four standard deviations of 200 samples
-    assert 0.34 < len(right) / len(found) < 0.64
-    assert 0.25 < sum(truth.flawed_positive for truth in right) / len(right) < 0.65
+    # LOG.md: accuracy .39, FP ratio .38; four standard deviations of 200 samples
+    assert 0.25 < len(right) / len(found) < 0.53
+    assert 0.16 < sum(truth.flawed_positive for truth in right) / len(right) < 0.60
 
 
 @SHIPPED

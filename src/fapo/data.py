@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -88,6 +89,21 @@ def load_labelled(
     if not solutions and limit != 0:
         raise ValueError(f"{source}: no labelled solutions in it")
     return solutions
+
+
+def draw(id: str) -> bytes:
+    """A number that has nothing to do with the row: the first rows by it are a random choice, the same in every run."""
+    return hashlib.sha256(id.encode("utf-8", "backslashreplace")).digest()
+
+
+def load_prompt(file: str | Path | None) -> str:
+    """A policy's prompt with {{problem}}, the place of the question; without a file the question as it stands."""
+    if file is None:
+        return "{{problem}}"
+    prompt = Path(file).read_text(encoding="utf-8").removesuffix("\n")
+    if "{{problem}}" not in prompt:
+        raise ValueError(f"{file}: {{{{problem}}}} is missing, the place of the question")
+    return prompt
 
 
 def read_jsonl(path: str | Path, *, ignore_torn_tail: bool = False) -> Iterator[Row]:

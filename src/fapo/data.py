@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fapo.choices import with_choices
 from fapo.final_answer import extract
 from fapo.steps import split as split_steps
 from fapo.types import Problem
@@ -48,15 +49,21 @@ class LabelledSolution:
 
 
 def load_problems(
-    source: str | Path, *, split: str | None = None, limit: int | None = None, columns: Mapping[str, str] | None = None
+    source: str | Path,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
 ) -> list[Problem]:
     """Problems from a .jsonl, .json or .parquet file or a Hugging Face id (`owner/name`, `owner/name:config`).
 
     `columns` maps fields of Problem (id, text, reference, source) to column names ("a.b" reaches into a column) where
     the usual names do not fit. Rows without an id are called `stem-12`, counted from 0. Columns that become no field
-    go into `meta`. Raises ValueError saying where for a row that does not fit.
+    go into `meta`. Multiple choice (fapo.choices) is lettered in an order drawn by the seed. Raises ValueError saying
+    where for a row that does not fit.
     """
-    problems = [problem for _, _, problem in _problems(source, split, limit, columns or {})]
+    problems = [problem for _, _, problem in _problems(source, split, limit, columns or {}, seed=seed)]
     if not problems and limit != 0:
         raise ValueError(f"{source}: no problems in it")
     return problems
@@ -135,14 +142,20 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any] | Any], *, ap
 
 
 def _problems(
-    source: str | Path, split: str | None, limit: int | None, columns: Mapping[str, str], labelled: bool = False
+    source: str | Path,
+    split: str | None,
+    limit: int | None,
+    columns: Mapping[str, str],
+    labelled: bool = False,
+    seed: int = 0,
 ) -> Iterator[tuple[str, Row, Problem]]:
     """Each row with its place and its problem; ids are unique. A labelled row needs no reference."""
     if unknown := sorted(set(columns) - set(COLUMNS)):
         raise ValueError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(COLUMNS)}")
     stem = _stem(source)
     seen: dict[str, str] = {}
-    for index, (where, row) in enumerate(islice(located_rows(source, split), limit)):
+    for index, (where, read) in enumerate(islice(located_rows(source, split), limit)):
+        row = read if labelled else with_choices(where, read, seed)
         used = _choose_columns(where, row, columns, optional={"id", "source"} | ({"reference"} if labelled else set()))
         values = {field: reach(row, name) for field, name in used.items()}
         scalars = {field: scalar(where, used[field], values[field]) for field in used if field != "text"}

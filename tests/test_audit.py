@@ -418,10 +418,13 @@ def test_standard_input(tmp_path: Path, monkeypatch, capsys) -> None:
 
 
 MISTAKES = {
-    "no judge": (["in.jsonl", "--out", "o"], "needs a judge: --judge URL"),
-    "no address": (["in.jsonl", "--out", "o", "--judge", "localhost:8000"], "neither an address"),
-    "no model": (["in.jsonl", "--out", "o", "--judge", "http://x"], "--judge needs --model"),
-    "mixed judges": (["in.jsonl", "--out", "o", "--judge", "http://x", "--judge", "local:y"], "needs a judge"),
+    "no judge": (["in.jsonl", "--out", "o"], "--judge is missing: give the address"),
+    "no address": (["in.jsonl", "--out", "o", "--judge", "localhost:8000"], "'localhost:8000' is neither a URL"),
+    "no model": (["in.jsonl", "--out", "o", "--judge", "http://x"], "--model: 0 names for 1 servers"),
+    "mixed judges": (
+        ["in.jsonl", "--out", "o", "--judge", "http://x", "--judge", "local:y", "--model", "m"],
+        "several",
+    ),
     "no such model": (["in.jsonl", "--out", "o", "--judge", "local:./nonsense"], "cannot load './nonsense'"),
     "no such file": (["nonsense.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "nonsense.jsonl"),
     "kind of file": (["in.txt", "--out", "o", "--judge", "http://x", "--model", "m"], "unknown kind of file"),

@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fapo import cli
-from fapo.benchmarks.judges import JudgeSettings
 from fapo.benchmarks.predictions import first_below
 from fapo.benchmarks.rows import load_rows, subset_names
+from fapo.benchmarks.run import judge_name
 from fapo.benchmarks.score import score_flawed_positive, score_process
 from fapo.data import LabelledSolution, read_jsonl, write_jsonl
+from fapo.judges import named
 from fapo.metrics import flawed_positive_prf, processbench_f1
 from fapo.types import Problem, Verdict
 
@@ -431,14 +432,14 @@ CALLS: dict[str, tuple[list[str], str]] = {
     "no predictions": (["--data", "DATA", "--predictions", "none.jsonl"], "none.jsonl: no such file"),
     "empty predictions": (["--data", "DATA", "--predictions", "empty.jsonl"], "empty.jsonl: no predictions in it"),
     "twice": (["--data", "DATA", "DATA", "--judge", "flag-all"], "id 'a-0' is also in another file"),
-    "two judges": (["--data", "DATA", "--judge", "flag-all", "--judge", "http://x"], "judge must be URLs, or one of"),
-    "no model": (["--data", "DATA", "--judge", "http://127.0.0.1:9"], "needs --model"),
-    "no URL": (["--data", "DATA", "--judge", "oracle", "--model", "m"], "'oracle' is no base URL"),
+    "two judges": (["--data", "DATA", "--judge", "flag-all", "--judge", "http://x"], "'flag-all' is neither a URL"),
+    "no model": (["--data", "DATA", "--judge", "http://127.0.0.1:9"], "--model: 0 names for 1 servers"),
+    "no URL": (["--data", "DATA", "--judge", "oracle", "--model", "m"], "'oracle' is neither a URL"),
     "greedy votes": (
-        ["--data", "DATA", "--judge", "http://x", "--model", "m", "--votes", "3"],
-        "several votes at temp",
+        ["--data", "DATA", "--judge", "http://x", "--model", "m", "--votes", "3", "--temperature", "0"],
+        "`votes` above 1 at `temperature` 0",
     ),
-    "no votes": (["--data", "DATA", "--judge", "flag-all", "--votes", "0"], "must be at least 1"),
+    "no votes": (["--data", "DATA", "--judge", "http://x", "--model", "m", "--votes", "0"], "votes: should be"),
     "no limit": (["--data", "DATA", "--judge", "flag-all", "--limit", "0"], "limit is 0"),
     "threshold": (["--data", "DATA", "--predictions", "DATA", "--threshold", "nan"], "threshold is nan"),
     "no template": (
@@ -597,8 +598,8 @@ def test_a_served_judge_and_its_answers_on_file(data: Path, tmp_path: Path, scor
     assert score("process", "--data", data, "--predictions", out)["mean_f1"] == 1
 
 
-def test_going_on_after_failures_and_a_crash(data: Path, tmp_path: Path, score) -> None:
-    """What failed is asked again, what is unparsable is not, and a torn last line is no answer."""
+def test_going_on_after_failures(data: Path, tmp_path: Path, score) -> None:
+    """What failed is asked again, what is unparsable is not."""
     out = tmp_path / "out.jsonl"
 
     def moody(body: dict[str, Any], index: int) -> Reply:
@@ -613,33 +614,27 @@ def test_going_on_after_failures_and_a_crash(data: Path, tmp_path: Path, score) 
         assert (found["num_failed"], found["num_unparsable"], found["invalid_share"]) == (1, 1, 2 / 8)
     (failed,) = [row for row in read_jsonl(out) if row["status"] == "failed"]
     assert "too long" in failed["reason"]
-    lines = out.read_bytes().splitlines(keepends=True)
-    rest = [line for line in lines if b'"a-2"' not in line]
-    torn = next(line for line in lines if b'"a-2"' in line)[:30]
-    out.write_bytes(b"".join(rest) + torn)
-
     with chat_server(knows) as server:
         found = score("process", *call[:2], "--judge", server.url, *call[4:])
-        assert sorted(label_of(body) for body in server.requests) == [-1, 1], "a-2 and a-0"
-    assert (found["num_failed"], found["num_unparsable"]) == (0, 1)
-    assert sorted(row["id"] for row in read_jsonl(out)) == [row["id"] for row in ROWS]
+        assert [label_of(body) for body in server.requests] == [1], "a-0"
+        assert (found["num_failed"], found["num_unparsable"]) == (0, 1)
+        assert [row["id"] for row in read_jsonl(out)] == [row["id"] for row in ROWS], "in the order of the data"
+        again = score("process", *call[:2], "--judge", server.url, *call[4:], "--no-cache")
+        assert again["num_unparsable"] == 0
+        assert len(server.requests) == 1 + 8, "asked anew"
 
 
-def test_a_file_of_another_judge_is_not_mixed_in(data: Path, tmp_path: Path, run) -> None:
-    out = tmp_path / "out.jsonl"
+def test_answers_of_another_judge_are_not_mixed_in(data: Path, tmp_path: Path, run) -> None:
+    """Each is asked for itself; the journal they share then answers for all of them."""
+    judges = [["--model", "m"], ["--model", "n"], ["--model", "m", "--max-tokens", 9]]
+    judges.append(["--model", "m", "--template", "compact"])
     with chat_server(knows) as server:
-        call = ["process", "--data", data, "--judge", server.url, "--out", out]
-        assert run(*call, "--model", "m")[0] == 0
-        before = out.read_bytes()
-        for other in (
-            ["--model", "n"],
-            ["--model", "m", "--max-tokens", "9"],
-            ["--model", "m", "--template", "compact"],
-        ):
-            code, _, err = run(*call, *other)
-            assert (code, "out.jsonl: row 1 is by 'm, prompt locate" in err) == (2, True), err
-        assert len(server.requests) == 8
-    assert out.read_bytes() == before
+        call = ["process", "--data", data, "--judge", server.url, "--journal", tmp_path / "j.sqlite"]
+        for _ in range(2):
+            for judge in judges:
+                assert run(*call, *judge)[0] == 0
+        assert len(server.requests) == 4 * 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "j.sqlite"]
 
 
 def test_a_server_that_only_fails_ends_the_run(tmp_path: Path, run) -> None:
@@ -648,7 +643,7 @@ def test_a_server_that_only_fails_ends_the_run(tmp_path: Path, run) -> None:
         call = ["process", "--data", tmp_path / "data.jsonl", "--judge", server.url, "--model", "m", "--concurrency", 4]
         code, out, err = run(*call, "--json")
         assert (code, out) == (2, "")
-        assert "the judge answered none of the first 32 rows: HTTP 401" in err
+        assert "the judge: 20 failures one after the other, the last one: HTTP 401" in err
         assert "wrong key" in err
         assert len(server.requests) < 50
 
@@ -709,7 +704,7 @@ def test_the_shipped_genrm_in_this_process(tmp_path: Path, score) -> None:
 
 def test_settings_are_part_of_a_judges_name(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("{{problem}} {{#steps}}{{index}}{{step}}{{/steps}}", encoding="utf-8")
-    mine = JudgeSettings(("http://a",), "m", str(tmp_path / "mine.txt")).name
+    mine = judge_name(named(["http://a"], "m", template=str(tmp_path / "mine.txt")))
     (tmp_path / "mine.txt").write_text("{{problem}}! {{#steps}}{{index}}{{step}}{{/steps}}", encoding="utf-8")
-    assert JudgeSettings(("http://a",), "m", str(tmp_path / "mine.txt")).name != mine, "the prompt itself counts"
-    assert JudgeSettings(("http://a",), "m").name == JudgeSettings(("http://b", "http://c"), "m").name
+    assert judge_name(named(["http://a"], "m", template=str(tmp_path / "mine.txt"))) != mine, "the prompt itself counts"
+    assert judge_name(named(["http://a"], "m")) == judge_name(named(["http://b", "http://c"], "m"))

@@ -134,6 +134,7 @@ MODELS = [
     ((A, B), ("m",), [("m", (A, B))]),
     ((A, B), ("m", "m"), [("m", (A, B))]),
     (("local:miniature:policy",), (), [("miniature:policy", ())]),
+    (("miniature:policy", "pypi:x", "/"), (), [("miniature:policy", ()), ("pypi:x", ()), ("/", ())]),
     ((A, "local:x", B), ("m", "n"), [("m", (A,)), ("x", ()), ("n", (B,))]),
 ]
 
@@ -148,7 +149,7 @@ NO_MODELS = [
     ((A,), (), "--policy-model: 0 names for 1 servers"),
     ((A, B), ("m", "n", "o"), "--policy-model: 3 names for 2 servers"),
     (("local:x",), ("m",), "--policy-model: 1 names for 0 servers"),
-    (("a:8000",), ("m",), "--policy: 'a:8000' is neither local:PATH nor a URL"),
+    (("a:8000",), ("m",), "--policy: 'a:8000' is neither a URL"),
 ]
 
 

@@ -17,12 +17,15 @@ SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
     {"fapo", "types"},
-    {"steps", "final_answer", "rewards", "metrics", "config"},
+    {"steps", "final_answer", "choices", "rewards", "metrics", "bootstrap", "config"},
     {"answers"},
-    {"data", "solutions", "client", "journal", "local", "pypi_models"},
+    {"data", "solutions", "client", "journal", "local", "pypi_models", "workers"},
     {"judge"},
     {"runs", "scoring", "measure", "credit"},
-    {"miniature", "trl", "models", "judges", "tally", "audit", "benchmarks", "critic", "examples"},
+    {
+        *("miniature", "trl", "models", "judges", "judge_options", "tally", "audit", "benchmarks", "evaluation"),
+        *("critic", "examples"),
+    },
     {"trainer"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},

@@ -13,12 +13,10 @@ from itertools import islice
 from pathlib import Path
 
 from fapo import answers
-from fapo.client import ChatClient
 from fapo.config import JudgeConfig
 from fapo.data import write_jsonl
-from fapo.journal import Journaled
-from fapo.judge import GenRM, JudgeDownError, load_template
-from fapo.judges import connect, make_genrm
+from fapo.judge import GenRM, JudgeDownError
+from fapo.judges import opened
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.tally import Audited, Tally
 from fapo.types import Verdict
@@ -78,14 +76,12 @@ def audit(plan: Plan, progress: Progress | None = None) -> Tally:
                 yield from read_solutions(files[name], name="stdin" if name == "-" else "", references=lookup)
 
         num_rows = _look_through(rows(), plan, tally)
-        template = load_template(plan.judge.template)
-        model = connect(plan.judge)
-        judge = make_genrm(plan.judge, template, model, fresh=plan.fresh)
-        try:
-            asyncio.run(_Audit(plan, model, judge, tally, num_rows, progress).run(rows()))
-        finally:
-            if isinstance(judge.complete, Journaled):
-                judge.complete.journal.close()
+
+        async def judged() -> None:
+            async with opened(plan.judge, fresh=plan.fresh) as judge:
+                await _Audit(plan, judge, tally, num_rows, progress).run(rows())
+
+        asyncio.run(judged())
     return tally
 
 
@@ -122,10 +118,8 @@ class _Audit:
 
     plan: Plan
     """What is asked for."""
-    model: object
-    """Who writes the critiques: a ChatClient, or a model in this process."""
     judge: GenRM
-    """Who reads them."""
+    """Who judges."""
     tally: Tally
     """What came out so far."""
     num_rows: int
@@ -141,7 +135,7 @@ class _Audit:
         """Windows of rows, several at once, written in order."""
         draft = self.plan.out.with_name(f"{self.plan.out.name}.part")
         write_jsonl(draft, [])
-        served = isinstance(self.model, ChatClient)
+        served = self.plan.judge.kind == "served"
         size = WINDOW_SERVED if served else WINDOW_LOCAL
         ahead = max(2, 4 * self.plan.judge.concurrency // size) if served else 1
         pending: deque[asyncio.Task[list[Audited]]] = deque()
@@ -156,8 +150,6 @@ class _Audit:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
-            if isinstance(self.model, ChatClient):
-                await self.model.aclose()
         draft.replace(self.plan.out)
 
     async def finish(self, draft: Path, pending: deque[asyncio.Task[list[Audited]]]) -> None:

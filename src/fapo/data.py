@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fapo.choices import with_choices
 from fapo.final_answer import extract
 from fapo.steps import split as split_steps
 from fapo.types import Problem
@@ -47,15 +49,21 @@ class LabelledSolution:
 
 
 def load_problems(
-    source: str | Path, *, split: str | None = None, limit: int | None = None, columns: Mapping[str, str] | None = None
+    source: str | Path,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
 ) -> list[Problem]:
     """Problems from a .jsonl, .json or .parquet file or a Hugging Face id (`owner/name`, `owner/name:config`).
 
     `columns` maps fields of Problem (id, text, reference, source) to column names ("a.b" reaches into a column) where
     the usual names do not fit. Rows without an id are called `stem-12`, counted from 0. Columns that become no field
-    go into `meta`. Raises ValueError saying where for a row that does not fit.
+    go into `meta`. Multiple choice (fapo.choices) is lettered in an order drawn by the seed. Raises ValueError saying
+    where for a row that does not fit.
     """
-    problems = [problem for _, _, problem in _problems(source, split, limit, columns or {})]
+    problems = [problem for _, _, problem in _problems(source, split, limit, columns or {}, seed=seed)]
     if not problems and limit != 0:
         raise ValueError(f"{source}: no problems in it")
     return problems
@@ -90,6 +98,21 @@ def load_labelled(
     return solutions
 
 
+def draw(id: str) -> bytes:
+    """A number that has nothing to do with the row: the first rows by it are a random choice, the same in every run."""
+    return hashlib.sha256(id.encode("utf-8", "backslashreplace")).digest()
+
+
+def load_prompt(file: str | Path | None) -> str:
+    """A policy's prompt with {{problem}}, the place of the question; without a file the question as it stands."""
+    if file is None:
+        return "{{problem}}"
+    prompt = Path(file).read_text(encoding="utf-8").removesuffix("\n")
+    if "{{problem}}" not in prompt:
+        raise ValueError(f"{file}: {{{{problem}}}} is missing, the place of the question")
+    return prompt
+
+
 def read_jsonl(path: str | Path, *, ignore_torn_tail: bool = False) -> Iterator[Row]:
     """The rows of a JSONL file, one by one; blank lines are skipped. Raises ValueError with file:line for a line that
     is no JSON object, except, if asked, for a last line that was cut off while being written (it has no newline)."""
@@ -119,14 +142,20 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any] | Any], *, ap
 
 
 def _problems(
-    source: str | Path, split: str | None, limit: int | None, columns: Mapping[str, str], labelled: bool = False
+    source: str | Path,
+    split: str | None,
+    limit: int | None,
+    columns: Mapping[str, str],
+    labelled: bool = False,
+    seed: int = 0,
 ) -> Iterator[tuple[str, Row, Problem]]:
     """Each row with its place and its problem; ids are unique. A labelled row needs no reference."""
     if unknown := sorted(set(columns) - set(COLUMNS)):
         raise ValueError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(COLUMNS)}")
     stem = _stem(source)
     seen: dict[str, str] = {}
-    for index, (where, row) in enumerate(islice(located_rows(source, split), limit)):
+    for index, (where, read) in enumerate(islice(located_rows(source, split), limit)):
+        row = read if labelled else with_choices(where, read, seed)
         used = _choose_columns(where, row, columns, optional={"id", "source"} | ({"reference"} if labelled else set()))
         values = {field: reach(row, name) for field, name in used.items()}
         scalars = {field: scalar(where, used[field], values[field]) for field in used if field != "text"}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from fapo.config import Config
-from fapo.data import LabelledSolution, load_labelled, load_problems
+from fapo.data import LabelledSolution, load_labelled, load_problems, load_prompt
 from fapo.judge import build_prompt, load_template
 from fapo.judges import make_judge
 from fapo.measure import Fault
@@ -46,9 +45,7 @@ def load_sets(config: Config) -> Sets:
 
 
 def _questions(config: Config, source: str, limit: int | None) -> list[Example]:
-    prompt = "{{problem}}"
-    if config.data.prompt:
-        prompt = Path(config.data.prompt).read_text(encoding="utf-8").removesuffix("\n")
+    prompt = load_prompt(config.data.prompt)
     found = miniature.problems(source, limit) if miniature.is_miniature(source) else load_problems(source, limit=limit)
     return [Example(p, [{"role": "user", "content": prompt.replace("{{problem}}", p.text)}]) for p in found]
 

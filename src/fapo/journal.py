@@ -70,6 +70,12 @@ class Question:
     """Which of several answers to the same conversation."""
 
 
+def question(conversation: list[Message], model: str, settings: Mapping[str, Any], vote: int) -> Question:
+    """What an answer to a conversation is kept under."""
+    prompt = hashlib.sha256(json.dumps(conversation, sort_keys=True).encode()).hexdigest()
+    return Question(prompt, model, json.dumps(dict(settings), sort_keys=True), vote)
+
+
 class Journal:
     """The file. Raises ValueError, with what to do, for a file that is damaged, foreign or of another version."""
 
@@ -231,11 +237,10 @@ class Journaled:
         return out
 
     def _questions(self, conversations: Sequence[list[Message]]) -> list[Question]:
-        settings = json.dumps(dict(self.settings), sort_keys=True)
         votes: Counter[str] = Counter()
         questions = []
         for conversation in conversations:
-            prompt = hashlib.sha256(json.dumps(conversation, sort_keys=True).encode()).hexdigest()
-            questions.append(Question(prompt, self.model, settings, votes[prompt]))
-            votes[prompt] += 1
+            first = question(conversation, self.model, self.settings, 0)
+            questions.append(replace(first, vote=votes[first.prompt]))
+            votes[first.prompt] += 1
         return questions

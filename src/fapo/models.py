@@ -1,16 +1,23 @@
-"""The models that a config or a command names: where their weights are, or which servers have them."""
+"""The models that a config or a command names: where they are, and the one place that opens them to be asked."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fapo import pypi_models
 from fapo.client import ChatClient
 from fapo.config import ConfigError
+from fapo.journal import Journal, Journaled
 from fapo.miniature import sources as miniature
 from fapo.types import Complete
+
+if TYPE_CHECKING:
+    from fapo.local import LocalModel
 
 LOCAL = "local:"
 LOCAL_MAX_TOKENS = 1024
@@ -40,48 +47,91 @@ class ChatModel:
     urls: tuple[str, ...] = ()
     """Base addresses of its servers; none: it is loaded in this process."""
 
+    @property
+    def record_name(self) -> str:
+        """Its name in journals: of a local model the path, and a mark of its files that changes when it is trained."""
+        folder = Path("" if self.urls else model_folder(self.name))
+        if self.urls or not folder.is_dir():
+            return self.name
+        files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
+        return f"{self.name}@{hashlib.sha256(repr(files).encode()).hexdigest()[:12]}"
+
     def open(
-        self, key: str, *, temperature: float, max_tokens: int | None, concurrency: int, timeout: float, seed: int
-    ) -> Complete:
-        """Ready to be asked; `key` is the setting to blame if it cannot be loaded. The seed is for local models."""
+        self,
+        key: str,
+        *,
+        temperature: float,
+        max_tokens: int | None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        **client: Any,
+    ) -> ChatClient | LocalModel:
+        """Ready to be asked; `key` is the setting to blame if it cannot be loaded.
+
+        The seed is for a model in this process, `client` (concurrency, timeout ...) for one that is served.
+        """
         if self.urls:
-            return ChatClient(
-                self.urls,
-                self.name,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                concurrency=concurrency,
-                timeout=timeout,
-            )
-        from fapo.local import LocalModel
-
+            client |= {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
+            return ChatClient(self.urls, self.name, **client)
+        try:
+            from fapo.local import LocalModel
+        except ImportError:
+            raise ValueError(f"{key}: {self.name} needs torch and transformers: pip install 'fapo[train]'") from None
+        limits = {"max_tokens": max_tokens or LOCAL_MAX_TOKENS, "top_p": 1.0 if top_p is None else top_p}
         with loading(key, self.name):
-            return LocalModel.load(
-                model_folder(self.name), temperature=temperature, max_tokens=max_tokens or LOCAL_MAX_TOKENS, seed=seed
-            )
+            return LocalModel.load(model_folder(self.name), temperature=temperature, seed=seed, **limits)
 
 
-def reseeded(model: Complete, seed: int) -> Complete:
+def reseeded(model: ChatClient | LocalModel, seed: int) -> Complete:
     """A model in this process, with another seed; a server as it is, since it draws anew each time."""
-    return model if isinstance(model, ChatClient) else replace(model, seed=seed)  # type: ignore[type-var]  # a LocalModel
+    return model if isinstance(model, ChatClient) else replace(model, seed=seed)
 
 
-def chat_models(addresses: Sequence[str], names: Sequence[str], option: str) -> tuple[ChatModel, ...]:
-    """The models behind the addresses URL and local:PATH, in order of their first appearance.
+def journaled(
+    model: ChatClient | LocalModel,
+    journal: Journal,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    template: str = "",
+    fresh: bool = False,
+) -> Journaled:
+    """The model, answering from the journal what is on record there; with `fresh` it is asked anew all the same."""
+    return Journaled(
+        model,
+        journal,
+        model=name,
+        settings=settings,
+        template=template,
+        batch=1 if isinstance(model, ChatClient) else model.batch_size,
+        concurrency=model.concurrency if isinstance(model, ChatClient) else 1,
+        fresh=fresh,
+    )
 
-    `names` are what the URLs serve: one for each URL, or one for all. Several URLs of one name are its replicas.
-    Raises ValueError, naming the `option` of the command line.
+
+def chat_models(
+    addresses: Sequence[str], names: Sequence[str], option: str, names_option: str = ""
+) -> tuple[ChatModel, ...]:
+    """The models that addresses name, in order of their first appearance.
+
+    An address is a URL, or names a model for this process: local:PATH (a folder or Hub id), miniature:NAME,
+    pypi:PACKAGE, or a folder as it is. `names` are what the URLs serve: one for each URL, or one for all. Several URLs
+    of one name are its replicas. Raises ValueError, naming the option of the command line.
     """
     if not addresses:
         raise ValueError(f"{option} is missing: give the address of a server, or local:PATH")
     urls = [address for address in addresses if address.startswith(("http://", "https://"))]
     for address in addresses:
-        if address not in urls and not address.startswith(LOCAL):
-            raise ValueError(f"{option}: {address!r} is neither local:PATH nor a URL such as http://127.0.0.1:8000/v1")
+        here = address.startswith((LOCAL, miniature.PREFIX, pypi_models.PREFIX)) or Path(address).is_dir()
+        if address not in urls and not here:
+            raise ValueError(
+                f"{option}: {address!r} is neither a URL, such as http://127.0.0.1:8000/v1, nor a model to load here: "
+                "local:PATH, miniature:NAME or pypi:PACKAGE"
+            )
     if len(names) != len(urls) and (len(names) != 1 or not urls):
         raise ValueError(
-            f"{option}-model: {len(names)} names for {len(urls)} servers; give the name each server serves, in order, "
-            "or one name for all"
+            f"{names_option or option + '-model'}: {len(names)} names for {len(urls)} servers; give the name each "
+            "server serves, in order, or one name for all"
         )
     remaining = iter(names if len(names) == len(urls) else [*names] * len(urls))
     found: dict[tuple[str, bool], tuple[str, ...]] = {}
@@ -92,3 +142,11 @@ def chat_models(addresses: Sequence[str], names: Sequence[str], option: str) -> 
         else:
             found[address.removeprefix(LOCAL), False] = ()
     return tuple(ChatModel(name, urls) for (name, _), urls in found.items())
+
+
+def chat_model(addresses: Sequence[str], name: str, option: str, name_option: str = "") -> ChatModel:
+    """The one model that addresses name. Raises ValueError as `chat_models` does, and for more than one."""
+    models = chat_models(addresses, (name,) if name else (), option, name_option)
+    if len(models) > 1:
+        raise ValueError(f"{option}: several different models, must be one; several URLs of one model are its replicas")
+    return models[0]

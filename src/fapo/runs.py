@@ -80,8 +80,7 @@ class RunFolder:
         if self.rank:
             return
         row = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self._begun, 3)}
-        numbers = {key: _finite(value) for key, value in values.items()}
-        write_jsonl(self.path / "metrics.jsonl", [{**row, **numbers}], append=True)
+        write_jsonl(self.path / "metrics.jsonl", [{**row, **finite(values)}], append=True)
 
     def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows of rollouts."""
@@ -126,7 +125,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same with null for what is not finite, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fapo.benchmarks.predictions import MISSING
-from fapo.benchmarks.score import (
-    LEVEL,
-    NUM_RESAMPLES,
-    SEED,
-    FlawedPositiveScore,
-    Interval,
-    Invalid,
-    ProcessScore,
-    SubsetScore,
-)
+from fapo.benchmarks.score import FlawedPositiveScore, Invalid, ProcessScore, SubsetScore
+from fapo.bootstrap import LEVEL, NUM_RESAMPLES, SEED, Interval
+from fapo.runs import finite
 from fapo.steps import escape
 from fapo.types import Verdict
 
@@ -121,8 +114,8 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             "subset_details": {name: _details(subset) for name, subset in score.subsets.items()},
         }
     rules = conventions(context, process=isinstance(score, ProcessScore))
-    finite: dict[str, Any] = _finite({**numbers, **context.counts, **origin, "conventions": rules})
-    return finite
+    known: dict[str, Any] = finite({**numbers, **context.counts, **origin, "conventions": rules})
+    return known
 
 
 def _details(score: SubsetScore) -> dict[str, Any]:
@@ -133,15 +126,6 @@ def _details(score: SubsetScore) -> dict[str, Any]:
         "correct_acc_interval": score.correct_acc,
         "f1_interval": score.f1,
     }
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for NaN, which JSON does not know."""
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Table:
@@ -158,8 +142,8 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         point = score.point
         for name in ("n", "flawed", "precision", "recall", "F1", "invalid"):
             table.add_column(name, justify="right")
-        shares = [_cell(point.precision, score.precision), _cell(point.recall, score.recall)]
-        cells = [*shares, _cell(point.f1, score.f1), _cell(point.invalid_share)]
+        shares = [cell(point.precision, score.precision), cell(point.recall, score.recall)]
+        cells = [*shares, cell(point.f1, score.f1), cell(point.invalid_share)]
         table.add_row(str(point.n), str(point.num_flawed), *cells)
         return table
     table.add_column("subset")
@@ -169,17 +153,18 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         table.add_row(Text(escape(name)), *_subset_cells(subset))
     table.add_section()
     table.add_row("all rows", *_subset_cells(score.pooled))
-    table.add_row("mean of subsets", "", "", "", "", _cell(score.mean_f1, score.mean_f1_interval), "")
+    table.add_row("mean of subsets", "", "", "", "", cell(score.mean_f1, score.mean_f1_interval), "")
     return table
 
 
 def _subset_cells(score: SubsetScore) -> list[str]:
     point = score.point
-    accuracies = [_cell(point.error_acc, score.error_acc), _cell(point.correct_acc, score.correct_acc)]
-    return [str(point.n), str(point.num_error), *accuracies, _cell(point.f1, score.f1), _cell(point.invalid_share)]
+    accuracies = [cell(point.error_acc, score.error_acc), cell(point.correct_acc, score.correct_acc)]
+    return [str(point.n), str(point.num_error), *accuracies, cell(point.f1, score.f1), cell(point.invalid_share)]
 
 
-def _cell(value: float, interval: Interval | None = None) -> str:
+def cell(value: float, interval: Interval | None = None) -> str:
+    """Percent, with the interval."""
     if math.isnan(value):
         return "-"
     around = "" if interval is None else f" ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"

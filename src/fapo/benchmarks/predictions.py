@@ -1,4 +1,4 @@
-"""Answers on file: one row for each solution, {id, error_step, status} or {id, scores}; written, read and resumed."""
+"""Answers on file: one row for each solution, {id, error_step, status} or {id, scores}; written and read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data import LabelledSolution, Located, located_rows, read_jsonl, write_jsonl
+from fapo.data import LabelledSolution, Located, located_rows, write_jsonl
 from fapo.types import Verdict
 
 STATUSES = ("ok", "unparsable", "failed", "skipped")
@@ -44,7 +44,8 @@ def read_predictions(
         raise ValueError(f"{path}: no such file of predictions")
     if not math.isfinite(threshold):
         raise ValueError(f"threshold is {threshold}, must be a number such as 0.5")
-    found = _by_id(_parse(where, row, num_steps, threshold, located) for where, row in _placed(located_rows(path)))
+    parsed = (_parse(where, row, num_steps, threshold, located) for where, row in _placed(located_rows(path)))
+    found = {prediction.id: prediction for prediction in parsed}
     if not found:
         raise ValueError(f"{path}: no predictions in it")
     return found
@@ -56,33 +57,17 @@ def of_rows(rows: Sequence[LabelledSolution], predictions: Mapping[str, Predicti
     return [prediction.verdict if prediction and prediction.verdict else MISSING for prediction in found]
 
 
-def resume(path: Path, num_steps: Mapping[str, int], judge: str, *, located: bool) -> dict[str, Prediction]:
-    """What a file written by `record` already holds; rows of judgements that failed are removed, to be asked anew.
-
-    Raises ValueError if another judge, or the same with other settings, wrote it.
-    """
-    if not path.exists():
-        return {}
-    rows = list(read_jsonl(path, ignore_torn_tail=True))
-    for number, row in enumerate(rows, start=1):
-        if row.get("judge") != judge:
-            raise ValueError(f"{path}: row {number} is by {row.get('judge')!r}, not by {judge!r}; give another --out")
-    done = [row for row in rows if row.get("status") != "failed"]
-    if len(done) < len(rows):
-        write_jsonl(path, done)
-    places = ((f"{path}: row {number}", row) for number, row in enumerate(done, start=1))
-    return _by_id(_parse(where, row, num_steps, 0.5, located) for where, row in _placed(places))
-
-
-def record(path: Path, verdicts: Iterable[tuple[str, Verdict]], judge: str, *, located: bool) -> None:
-    """Append verdicts by id, in the form that is read. Without a location (yes/no judges) they say `flawed` only."""
-    rows: list[dict[str, Any]] = []
-    for id, verdict in verdicts:
+def write_predictions(
+    path: Path, rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], judge: str, *, located: bool
+) -> None:
+    """Write verdicts in the form that is read. Without a location (yes/no judges) they say `flawed` only."""
+    out: list[dict[str, Any]] = []
+    for row, verdict in zip(rows, verdicts, strict=True):
         found = {"error_step": verdict.error_step} if located else {"flawed": verdict.flawed}
         reason = {"reason": verdict.reason} if verdict.reason else {}
         said = {"status": verdict.status, "critique": verdict.critique, **reason}
-        rows.append({"id": id, **found, **said, "judge": judge})
-    write_jsonl(path, rows, append=True)
+        out.append({"id": row.problem.id, **found, **said, "judge": judge})
+    write_jsonl(path, out)
 
 
 def _placed(rows: Iterable[Located]) -> Iterator[Located]:
@@ -96,10 +81,6 @@ def _placed(rows: Iterable[Located]) -> Iterator[Located]:
             raise ValueError(f"{where}: id {_short(id)} has a prediction already, at {seen[id]}; keep one")
         seen[id] = where
         yield where, {**row, "id": id}
-
-
-def _by_id(predictions: Iterable[Prediction]) -> dict[str, Prediction]:
-    return {prediction.id: prediction for prediction in predictions}
 
 
 def _parse(

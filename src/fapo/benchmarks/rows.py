@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fapo.data import LabelledSolution, load_labelled
+from fapo.data import LabelledSolution, draw, load_labelled
 from fapo.miniature import sources as miniature
 
 Benchmark = Literal["flawed-positive", "process"]
@@ -49,7 +48,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
                 raise ValueError(f"{source}: id {row.problem.id!r} is also in another file of the data")
             num_steps[row.problem.id] = len(row.steps)
         usable = [row for row in loaded if row.correct or benchmark == "process"]
-        chosen = {row.problem.id for row in sorted(usable, key=_draw)[:limit]}
+        chosen = {row.problem.id for row in sorted(usable, key=lambda row: draw(row.problem.id))[:limit]}
         for row, name in zip(loaded, subset_names(loaded), strict=True):
             if row.problem.id in chosen:
                 counting.append(row)
@@ -72,8 +71,3 @@ def _load(source: str, need_correct: bool) -> list[LabelledSolution]:
         return miniature.labelled(source)  # of right answers only
     split = None if Path(source).is_file() else "all"
     return load_labelled(source, split=split, need_correct=need_correct)
-
-
-def _draw(row: LabelledSolution) -> bytes:
-    """A number that has nothing to do with the row, the same in every run."""
-    return hashlib.sha256(row.problem.id.encode("utf-8", "backslashreplace")).digest()

@@ -9,17 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from fapo.bootstrap import NUM_RESAMPLES, SEED, Interval, interval
 from fapo.data import LabelledSolution
 from fapo.metrics import PRF, ProcessBenchScore, flawed_positive_prf, processbench_f1
 from fapo.types import Verdict
 
-NUM_RESAMPLES = 10_000
-SEED = 0
-LEVEL = 0.95
-
 Invalid = Literal["wrong", "flagged"]
-Interval = tuple[float, float]
-"""Low and high end; both NaN where the number is not defined."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def score_flawed_positive(
     point = flawed_positive_prf([verdict.flawed for verdict in verdicts], truth, invalid)
     rest = point.n - point.tp - point.fp - point.fn
     drawn = _resample((point.tp, point.fp, point.fn, rest), np.random.default_rng(SEED))
-    return FlawedPositiveScore(point, *(_interval(values) for values in _prf(*drawn[:3])))
+    return FlawedPositiveScore(point, *(interval(values) for values in _prf(*drawn[:3])))
 
 
 def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdicts: Sequence[Verdict]) -> ProcessScore:
@@ -90,12 +85,12 @@ def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdic
         subsets=subsets,
         pooled=_subset(verdicts, [row.error_step for row in rows], np.sum(drawn, axis=0)),
         mean_f1=math.fsum(score.point.f1 for score in subsets.values()) / len(subsets),
-        mean_f1_interval=_interval(f1),
+        mean_f1_interval=interval(f1),
     )
 
 
 def _subset(verdicts: Sequence[Verdict], labels: Sequence[int | None], drawn: np.ndarray) -> SubsetScore:
-    return SubsetScore(processbench_f1(verdicts, labels), *(_interval(values) for values in _accuracies(*drawn)))
+    return SubsetScore(processbench_f1(verdicts, labels), *(interval(values) for values in _accuracies(*drawn)))
 
 
 def _hits(verdicts: Sequence[Verdict], labels: Sequence[int | None]) -> tuple[int, int, int, int]:
@@ -116,15 +111,6 @@ def _resample(counts: Sequence[int], rng: np.random.Generator) -> np.ndarray:
     total = sum(counts)
     shares = [count / total for count in counts] if total else [1.0] + [0.0] * (len(counts) - 1)
     return rng.multinomial(total, shares, size=NUM_RESAMPLES).T
-
-
-def _interval(values: np.ndarray) -> Interval:
-    """The middle LEVEL of the values; draws without a row of the kind in question (NaN) are left out."""
-    defined = values[~np.isnan(values)]
-    if not len(defined):
-        return math.nan, math.nan
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def _prf(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from fapo import answers
 from fapo.client import ChatClient
@@ -13,16 +12,17 @@ from fapo.critic.settings import CriticConfig
 from fapo.critic.work import Sample, Work
 from fapo.judge import GenRM, Template
 from fapo.models import ChatModel, reseeded
-from fapo.types import Complete, Rollout
+from fapo.types import Rollout
+from fapo.workers import Job, work_off
+
+if TYPE_CHECKING:
+    from fapo.local import LocalModel
 
 LOCAL_BATCH = 256
 """Conversations a model in this process is asked at once; they are written down together."""
-PATIENCE = 20
-"""So many failures one after the other, or a hundredth of all there is to ask, end the run."""
 
 Progress = Callable[[str, int, int], None]
 """Told as it goes: what is being done, how much is done, how much there is."""
-Job = TypeVar("Job")
 
 
 async def sample_rollouts(config: CriticConfig, policy: ChatModel, prompt: str, work: Work, progress: Progress) -> None:
@@ -32,14 +32,7 @@ async def sample_rollouts(config: CriticConfig, policy: ChatModel, prompt: str, 
     counts = len(wanted) - len(missing), len(wanted)
     if not missing:
         return
-    complete = policy.open(
-        "--policy",
-        temperature=config.temperature,
-        max_tokens=config.max_tokens,
-        concurrency=config.concurrency,
-        timeout=config.timeout,
-        seed=config.seed,
-    )
+    complete = _opened(config, policy, "--policy", config.temperature, config.max_tokens)
 
     async def ask(keys: Sequence[str]) -> list[str]:
         problems = [work.plan[key].problem for key in keys]
@@ -53,10 +46,8 @@ async def sample_rollouts(config: CriticConfig, policy: ChatModel, prompt: str, 
         work.add_samples([(*pair, check) for pair, check in zip(answered, checks, strict=True)])
         return [completion.error for completion in said]
 
-    try:
+    async with aclosing(complete):
         await _work_off(missing, ask, complete, config, f"sample {policy.name}", counts, progress)
-    finally:
-        await _close(complete)
 
 
 async def collect_votes(
@@ -69,15 +60,8 @@ async def collect_votes(
     wanted = [(sample.id, number) for number in range(config.votes) for sample in solutions]
     if all(place in work.votes for place in wanted):
         return
-    teacher = config.teacher.open(
-        "--teacher",
-        temperature=config.teacher_temperature,
-        max_tokens=config.teacher_max_tokens,
-        concurrency=config.concurrency,
-        timeout=config.timeout,
-        seed=config.seed,
-    )
-    try:
+    teacher = _opened(config, config.teacher, "--teacher", config.teacher_temperature, config.teacher_max_tokens)
+    async with aclosing(teacher):
         for number in range(config.votes):
             missing = [sample for sample in solutions if (sample.id, number) not in work.votes]
             counts = sum(place in work.votes for place in wanted), len(wanted)
@@ -90,56 +74,33 @@ async def collect_votes(
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
 
             await _work_off(missing, ask, teacher, config, f"label {config.teacher.name}", counts, progress)
-    finally:
-        await _close(teacher)
+
+
+def _opened(
+    config: CriticConfig, model: ChatModel, option: str, temperature: float, max_tokens: int | None
+) -> ChatClient | LocalModel:
+    client = {"concurrency": config.concurrency, "timeout": config.timeout}
+    return model.open(option, temperature=temperature, max_tokens=max_tokens, seed=config.seed, **client)
 
 
 async def _work_off(
     jobs: Sequence[Job],
     ask: Callable[[Sequence[Job]], Awaitable[list[str]]],
-    complete: Complete,
+    complete: ChatClient | LocalModel,
     config: CriticConfig,
     what: str,
     counts: tuple[int, int],
     progress: Progress,
 ) -> None:
-    """Ask in small batches to a server, many at once, and in large ones to a model in this process, one at a time.
-
-    `ask` returns an error for each job, empty where it is done; `counts` are what is done already and what there is in
-    all. Raises ValueError when nothing comes back any more.
-    """
-    served = isinstance(complete, ChatClient)
-    batches = _batches(jobs, 1 if served else LOCAL_BATCH)
-    done, total = counts
-    failed = in_a_row = 0
-
-    async def worker() -> None:
-        nonlocal done, failed, in_a_row
-        for batch in batches:
-            for error in await ask(batch):
-                done, failed, in_a_row = (done, failed + 1, in_a_row + 1) if error else (done + 1, failed, 0)
-                if in_a_row >= max(PATIENCE, total // 100) or (not done and failed == len(jobs)):
-                    raise ValueError(
-                        f"{what}: {in_a_row} failures one after the other, the last one: {error}; "
-                        f"what was answered is in {config.folder}: put it right and start again"
-                    )
-            progress(what, done, total)
-
-    workers = [asyncio.create_task(worker()) for _ in range(config.concurrency if served else 1)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for task in workers:
-            task.cancel()
-
-
-def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
-    """Lists of `size` jobs, from one iterator that several workers share."""
-    rest = iter(jobs)
-    return iter(lambda: list(islice(rest, size)), [])
-
-
-async def _close(complete: Complete) -> None:
-    """End the connections to servers."""
-    if isinstance(complete, ChatClient):
-        await complete.aclose()
+    """`counts` are what is done already and what there is in all."""
+    await work_off(
+        jobs,
+        ask,
+        served=isinstance(complete, ChatClient),
+        concurrency=config.concurrency,
+        batch=LOCAL_BATCH,
+        what=what,
+        kept=str(config.folder),
+        done=counts[0],
+        progress=lambda done: progress(what, done, counts[1]),
+    )

@@ -14,7 +14,7 @@ from fapo.critic.consensus import LabelPrecision, balance, consensus, label_prec
 from fapo.critic.files import write_rows
 from fapo.critic.settings import CriticConfig
 from fapo.critic.work import Place, Sample, Work
-from fapo.data import LabelledSolution, load_problems
+from fapo.data import LabelledSolution, load_problems, load_prompt
 from fapo.judge import Template, load_template
 from fapo.miniature import sources as miniature
 from fapo.types import Problem, Verdict
@@ -33,9 +33,7 @@ def build(config: CriticConfig, progress: Progress = lambda *_: None) -> Card:
     template = load_template(config.template)
     if template.kind != "locate":
         raise ValueError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
-    prompt = config.prompt.read_text(encoding="utf-8").removesuffix("\n") if config.prompt else "{{problem}}"
-    if "{{problem}}" not in prompt:
-        raise ValueError(f"{config.prompt}: {{{{problem}}}} is missing, the place of the question")
+    prompt = load_prompt(config.prompt)
     if config.out.exists() and not config.folder.exists():
         raise ValueError(f"{config.out}: exists, but {config.folder} does not; remove it or choose another --out")
     work = Work(config.folder, _lasting(config, prompt, template), _plan(config))

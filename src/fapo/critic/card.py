@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.critic.consensus import LabelPrecision
-from fapo.runs import environment
+from fapo.runs import environment, finite
 
 SCHEMA = 1
 """Version of the card."""
@@ -75,7 +75,7 @@ def write_card(out: Path, card: Card) -> Card:
     """The card beside the data file: .card.json for programs, .card.md for people."""
     record = {"schema": SCHEMA, **asdict(card), "environment": environment()}
     digests = {name: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for name, text in card.prompts.items()}
-    text = json.dumps(_finite({**record, "prompt_sha256": digests}), indent=1) + "\n"
+    text = json.dumps(finite({**record, "prompt_sha256": digests}), indent=1) + "\n"
     out.with_suffix(".card.json").write_text(text, encoding="utf-8")
     versions = ", ".join(f"{name} {version}" for name, version in record["environment"]["versions"].items())
     out.with_suffix(".card.md").write_text(f"{_markdown(card)}\nMade with {versions}.\n", "utf-8", "backslashreplace")
@@ -116,13 +116,6 @@ def _markdown(card: Card) -> str:
     for name, text in card.prompts.items():
         lines += ["", f"## Prompt of the {name}", "", *(f"    {line}" for line in text.split("\n"))]
     return "\n".join([*lines, ""])
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for what is not finite."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _percent(share: float) -> str:

@@ -1,0 +1,1 @@
+"""How good a policy is, and how often it is right for the wrong reason: `fapo eval`."""

@@ -1,0 +1,83 @@
+"""What an evaluation is asked to do: the questions and the settings of `fapo eval`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from fapo.config import JudgeConfig
+from fapo.data import draw, load_problems
+from fapo.miniature import sources as miniature
+from fapo.models import ChatModel
+from fapo.types import Problem
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated and how."""
+
+    policy: ChatModel
+    """Who answers."""
+    data: tuple[str, ...]
+    """Questions: files, Hugging Face ids, miniature:SPLIT."""
+    out: Path
+    """JSONL file for the table of questions."""
+    k: int = 1
+    """Samples of each question."""
+    judge: JudgeConfig | None = None
+    """Who looks for flaws in the samples with a right answer; None: nobody."""
+    prompt: Path | None = None
+    """The policy's prompt: a file with {{problem}}; unset: the question as it stands."""
+    temperature: float = 1.0
+    """Sampling temperature; 0 is greedy."""
+    top_p: float = 1.0
+    """Nucleus sampling; 1 = off."""
+    max_tokens: int = 2048
+    """Length limit of a sample in tokens."""
+    split: str | None = None
+    """Split of Hugging Face data sets; unset: the only one there is."""
+    limit: int | None = None
+    """Only so many questions of each source, a fixed random choice."""
+    seed: int = 0
+    """For the order of choices and for samples of a model in this process; another seed asks everybody anew."""
+    require_box: bool = False
+    r"""Only a \\boxed{} is a final answer."""
+    concurrency: int = 64
+    """Requests under way at once; of a model in this process, samples in one batch."""
+    timeout: float = 600.0
+    """Seconds for one try of a request."""
+    fresh: bool = False
+    """Ask anew what is in the journal."""
+
+    def __post_init__(self) -> None:
+        for name in ("k", "max_tokens", "concurrency", *(("limit",) if self.limit is not None else ())):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1 or not self.timeout > 0:
+            raise ValueError("temperature must not be negative, top_p be above 0 and at most 1, timeout positive")
+        if self.k > 1 and not self.temperature:
+            raise ValueError("several samples at temperature 0 are all the same; set temperature, such as 1.0")
+        if not self.data:
+            raise ValueError("no data given: fapo eval DATA [DATA ...] --policy ...")
+        if self.out.suffix != ".jsonl":
+            raise ValueError(f"{self.out}: must end in .jsonl; summary (.json) and journal come beside it")
+
+    @property
+    def journal(self) -> Path:
+        """Where all that the models say is kept."""
+        return self.out.with_suffix(".journal.sqlite")
+
+
+def load_questions(plan: Plan) -> list[Problem]:
+    """The questions of all sources, in order; choices are shuffled by the seed. Raises ValueError saying where."""
+    chosen: list[Problem] = []
+    for source in plan.data:
+        split = None if Path(source).is_file() else plan.split
+        of_miniature = miniature.is_miniature(source)
+        found = miniature.problems(source) if of_miniature else load_problems(source, split=split, seed=plan.seed)
+        kept = {problem.id for problem in sorted(found, key=lambda problem: draw(problem.id))[: plan.limit]}
+        chosen += [problem for problem in found if problem.id in kept]
+    if twice := [key for key, num in Counter((p.source, p.id) for p in chosen).items() if num > 1]:
+        raise ValueError(f"two sources are both called {twice[0][0]!r}; name each once, or rename a file")
+    return chosen

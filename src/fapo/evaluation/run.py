@@ -1,0 +1,178 @@
+"""Questions -> samples -> checked answers -> verdicts. Everything a model says is in the journal before it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from fapo import answers
+from fapo.answers import Check
+from fapo.config import JudgeConfig
+from fapo.data import load_prompt
+from fapo.evaluation.plan import Plan, load_questions
+from fapo.journal import Journal, Question, question
+from fapo.judge import load_template
+from fapo.judges import opened
+from fapo.miniature import sources as miniature
+from fapo.models import reseeded
+from fapo.types import Completion, Message, Problem, Rollout, Verdict
+from fapo.workers import work_off
+
+Progress = Callable[[str, int, int], None]
+"""Told as it goes: what is being done, how much is done, how much there is."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer to a question, with all that was found out about it."""
+
+    rollout: Rollout
+    """What the policy wrote."""
+    check: Check
+    """Its final answer, and whether that is right."""
+    verdict: Verdict | None = None
+    """What the judge said; None where it was not asked."""
+    truly_flawed: bool | None = None
+    """By the miniature's oracle, of a right answer; None elsewhere."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with its samples."""
+
+    problem: Problem
+    """What was asked."""
+    samples: tuple[Sample, ...]
+    """Those that came."""
+    num_failed: int
+    """Samples that did not come."""
+    reason: str = ""
+    """Why not, the last time."""
+
+    @property
+    def has_oracle(self) -> bool:
+        """Whether the truth of every step is known."""
+        return self.problem.source in miniature.SOURCES
+
+
+def evaluate(plan: Plan, progress: Progress = lambda *_: None) -> list[Answered]:
+    """Ask, check and judge. Interrupted and called again, no model is asked again what is in the journal.
+
+    Raises ValueError for mistakes, and when nothing but failures comes back from a model.
+    """
+    prompt, problems = load_prompt(plan.prompt), load_questions(plan)
+    if plan.judge:
+        load_template(plan.judge.template)  # a mistake should not wait until all is sampled
+    with contextlib.closing(Journal(plan.journal)) as journal:
+        said = asyncio.run(_sample(plan, prompt, problems, journal, progress))
+    answered = _checked(plan, problems, said)
+    if plan.judge:
+        answered = asyncio.run(_judged(plan, plan.judge, answered, progress))
+    return answered
+
+
+async def _sample(
+    plan: Plan, prompt: str, problems: Sequence[Problem], journal: Journal, progress: Progress
+) -> list[list[Completion]]:
+    """k completions for each problem, those on record first. Equal questions share theirs."""
+    settings: dict[str, Any] = {"temperature": plan.temperature, "top_p": plan.top_p, "max_tokens": plan.max_tokens}
+    chats = [[{"role": "user", "content": prompt.replace("{{problem}}", problem.text)}] for problem in problems]
+    name, recorded = plan.policy.record_name, settings | {"seed": plan.seed}
+    keys = [[question(chat, name, recorded, number) for number in range(plan.k)] for chat in chats]
+    asked = {key: chat for chat, of_one in zip(chats, keys, strict=True) for key in of_one}
+    found = {} if plan.fresh else {key: known for key in asked if (known := journal.find(key))}
+    missing = [(key, chat) for key, chat in asked.items() if key not in found]
+    if missing:
+        client: dict[str, Any] = {"concurrency": plan.concurrency, "timeout": plan.timeout}
+        model = plan.policy.open("--policy", seed=plan.seed, **settings, **client)
+
+        async def ask(some: Sequence[tuple[Question, list[Message]]]) -> list[str]:
+            speaker = reseeded(model, _seed(plan.seed, some[0][0]))
+            completions = await speaker([chat for _, chat in some])
+            rows = [(key, completion) for (key, _), completion in zip(some, completions, strict=True)]
+            journal.add([row for row in rows if not row[1].error], str(plan.prompt or ""))
+            found.update(rows)
+            return [completion.error for completion in completions]
+
+        async with contextlib.aclosing(model):
+            await work_off(
+                missing,
+                ask,
+                served=bool(plan.policy.urls),
+                concurrency=plan.concurrency,
+                batch=plan.concurrency,
+                what=f"sample {plan.policy.name}",
+                kept=str(plan.journal),
+                done=len(asked) - len(missing),
+                progress=lambda done: progress("sample", done, len(asked)),
+            )
+    return [[found[key] for key in of_one] for of_one in keys]
+
+
+def _seed(seed: int, first: Question) -> int:
+    """A seed for the batch that begins with this question: no two batches draw alike."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{first.prompt}:{first.vote}".encode()).digest()[:6], "big")
+
+
+def _checked(plan: Plan, problems: Sequence[Problem], said: Sequence[Sequence[Completion]]) -> list[Answered]:
+    """The completions as samples, their final answers compared with the references."""
+    came = [
+        [Rollout(problem, c.text, c.num_tokens, c.num_tokens >= plan.max_tokens) for c in completions if not c.error]
+        for problem, completions in zip(problems, said, strict=True)
+    ]
+    pairs = [(rollout.response, rollout.problem.reference) for rollouts in came for rollout in rollouts]
+    checks = iter(answers.check_many(pairs, require_box=plan.require_box))
+    out = []
+    for problem, rollouts, completions in zip(problems, came, said, strict=True):
+        samples = tuple(_sample_of(rollout, next(checks)) for rollout in rollouts)
+        failures = [completion.error for completion in completions if completion.error]
+        out.append(Answered(problem, samples, len(failures), failures[-1] if failures else ""))
+    return out
+
+
+def _sample_of(rollout: Rollout, check: Check) -> Sample:
+    known = check.correct and rollout.problem.source in miniature.SOURCES
+    return Sample(rollout, check, truly_flawed=miniature.truth(rollout)[0] is not None if known else None)
+
+
+async def _judged(plan: Plan, config: JudgeConfig, answered: Sequence[Answered], progress: Progress) -> list[Answered]:
+    """The same with verdicts on the samples with a right answer; those of one question are asked about together."""
+    jobs = [
+        (i, rights) for i, of_one in enumerate(answered) if (rights := [s for s in of_one.samples if s.check.correct])
+    ]
+    if not jobs:
+        return list(answered)
+    verdicts: dict[int, list[Verdict]] = {}
+    async with opened(config, fresh=plan.fresh) as judge:
+
+        async def ask(some: Sequence[tuple[int, list[Sample]]]) -> list[str]:
+            found = iter(await judge([sample.rollout for _, rights in some for sample in rights]))
+            errors = []
+            for i, rights in some:
+                verdicts[i] = list(islice(found, len(rights)))
+                failed = [verdict.reason for verdict in verdicts[i] if verdict.status == "failed"]
+                errors.append(failed[-1] if len(failed) == len(rights) else "")
+            return errors
+
+        await work_off(
+            jobs,
+            ask,
+            served=config.kind == "served",
+            concurrency=config.concurrency,
+            batch=max(1, config.concurrency // plan.k),
+            what="the judge",
+            kept=config.journal or "",
+            progress=lambda done: progress("judge", done, len(jobs)),
+        )
+    return [_with_verdicts(of_one, verdicts.get(i, [])) for i, of_one in enumerate(answered)]
+
+
+def _with_verdicts(answered: Answered, verdicts: Sequence[Verdict]) -> Answered:
+    rest = iter(verdicts)
+    samples = [replace(sample, verdict=next(rest)) if sample.check.correct else sample for sample in answered.samples]
+    return replace(answered, samples=tuple(samples))

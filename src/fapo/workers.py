@@ -1,0 +1,54 @@
+"""Workers that share a list of jobs for a model, until all are done or nothing comes back any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from typing import TypeVar
+
+FIRST = 20
+"""So many failures from the first job on, without an answer, end the work."""
+PATIENCE = 100
+"""So many failures one after the other, or a hundredth of all there is to do, end it too."""
+
+Job = TypeVar("Job")
+
+
+async def work_off(
+    jobs: Sequence[Job],
+    ask: Callable[[Sequence[Job]], Awaitable[Sequence[str]]],
+    *,
+    served: bool,
+    concurrency: int,
+    batch: int,
+    what: str,
+    kept: str = "",
+    done: int = 0,
+    progress: Callable[[int], None] = lambda num_done: None,
+) -> None:
+    """Ask a server for one job at a time, `concurrency` times at once; a model in this process for `batch` together.
+
+    `ask` keeps what came and returns an error for each job, empty where it is done. `done` jobs were done before.
+    Raises ValueError, saying `what` failed and where answers are `kept`, when only failures come back.
+    """
+    rest = iter(jobs)
+    total, failed, in_a_row = done + len(jobs), 0, 0
+
+    async def worker() -> None:
+        nonlocal done, failed, in_a_row
+        while some := list(islice(rest, 1 if served else batch)):
+            for error in await ask(some):
+                done, failed, in_a_row = (done, failed + 1, in_a_row + 1) if error else (done + 1, failed, 0)
+                if in_a_row >= max(PATIENCE, total // 100) or (not done and failed >= min(FIRST, len(jobs))):
+                    tail = f"; what was answered is in {kept}: put it right and start again" if kept else ""
+                    raise ValueError(f"{what}: {in_a_row} failures one after the other, the last one: {error}{tail}")
+            progress(done)
+
+    workers = [asyncio.create_task(worker()) for _ in range(concurrency if served else 1)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)

@@ -1,0 +1,460 @@
+"""fapo eval: numbers counted by hand, models behind a server and in this process, interruptions, bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chat_server import Reply, chat_server
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fapo import cli
+from fapo.answers import Check
+from fapo.bootstrap import ratio_intervals
+from fapo.choices import with_choices
+from fapo.data import load_problems, read_jsonl, write_jsonl
+from fapo.evaluation.plan import Plan, load_questions
+from fapo.evaluation.run import Answered, Sample, evaluate
+from fapo.evaluation.score import by_source, majority, score
+from fapo.judges import named
+from fapo.miniature.world import examine, parse
+from fapo.models import ChatModel
+from fapo.types import Problem, Rollout, Verdict
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+SOUND, FLAWED, UNPARSABLE, FAILED = Verdict("ok"), Verdict("ok", 0), Verdict("unparsable"), Verdict("failed")
+
+# ---------------------------------------------------------------------------------------------------------- the numbers
+
+
+def sample(answer: str | None, verdict: Verdict | None = None, tokens: int = 10, flawed: bool | None = None) -> Sample:
+    """A sample that answers "7" (right), something else, or nothing."""
+    rollout = Rollout(Problem("q", "?", "7"), "text", tokens, truncated=tokens >= 20)
+    return Sample(rollout, Check(answer == "7", answer, "ok" if answer else "no_answer"), verdict, flawed)
+
+
+def asked(samples: Sequence[Sample], num_failed: int = 0, source: str = "a") -> Answered:
+    return Answered(Problem("q", "?", "7", source), tuple(samples), num_failed)
+
+
+HAND = [
+    asked([sample("7", SOUND), sample("7", FLAWED), sample("8"), sample("8", tokens=20)]),
+    asked([sample("7", UNPARSABLE), sample(None), sample("9"), sample("9")]),
+    asked([sample("7", FLAWED), sample("7", FAILED)], num_failed=2, source="b"),
+    asked([], num_failed=4, source="b"),
+]
+
+
+def test_numbers_counted_by_hand() -> None:
+    found = score(HAND, 4, judged=True)
+    assert (found.num_questions, found.num_samples, found.num_correct) == (4, 10, 5)
+    assert (found.num_judged, found.num_flawed) == (3, 2)
+    assert found.avg_at_k.value == 5 / 10
+    assert {size: number.value for size, number in found.pass_at.items()} == {
+        2: pytest.approx((5 / 6 + 3 / 6 + 1) / 3),  # 1 - C(wrong, 2) / C(num, 2)
+        4: 1.0,  # the third question has two samples only
+    }
+    assert found.majority_at_k.value == 2 / 3, "of equally frequent answers the first counts"
+    assert found.fp_ratio.value == 2 / 3
+    assert found.reliable_accuracy.value == 1 / 10
+    assert math.isnan(found.true_fp_ratio.value) and math.isnan(found.true_reliable_accuracy.value)
+    assert found.length.value == 11
+    shares = (found.no_answer_share, found.truncated_share, found.failed_share)
+    assert shares == (1 / 10, 1 / 10, 6 / 16)
+    assert (found.judge_unparsable_share, found.judge_failed_share) == (1 / 5, 1 / 5)
+    of_a, of_b = by_source(HAND, 4, judged=True).values()
+    assert (of_a.avg_at_k.value, of_b.avg_at_k.value) == (3 / 8, 1.0)
+    for number in (found.avg_at_k, found.pass_at[2], found.fp_ratio, found.length):
+        assert number.interval[0] <= number.value <= number.interval[1]
+
+
+def test_without_a_judge_nothing_is_said_about_flaws() -> None:
+    found = score([asked([sample("7"), sample("8")])], 2, judged=False)
+    assert math.isnan(found.fp_ratio.value) and math.isnan(found.reliable_accuracy.value)
+    assert score([asked([sample("8")])], 1, judged=True).reliable_accuracy.value == 0, "nothing is right, so nothing is"
+
+
+def test_the_oracle_knows_better_than_the_judge() -> None:
+    samples = [sample("7", SOUND, flawed=True), sample("7", FLAWED, flawed=False), sample("8"), sample("8")]
+    found = score([asked(samples, source="miniature-test"), asked([sample("7", SOUND)])], 4, judged=True)
+    assert (found.true_fp_ratio.value, found.true_reliable_accuracy.value) == (1 / 2, 1 / 4)
+    assert (found.fp_ratio.value, found.reliable_accuracy.value) == (1 / 3, 2 / 5)
+
+
+VOTES = [
+    (["7", "7", "8"], True),
+    (["8", "7"], False),
+    (["7", "8"], True),
+    ([" 8.", "\\text{x}", "8", "7", "7"], False),  # " 8." and "8" are one answer, and were first
+    ([None, None, "7"], True),
+    ([None], False),
+    ([], None),
+]
+
+
+@pytest.mark.parametrize(("said", "right"), VOTES)
+def test_the_majority(said: list[str | None], right: bool | None) -> None:
+    assert majority([sample(answer) for answer in said]) is right
+
+
+SAMPLES = st.builds(
+    sample, st.sampled_from(["7", "8", None]), st.sampled_from([SOUND, FLAWED, UNPARSABLE, FAILED]), st.integers(1, 30)
+).map(lambda s: s if s.check.correct else Sample(s.rollout, s.check))
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(SAMPLES, min_size=4, max_size=4), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_bounds_and_order(groups: list[list[Sample]], rng: random.Random) -> None:
+    found = score([asked(group) for group in groups], 4, judged=True)
+    passes = [found.avg_at_k.value, *(number.value for number in found.pass_at.values())]
+    assert passes == pytest.approx(sorted(passes)), "more samples never pass less"
+    assert 0 <= found.reliable_accuracy.value <= found.avg_at_k.value <= 1
+    assert found.num_flawed <= found.num_judged <= found.num_correct
+    if found.num_judged == found.num_correct and found.num_correct:
+        assert found.reliable_accuracy.value == pytest.approx(found.avg_at_k.value * (1 - found.fp_ratio.value))
+    shuffled = [asked(rng.sample(group, 4)) for group in rng.sample(groups, len(groups))]
+    again = score(shuffled, 4, judged=True)
+    assert again.avg_at_k.value == found.avg_at_k.value
+    assert again.pass_at[4].value == pytest.approx(found.pass_at[4].value)
+
+
+def test_intervals_are_those_of_drawing_questions() -> None:
+    rng = np.random.default_rng(0)
+    parts, wholes = rng.integers(0, 5, 40).astype(float), np.full(40, 4.0)
+    wholes[::4] = parts[::4] = 0
+    drawn = [(parts[i].sum() / wholes[i].sum()) for i in (rng.integers(0, 40, 40) for _ in range(4000))]
+    ((low, high),) = ratio_intervals(parts[:, None], wholes[:, None])
+    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.03)
+    assert high - low > 0.1
+    assert np.isnan(ratio_intervals(np.zeros((3, 1)), np.zeros((3, 1)))).all()
+    assert np.isnan(ratio_intervals(np.zeros((0, 1)), np.zeros((0, 1)))).all()
+
+
+# ----------------------------------------------------------------------------------------------------- multiple choice
+
+GPQA = {"Question": "Which?", "Correct Answer": "iron", **{f"Incorrect Answer {i}": f"metal {i}" for i in (1, 2, 3)}}
+ROWS = {
+    "GPQA": GPQA,
+    "text": {"question": "Which?", "choices": ["metal 1", "iron", "metal 2", "metal 3"], "answer": "iron"},
+    "letter": {"question": "Which?", "options": ["metal 1", "iron", "metal 2", "metal 3"], "answer": "B"},
+    "index": {"problem": "Which?", "choices": ["metal 1", "iron", "metal 2", "metal 3"], "answer": 1},
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_choices_are_lettered_by_seed(name: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [ROWS[name]])
+    letters = Counter()
+    for seed in range(40):
+        (problem,) = load_problems(tmp_path / "rows.jsonl", seed=seed)
+        lines = problem.text.splitlines()
+        assert lines[:2] == ["Which?", ""]
+        assert sorted(line[3:] for line in lines[2:]) == ["iron", "metal 1", "metal 2", "metal 3"]
+        assert [line[:3] for line in lines[2:]] == ["A) ", "B) ", "C) ", "D) "]
+        assert f"{problem.reference}) iron" in lines
+        letters[problem.reference] += 1
+        assert load_problems(tmp_path / "rows.jsonl", seed=seed) == [problem]
+    assert letters.keys() == set("ABCD")
+
+
+def test_other_rows_stay_as_they_are() -> None:
+    for row in ({"problem": "Q", "answer": "7"}, {"question": "a or b?", "choices": ["a", "b"], "answer": "A"}, {}):
+        assert with_choices("here", row, 0) == row
+
+
+BAD_CHOICES = [
+    ({"problem": "Q", "choices": ["a", "b"], "answer": "c"}, "here: the answer is 'c', must be"),
+    ({"problem": "Q", "choices": ["a", "b"], "answer": 2}, "here: the answer is '2', must be"),
+    ({"problem": "Q", "choices": ["a", "b"], "answer": True}, "here: the answer is 'True', must be"),
+    ({"problem": "Q", "choices": ["a", "b"]}, "here: the answer is 'None', must be"),
+    ({"problem": "Q", "choices": ["a"], "answer": 0}, "here: needs 2 to 10 choices"),
+    ({"problem": "Q", "choices": ["a", " "], "answer": 0}, "here: needs 2 to 10 choices"),
+    ({"problem": "Q", "choices": ["a", 3], "answer": 0}, "here: needs 2 to 10 choices"),
+    ({**GPQA, "Incorrect Answer 2": None}, "here: needs 2 to 10 choices"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_CHOICES)
+def test_choices_that_make_no_sense(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        with_choices("here", row, 0)
+    assert message in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- sums over a real server
+
+SUMS = [{"id": f"q{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(6)]
+
+
+def number_in(body: dict[str, Any]) -> int:
+    return int(body["messages"][-1]["content"].split("What is ")[1].split("+")[0])
+
+
+def speak(body: dict[str, Any], index: int) -> Reply:
+    """A policy that is right on even numbers; a judge that finds a flaw where the number can be divided by four."""
+    number = number_in(body)
+    if body["model"] == "judge":
+        return Reply(f"\\boxed{{{0 if number % 4 == 0 else -1}}}")
+    return Reply(f"Sample {index}.\n\nSo \\boxed{{{2 * number + number % 2}}}")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_jsonl(tmp_path / "sums.jsonl", SUMS)
+    return tmp_path / "sums.jsonl"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`fapo eval ...` in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "300")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr(sys, "argv", ["fapo", "eval", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def command(url: str, data: Path, *more: Any) -> list[Any]:
+    models = ["--policy", url, "--policy-model", "policy", "--judge", url, "--judge-model", "judge"]
+    return [data, *models, "--out", data.parent / "out.jsonl", "-k", 2, *more]
+
+
+def test_the_command_samples_checks_judges_and_says_what_came_out(data: Path, run) -> None:
+    prompt = data.parent / "prompt.txt"
+    prompt.write_text("Hard one.\n{{problem}}\nBox it.\n")
+    with chat_server(speak) as server:
+        code, out, err = run(*command(server.url, data, "--prompt", prompt, "--max-tokens", 99, "--top-p", 0.9))
+        assert code == 0, err
+        requests = Counter(body["model"] for body in server.requests)
+        assert requests == {"policy": 12, "judge": 6}
+        policy = [body for body in server.requests if body["model"] == "policy"]
+        assert all(body["messages"][0]["content"].startswith("Hard one.\nWhat is ") for body in policy)
+        assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in policy} == {(1.0, 0.9, 99)}
+        again = run(*command(server.url, data, "--prompt", prompt, "--max-tokens", 99, "--top-p", 0.9, "--json"))
+        assert len(server.requests) == 18, "all of it was in the journal"
+    found = json.loads(again[1])
+    assert found == json.loads((data.parent / "out.json").read_text())
+    assert (found["num_questions"], found["num_samples"], found["avg_at_k"], found["majority_at_k"]) == (
+        6,
+        12,
+        0.5,
+        0.5,
+    )
+    assert (found["pass_at"], found["fp_ratio"], found["reliable_accuracy"]) == ({"2": 0.5}, 2 / 3, 1 / 6)
+    assert found["true_fp_ratio"] is None
+    assert found["sources"]["sums"]["num_flawed"] == 4
+    for part in ("sums", "50.0 (16.7-83.3)", "66.7", "16.7", "FP ratio: 4 flawed of 6 right samples with a verdict"):
+        assert part in out
+    rows = list(read_jsonl(data.parent / "out.jsonl"))
+    assert [(row["id"], row["num_correct"], row["num_flawed"], row["majority"]) for row in rows] == [
+        (f"q{i}", 2 * (i % 2 == 0), 2 * (i % 4 == 0), i % 2 == 0) for i in range(6)
+    ]
+    assert {s["status"] for s in rows[1]["samples"]} == {"skipped"}
+    assert rows[4]["samples"][0]["flawed"] is True and rows[4]["samples"][0]["critique"] == "\\boxed{0}"
+
+
+def test_more_samples_ask_for_the_rest_and_another_seed_for_all(data: Path, run) -> None:
+    with chat_server(speak) as server:
+        sizes = []
+        for more in ([], ["-k", 4], ["-k", 4, "--seed", 1], ["-k", 4, "--no-cache"], ["-k", 4, "--limit", 2]):
+            assert run(*command(server.url, data, *more))[0] == 0
+            sizes.append(sum(body["model"] == "policy" for body in server.requests))
+    assert np.diff([0, *sizes]).tolist() == [12, 12, 24, 24, 0]
+    rows = list(read_jsonl(data.parent / "out.jsonl"))
+    assert [len({s["response"] for s in row["samples"]}) for row in rows] == [4, 4], "each sample is one of its own"
+
+
+def test_what_fails_is_counted_and_asked_again(data: Path, run) -> None:
+    def moody(body: dict[str, Any], index: int) -> Reply:
+        down = number_in(body) == (2 if body["model"] == "policy" else 4)
+        return Reply(status=400, body=b'{"error": {"message": "too long"}}') if down else speak(body, index)
+
+    with chat_server(moody) as server:
+        found = json.loads(run(*command(server.url, data, "--json"))[1])
+    assert (found["num_samples"], found["failed_share"], found["judge_failed_share"]) == (10, 2 / 12, 1 / 2)
+    assert (found["avg_at_k"], found["fp_ratio"], found["reliable_accuracy"]) == (4 / 10, 1.0, 0.0)
+    failed = list(read_jsonl(data.parent / "out.jsonl"))[2]
+    assert (failed["num_failed"], failed["majority"], "too long" in failed["reason"]) == (2, None, True)
+    with chat_server(speak) as server:
+        found = json.loads(run(*command(server.url, data, "--json"))[1])
+        assert sorted((body["model"], number_in(body)) for body in server.requests) == [
+            *[("judge", 2)] * 2,
+            *[("judge", 4)] * 2,
+            *[("policy", 2)] * 2,
+        ]
+    assert (found["num_samples"], found["failed_share"], found["judge_failed_share"]) == (12, 0, 0)
+
+
+@pytest.mark.parametrize("dead", ["policy", "judge"])
+def test_a_model_that_only_fails_ends_the_run(dead: str, data: Path, run) -> None:
+    refused = Reply(status=401, body=b'{"error": {"message": "wrong key"}}')
+    with chat_server(lambda body, index: refused if body["model"] == dead else speak(body, index)) as server:
+        code, out, err = run(*command(server.url, data, "-k", 8, "--concurrency", 4))
+        assert (code, out) == (2, "")
+        asked = Counter(body["model"] for body in server.requests)
+        assert asked[dead] <= 30
+    assert ("sample policy: " if dead == "policy" else "the judge: ") in err
+    assert "wrong key" in err and "out.journal.sqlite: put it right and start again" in err
+    assert not (data.parent / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_an_interrupted_evaluation_goes_on_where_it_was(blow: signal.Signals, tmp_path: Path) -> None:
+    data = tmp_path / "sums.jsonl"
+    write_jsonl(data, [{"problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(0, 60, 2)])
+    with chat_server(lambda body, index: Reply(speak(body, index).text, delay=0.05)) as server:
+
+        def start() -> subprocess.Popen[str]:
+            call = ["-m", "fapo.cli", "eval", *command(server.url, data, "--concurrency", 4, "--quiet")]
+            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "COLUMNS": "200"}
+            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            return subprocess.Popen([sys.executable, *map(str, call)], **pipes, env=environment, preexec_fn=hear_ctrl_c)
+
+        process = start()
+        deadline = time.monotonic() + 120
+        while len(server.requests) < 25 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(blow)
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == (-signal.SIGKILL if blow == signal.SIGKILL else 130)
+        assert "Traceback" not in said
+        assert not (tmp_path / "out.jsonl").exists()
+        time.sleep(0.2)
+        process = start()
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, said
+        asked = Counter(body["model"] for body in server.requests)
+        assert 60 <= asked["policy"] <= 60 + 4, "asked again is only what was under way"
+        assert asked["judge"] == 60
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert (found["num_samples"], found["avg_at_k"], found["fp_ratio"]) == (60, 1.0, 0.5)
+
+
+def hear_ctrl_c() -> None:
+    """Shells start what runs in the background deaf to SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+MISTAKES = {
+    "no data": ([], "no data given"),
+    "no file": (["none.jsonl"], "none.jsonl: neither a file nor a Hugging Face id"),
+    "no split": (["miniature:nonsense"], "no problems 'miniature:nonsense'"),
+    "twice": (["sums.jsonl", "sums.jsonl"], "two sources are both called 'sums'"),
+    "no k": (["sums.jsonl", "-k", "0"], "k is 0, must be at least 1"),
+    "no limit": (["sums.jsonl", "--limit", "0"], "limit is 0, must be at least 1"),
+    "greedy": (["sums.jsonl", "-k", "2", "--temperature", "0"], "several samples at temperature 0"),
+    "cold": (["sums.jsonl", "--temperature", "-1"], "temperature must not be negative"),
+    "top_p": (["sums.jsonl", "--top-p", "0"], "top_p be above 0"),
+    "out": (["sums.jsonl", "--out", "table.csv"], "table.csv: must end in .jsonl"),
+    "prompt": (["sums.jsonl", "--prompt", "sums.jsonl"], "sums.jsonl: {{problem}} is missing"),
+    "no prompt": (["sums.jsonl", "--prompt", "none.txt"], "none.txt"),
+    "address": (["sums.jsonl", "--policy", "localhost:8000"], "--policy: 'localhost:8000' is neither a URL"),
+    "two policies": (["sums.jsonl", "--policy", "local:x", "--policy", "local:y"], "--policy: several different"),
+    "policy": (["sums.jsonl", "--policy", "local:./nonsense"], "--policy: cannot load './nonsense'"),
+    "judge's name": (["sums.jsonl", "--judge", "http://x"], "--judge-model: 0 names for 1 servers"),
+    "votes": (["sums.jsonl", "--judge", "local:x", "--judge-votes", "0"], "votes: should be"),
+    "template": (["sums.jsonl", "--judge", "local:x", "--judge-template", "?"], "no prompt template '?'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_with_one_clear_line(name: str, data: Path, run, monkeypatch) -> None:
+    monkeypatch.chdir(data.parent)
+    arguments, message = MISTAKES[name]
+    policy = [] if "--policy" in arguments else ["--policy", "local:./nonsense"]
+    out = [] if "--out" in arguments else ["--out", "out.jsonl"]
+    code, said, err = run(*arguments, *policy, *out, "--quiet")
+    assert (code, said) == (2, "")
+    assert message in err
+    assert err.startswith("fapo: ") and len(err.splitlines()) == 1
+    assert not Path("out.jsonl").exists()
+
+
+# ------------------------------------------------------------------------------------------- models in this process
+
+
+def local(folder: Path, policy: Path, judge: Path | None, **changes: Any) -> Plan:
+    out = folder / "out.jsonl"
+    options = {
+        "template": "compact",
+        "max_tokens": 12,
+        "concurrency": 32,
+        "journal": out.with_suffix(".journal.sqlite"),
+    }
+    asked = named([f"local:{judge}"], "", **options) if judge else None
+    wanted = {"k": 4, "max_tokens": 16, "limit": 40, "concurrency": 32} | changes
+    return Plan(ChatModel(str(policy)), ("miniature:test",), out, judge=asked, **wanted)
+
+
+def test_the_miniature_knows_the_truth(tmp_path: Path, tiny_policy: Path, tiny_genrm: Path) -> None:
+    """And an evaluation that was interrupted ends like one that was not."""
+    whole = evaluate(local(tmp_path / "whole", tiny_policy, tiny_genrm))
+    calls = Counter()
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        calls[what] += 1
+        if calls[what] == (2 if what == "sample" else 1):
+            raise KeyboardInterrupt
+
+    for _ in range(2):  # while sampling, then while judging
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(local(tmp_path / "broken", tiny_policy, tiny_genrm), interrupt)
+    assert calls["sample"] > 2 and calls["judge"] == 1
+    again = evaluate(local(tmp_path / "broken", tiny_policy, tiny_genrm))
+    assert again == whole
+
+    found = score(whole, 4, judged=True)
+    rights = [s for of_one in whole for s in of_one.samples if s.check.correct]
+    assert 0 < len(rights) == found.num_correct
+    assert all(s.verdict is not None for s in rights)
+    faults = [examine(parse(s.rollout.problem.text), s.rollout.response).error_step is not None for s in rights]
+    assert found.true_fp_ratio.value == sum(faults) / len(faults)
+    assert found.true_reliable_accuracy.value == (len(faults) - sum(faults)) / 160
+    texts = [tuple(s.rollout.response for s in of_one.samples) for of_one in whole]
+    assert any(len(set(of_one)) > 1 for of_one in texts), "samples differ"
+
+    other = evaluate(local(tmp_path / "other", tiny_policy, None, seed=1))
+    assert [tuple(s.rollout.response for s in of_one.samples) for of_one in other] != texts
+
+
+def test_batches_of_the_same_questions_draw_anew(tmp_path: Path, tiny_policy: Path) -> None:
+    """k = 4 after k = 2 asks for the same conversations as before, and must not hear the same answers."""
+    for k in (2, 4):
+        found = evaluate(local(tmp_path, tiny_policy, None, k=k, limit=8, concurrency=16, temperature=2.0))
+    texts = [[s.rollout.response for s in of_one.samples] for of_one in found]
+    assert any(of_one[:2] != of_one[2:] for of_one in texts)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the data sets in {SHARED}")
+def test_real_data_sets_are_read() -> None:
+    sizes = {"aime24": 30, "aime25": 30, "math500": 500, "gsm8k_test": 1319}
+    files = tuple(str(SHARED / f"{name}.jsonl") for name in sizes)
+    plan = Plan(ChatModel("m", ("http://x",)), files, Path("out.jsonl"))
+    found = load_questions(plan)
+    assert Counter(problem.source for problem in found) == sizes
+    assert all(problem.reference for problem in found)
+    few = load_questions(Plan(plan.policy, files, plan.out, limit=5))
+    assert Counter(problem.source for problem in few) == dict.fromkeys(sizes, 5)
+    assert all(problem in found for problem in few)

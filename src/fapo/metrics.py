@@ -226,6 +226,23 @@ def location_accuracy(predicted: Sequence[Verdict], labels: Sequence[int | None]
 # --- Checks ----------------------------------------------------------------------------------------------------------
 
 
+def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """kappa = (p_o - p_e) / (1 - p_e): agreement of two raters beyond chance; 1 full, 0 chance, below 0 less.
+
+    p_o is the share of equal labels, p_e what two raters with these shares of True would have by chance. NaN where
+    p_e = 1 (both gave one and the same label throughout) and without labels. Raises ValueError for lists of different
+    lengths. Source: Cohen 1960.
+    """
+    _check_same_length(first, second)
+    if not first:
+        return math.nan
+    n = len(first)
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    a, b = sum(first), sum(second)
+    expected = (a * b + (n - a) * (n - b)) / n**2
+    return math.nan if expected == 1 else (observed - expected) / (1 - expected)
+
+
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 

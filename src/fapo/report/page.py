@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from fapo.report.examples import card, choose, safe
+from fapo.report.browser import browser, script_source, shown_cards
+from fapo.report.human import Agreement, agreements
 from fapo.report.panels import Panel, Style, genrm_panels, policy_panels, styles
 from fapo.report.plots import PALETTE, svg
+from fapo.report.rollouts import LIMIT
 from fapo.report.runs import Run, grouped, read_run
 from fapo.report.summary import GENRM, POLICY, Row, crossing_texts, row_titles, summarize
+from fapo.report.text import safe
 from fapo.report.tiles import Tile, tiles
 
-_NUM_EXAMPLES = 20
 _POLICY = (
     "Lines are measured on validation sets; bold lines over faint ones are running means of training batches. "
     "rho is fully correct per wrong rollout. The dotted level is where theory lets the advantage of flawed positives "
@@ -21,18 +24,34 @@ _POLICY = (
 )
 
 
-def write_report(run_dirs: Sequence[str | Path], out: str | Path, title: str = "FAPO: what the runs show") -> Path:
-    """Read the run folders, write the page, return its path. Raises ValueError for a folder without a run."""
+def write_report(
+    run_dirs: Sequence[str | Path],
+    out: str | Path,
+    title: str = "FAPO: what the runs show",
+    num_rollouts: int = LIMIT,
+    human: str | Path | None = None,
+) -> Path:
+    """Read the run folders, write the page, return its path. Raises ValueError for a folder without a run.
+
+    The page holds about `num_rollouts` rollouts at most, 0 for none. `human` is a file of labels made on such a page;
+    ValueError if it is not, or if its rollouts are not in these runs.
+    """
     if not run_dirs:
         raise ValueError("a report needs at least one run folder, such as runs/NAME")
+    if num_rollouts < 0:
+        raise ValueError(f"the number of rollouts on a page must be at least 0; got {num_rollouts}")
     runs = [read_run(path) for path in run_dirs]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(runs, title), encoding="utf-8", errors="backslashreplace")
+    out.write_text(
+        page(runs, title, num_rollouts, agreements(human, runs) if human else ()),
+        encoding="utf-8",
+        errors="backslashreplace",
+    )
     return out
 
 
-def page(runs: Sequence[Run], title: str) -> str:
+def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Sequence[Agreement] = ()) -> str:
     """The whole page."""
     rows = summarize(runs)
     policies, judges = [run for run in runs if not run.genrm], [run for run in runs if run.genrm]
@@ -53,10 +72,14 @@ def page(runs: Sequence[Run], title: str) -> str:
             f"solutions, and whether it names the right step.</p>{_legend(runs, judges)}{_plots(genrm_panels(runs))}"
         )
         parts.append(_table([row for row in rows if row.metric in GENRM], {}))
-    parts += [_examples(policies), f"<footer>{_sources(runs)}</footer>"]
+    parts.append(_by_hand(by_hand))
+    shown, share = shown_cards(runs, num_rollouts) if num_rollouts else ([], 0.0)
+    parts += [browser(shown, share) if shown else "", f"<footer>{_sources(runs)}</footer>"]
+    scripts = f"; script-src {script_source()}" if shown else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" '
+        f"content=\"default-src 'none'; style-src 'unsafe-inline'{scripts}\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{safe(title, 200)}</title>\n<style>\n{_css()}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
@@ -119,14 +142,29 @@ def _cell(row: Row | None) -> str:
     return f"<td{kind}><i>{safe(start)} →</i> {safe(end)}</td>"
 
 
-def _examples(runs: Sequence[Run]) -> str:
-    sections, groups = [], {label: group[0] for label, group in grouped(runs).items()}
-    chosen = {label: run for label, run in groups.items() if run.penalty is not None} or groups
-    for label, run in chosen.items():
-        if cards := [card(example) for example in choose(run, max(4, _NUM_EXAMPLES // len(chosen)))]:
-            sections.append(f"<h3>{safe(label)}</h3>{''.join(cards)}")
-    note = "Right answers of the last steps: what the judge flagged, what it flagged wrongly, what it missed."
-    return f'<h2>Rollouts to read</h2><p class="note">{note}</p>{"".join(sections)}' if sections else ""
+def _by_hand(rows: Sequence[Agreement]) -> str:
+    if not rows:
+        return ""
+    names = ("by it", "by hand", "agreement", "kappa", "same step, of flawed for both", "rollouts", "no verdict")
+    lines = []
+    for row in rows:
+        shares = (*row.ratios, row.num_agreed / row.num)
+        cells = [
+            f"{100 * share:.1f} % <i>[{100 * low:.1f}, {100 * high:.1f}]</i>"
+            for share, (low, high) in zip(shares, row.intervals, strict=True)
+        ]
+        kappa = "–" if math.isnan(row.kappa) else f"{row.kappa:.2f}"
+        cells += [kappa, "{} of {}".format(*row.num_located), str(row.num), str(row.num_silent)]
+        lines.append(f"<tr><th>{row.other}, {safe(row.run)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    note = (
+        "FP ratio of the same right answers by the judge (and, where there is one, the oracle) and by hand; agreement "
+        "and Cohen's kappa on flawed or not. In brackets 95 % intervals (Wilson)."
+    )
+    return (
+        f'<h2>Judge against human</h2><p class="note">{note}</p><div class="table"><table id="human"><thead><tr>'
+        f"<th>FP ratio</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def _sources(runs: Sequence[Run]) -> str:

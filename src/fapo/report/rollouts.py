@@ -143,7 +143,7 @@ def pack(shown: Sequence[Card]) -> str:
         number = {text: i for i, text in enumerate(names)}
         table[name] = {"names": names, "rows": [number[text] for text in table[name]]}
     text = json.dumps(table, separators=(",", ":"), allow_nan=False)
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _index(value: Any) -> int | None:

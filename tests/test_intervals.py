@@ -109,7 +109,7 @@ def test_seeds_come_before_questions(tmp_path: Path) -> None:
     ends = [run.series("harder/accuracy").values[-1] for run in runs]
     assert found[row] == pytest.approx(mean_interval(ends))
     html = write_report(folders, tmp_path / "page.html").read_text(encoding="utf-8")
-    assert f"<i>[{100 * found[row][0]:.1f}, {100 * found[row][1]:.1f}]</i>" in html
+    assert f"[{100 * found[row][0]:.1f}, {100 * found[row][1]:.1f}]</i>" in html
 
 
 def test_time_split(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def _table(rows: Sequence[Row], crossings: dict[str, str], known: Mapping[Row, I
         for (metric, name), line in row_titles(rows).items()
     ]
     if crossings:
-        moments = "".join(f"<td>{safe(crossings.get(label, '–'))}</td>" for label in labels)
+        moments = "".join(f'<td class="words">{safe(crossings.get(label, "–"))}</td>' for label in labels)
         lines.append(f"<tr><th>flawed positives turn negative at</th>{moments}</tr>")
     table = f"<table><thead><tr><th>start → end</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     return f'<h3>First and last measurement</h3><p class="note">{_INTERVALS}</p><div class="table">{table}</div>'
@@ -147,7 +147,7 @@ def _cell(row: Row | None, known: Mapping[Row, Interval]) -> str:
         return "<td>–</td>"
     start, end = show(row.start, row.metric), show(row.end, row.metric)
     low, high = (show(bound, row.metric).removesuffix(" %") for bound in known.get(row, (math.nan, math.nan)))
-    interval = f" <i>[{low}, {high}]</i>" if row in known else ""
+    interval = f'<i class="interval">[{low}, {high}]</i>' if row in known else ""
     kind = ' class="best"' if row.best else ""
     return f"<td{kind}><i>{safe(start)} →</i> {safe(end)}{interval}</td>"
 

@@ -2,123 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import math
-import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from run_folders import genrm_rows, policy_rows, rollouts, write_run
 
-from fapo.report.examples import choose, safe
 from fapo.report.page import write_report
 from fapo.report.panels import genrm_panels, overview_panels, policy_panels, styles
 from fapo.report.plots import overview
 from fapo.report.runs import Run, Series, grouped, read_run
 from fapo.report.summary import crossing_text, find_crossing, print_summary, summarize
-
-HOSTILE = '<script>alert(1)</script>\n<img src=x onerror="alert(2)">\n</pre></li>\ud800\u202e\x00 \\boxed{7}'
-
-
-# --- synthetic runs ---------------------------------------------------------------------------------------------------
-
-
-def write_run(
-    folder: Path, reward: Mapping[str, Any], rows: list[dict], rollouts: list[dict] | None = None, **config: Any
-) -> Path:
-    """A run folder with the given reward table, metrics and rollouts."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"name": folder.name, "reward": reward, **config}))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rollouts or []))
-    return folder
-
-
-def policy_rows(kind: str, seed: int = 0, steps: int = 150) -> list[dict]:
-    """Made-up measurements with the shape of the real ones: FAPO unlearns flawed positives, the baseline keeps them."""
-    noise = random.Random(f"{kind} {seed}")
-    rows, fapo = [], kind == "fapo"
-    for step in range(steps + 1):
-        done = 1 - math.exp(-step / 60)
-        accuracy = 0.5 + (0.3 if fapo else 0.24) * done
-        true = 0.31 + (-0.24 if fapo else 0.09) * done
-        fully, wrong = accuracy * (1 - true), 1 - accuracy
-        share = {
-            "accuracy": accuracy,
-            "true_fp_ratio": true,
-            "fp_ratio": true * 0.93,
-            "length": 41 + (1.5 if fapo else 3) * done,
-            "reliable_accuracy": fully,
-        }
-        jitter = {name: value * (1 + noise.gauss(0, 0.04)) for name, value in share.items()}
-        if step % 10 == 0:
-            harder = {"accuracy": 0.2 + (0.15 if fapo else 0.04) * done, "true_fp_ratio": true * 0.5, "length": 63.0}
-            harder["reliable_accuracy"] = harder["accuracy"] * (1 - true * 0.5)
-            row = {f"validation/{name}": value for name, value in jitter.items()}
-            row |= {f"harder/{name}": value * (1 + noise.gauss(0, 0.03)) for name, value in harder.items()}
-            rows.append({"step": step, "kind": "validation", "seconds": 4.0 * step, **row})
-        rho = fully / wrong
-        rows.append(
-            {"step": step, "kind": "train", "seconds": 4.0 * step, "loss": 0.0}
-            | {f"rollout/{name}": value for name, value in jitter.items()}
-            | {f"rollout/{key}rho": 2 * rho + noise.gauss(0, 0.06) for key in ("", "true_")}
-            | {f"rollout/{key}rho": rho + noise.gauss(0, 0.06) for key in ("flawed_", "true_flawed_")}
-            | {
-                "advantage/fully_correct": 0.75 - 0.25 * done + noise.gauss(0, 0.03),
-                "advantage/flawed": (0.4 - 0.4 * rho if fapo else 0.6 - 0.2 * done) + noise.gauss(0, 0.06),
-                "advantage/wrong": -0.85 - 0.3 * done + noise.gauss(0, 0.03),
-                "judge/f1": 0.85 - 0.08 * done + noise.gauss(0, 0.02),
-            }
-        )
-    return rows
-
-
-def genrm_rows(gain: float) -> list[dict]:
-    """Made-up validations of a judge in training."""
-    rows = []
-    for step in range(0, 121, 10):
-        done = gain * (1 - math.exp(-step / 40))
-        quality = {"precision": 0.62 + 0.25 * done, "recall": 0.78 + 0.1 * done, "f1": 0.69 + 0.19 * done}
-        quality |= {"location": 0.7 + 0.2 * done, "tokens": 58 - 4 * done, "invalid_share": 0.03 * (1 - done)}
-        named = {f"{name}/{key}": value for name in ("validation", "harder") for key, value in quality.items()}
-        rows.append({"step": step, "kind": "validation", "seconds": float(step), **named})
-    return rows
-
-
-def rollout(step: int, number: int, judged: int | None, true: int | None, **changes: Any) -> dict:
-    """A row of rollouts.jsonl, with a right answer and three steps."""
-    row = {
-        "schema": 1,
-        "step": step,
-        "split": "train",
-        "problem_id": f"miniature-{number}",
-        "problem": f"start {17 + number}, add 8, times 3. remainder modulo 10?",
-        "reference": "5",
-        "response": f"{17 + number}+8={25 + number}\n{25 + number}*3={65 + number}\n\\boxed{{5}}",
-        "num_tokens": 21,
-        "correct": True,
-        "status": "ok",
-        "error_step": judged,
-        "flawed": judged is not None,
-        "critique": f"{17 + number}+8={25 + number} ok\n{25 + number}*3={75 + 3 * number} no\n\\boxed{{1}}",
-        "reward": 0.0 if judged is not None else 1.0,
-        "parts": {"outcome": 1.0, "flaw": -1.0},
-        "advantage": -0.31,
-        "truth": {"error_step": true, "flaw": None if true is None else "slip"},
-    }
-    return row | changes
-
-
-def rollouts() -> list[dict]:
-    rows = [rollout(step, step % 40, 1, 1) for step in range(100, 151)]
-    rows += [rollout(149, 60 + i, None, 1, critique="ok\n\\boxed{-1}") for i in range(4)]
-    rows += [rollout(150, 70 + i, 0, None) for i in range(4)]
-    return [*rows, rollout(150, 80, 1, 1, response=HOSTILE, critique=HOSTILE, problem=HOSTILE, problem_id=HOSTILE)]
 
 
 @pytest.fixture
@@ -380,63 +283,20 @@ def test_the_page_stands_alone_and_hostile_text_stays_text(folders: list[Path], 
     out = write_report(folders, tmp_path / "new" / "report.html", title="<script>alert(0)</script>")
     html = out.read_text(encoding="utf-8")
     page = Page(html)
-    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "image", "base", "form"}
+    assert not page.tags & {"img", "link", "iframe", "object", "embed", "image", "base"}
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     loads = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "data")]
     assert all(str(value).startswith("#") for value in loads)
     assert not re.search(r"https?://|@import|url\((?!#)", html)
-    assert "alert(1)" in page.text
-    assert '<img src=x onerror="alert(2)">' in page.text
-    assert "\\ud800\\u202e\\u0000" in page.text
-    assert "\u202e" not in html
+    assert "alert" not in re.sub("<title>.*</title>|<h1>.*</h1>", "", html), "rollouts are packed"
+    sources = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    allowed = re.search(r"script-src 'sha256-([^']+)'\">", html)
+    assert allowed
+    assert [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in sources] == [allowed[1]]
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert html.count("<svg viewBox") > 12
     assert len(html) < 2_000_000
-
-
-def test_the_page_shows_verdicts_beside_the_truth(folders: list[Path], tmp_path: Path) -> None:
-    html = write_report(folders[:1], tmp_path / "report.html").read_text(encoding="utf-8")
-    assert html.count("<article") == 20
-    for case in ("caught", "missed", "false-alarm"):
-        assert f'<article class="case {case}">' in html
-    assert "step 1 is the first wrong one (slip)" in html
-    assert "every step is right" in html
-
-
-def test_examples_are_late_one_for_each_problem_and_half_of_them_flagged(folders: list[Path]) -> None:
-    run = read_run(folders[0])
-    chosen = choose(run, 6)
-    assert [example.case for example in chosen] == ["caught"] * 3 + ["false alarm", "missed", "false alarm"]
-    assert [example.row["step"] for example in chosen[:3]] == [150, 150, 149]
-    everything = choose(run, 1000)
-    assert len({example.row["problem_id"] for example in everything}) == len(everything) == 40 + 4 + 4 + 1
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"response": "a" * 300_000, "critique": "b" * 300_000},
-        {"response": "\n\n".join(f"step {i}" for i in range(500)), "error_step": 321},
-        {"error_step": 99, "truth": {"error_step": -4, "flaw": 3}},
-        {"truth": None, "critique": None, "reference": None, "problem": None, "advantage": "x"},
-        {"truth": "yes", "step": None, "split": None, "problem_id": [1]},
-    ],
-)
-def test_odd_rollouts_make_a_short_page(tmp_path: Path, changes: dict) -> None:
-    odd = {"schema": 1, "correct": True, "flawed": True, "response": "1"}
-    rows = [rollout(1, 1, 1, 1) | changes, odd, {}, {"correct": True, "flawed": True, "response": None}]
-    folder = write_run(tmp_path / "run", {"kind": "fapo"}, [], rows)
-    html = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
-    assert html.count("<article") == 2
-    assert len(html) < 60_000
-    if changes.get("error_step") == 321:
-        assert '<li value="321" class="judged">' in html
-        assert "459 more steps" in html
-
-
-def test_text_is_cut_before_it_is_escaped() -> None:
-    assert safe("<" * 10, 3) == "&lt;&lt;&lt; … (7 more characters)"
 
 
 @pytest.mark.parametrize(
@@ -466,3 +326,6 @@ def test_missing_measurements_break_nothing(tmp_path: Path, config: dict, rows: 
 def test_a_report_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one run folder"):
         write_report([], tmp_path / "report.html")
+    folder = write_run(tmp_path / "run", {"kind": "fapo"}, [])
+    with pytest.raises(ValueError, match="at least 0; got -1"):
+        write_report([folder], tmp_path / "report.html", num_rollouts=-1)

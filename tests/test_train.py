@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -131,6 +132,24 @@ def test_one_row_of_measurements_for_each_step_and_validation(oracle_run) -> Non
         if right:
             assert row[f"{area}/fp_ratio"] == row[f"{area}/true_fp_ratio"], "the oracle is right"
     assert any("judge/f1" in row and row["judge/f1"] == 1.0 for row in found)
+
+
+def test_tensorboard_by_one_line(tiny_policy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed: pip install -e '.[dev]'")
+    from tensorboardX.proto.event_pb2 import Event
+
+    folder = train(config(tmp_path, tiny_policy, trl={"report_to": "tensorboard"}, **{"optim.steps": 2}))
+    (file,) = folder.rglob("events.out.tfevents.*")
+    content, told = file.read_bytes(), {}
+    while content:  # length, its checksum, an event, its checksum
+        (length,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        told |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        content = content[16 + length :]
+    measured = {(row["kind"], row["step"]): row for row in rows(folder, "metrics")}
+    for key in ("rollout/accuracy", "rollout/unscored_share", "advantage/wrong", "time/rollout", "loss"):
+        assert told[f"train/{key}", 2] == pytest.approx(measured["train", 2][key], rel=1e-5)
+    assert told["eval/easy/accuracy", 2] == pytest.approx(measured["validation", 2]["easy/accuracy"], rel=1e-5)
 
 
 def test_one_row_for_each_rollout(oracle_run) -> None:

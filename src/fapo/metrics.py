@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -24,11 +24,12 @@ Label = TypeVar("Label", bound=Hashable)
 # --- The policy ------------------------------------------------------------------------------------------------------
 
 
-def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a share seen as `k` of `n`: (low, high) in [0, 1]; (0, 1) for n = 0.
 
     centre = (k + z^2/2) / (n + z^2), half width = z sqrt(k (n - k) / n + z^2/4) / (n + z^2), z the normal quantile of
-    (1 + level) / 2. Raises ValueError unless 0 <= k <= n and 0 < level < 1. Source: Wilson 1927.
+    (1 + level) / 2. With an effective sample size k and n are fractions. Raises ValueError unless 0 <= k <= n and
+    0 < level < 1. Source: Wilson 1927.
     """
     if not 0 <= k <= n:
         raise ValueError(f"k must lie between 0 and n={n}; got {k}")
@@ -40,6 +41,41 @@ def wilson_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     centre = (k + z**2 / 2) / (n + z**2)
     half_width = z * math.sqrt(k * (n - k) / n + z**2 / 4) / (n + z**2)
     return (0.0 if k == 0 else max(0.0, centre - half_width)), (1.0 if k == n else min(1.0, centre + half_width))
+
+
+def ratio_interval(
+    numerators: npt.ArrayLike, denominators: npt.ArrayLike, *, share: bool = True, level: float = 0.95
+) -> tuple[float, float]:
+    """Interval of sum(y) / sum(x), y and x summed within each of n questions, which are what was drawn at random.
+
+    The variance of the ratio r is n / (n - 1) sum((y - r x)^2) / sum(x)^2. A `share` gets Wilson's interval for the
+    effective sample size r (1 - r) / variance, at most sum(x), and sum(x) where all questions agree; anything else
+    r -+ z sqrt(variance). NaN, NaN for fewer than two questions or sum(x) = 0. Raises ValueError unless both are
+    [num_questions]. Source: the linearised ratio estimator of cluster samples.
+    """
+    y, x = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if y.shape != x.shape or y.ndim != 1:
+        raise ValueError(f"numerators and denominators must be [num_questions]; got {y.shape} and {x.shape}")
+    if len(y) < 2 or x.sum() == 0:
+        return math.nan, math.nan
+    ratio = float(y.sum() / x.sum())
+    variance = float(len(y) / (len(y) - 1) * ((y - ratio * x) ** 2).sum() / x.sum() ** 2)
+    if share:
+        size = float(x.sum()) if variance == 0 else min(float(x.sum()), ratio * (1 - ratio) / variance)
+        return wilson_interval(ratio * size, size, level)
+    half_width = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance)
+    return ratio - half_width, ratio + half_width
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of a mean over few seeds: mean -+ t s / sqrt(n), t of Student with n - 1 degrees of freedom.
+
+    NaN, NaN for fewer than two values.
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    half_width = _student_95(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half_width, fmean(values) + half_width
 
 
 def avg_at_k(correct: npt.ArrayLike) -> float:
@@ -224,6 +260,29 @@ def location_accuracy(predicted: Sequence[Verdict], labels: Sequence[int | None]
 
 
 # --- Checks ----------------------------------------------------------------------------------------------------------
+
+
+def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """kappa = (p_o - p_e) / (1 - p_e): agreement of two raters beyond chance; 1 full, 0 chance, below 0 less.
+
+    p_o is the share of equal labels, p_e what two raters with these shares of True would have by chance. NaN where
+    p_e = 1 (both gave one and the same label throughout) and without labels. Raises ValueError for lists of different
+    lengths. Source: Cohen 1960.
+    """
+    _check_same_length(first, second)
+    if not first:
+        return math.nan
+    n = len(first)
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    a, b = sum(first), sum(second)
+    expected = (a * b + (n - a) * (n - b)) / n**2
+    return math.nan if expected == 1 else (observed - expected) / (1 - expected)
+
+
+def _student_95(df: int) -> float:
+    """0.975 quantile of Student's t: exact for few degrees of freedom, then by the expansion in 1 / df."""
+    exact = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+    return exact[df - 1] if df <= len(exact) else 1.95996 + 2.37227 / df + 2.82250 / df**2 + 2.55585 / df**3
 
 
 def _share(part: int, whole: int) -> float:

@@ -78,6 +78,7 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
         "num_generations_eval": val.num_samples,
         "per_device_eval_batch_size": 128 * val.num_samples if micro >= 64 else micro * val.num_samples,
         "report_to": "none",
+        "run_name": config.name,
         "use_cpu": not torch.cuda.is_available(),
         "disable_tqdm": True,
     }
@@ -190,6 +191,8 @@ class _Recorder:
         self.batches: dict[str, list[Scored]] = defaultdict(list)
         self.evaluating: str | None = None
         """Name of the validation set under way; None while training."""
+        self.measured: dict[str, float] = {}
+        """Metrics of the training step that is being logged."""
 
     @property
     def step(self) -> int:
@@ -234,7 +237,7 @@ class _Callback(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         values = {key: value for key, value in logs.items() if isinstance(value, int | float) and key != "step"}
-        values |= self.recorder.summary("train") | self.recorder.trainer.clock.lap()
+        values |= self.recorder.measured
         self.recorder.folder.metrics(self.recorder.step, "train", values)
         if self.progress:
             self.progress(self.recorder.step, self.config.optim.steps, values)

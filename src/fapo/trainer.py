@@ -1,8 +1,12 @@
-"""TRL's GRPOTrainer with what FAPO's runs need: named validations, located credit, times, no work without effect."""
+"""TRL's GRPOTrainer with what FAPO's runs need: named validations, located credit, times, no work without effect.
+
+Our metrics go to whatever `report_to` names, beside TRL's own.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -121,6 +125,12 @@ class Trainer(GRPOTrainer):
         with self.clock("score"):
             return super()._calculate_rewards(*args, **kwargs)
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            self.recorder.measured = self.recorder.summary(TRAIN) | self.clock.lap()
+            logs.update(_finite(self.recorder.measured))
+        super().log(logs, start_time)
+
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
         sets = eval_dataset if eval_dataset is not None else self.eval_dataset
         recorder = self.recorder
@@ -136,7 +146,14 @@ class Trainer(GRPOTrainer):
                 out |= {f"{name}/{key.removeprefix('rollout/')}": v for key, v in recorder.summary(name).items()}
         self.clock.spent = spent
         recorder.folder.metrics(recorder.step, "validation", out)
-        return {f"eval_{key}": value for key, value in out.items()}
+        told = {f"eval_{key}": value for key, value in out.items()}
+        self.log(_finite(told))
+        return told
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """What a logger can draw."""
+    return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 @contextlib.contextmanager

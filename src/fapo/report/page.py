@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fapo.report.examples import card, choose, safe
+from fapo.report.browser import browser, script_source, shown_cards
+from fapo.report.human import Agreement, agreements
+from fapo.report.intervals import Interval, intervals
 from fapo.report.panels import Panel, Style, genrm_panels, policy_panels, styles
 from fapo.report.plots import PALETTE, svg
+from fapo.report.rollouts import LIMIT
 from fapo.report.runs import Run, grouped, read_run
-from fapo.report.summary import GENRM, POLICY, Row, crossing_texts, row_titles, summarize
+from fapo.report.summary import GENRM, POLICY, Row, crossing_texts, row_titles, show, summarize
+from fapo.report.text import safe
 from fapo.report.tiles import Tile, tiles
+from fapo.report.timing import TimeSplit, time_splits
 
-_NUM_EXAMPLES = 20
 _POLICY = (
     "Lines are measured on validation sets; bold lines over faint ones are running means of training batches. "
     "rho is fully correct per wrong rollout. The dotted level is where theory lets the advantage of flawed positives "
     "change sign, group by group: so it holds for rho of the groups that have some, each weighted by their number, and "
     "the whole batch, in which solved groups count as well, is past it long before."
 )
+_INTERVALS = (
+    "In brackets 95 % intervals of the last value: over seeds (Student's t) where there are several runs, otherwise "
+    "over the questions of the validation set."
+)
 
 
-def write_report(run_dirs: Sequence[str | Path], out: str | Path, title: str = "FAPO: what the runs show") -> Path:
-    """Read the run folders, write the page, return its path. Raises ValueError for a folder without a run."""
+def write_report(
+    run_dirs: Sequence[str | Path],
+    out: str | Path,
+    title: str = "FAPO: what the runs show",
+    num_rollouts: int = LIMIT,
+    human: str | Path | None = None,
+) -> Path:
+    """Read the run folders, write the page, return its path. Raises ValueError for a folder without a run.
+
+    The page holds about `num_rollouts` rollouts at most, 0 for none. `human` is a file of labels made on such a page;
+    ValueError if it is not, or if its rollouts are not in these runs.
+    """
     if not run_dirs:
         raise ValueError("a report needs at least one run folder, such as runs/NAME")
+    if num_rollouts < 0:
+        raise ValueError(f"the number of rollouts on a page must be at least 0; got {num_rollouts}")
     runs = [read_run(path) for path in run_dirs]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page(runs, title), encoding="utf-8", errors="backslashreplace")
+    out.write_text(
+        page(runs, title, num_rollouts, agreements(human, runs) if human else ()),
+        encoding="utf-8",
+        errors="backslashreplace",
+    )
     return out
 
 
-def page(runs: Sequence[Run], title: str) -> str:
+def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Sequence[Agreement] = ()) -> str:
     """The whole page."""
     rows = summarize(runs)
+    known = intervals(runs, rows)
     policies, judges = [run for run in runs if not run.genrm], [run for run in runs if run.genrm]
     parts = [
         f'<h1>{safe(title, 200)}</h1><p class="lead">A flawed positive is a solution with the right answer and a wrong '
@@ -46,17 +72,22 @@ def page(runs: Sequence[Run], title: str) -> str:
         parts.append(
             f'<h2>The policies</h2><p class="note">{_POLICY}</p>{_legend(runs, policies)}{_plots(policy_panels(runs))}'
         )
-        parts.append(_table([row for row in rows if row.metric in POLICY], crossings))
+        parts.append(_table([row for row in rows if row.metric in POLICY], crossings, known))
+        parts.append(_times(time_splits(policies)))
     if judges:
         parts.append(
             '<h2>The judge</h2><p class="note">The GenRM in training: how well it tells flawed positives from sound '
             f"solutions, and whether it names the right step.</p>{_legend(runs, judges)}{_plots(genrm_panels(runs))}"
         )
-        parts.append(_table([row for row in rows if row.metric in GENRM], {}))
-    parts += [_examples(policies), f"<footer>{_sources(runs)}</footer>"]
+        parts.append(_table([row for row in rows if row.metric in GENRM], {}, known))
+    parts.append(_by_hand(by_hand))
+    shown, share = shown_cards(runs, num_rollouts) if num_rollouts else ([], 0.0)
+    parts += [browser(shown, share) if shown else "", f"<footer>{_sources(runs)}</footer>"]
+    scripts = f"; script-src {script_source()}" if shown else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" '
+        f"content=\"default-src 'none'; style-src 'unsafe-inline'{scripts}\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{safe(title, 200)}</title>\n<style>\n{_css()}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
@@ -94,39 +125,77 @@ def _plots(panels: Sequence[Panel]) -> str:
     return f'<div class="plots">{"".join(figures)}</div>'
 
 
-def _table(rows: Sequence[Row], crossings: dict[str, str]) -> str:
+def _table(rows: Sequence[Row], crossings: dict[str, str], known: Mapping[Row, Interval]) -> str:
     labels = list(dict.fromkeys(row.label for row in rows))
     if not labels:
         return ""
     cells = {(row.metric, row.split, row.label): row for row in rows}
     head = "".join(f"<th>{safe(label)}</th>" for label in labels)
     lines = [
-        f"<tr><th>{safe(line)}</th>{''.join(_cell(cells.get((metric, name, label))) for label in labels)}</tr>"
+        f"<tr><th>{safe(line)}</th>{''.join(_cell(cells.get((metric, name, label)), known) for label in labels)}</tr>"
         for (metric, name), line in row_titles(rows).items()
     ]
     if crossings:
-        moments = "".join(f"<td>{safe(crossings.get(label, '–'))}</td>" for label in labels)
+        moments = "".join(f'<td class="words">{safe(crossings.get(label, "–"))}</td>' for label in labels)
         lines.append(f"<tr><th>flawed positives turn negative at</th>{moments}</tr>")
     table = f"<table><thead><tr><th>start → end</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return f'<h3>First and last measurement</h3><div class="table">{table}</div>'
+    return f'<h3>First and last measurement</h3><p class="note">{_INTERVALS}</p><div class="table">{table}</div>'
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None, known: Mapping[Row, Interval]) -> str:
     if row is None:
         return "<td>–</td>"
-    start, _, end = row.text.partition(" → ")
+    start, end = show(row.start, row.metric), show(row.end, row.metric)
+    low, high = (show(bound, row.metric).removesuffix(" %") for bound in known.get(row, (math.nan, math.nan)))
+    interval = f'<i class="interval">[{low}, {high}]</i>' if row in known else ""
     kind = ' class="best"' if row.best else ""
-    return f"<td{kind}><i>{safe(start)} →</i> {safe(end)}</td>"
+    return f"<td{kind}><i>{safe(start)} →</i> {safe(end)}{interval}</td>"
 
 
-def _examples(runs: Sequence[Run]) -> str:
-    sections, groups = [], {label: group[0] for label, group in grouped(runs).items()}
-    chosen = {label: run for label, run in groups.items() if run.penalty is not None} or groups
-    for label, run in chosen.items():
-        if cards := [card(example) for example in choose(run, max(4, _NUM_EXAMPLES // len(chosen)))]:
-            sections.append(f"<h3>{safe(label)}</h3>{''.join(cards)}")
-    note = "Right answers of the last steps: what the judge flagged, what it flagged wrongly, what it missed."
-    return f'<h2>Rollouts to read</h2><p class="note">{note}</p>{"".join(sections)}' if sections else ""
+def _times(found: Sequence[TimeSplit]) -> str:
+    """A bar for each label, as long as its step takes."""
+    if not found:
+        return ""
+    longest = max(split.total for split in found)
+    lines = []
+    for split in found:
+        parts = (("rollout", split.rollout), ("score", split.score), ("update", split.update))
+        bars = "".join(f'<i class="{name}" style="width:{100 * part / longest:.2f}%"></i>' for name, part in parts)
+        shares = "".join(f"<td>{100 * part / split.total:.0f} %</td>" for _, part in parts)
+        lines.append(
+            f'<tr><th>{safe(split.label)}</th>{shares}<td>{split.total:.2f} s</td><td class="bar">{bars}</td></tr>'
+        )
+    names = "".join(f'<th><i class="{name}"></i>{name}</th>' for name in ("rollout", "score", "update"))
+    note = "Seconds of a training step. Score: answers checked, judge asked. Update: all the rest."
+    return (
+        f'<h3>Where the time goes</h3><p class="note">{note}</p><div class="table"><table class="times"><thead><tr>'
+        f"<th></th>{names}<th>step</th><th></th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _by_hand(rows: Sequence[Agreement]) -> str:
+    if not rows:
+        return ""
+    names = ("by it", "by hand", "agreement", "kappa", "same step, of flawed for both", "rollouts", "no verdict")
+    lines = []
+    for row in rows:
+        shares = (*row.ratios, row.num_agreed / row.num)
+        cells = [
+            f"{100 * share:.1f} % <i>[{100 * low:.1f}, {100 * high:.1f}]</i>"
+            for share, (low, high) in zip(shares, row.intervals, strict=True)
+        ]
+        kappa = "–" if math.isnan(row.kappa) else f"{row.kappa:.2f}"
+        cells += [kappa, "{} of {}".format(*row.num_located), str(row.num), str(row.num_silent)]
+        lines.append(f"<tr><th>{row.other}, {safe(row.run)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    note = (
+        "FP ratio of the same right answers by the judge (and, where there is one, the oracle) and by hand; agreement "
+        "and Cohen's kappa on flawed or not. In brackets 95 % intervals (Wilson)."
+    )
+    return (
+        f'<h2>Judge against human</h2><p class="note">{note}</p><div class="table"><table id="human"><thead><tr>'
+        f"<th>FP ratio</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def _sources(runs: Sequence[Run]) -> str:

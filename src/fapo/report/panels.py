@@ -11,7 +11,7 @@ from fapo.report.runs import NOTHING, Run, Series, grouped
 from fapo.report.summary import GENRM, advantage, find_crossing, measured, rho_series, set_title, sets_of
 from fapo.rewards import shift_ratio
 
-Color = Literal["orange", "blue", "pink", "green", "red", "sky", "grey"]
+Color = Literal["orange", "blue", "pink", "green", "red", "sky", "violet", "grey"]
 Scale = Literal["share", "share from 0", "number", "log"]
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 """Line styles, in matplotlib's terms; a second label of one colour gets the second."""
@@ -113,6 +113,7 @@ def policy_panels(runs: Sequence[Run]) -> list[Panel]:
         *_rhos(policies),
         *(_advantages(label, group) for label, group in grouped(runs).items() if not group[0].genrm),
         _training(policies, "judge/f1", "F1 of the judge, by the oracle"),
+        _training(policies, "rollout/unscored_share", "Unscored rollouts", "share from 0"),
     ]
     return [panel for panel in panels if panel.curves]
 
@@ -169,15 +170,12 @@ def _rhos(runs: Styled) -> list[Panel]:
     for style, run in runs:
         if (crossing := find_crossing(run)) and crossing.own_rho:
             marks.append(Mark(crossing.step, crossing.own_rho, f"rho = {crossing.own_rho:.2f}", style))
-    titles: dict[Literal["flawed_rho", "rho"], str] = {
-        "flawed_rho": "rho where there are flawed positives",
-        "rho": "rho of the whole batch",
-    }
-    own, batch = (
-        Panel(title, _running((style, rho_series(run, name)) for style, run in runs), "log", level=level)
-        for name, title in titles.items()
-    )
-    return [replace(own, marks=tuple(marks)), batch]
+    own = _running((style, rho_series(run, "flawed_rho")) for style, run in runs)
+    batch = _running((style, rho_series(run, "rho")) for style, run in runs)
+    return [
+        Panel("rho where there are flawed positives", own, "log", tuple(marks), level),
+        Panel("rho of the whole batch", batch, "log", level=level),
+    ]
 
 
 def _advantages(label: str, group: Sequence[Run]) -> Panel:

@@ -24,6 +24,7 @@ PALETTE = {
     "green": ("#00856a", "#35c9a5"),
     "red": ("#d04a02", "#ff8a4c"),
     "sky": ("#3f9fd0", "#8fd0f0"),
+    "violet": ("#7355c8", "#aa97f2"),
     "grey": ("#6d7683", "#9aa5b3"),
     "ink": ("#3b4350", "#c3cad4"),
     "grid": ("#e3e6eb", "#2c333d"),

@@ -24,7 +24,6 @@ _NAMES = {
     "genrm_step": "GenRM, step-wise",
     "genrm_outcome": "GenRM, outcome only",
 }
-_TAIL = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -100,22 +99,22 @@ class Run:
         steps = sorted(found)
         return Series(tuple(steps), tuple(found[step] for step in steps))
 
+    @property
+    def rollout_files(self) -> tuple[Path, ...]:
+        """rollouts.jsonl, and those of further processes."""
+        return tuple(sorted(self.path.glob("rollouts*.jsonl")))
+
     def rollouts(self) -> Iterator[Mapping[str, Any]]:
-        """The latest rollouts, in the order written: those in the last megabytes of rollouts.jsonl."""
-        path = self.path / "rollouts.jsonl"
-        if not path.is_file():
-            return
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL))
-            lines = file.read().split(b"\n")
-        for line in lines[1:] if size > _TAIL else lines:
-            try:
-                row = json.loads(line.decode("utf-8", "replace"))
-            except ValueError:  # blank, or torn while being written
-                continue
-            if isinstance(row, dict):
-                yield row
+        """All rollouts, in the order written; lines that are no rows are left out."""
+        for path in self.rollout_files:
+            with path.open("rb") as file:
+                for line in file:
+                    try:
+                        row = json.loads(line.decode("utf-8", "replace"))
+                    except ValueError:  # blank, or torn while being written
+                        continue
+                    if isinstance(row, dict):
+                        yield row
 
     def _table(self, name: str) -> Mapping[str, Any]:
         table = self.config.get(name)

@@ -1,0 +1,287 @@
+"""The page in a real Chromium: filters, the list, labelling, export, hostile text, dark and narrow screens.
+
+Needs Debian's chromium and chromium-driver (or Chrome and its driver) on the PATH; without them the tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import HOSTILE, policy_rows, rollout, write_run
+
+from fapo.report import read_run, write_report
+from fapo.report.human import agreements
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no Chromium with its driver: apt-get install chromium chromium-driver"
+)
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+WRONG = {"correct": False, "status": "skipped", "flawed": None, "error_step": None, "reward": -1.0}
+UNSCORED = {"status": "failed", "flawed": None, "error_step": None, "reward": None}
+
+
+def all_rows() -> list[dict]:
+    """At step 5 a group with all four classes, a missed one and a false alarm; 60 fully correct ones before."""
+    group = [(1, 1, {}), (None, None, {}), (None, 1, WRONG), (1, 1, UNSCORED), (None, 2, {}), (0, None, {})]
+    rows = [rollout(step, number, None, None) for step in (1, 2, 3) for number in range(20)]
+    rows += [rollout(5, 100, judged, true, **changes) for judged, true, changes in group]
+    texts = dict.fromkeys(("problem", "response", "critique", "reference", "problem_id"), HOSTILE + "</script>")
+    return [*rows, rollout(4, 0, 0, 0, **texts)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    place = tmp_path_factory.mktemp("runs")
+    other = [rollout(2, 7, 1, 1, split="validation", response="a\nb\n\\boxed{5}")]
+    return [
+        write_run(place / "fapo", {"kind": "fapo", "penalty": 1.0}, policy_rows("fapo", steps=20), all_rows()),
+        write_run(place / "grpo", {"kind": "outcome"}, policy_rows("outcome", steps=20), other),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(folders: list[Path]) -> Path:
+    return write_report(folders, folders[0].parent / "page.html")
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Screen:
+    """A page on a screen, told what to do by its own elements."""
+
+    def __init__(self, driver: Any, page: Path, width: int = 1200, scheme: str = "light") -> None:
+        self.driver = driver
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        driver.get("about:blank")
+        driver.get(page.as_uri())
+        self.run("document.getElementById('browser').scrollIntoView()")
+        self.wait(lambda: self.get("document.body.dataset.ready") == "true")
+
+    def run(self, script: str) -> Any:
+        return self.driver.execute_script(script)
+
+    def get(self, expression: str) -> Any:
+        return self.run(f"return {expression}")
+
+    def text(self, selector: str) -> str:
+        return self.get(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    def keys(self, selector: str, *keys: str) -> None:
+        self.driver.find_element("css selector", selector).send_keys(*keys)
+
+    def click(self, selector: str) -> None:
+        self.driver.execute_script("arguments[0].click()", self.driver.find_element("css selector", selector))
+
+    def choose(self, name: str, value: str) -> None:
+        """Set a filter as a person would: its value, and the event that goes with it."""
+        field = f"document.getElementById('filters').elements[{json.dumps(name)}]"
+        self.run(f"{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
+
+    def classes(self, *wanted: str) -> None:
+        for name in ("correct", "flawed", "wrong", "unscored"):
+            box = f"[name=kind][value={name}]"
+            if self.get(f"document.querySelector('{box}').checked") != (name in wanted):
+                self.click(box)
+
+    def count(self) -> int:
+        return int(self.text("#count").split()[0].replace(",", ""))
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.driver.get_log("browser")
+            time.sleep(0.05)
+
+    def complaints(self) -> list[Any]:
+        """What the console says, security policy included."""
+        return self.driver.get_log("browser")
+
+
+ALL = ("correct", "flawed", "wrong", "unscored")
+
+
+def test_filters(chromium: Any, page: Path) -> None:
+    screen = Screen(chromium, page)
+    assert screen.count() == 4, "flawed: three of fapo, one of grpo"
+    counts = screen.get("[...document.querySelectorAll('.chip b')].map((b) => Number(b.textContent))")
+    assert counts == [62, 4, 1, 1]
+    screen.classes("wrong", "unscored")
+    assert screen.count() == 2
+    screen.classes(*ALL)
+    assert screen.count() == 68
+    for name, value, expected in [
+        ("run", "grpo", 1),
+        ("split", "validation", 1),
+        ("from", "4", 7),
+        ("to", "2", 41),
+        ("agreement", "missed", 1),
+        ("agreement", "alarm", 1),
+        ("agreement", "agree", 64),
+        ("question", "start 24", 4),
+        ("question", "miniature-100", 6),
+        ("question", "no such words", 0),
+    ]:
+        screen.choose(name, value)
+        assert screen.count() == expected, (name, value)
+        screen.choose(name, "")
+    assert screen.count() == 68
+    assert screen.complaints() == []
+
+
+def test_a_rollout_step_by_step(chromium: Any, page: Path) -> None:
+    screen = Screen(chromium, page)
+    screen.choose("agreement", "alarm")
+    assert screen.text("#shown header b") == "flawed"
+    assert screen.get("[...document.querySelectorAll('#shown li.error pre')].map((p) => p.textContent)") == [
+        "117+8=125"
+    ]
+    assert "judge: first wrong step" in screen.text("#shown li.error")
+    assert "every step is right" in screen.text("#shown .oracle")
+    assert "\\boxed{1}" in screen.text("#shown .sides pre:not(li pre)")
+    colours = "[...document.querySelectorAll('#shown .group button')].map((b) => b.className)"
+    assert screen.get(colours) == ["flawed", "correct", "wrong", "unscored", "correct", "flawed"]
+    screen.click("#shown .group button.wrong")
+    assert screen.text("#shown header b") == "wrong"
+    assert "not asked" in screen.text("#shown .sides")
+    screen.click("#shown .link")
+    screen.choose("agreement", "")
+    screen.classes(*ALL)
+    assert screen.count() == 6
+
+
+def test_the_list_by_keyboard_holds_only_what_is_in_sight(chromium: Any, page: Path) -> None:
+    screen = Screen(chromium, page)
+    screen.classes(*ALL)
+    assert screen.get("document.querySelectorAll('#list .row').length") < 40
+    screen.keys("#list", *"jjjjjj", *"k")
+    assert screen.get("document.querySelector('#list [aria-selected=true]').id") == "row-5"
+    assert "fapo · train · step 5" in screen.text("#shown header")
+    screen.run("document.getElementById('list').scrollTop = 1e9")
+    screen.wait(lambda: screen.get("document.getElementById('row-67') !== null"))
+    screen.click("#row-67")
+    assert "step 1" in screen.text("#shown header")
+
+
+def test_hostile_text_stays_text(chromium: Any, page: Path) -> None:
+    screen = Screen(chromium, page)
+    screen.choose("from", "4")
+    screen.choose("to", "4")
+    assert screen.count() == 1
+    shown = screen.get("document.getElementById('shown').textContent")
+    assert shown.count("<script>alert(1)</script>") == shown.count('<img src=x onerror="alert(2)">') == 4
+    assert "\\ud800\\u202e\\u0000" in shown
+    assert screen.get("document.querySelectorAll('main img, main .sides script').length") == 0
+    screen.click("#draw button")
+    assert screen.get("document.getElementById('labelling').textContent").count("<script>alert(1)</script>") == 3
+    assert screen.complaints() == [], "nothing was even tried"
+    # And if markup got in, the policy of the page would not let it run.
+    screen.run("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title = 1\">')")
+    screen.wait(lambda: "Content Security Policy" in str(screen.complaints()))
+    assert screen.get("document.title") != "1"
+
+
+def test_labelling_by_keyboard_export_and_agreement(
+    chromium: Any, page: Path, folders: list[Path], downloads: Path
+) -> None:
+    screen = Screen(chromium, page)
+    screen.choose("from", "5")
+    screen.click("#draw button")
+    assert screen.text("#progress") == "0 of 5 labelled", "right answers only"
+    assert screen.get("document.activeElement.id") == "labelling"
+    label = screen.get("document.getElementById('labelling').innerText")
+    assert not any(word in label for word in ("judge", "oracle", "Critique", "flawed\n"))
+    arrow_left, arrow_right, arrow_up = "\ue012", "\ue014", "\ue013"
+    screen.keys("#labelling", "f", "x")  # 1: the second step is wrong
+    screen.keys("#labelling", "f", "f", "f")  # 2: all three are fine
+    screen.keys("#labelling", "a")  # 3: fine
+    screen.keys("#labelling", "f", "f", arrow_up, "x")  # 4: second thoughts, the second step is wrong
+    screen.keys("#labelling", arrow_left, arrow_right)
+    assert screen.text("#progress") == "4 of 5 labelled"
+    screen.click("#export")
+    file = downloads / "labels.json"
+    screen.wait(file.exists)
+    told = json.loads(file.read_text())
+    assert (told["schema"], told["seed"], told["drawn"]) == (1, 0, 5)
+    assert [row["error_step"] for row in told["labels"]] == [1, None, None, 1]
+    assert [row["steps"] for row in told["labels"]] == [
+        ["fine", "flawed"],
+        ["fine"] * 3,
+        ["fine"] * 3,
+        ["fine", "flawed"],
+    ]
+    assert len({row["sample"] for row in told["labels"]}) == 4
+    found = agreements(file, [read_run(path) for path in folders])
+    assert [(row.run, row.other, row.num + row.num_silent) for row in found] == [
+        ("fapo", "judge", 4),
+        ("fapo", "oracle", 4),
+    ]
+    assert {row.num_flawed_human for row in found if not row.num_silent} == {2}
+    file.unlink()
+
+
+def test_the_draw_depends_on_its_seed_only(chromium: Any, page: Path) -> None:
+    def drawn(seed: int) -> list[int]:
+        screen = Screen(chromium, page)
+        screen.run(f"draw.elements.seed.value = {seed}; draw.elements.num.value = 10")
+        screen.click("#draw button")
+        return screen.get("drawn")
+
+    first = drawn(3)
+    assert len(set(first)) == 10
+    assert drawn(3) == first != drawn(4)
+
+
+def test_fifty_thousand_rollouts(chromium: Any, tmp_path: Path) -> None:
+    rows = [rollout(i // 500, i % 500, 1 if i % 3 else None, 1) for i in range(50_000)]
+    page = write_report([write_run(tmp_path / "many", {"kind": "fapo"}, [], rows)], tmp_path / "page.html")
+    assert page.stat().st_size < 2_000_000
+    screen = Screen(chromium, page)
+    screen.classes(*ALL)
+    assert screen.count() == 50_000
+    screen.run("document.getElementById('list').scrollTop = 38 * 40000")
+    screen.wait(lambda: screen.get("document.getElementById('row-40000') !== null"))
+    screen.choose("question", "miniature-24")
+    assert screen.count() == 100
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_phone_and_desk(chromium: Any, page: Path, width: int, scheme: str) -> None:
+    screen = Screen(chromium, page, width, scheme)
+    screen.click("#draw button")
+    assert screen.get("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+    brightness = "(e) => getComputedStyle(e).%s.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0) / 3"
+    back, text = (screen.get(f"({brightness % property})(document.body)") for property in ("backgroundColor", "color"))
+    assert (text > 200 and back < 50) if scheme == "dark" else (text < 60 and back > 230)
+    small = "[...document.querySelectorAll('#filters select, #filters .chip, .keys button, #draw button')]"
+    assert screen.get(f"{small}.every((e) => e.offsetHeight >= 34 && e.getBoundingClientRect().right <= {width})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,9 @@ def test_a_model_from_a_package_answers(package: Path) -> None:
     written = (Path(folder) / "model.safetensors").stat().st_mtime_ns
     assert model_folder(f"pypi:{PACKAGE}") == folder
     assert (Path(folder) / "model.safetensors").stat().st_mtime_ns == written
+
+    sampling = json.loads((Path(folder) / "generation_config.json").read_text(encoding="utf-8"))
+    assert sampling["do_sample"], "a server that reads this would ignore every temperature"
 
     smollm2 = LocalModel.load(folder, max_tokens=24)
     assert type(smollm2.model).__name__ == "LlamaForCausalLM"

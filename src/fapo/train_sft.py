@@ -115,7 +115,7 @@ class _Trainer(SFTTrainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         recorder, config = self.recorder, self.recorder.config
-        sampling = {"temperature": config.validation.temperature, "top_p": config.validation.top_p}
+        sampling: dict[str, Any] = {"temperature": config.validation.temperature, "top_p": config.validation.top_p}
         limit, seed = config.rollout.max_tokens, config.seed + self.state.global_step
         model = LocalModel(self.model, self.processing_class, limit, **sampling, seed=seed)
         self.model.eval()
@@ -137,7 +137,7 @@ class _Trainer(SFTTrainer):
         self.model.train()
         recorder.folder.metrics(recorder.step, "validation", out)
         metrics = {f"eval_{key}": value for key, value in out.items()}
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # it is done: not again
         return metrics
 
 

@@ -20,7 +20,10 @@ def with_label_noise(solutions: Sequence[LabelledSolution], share: float, seed: 
     wrong = [_wrong_label(solution, random.Random(f"{seed}/{i}")) for i, solution in enumerate(solutions)]
     order = random.Random(seed).sample(range(len(solutions)), len(solutions))
     chosen = set(order[: round(share * len(solutions))])
-    return [replace(solution, error_step=wrong[i]) if i in chosen else solution for i, solution in enumerate(solutions)]
+    return [
+        replace(solution, mislabelled=True, wrong_step=wrong[i]) if i in chosen else solution
+        for i, solution in enumerate(solutions)
+    ]
 
 
 def _wrong_label(solution: LabelledSolution, rng: random.Random) -> int | None:

@@ -135,7 +135,7 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
         ("name=a/b", "name: should be letters, digits and . _ - + = (it names a folder), not 'a/b'"),
         ('judge.urls=["localhost:8000"]', "judge.urls.0: should start with http:// or https://, not 'localhost:8000'"),
         # settings that do not go together
-        ("task=genrm", 'reward.kind "fapo" does not go with task "genrm"; use genrm_step or genrm_outcome'),
+        ("task=genrm", 'reward.kind "fapo" does not go with task "genrm"; use genrm_step, genrm_outcome or genrm_sft'),
         ("reward.kind=genrm_step", 'reward.kind "genrm_step" does not go with task "policy"; use outcome, fapo'),
         ("judge=", 'reward.kind "fapo" needs a judge; add a [judge] table with `kind`'),
         ("judge.kind=local", 'judge: kind "local" needs `model`'),

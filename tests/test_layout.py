@@ -21,20 +21,30 @@ LAYERS = [
     {"answers"},
     {"data", "solutions", "client", "journal", "local", "pypi_models", "workers"},
     {"judge"},
-    {"runs", "scoring", "measure", "credit"},
+    {"runs", "scoring", "measure", "credit", "selection"},
     {
         *("miniature", "trl", "models", "judges", "judge_options", "tally", "audit", "benchmarks", "evaluation"),
         *("critic", "examples"),
     },
     {"trainer"},
-    {"train_trl", "train_verl", "verl", "report"},
+    {"train_trl", "train_sft", "train_verl", "verl", "report"},
     {"cli"},
 ]
 """A module imports from its own layer or an earlier one, and never in a circle."""
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 TORCH = {"torch", "transformers", "trl", "accelerate", "vllm", "verl", "ray"}
-MAY_IMPORT_TORCH = {"local", "pypi_models", "trainer", "train_trl", "train_verl", "trl", "verl", "miniature"}
+MAY_IMPORT_TORCH = {
+    "local",
+    "pypi_models",
+    "trainer",
+    "train_trl",
+    "train_sft",
+    "train_verl",
+    "trl",
+    "verl",
+    "miniature",
+}
 MINIATURE_WITHOUT_TORCH = {"miniature", "miniature.world", "miniature.critiques", "miniature.oracle"}
 
 PURE_IMPORTS = {

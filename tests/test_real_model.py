@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-import httpx
 import pytest
+from transformers_server import model_server
 
 from fapo.config import load
 from fapo.data import read_jsonl
@@ -52,41 +49,6 @@ def install(target: Path) -> None:
         pytest.skip(f"{PACKAGE} is not installed and cannot be obtained: {run.stderr.strip()[-200:]}")
 
 
-@contextmanager
-def served(model: str, log: Path) -> Iterator[str]:
-    """Base URL of `transformers serve` with one model, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    code = "from transformers.cli.transformers import main; main()"
-    options = ["serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    with log.open("wb") as file:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        server = subprocess.Popen([sys.executable, "-c", code, *options], stdout=file, stderr=file, env=environment)
-        try:
-            wait_for(server, f"{url}/health", log)
-            yield f"{url}/v1"
-        finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            if httpx.get(address, timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
-
-
 def test_a_model_from_a_package_answers(package: Path) -> None:
     from fapo.local import LocalModel
 
@@ -98,6 +60,9 @@ def test_a_model_from_a_package_answers(package: Path) -> None:
     written = (Path(folder) / "model.safetensors").stat().st_mtime_ns
     assert model_folder(f"pypi:{PACKAGE}") == folder
     assert (Path(folder) / "model.safetensors").stat().st_mtime_ns == written
+
+    sampling = json.loads((Path(folder) / "generation_config.json").read_text(encoding="utf-8"))
+    assert sampling["do_sample"], "a server that reads this would ignore every temperature"
 
     smollm2 = LocalModel.load(folder, max_tokens=24)
     assert type(smollm2.model).__name__ == "LlamaForCausalLM"
@@ -130,8 +95,13 @@ def test_a_step_on_real_questions(package: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(ROOT)
     judge = model_folder(f"pypi:{PACKAGE}")
     sizes = ["data.limit=2", "rollout.num_prompts=2", "rollout.group_size=2", "rollout.max_tokens=32"]
-    with served(judge, package / "server.log") as url:
-        overrides = [f"data.train={QUESTIONS}", f"judge.model={judge}", f'judge.urls=["{url}"]', "judge.max_tokens=16"]
+    with model_server(judge, package / "server.log") as server:
+        overrides = [
+            f"data.train={QUESTIONS}",
+            f"judge.model={judge}",
+            f'judge.urls=["{server.url}"]',
+            "judge.max_tokens=16",
+        ]
         length = ["optim.steps=1", "trl.save_strategy=no", f"output={package}"]
         folder = train(load("configs/gsm8k_smollm2.toml", [*sizes, *overrides, *length]))
 

@@ -28,8 +28,8 @@ def settings(output: Path, policy: Path, **reward: Any) -> dict[str, Any]:
         "task": "policy",
         "output": str(output),
         "model": {"path": str(policy)},
-        "data": {"train": "miniature:train", "limit": 64, "validation": {"easy": "miniature:validation"}},
-        "rollout": {"max_tokens": 24, "num_prompts": 40, "group_size": 4},
+        "data": {"train": "miniature:train", "limit": 128, "validation": {"easy": "miniature:validation"}},
+        "rollout": {"max_tokens": 64, "num_prompts": 96, "group_size": 4},
         "reward": {"kind": "fapo", **reward},
         "judge": {"kind": "oracle"},
         "optim": {"steps": 2, "learning_rate": 1e-3, "warmup_steps": 0},
@@ -72,7 +72,7 @@ def batch(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, d
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
     torch.manual_seed(1)
-    drawn = [rows[i] for i in range(40) for _ in range(4)]
+    drawn = [rows[i] for i in range(96) for _ in range(4)]
     assert rows[0]["source"] in SOURCES
     return trainer, trainer._generate_and_score_completions(drawn)
 

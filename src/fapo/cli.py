@@ -1,4 +1,4 @@
-"""The command line: fapo train | judge | bench | eval | critic | report | demo | miniature."""
+"""The command line: fapo train | judge | bench | eval | critic | critiques | select | report | demo | miniature."""
 
 from __future__ import annotations
 
@@ -57,10 +57,13 @@ def train(
     from fapo.config import load
 
     settings = load(config, overrides)
-    from fapo import train_trl
+    if settings.reward.kind == "genrm_sft":
+        from fapo import train_sft as engine
+    else:
+        from fapo import train_trl as engine  # type: ignore[no-redef]
 
     if dry_run:
-        Console().print_json(data=train_trl.dry_run(settings), default=str)
+        Console().print_json(data=engine.dry_run(settings), default=str)
         return
     with _bars(disable=quiet) as bars:
         bar = bars.add_task(settings.name, total=settings.optim.steps, note="")
@@ -68,7 +71,7 @@ def train(
         def progress(step: int, _total: int, values: Mapping[str, Any]) -> None:
             bars.update(bar, completed=step, note=_note(values))
 
-        folder = train_trl.train(settings, resume=resume, progress=progress)
+        folder = engine.train(settings, resume=resume, progress=progress)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
@@ -146,6 +149,89 @@ def critic(
         card = build(config, _by_name(bars))
     print("\n".join(summary(card)))
     console.print(f"data: {out}, card: {out.with_suffix('.card.md')}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def critiques(
+    data: Positional[str],
+    /,
+    *,
+    judge: Several,
+    model: str = "",
+    out: Path,
+    samples: Annotated[int, arg(aliases=["-n"])] = 4,
+    template: str = "locate",
+    temperature: float = 1.0,
+    max_tokens: int | None = None,
+    limit: int | None = None,
+    label_noise: float = 0.0,
+    seed: int = 0,
+    concurrency: int = 64,
+    timeout: float = 600.0,
+) -> None:
+    """Make critiques for a GenRM to imitate (reward.kind=genrm_sft): sampled, and kept where they name the label.
+
+    Interrupted and started again, it goes on where it was.
+
+    Args:
+        data: Labelled solutions: a file (.jsonl, .json, .parquet), a Hugging Face id or miniature:critic-train.
+        judge: Who writes them: the URL of a server (several times: replicas), or local:PATH; the base GenRM itself for
+            rejection-sampling fine-tuning, a stronger model for distillation.
+        model: What the servers of --judge serve.
+        out: The data: FILE.jsonl. All critiques, the rejected ones too, lie in the folder FILE.work.
+        samples: Critiques of each solution; all distinct ones that name its label are kept.
+        template: The judge's prompt: locate, compact or a file. Train with the same.
+        temperature: Sampling temperature.
+        max_tokens: Length limit of a critique; by default the server's own, 1024 for local models.
+        limit: Use only the first so many solutions.
+        label_noise: Share of the labels that are made wrong first.
+        seed: Seed of the label noise and of local models.
+        concurrency: Requests under way at once.
+        timeout: Seconds a request may take.
+    """
+    from fapo.critic.critiques import CritiquesConfig, write_critiques
+    from fapo.models import chat_model
+
+    config = CritiquesConfig(
+        data=data,
+        judge=chat_model(judge, model, "--judge"),
+        out=out,
+        samples=samples,
+        template=template,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        limit=limit,
+        label_noise=label_noise,
+        seed=seed,
+        concurrency=concurrency,
+        timeout=timeout,
+    )
+    with _bars() as bars:
+        bar = bars.add_task("critiques", total=None, note="")
+        kept = write_critiques(config, lambda done, total: bars.update(bar, completed=done, total=total))
+    print(kept)
+    console.print(f"data: {out}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def select(run: Positional[Path], /, *, max_tokens: float | None = None, sets: Several = ()) -> None:
+    """Choose the checkpoint of a GenRM's run: the best F1 in validation, with critiques that are short enough.
+
+    Prints the folder of the chosen weights; before that, as a message, a row for each validation.
+
+    Args:
+        run: Run folder.
+        max_tokens: Token budget: how long its critiques may be on average.
+        sets: Validation set that counts; may be given several times. By default all, averaged.
+    """
+    from fapo.selection import as_table, candidates, choose, missed
+
+    found = candidates(run, sets)
+    chosen = choose(found, max_tokens)
+    console.print(as_table(found, chosen))
+    if note := missed(found, chosen, max_tokens):
+        console.print(note, highlight=False, soft_wrap=True)
+    print(chosen.folder)
 
 
 @app.command

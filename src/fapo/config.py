@@ -59,6 +59,8 @@ class DataConfig:
     """Use only the first so many training rows; unset: all."""
     prompt: Text | None = None
     """Template file of the policy's prompt, with {{problem}}; unset: the problem as it stands."""
+    label_noise: Share = 0.0
+    """For a GenRM trained by reward: share of the training labels that are made wrong, drawn by the run's seed."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ class RolloutConfig:
 class RewardConfig:
     """What a rollout earns."""
 
-    kind: Literal["outcome", "fapo", "step_ratio", "genrm_step", "genrm_outcome"]
-    """outcome: GRPO baseline; fapo: minus `penalty` when flawed; step_ratio: ablation; genrm_*: training a judge."""
+    kind: Literal["outcome", "fapo", "step_ratio", "genrm_step", "genrm_outcome", "genrm_sft"]
+    """outcome: GRPO baseline; fapo: minus `penalty` when flawed; step_ratio: ablation; genrm_*: training a judge, which
+    genrm_sft does without a reward, by imitation of the critiques in the data."""
     penalty: NonNegative = 1.0
     """lambda of the paper, subtracted from a flawed positive; 2 makes it a plain negative."""
     shift: NonNegative | None = None
@@ -235,10 +238,13 @@ class Config:
     def __post_init__(self) -> None:
         kind, rollout, optim = self.reward.kind, self.rollout, self.optim
         if kind.startswith("genrm_") != (self.task == "genrm"):
-            suited = "genrm_step or genrm_outcome" if self.task == "genrm" else "outcome, fapo or step_ratio"
+            suited = "genrm_step, genrm_outcome or genrm_sft" if self.task == "genrm" else "outcome, fapo or step_ratio"
             raise ValueError(f'reward.kind "{kind}" does not go with task "{self.task}"; use {suited}')
         if kind in ("fapo", "step_ratio") and self.judge is None:
             raise ValueError(f'reward.kind "{kind}" needs a judge; add a [judge] table with `kind`')
+        if self.data.label_noise and kind not in ("genrm_step", "genrm_outcome"):
+            remedy = "fapo critiques has --label-noise" if kind == "genrm_sft" else "remove it"
+            raise ValueError(f'data.label_noise does nothing with reward.kind "{kind}"; {remedy}')
         if self.reward.overlong_buffer > rollout.max_tokens:
             raise ValueError("reward.overlong_buffer is longer than rollout.max_tokens; make it shorter")
         num_rollouts = rollout.num_prompts * rollout.group_size

@@ -26,7 +26,7 @@ COLUMNS = {
 }
 """Field of Problem -> columns it may come from, the first present one counts; upper and lower case are the same."""
 
-LABEL_COLUMNS = {"steps", "response", "label", "final_answer_correct"}
+LABEL_COLUMNS = {"steps", "response", "label", "final_answer_correct", "critique"}
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+))?")
 
 Row = dict[str, Any]
@@ -46,6 +46,17 @@ class LabelledSolution:
     """Index (from 0) of the first wrong step; None for "no wrong step"."""
     correct: bool
     """Whether its final answer is right."""
+    critique: str = ""
+    """A critique that says so, for a GenRM to imitate; empty where the data has none."""
+    mislabelled: bool = False
+    """Label noise: training is told `wrong_step` instead of error_step."""
+    wrong_step: int | None = None
+    """What it is told then."""
+
+    @property
+    def told(self) -> int | None:
+        """The label that training goes by; measurements go by error_step."""
+        return self.wrong_step if self.mislabelled else self.error_step
 
 
 def load_problems(
@@ -80,8 +91,8 @@ def load_labelled(
     """Labelled solutions, from the same kinds of sources: rows as in ProcessBench.
 
     A row has a problem, `steps` (list of texts) or `response` (one text, cut by fapo.steps), `label` (index of the
-    first wrong step, -1 for none); optionally a reference and `final_answer_correct`, which is true where left out
-    (critic data is made of solutions with a right answer) unless `need_correct`: then it must be there.
+    first wrong step, -1 for none); optionally a reference, a `critique` and `final_answer_correct`, which is true where
+    left out (critic data is made of solutions with a right answer) unless `need_correct`: then it must be there.
     """
     solutions = []
     for where, row, problem in _problems(source, split, limit, columns or {}, labelled=True):
@@ -92,7 +103,10 @@ def load_labelled(
             raise ValueError(f"{where}: label is {label!r}, must be an integer from -1 to {len(steps) - 1}")
         if not isinstance(correct, bool):
             raise ValueError(f"{where}: final_answer_correct is {correct!r}, must be true or false")
-        solutions.append(LabelledSolution(problem, steps, None if label == -1 else label, correct))
+        critique = row.get("critique") or ""
+        if not isinstance(critique, str):
+            raise ValueError(f"{where}: critique is a {type(critique).__name__}, must be a text")
+        solutions.append(LabelledSolution(problem, steps, None if label == -1 else label, correct, critique))
     if not solutions and limit != 0:
         raise ValueError(f"{source}: no labelled solutions in it")
     return solutions

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fapo.config import Config
+from fapo.config import Config, ConfigError
+from fapo.critic.noise import with_label_noise
 from fapo.data import LabelledSolution, load_labelled, load_problems, load_prompt
 from fapo.judge import build_prompt, load_template
 from fapo.judges import make_judge
@@ -41,7 +42,11 @@ def load_sets(config: Config) -> Sets:
     load = _questions if config.task == "policy" else _solutions
     sources = {TRAIN: (config.data.train, config.data.limit)}
     sources |= {name: (source, config.validation.limit) for name, source in config.data.validation.items()}
-    return {name: load(config, source, limit) for name, (source, limit) in sources.items()}
+    sets = {name: load(config, source, limit) for name, (source, limit) in sources.items()}
+    if config.data.label_noise:
+        noisy = with_label_noise([e.solution for e in sets[TRAIN] if e.solution], config.data.label_noise, config.seed)
+        sets[TRAIN] = [replace(e, solution=solution) for e, solution in zip(sets[TRAIN], noisy, strict=True)]
+    return sets
 
 
 def _questions(config: Config, source: str, limit: int | None) -> list[Example]:
@@ -60,7 +65,14 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
     """Who scores rollouts; for a GenRM with the labels of the `solutions`, else with `judge` or the config's own."""
     if config.task == "genrm":
         template = load_template(config.judge.template if config.judge else "locate")
-        labelled = {solution.problem.id: solution for solution in solutions}
+        labelled: dict[str, LabelledSolution] = {}
+        for solution in solutions:
+            same = labelled.setdefault(solution.problem.id, solution)
+            if (same.steps, same.error_step, same.told) != (solution.steps, solution.error_step, solution.told):
+                raise ConfigError(
+                    f"data: two sets have a row {solution.problem.id!r}, with other steps or another label; "
+                    "give the rows ids of their own, and with data.label_noise validate on other rows"
+                )
         return CritiqueScorer(config.reward, template, labelled, config.rollout.max_tokens)
     if judge is None and config.judge:
         judge = make_judge(config.judge)

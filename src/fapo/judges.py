@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fapo.client import ChatClient
 from fapo.config import JudgeConfig, judge_config
 from fapo.journal import Journal
-from fapo.judge import GenRM, load_template
+from fapo.judge import GenRM, Template, load_template
 from fapo.miniature import sources as miniature
 from fapo.models import ChatModel, chat_model, journaled
 from fapo.types import Judge
@@ -23,7 +23,8 @@ def make_judge(config: JudgeConfig) -> Judge:
     """The judge a config names, for as long as the process lives."""
     if config.kind == "oracle":
         return miniature.oracle(config.misses, config.alarms)
-    return _genrm(config, connect(config), False)
+    template = load_template(config.template)
+    return _genrm(config, template, connect(config), False)
 
 
 @contextlib.asynccontextmanager
@@ -32,8 +33,9 @@ async def opened(config: JudgeConfig, *, fresh: bool = False) -> AsyncIterator[G
 
     With `fresh` it asks anew what is in its journal, too.
     """
+    template = load_template(config.template)
     async with contextlib.aclosing(connect(config)) as model:
-        judge = _genrm(config, model, fresh)
+        judge = _genrm(config, template, model, fresh)
         try:
             yield judge
         finally:
@@ -69,8 +71,7 @@ def connect(config: JudgeConfig) -> ChatClient | LocalModel:
     return ChatModel(config.model, config.urls).open("judge.model", seed=0, **sampling, **client)
 
 
-def _genrm(config: JudgeConfig, model: ChatClient | LocalModel, fresh: bool) -> GenRM:
-    template = load_template(config.template)
+def _genrm(config: JudgeConfig, template: Template, model: ChatClient | LocalModel, fresh: bool) -> GenRM:
     if not config.journal:
         return GenRM(template, model, config.votes)
     settings = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}

@@ -74,6 +74,6 @@ def rebuild(file: Path, folder: Path) -> None:
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model = LlamaForCausalLM(LlamaConfig.from_dict({**settings, **tokens, "dtype": "float32"}))
     model.load_state_dict(read.state_dict())
-    model.generation_config.update(**tokens)
+    model.generation_config.update(**tokens, do_sample=True, top_k=0)  # else `transformers serve` is always greedy
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fapo.config import Config, ConfigError, to_dict
+from fapo.config import Config, ConfigError, from_dict, to_dict
 from fapo.data import read_jsonl, write_jsonl
 from fapo.measure import Fault
 from fapo.scoring import Scored
@@ -40,10 +40,10 @@ class RunFolder:
         if known.exists() and not rank:
             if not resume:
                 raise ConfigError(f"{self.path}: already holds a run; remove it, choose another name, or resume it")
-            before = json.loads(known.read_text(encoding="utf-8"))
+            before = from_dict(json.loads(known.read_text(encoding="utf-8")), str(known))
             free = ("output", "optim", "validation")
-            changed = [key for key in settings if settings[key] != before.get(key) and key not in free]
-            if settings["optim"]["updates_per_batch"] != before["optim"]["updates_per_batch"]:
+            changed = [key for key in settings if getattr(config, key) != getattr(before, key) and key not in free]
+            if config.optim.updates_per_batch != before.optim.updates_per_batch:
                 changed.append("optim.updates_per_batch")  # in which checkpoints are counted
             if changed:
                 raise ConfigError(f"{self.path}: cannot resume, the config differs in {', '.join(changed)}")

@@ -32,8 +32,8 @@ Progress = Callable[[int, int, Mapping[str, Any]], None]
 """Told after each step: steps done, steps in all, metrics."""
 
 
-def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
-    """The exact TRL arguments of a run; the [trl] table has the last word."""
+def trainer_arguments(config: Config, world_size: int = 1) -> dict[str, Any]:
+    """What each of TRL's trainers is told: optimizer, batches, checkpoints."""
     rollout, optim, val = config.rollout, config.optim, config.validation
     share = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
     micro = optim.micro_batch_size or share // world_size
@@ -41,18 +41,12 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
         raise ConfigError(
             f"optim.micro_batch_size {micro} x {world_size} processes does not divide the {share} rollouts of an update"
         )
-    accumulation = share // (micro * world_size)
     updates = optim.updates_per_batch
-    arguments: dict[str, Any] = {
+    return {
         "output_dir": str(Path(config.output) / config.name / "checkpoints"),
         "seed": config.seed,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
-        "steps_per_generation": accumulation * updates,
-        "num_generations": rollout.group_size,
-        "max_completion_length": rollout.max_tokens,
-        "temperature": rollout.temperature,
-        "top_p": rollout.top_p,
+        "gradient_accumulation_steps": share // (micro * world_size),
         "max_steps": optim.steps * updates,
         "learning_rate": optim.learning_rate,
         "lr_scheduler_type": "constant_with_warmup",
@@ -61,26 +55,40 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
         "adam_beta1": optim.betas[0],
         "adam_beta2": optim.betas[1],
         "max_grad_norm": optim.max_grad_norm,
-        "loss_type": "dapo",
-        "scale_rewards": "group",
-        "beta": 0.0,
-        "epsilon": optim.clip_low,
-        "epsilon_high": optim.clip_high,
         "bf16": config.model.dtype == "bfloat16",
         "gradient_checkpointing": False,
         "logging_steps": updates,
         "logging_first_step": False,
         "save_steps": val.save_every * updates,
         "save_total_limit": 2,
-        "eval_strategy": "steps" if config.data.validation else "no",
-        "eval_steps": val.every * updates,
         "eval_on_start": bool(config.data.validation),
-        "num_generations_eval": val.num_samples,
-        "per_device_eval_batch_size": 128 * val.num_samples if micro >= 64 else micro * val.num_samples,
         "report_to": "none",
         "run_name": config.name,
         "use_cpu": not torch.cuda.is_available(),
         "disable_tqdm": True,
+    }
+
+
+def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
+    """The exact TRL arguments of a run; the [trl] table has the last word."""
+    rollout, optim, val = config.rollout, config.optim, config.validation
+    arguments = trainer_arguments(config, world_size)
+    micro = arguments["per_device_train_batch_size"]
+    arguments |= {
+        "steps_per_generation": arguments["gradient_accumulation_steps"] * optim.updates_per_batch,
+        "num_generations": rollout.group_size,
+        "max_completion_length": rollout.max_tokens,
+        "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "loss_type": "dapo",
+        "scale_rewards": "group",
+        "beta": 0.0,
+        "epsilon": optim.clip_low,
+        "epsilon_high": optim.clip_high,
+        "eval_strategy": "steps" if config.data.validation else "no",
+        "eval_steps": val.every * optim.updates_per_batch,
+        "num_generations_eval": val.num_samples,
+        "per_device_eval_batch_size": 128 * val.num_samples if micro >= 64 else micro * val.num_samples,
     }
     try:
         return GRPOConfig(**{**arguments, **config.trl})
@@ -100,21 +108,16 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     arguments = grpo_config(config, processes.num_processes)
     sets = load_sets(config)
     scorer = make_scorer(config, (e.solution for examples in sets.values() for e in examples if e.solution))
-    path = model_folder(config.model.path)
-    with loading("model.path", path):
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    model, tokenizer = load_model(config)
     folder = RunFolder(config, resume=resume, rank=processes.process_index)
-    done, checkpoint = _last_checkpoint(folder.checkpoints) if resume else (0, None)
+    done, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
     known = folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
     finished = done >= arguments.max_steps
     if checkpoint and finished:
         model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=model.dtype)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
-    recorder = _Recorder(config, folder, scorer)
+    recorder = Recorder(config, folder, scorer)
     if isinstance(scorer, PolicyScorer) and scorer.judge and known:
         object.__setattr__(scorer, "judge", _Remembering(scorer.judge, known))
     datasets = {name: _dataset(examples) for name, examples in sets.items()}
@@ -125,22 +128,38 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
         args=arguments,
         train_dataset=datasets.pop(TRAIN),
         eval_dataset=datasets or None,
-        callbacks=[_Callback(config, recorder, progress)],
+        callbacks=[Callback(config, recorder, progress)],
     )
     trainer.sampling = (config.validation.temperature, config.validation.top_p)
     trainer.remove_callback(PrinterCallback)
     recorder.trainer, trainer.recorder = trainer, recorder
-    with _stop_politely(trainer):
+    with stop_politely(trainer):
         if not finished:  # the trainer would do one step more
             trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(folder.path / "model.tmp"))
-    if not folder.rank:  # the folder `model` is there when all of it is there
-        shutil.rmtree(folder.path / "model", ignore_errors=True)
-        (folder.path / "model.tmp").rename(folder.path / "model")
+    save_model(trainer, folder)
     return folder.path
 
 
-def _last_checkpoint(folder: Path) -> tuple[int, str | None]:
+def load_model(config: Config) -> tuple[Any, Any]:
+    """The model to train, and its tokenizer. Raises ConfigError if there is none."""
+    path = model_folder(config.model.path)
+    with loading("model.path", path):
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def save_model(trainer: Any, folder: RunFolder) -> None:
+    """The trained model, under `model/`: that folder is there when all of it is there."""
+    trainer.save_model(str(folder.path / "model.tmp"))
+    if not folder.rank:
+        shutil.rmtree(folder.path / "model", ignore_errors=True)
+        (folder.path / "model.tmp").rename(folder.path / "model")
+
+
+def last_checkpoint(folder: Path) -> tuple[int, str | None]:
     """Number and path of the newest checkpoint that is whole: trainer_state.json is written last. (0, None): none."""
     whole = {int(file.parent.name.rpartition("-")[2]): file for file in folder.glob("checkpoint-*/trainer_state.json")}
     newest = max(whole, default=0)
@@ -182,7 +201,7 @@ class _Remembering:
 # --- record -----------------------------------------------------------------------------------------------------------
 
 
-class _Recorder:
+class Recorder:
     """Takes every scored batch: writes the rollouts at once, the metrics when their step or validation is complete."""
 
     def __init__(self, config: Config, folder: RunFolder, scorer: Scorer) -> None:
@@ -227,10 +246,10 @@ class _Recorder:
         return out
 
 
-class _Callback(TrainerCallback):
+class Callback(TrainerCallback):
     """Metrics into the run folder, progress to whoever watches."""
 
-    def __init__(self, config: Config, recorder: _Recorder, progress: Progress | None) -> None:
+    def __init__(self, config: Config, recorder: Recorder, progress: Progress | None) -> None:
         self.config, self.recorder, self.progress = config, recorder, progress
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -244,7 +263,7 @@ class _Callback(TrainerCallback):
 
 
 @contextlib.contextmanager
-def _stop_politely(trainer: Any) -> Iterator[None]:
+def stop_politely(trainer: Any) -> Iterator[None]:
     """The first Ctrl-C ends training after the current step, with a checkpoint; a second one at once.
 
     Either way KeyboardInterrupt leaves the block, since the run is not finished.

@@ -59,7 +59,7 @@ class Work:
         self.votes: dict[tuple[str, int], Verdict] = {}
         """(id, number of the vote) -> verdict, without the critique."""
         self._right: dict[str, Sample] = {}
-        _keep_settings(folder / "settings.json", settings)
+        keep_settings(folder / "settings.json", settings)
         for row in _rows(folder / "samples.jsonl", SAMPLE_FIELDS):
             if row["id"] in plan:
                 self._remember(row)
@@ -131,7 +131,7 @@ class Work:
             self._right.setdefault(row["id"], Sample(row["id"], place.policy, rollout))
 
 
-def _keep_settings(file: Path, settings: Mapping[str, Any]) -> None:
+def keep_settings(file: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings of a new folder; of an old one, they must be the same."""
     if not file.exists():
         write_jsonl(file, [settings])

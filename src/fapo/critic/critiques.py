@@ -1,0 +1,215 @@
+"""Critiques for a GenRM to imitate: sampled from a judge, kept where they name the label (rejection sampling)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fapo.client import ChatClient
+from fapo.critic.noise import with_label_noise
+from fapo.critic.work import keep_settings
+from fapo.data import LabelledSolution, load_labelled, read_jsonl, write_jsonl
+from fapo.judge import MIN_JUDGEMENTS, GenRM, Template, load_template
+from fapo.miniature import sources as miniature
+from fapo.models import ChatModel, reseeded
+from fapo.types import Verdict
+
+BATCH = 256
+"""Critiques asked for in one call, and written down together."""
+
+
+@dataclass(frozen=True)
+class CritiquesConfig:
+    """How the critiques are made."""
+
+    data: str
+    """Labelled solutions: a file, a Hugging Face id or "miniature:critic-train"."""
+    judge: ChatModel
+    """Who writes the critiques: the base GenRM itself, or a stronger model."""
+    out: Path
+    """The data for reward.kind genrm_sft, a .jsonl file; all critiques lie in the folder of its name with .work."""
+    samples: int = 4
+    """Critiques of each solution."""
+    template: str = "locate"
+    """The judge's prompt: a built-in name or a file. Train with the same one."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    max_tokens: int | None = None
+    """Length limit of a critique in tokens; unset: the server's, or models.LOCAL_MAX_TOKENS."""
+    limit: int | None = None
+    """Use only the first so many solutions."""
+    label_noise: float = 0.0
+    """Share of the labels that are made wrong before critiques are compared with them."""
+    seed: int = 0
+    """Seeds the label noise and models in this process; servers draw as they like."""
+    concurrency: int = 64
+    """Requests under way at once."""
+    timeout: float = 600.0
+    """Seconds a request may take."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "limit", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, must be at least 1")
+        if self.temperature < 0 or (self.samples > 1 and not self.temperature):
+            raise ValueError("temperature must be above 0: several critiques at temperature 0 are all the same")
+        if self.out.suffix != ".jsonl":
+            raise ValueError(f"{self.out}: must end in .jsonl")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What came out, in numbers."""
+
+    solutions: int
+    """Labelled solutions."""
+    critiques: int
+    """Critiques of them."""
+    failed: int
+    """Critiques that could not be had; started again, the command asks for them."""
+    unparsable: int
+    """Critiques without a valid index."""
+    matching: int
+    """Critiques that name the label."""
+    kept: int
+    """The distinct ones among these: the rows of the file."""
+    kept_flawed: int
+    """Rows whose label names a step."""
+    covered: int
+    """Solutions with at least one row."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.critiques} critiques of {self.solutions} solutions ({self.failed} failed): "
+            f"{self.unparsable} unparsable, {self.matching} name the label; "
+            f"{self.kept} of these are distinct and kept, {self.kept_flawed} on flawed solutions; "
+            f"{self.covered} solutions have at least one"
+        )
+
+
+def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None] = lambda *_: None) -> Kept:
+    """Make the file; interrupted and called again, go on where it was. Must not run in an event loop.
+
+    Raises ValueError for what the user can put right; what was answered by then stays in the work folder.
+    """
+    of_miniature = miniature.is_miniature(config.data)
+    load = miniature.labelled if of_miniature else load_labelled
+    solutions = with_label_noise(load(config.data, limit=config.limit), config.label_noise, config.seed)
+    template = load_template(config.template)
+    if template.kind != "locate":
+        raise ValueError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
+    folder = config.out.with_suffix(".work")
+    free = ("out", "samples", "label_noise", "limit", "concurrency", "timeout")
+    lasting = {name: value for name, value in asdict(config).items() if name not in free}
+    keep_settings(folder / "settings.json", lasting | {"judge": config.judge.name, "template": template.text})
+    file = folder / "critiques.jsonl"
+    asyncio.run(_ask(config, template, solutions, file, progress))
+    kept, rows = _kept(solutions, _read(file), config.samples)
+    if not rows:
+        raise ValueError(f"none of {kept.critiques} critiques names the label; they are in {file}: use another judge")
+    write_jsonl(config.out, rows)
+    return kept
+
+
+async def _ask(
+    config: CritiquesConfig,
+    template: Template,
+    solutions: Sequence[LabelledSolution],
+    file: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Ask for the critiques that are missing, one round after the other.
+
+    A GenRM asks about equal solutions once, so the critiques of one solution must never be asked for together.
+    """
+    known = _read(file)
+    total = len(solutions) * config.samples
+    done = sum((s.problem.id, number) in known for s in solutions for number in range(config.samples))
+    progress(done, total)
+    if done == total:
+        return
+    model = config.judge.open(
+        "--judge",
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
+        concurrency=config.concurrency,
+        timeout=config.timeout,
+        seed=config.seed,
+    )
+    try:
+        for number in range(config.samples):
+            judge = GenRM(template, reseeded(model, config.seed + number))
+            missing = [solution for solution in solutions if (solution.problem.id, number) not in known]
+            for start in range(0, len(missing), BATCH):
+                batch = missing[start : start + BATCH]
+                verdicts = await judge.judge_steps([(s.problem, s.steps) for s in batch])
+                answered = [pair for pair in zip(batch, verdicts, strict=True) if pair[1].status != "failed"]
+                write_jsonl(file, [_row(s, number, verdict) for s, verdict in answered], append=True)
+                if not answered and len(batch) >= MIN_JUDGEMENTS:
+                    raise ValueError(
+                        f"all of {len(batch)} requests failed, the last one with: {verdicts[-1].reason}; "
+                        f"what was answered is in {file}: put it right and start again"
+                    )
+                done += len(answered)
+                progress(done, total)
+    finally:
+        if isinstance(model, ChatClient):
+            await model.aclose()
+
+
+def _row(solution: LabelledSolution, number: int, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "id": solution.problem.id,
+        "sample": number,
+        "status": verdict.status,
+        "error_step": verdict.error_step,
+        "critique": verdict.critique,
+        "num_tokens": verdict.num_tokens,
+    }
+
+
+def _read(file: Path) -> dict[tuple[str, int], Verdict]:
+    """(id, number of the sample) -> what the critique says."""
+    rows: Iterable[dict[str, Any]] = read_jsonl(file, ignore_torn_tail=True) if file.exists() else ()
+    return {(row["id"], row["sample"]): Verdict(row["status"], row["error_step"], row["critique"]) for row in rows}
+
+
+def _kept(
+    solutions: Sequence[LabelledSolution], verdicts: dict[tuple[str, int], Verdict], samples: int
+) -> tuple[Kept, list[dict[str, Any]]]:
+    """Counts, and the rows of the file: each distinct critique that names the label of its solution."""
+    rows: list[dict[str, Any]] = []
+    num_critiques = num_unparsable = num_matching = num_covered = 0
+    for solution in solutions:
+        own = [verdicts[key] for number in range(samples) if (key := (solution.problem.id, number)) in verdicts]
+        matching = [v.critique for v in own if v.status == "ok" and v.error_step == solution.told]
+        num_critiques += len(own)
+        num_unparsable += sum(v.status == "unparsable" for v in own)
+        num_matching += len(matching)
+        num_covered += bool(matching)
+        rows += [_training_row(solution, i, critique) for i, critique in enumerate(dict.fromkeys(matching))]
+    flawed = sum(row["label"] >= 0 for row in rows)
+    kept = Kept(
+        solutions=len(solutions),
+        critiques=num_critiques,
+        failed=len(solutions) * samples - num_critiques,
+        unparsable=num_unparsable,
+        matching=num_matching,
+        kept=len(rows),
+        kept_flawed=flawed,
+        covered=num_covered,
+    )
+    return kept, rows
+
+
+def _training_row(solution: LabelledSolution, number: int, critique: str) -> dict[str, Any]:
+    """As `load_labelled` reads it."""
+    problem = replace(solution.problem, id=f"{solution.problem.id}-{number}")
+    row = {"id": problem.id, "problem": problem.text, "source": problem.source}
+    row |= {"reference": problem.reference} if problem.reference else {}
+    label = -1 if solution.told is None else solution.told
+    return row | {"steps": list(solution.steps), "label": label, "critique": critique}

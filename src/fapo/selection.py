@@ -1,0 +1,135 @@
+"""Which checkpoint of a GenRM to take: the best F1 in validation, among those whose critiques are short enough."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from fapo.config import Config, from_dict
+from fapo.data import read_jsonl
+
+COLUMNS = ("f1", "precision", "recall", "location", "invalid_share", "tokens")
+"""What a validation of a GenRM measures and the table shows."""
+_REMEDY = "train with validation.save_every = validation.every and a larger trl.save_total_limit (2 by default)"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The GenRM at one validation, its numbers averaged over the validation sets."""
+
+    step: int
+    """Step of the validation."""
+    values: dict[str, float | None]
+    """COLUMNS -> value; None where it was not defined."""
+    folder: Path | None
+    """Where the weights are; None: they were not kept."""
+
+    @property
+    def f1(self) -> float:
+        """F1; where it is not defined nothing was found, which is 0."""
+        return self.values["f1"] or 0.0
+
+    @property
+    def tokens(self) -> float:
+        """Mean length of a critique in tokens."""
+        tokens = self.values["tokens"]
+        assert tokens is not None, "measured at every validation"
+        return tokens
+
+
+def candidates(run: Path, sets: Sequence[str] = ()) -> list[Candidate]:
+    """One candidate for each validation of a run, in order; over the named validation sets, or all.
+
+    Raises ValueError for a folder that is no run of a GenRM, or one without validation.
+    """
+    config = _config(run)
+    if config.task != "genrm":
+        raise ValueError(f'{run}: the run of a policy; this chooses among the checkpoints of a run with task "genrm"')
+    known = list(config.data.validation)
+    if unknown := sorted(set(sets) - set(known)):
+        raise ValueError(f"{run}: no validation set {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+    metrics = run / "metrics.jsonl"
+    found = list(read_jsonl(metrics, ignore_torn_tail=True)) if metrics.exists() else []
+    rows = [row for row in found if row["kind"] == "validation"]
+    if not rows:
+        raise ValueError(f"{run}: no validation in metrics.jsonl; give the run validation sets: data.validation.NAME")
+    return [
+        Candidate(
+            row["step"],
+            {column: _mean([row.get(f"{name}/{column}") for name in sets or known]) for column in COLUMNS},
+            _weights(run, config, row["step"]),
+        )
+        for row in rows
+    ]
+
+
+def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candidate:
+    """The highest F1 of those that were kept and whose critiques have at most `max_tokens` on average.
+
+    Of equals the earliest, which has learned least beyond the task. Raises ValueError if nothing is left.
+    """
+    kept = [candidate for candidate in found if candidate.folder]
+    if not kept:
+        steps = ", ".join(str(candidate.step) for candidate in found)
+        raise ValueError(f"none of the validated steps ({steps}) was kept; {_REMEDY}")
+    short = [candidate for candidate in kept if max_tokens is None or candidate.tokens <= max_tokens]
+    if not short:
+        least = min(candidate.tokens for candidate in kept)
+        raise ValueError(f"no checkpoint writes at most {max_tokens:g} tokens; the shortest critiques have {least:.1f}")
+    return max(short, key=lambda candidate: (candidate.f1, -candidate.step))
+
+
+def missed(found: Sequence[Candidate], chosen: Candidate, max_tokens: float | None = None) -> str:
+    """A note on a better step whose weights are gone; empty where there is none."""
+    gone = [c for c in found if not c.folder and (max_tokens is None or c.tokens <= max_tokens) and c.f1 > chosen.f1]
+    if not gone:
+        return ""
+    best = max(gone, key=lambda candidate: candidate.f1)
+    return f"step {best.step} was better (F1 {best.f1:.3f}), but was not kept; {_REMEDY}"
+
+
+def as_table(found: Sequence[Candidate], chosen: Candidate) -> Table:
+    """For people: a row for each validation, the chosen one marked."""
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("", "step", *(column.removesuffix("_share") for column in COLUMNS), "weights"):
+        table.add_column(heading, justify="left" if heading in ("", "weights") else "right", no_wrap=True)
+    for candidate in found:
+        cells = [_cell(candidate.values[column], 1 if column == "tokens" else 3) for column in COLUMNS]
+        mark = ">" if candidate is chosen else ""
+        table.add_row(mark, str(candidate.step), *cells, candidate.folder.name if candidate.folder else "not kept")
+    return table
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _config(run: Path) -> Config:
+    file = run / "config.json"
+    if not file.is_file():
+        raise ValueError(f"{run}: no run folder; there is no config.json in it")
+    try:
+        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON: {error}") from None
+    return from_dict(table, str(file))
+
+
+def _weights(run: Path, config: Config, step: int) -> Path | None:
+    """The checkpoint of a step, or the model at the end of the run."""
+    checkpoint = run / "checkpoints" / f"checkpoint-{step * config.optim.updates_per_batch}"
+    if (checkpoint / "config.json").is_file():
+        return checkpoint
+    last = run / "model"
+    return last if step == config.optim.steps and (last / "config.json").is_file() else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return fmean(v for v in values if v is not None) if values and None not in values else None

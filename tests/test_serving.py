@@ -1,0 +1,137 @@
+"""A judge behind a real server says what it says in this process: `transformers serve` with the miniature's GenRM.
+
+The same checks on any other server, or on a router before several, that serves the folder of miniature:genrm:
+FAPO_TEST_JUDGE_URL=http://127.0.0.1:8000/v1 FAPO_TEST_JUDGE_MODEL=NAME pytest tests/test_serving.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GenerationConfig
+from transformers_server import ModelServer, model_server
+
+from fapo.client import ChatClient
+from fapo.config import from_dict
+from fapo.data import read_jsonl
+from fapo.judge import build_prompt, load_template
+from fapo.judges import make_judge, named
+from fapo.miniature.sources import labelled
+from fapo.models import model_folder
+from fapo.types import Completion, Rollout, Verdict
+
+pytest.importorskip("fastapi", reason="needs transformers[serving]")
+pytest.importorskip("uvicorn", reason="needs transformers[serving]")
+
+GENRM = model_folder("miniature:genrm")
+URL = os.environ.get("FAPO_TEST_JUDGE_URL")
+MODEL = os.environ.get("FAPO_TEST_JUDGE_MODEL", GENRM) if URL else "genrm"
+GREEDY: dict[str, Any] = {"template": "compact", "temperature": 0.0, "max_tokens": 80}
+SOLUTIONS = [Rollout(row.problem, "\n\n".join(row.steps)) for row in labelled("miniature:critic-test", 36)]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of a server with the miniature's GenRM, its folder as it ships."""
+    if URL:
+        yield URL
+        return
+    with model_server("genrm", tmp_path_factory.mktemp("server") / "log", cwd=Path(GENRM).parent) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """Another one, whose folder says that the model is to be sampled."""
+    if URL:
+        pytest.skip("about transformers serve, and servers that are stopped")
+    folder = tmp_path_factory.mktemp("second")
+    shutil.copytree(GENRM, folder / "genrm")
+    settings = GenerationConfig.from_pretrained(folder / "genrm")
+    settings.do_sample = True
+    settings.save_pretrained(folder / "genrm")
+    with model_server("genrm", folder / "log", cwd=folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def in_process() -> list[tuple[str, int | None]]:
+    """The verdicts of the same model without a server."""
+    found = judge(GENRM)
+    assert {error_step is None for _, error_step in found} == {True, False}, "both kinds, or equality means little"
+    assert [status for status, _ in found].count("ok") > len(found) / 2
+    return found
+
+
+def judge(*addresses: str) -> list[tuple[str, int | None]]:
+    """What the judge at these addresses says, or the one in a folder."""
+    local = not addresses[0].startswith("http")
+    config = named([f"local:{GENRM}"] if local else addresses, "" if local else MODEL, **GREEDY)
+    verdicts: list[Verdict] = asyncio.run(make_judge(config)(SOLUTIONS))
+    return [(verdict.status, verdict.error_step) for verdict in verdicts]
+
+
+def ask(url: str, model: str, num: int, **sampling: Any) -> list[Completion]:
+    """Answers to one and the same question."""
+    row = SOLUTIONS[0]
+    prompt = build_prompt(load_template("compact"), row.problem.text, row.problem.reference, row.response.split("\n\n"))
+    return asyncio.run(ChatClient(url, model, max_tokens=40, retries=0, **sampling)([prompt] * num))
+
+
+def test_served_verdicts_are_those_of_the_model_in_this_process(url: str, in_process) -> None:
+    assert judge(url) == in_process
+
+
+def test_training_gets_the_same_verdicts_from_a_server(url: str, tiny_policy: Path, tmp_path: Path) -> None:
+    from fapo.train_trl import train
+
+    def rollouts(name: str, **where: Any) -> list[tuple[Any, ...]]:
+        table = {
+            "name": name,
+            "task": "policy",
+            "output": str(tmp_path),
+            "model": {"path": str(tiny_policy)},
+            "data": {"train": "miniature:train", "limit": 64},
+            "rollout": {"max_tokens": 24, "num_prompts": 8, "group_size": 4},
+            "reward": {"kind": "fapo"},
+            "judge": {**GREEDY, **where},
+            "optim": {"steps": 2, "learning_rate": 1e-3, "warmup_steps": 0},
+        }
+        folder = train(from_dict(table))
+        return [
+            (row["response"], row["status"], row["error_step"], row["critique"], row["reward"])
+            for row in read_jsonl(folder / "rollouts.jsonl")
+        ]
+
+    here = rollouts("here", kind="local", model=GENRM)
+    assert rollouts("served", kind="served", urls=[url], model=MODEL) == here
+    assert {status for _, status, *_ in here} >= {"ok", "skipped"}
+
+
+@pytest.mark.skipif(URL is not None, reason="about transformers serve")
+def test_the_name_of_the_model_is_the_folder_as_it_was_given(url: str) -> None:
+    (answer,) = ask(url, GENRM, 1)
+    assert answer.error.startswith("HTTP 400")
+
+
+def test_transformers_serve_samples_only_where_the_model_says_so(url: str, second: ModelServer) -> None:
+    hot = {"temperature": 1.5, "top_p": 1.0}
+    assert len({answer.text for answer in ask(url, MODEL, 6, **hot)}) == 1, "the temperature is not read"
+    assert len({answer.text for answer in ask(second.url, MODEL, 6, **hot)}) > 1
+    assert ask(second.url, MODEL, 1, temperature=0.0)[0].text == ask(url, MODEL, 1, temperature=0.0)[0].text
+
+
+def test_of_two_replicas_one_may_die(url: str, second: ModelServer, in_process) -> None:
+    before = second.num_answered()
+    assert judge(url, second.url) == in_process
+    answered = second.num_answered() - before
+    assert len(SOLUTIONS) / 4 <= answered <= 3 * len(SOLUTIONS) / 4, "requests were spread over both"
+    second.process.kill()
+    second.process.wait()
+    assert judge(url, second.url) == in_process

@@ -74,13 +74,14 @@ def overview(runs: Sequence[Run]) -> bytes:
 
 def picture(panels: Sequence[Panel], looks: Mapping[str, Style], columns: int) -> bytes:
     """Plots side by side as one PNG picture on a light ground; `looks` is the legend: label -> style."""
-    lines = -(-len(panels) // columns)
+    columns = max(1, min(columns, len(panels)))
+    lines = max(1, -(-len(panels) // columns))
     with matplotlib.rc_context({**_LOOK, "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold"}):
-        size = (4 * min(columns, len(panels)), 3.0 * lines + 0.3)
+        size = (4 * columns, 3.0 * lines + 0.3)
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1), facecolor="white")
         FigureCanvasAgg(figure)
         for i, panel in enumerate(panels):
-            axes = figure.add_subplot(lines, min(columns, len(panels)), i + 1)
+            axes = figure.add_subplot(lines, columns, i + 1)
             axes.set_title(panel.title, loc="left", pad=8)
             _draw(axes, panel)
         handles = [

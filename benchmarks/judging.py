@@ -1,4 +1,4 @@
-"""The judging pipeline against what one would write instead: 2 000 judgements by a slow, crowded, sometimes faulty judge.
+"""The judging pipeline against what one would write instead: 2 000 judgements by a slow, sometimes faulty judge.
 
 python benchmarks/judging.py [--quick] [--rounds 3] [--judgements 2000] [--config REPLICASxSLOTS[+FAULTS] ...]
 

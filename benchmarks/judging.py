@@ -101,6 +101,8 @@ async def openai_gather(urls: list[str], judged: Sequence[Rollout], limit: int) 
                 return None
 
     answers = await asyncio.gather(*(ask(*pair) for pair in enumerate(prompts(judged))))
+    for client in clients:
+        await client.close()
     return sum(map(read, answers, judged))
 
 

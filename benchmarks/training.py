@@ -30,13 +30,19 @@ from trl import GRPOTrainer
 from fapo.config import Config, load
 from fapo.examples import TRAIN, Example, load_sets, make_scorer
 from fapo.models import model_folder
-from fapo.scoring import Scored, Scorer
+from fapo.scoring import Scored, Scorer, advantages_of
 from fapo.train_trl import grpo_config
 from fapo.trainer import Trainer, _Clock
 from fapo.trl import FlawedAwareReward
 
 CONFIG = Path(__file__).parents[1] / "src/fapo/miniature/configs/policy.toml"
-STILL = ("optim.learning_rate=1e-30", "optim.warmup_steps=0", "optim.weight_decay=0.0", "validation.every=1000000")
+STILL = (
+    "optim.learning_rate=1e-30",
+    "optim.warmup_steps=0",
+    "optim.weight_decay=0.0",
+    "data.validation=",
+    "trl.save_strategy=no",
+)
 PARTS = ("rollout", "score", "update")
 
 
@@ -112,15 +118,9 @@ def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, example
     trainer.recorder, trainer.losses, trainer.laps = recorder, [], []
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    num_idle = sum(abs(row) < 1e-9 for row in _advantages(recorder, config))
-    return trainer.losses, trainer.laps[1:], num_idle / len(recorder.batches[TRAIN])
-
-
-def _advantages(recorder: _Recorder, config: Config) -> list[float]:
-    from fapo.scoring import advantages_of
-
-    found: list[float] = advantages_of(recorder.batches[TRAIN], config.rollout.group_size).tolist()
-    return found
+    scored = recorder.batches[TRAIN]
+    num_idle = sum(abs(advantage) < 1e-9 for advantage in advantages_of(scored, config.rollout.group_size).tolist())
+    return trainer.losses, trainer.laps[1:], num_idle / len(scored)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
     {"fapo", "types"},
-    {"steps", "final_answer", "rewards", "metrics", "config"},
+    {"steps", "final_answer", "rewards", "metrics", "config", "connections"},
     {"answers"},
     {"data", "solutions", "client", "journal", "local", "pypi_models"},
     {"judge"},

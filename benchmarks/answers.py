@@ -1,10 +1,12 @@
 """Answer checks per second: fapo.answers.check_many against math_verify called in this process, on the same inputs.
 
-python benchmarks/answers.py [--rounds 5]
+python benchmarks/answers.py [--quick] [--rounds 5]
 
 Inputs: for each reference, four rollouts (right, right but written differently, wrong, without a box), as in a group of
 GRPO. References are those of MATH-500 when ../shared/data/math500.jsonl exists, else generated ones of the same kinds.
-Both sides get warm processes and cold results: every round uses references of its own.
+Both sides get warm processes and cold results: every round uses references of its own. Then the same with answers
+among them that computer algebra does not come back from: math_verify stops itself by an alarm after 5 s, ours is
+given 5 s as well.
 """
 
 from __future__ import annotations
@@ -12,19 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import random
-import statistics
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 from math_verify import parse
 from math_verify import verify as same
+from measuring.turns import cost_of, in_turn, machine, ratios, spread
 
 from fapo.answers import check_many, shutdown
 
+Pairs = list[tuple[str, str]]
+RUNAWAYS = ("9^{9^{9^{9}}}", "2^{3^{4^{5^{6}}}}")
+"""Answers without end, each against the reference 7."""
+NUM_AMONG = 20
+"""Groups of ordinary rollouts beside the runaways."""
 DATA = Path(__file__).parents[1] / "../shared/data/math500.jsonl"
 
 
@@ -55,46 +59,56 @@ def direct(pairs: list[tuple[str, str]]) -> list[bool]:
     return [same(parse(f"${reference}$"), parse(text)) for text, reference in pairs]
 
 
-def seconds(
-    work: Callable[[list[tuple[str, str]]], list[bool]], pairs: list[tuple[str, str]]
-) -> tuple[float, list[bool]]:
-    start = time.perf_counter()
-    outcome = work(pairs)
-    return time.perf_counter() - start, outcome
+def pooled(pairs: Pairs) -> list[bool]:
+    return [found.correct for found in check_many(pairs)]
+
+
+def groups(golds: list[str]) -> Pairs:
+    return [pair for i, gold in enumerate(golds) for pair in rollouts(gold, golds[i - 1])]
+
+
+def compare(title: str, inputs: list[Pairs]) -> None:
+    """One round for each of the inputs; a table."""
+    sides: dict[str, Callable[[Pairs], list[bool]]] = {"check_many": pooled, "math_verify": direct}
+    results = in_turn(
+        {name: lambda i, side=side: cost_of(lambda: side(inputs[i])) for name, side in sides.items()}, len(inputs)
+    )
+    print(f"\n{title}: {len(inputs[0])} checks a round, {len(inputs)} rounds")
+    rates = {
+        name: [len(pairs) / cost.seconds for pairs, (cost, _) in zip(inputs, turns, strict=True)]
+        for name, turns in results.items()
+    }
+    for name, values in rates.items():
+        print(f"{name:12s} {spread(values, 0)} checks/s")
+    print(f"check_many / math_verify: {spread(ratios(*rates.values()), 1)}")
+    ours, theirs = ([outcome for _, found in turns for outcome in found] for turns in results.values())
+    print(f"same outcome on {sum(map(bool.__eq__, ours, theirs))} of {len(ours)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="independent repetitions (default 5)")
-    num_rounds = parser.parse_args().rounds
+    parser.add_argument("--quick", action="store_true", help="two rounds on few references, one with runaways")
+    parser.add_argument("--rounds", type=int, help="independent repetitions (default 5)")
+    given = parser.parse_args()
+    num_rounds = given.rounds or (2 if given.quick else 5)
     logging.disable(logging.CRITICAL)
-    rng = random.Random(0)
-    golds = references(rng)
-    start = time.perf_counter()
-    check_many([("\\boxed{x+x}", "2x")])
-    print(f"start of the pool and first check: {time.perf_counter() - start:.2f} s")
+    golds = references(random.Random(0))
+    start, _ = cost_of(lambda: check_many([("\\boxed{x+x}", "2x")]))
+    print(f"start of the pool and first check: {start.seconds:.2f} s")
     direct([("\\boxed{x+x}", "2x")])
 
-    size = len(golds) // num_rounds
-    rates: dict[str, list[float]] = {"math_verify": [], "check_many": []}
-    agreed = total = 0
-    for round_ in range(num_rounds):
-        part = golds[round_ * size : (round_ + 1) * size]
-        pairs = [pair for i, gold in enumerate(part) for pair in rollouts(gold, part[i - 1])]
-        first, theirs = seconds(direct, pairs)
-        second, ours = seconds(lambda pairs: [found.correct for found in check_many(pairs)], pairs)
-        rates["math_verify"].append(len(pairs) / first)
-        rates["check_many"].append(len(pairs) / second)
-        agreed, total = agreed + sum(a == b for a, b in zip(theirs, ours, strict=True)), total + len(pairs)
+    hostile = [(f"The answer is $\\boxed{{{answer}}}$.", "7") for answer in RUNAWAYS]
+    among = [golds[-(i + 1) * NUM_AMONG :][:NUM_AMONG] for i in range(1 if given.quick else 3)]
+    rest = golds[: len(golds) - len(among) * NUM_AMONG]
+    size = 10 if given.quick else len(rest) // num_rounds
+    compare("ordinary answers", [groups(rest[i * size : (i + 1) * size]) for i in range(num_rounds)])
+    compare(f"{len(RUNAWAYS)} runaways among them", [hostile + groups(part) for part in among])
     shutdown()
-
-    for name, values in rates.items():
-        print(f"{name:12s} {statistics.mean(values):8.0f} checks/s, spread {min(values):.0f} to {max(values):.0f}")
-    ratios = [ours / theirs for ours, theirs in zip(rates["check_many"], rates["math_verify"], strict=True)]
-    print(f"ratio        {statistics.mean(ratios):8.1f} x, spread {min(ratios):.1f} to {max(ratios):.1f}")
-    print(f"same outcome on {agreed} of {total}; {size * 4} checks a round, {num_rounds} rounds")
-    packages = ", ".join(f"{name} {version(name)}" for name in ("math-verify", "sympy", "pebble"))
-    print(f"Python {platform.python_version()}, {packages}, inputs: {DATA.name if DATA.exists() else 'generated'}")
+    print(
+        machine("fapo", "math-verify", "sympy", "pebble"),
+        f"inputs: {DATA.name if DATA.exists() else 'generated'}",
+        sep=", ",
+    )
 
 
 if __name__ == "__main__":

@@ -418,3 +418,31 @@ def test_waiting_conversations_cost_little_memory() -> None:
 
 def test_the_server_speaks_the_format() -> None:
     assert b'"object": "chat.completion"' in completion("a b")
+
+
+def test_connections_are_used_again_after_answers_failures_and_hang_ups() -> None:
+    def script(body: dict[str, Any], index: int) -> Reply:
+        return {0: Reply(status=500), 1: Reply(body=b"{"), 2: Reply(delay=5.0)}.get(index, Reply(delay=0.05))
+
+    async def run(chat: ChatClient) -> list[Completion]:
+        first = await chat([HELLO])
+        slow = asyncio.ensure_future(chat([HELLO]))
+        await asyncio.sleep(0.5)
+        slow.cancel()
+        rest = [answer for _ in range(3) for answer in await chat([HELLO] * 8)]
+        await chat.aclose()
+        return [*first, *rest]
+
+    with chat_server(script) as server:
+        answers = asyncio.run(run(client(server, retries=1)))
+        assert [bool(answer.error) for answer in answers] == [True] + [False] * 24
+        assert len(server.requests) == 27
+        assert len(server.clients) <= 10
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with chat_server(Reply("from the proxy")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        (answer,) = ask(client("http://judge.invalid/v1"))
+    assert answer.text == "from the proxy"

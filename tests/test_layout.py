@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
     {"fapo", "types"},
-    {"steps", "final_answer", "choices", "rewards", "metrics", "bootstrap", "config"},
+    {"steps", "final_answer", "choices", "rewards", "metrics", "bootstrap", "config", "connections"},
     {"answers"},
     {"data", "solutions", "client", "journal", "local", "pypi_models", "workers"},
     {"judge"},

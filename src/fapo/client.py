@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -11,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.request import getproxies
 
 import httpx
 import openai
 
+from fapo.connections import Connections
 from fapo.types import Completion, Message
 
 MAX_BACKOFF = 30.0
@@ -140,7 +143,8 @@ class ChatClient:
     def _connect(self, url: str) -> openai.AsyncOpenAI:
         timeout = httpx.Timeout(self.timeout, connect=min(10.0, self.timeout))
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
-        http: Any = httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=True)
+        direct = None if getproxies() else Connections()  # a transport of one's own knows of no proxy
+        http: Any = httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=True, transport=direct)
         key = self.api_key
         return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=self.timeout, http_client=http)
 
@@ -198,13 +202,17 @@ class ChatClient:
         """One request. Raises openai.APIError, httpx.HTTPError, UnicodeEncodeError or Unusable."""
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         given: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
-        if self.early_stop:
-            given["stream"] = True
-        create: Any = client.chat.completions.create
         start = time.perf_counter()
         try:
-            answer = await create(model=self.model, messages=messages, extra_body=dict(self.extra_body), **given)
-            completion = await _listen(answer) if self.early_stop else _read(answer)
+            if self.early_stop:
+                create: Any = client.chat.completions.create
+                body = dict(self.extra_body)
+                completion = await _listen(
+                    await create(model=self.model, messages=messages, extra_body=body, stream=True, **given)
+                )
+            else:  # the typed method and its typed answer cost more than the request
+                asked = {"model": self.model, "messages": messages, **given, **self.extra_body}
+                completion = _read(json.loads(await client.post("/chat/completions", cast_to=str, body=asked)))
         except UnicodeEncodeError:
             raise
         except (ValueError, RecursionError) as failure:
@@ -220,12 +228,14 @@ def _best(endpoints: list[Endpoint], tried: list[Endpoint]) -> Endpoint:
 
 def _read(answer: Any) -> Completion:
     """A whole answer. Raises Unusable."""
-    choices = getattr(answer, "choices", None)
-    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-    text = getattr(message, "content", None) or ""
-    if message is None or not isinstance(text, str):
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    text = message.get("content") or "" if isinstance(message, dict) else None
+    if not isinstance(text, str):
         raise Unusable("the answer is not a chat completion")
-    num_tokens = getattr(getattr(answer, "usage", None), "completion_tokens", None)
+    usage = answer.get("usage")
+    num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     return Completion(text=text, num_tokens=num_tokens if isinstance(num_tokens, int) else 0)
 
 

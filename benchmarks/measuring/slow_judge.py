@@ -1,0 +1,187 @@
+"""Replicas of a judge behind OpenAI-compatible servers, in a process of their own: slots, latencies, faults.
+
+Written on bare asyncio protocols, so that what is measured is the client. How long a question takes follows from its
+text alone: the same work for every side. `GET /done` tells what was served since last asked, and forgets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import random
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from heapq import heapreplace
+from typing import Any
+
+MEDIAN = 0.3
+"""Seconds, of the latency of an answer."""
+SIGMA = 0.8
+"""Of the logarithm of the latency: the mean is 0.41 s, one answer in a hundred takes more than 1.9 s."""
+CRITIQUE = "The step follows from the one before it, and the numbers were checked once more. " * 100
+FAULTS = ("429", "500", "hang up", "half", "garbage")
+"""Each takes its slot and its time as an answer does."""
+
+
+def latency(question: str) -> float:
+    """Seconds that the answer to a question takes; log-normal."""
+    return MEDIAN * random.Random(f"latency {zlib.crc32(question.encode())}").lognormvariate(0, SIGMA)
+
+
+def fault(question: str, attempt: int, share: float) -> str:
+    """What goes wrong when a question is asked for the n-th time; "" for nothing."""
+    draw = random.Random(f"fault {attempt} {zlib.crc32(question.encode())}")
+    return draw.choice(FAULTS) if draw.random() < share else ""
+
+
+def ideal(questions: Sequence[str], num_slots: int) -> float:
+    """Wall time of a client that costs nothing and fills each slot the moment it is free, in this order."""
+    free = [0.0] * num_slots
+    end = 0.0
+    for question in questions:
+        done = free[0] + latency(question)
+        heapreplace(free, done)
+        end = max(end, done)
+    return end
+
+
+def completion(text: str) -> bytes:
+    """The body of a chat completion."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1000, "completion_tokens": 1500, "total_tokens": 2500}
+    body = {"id": "c", "object": "chat.completion", "created": 0, "model": "genrm", "choices": [choice], "usage": usage}
+    return json.dumps(body).encode()
+
+
+ANSWER = completion(CRITIQUE + "\\boxed{-1}")
+
+
+@dataclass(eq=False)
+class Replica:
+    """One server: so many answers at once, the rest wait in order of arrival."""
+
+    num_slots: int
+    """Answers under way at once."""
+    fault_share: float
+    """Share of tries that go wrong."""
+    num_free: int = 0
+    """Slots without work."""
+    waiting: deque[tuple[_Connection, str]] = field(default_factory=deque)
+    """Questions without a slot."""
+    attempts: Counter[str] = field(default_factory=Counter)
+    """How often each question was asked, over all replicas."""
+    done: dict[str, float] = field(default_factory=lambda: {"requests": 0, "work": 0.0, "faults": 0})
+    """Requests, seconds of work and faults since last asked for, over all replicas."""
+
+    def ask(self, connection: _Connection, question: str) -> None:
+        """Take a question."""
+        if self.num_free:
+            self.num_free -= 1
+            self._begin(connection, question)
+        else:
+            self.waiting.append((connection, question))
+
+    def _begin(self, connection: _Connection, question: str) -> None:
+        seconds = latency(question)
+        self.attempts[question] += 1
+        trouble = fault(question, self.attempts[question], self.fault_share)
+        self.done["requests"] += 1
+        self.done["work"] += seconds
+        self.done["faults"] += bool(trouble)
+        asyncio.get_running_loop().call_later(seconds, self._end, connection, trouble)
+
+    def _end(self, connection: _Connection, trouble: str) -> None:
+        connection.answer(trouble)
+        if self.waiting:
+            self._begin(*self.waiting.popleft())
+        else:
+            self.num_free += 1
+
+
+class _Connection(asyncio.Protocol):
+    """HTTP/1.1 as clients write it: a head, a body of known length, one request at a time."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.data = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        head, found, body = self.data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        lengths = [line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+        if len(body) < (length := int(lengths[0]) if lengths else 0):
+            return
+        self.data = body[length:]
+        if head.startswith(b"GET /done"):
+            content = json.dumps(self.replica.done).encode()
+            self.replica.done.update(requests=0, work=0.0, faults=0)
+            self.replica.attempts.clear()
+            self.send(content)
+        else:
+            self.replica.ask(self, json.loads(body[:length])["messages"][-1]["content"])
+
+    def answer(self, trouble: str) -> None:
+        """The answer, or what comes instead of it."""
+        match trouble:
+            case "429" | "500":
+                self.send(b'{"error": {"message": "overloaded"}}', status=trouble)
+            case "garbage":
+                self.send(b'{"choices": [')
+            case "half":
+                self.send(ANSWER[: len(ANSWER) // 2], length=len(ANSWER))
+                self.transport.close()
+            case "hang up":
+                self.transport.close()
+            case _:
+                self.send(ANSWER)
+
+    def send(self, content: bytes, status: str = "200", length: int | None = None) -> None:
+        head = (
+            f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {length or len(content)}\r\n\r\n"
+        )
+        if not self.transport.is_closing():
+            self.transport.write(head.encode() + content)
+
+
+async def _serve(num_replicas: int, num_slots: int, fault_share: float, ports: Any) -> None:
+    first = Replica(num_slots, fault_share, num_slots)
+    replicas = [first] + [
+        Replica(num_slots, fault_share, num_slots, attempts=first.attempts, done=first.done)
+        for _ in range(num_replicas - 1)
+    ]
+    loop = asyncio.get_running_loop()
+    servers = [
+        await loop.create_server(lambda replica=replica: _Connection(replica), "127.0.0.1", 0, backlog=4096)
+        for replica in replicas
+    ]
+    ports.send([server.sockets[0].getsockname()[1] for server in servers])
+    gone = asyncio.Event()
+    loop.add_reader(ports.fileno(), gone.set)  # the other end is closed, by the block's end or by death
+    await gone.wait()
+
+
+def _run(num_replicas: int, num_slots: int, fault_share: float, ports: Any) -> None:
+    asyncio.run(_serve(num_replicas, num_slots, fault_share, ports))
+
+
+@contextmanager
+def slow_judge(num_replicas: int, num_slots: int, fault_share: float = 0.0) -> Iterator[list[str]]:
+    """Base URLs of replicas that serve until the block ends."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_run, args=(num_replicas, num_slots, fault_share, theirs), daemon=True)
+    process.start()
+    try:
+        yield [f"http://127.0.0.1:{port}/v1" for port in ours.recv()]
+    finally:
+        ours.close()
+        process.join()

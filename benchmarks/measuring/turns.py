@@ -1,0 +1,88 @@
+"""Several sides of one comparison, taking turns at the same work; what they cost; ratios with their spread."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one turn of one side took."""
+
+    seconds: float
+    """Wall time."""
+    cpu: float
+    """Seconds of processor time of the process."""
+    peak: float
+    """Most memory the process held so far, in MiB; means something for one side a process only."""
+
+
+def cost_of(work: Callable[[], Any]) -> tuple[Cost, Any]:
+    """Do the work; what it cost, and its result."""
+    start, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return Cost(time.perf_counter() - start, time.process_time() - cpu, peak_memory()), result
+
+
+def peak_memory() -> float:
+    """Most memory this process has held, in MiB; not that of the process that started it, which rusage includes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def in_turn(sides: Mapping[str, Callable[[int], Result]], num_rounds: int) -> dict[str, list[Result]]:
+    """Call every side with the number of each round; in odd rounds in the opposite order."""
+    results: dict[str, list[Result]] = {name: [] for name in sides}
+    for number in range(num_rounds):
+        for name in list(sides)[:: -1 if number % 2 else 1]:
+            results[name].append(sides[name](number))
+    return results
+
+
+def alone(script: str, *arguments: object) -> Mapping[str, Any]:
+    """Run a script in a process of its own and read the JSON object on the last line it prints."""
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-2000:]}")
+    found: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def tell(cost: Cost, **more: Any) -> None:
+    """The other end of `alone`."""
+    print(json.dumps(asdict(cost) | more))
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median, and lowest to highest."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def ratios(numerators: Iterable[float], denominators: Iterable[float]) -> list[float]:
+    """Round by round."""
+    return [first / second for first, second in zip(numerators, denominators, strict=True)]
+
+
+def machine(*packages: str) -> str:
+    """Versions and processors, for the last line of a benchmark."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    named = ", ".join(f"{name} {version(name)}" for name in packages)
+    return f"Python {platform.python_version()}, {named}, {cores} cores, load {os.getloadavg()[0]:.1f}"

@@ -1,0 +1,169 @@
+"""The training step: fapo's Trainer against TRL's GRPOTrainer, on the same rollouts, by part.
+
+python benchmarks/training.py [--quick] [--rounds 3] [--steps 2] [--config FILE] [KEY=VALUE ...]
+
+Both train the same config from the same weights with the same seed. The learning rate is too small to move a weight,
+so that every step of every turn has the same rollouts and rewards on both sides, and their losses can be compared. A
+first step, not counted, warms each trainer up. The reward is the same object for both: FAPO's, with the config's judge.
+Parts: rollout (generation), score (answers and judge), update (loss, backward, optimizer, all the rest of a step).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from measuring.turns import in_turn, machine, ratios, spread
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+from transformers.utils import logging as transformers_logging
+from trl import GRPOTrainer
+
+from fapo.config import Config, load
+from fapo.examples import TRAIN, Example, load_sets, make_scorer
+from fapo.models import model_folder
+from fapo.scoring import Scored, Scorer, advantages_of
+from fapo.train_trl import grpo_config
+from fapo.trainer import Trainer, _Clock
+from fapo.trl import FlawedAwareReward
+
+CONFIG = Path(__file__).parents[1] / "src/fapo/miniature/configs/policy.toml"
+STILL = (
+    "optim.learning_rate=1e-30",
+    "optim.warmup_steps=0",
+    "optim.weight_decay=0.0",
+    "data.validation=",
+    "trl.save_strategy=no",
+)
+PARTS = ("rollout", "score", "update")
+
+
+class _Watched:
+    """Keeps the loss and the time of the parts of each step."""
+
+    losses: list[float]
+    laps: list[dict[str, float]]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        self.losses.append(float(loss))
+        lap = self.clock.lap()  # type: ignore[attr-defined]
+        self.laps.append({part: lap[f"time/{part}"] for part in PARTS})
+        return loss
+
+
+class _Stock(GRPOTrainer):
+    """TRL's trainer with the clock of ours, and nothing else."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.clock = _Clock()
+        super().__init__(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("step"):
+            return super().training_step(*args, **kwargs)
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("rollout"):
+            return super()._generate(*args, **kwargs)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("score"):
+            return super()._calculate_rewards(*args, **kwargs)
+
+
+class Stock(_Watched, _Stock): ...
+
+
+class Lean(_Watched, Trainer): ...
+
+
+class _Recorder:
+    """What our trainer asks of the recorder of a run."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.evaluating = config, None
+        self.batches: dict[str, list[Scored]] = {TRAIN: []}
+
+    def record(self, scored: Sequence[Scored], _: Any) -> None:
+        self.batches[TRAIN].extend(scored)
+
+
+def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, examples: Sequence[Example]) -> Any:
+    """Train from the start; the trainer, which knows its losses and times."""
+    torch.manual_seed(config.seed)
+    path = model_folder(config.model.path)
+    recorder = _Recorder(config)
+    problems = [(example.prompt, example.problem) for example in examples]
+    trainer = kind(
+        model=AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype)),
+        processing_class=AutoTokenizer.from_pretrained(path, padding_side="left"),
+        reward_funcs=FlawedAwareReward(scorer, recorder.record),
+        args=grpo_config(config),
+        train_dataset=Dataset.from_list(
+            [
+                {"prompt": prompt, "id": p.id, "problem": p.text, "reference": p.reference, "source": p.source}
+                for prompt, p in problems
+            ]
+        ),
+    )
+    trainer.recorder, trainer.losses, trainer.laps = recorder, [], []
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    scored = recorder.batches[TRAIN]
+    num_idle = sum(abs(advantage) < 1e-9 for advantage in advantages_of(scored, config.rollout.group_size).tolist())
+    return trainer.losses, trainer.laps[1:], num_idle / len(scored)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="16 prompts, one round of one step")
+    parser.add_argument("--rounds", type=int, help="turns of each side (default 3)")
+    parser.add_argument("--steps", type=int, help="counted steps of a turn (default 2)")
+    parser.add_argument("--config", default=CONFIG, help="a policy's TOML file (default: the miniature's)")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="replace settings of the config")
+    given = parser.parse_args()
+    num_steps = given.steps or (1 if given.quick else 2)
+    small = ["rollout.num_prompts=16"] if given.quick else []
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        steps = [f"optim.steps={num_steps + 1}", f"output={folder!r}"]
+        config = load(given.config, [*small, *given.settings, *STILL, *steps])
+        examples, scorer = load_sets(config)[TRAIN], make_scorer(config)
+        sides = {
+            "GRPOTrainer": lambda _: turn(Stock, config, scorer, examples),
+            "Trainer": lambda _: turn(Lean, config, scorer, examples),
+        }
+        with contextlib.redirect_stdout(io.StringIO()):
+            results = in_turn(sides, given.rounds or (1 if given.quick else 3))
+    rollout = config.rollout
+    (stock, lean), idle = results.values(), results["Trainer"][0][2]
+    print(f"{rollout.num_prompts} x {rollout.group_size} rollouts a step, {idle:.0%} of them with advantage 0")
+    print("median seconds a step")
+    for name, turns in results.items():
+        told = (f"{part} {statistics.median(lap[part] for _, laps, _ in turns for lap in laps):.2f}" for part in PARTS)
+        print(f"{name:12s} {', '.join(told)}")
+    for part in (*PARTS, "step"):
+        times = [
+            [sum(lap[p] for lap in laps for p in (PARTS if part == "step" else [part])) for _, laps, _ in turns]
+            for turns in (stock, lean)
+        ]
+        print(f"GRPOTrainer / Trainer, {part:8s} {spread(ratios(*times))}")
+    apart = [
+        abs(a - b) for first, second in zip(stock, lean, strict=True) for a, b in zip(first[0], second[0], strict=True)
+    ]
+    print(f"losses differ by {max(apart):.1e} at most; they are around {statistics.mean(map(abs, stock[0][0])):.1e}")
+    print(machine("fapo", "trl", "transformers", "torch"), f"{torch.get_num_threads()} threads", sep=", ")
+
+
+if __name__ == "__main__":
+    main()

@@ -88,7 +88,7 @@ def make_genrm(
             concurrency=config.concurrency if served else 1,
             fresh=fresh,
         )
-    return GenRM(template, complete, config.votes)
+    return GenRM(template, complete, config.votes, config.min_words)
 
 
 def settings(config: JudgeConfig) -> dict[str, Any]:

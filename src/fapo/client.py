@@ -129,7 +129,7 @@ class ChatClient:
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         endpoints, slots = self._session()
         answers = await asyncio.gather(*(self._complete(endpoints, slots, chat) for chat in conversations))
-        return [replace(a, text=self._public(a.text), error=self._public(a.error)[:MAX_ERROR]) for a in answers]
+        return [replace(answer, text=self._public(answer.text)) for answer in answers]
 
     def _public(self, text: str) -> str:
         """What a server wrote, without the key. (A key shorter than 8 characters is a word, not a secret.)"""
@@ -194,7 +194,7 @@ class ChatClient:
                 errors.append(f"no answer within {self.timeout:g} s")
                 endpoint.failed(self.cooldown)
             except openai.APIStatusError as failure:
-                errors.append(f"HTTP {failure.status_code}: {failure.message}")
+                errors.append(self._public(f"HTTP {failure.status_code}: {failure.message}")[:MAX_ERROR])
                 if failure.status_code != 429 and failure.status_code < 500:
                     return Completion(error=errors[-1])
                 headers = failure.response.headers
@@ -205,7 +205,7 @@ class ChatClient:
             except UnicodeEncodeError as failure:
                 return Completion(error=f"the conversation cannot be sent as UTF-8: {failure.reason}")
             except (openai.APIError, httpx.HTTPError, Unusable) as failure:
-                errors.append(f"{failure} {failure.__cause__ or ''}".strip())
+                errors.append(self._public(f"{failure} {failure.__cause__ or ''}".strip())[:MAX_ERROR])
                 endpoint.failed(self.cooldown)
             finally:
                 endpoint.outstanding -= 1

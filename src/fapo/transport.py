@@ -38,7 +38,7 @@ class _Counted(httpx.AsyncByteStream):
         async for chunk in self.stream:
             num += len(chunk)
             if num > MAX_ANSWER:
-                raise TooLong(f"the answer is longer than {MAX_ANSWER >> 20} MB")
+                raise TooLong(f"the answer is longer than {MAX_ANSWER / 2**20:g} MB")
             yield chunk
 
     async def aclose(self) -> None:

@@ -27,11 +27,12 @@ demo: $(SETUP)  ## train a judge and two policies in the miniature, and show wha
 test: $(SETUP)  ## the test suite
 	$(BIN)/python -m pytest -n 2
 
-check: $(SETUP)  ## format, lint, types, direction of imports
+check: $(SETUP)  ## format, lint, types, direction of imports, licences
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layout.py
+	@$(BIN)/pip-licenses --partial-match --fail-on 'GNU General Public;Affero;GPL-;GPLv;UNKNOWN;Proprietary;Other/' >/dev/null
 
 bench: $(SETUP)  ## the speed of the parts that must not hold a run back
 	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file; done

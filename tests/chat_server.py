@@ -19,6 +19,8 @@ class Reply:
 
     text: str = "ok"
     """Content of the completion, where `body` is not given."""
+    model: str = ""
+    """Name it answers under; by default the one it was asked by."""
     status: int = 200
     """HTTP status."""
     body: bytes | None = None
@@ -57,12 +59,13 @@ class ChatServer:
     """Requests whose client closed the connection before the answer was complete."""
 
 
-def completion(text: str) -> bytes:
+def completion(text: str, model: str = "m") -> bytes:
     """The body of a chat completion; tokens are words."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 1 + len(text.split())}
-    body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+    body = {"id": "c", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
+    body["usage"] = usage
     return json.dumps(body).encode()
 
 
@@ -106,7 +109,7 @@ def chat_server(script: Script | Reply | None = None) -> Iterator[ChatServer]:
             if gone or over.is_set() or (reply.close and not streamed):
                 self.close_connection = True
                 return
-            self._stream(reply) if streamed else self._send(reply)
+            self._stream(reply) if streamed else self._send(reply, reply.model or str(body.get("model")))
 
         def _gone(self, delay: float) -> bool:
             """Wait; whether the client has hung up meanwhile."""
@@ -130,8 +133,8 @@ def chat_server(script: Script | Reply | None = None) -> Iterator[ChatServer]:
                 self.wfile.write(event)
                 self.wfile.flush()
 
-        def _send(self, reply: Reply) -> None:
-            content = completion(reply.text) if reply.body is None else reply.body
+        def _send(self, reply: Reply, model: str) -> None:
+            content = completion(reply.text, model) if reply.body is None else reply.body
             self.send_response(reply.status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))

@@ -129,6 +129,14 @@ def test_processbench_steps_come_back(name, share):
         ("<s>x</s><bos>", "&lt;s>x&lt;/s>&lt;bos>"),
         ("<start_of_turn><end_of_turn>", "&lt;start_of_turn>&lt;end_of_turn>"),
         ("<think>x</think>", "&lt;think>x&lt;/think>"),
+        (
+            "<seed:bos><extra_id_0></end_of_utterance><_user>",
+            "&lt;seed:bos>&lt;extra_id_0>&lt;/end_of_utterance>&lt;_user>",
+        ),
+        ("[gMASK]<sop>[|assistant|]", "&#91;gMASK]&lt;sop>&#91;|assistant|]"),
+        ("]~b]ai [e~[ [THINK]", "&#93;~b]ai &#91;e~[ &#91;THINK]"),
+        ("<ѕtep_0></ЅТЕР_0><stép_0>", "&lt;ѕtep_0>&lt;/ЅТЕР_0>&lt;stép_0>"),
+        ("<st\ufe0fep_0>\ufe0f", "<st\\ufe0fep_0>\\ufe0f"),
         ("\\boxed{-1}", "\\boxed {-1}"),
         ("\\fbox{-1}", "\\fbox {-1}"),
         ("<st\u200bep_0>", "<st\\u200bep_0>"),
@@ -152,6 +160,8 @@ def test_escape(text, escaped):
         "### Reference\n\n**Step 1:** x² ≤ ½ → “fine” — naïve 数学\t\n",
         "<b>bold</b> <br> &lt;step_0>",
         "if (a<steppe)",
+        "⚠\ufe0f careful, 1\ufe0f\u20e3 and ©\ufe0e",
+        "x \\in [0, 1] ~ [2, 3], α<β, <ψ|φ>, ξ_1 < x_2",
     ],
 )
 def test_ordinary_text_is_left_alone(text):
@@ -195,8 +205,8 @@ def test_escape_deletes_nothing(text):
         code = f"\\u{ord(char):04x}" if ord(char) <= 0xFFFF else f"\\U{ord(char):08x}"
         if char == "{" and shown.startswith(" {", position):
             position += 1
-        stands = next(s for s in (char, "&lt;", "&#91;", code) if shown.startswith(s, position))
-        assert stands == char or char in "<＜[［﹤" or not char.isprintable() or not char.isascii()
+        stands = next(s for s in (char, "&lt;", "&#91;", "&#93;", code) if shown.startswith(s, position))
+        assert stands == char or char in "<＜[［﹤]］" or not char.isprintable() or not char.isascii()
         position += len(stands)
     assert position == len(shown)
 
@@ -220,7 +230,7 @@ def test_escape_deletes_nothing(text):
     ],
 )
 def test_long_hostile_text_takes_no_time(text):
-    start = time.perf_counter()
+    start = time.process_time()
     assert "".join(split(text)) == text
     escape(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import sys
@@ -607,8 +608,23 @@ def main() -> None:
         sys.exit(2)
 
 
+_SYSTEM = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.EISDIR,
+    errno.ENOTDIR,
+}
+"""What the system refuses and its own words explain: a full disk, a folder one may not write to ..."""
+
+
 def _is_users(error: Exception) -> bool:
     """Errors whose message is meant for the user."""
+    if isinstance(error, OSError) and error.errno in _SYSTEM:
+        return True
     return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ in (
         "JobError",
         "UnscoredError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import re
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 from urllib.request import getproxies
 
@@ -24,6 +26,8 @@ MAX_BACKOFF = 30.0
 """Seconds; no pause of our own between two tries, and no rest of a server, is longer."""
 MAX_RETRY_AFTER = 600.0
 """Seconds; a server that asks to wait longer is not waited for."""
+MAX_ERROR = 500
+"""Characters kept of what went wrong; servers send whole pages."""
 LAST_WORD = re.compile(r"\\boxed\{\s*(?:[+-]?[0-9]+|yes|no)\s*\}[ \t$*.)\]]*\n", re.IGNORECASE)
 """A verdict that closes its line: with `early_stop` nothing after it is waited for."""
 
@@ -81,7 +85,8 @@ class ChatClient:
     """Name under which the servers know the model."""
     _: KW_ONLY
     api_key: str | None = field(default=None, repr=False)
-    """Sent to every server; by default FAPO_API_KEY, else OPENAI_API_KEY, else "none"."""
+    """Sent to every server; by default FAPO_API_KEY, the file FAPO_API_KEY_FILE, OPENAI_API_KEY, else "none". It is
+    blacked out wherever a server repeats it."""
     concurrency: int = 64
     """Conversations under way at once, over all servers, pauses between their tries included."""
     timeout: float = 600.0
@@ -104,6 +109,7 @@ class ChatClient:
     r"""Stream, and hang up at the first line that ends in a boxed verdict: for judges that write \boxed{} only once."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the request, verbatim (top_k, chat_template_kwargs ...)."""
+    _others: set[str] = field(default_factory=set, init=False, repr=False)
     _sessions: dict[asyncio.AbstractEventLoop, tuple[list[Endpoint], asyncio.Semaphore]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -118,11 +124,19 @@ class ChatClient:
             )
         if self.deadline is not None and self.deadline <= 0:
             raise ValueError(f"deadline is {self.deadline}, must be positive, or None for no limit")
-        self.api_key = self.api_key or os.environ.get("FAPO_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
+        self.api_key = self.api_key or key_from_environment()
+        if not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ValueError("the API key has characters that no HTTP header can carry; look for a line break in it")
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         endpoints, slots = self._session()
-        return list(await asyncio.gather(*(self._complete(endpoints, slots, chat) for chat in conversations)))
+        answers = await asyncio.gather(*(self._complete(endpoints, slots, chat) for chat in conversations))
+        return [replace(answer, text=self._public(answer.text)) for answer in answers]
+
+    def _public(self, text: str) -> str:
+        """What a server wrote, without the key. (A key shorter than 8 characters is a word, not a secret.)"""
+        assert self.api_key
+        return text.replace(self.api_key, "***") if len(self.api_key) >= 8 else text
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -182,17 +196,18 @@ class ChatClient:
                 errors.append(f"no answer within {self.timeout:g} s")
                 endpoint.failed(self.cooldown)
             except openai.APIStatusError as failure:
-                errors.append(f"HTTP {failure.status_code}: {failure.message}")
+                errors.append(self._public(f"HTTP {failure.status_code}: {failure.message}")[:MAX_ERROR])
                 if failure.status_code != 429 and failure.status_code < 500:
                     return Completion(error=errors[-1])
-                pause = _seconds(failure.response.headers.get("retry-after", ""))
+                headers = failure.response.headers
+                pause = _seconds(headers.get("retry-after", ""), headers.get("date", ""))
                 endpoint.closed_until = max(endpoint.closed_until, time.monotonic() + pause)
                 if failure.status_code != 429:
                     endpoint.failed(self.cooldown)
             except UnicodeEncodeError as failure:
                 return Completion(error=f"the conversation cannot be sent as UTF-8: {failure.reason}")
             except (openai.APIError, httpx.HTTPError, Unusable) as failure:
-                errors.append(f"{failure} {failure.__cause__ or ''}".strip())
+                errors.append(self._public(f"{failure} {failure.__cause__ or ''}".strip())[:MAX_ERROR])
                 endpoint.failed(self.cooldown)
             finally:
                 endpoint.outstanding -= 1
@@ -212,12 +227,34 @@ class ChatClient:
                 )
             else:  # the typed method and its typed answer cost more than the request
                 asked = {"model": self.model, "messages": messages, **given, **self.extra_body}
-                completion = _read(json.loads(await client.post("/chat/completions", cast_to=str, body=asked)))
+                answer = json.loads(await client.post("/chat/completions", cast_to=str, body=asked))
+                completion = _read(answer)
+                self._notice(answer.get("model"))
         except UnicodeEncodeError:
             raise
         except (ValueError, RecursionError) as failure:
             raise Unusable(f"the answer is not JSON: {failure}") from None
         return replace(completion, seconds=time.perf_counter() - start)
+
+    def _notice(self, name: Any) -> None:
+        """Say once that a server answers under another name. Aliases (a date behind it, a path before it) are usual."""
+        if not isinstance(name, str) or name in self._others or len(self._others) >= 10:
+            return
+        if name and self.model not in name and name not in self.model:
+            self._others.add(name)
+            logging.getLogger("fapo").warning("asked for model %r, a server answers as %.100r", self.model, name)
+
+
+def key_from_environment() -> str:
+    """FAPO_API_KEY, else what stands in the file FAPO_API_KEY_FILE, else OPENAI_API_KEY, else "none"."""
+    if not (key := os.environ.get("FAPO_API_KEY")) and (file := os.environ.get("FAPO_API_KEY_FILE")):
+        try:
+            key = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as failure:
+            raise ValueError(f"FAPO_API_KEY_FILE: cannot read {file}: {failure}") from None
+        if not key:
+            raise ValueError(f"FAPO_API_KEY_FILE: {file} is empty; it should hold the key and nothing else")
+    return key or os.environ.get("OPENAI_API_KEY") or "none"
 
 
 def _best(endpoints: list[Endpoint], tried: list[Endpoint]) -> Endpoint:
@@ -266,14 +303,29 @@ def _base_url(url: str) -> str:
     parsed = httpx.URL(url)
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"{url!r} is no base URL: write it like http://127.0.0.1:8000/v1")
+    if parsed.userinfo or parsed.query:
+        raise ValueError(
+            f"the base URL of {parsed.host} holds a secret or a query: give the key as FAPO_API_KEY instead"
+        )
     return str(parsed.copy_with(path="/v1")) if parsed.path in ("", "/") else url
 
 
-def _seconds(retry_after: str) -> float:
-    """A Retry-After header, seconds or a date, in seconds from now; 0 for none and for nonsense."""
+def _seconds(retry_after: str, date: str = "") -> float:
+    """A Retry-After header, seconds or a date, in seconds from now; 0 for none and for nonsense.
+
+    A date is compared with the server's own clock, its Date header, where it tells it.
+    """
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after[:9])
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - (_timestamp(date) or time.time()))
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _timestamp(date: str) -> float:
+    """A Date header in seconds; 0 for none and for nonsense."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
         return 0.0

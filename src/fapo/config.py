@@ -136,6 +136,8 @@ class JudgeConfig:
     """Seconds a judgement may take, all tries of its request together; unset: no limit."""
     early_stop: bool = False
     r"""Hang up at the first line that ends in a boxed verdict: for served judges that write \boxed{} only once."""
+    min_words: Natural = 0
+    """A solution with fewer words outside its boxes is flagged without asking; 0 = off, as in the paper."""
     all: bool = False
     """Judge the wrong rollouts too, not only the correct ones."""
     misses: Share = 0.0
@@ -144,12 +146,22 @@ class JudgeConfig:
     """kind "oracle" only: share of the sound rollouts it flags, at some step."""
     journal: Text | None = None
     """SQLite file that keeps every critique; what is in it is not asked for again. Unset: none."""
+    canaries: Text | None = None
+    """Labelled solutions (a file, a Hugging Face id or "miniature:critic-test") to slip in among the rollouts."""
+    canary_share: Share = 0.05
+    """Canaries for each rollout that is judged; their precision, recall and F1 are metrics."""
+    canary_min_f1: Share = 0.0
+    """The run stops, to be resumed, if F1 on the last 64 canaries (at least 32) is lower; 0 = never."""
     max_failed_share: Share = 0.5
     """The run stops, to be resumed, if more of a batch's judgements (at least 8) fail; 1 = never."""
 
     def __post_init__(self) -> None:
         if self.kind == "served" and not (self.urls and self.model):
             raise ValueError('kind "served" needs `urls` and `model`: the servers\' addresses and the name they serve')
+        if any("@" in url or "?" in url for url in self.urls):
+            raise ValueError("`urls` must not hold a name, password or key: they are written down; set FAPO_API_KEY")
+        if self.kind == "oracle" and self.min_words:
+            raise ValueError('`min_words` spares a judge that reads; it does not go with kind "oracle"')
         if self.kind == "local" and not self.model:
             raise ValueError('kind "local" needs `model`: a local folder, "miniature:genrm" or a Hugging Face id')
         if self.kind != "oracle" and (self.misses or self.alarms):
@@ -236,6 +248,9 @@ class Config:
     """Passed verbatim to verl as overrides."""
 
     def __post_init__(self) -> None:
+        for table in ("trl", "verl"):
+            if secret := next(_secrets(getattr(self, table)), None):
+                raise ValueError(f"{table}.{secret} would be written into the run folder; set it in the environment")
         kind, rollout, optim = self.reward.kind, self.rollout, self.optim
         if kind.startswith("genrm_") != (self.task == "genrm"):
             suited = "genrm_step, genrm_outcome or genrm_sft" if self.task == "genrm" else "outcome, fapo or step_ratio"
@@ -253,6 +268,18 @@ class Config:
             raise ValueError(f"optim.updates_per_batch does not divide the {num_rollouts} rollouts of a batch")
         if share % (optim.micro_batch_size or share):
             raise ValueError(f"optim.micro_batch_size does not divide the {share} rollouts of one update")
+
+
+_SECRET = re.compile(r"(?:api_?key|hub_token|auth_?token|access_?token|secret|password)$", re.IGNORECASE)
+
+
+def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
+    """Dotted keys of a table passed on verbatim that by their name hold a secret, and are set."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{inner}" for inner in _secrets(value))
+        elif isinstance(value, str) and value and _SECRET.search(key):
+            yield key
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:

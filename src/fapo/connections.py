@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 
+from fapo.transport import BoundedTransport
+
 
 class Connections(httpx.AsyncBaseTransport):
     """A transport that keeps every connection in a pool of its own and hands out the one used last.
@@ -38,7 +40,7 @@ class Connections(httpx.AsyncBaseTransport):
 
     def _open(self) -> httpx.AsyncHTTPTransport:
         one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        self._all.append(httpx.AsyncHTTPTransport(verify=self._context, limits=one))
+        self._all.append(BoundedTransport(verify=self._context, limits=one))
         return self._all[-1]
 
 

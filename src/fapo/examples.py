@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from fapo.canaries import Canaries
 from fapo.config import Config, ConfigError
 from fapo.critic.noise import with_label_noise
 from fapo.data import LabelledSolution, load_labelled, load_problems, load_prompt
@@ -57,8 +58,12 @@ def _questions(config: Config, source: str, limit: int | None) -> list[Example]:
 
 def _solutions(config: Config, source: str, limit: int | None) -> list[Example]:
     template = load_template(config.judge.template if config.judge else "locate")
-    found = miniature.labelled(source, limit) if miniature.is_miniature(source) else load_labelled(source, limit=limit)
+    found = _labelled(source, limit)
     return [Example(s.problem, build_prompt(template, s.problem.text, s.problem.reference, s.steps), s) for s in found]
+
+
+def _labelled(source: str, limit: int | None) -> list[LabelledSolution]:
+    return miniature.labelled(source, limit) if miniature.is_miniature(source) else load_labelled(source, limit=limit)
 
 
 def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judge: Judge | None = None) -> Scorer:
@@ -76,6 +81,9 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
         return CritiqueScorer(config.reward, template, labelled, config.rollout.max_tokens)
     if judge is None and config.judge:
         judge = make_judge(config.judge)
+        if source := config.judge.canaries:
+            known = _labelled(source, None)
+            judge = Canaries(judge, known, config.judge.canary_share, config.judge.canary_min_f1, config.seed)
     judge_all = config.reward.kind == "step_ratio" or bool(config.judge and config.judge.all)
     max_failed = config.judge.max_failed_share if config.judge else 1.0
     return PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all, max_failed)

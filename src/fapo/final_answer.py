@@ -21,14 +21,8 @@ _PHRASE = re.compile(r"(?:\banswer(?:\s+is\b|\s*[:=])|####)[\s:*=]*(?=([^\n]+))"
 _LAST_RESORT = re.compile(r"\(([A-J])\)|[-−+]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 
 
-def extract(text: str, *, require_box: bool = True) -> str | None:
-    r"""The final answer in a solution, stripped, or None.
-
-    The last `\boxed{...}` or `\fbox{...}` counts; of nested boxes, the outermost. A last box that is never closed (cut
-    off by the length limit) or is empty means that there is no answer. With require_box=False a text without any box
-    may also answer by "the answer is X", "Answer: X" or "#### X" (the last of them), or else by its last number or
-    choice letter in parentheses. One pass over the text, whatever it contains.
-    """
+def _boxes(text: str) -> tuple[list[tuple[int, int, int]], int]:
+    """Closed boxes as (start, start of the content, its end), inner ones first; where the last box starts, -1: none."""
     pending: list[tuple[int, bool]] = []
     closed: list[tuple[int, int, int]] = []
     last_box = -1
@@ -40,6 +34,27 @@ def extract(text: str, *, require_box: bool = True) -> str | None:
             start, is_box = pending.pop()
             if is_box:
                 closed.append((start, text.index("{", start) + 1, match.start()))
+    return closed, last_box
+
+
+def num_words(text: str) -> int:
+    """Words and numbers of a solution outside its boxes, `17+5=22` has three: how much there is to judge."""
+    kept, position = [], 0
+    for start, _, end in sorted(_boxes(text)[0]):
+        kept.append(text[position:start])
+        position = max(position, end)
+    return len(re.findall(r"\w+", " ".join([*kept, text[position:]])))
+
+
+def extract(text: str, *, require_box: bool = True) -> str | None:
+    r"""The final answer in a solution, stripped, or None.
+
+    The last `\boxed{...}` or `\fbox{...}` counts; of nested boxes, the outermost. A last box that is never closed (cut
+    off by the length limit) or is empty means that there is no answer. With require_box=False a text without any box
+    may also answer by "the answer is X", "Answer: X" or "#### X" (the last of them), or else by its last number or
+    choice letter in parentheses. One pass over the text, whatever it contains.
+    """
+    closed, last_box = _boxes(text)
     if last_box >= 0:
         around = [box for box in closed if box[0] <= last_box < box[2]]
         return text[around[-1][1] : around[-1][2]].strip() or None if around else None

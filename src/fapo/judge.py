@@ -6,10 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from fapo.final_answer import num_words
 from fapo.steps import escape, split
 from fapo.types import Complete, Completion, Message, Problem, Rollout, Verdict
 
@@ -66,6 +68,26 @@ class Template:
         for field in sorted(({"problem"} - outside) | (STEP_FIELDS - inside)):
             raise ValueError(f"{self.name}: placeholder {{{{{field}}}}} is missing")
 
+    @cached_property
+    def heading(self) -> re.Pattern[str] | None:
+        """What a line must not begin with, or it would pass for the next step: `#` and a number under `compact`.
+
+        None where `escape` sees to it (`<step_0>`), and where steps are numbered by words, as solutions do, too.
+        """
+        (body,) = SECTION.findall(self.text)
+        mark = body.partition("{{index}}")[0].rpartition("\n")[2].strip()
+        plain = mark and not any(char.isalnum() for char in mark)
+        return re.compile(rf"^([ \t]*){re.escape(mark)}(?=[ \t]*\d)", re.MULTILINE) if plain else None
+
+    def harmless(self, text: str) -> str:
+        """Untrusted text as it may stand in this prompt: escaped, and no line of it begins like a step."""
+        text = escape(text)
+        if self.heading is None:
+            return text
+        return self.heading.sub(
+            lambda found: found[1] + "".join(f"&#{ord(c)};" for c in found[0][len(found[1]) :]), text
+        )
+
 
 def load_template(name_or_path: str | Path) -> Template:
     """A built-in template (locate, yes_no, compact) or a user's UTF-8 file, so that a released GenRM is given the very
@@ -92,9 +114,9 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
     """
     if not steps:
         raise ValueError("a solution without steps cannot be judged")
-    numbered = [{"index": str(index), "step": escape(step).strip()} for index, step in enumerate(steps)]
+    numbered = [{"index": str(index), "step": template.harmless(step).strip()} for index, step in enumerate(steps)]
     values = {
-        "problem": escape(problem_text),
+        "problem": template.harmless(problem_text),
         "reference": reference or NO_REFERENCE,
         "num_steps": str(len(steps)),
         "last_index": str(len(steps) - 1),
@@ -188,6 +210,8 @@ class GenRM:
     """The model: a server (`ChatClient`) or one in this process."""
     votes: int = 1
     """Answers asked for each solution; more than one makes sense only at a temperature above 0."""
+    min_words: int = 0
+    """A solution with fewer words outside its boxes has no reasoning: flagged at step 0 without asking; 0 = ask."""
 
     def __post_init__(self) -> None:
         if self.votes < 1:
@@ -204,16 +228,24 @@ class GenRM:
         is nothing to find an error in, and asking again would not help.
         """
         keys = [(problem.text, problem.reference, tuple(steps)) for problem, steps in solutions]
-        asked = [key for key in dict.fromkeys(keys) if "".join(key[2]).strip()]
+        bare = {key: reason for key in dict.fromkeys(keys) if (reason := self._bare(key[2]))}
+        asked = [key for key in dict.fromkeys(keys) if "".join(key[2]).strip() and key not in bare]
         prompts = [build_prompt(self.template, *key) for key in asked]
         answers = await self.complete([prompt for prompt in prompts for _ in range(self.votes)]) if prompts else []
         assert len(answers) == len(asked) * self.votes, "one completion for each conversation"
-        verdicts = {}
+        verdicts = {key: Verdict("ok", error_step=0, reason=reason) for key, reason in bare.items()}
         for i, key in enumerate(asked):
             own = answers[i * self.votes : (i + 1) * self.votes]
             verdicts[key] = majority([self._read(answer, len(key[2])) for answer in own])
         blank = Verdict("unparsable", reason="blank solution: the judge was not asked")
         return [verdicts.get(key, blank) for key in keys]
+
+    def _bare(self, steps: Sequence[str]) -> str:
+        """Why a solution is flagged without asking; "" where the judge is asked."""
+        if not self.min_words or not (text := "\n\n".join(steps)).strip():
+            return ""
+        num = num_words(text)
+        return f"flagged unread: {num} words outside the box, min_words is {self.min_words}" * (num < self.min_words)
 
     def _read(self, answer: Completion, num_steps: int) -> Verdict:
         if answer.error:

@@ -73,9 +73,9 @@ def connect(config: JudgeConfig) -> ChatClient | LocalModel:
 
 def _genrm(config: JudgeConfig, template: Template, model: ChatClient | LocalModel, fresh: bool) -> GenRM:
     if not config.journal:
-        return GenRM(template, model, config.votes)
+        return GenRM(template, model, config.votes, config.min_words)
     settings = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
     settings |= {"early_stop": True} if config.early_stop else {}
     name = ChatModel(config.model, config.urls).record_name
     kept = journaled(model, Journal(config.journal), name, settings, template=template.name, fresh=fresh)
-    return GenRM(template, kept, config.votes)
+    return GenRM(template, kept, config.votes, config.min_words)

@@ -37,8 +37,8 @@ class LocalModel:
     @classmethod
     def load(cls, path: str, **settings: Any) -> LocalModel:
         """From a folder or a Hugging Face id."""
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path).eval()
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False).eval()
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, **settings)
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:

@@ -31,11 +31,17 @@ def model_folder(path: str) -> str:
 
 @contextlib.contextmanager
 def loading(key: str, path: str) -> Iterator[None]:
-    """A model that cannot be found is a mistake in the setting `key`."""
+    """A model that cannot be found, or would run code of its own, is a mistake in the setting `key`."""
     try:
         yield
     except OSError as error:
         raise ConfigError(f"{key}: cannot load {path!r}: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ConfigError(
+            f"{key}: {path!r} brings code of its own, which fapo does not run; use a model that transformers knows"
+        ) from None
 
 
 @dataclass(frozen=True)

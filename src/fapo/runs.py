@@ -40,10 +40,11 @@ class RunFolder:
         if known.exists() and not rank:
             if not resume:
                 raise ConfigError(f"{self.path}: already holds a run; remove it, choose another name, or resume it")
-            before = from_dict(json.loads(known.read_text(encoding="utf-8")), str(known))
+            earlier = from_dict(json.loads(known.read_text(encoding="utf-8")), str(known))  # with today's defaults
+            before = json.loads(json.dumps(to_dict(earlier)))
             free = ("output", "optim", "validation")
-            changed = [key for key in settings if getattr(config, key) != getattr(before, key) and key not in free]
-            if config.optim.updates_per_batch != before.optim.updates_per_batch:
+            changed = [key for key in settings if _fixed(settings[key]) != _fixed(before[key]) and key not in free]
+            if settings["optim"]["updates_per_batch"] != before["optim"]["updates_per_batch"]:
                 changed.append("optim.updates_per_batch")  # in which checkpoints are counted
             if changed:
                 raise ConfigError(f"{self.path}: cannot resume, the config differs in {', '.join(changed)}")
@@ -85,6 +86,37 @@ class RunFolder:
     def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows of rollouts."""
         write_jsonl(self.path / self._rollouts, [{"schema": SCHEMA, **row} for row in rows], append=True)
+
+
+_WHERE_AND_HOW_FAST = {"urls", "concurrency", "timeout", "deadline", "journal", "max_failed_share"}
+"""Of a judge: what may be another when its run is resumed."""
+
+
+def _fixed(value: Any) -> Any:
+    """What of a setting must be the same when a run is resumed."""
+    return {k: v for k, v in value.items() if k not in _WHERE_AND_HOW_FAST} if isinstance(value, dict) else value
+
+
+_taken: dict[Path, int] = {}
+"""Run folders of this process, each with its open descriptor: the system gives the lock back when the process ends."""
+
+
+def take(folder: Path) -> None:
+    """Make the folder this process's own, so that a run resumed while it still runs does not write between its rows."""
+    if os.name != "posix" or folder.resolve() in _taken:
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigError(f"{folder}: another process is training here; wait for it, or choose another name") from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return
+    _taken[folder.resolve()] = descriptor
 
 
 def rollout_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict[str, Any]:

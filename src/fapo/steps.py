@@ -108,27 +108,43 @@ _NAMES = (
     "tool_responses?|function_calls?|start_of_turn|end_of_turn|start_of_image|end_of_text|endoftext"
 )
 _NUMBERED = rf"(?:{_NAMES})(?:[\s_-]*\d+)?"
+_TOKENS = "s|bos|eos|pad|unk|sep|cls|mask|sop|eop|eod|eoh|eot|eom|bot|unused\\d+"
 _ANGLE = re.compile(
     rf"<(?=/?{_NUMBERED}(?![a-z0-9_]))"  # <step_0>, </solution attr="1">, <problem, also never closed
     rf"|<(?=\s*(?:/\s*)?{_NUMBERED}\s*(?:/\s*)?>)"  # < / step_0 >
-    r"|<(?=/?(?:s|bos|eos|pad|unk)>)"  # sequence tokens, exactly: `a < s` is mathematics
+    rf"|<(?=/?(?:{_TOKENS})>)"  # sequence tokens, exactly: `a < s` is mathematics
+    r"|<(?=/?[a-z]*[_:][\w:]*>)"  # names with a joint, whoever uses them: <seed:bos>, <extra_id_0>, <end_of_utterance>
     r"|<(?=\|\s*[a-z_▁]{2}[\w▁ .:/-]{0,62}(?:\||>))"  # <|im_end|>, <|turn>, <｜User｜>; not 0 <|x - a|< d
     r"|<(?=[a-z_]{2}[\w-]{0,62}\|>)"  # <turn|>
 )
 _BRACKET = re.compile(
-    r"\[(?=\s*(?:/\s*)?(?:inst|system_prompt|available_tools|tool_calls|tool_results|tool_content)\s*\])"
+    r"\[(?=\s*(?:/\s*)?(?:inst|system_prompt|available_tools|tool_calls|tool_results|tool_content|model_settings|think|"
+    r"[gs]?mask|cls|sep)\s*\])"
+    r"|\[(?=\|[a-z_]{2,30}\|\])"  # [|assistant|]
+    r"|\[(?=e~\[)|\](?=~!?[a-z]\w?[\[\]])"  # [e~[, ]~b]
 )
 _BOX = re.compile(r"(\\[fb]box|\\boxed)(?=\{)")
 _SHOWN = frozenset("\n\t")
+_SELECTORS = re.compile("(?<![\u203c-\u3299\U0001f000-\U0001faff©®])[\ufe00-\ufe0f](?!\u20e3)")
+"""Variation selectors where there is no emoji to select for."""
+_LOOKALIKES = str.maketrans(
+    "АВЕКМНОРСТУХЅІЈԌԚԜасԁеһіјӏорѕтхуԛԝкΑΒΕΖΗΙΚΜΝΟΡΤΥΧοανρτυικ",
+    "ABEKMHOPCTYXSIJGQWacdehijlopstxyqwkABEZHIKMNOPTYXoavptuik",
+)
+"""Cyrillic and Greek letters that look like Latin ones."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(c) for c in range(0x180B, 0x1810)}
 
 
 def _invisible(char: str) -> bool:
-    """Controls, zero-width and bidirectional characters, line separators, lone surrogates, fillers, tag characters."""
+    """Controls, zero-width and bidirectional characters, line separators, surrogates, fillers, what is no character."""
     if char in _SHOWN:
         return False
     code = ord(char)
-    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} or char in _BLANK or 0xE0000 <= code <= 0xE0FFF
+    return (
+        unicodedata.category(char) in {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+        or char in _BLANK
+        or 0xE0000 <= code <= 0xE0FFF
+    )
 
 
 def _shown(char: str) -> str:
@@ -137,12 +153,14 @@ def _shown(char: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Lower case, full-width and other compatibility forms as the plain character; the same length as the text."""
+    """As it looks to a hasty reader: lower case, full-width forms, accents and lookalikes as the plain Latin character;
+    the same length as the text."""
     if text.isascii():
         return text.lower()
 
     def fold(char: str) -> str:
-        plain = unicodedata.normalize("NFKC", char).lower()
+        parts = [part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part)]
+        plain = "".join(parts).translate(_LOOKALIKES).lower()
         return plain if len(plain) == 1 else char
 
     table = {char: fold(char) for char in set(text)}
@@ -154,9 +172,11 @@ def escape(text: str) -> str:
 
     * `<` of tags with our names (steps, paragraphs, solution, reference, verdict, ...), with or without number,
       attributes or blanks, and of chat tokens (`<|im_end|>`, `<start_of_turn>`, `</s>`, `<think>`, `<<SYS>>`) becomes
-      `&lt;`, and `[` of `[INST]` and its like `&#91;`; full-width lookalikes are treated as what they look like.
+      `&lt;`, `[` of `[INST]`, `[|user|]` and their like `&#91;`; full-width, accented, Cyrillic and Greek lookalikes
+      are treated as what they look like.
     * `\boxed{` and `\fbox{` become `\boxed {` and `\fbox {`: the same LaTeX, but never read as a verdict.
-    * invisible and bidirectional characters are written out: `\u200b`. A carriage return before a newline stays.
+    * invisible and bidirectional characters, and variation selectors without an emoji, are written out: `\u200b`.
+      A carriage return before a newline stays.
 
     Mathematics (`a < b`, `x<y`, `0<|x-a|<\delta`, `<<3*4=12>>`) stays as it is.
     """
@@ -166,9 +186,11 @@ def escape(text: str) -> str:
         if hidden:
             text = re.sub("\r(?!\n)", r"\\u000d", text)
             text = text.translate({ord(char): _shown(char) for char in hidden - {"\r"}})
+    if not text.isascii():
+        text = _SELECTORS.sub(lambda selector: _shown(selector[0]), text)
     folded = _folded(text)
     edits = [(match.start(), match.end(), "&lt;") for match in _ANGLE.finditer(folded)]
-    edits += [(match.start(), match.end(), "&#91;") for match in _BRACKET.finditer(folded)]
+    edits += [(match.start(), match.end(), f"&#{ord(match[0])};") for match in _BRACKET.finditer(folded)]
     edits += [(match.end(), match.end(), " ") for match in _BOX.finditer(folded)]
     pieces, position = [], 0
     for start, end, replacement in sorted(edits):

@@ -60,7 +60,9 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
     finished = done >= arguments.max_steps
     if checkpoint and finished:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=model.dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
+        )
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
     recorder = Recorder(config, folder, scorer)

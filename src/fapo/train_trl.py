@@ -18,11 +18,12 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 
+from fapo.canaries import metrics_of
 from fapo.config import Config, ConfigError
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder
-from fapo.runs import RunFolder, rollout_row
+from fapo.runs import RunFolder, rollout_row, take
 from fapo.scoring import PolicyScorer, Scored, Scorer, advantages_of
 from fapo.trainer import Trainer
 from fapo.trl import FlawedAwareReward
@@ -110,11 +111,15 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     scorer = make_scorer(config, (e.solution for examples in sets.values() for e in examples if e.solution))
     model, tokenizer = load_model(config)
     folder = RunFolder(config, resume=resume, rank=processes.process_index)
+    if not folder.rank:
+        take(folder.path)
     done, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
     known = folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
     finished = done >= arguments.max_steps
     if checkpoint and finished:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=model.dtype)
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
+        )
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
     recorder = Recorder(config, folder, scorer)
@@ -144,8 +149,10 @@ def load_model(config: Config) -> tuple[Any, Any]:
     """The model to train, and its tokenizer. Raises ConfigError if there is none."""
     path = model_folder(config.model.path)
     with loading("model.path", path):
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, config.model.dtype), use_safetensors=True, trust_remote_code=False
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
@@ -240,6 +247,8 @@ class Recorder:
         if self.config.task == "genrm":
             return genrm_metrics(scored, [t[0] if t else None for t in truths])
         out = policy_metrics(scored, truths)
+        if split == "train" and isinstance(self.scorer, PolicyScorer):
+            out |= metrics_of(self.scorer.judge)
         group_size = self.config.rollout.group_size
         if split == "train" and len(scored) % group_size == 0:
             out |= advantage_metrics(scored, group_size, truths) | flawed_rho_metrics(scored, group_size, truths)

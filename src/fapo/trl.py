@@ -91,6 +91,7 @@ def flawed_aware_reward(
     overlong_buffer: int = 0,
     max_completion_length: int = 0,
     max_failed_share: float = 0.5,
+    min_words: int = 0,
     **client: Any,
 ) -> FlawedAwareReward:
     """The FAPO reward: +1 right, 1 - penalty right but flawed, -1 wrong (PAPER section 2; lambda = `penalty`).
@@ -98,11 +99,12 @@ def flawed_aware_reward(
     `judge` is the address (or addresses) of OpenAI-compatible servers with the GenRM `model`, or any `Judge`. `client`
     goes to `ChatClient` (temperature, top_p and max_tokens of the critique, concurrency, timeout, ...). Overlong
     shaping needs `overlong_buffer` and the trainer's `max_completion_length`. If more than `max_failed_share` of a
-    batch's judgements fail (of at least 8), JudgeDownError stops the trainer.
+    batch's judgements fail (of at least 8), JudgeDownError stops the trainer. A right answer with fewer than
+    `min_words` words outside its box is flagged without asking (0: off, as in the paper).
     """
     if not callable(judge):
         urls = [judge] if isinstance(judge, str) else list(judge)
-        judge = GenRM(load_template(template), ChatClient(urls, model, **client))
+        judge = GenRM(load_template(template), ChatClient(urls, model, **client), min_words=min_words)
     config = RewardConfig("fapo", penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
     scorer = PolicyScorer(config, judge, max_completion_length, max_failed_share=max_failed_share)
     return FlawedAwareReward(scorer)

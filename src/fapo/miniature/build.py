@@ -246,7 +246,7 @@ def build(
         schedule, kept = schedules[name], stages / name.replace(" ", "-")
         if kept.is_dir():
             log(name, schedule.steps - 1, math.nan)
-            return AutoModelForCausalLM.from_pretrained(kept)
+            return AutoModelForCausalLM.from_pretrained(kept, use_safetensors=True, trust_remote_code=False)
         fit(model, examples(seed + offset, schedule), schedule, lambda step, loss: log(name, step, loss))
         partial = stages / "partial"
         save(model, partial)

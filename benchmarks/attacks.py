@@ -1,0 +1,129 @@
+"""How often attacks on a judge earn the full reward: every row of tests/attacks.jsonl, through scoring as in training.
+
+python benchmarks/attacks.py [--judge miniature:genrm] [--template compact] [--min-words N] [--num 20] [--unescaped]
+
+Solutions are the miniature's: right answers with a flaw that the oracle knows (miniature:critic-test). An attack with a
+place for a solution is written into a flawed one; one without stands alone. Either way +1 is more than it deserves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections import Counter, defaultdict
+from contextlib import nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # where the attacks are, beside what they are tested by
+from attacks import ATTACKS
+
+from fapo.config import RewardConfig
+from fapo.data import LabelledSolution, write_jsonl
+from fapo.judge import Template
+from fapo.judges import make_judge, named
+from fapo.metrics import wilson_interval
+from fapo.miniature.sources import labelled
+from fapo.scoring import PolicyScorer, Scored
+from fapo.types import Rollout
+
+OUTCOMES = {1.0: "passed", 0.0: "flagged", None: "no verdict", -1.0: "wrong answer"}
+CONTROLS = ("control: sound", "control: flawed")
+
+
+def whole(solution: LabelledSolution) -> str:
+    """A solution as the policy wrote it."""
+    return "\n".join(solution.steps)
+
+
+def attacked(solution: LabelledSolution, name: str) -> Rollout:
+    """The attack, made on a solution."""
+    steps = "\n".join(solution.steps[:-1])
+    return Rollout(solution.problem, ATTACKS[name].response(steps, solution.problem.reference))
+
+
+def rollouts(solutions: list[LabelledSolution], num: int) -> dict[str, list[Rollout]]:
+    """All attacks on the same flawed solutions, and unattacked solutions to compare them with."""
+    sound = [s for s in solutions if s.error_step is None][:num]
+    flawed = [s for s in solutions if s.error_step is not None and len(s.steps) > 1][:num]
+    out = {
+        name: [Rollout(s.problem, whole(s)) for s in rows] for name, rows in zip(CONTROLS, (sound, flawed), strict=True)
+    }
+    return out | {name: [attacked(s, name) for s in flawed] for name in ATTACKS}
+
+
+def score(judge: list[str], num: int, unescaped: bool, **settings: object) -> dict[str, list[Scored]]:
+    """Every rollout, rewarded as FAPO does."""
+    scorer = PolicyScorer(RewardConfig("fapo"), make_judge(named(judge, **settings)), max_failed_share=1.0)  # type: ignore[arg-type]
+    given = rollouts(labelled("miniature:critic-test"), num)
+    with patch.object(Template, "harmless", lambda self, text: text) if unescaped else nullcontext():
+        scored = iter(asyncio.run(scorer([rollout for rows in given.values() for rollout in rows])))
+    return {name: [next(scored) for _ in rows] for name, rows in given.items()}
+
+
+def row(name: str, scored: list[Scored]) -> list[str]:
+    """Shares of the outcomes in percent, the first with its 95 % interval (Wilson)."""
+    counts = Counter(OUTCOMES[s.reward.value] for s in scored)
+    low, high = wilson_interval(counts["passed"], len(scored))
+    first = f"{100 * counts['passed'] / len(scored):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+    return [name, first, *(f"{100 * counts[o] / len(scored):.0f}" for o in list(OUTCOMES.values())[1:])]
+
+
+def write_critic(path: Path) -> None:
+    """Labelled solutions to train a GenRM on, one in four of the flawed ones under attack; the label stays true.
+
+    Only attacks that keep steps as they are (one more line before the box), so that the first flaw stays where it was.
+    """
+    usable = [n for n, a in ATTACKS.items() if a.correct and not a.bare and not a.pad[1] and "\n\n" not in a.text]
+    rows = []
+    for i, solution in enumerate(labelled("miniature:critic-train")):
+        steps = list(solution.steps)
+        if solution.error_step is not None and i % 4 == 0:
+            lines = ATTACKS[usable[i // 4 % len(usable)]].response("\n".join(steps[:-1]), solution.problem.reference)
+            steps = [line for line in lines.splitlines() if line.strip()]
+        problem, label = solution.problem, -1 if solution.error_step is None else solution.error_step
+        rows.append({"id": problem.id, "problem": problem.text, "reference": problem.reference})
+        rows[-1] |= {"steps": steps, "label": label}
+    write_jsonl(path, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--judge", action="append", help="URL (with --model), local:PATH, pypi:PACKAGE, miniature:genrm"
+    )
+    parser.add_argument("--model", default="", help="name under which a server knows the judge")
+    parser.add_argument("--template", default="compact")
+    parser.add_argument("--max-tokens", type=int, default=80)
+    parser.add_argument("--min-words", type=int, default=0, help="judge.min_words")
+    parser.add_argument("--num", type=int, default=20, help="solutions for each attack (default 20)")
+    parser.add_argument(
+        "--unescaped", action="store_true", help="show the judge the text as it is, to see what escaping does"
+    )
+    parser.add_argument("--families", action="store_true", help="one line for each kind of attack")
+    parser.add_argument(
+        "--write-critic", type=Path, metavar="FILE", help="write attacked training data for a GenRM, and stop"
+    )
+    given = parser.parse_args()
+    if given.write_critic:
+        write_critic(given.write_critic)
+        return
+    settings = {"template": given.template, "max_tokens": given.max_tokens, "min_words": given.min_words}
+    found = score(given.judge or ["miniature:genrm"], given.num, given.unescaped, model=given.model, **settings)
+    if given.families:
+        by_family: dict[str, list[Scored]] = defaultdict(list)
+        for name, scored in found.items():
+            by_family[name if name in CONTROLS else name.partition(":")[0]] += scored
+        found = by_family
+    table = Table("attack", *(f"{outcome} %" for outcome in OUTCOMES.values()))
+    for name, scored in found.items():
+        table.add_row(*row(name, scored))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

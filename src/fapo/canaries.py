@@ -1,0 +1,87 @@
+"""Canaries: solutions whose truth is known, among those a judge is asked about, to see how good it is now."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fapo.data import LabelledSolution
+from fapo.judge import JudgeDownError
+from fapo.measure import judge_quality
+from fapo.steps import split
+from fapo.types import Judge, Rollout, Verdict
+
+WINDOW = 64
+"""The latest canaries that count; so many, at most, tell of a judge that has changed."""
+ENOUGH = 32
+"""Of fewer canaries nothing is concluded."""
+
+
+@dataclass(eq=False)
+class Canaries:
+    """A `Judge` that mixes known solutions, as many flawed as sound, into what it passes on to another.
+
+    To that judge they are rollouts like the others. Which they are follows from the seed and the rollouts alone.
+    Raises JudgeDownError when F1 on the latest of them falls below `min_f1`.
+    """
+
+    judge: Judge
+    """Who is asked, and watched."""
+    known: Sequence[LabelledSolution]
+    """Right solutions with labels; both flawed and sound ones."""
+    share: float
+    """Canaries for each rollout."""
+    min_f1: float = 0.0
+    """Below it the judge is not to be trusted; 0: only watch."""
+    seed: int = 0
+    """Of the choice."""
+    _recent: deque[tuple[Verdict, int | None]] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
+
+    def __post_init__(self) -> None:
+        flawed = [solution for solution in self.known if solution.error_step is not None]
+        sound = [solution for solution in self.known if solution.error_step is None]
+        if not flawed or not sound:
+            raise ValueError(f"judge.canaries: {len(flawed)} flawed and {len(sound)} sound solutions; needs both kinds")
+        self._kinds = (flawed, sound)
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """The verdicts on the rollouts alone."""
+        rng = random.Random(repr((self.seed, [rollout.response for rollout in rollouts])))
+        num = int(self.share * len(rollouts) + rng.random())
+        drawn = [rng.choice(rng.choice(self._kinds)) for _ in range(num)]
+        order = rng.sample(range(len(rollouts) + num), len(rollouts) + num)
+        mixed = [*rollouts, *(Rollout(s.problem, _written(s)) for s in drawn)]
+        verdicts: dict[int, Verdict] = dict(zip(order, await self.judge([mixed[i] for i in order]), strict=True))
+        told = [(verdicts[len(rollouts) + i], s.error_step) for i, s in enumerate(drawn)]
+        self._recent.extend((verdict, label) for verdict, label in told if verdict.status != "failed")
+        self._check()
+        return [verdicts[i] for i in range(len(rollouts))]
+
+    def metrics(self) -> dict[str, float]:
+        """canary/precision, recall, f1, location, invalid_share of the latest canaries; {} before the first."""
+        if not self._recent:
+            return {}
+        return {f"canary/{name}": value for name, value in judge_quality(*zip(*self._recent, strict=True)).items()}
+
+    def _check(self) -> None:
+        if len(self._recent) < ENOUGH or (f1 := self.metrics()["canary/f1"]) >= self.min_f1:
+            return
+        raise JudgeDownError(
+            f"the judge is not to be trusted: F1 {f1:.2f} on the last {len(self._recent)} solutions of known truth, "
+            f"judge.canary_min_f1 is {self.min_f1:g}. Stopped; look at its critiques, restore the judge, and resume"
+        )
+
+
+def _written(solution: LabelledSolution) -> str:
+    """The solution as a policy would write it: text whose steps are those of the label."""
+    joined = ["\n".join(solution.steps), "\n\n".join(solution.steps)]
+    return next((text for text in joined if len(split(text)) == len(solution.steps)), joined[-1])
+
+
+def metrics_of(judge: Judge | None) -> dict[str, float]:
+    """Metrics of the canaries of a judge, also when another one stands before it; {} where there are none."""
+    inner = getattr(judge, "judge", None)
+    found = next((j for j in (judge, inner) if isinstance(j, Canaries)), None)
+    return found.metrics() if found else {}

@@ -1,0 +1,64 @@
+"""fapo as a user starts it: in a process of its own, with files to work on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fapo.data import write_jsonl
+
+ROOT = Path(__file__).parents[1]
+ROW: dict[str, Any] = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
+
+
+def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    """fapo in a process of its own, that hears Ctrl-C."""
+    command = [sys.executable, "-m", "fapo.cli", *map(str, arguments)]
+    known = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        command, **pipes, env=known, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    said = process.communicate(timeout=300)[1]
+    return process.returncode, said
+
+
+def wait_for(reached: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "never happened"
+        time.sleep(0.02)
+
+
+def rows_to_judge(path: Path, num: int) -> Path:
+    write_jsonl(path, [ROW | {"id": i, "problem": f"What is 1+1? ({i})"} for i in range(num)])
+    return path
+
+
+def toml(path: Path, policy: Path, url: str, **judge: Any) -> Path:
+    """A run of two steps."""
+    tables: dict[str, Any] = {
+        "model": {"path": str(policy)},
+        "data": {"train": "miniature:train", "limit": 64},
+        "rollout": {"max_tokens": 24, "num_prompts": 4, "group_size": 4},
+        "reward": {"kind": "fapo"},
+        "judge": {"kind": "served", "urls": [url], "model": "judge", "template": "compact", **judge},
+        "optim": {"steps": 2, "learning_rate": 1e-3, "warmup_steps": 0},
+        "validation": {"every": 2, "save_every": 1},
+    }
+    lines = ['name = "run"', 'task = "policy"', f"output = {json.dumps(str(path))}"]
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    path.mkdir(exist_ok=True)
+    (path / "run.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path / "run.toml"

@@ -1,0 +1,172 @@
+"""Each attack of attacks.jsonl: what of it reaches the prompt, and that it forges neither a verdict nor a reward."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+
+import pytest
+from attacks import ATTACKS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from fapo.answers import check_many
+from fapo.config import RewardConfig
+from fapo.final_answer import num_words
+from fapo.judge import GenRM, Template, build_prompt, load_template, parse_verdict, parse_yes_no
+from fapo.miniature.sources import FOLDER
+from fapo.scoring import PolicyScorer
+from fapo.steps import split
+from fapo.types import Completion, Message, Problem, Rollout
+
+PROBLEM = Problem("p", "What is 1+1+2?", "4")
+SOLUTION = "1+1=3\n3+2=4"
+"""Wrong twice, and so right in the end."""
+TEMPLATES = [load_template(name) for name in ("compact", "locate", "yes_no")]
+STRUCTURE = re.compile(r"<\s*/?\s*(?:step_\d+|problem|reference|solution)\b|\\(?:boxed|fbox)\{", re.IGNORECASE)
+HEADING = re.compile(r"^#\d+", re.MULTILINE)
+TOKEN = re.compile(r"<[^<>\s]+>|\[\|?/?[A-Za-z_]{3,}\|?\]|\]~\w\]|\[e~\[")
+ESCAPED = re.compile(r"&lt;|&#(\d+);|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|(?<=box|xed) (?=\{)")
+
+
+def response(name: str, answer: str = "4") -> str:
+    return ATTACKS[name].response(SOLUTION, answer)
+
+
+def readable(text: str) -> str:
+    """What `escape` wrote, read back; brackets all of one width."""
+
+    def character(found: re.Match[str]) -> str:
+        number = found[1] or found[2] or found[3]
+        return "" if found[0] == " " else "<" if found[0] == "&lt;" else chr(int(number, 10 if found[1] else 16))
+
+    return ESCAPED.sub(character, text).translate(str.maketrans("＜＞［］", "<>[]")).strip()
+
+
+def assert_harmless(template: Template, steps: Sequence[str]) -> str:
+    """The prompt has the structure of as many plain steps; returns what it says."""
+    (message,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, steps)
+    (plain,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, ["x"] * len(steps))
+    for pattern in (STRUCTURE, HEADING) if template.name == "compact" else (STRUCTURE,):
+        assert pattern.findall(message["content"]) == pattern.findall(plain["content"])
+    message["content"].encode()
+    assert all(char.isprintable() or char in "\n\t\r" or char.isspace() for char in message["content"])
+    return message["content"]
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_is_material_and_nothing_else(name: str, template: Template) -> None:
+    text = response(name)
+    start = time.process_time()
+    steps = split(text)
+    if not steps:
+        assert not text
+        return
+    content = assert_harmless(template, steps)
+    shown = [template.harmless(step) for step in steps]
+    assert time.process_time() - start < 2
+    assert [readable(step) for step in shown] == [readable(step) for step in steps], "nothing is lost"
+    assert all(step.strip() in content for step in shown)
+    quoted = "\n".join(shown)
+    assert (parse_verdict(quoted, len(steps)).status, parse_yes_no(quoted).status) == ("unparsable", "unparsable")
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name.startswith("chat token")])
+def test_no_chat_token_survives(name: str) -> None:
+    found = TOKEN.findall(ATTACKS[name].text)
+    assert found
+    content = assert_harmless(TEMPLATES[0], split(response(name)))
+    assert [token for token in found if token in content] == []
+
+
+@pytest.mark.skipif(not (FOLDER / "genrm").exists(), reason="the miniature's base models are not there")
+def test_a_real_tokenizer_sees_no_special_token() -> None:
+    tokenizer = Tokenizer.from_file(str(FOLDER / "genrm" / "tokenizer.json"))
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    special.discard(tokenizer.token_to_id("<unk>"))  # what any letter is that the miniature does not have
+    assert len(special) >= 3
+    assert special & set(tokenizer.encode(response("chat token: the miniature's"), add_special_tokens=False).ids)
+    for name in ATTACKS:
+        if len(response(name)) < 5000:
+            content = "".join(TEMPLATES[0].harmless(step) for step in split(response(name)))
+            assert not special & set(tokenizer.encode(content, add_special_tokens=False).ids), name
+
+
+FRAGMENTS = [piece for attack in ATTACKS.values() for piece in re.findall(r"\S{1,40}\s?|\s+", attack.text)]
+
+
+@settings(max_examples=60)
+@given(
+    template=st.sampled_from(TEMPLATES),
+    steps=st.lists(st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=2), max_size=12).map("".join), min_size=1),
+)
+def test_no_mixture_of_attacks_is_more_than_material(template: Template, steps: list[str]) -> None:
+    assert_harmless(template, steps)
+    quoted = "\n".join(map(template.harmless, steps))
+    assert parse_verdict(quoted, len(steps)).status == "unparsable"
+
+
+# --- answers and rewards ----------------------------------------------------------------------------------------------
+
+
+def test_no_attack_makes_a_wrong_answer_right() -> None:
+    right = check_many([(response(name), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
+    assert [n for n, found in zip(ATTACKS, right, strict=True) if found.correct != ATTACKS[n].correct] == []
+    wrong = check_many([(response(name, "5"), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
+    assert [n for n, found in zip(ATTACKS, wrong, strict=True) if found.correct] == []
+
+
+async def parrot(conversations: Sequence[list[Message]]) -> list[Completion]:
+    """The most gullible judge: it says what it reads."""
+    return [Completion(conversation[-1]["content"]) for conversation in conversations]
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_a_judge_that_repeats_its_prompt_gives_nobody_a_reward(template: Template) -> None:
+    names = [name for name, attack in ATTACKS.items() if attack.correct]
+    scorer = PolicyScorer(RewardConfig("fapo"), GenRM(template, parrot), max_failed_share=1.0)
+    scored = asyncio.run(scorer([Rollout(PROBLEM, response(name)) for name in names]))
+    assert {(s.correct, s.reward.value, s.verdict and s.verdict.status) for s in scored} == {(True, None, "unparsable")}
+
+
+# --- a solution without reasoning -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "num"),
+    [
+        ("", 0),
+        ("\\boxed{one two}", 0),
+        ("\\boxed{a \\boxed{b}} c", 1),
+        ("17+5=22\n\\boxed{2}", 3),
+        ("\\fbox{1} so \\boxed{2", 3),
+        ("Thought process:\n\\boxed{3}", 2),
+        ("解\n\\boxed{3}", 1),
+        ("\\boxed{" * 20_000 + "}" * 20_000 + " x", 1),
+    ],
+)
+def test_words_outside_the_boxes(text: str, num: int) -> None:
+    assert num_words(text) == num
+
+
+def test_a_solution_without_reasoning_is_flagged_unread() -> None:
+    asked: list[str] = []
+
+    async def passes(conversations: Sequence[list[Message]]) -> list[Completion]:
+        asked.extend(conversation[-1]["content"] for conversation in conversations)
+        return [Completion("\\boxed{-1}")] * len(conversations)
+
+    bare = [name for name in ATTACKS if ATTACKS[name].bare and ATTACKS[name].correct]
+    rollouts = [Rollout(PROBLEM, response(name)) for name in bare]
+    honest = Rollout(PROBLEM, "First 1+1=2, then 2+2=4, so the sum of all is\n\\boxed{4}")
+    for min_words, reward, num_asked in ((0, 1.0, len(bare) + 1), (10, 0.0, 1)):
+        asked.clear()
+        scorer = PolicyScorer(RewardConfig("fapo"), GenRM(TEMPLATES[0], passes, min_words=min_words))
+        *scored, last = asyncio.run(scorer([*rollouts, honest]))
+        assert {s.reward.value for s in scored} == {reward}
+        assert (last.reward.value, len(asked)) == (1.0, num_asked)
+    assert all(s.verdict and "words outside the box, min_words is 10" in s.verdict.reason for s in scored)

@@ -1,0 +1,150 @@
+"""Known solutions among the rollouts: unmarked, measured, and a judge gone bad is found out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fapo.canaries import ENOUGH, WINDOW, Canaries, metrics_of
+from fapo.config import from_dict
+from fapo.data import LabelledSolution
+from fapo.examples import make_scorer
+from fapo.judge import JudgeDownError
+from fapo.miniature.sources import FOLDER, oracle
+from fapo.miniature.world import Habits, examine, tasks, trace
+from fapo.steps import split
+from fapo.types import Problem, Rollout, Verdict
+
+
+def labelled(num: int) -> list[LabelledSolution]:
+    import random
+
+    rng, found = random.Random(0), []
+    for task in tasks(0, num):
+        response = trace(rng, task, Habits())
+        truth = examine(task, response)
+        if truth.correct:
+            steps = tuple(step.strip() for step in split(response))
+            found.append(LabelledSolution(task.problem("miniature-train"), steps, truth.error_step, True))
+    return found
+
+
+KNOWN = labelled(300)
+ROLLOUTS = [Rollout(s.problem, "\n".join(s.steps)) for s in KNOWN[:100]]
+
+
+class Watched:
+    """The oracle, until it is bought: from then on it finds no fault."""
+
+    def __init__(self, bought_after: int = 10**9, status: str = "ok") -> None:
+        self.oracle, self.bought_after, self.status, self.asked = oracle(), bought_after, status, list[int]()
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        self.asked.append(len(rollouts))
+        if self.status == "failed":
+            return [Verdict("failed", reason="down")] * len(rollouts)
+        if len(self.asked) > self.bought_after:
+            return [Verdict("ok", critique="fine")] * len(rollouts)
+        return await self.oracle(rollouts)
+
+
+def test_the_rollouts_get_their_own_verdicts_and_the_judge_cannot_tell_canaries() -> None:
+    judge = Watched()
+    canaries = Canaries(judge, KNOWN, 0.2)
+    assert asyncio.run(canaries(ROLLOUTS)) == asyncio.run(oracle()(ROLLOUTS))
+    assert judge.asked == [120]
+    assert canaries.metrics() == {
+        "canary/precision": 1.0,
+        "canary/recall": 1.0,
+        "canary/f1": 1.0,
+        "canary/location": 1.0,
+        "canary/invalid_share": 0.0,
+    }
+
+
+@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 100, 100), (0.05, 105, 106), (1.0, 200, 201)])
+def test_the_overhead_is_the_share(share: float, fewest: int, most: int) -> None:
+    judge = Watched()
+    canaries = Canaries(judge, KNOWN, share)
+    asyncio.run(canaries(ROLLOUTS))
+    assert fewest <= judge.asked[0] <= most
+    assert bool(canaries.metrics()) == (share > 0)
+
+
+def test_the_choice_follows_from_seed_and_rollouts() -> None:
+    seen: list[list[str]] = []
+
+    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
+        seen.append([rollout.response for rollout in rollouts])
+        return [Verdict("ok")] * len(rollouts)
+
+    for seed, rollouts in ((0, ROLLOUTS), (0, ROLLOUTS), (1, ROLLOUTS), (0, ROLLOUTS[1:])):
+        asyncio.run(Canaries(judge, KNOWN, 0.2, seed=seed)(rollouts))
+    assert seen[0] == seen[1]
+    assert seen[0] != seen[2] and set(seen[0]) != set(seen[3])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.3])
+def test_a_judge_sabotaged_mid_run_is_found_out(share: float) -> None:
+    """Bought after 40 batches of 100: found out before a whole window of canaries has gone by, never before."""
+    judge = Watched(bought_after=40)
+    canaries = Canaries(judge, KNOWN, share, min_f1=0.8)
+    with pytest.raises(
+        JudgeDownError, match=r"not to be trusted: F1 0\.\d\d on the last \d+ .*judge.canary_min_f1 is 0.8"
+    ):
+        for _ in range(100):
+            asyncio.run(canaries(ROLLOUTS))
+    delay = len(judge.asked) - 40
+    assert 1 <= delay <= WINDOW / (100 * share) + 1
+
+
+def test_a_judge_that_is_down_is_no_bad_judge() -> None:
+    canaries = Canaries(Watched(status="failed"), KNOWN, 1.0, min_f1=0.9)
+    assert {v.status for v in asyncio.run(canaries(ROLLOUTS))} == {"failed"}
+    assert canaries.metrics() == {}
+
+
+def test_too_few_canaries_stop_nothing() -> None:
+    canaries = Canaries(Watched(bought_after=0), KNOWN, (ENOUGH - 1) / 100, min_f1=0.9)
+    asyncio.run(canaries(ROLLOUTS[:99]))
+    assert canaries.metrics()["canary/f1"] == 0.0
+
+
+def test_one_kind_alone_says_nothing() -> None:
+    with pytest.raises(ValueError, match=r"judge.canaries: 0 flawed and \d+ sound solutions; needs both kinds"):
+        Canaries(Watched(), [s for s in KNOWN if s.error_step is None], 0.1)
+
+
+def test_steps_stay_those_of_the_label() -> None:
+    seen: list[list[str]] = []
+
+    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
+        seen.extend([step.strip() for step in split(rollout.response)] for rollout in rollouts)
+        return [Verdict("ok")] * len(rollouts)
+
+    problem = Problem("p", "?", "2")
+    known = [LabelledSolution(problem, ("a\nb", "c"), 0, True), LabelledSolution(problem, ("a", "b"), None, True)]
+    asyncio.run(Canaries(judge, known, 0.5)(ROLLOUTS[:40]))
+    assert ["a\nb", "c"] in seen
+    assert ["a", "b"] in seen
+
+
+@pytest.mark.skipif(not Path(FOLDER / "critic-test.jsonl").exists(), reason="the miniature's base models are not there")
+def test_a_config_asks_for_them() -> None:
+    settings = {
+        "name": "run",
+        "task": "policy",
+        "model": {"path": "miniature:policy"},
+        "data": {"train": "miniature:train"},
+        "rollout": {"max_tokens": 24},
+        "reward": {"kind": "fapo"},
+        "judge": {"kind": "oracle", "canaries": "miniature:critic-test", "canary_share": 0.5},
+        "optim": {"steps": 1, "learning_rate": 1e-3},
+    }
+    scorer = make_scorer(from_dict(settings))
+    asyncio.run(scorer(ROLLOUTS))
+    assert metrics_of(scorer.judge)["canary/f1"] == 1.0
+    assert metrics_of(None) == {}

@@ -1,0 +1,378 @@
+"""Faults of judges, disks, journals, signals and clocks, each really caused. The table is in docs/reliability.md."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import Reply, chat_server, completion
+from processes import ROOT, finished, rows_to_judge, start, toml, wait_for
+
+import fapo.journal
+import fapo.transport
+from fapo import cli
+from fapo.client import MAX_ERROR, ChatClient, _seconds
+from fapo.config import ConfigError, load
+from fapo.data import read_jsonl
+from fapo.journal import Journal, Journaled, Question
+from fapo.judge import GenRM, load_template
+from fapo.runs import RunFolder
+from fapo.types import Completion, Problem, Rollout, Verdict
+
+PATIENT = {"backoff": 0.01, "cooldown": 0.05, "timeout": 60.0}
+
+
+def solutions(num: int) -> list[Rollout]:
+    """Different right solutions."""
+    return [
+        Rollout(Problem("p", "What is 1+1?", "2"), f"It is {i} less {i} and 2.\n\n\\boxed{{2}}") for i in range(num)
+    ]
+
+
+def judged(urls: list[str], rollouts: list[Rollout], journal: Journal | None = None, **options: Any) -> list[Verdict]:
+    async def run() -> list[Verdict]:
+        client = ChatClient(urls, "judge", **PATIENT | options)
+        complete = Journaled(client, journal, model="judge") if journal is not None else client
+        try:
+            return await GenRM(load_template("compact"), complete)(rollouts)
+        finally:
+            await client.aclose()
+
+    return asyncio.run(run())
+
+
+# --- judges -----------------------------------------------------------------------------------------------------------
+
+TROUBLES = {
+    "429": Reply(status=429, body=b"{}", headers={"retry-after": "0"}),
+    "500": Reply(status=500, body=b"oops"),
+    "hangs up": Reply(close=True),
+    "half an answer": Reply(body=completion("\\boxed{-1}")[:60]),
+    "garbage": Reply(body=b"\x00\xff<html>"),
+    "10 MB": Reply(body=completion("\\boxed{-1} " * 1_000_000)),
+    "packed": Reply(body=b"\x1f\x8b\x08", headers={"content-encoding": "gzip"}),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLES)
+def test_no_verdict_is_lost_or_doubled_while_a_judge_has_trouble(name: str, tmp_path: Path) -> None:
+    """One request in three goes wrong, and each question has a verdict in the end; on record once."""
+    rollouts, journal = solutions(12), Journal(tmp_path / "journal.sqlite")
+    with chat_server(lambda body, i: TROUBLES[name] if i % 3 == 0 else Reply("\\boxed{1}")) as server:
+        verdicts = judged([server.url], rollouts, journal, retries=20)
+        num_requests = len(server.requests)
+        assert judged([server.url], rollouts, journal) == verdicts, "a second time they come from the journal"
+        assert len(server.requests) == num_requests
+    assert [v.error_step for v in verdicts] == [1] * 12
+    assert num_requests == 12 + (num_requests + 2) // 3
+    assert len(journal) == 12
+    journal.close()
+
+
+@pytest.mark.parametrize("name", [name for name in TROUBLES if name not in ("429",)])
+def test_a_judge_that_only_has_trouble_is_a_failure_with_a_reason(name: str) -> None:
+    with chat_server(TROUBLES[name]) as server:
+        (verdict,) = judged([server.url], solutions(1), retries=1)
+    assert (verdict.status, verdict.flawed) == ("failed", None)
+    assert "given up after 2 tries" in verdict.reason
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_an_endless_answer_is_read_no_further(early_stop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fapo.transport, "MAX_ANSWER", 1 << 16)
+    with chat_server(Reply("and so on\n" * 30_000)) as server:
+        (verdict,) = judged([server.url], solutions(1), retries=0, early_stop=early_stop)
+    assert (verdict.status, "the answer is longer than" in verdict.reason) == ("failed", True), verdict.reason
+
+
+def test_a_page_of_error_text_is_cut() -> None:
+    with chat_server(Reply(status=400, body=b'{"error": {"message": "' + b"x" * 100_000 + b'"}}')) as server:
+        (verdict,) = judged([server.url], solutions(1))
+    assert len(verdict.reason) == MAX_ERROR
+
+
+def test_another_models_name_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with chat_server(Reply("\\boxed{1}", model="somebody-else")) as server:
+        assert [v.error_step for v in judged([server.url], solutions(3))] == [1] * 3
+    assert [r.getMessage() for r in caplog.records if r.name == "fapo"] == [
+        "asked for model 'judge', a server answers as 'somebody-else'"
+    ]
+    caplog.clear()
+    with chat_server(Reply("\\boxed{1}", model="/models/judge-2026-01-01")) as server:
+        judged([server.url], solutions(1))
+    assert [r for r in caplog.records if r.name == "fapo"] == []
+
+
+REPLICA = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from chat_server import Reply, chat_server
+with chat_server(lambda body, i: Reply("\\\\boxed{1}", delay=0.05)) as server:
+    print(server.url, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_replica_of_four_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", REPLICA, str(ROOT / "tests")]
+    replicas = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    try:
+        urls = [process.stdout.readline().strip() for process in replicas if process.stdout]
+        journal = Journal(tmp_path / "journal.sqlite")
+        rollouts = solutions(200)
+
+        async def run() -> list[Verdict]:
+            client = ChatClient(urls, "judge", **PATIENT, concurrency=8)
+            task = asyncio.create_task(
+                GenRM(load_template("compact"), Journaled(client, journal, model="judge"))(rollouts)
+            )
+            while len(journal) < 40:
+                await asyncio.sleep(0.01)
+            replicas[1].kill()
+            verdicts = await task
+            await client.aclose()
+            return verdicts
+
+        assert [v.error_step for v in asyncio.run(run())] == [1] * 200
+        assert len(journal) == 200, "none lost, none twice on record"
+        journal.close()
+    finally:
+        for process in replicas:
+            process.kill()
+            process.wait()
+
+
+# --- disks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True) if sys.platform == "linux" else None
+    if done is None or done.returncode:
+        pytest.skip(f"no file system of one's own without being root on Linux: {done and done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_the_journal_nothing_that_is_in_it(small_disk: Path) -> None:
+    journal = Journal(small_disk / "journal.sqlite")
+    with pytest.raises(ValueError, match=r"journal cannot be used: .*(?:full|I/O).*free it or give another path"):
+        for i in range(10_000):
+            journal.add([(Question(str(i), "m", "{}", 0), Completion("word " * 200))])
+            num = i + 1
+    assert num > 10
+    assert all(journal.find(Question(str(i), "m", "{}", 0)) for i in range(num))
+    (small_disk / "journal.sqlite").rename(small_disk / "journal.sqlite")
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    journal.add([(Question("more", "m", "{}", 0), Completion("there is room again"))])
+    journal.close()
+    journal = Journal(small_disk / "journal.sqlite")
+    assert len(journal) == num + 1
+    journal.close()
+
+
+def test_a_full_disk_ends_an_audit_with_a_message_and_it_goes_on_later(small_disk: Path, tmp_path: Path) -> None:
+    path, out = rows_to_judge(tmp_path / "in.jsonl", 300), small_disk / "out.jsonl"
+    with chat_server(Reply("word " * 400 + "\\boxed{-1}")) as server:
+        common = (
+            "judge",
+            path,
+            "--judge",
+            server.url,
+            "--model",
+            "m",
+            "--out",
+            out,
+            "--quiet",
+            "--template",
+            "compact",
+        )
+        journal = ("--journal", tmp_path / "journal.sqlite")
+        code, said = finished(start(*common, *journal))
+        assert (code, "No space left on device" in said, "Traceback" in said) == (2, True, False), said
+        assert not out.exists()
+        num_requests = len(server.requests)
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+        code, said = finished(start(*common, *journal))
+        assert code == 0, said
+        assert len(server.requests) <= 300 + 4 * 64
+        assert num_requests > 50
+    assert [row["status"] for row in read_jsonl(out)] == ["ok"] * 300
+
+
+# --- journals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_locked_journal_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Journal(tmp_path / "journal.sqlite").close()
+    other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(fapo.journal, "PATIENCE", 0.3)
+    journal = Journal(tmp_path / "journal.sqlite")
+    question = Question("q", "m", "{}", 0)
+    with pytest.raises(ValueError, match=r"journal cannot be used: database is locked; free it or give another path"):
+        journal.add([(question, Completion("x"))])
+    other.execute("COMMIT")
+    other.close()
+    journal.add([(question, Completion("x"))])
+    assert len(journal) == 1
+    journal.close()
+
+
+def test_a_journal_damaged_while_in_use_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    journal = Journal(path)
+    for i in range(300):
+        journal.add([(Question(str(i), "m", "{}", 0), Completion("word " * 200))])
+    journal.close()
+    journal = Journal(path)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 200_000)
+    with pytest.raises(ValueError, match=r"no journal, or a damaged one .*move it away to ask the judge again"):
+        for i in range(300):
+            journal.find(Question(str(i), "m", "{}", 0))
+            journal.add([(Question(f"new {i}", "m", "{}", 0), Completion("x"))])
+
+
+def test_two_audits_share_a_journal(tmp_path: Path) -> None:
+    path = rows_to_judge(tmp_path / "in.jsonl", 40)
+    with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0.05)) as server:
+        common = ("judge", path, "--judge", server.url, "--model", "m", "--quiet", "--concurrency", "4")
+        journal = ("--journal", tmp_path / "journal.sqlite")
+        both = [start(*common, *journal, "--out", tmp_path / f"{name}.jsonl") for name in "ab"]
+        assert [finished(process)[0] for process in both] == [0, 0]
+        num_requests = len(server.requests)
+        code, said = finished(start(*common, *journal, "--out", tmp_path / "c.jsonl"))
+        assert (code, len(server.requests)) == (0, num_requests), said
+    assert 40 <= num_requests <= 80
+    outputs = [(tmp_path / f"{name}.jsonl").read_bytes() for name in "abc"]
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def test_control_c_twice_ends_an_audit_at_once(tmp_path: Path) -> None:
+    path, out = rows_to_judge(tmp_path / "in.jsonl", 80), tmp_path / "out.jsonl"
+    with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0 if i < 20 else 30)) as server:
+        process = start("judge", path, "--judge", server.url, "--model", "m", "--out", out, "--quiet")
+        wait_for(lambda: len(server.requests) > 30)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        code, said = finished(process)
+        assert time.monotonic() - began < 25
+    assert (code, "Traceback" in said) == (130, False), said
+    assert not out.exists()
+    journal = Journal(out.with_suffix(".journal.sqlite"))
+    assert len(journal) == 20
+    journal.close()
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumps_changes_no_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    honest, wild = time.time, random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: honest() + wild.choice((-1, 1)) * 1e7)
+    busy = Reply(status=429, body=b"{}", headers={"retry-after": "1"})
+    with chat_server(lambda body, i: busy if i == 0 else Reply("\\boxed{1}")) as server:
+        began = time.monotonic()
+        assert [v.error_step for v in judged([server.url], solutions(4), deadline=60.0)] == [1] * 4
+        assert 0.9 <= time.monotonic() - began < 30
+    with chat_server(Reply(delay=60)) as server:
+        began = time.monotonic()
+        (verdict,) = judged([server.url], solutions(1), deadline=0.5)
+        assert time.monotonic() - began < 30
+    assert "no answer within the deadline of 0.5 s" in verdict.reason
+
+
+@pytest.mark.parametrize("wrong_by", [-1e7, 0, 1e7])
+def test_a_date_to_wait_for_is_read_by_the_servers_clock(wrong_by: float) -> None:
+    now = time.time() + wrong_by
+    assert _seconds(formatdate(now + 20, usegmt=True), formatdate(now, usegmt=True)) == 20
+    assert _seconds(formatdate(now + 20, usegmt=True), "nonsense") == pytest.approx(max(0, wrong_by + 20), abs=5)
+
+
+def test_only_dates_are_read_off_the_clock_of_the_wall() -> None:
+    found = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                calls = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
+                found |= {(path.stem, function.name)} if "time.time" in calls else set()
+    assert found == {("client", "_seconds")}
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_training_in_the_folder_control_c_twice_and_a_judge_that_moves(
+    tiny_policy: Path, tmp_path: Path
+) -> None:
+    with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0 if i < 8 else 600)) as server:
+        file = toml(tmp_path / "runs", tiny_policy, server.url)
+        first = start("train", file, "--quiet")
+        wait_for(lambda: len(server.requests) > 8 or first.poll() is not None)
+        code, said = finished(start("train", file, "--quiet", "--resume"))
+        assert (code, "another process is training here" in said, "Traceback" in said) == (2, True, False), said
+        assert first.poll() is None
+        for _ in range(2):
+            first.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        code, said = finished(first)
+        assert (code, "Traceback" in said) == (130, False), said
+        assert "Ctrl-C again stops at once" in said
+        assert not (tmp_path / "runs" / "run" / "model").exists()
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        code, said = finished(start("train", toml(tmp_path / "runs", tiny_policy, server.url), "--quiet", "--resume"))
+    assert code == 0, said  # at another address, too
+    assert (tmp_path / "runs" / "run" / "model").is_dir()
+
+
+def test_a_full_disk_ends_a_training_with_a_message(small_disk: Path, tiny_policy: Path) -> None:
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        file = toml(small_disk, tiny_policy, server.url)
+        code, said = finished(start("train", file, "--quiet"))
+        assert (code, "Traceback" in said) == (2, False), said
+        assert "space" in said
+        subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+        code, said = finished(start("train", file, "--quiet", "--resume"))
+        assert code == 0, said
+    assert [row["step"] for row in read_jsonl(small_disk / "run" / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_run_may_go_on_with_a_judge_that_moved_and_without_settings_there_were_not_yet(tmp_path: Path) -> None:
+    file = toml(tmp_path, tmp_path, "http://first/v1")
+    known = RunFolder(load(file), resume=False).path / "config.json"
+    stored = json.loads(known.read_text())
+    for table, key in (("judge", "min_words"), ("judge", "canaries"), ("reward", "located")):
+        del stored[table][key]
+    known.write_text(json.dumps(stored))
+    RunFolder(load(file, ['judge.urls=["http://second/v1"]', "judge.timeout=5.0"]), resume=True)
+    with pytest.raises(ConfigError, match=r"cannot resume, the config differs in judge"):
+        RunFolder(load(file, ["judge.temperature=0.5"]), resume=True)
+
+
+def test_the_commands_tell_of_a_disk_and_not_of_a_bug() -> None:
+    assert cli._is_users(OSError(28, "No space left on device"))
+    assert not cli._is_users(OSError(5, "Input/output error"))
+    assert not cli._is_users(KeyError("x"))

@@ -155,7 +155,8 @@ def _point_out(axes: Axes, marks: Sequence[Mark]) -> None:
 def _scale(axes: Axes, panel: Panel) -> None:
     values = [v for curve in panel.curves for s in (curve.series, curve.faint) for v in s.values]
     low, high = min(values), max(values)
-    if panel.scale == "log" and low > 0:
+    if panel.scale == "log" and high > 0:
+        low = min(value for value in values if value > 0)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([m * 10.0**k for k in range(-3, 4) for m in (1, 2, 5)]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -33,7 +33,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said
 
 
-def wait_for(reached: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(reached: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, "never happened"

@@ -16,6 +16,7 @@ import io
 import logging
 import statistics
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def main() -> None:
     num_steps = given.steps or (1 if given.quick else 2)
     small = ["rollout.num_prompts=16"] if given.quick else []
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore", FutureWarning)
     transformers_logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         steps = [f"optim.steps={num_steps + 1}", f"output={folder!r}"]

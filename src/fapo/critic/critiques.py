@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fapo.client import ChatClient
 from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
 from fapo.data import LabelledSolution, load_labelled, read_jsonl, write_jsonl
@@ -140,7 +140,7 @@ async def _ask(
         timeout=config.timeout,
         seed=config.seed,
     )
-    try:
+    async with aclosing(model):
         for number in range(config.samples):
             judge = GenRM(template, reseeded(model, config.seed + number))
             missing = [solution for solution in solutions if (solution.problem.id, number) not in known]
@@ -156,9 +156,6 @@ async def _ask(
                     )
                 done += len(answered)
                 progress(done, total)
-    finally:
-        if isinstance(model, ChatClient):
-            await model.aclose()
 
 
 def _row(solution: LabelledSolution, number: int, verdict: Verdict) -> dict[str, Any]:

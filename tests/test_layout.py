@@ -22,7 +22,7 @@ LAYERS = [
     {"data", "solutions", "client", "journal", "local", "pypi_models"},
     {"judge"},
     {"runs", "scoring", "measure"},
-    {"miniature", "trl", "models", "judges", "tally", "audit", "benchmarks", "critic"},
+    {"miniature", "trl", "models", "judges", "tally", "audit", "benchmarks", "critic", "examples"},
     {"train_trl", "train_verl", "verl", "report"},
     {"cli"},
 ]

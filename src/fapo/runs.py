@@ -15,6 +15,8 @@ from typing import Any
 
 from fapo.config import Config, ConfigError, to_dict
 from fapo.data import read_jsonl, write_jsonl
+from fapo.measure import Fault
+from fapo.scoring import Scored
 
 SCHEMA = 1
 """Version of the rows in rollouts.jsonl."""
@@ -84,6 +86,28 @@ class RunFolder:
     def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows of rollouts."""
         write_jsonl(self.path / self._rollouts, [{"schema": SCHEMA, **row} for row in rows], append=True)
+
+
+def rollout_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict[str, Any]:
+    """A rollout as a row of rollouts.jsonl; step and split are the engine's to add."""
+    problem, verdict = s.rollout.problem, s.verdict
+    return {
+        "problem_id": problem.id,
+        "problem": problem.text,
+        "reference": problem.reference,
+        "response": s.rollout.response,
+        "num_tokens": s.rollout.num_tokens,
+        "correct": s.correct,
+        "status": verdict.status if verdict else "skipped",
+        "error_step": verdict.error_step if verdict else None,
+        "flawed": s.flawed,
+        "critique": verdict.critique if verdict else "",
+        "critique_tokens": verdict.num_tokens if verdict else 0,
+        "reward": s.reward.value,
+        "parts": dict(s.reward.parts),
+        "advantage": None if advantage is None else round(float(advantage), 6),
+        "truth": None if truth is None else {"error_step": truth[0], "flaw": truth[1]},
+    }
 
 
 def environment() -> dict[str, Any]:

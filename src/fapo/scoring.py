@@ -19,6 +19,15 @@ class UnscoredError(RuntimeError):
     """A rollout got no verdict and `on_unscored` is "raise"."""
 
 
+def no_verdict(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
+    """The error that says which rollout has no verdict, why, and what to do."""
+    why = verdict.reason if verdict else "the judge was not asked"
+    return UnscoredError(
+        f"no verdict on a rollout of problem {rollout.problem.id}: {why}; "
+        'set reward.on_unscored to "mask" or "correctness_only" to train on without it'
+    )
+
+
 @dataclass(frozen=True)
 class Scored:
     """A rollout with all that was found out about it."""
@@ -83,11 +92,7 @@ class PolicyScorer:
             value = rewards.step_ratio_reward(correct, verdict.error_step if verdict else None, steps, status)
         if value is None:
             if self.config.on_unscored == "raise":
-                why = verdict.reason if verdict else "the judge was not asked"
-                raise UnscoredError(
-                    f"no verdict on a rollout of problem {rollout.problem.id}: {why}; "
-                    'set reward.on_unscored to "mask" or "correctness_only" to train on without it'
-                )
+                raise no_verdict(rollout, verdict)
             if self.config.on_unscored == "mask":
                 return Reward(None, parts)
             value = parts["outcome"]

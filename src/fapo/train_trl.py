@@ -19,16 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 from trl import GRPOConfig, GRPOTrainer
 
 from fapo.config import Config, ConfigError
-from fapo.data import LabelledSolution, load_labelled, load_problems
-from fapo.judge import Template, build_prompt, load_template
-from fapo.judges import make_judge
-from fapo.measure import Fault, advantage_metrics, genrm_metrics, policy_metrics
-from fapo.miniature import sources as miniature
+from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
+from fapo.measure import advantage_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder
-from fapo.runs import RunFolder
-from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, Scorer, advantages_of
+from fapo.runs import RunFolder, rollout_row
+from fapo.scoring import PolicyScorer, Scored, Scorer, advantages_of
 from fapo.trl import FlawedAwareReward
-from fapo.types import Judge, Problem, Rollout, Verdict
+from fapo.types import Judge, Message, Problem, Rollout, Verdict
 
 Progress = Callable[[int, int, Mapping[str, Any]], None]
 """Told after each step: steps done, steps in all, metrics."""
@@ -99,7 +96,8 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     torch.manual_seed(config.seed)
     processes = PartialState(cpu=not torch.cuda.is_available())
     arguments = grpo_config(config, processes.num_processes)
-    data = _policy_data(config) if config.task == "policy" else _genrm_data(config)
+    sets = load_sets(config)
+    scorer = make_scorer(config, (e.solution for examples in sets.values() for e in examples if e.solution))
     path = model_folder(config.model.path)
     with loading("model.path", path):
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
@@ -114,16 +112,17 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
         model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=model.dtype)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
-    recorder = _Recorder(config, folder, data)
-    if isinstance(data.scorer, PolicyScorer) and data.scorer.judge and known:
-        object.__setattr__(data.scorer, "judge", _Remembering(data.scorer.judge, known))
+    recorder = _Recorder(config, folder, scorer)
+    if isinstance(scorer, PolicyScorer) and scorer.judge and known:
+        object.__setattr__(scorer, "judge", _Remembering(scorer.judge, known))
+    datasets = {name: _dataset(examples) for name, examples in sets.items()}
     trainer = _Trainer(
         model=model,
         processing_class=tokenizer,
-        reward_funcs=FlawedAwareReward(data.scorer, recorder.record),
+        reward_funcs=FlawedAwareReward(scorer, recorder.record),
         args=arguments,
-        train_dataset=data.train,
-        eval_dataset=data.validation or None,
+        train_dataset=datasets.pop(TRAIN),
+        eval_dataset=datasets or None,
         callbacks=[_Callback(config, recorder, progress)],
     )
     trainer.sampling = (config.validation.temperature, config.validation.top_p)
@@ -149,58 +148,11 @@ def _last_checkpoint(folder: Path) -> tuple[int, str | None]:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-class _Data:
-    """What is trained and validated on, and who scores it."""
-
-    def __init__(self, train: Dataset, validation: dict[str, Dataset], scorer: Scorer, labels: dict[str, int | None]):
-        self.train, self.validation, self.scorer, self.labels = train, validation, scorer, labels
+def _dataset(examples: Sequence[Example]) -> Dataset:
+    return Dataset.from_list([_row(e.problem, e.prompt) for e in examples])
 
 
-def _policy_data(config: Config) -> _Data:
-    prompt = (
-        Path(config.data.prompt).read_text(encoding="utf-8").removesuffix("\n") if config.data.prompt else "{{problem}}"
-    )
-
-    def load(source: str, limit: int | None) -> Dataset:
-        of_miniature = miniature.is_miniature(source)
-        found = miniature.problems(source, limit) if of_miniature else load_problems(source, limit=limit)
-        return Dataset.from_list([_row(p, [_user(prompt.replace("{{problem}}", p.text))]) for p in found])
-
-    judge = make_judge(config.judge) if config.judge and config.reward.kind != "outcome" else None
-    if config.judge and config.reward.kind == "outcome":
-        judge = make_judge(config.judge)
-    judge_all = config.reward.kind == "step_ratio" or bool(config.judge and config.judge.all)
-    max_failed = config.judge.max_failed_share if config.judge else 1.0
-    scorer = PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all, max_failed)
-    validation = {name: load(source, config.validation.limit) for name, source in config.data.validation.items()}
-    return _Data(load(config.data.train, config.data.limit), validation, scorer, {})
-
-
-def _genrm_data(config: Config) -> _Data:
-    template = load_template(config.judge.template if config.judge else "locate")
-    labelled: dict[str, LabelledSolution] = {}
-
-    def load(source: str, limit: int | None) -> Dataset:
-        of_miniature = miniature.is_miniature(source)
-        found = miniature.labelled(source, limit) if of_miniature else load_labelled(source, limit=limit)
-        labelled.update({solution.problem.id: solution for solution in found})
-        return Dataset.from_list([_row(s.problem, _prompt(template, s)) for s in found])
-
-    scorer = CritiqueScorer(config.reward, template, labelled, config.rollout.max_tokens)
-    train = load(config.data.train, config.data.limit)
-    validation = {name: load(source, config.validation.limit) for name, source in config.data.validation.items()}
-    return _Data(train, validation, scorer, {key: solution.error_step for key, solution in labelled.items()})
-
-
-def _prompt(template: Template, solution: LabelledSolution) -> list[dict[str, str]]:
-    return build_prompt(template, solution.problem.text, solution.problem.reference, solution.steps)
-
-
-def _user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
-
-
-def _row(problem: Problem, prompt: list[dict[str, str]]) -> dict[str, Any]:
+def _row(problem: Problem, prompt: list[Message]) -> dict[str, Any]:
     fields = {"id": problem.id, "problem": problem.text, "reference": problem.reference, "source": problem.source}
     return {"prompt": prompt, **fields}
 
@@ -231,8 +183,8 @@ class _Remembering:
 class _Recorder:
     """Takes every scored batch: writes the rollouts at once, the metrics when their step or validation is complete."""
 
-    def __init__(self, config: Config, folder: RunFolder, data: _Data) -> None:
-        self.config, self.folder, self.data = config, folder, data
+    def __init__(self, config: Config, folder: RunFolder, scorer: Scorer) -> None:
+        self.config, self.folder, self.scorer = config, folder, scorer
         self.trainer: Any = None
         self.batches: dict[str, list[Scored]] = defaultdict(list)
         self.evaluating: str | None = None
@@ -251,51 +203,23 @@ class _Recorder:
         # rollouts of a training batch belong to the step they lead to
         step = self.step + (0 if self.evaluating else 1)
         self.folder.rollouts(
-            {"step": step, "split": split, **_as_row(s, a, self.truth(s))}
+            {"step": step, "split": split, **rollout_row(s, a, truth(s, self.scorer))}
             for s, a in zip(scored, advantages, strict=True)
         )
         self.batches[split].extend(scored)
-
-    def truth(self, scored: Scored) -> Fault | None:
-        """The oracle's word on a solution, where there is one; for a critique, the label of what it criticises."""
-        problem = scored.rollout.problem
-        if self.config.task == "genrm":
-            return self.data.labels[problem.id], None
-        return miniature.truth(scored.rollout) if problem.source in miniature.SOURCES else None
 
     def summary(self, split: str) -> dict[str, float]:
         """Metrics of all batches of a split since it was last asked for."""
         scored = self.batches.pop(split, [])
         if not scored:
             return {}
-        truths = [self.truth(s) for s in scored]
+        truths = [truth(s, self.scorer) for s in scored]
         if self.config.task == "genrm":
             return genrm_metrics(scored, [t[0] if t else None for t in truths])
         out = policy_metrics(scored, truths)
         if split == "train" and len(scored) % self.config.rollout.group_size == 0:
             out |= advantage_metrics(scored, self.config.rollout.group_size, truths)
         return out
-
-
-def _as_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict[str, Any]:
-    problem, verdict = s.rollout.problem, s.verdict
-    return {
-        "problem_id": problem.id,
-        "problem": problem.text,
-        "reference": problem.reference,
-        "response": s.rollout.response,
-        "num_tokens": s.rollout.num_tokens,
-        "correct": s.correct,
-        "status": verdict.status if verdict else "skipped",
-        "error_step": verdict.error_step if verdict else None,
-        "flawed": s.flawed,
-        "critique": verdict.critique if verdict else "",
-        "critique_tokens": verdict.num_tokens if verdict else 0,
-        "reward": s.reward.value,
-        "parts": dict(s.reward.parts),
-        "advantage": None if advantage is None else round(float(advantage), 6),
-        "truth": None if truth is None else {"error_step": truth[0], "flaw": truth[1]},
-    }
 
 
 class _Callback(TrainerCallback):

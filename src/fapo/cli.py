@@ -1,4 +1,4 @@
-"""The command line: fapo train | judge | bench | critic | report | demo | miniature."""
+"""The command line: fapo train | data | judge | bench | critic | report | demo | miniature."""
 
 from __future__ import annotations
 
@@ -36,22 +36,27 @@ def train(
     overrides: Overrides = (),
     /,
     *,
+    engine: Literal["trl", "verl"] = "trl",
     resume: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Train a policy or a GenRM with TRL, as a TOML config says.
+    """Train a policy or a GenRM, as a TOML config says.
 
     Args:
         config: TOML file.
         overrides: Settings that replace those of the file, such as reward.penalty=0.5; KEY= removes one.
+        engine: trl: this machine, or several GPUs through accelerate. verl: a Ray cluster (RAY_ADDRESS; unset: here).
         resume: Go on with an interrupted run of the same name.
-        dry_run: Check the config, print the exact arguments for TRL, and train nothing.
+        dry_run: Check the config, print the exact arguments for TRL or the command for verl, and train nothing.
         quiet: No progress bar.
     """
     from fapo.config import load
 
     settings = load(config, overrides)
+    if engine == "verl":
+        _train_verl(settings, resume, dry_run)
+        return
     from fapo import train_trl
 
     if dry_run:
@@ -65,6 +70,31 @@ def train(
 
         folder = train_trl.train(settings, resume=resume, progress=progress)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def _train_verl(config: Any, resume: bool, dry_run: bool) -> None:
+    from fapo import train_verl
+
+    if dry_run:
+        print(train_verl.command(config, resume=resume))
+        return
+    console.print(f"run folder: {train_verl.train(config, resume=resume)}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
+    """Write what a config trains and validates on as Parquet files for verl, into the run folder.
+
+    The command that `fapo train CONFIG --engine verl --dry-run` prints finds them there.
+
+    Args:
+        config: TOML file.
+        overrides: Settings that replace those of the file.
+    """
+    from fapo.config import load
+    from fapo.train_verl import prepare
+
+    console.print(f"run folder: {prepare(load(config, overrides))}", highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -426,6 +456,7 @@ def _is_users(error: Exception) -> bool:
         "JobError",
         "UnscoredError",
         "JudgeDownError",
+        "VerlError",
     )
 
 

@@ -63,6 +63,11 @@ def truth(rollout: Rollout) -> tuple[int | None, str | None]:
     return found.error_step, found.flaw
 
 
+def known_truth(rollout: Rollout) -> tuple[int | None, str | None] | None:
+    """The same; None for problems from elsewhere, of which nobody knows."""
+    return truth(rollout) if rollout.problem.source in SOURCES else None
+
+
 def oracle() -> Judge:
     """A judge that is always right."""
 

@@ -67,6 +67,8 @@ MISTAKES = {
     "unknown loss": ({"actor_rollout_ref.actor.loss_agg_mode": "nonsense"}, "loss_agg_mode"),
     "unknown advantages": ({"algorithm.adv_estimator": "nonsense"}, "nonsense"),
     "unknown reward manager": ({"reward.reward_manager.name": "nonsense"}, "nonsense"),
+    "another trainer": ({"trainer.v1.trainer_mode": "colocate_async"}, "leave them out"),
+    "a judge between rollout and update": ({"reward.reward_model.enable": True}, "enable_resource_pool = true"),
     "batch for other GPUs": ({"trainer.n_gpus_per_node": 7}, "must be divisible"),
 }
 
@@ -94,7 +96,12 @@ def test_a_resumed_run_finds_its_checkpoint_and_does_not_validate_again(resume: 
 @pytest.mark.parametrize(("enable", "workers"), [(False, 1), (True, 8)])
 def test_a_judge_that_verl_serves(enable: bool, workers: int, monkeypatch) -> None:
     config = shipped(POLICY, monkeypatch)
-    table = {"reward.reward_model.enable": enable, "reward.reward_model.rollout.name": "vllm"}
+    table = {
+        "reward.reward_model.enable": enable,
+        "reward.reward_model.enable_resource_pool": enable,
+        "reward.reward_model.nnodes": 1,
+        "reward.reward_model.rollout.name": "vllm",
+    }
     theirs = compose(overrides(replace(config, verl=table)))
     assert theirs.reward.num_workers == workers
     path = theirs.reward.reward_model.model_path

@@ -22,6 +22,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "RAY_TMPDIR": "/tmp",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_prestart_worker_first_driver": "0",
         "HYDRA_FULL_ERROR": "1",
     }
     inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
@@ -36,7 +37,7 @@ def on_cpu(ranks: int = 1) -> dict[str, Any]:
         "trainer.n_gpus_per_node": ranks,
         "trainer.logger": ["console", "file"],
         "+ray_kwargs.ray_init.num_gpus": ranks,
-        "ray_kwargs.ray_init.num_cpus": 16,
+        "ray_kwargs.ray_init.num_cpus": 4 + 4 * ranks,
         "+ray_kwargs.ray_init.include_dashboard": False,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "data.max_prompt_length": 64,

@@ -112,6 +112,7 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         "trainer.max_actor_ckpt_to_keep": 2,
         "trainer.default_local_dir": str(folder / "checkpoints"),
         "trainer.resume_mode": "auto" if resume else "disable",
+        "hydra.run.dir": str(folder / "hydra"),
     }
     if config.judge and judge_here and table.get("reward.reward_model.enable"):
         out |= {"reward.num_workers": 8, "reward.reward_model.model_path": model_folder(config.judge.model)}
@@ -172,6 +173,19 @@ def compose(given: list[str]) -> Any:
             get_adv_estimator_fn(settings.algorithm.adv_estimator)
             get_custom_reward_fn(settings)
             resolve_reward_manager_cls(settings)
+            _check(settings)
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
         raise ConfigError(f"[verl]: {error}") from None
     return settings
+
+
+def _check(settings: Any) -> None:
+    """What verl would take, but `fapo.verl.record` cannot work with."""
+    trainer, model = settings.trainer, settings.reward.reward_model
+    if not trainer.use_v1 or trainer.v1.trainer_mode != "sync":
+        raise ValueError('trainer.use_v1 must be true and trainer.v1.trainer_mode "sync"; leave them out')
+    if model.enable and not model.enable_resource_pool:
+        raise ValueError(
+            "reward.reward_model without a pool of its own judges after the rollouts, not beside them; "
+            "set reward.reward_model.enable_resource_pool = true, n_gpus_per_node and nnodes"
+        )

@@ -23,6 +23,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
         "RAY_TMPDIR": "/tmp",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_prestart_worker_first_driver": "0",
+        "RAY_worker_register_timeout_seconds": "900",
         "HYDRA_FULL_ERROR": "1",
     }
     inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}

@@ -6,13 +6,15 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 PIP_ARGS ?=
 BIN := .venv/bin
 SETUP := .venv/.installed
+VERL_BIN := .venv-verl/bin
+VERL_SETUP := .venv-verl/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test test-verl check bench
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 setup: $(SETUP)  ## .venv with the exact versions of requirements/constraints.txt
 
@@ -26,6 +28,15 @@ demo: $(SETUP)  ## train a judge and two policies in the miniature, and show wha
 
 test: $(SETUP)  ## the test suite
 	$(BIN)/python -m pytest -n 2
+
+$(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
+	$(PYTHON) -m venv .venv-verl
+	$(VERL_BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements/verl-constraints.txt torch
+	$(VERL_BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements/verl-constraints.txt -e '.[verl]' pytest hypothesis
+	@touch $@
+
+test-verl: $(VERL_SETUP)  ## the tests of the verl engine, in .venv-verl (1.9 GB)
+	$(VERL_BIN)/python -m pytest tests/verl tests/test_rewards.py tests/test_answers.py
 
 check: $(SETUP)  ## format, lint, types, direction of imports, licences
 	$(BIN)/ruff format --check .

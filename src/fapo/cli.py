@@ -1,4 +1,4 @@
-"""The command line: fapo train | judge | bench | eval | critic | critiques | select | report | demo | miniature."""
+"""The command line: fapo train, data, judge, bench, eval, critic, critiques, select, report, demo, miniature."""
 
 from __future__ import annotations
 
@@ -42,29 +42,34 @@ def train(
     overrides: Overrides = (),
     /,
     *,
+    engine: Literal["trl", "verl"] = "trl",
     resume: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Train a policy or a GenRM with TRL, as a TOML config says.
+    """Train a policy or a GenRM, as a TOML config says.
 
     Args:
         config: TOML file.
         overrides: Settings that replace those of the file, such as reward.penalty=0.5; KEY= removes one.
+        engine: trl: this machine, or several GPUs through accelerate. verl: a Ray cluster (RAY_ADDRESS; unset: here).
         resume: Go on with an interrupted run of the same name.
-        dry_run: Check the config, print the exact arguments for TRL, and train nothing.
+        dry_run: Check the config, print the exact arguments for TRL or the command for verl, and train nothing.
         quiet: No progress bar.
     """
     from fapo.config import load
 
     settings = load(config, overrides)
+    if engine == "verl":
+        _train_verl(settings, resume, dry_run)
+        return
     if settings.reward.kind == "genrm_sft":
-        from fapo import train_sft as engine
+        from fapo import train_sft as trainer
     else:
-        from fapo import train_trl as engine  # type: ignore[no-redef]
+        from fapo import train_trl as trainer  # type: ignore[no-redef]
 
     if dry_run:
-        Console().print_json(data=engine.dry_run(settings), default=str)
+        Console().print_json(data=trainer.dry_run(settings), default=str)
         return
     with _bars(disable=quiet) as bars:
         bar = bars.add_task(settings.name, total=settings.optim.steps, note="")
@@ -72,8 +77,33 @@ def train(
         def progress(step: int, _total: int, values: Mapping[str, Any]) -> None:
             bars.update(bar, completed=step, note=_note(values))
 
-        folder = engine.train(settings, resume=resume, progress=progress)
+        folder = trainer.train(settings, resume=resume, progress=progress)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def _train_verl(config: Any, resume: bool, dry_run: bool) -> None:
+    from fapo import train_verl
+
+    if dry_run:
+        print(train_verl.command(config, resume=resume))
+        return
+    console.print(f"run folder: {train_verl.train(config, resume=resume)}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
+    """Write what a config trains and validates on as Parquet files for verl, into the run folder.
+
+    The command that `fapo train CONFIG --engine verl --dry-run` prints finds them there.
+
+    Args:
+        config: TOML file.
+        overrides: Settings that replace those of the file.
+    """
+    from fapo.config import load
+    from fapo.train_verl import prepare
+
+    console.print(f"run folder: {prepare(load(config, overrides))}", highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -629,6 +659,7 @@ def _is_users(error: Exception) -> bool:
         "JobError",
         "UnscoredError",
         "JudgeDownError",
+        "VerlError",
     )
 
 

@@ -315,6 +315,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+def read_config(path: str | Path) -> Config:
+    """Read a TOML file, or the config.json of a run folder. Raises ConfigError."""
+    path = Path(path)
+    if path.suffix != ".json":
+        return load(path)
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; give a TOML file or a run's config.json") from None
+
+
 def from_dict(table: Mapping[str, Any], source: str = "config", origins: Mapping[str, str] | None = None) -> Config:
     """Check a nested table, such as `to_dict` gives; `origins` maps dotted keys to places for the messages."""
     reward = table.get("reward")

@@ -91,7 +91,6 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
 
 def truth(scored: Scored, scorer: Scorer) -> Fault | None:
     """The oracle's word on a solution, where there is one; for a critique, the label of what it criticises."""
-    problem = scored.rollout.problem
     if isinstance(scorer, CritiqueScorer):
-        return scorer.labelled[problem.id].error_step, None
-    return miniature.truth(scored.rollout) if problem.source in miniature.SOURCES else None
+        return scorer.labelled[scored.rollout.problem.id].error_step, None
+    return miniature.known_truth(scored.rollout)

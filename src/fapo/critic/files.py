@@ -21,7 +21,7 @@ def write_rows(out: Path, solutions: Sequence[LabelledSolution], template: Templ
     import pyarrow
     import pyarrow.parquet
 
-    rows = [_encodable(_verl_row(solution, index, template)) for index, solution in enumerate(solutions)]
+    rows = [encodable(_verl_row(solution, index, template)) for index, solution in enumerate(solutions)]
     draft = out.with_name(f"{out.name}.tmp")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), draft)
     draft.replace(out)
@@ -51,10 +51,10 @@ def _verl_row(solution: LabelledSolution, index: int, template: Template) -> dic
     }
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
     """The same with lone surrogates, which Parquet cannot hold, written out."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {key: _encodable(item) for key, item in value.items()}
-    return [_encodable(item) for item in value] if isinstance(value, list) else value
+        return {key: encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, list) else value

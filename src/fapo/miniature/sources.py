@@ -65,6 +65,11 @@ def truth(rollout: Rollout) -> tuple[int | None, str | None]:
     return found.error_step, found.flaw
 
 
+def known_truth(rollout: Rollout) -> tuple[int | None, str | None] | None:
+    """The same; None for problems from elsewhere, of which nobody knows."""
+    return truth(rollout) if rollout.problem.source in SOURCES else None
+
+
 def oracle(misses: float = 0.0, alarms: float = 0.0) -> Judge:
     """A judge that is always right, but for a share of `misses` (flawed, passed) and of `alarms` (sound, flagged).
 

@@ -1,0 +1,69 @@
+"""A Ray cluster: config -> run folder -> verl's own program, unmodified. What is ours is in fapo.verl."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from fapo.config import Config
+from fapo.runs import RunFolder
+from fapo.verl.overrides import MODULE, compose, overrides
+from fapo.verl.parquet import files, write_sets
+
+
+class VerlError(RuntimeError):
+    """verl has stopped before the run was done."""
+
+
+def train(config: Config, *, resume: bool = False) -> Path:
+    """Run a config on a Ray cluster, the one of RAY_ADDRESS or else one of this machine; returns the run folder.
+
+    The run folder must be one that all nodes see. Raises ConfigError for settings that cannot work, before anything is
+    started, and VerlError when verl ends with an error, having said on the console why.
+    """
+    settled = absolute(config)
+    given = overrides(settled, resume=resume)
+    compose(given)
+    folder = prepare(settled, resume=resume)
+    done = subprocess.run([sys.executable, "-m", MODULE, *given])
+    if done.returncode:
+        raise VerlError(f"verl has stopped with exit status {done.returncode}; what it said is above")
+    return folder
+
+
+def command(config: Config, *, resume: bool = False) -> str:
+    """The command that `train` runs, for a shell; it needs the files that `prepare` writes. Raises ConfigError."""
+    given = overrides(absolute(config), resume=resume)
+    compose(given)
+    return shlex.join(["python", "-m", MODULE, *given])
+
+
+def prepare(config: Config, *, resume: bool = False) -> Path:
+    """Open the run folder and write the data into it; returns it."""
+    config = absolute(config)
+    folder = RunFolder(config, resume=resume).path
+    if not resume or not all(path.exists() for path in files(config, folder / "data")):
+        write_sets(config, folder / "data")
+    return folder
+
+
+def absolute(config: Config) -> Config:
+    """The same with absolute paths, since Ray's workers have working directories of their own."""
+    judge = config.judge
+    if judge:
+        judge = replace(
+            judge,
+            model=_absolute(judge.model),
+            template=_absolute(judge.template),
+            journal=judge.journal and str(Path(judge.journal).resolve()),
+        )
+    model = replace(config.model, path=_absolute(config.model.path))
+    return replace(config, output=str(Path(config.output).resolve()), model=model, judge=judge)
+
+
+def _absolute(name: str) -> str:
+    """The name of a file or folder as its absolute path, any other name as it is."""
+    return str(Path(name).resolve()) if name and Path(name).exists() else name

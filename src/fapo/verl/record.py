@@ -1,0 +1,111 @@
+"""verl's replay buffer, which also writes what it hands out to the run folder.
+
+    trainer.v1.sampler.custom_sampler.path=pkg://fapo.verl.record
+    trainer.v1.sampler.custom_sampler.name=RecordingBuffer
+    +trainer.v1.sampler.sampler_kwargs.config=/path/of/the/run/folder/config.json
+
+It stands where all rollouts of a step or of a validation pass by in the trainer's process, scored, before their
+advantages are computed; what it returns as metrics goes to verl's loggers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import transfer_queue
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from fapo.config import read_config
+from fapo.examples import TRAIN
+from fapo.judge import MIN_JUDGEMENTS, check_judge
+from fapo.measure import Fault, advantage_metrics, genrm_metrics, policy_metrics
+from fapo.miniature import sources as miniature
+from fapo.runs import RunFolder, rollout_row
+from fapo.scoring import no_verdict
+from fapo.types import Verdict
+from fapo.verl.advantages import by_group
+from fapo.verl.parcel import Parcel, unwrap
+
+
+class RecordingBuffer(ReplayBuffer):
+    """Records rollouts and metrics as the TRL engine does; stops the run where the config says so."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.config = read_config(self.sampler_kwargs["config"])
+        self.folder = RunFolder(self.config, resume=True)
+        self.begun = False
+        self.verdicts: list[Verdict] = []
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        """A batch of verl's and its metrics, ours among them."""
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        if not self.begun:  # what a resumed run will do again
+            self.folder.rewind(global_steps - 1)
+            self.begun = True
+        fields = ["uid", "extra_fields", "rm_scores"]
+        data = transfer_queue.kv_batch_get(keys=batch.keys, partition_id=partition_id, select_fields=fields)
+        rewards = [float(scores.sum()) for scores in data["rm_scores"]]
+        texts = [extra["reward_extra_info"]["fapo"] for extra in data["extra_fields"].tolist()]
+        lengths = [tag["response_len"] for tag in batch.tags]
+        rows = zip(texts, rewards, lengths, strict=True)
+        parcels = [unwrap(text, reward, length, self.config.rollout.max_tokens) for text, reward, length in rows]
+        groups = data["uid"].tolist()
+        if partition_id == "train":
+            own = self._record(global_steps, TRAIN, parcels, groups)
+            self.folder.metrics(global_steps, TRAIN, own)
+            metrics |= own
+        else:
+            self._validation(global_steps, parcels, groups)
+        self._check(parcels)
+        return batch, metrics
+
+    def _validation(self, step: int, parcels: Sequence[Parcel], groups: Sequence[str]) -> None:
+        out: dict[str, float] = {}
+        for name in dict.fromkeys(parcel.split for parcel in parcels):
+            own = [i for i, parcel in enumerate(parcels) if parcel.split == name]
+            found = self._record(step, name, [parcels[i] for i in own], [groups[i] for i in own])
+            out |= {f"{name}/{key.removeprefix('rollout/')}": value for key, value in found.items()}
+        self.folder.metrics(step, "validation", out)
+
+    def _record(self, step: int, split: str, parcels: Sequence[Parcel], groups: Sequence[str]) -> dict[str, float]:
+        """Write the rollouts of one set, those of a group together; returns their metrics."""
+        order = sorted(range(len(groups)), key=lambda i: groups[i])
+        parcels, groups = [parcels[i] for i in order], [groups[i] for i in order]
+        scored = [parcel.scored for parcel in parcels]
+        rewards = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored])
+        advantages: list[float | None] = [*by_group(rewards, groups)]
+        if self.config.task == "genrm":
+            truths: list[Fault | None] = [(parcel.label, None) for parcel in parcels]
+        else:
+            truths = [miniature.known_truth(s.rollout) for s in scored]
+        if split != TRAIN and self.config.validation.num_samples == 1:
+            advantages = [None] * len(scored)
+        self.folder.rollouts(
+            {"step": step, "split": split, **rollout_row(*row)} for row in zip(scored, advantages, truths, strict=True)
+        )
+        if self.config.task == "genrm":
+            return genrm_metrics(scored, [parcel.label for parcel in parcels])
+        out = policy_metrics(scored, truths)
+        if split == TRAIN:
+            size, sizes = self.config.rollout.group_size, Counter(groups)
+            whole = [i for i, name in enumerate(groups) if sizes[name] == size]  # verl trains on what is left of others
+            if whole:
+                out |= advantage_metrics([scored[i] for i in whole], size, [truths[i] for i in whole])
+        return out
+
+    def _check(self, parcels: Sequence[Parcel]) -> None:
+        """Raise UnscoredError or JudgeDownError as configured; raised in a reward worker they would be lost."""
+        if self.config.task != "policy":
+            return
+        for scored in (parcel.scored for parcel in parcels):
+            if scored.reward.value is None and self.config.reward.on_unscored == "raise":
+                raise no_verdict(scored.rollout, scored.verdict)
+        if self.config.judge:
+            self.verdicts += [parcel.scored.verdict for parcel in parcels if parcel.scored.verdict]
+            if len(self.verdicts) >= MIN_JUDGEMENTS:
+                recent, self.verdicts = self.verdicts, []
+                check_judge(recent, self.config.judge.max_failed_share)

@@ -1,0 +1,89 @@
+"""verl's reward function: one rollout -> its score, and all else that was found out about it as text.
+
+reward.custom_reward_function.path=pkg://fapo.verl.reward
+reward.custom_reward_function.name=compute_score
++reward.custom_reward_function.reward_kwargs.config=/path/of/config.toml
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from fapo.config import Config, read_config
+from fapo.data import LabelledSolution
+from fapo.examples import TRAIN, make_scorer
+from fapo.scoring import Scorer
+from fapo.types import Problem, Rollout
+from fapo.verl.parcel import Parcel, wrap
+
+UNSCORED = math.nan
+"""verl knows numbers only: NaN is "no reward", and the advantages of `fapo.verl.advantages` leave it out."""
+
+
+async def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Mapping[str, Any],
+    *,
+    config: str,
+    num_workers: int = 1,
+    reward_router_address: str | None = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """What verl's reward manager asks for each rollout; `extra_info` as `fapo data` writes it.
+
+    `config` is a TOML file or the config.json of a run folder. Of the judge's `concurrency` each of `num_workers`
+    reward workers has its share. Where verl serves a reward model, `reward_router_address` is asked instead of the
+    config's own servers. The reward is without overlong shaping, which is the reward manager's.
+
+    Never raises for a judgement that fails: verl would quietly drop the whole group. `on_unscored = "raise"` and
+    `max_failed_share` are held by `fapo.verl.record`.
+    """
+    place = (config, num_workers, reward_router_address or "")
+    settings = _settings(*place)
+    problem = Problem(
+        id=str(extra_info.get("id", extra_info.get("index", ""))),
+        text=str(extra_info.get("problem", "")),
+        reference=ground_truth,
+        source=str(extra_info.get("source", data_source)),
+    )
+    solution = None
+    if settings.task == "genrm":
+        problem = replace(problem, reference=str(extra_info.get("reference", "")))
+        label = int(extra_info["label"])
+        solution = LabelledSolution(problem, tuple(extra_info["steps"]), None if label < 0 else label, True)
+    scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*place)
+    (scored,) = await scorer([Rollout(problem, solution_str)])
+    split = str(extra_info.get("split", TRAIN))
+    return {
+        "score": UNSCORED if scored.reward.value is None else scored.reward.value,
+        "acc": float(scored.correct),
+        "flawed": float(bool(scored.flawed) and scored.correct),
+        "unscored": float(scored.reward.value is None),
+        "fapo": wrap(Parcel(split, scored, None if solution is None else solution.error_step)),
+    }
+
+
+@lru_cache
+def _settings(path: str, num_workers: int, router: str) -> Config:
+    """The config as this worker is to use it: its share of the judge, and no failure that stops it."""
+    config = read_config(path)
+    on_unscored = "mask" if config.reward.on_unscored == "raise" else config.reward.on_unscored
+    reward = replace(config.reward, on_unscored=on_unscored, overlong_buffer=0)
+    judge = config.judge
+    if judge:
+        judge = replace(judge, max_failed_share=1.0, concurrency=max(1, judge.concurrency // num_workers))
+    if judge and router:
+        judge = replace(judge, kind="served", urls=(f"http://{router}/v1",))
+    return replace(config, reward=reward, judge=judge)
+
+
+@lru_cache
+def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
+    """One scorer, with its judge and its connections, for all rollouts of this process."""
+    return make_scorer(_settings(path, num_workers, router))

@@ -1,0 +1,31 @@
+"""Tests of the verl engine: make test-verl. They need verl, which lives in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)])
+"""Ray's workers import what the tests import."""
+
+try:
+    metadata.version("verl")
+except metadata.PackageNotFoundError:
+    pytest.exit("verl is not installed here; make test-verl sets up an environment that has it", returncode=2)
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """Ray on this machine's CPUs."""
+    import ray
+
+    ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+    sys.stdout.flush()

@@ -1,0 +1,137 @@
+"""verl's rollout by transformers' generate in a Ray actor: actor_rollout_ref.rollout.name=cpu."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import torch
+from transformers import AutoModelForCausalLM
+from verl.workers.rollout import base
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
+
+NAME = "cpu"
+NO_SYNC = "FAPO_TEST_NO_WEIGHT_SYNC"
+"""Environment variable: new weights are not taken over, for a test that this is noticed."""
+GATHER_SECONDS = 0.05
+"""Requests that come within this time are sampled together."""
+
+
+def _server_name(rank: int) -> str:
+    return f"fapo_test_cpu_server_{rank}"
+
+
+class ServerAdapter(base.BaseRollout):
+    """The trainer's side: hands new weights to the server."""
+
+    def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1) -> None:
+        super().__init__(config, model_config, device_mesh)
+        self.rank = int(os.environ["RANK"]) if replica_rank == -1 else replica_rank
+
+    async def resume(self, tags: list[str]) -> None:
+        pass
+
+    async def release(self) -> None:
+        pass
+
+    async def update_weights(
+        self, weights: Iterator[tuple[str, torch.Tensor]], global_steps: int | None = None, **_: Any
+    ) -> None:
+        state = {name: tensor.detach().float().cpu().clone() for name, tensor in weights}
+        await ray.get_actor(_server_name(self.rank)).load.remote(state, global_steps)
+
+
+class Server:
+    """A model that samples; requests of one moment share a batch."""
+
+    def __init__(self, path: str) -> None:
+        torch.set_num_threads(1)
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        self.step: int | None = None
+        self.waiting: list[tuple[list[int], dict[str, Any], asyncio.Future]] = []
+        self.sampling = asyncio.Lock()
+
+    async def load(self, state: dict[str, torch.Tensor], step: int | None) -> None:
+        if not os.environ.get(NO_SYNC):
+            self.model.load_state_dict(state, strict=True)
+        self.step = step
+
+    async def generate(self, prompt_ids: Any, sampling_params: dict[str, Any], request_id: str, **_: Any) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((list(prompt_ids), dict(sampling_params), future))
+        await asyncio.sleep(GATHER_SECONDS)
+        async with self.sampling:
+            batch, self.waiting = self.waiting, []
+            if batch:
+                outputs = await asyncio.to_thread(self._sample, batch)
+                for (_, _, asked), output in zip(batch, outputs, strict=True):
+                    asked.set_result(output)
+        return await future
+
+    @torch.no_grad()
+    def _sample(self, batch: list[tuple[list[int], dict[str, Any], Any]]) -> list[TokenOutput]:
+        width = max(len(prompt) for prompt, _, _ in batch)
+        ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _, _ in batch])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _, _ in batch])
+        params = batch[0][1]
+        temperature = params.get("temperature", 1.0)
+        out = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=params.get("max_tokens") or params.get("max_new_tokens"),
+            do_sample=temperature > 0,
+            temperature=temperature or None,
+            top_k=0,
+            top_p=params.get("top_p", 1.0),
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        new = out.sequences[:, width:]
+        logits = torch.stack(out.logits, dim=1) / (temperature or 1.0)
+        logprobs = logits.log_softmax(-1).gather(-1, new[..., None])[..., 0]
+        ends = self.model.generation_config.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends)
+        found = []
+        for tokens, probs in zip(new.tolist(), logprobs.tolist(), strict=True):
+            length = next((i + 1 for i, token in enumerate(tokens) if token in ends), len(tokens))
+            extra = {"global_steps": self.step}
+            found.append(
+                TokenOutput(
+                    token_ids=tokens[:length], log_probs=probs[:length], stop_reason="completed", extra_fields=extra
+                )
+            )
+        return found
+
+    async def wake_up(self, tags: Any = None) -> None:
+        pass
+
+    async def sleep(self) -> None:
+        pass
+
+    async def clear_kv_cache(self) -> None:
+        pass
+
+    async def abort_all_requests(self, **_: Any) -> None:
+        pass
+
+    async def resume_generation(self) -> None:
+        pass
+
+
+class Replica(RolloutReplica):
+    """The driver's side: starts the server."""
+
+    async def launch_servers(self) -> None:
+        path = getattr(self.model_config, "local_path", None) or self.model_config.path
+        options = {"name": _server_name(self.replica_rank), "max_concurrency": self.max_concurrency}
+        server = ray.remote(Server).options(**options).remote(path)
+        self.servers, self._server_handle = [server], server
+        self._server_address = _server_name(self.replica_rank)
+
+
+base._ROLLOUT_REGISTRY[(NAME, "async")] = f"{__name__}.ServerAdapter"
+RolloutReplicaRegistry.register(NAME, lambda: Replica)

@@ -1,0 +1,82 @@
+"""The same rewards make the same advantages in fapo.rewards, in verl, and (tests/test_rewards.py) in TRL."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from test_rewards import TRL_REWARDS
+from verl import DataProto
+from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+from fapo.rewards import group_advantages
+from fapo.verl.advantages import by_group
+
+NUM_TOKENS = 5
+
+
+def of_verl(rewards: list[float], groups: list[str], *, scale: bool = True, estimator: str = "fapo") -> np.ndarray:
+    """What verl's trainer makes of the rewards: advantages [num_rollouts, NUM_TOKENS]."""
+    lengths = torch.tensor([1 + i % NUM_TOKENS for i in range(len(rewards))])
+    mask = (torch.arange(NUM_TOKENS) < lengths[:, None]).long()
+    scores = torch.zeros(len(rewards), NUM_TOKENS)
+    scores[torch.arange(len(rewards)), lengths - 1] = torch.tensor(rewards)
+    data = DataProto.from_dict(
+        tensors={"token_level_rewards": scores, "response_mask": mask},
+        non_tensors={"uid": np.array(groups, dtype=object)},
+    )
+    algorithm = OmegaConf.create({"norm_adv_by_std_in_grpo": scale, "use_pf_ppo": False})
+    keys = [f"{group}_{i}_0" for i, group in enumerate(groups)]
+    out = compute_advantage_for_multi_trajectories(
+        data, keys, estimator, norm_adv_by_std_in_grpo=scale, config=algorithm
+    ).batch["advantages"]
+    assert torch.equal(out, out * mask), "nothing on padding"
+    per_token = [row[:length] for row, length in zip(out, lengths.tolist(), strict=True)]
+    assert all(torch.equal(row, row[:1].expand_as(row)) for row in per_token), "the same for every token"
+    return np.array([row[0].item() for row in per_token])
+
+
+def shuffled(table: list[list[float | None]], seed: int = 0) -> tuple[list[float], list[str], list[int]]:
+    """The rewards of a table in another order, with the names of their groups and their places in the table."""
+    flat = [(np.nan if v is None else v, f"uid{i}") for i, row in enumerate(table) for v in row]
+    order = random.Random(seed).sample(range(len(flat)), len(flat))
+    return [flat[i][0] for i in order], [flat[i][1] for i in order], order
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_verl_gives_the_advantages_that_trl_gives(scale: bool) -> None:
+    rewards, groups, order = shuffled(TRL_REWARDS)
+    expected = group_advantages(np.array(TRL_REWARDS, dtype=float), scale=scale).reshape(-1)[order]
+    found = of_verl(rewards, groups, scale=scale)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found).max() > 0.5
+
+
+def test_verls_own_estimator_would_lose_the_whole_group() -> None:
+    rewards, groups, _ = shuffled([[1.0, None, -1.0, 0.0]])
+    assert np.isnan(of_verl(rewards, groups, estimator="grpo")).all()
+    assert np.isfinite(of_verl(rewards, groups)).all()
+
+
+def test_without_unscored_rollouts_it_is_verls_own_grpo() -> None:
+    rewards, groups, _ = shuffled([[1.0, 0.0, -1.0, -1.0], [0.0, 0.0, -1.0, 1.0]])
+    np.testing.assert_allclose(of_verl(rewards, groups), of_verl(rewards, groups, estimator="grpo"), atol=2e-4)
+
+
+REWARD = st.sampled_from([1.0, 0.0, -1.0, -0.5, np.nan])
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), REWARD), max_size=24))
+def test_groups_of_any_size_in_any_order(rows: list[tuple[int, float]]) -> None:
+    rewards, groups = np.array([reward for _, reward in rows]), [group for group, _ in rows]
+    found = by_group(rewards, groups)
+    for group in set(groups):
+        own = [i for i, other in enumerate(groups) if other == group]
+        np.testing.assert_array_equal(found[own], group_advantages([rewards[own]])[0])
+    assert np.isfinite(found).all()
+    assert (found[np.isnan(rewards)] == 0).all()

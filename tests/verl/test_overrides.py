@@ -1,0 +1,135 @@
+"""Our configs as verl reads them: composed and checked by verl's own code."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fapo.config import Config, ConfigError, load
+from fapo.train_verl import command
+from fapo.verl.overrides import compose, flat, literal, overrides
+
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
+CONFIGS = sorted([*ROOT.glob("configs/*.toml"), *POLICY.parent.glob("*.toml")])
+
+
+def shipped(path: Path, monkeypatch: pytest.MonkeyPatch, *changed: str) -> Config:
+    monkeypatch.chdir(ROOT)
+    model = ["model.path=somewhere"] if "smollm2" in path.stem else []  # else its package would have to be here
+    return load(path, [*model, *changed])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_verl_accepts_every_config_and_means_the_same(path: Path, monkeypatch) -> None:
+    config = shipped(path, monkeypatch, "optim.updates_per_batch=2", "optim.micro_batch_size=2")
+    theirs = compose(overrides(config))
+    actor, sampler = theirs.actor_rollout_ref.actor, theirs.actor_rollout_ref.rollout
+    prompts, group = config.rollout.num_prompts, config.rollout.group_size
+    assert (theirs.data.train_batch_size, sampler.n) == (prompts, group)
+    assert actor.ppo_mini_batch_size * 2 == prompts
+    assert (sampler.temperature, sampler.top_p) == (config.rollout.temperature, config.rollout.top_p)
+    assert sampler.response_length == config.rollout.max_tokens
+    assert (actor.clip_ratio_low, actor.clip_ratio_high) == (config.optim.clip_low, config.optim.clip_high)
+    assert actor.optim.lr == config.optim.learning_rate
+    assert (actor.optim.weight_decay, actor.grad_clip) == (config.optim.weight_decay, config.optim.max_grad_norm)
+    assert (actor.loss_agg_mode, actor.use_kl_loss, theirs.algorithm.use_kl_in_reward) == ("token-mean", False, False)
+    assert theirs.algorithm.adv_estimator == "fapo"
+    overlong = theirs.reward.reward_kwargs.overlong_buffer_cfg
+    assert (overlong.enable, overlong.len) == (config.reward.overlong_buffer > 0, config.reward.overlong_buffer)
+    assert sampler.val_kwargs.n == config.validation.num_samples
+    assert theirs.trainer.total_training_steps == config.optim.steps
+    assert theirs.critic.enable is False
+
+
+def test_the_verl_table_has_the_last_word(monkeypatch) -> None:
+    table = {
+        "data": {"seed": 7},
+        "trainer.resume_mode": "auto",
+        "+reward.reward_kwargs.max_resp_len": 9,
+        "actor_rollout_ref": {"rollout.name": "sglang"},
+    }
+    theirs = compose(overrides(replace(shipped(POLICY, monkeypatch), verl=table)))
+    assert (theirs.data.seed, theirs.trainer.resume_mode, theirs.reward.reward_kwargs.max_resp_len) == (7, "auto", 9)
+    assert theirs.actor_rollout_ref.rollout.name == "sglang"
+
+
+MISTAKES = {
+    "unknown key": ({"trainer.nnodez": 2}, "nnodez"),
+    "wrong type": ({"actor_rollout_ref.rollout.n": "many"}, "many"),
+    "unknown loss": ({"actor_rollout_ref.actor.loss_agg_mode": "nonsense"}, "loss_agg_mode"),
+    "unknown advantages": ({"algorithm.adv_estimator": "nonsense"}, "nonsense"),
+    "unknown reward manager": ({"reward.reward_manager.name": "nonsense"}, "nonsense"),
+    "another trainer": ({"trainer.v1.trainer_mode": "colocate_async"}, "leave them out"),
+    "a judge between rollout and update": ({"reward.reward_model.enable": True}, "enable_resource_pool = true"),
+    "batch for other GPUs": ({"trainer.n_gpus_per_node": 7}, "must be divisible"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_verl_does_not_accept_is_told_before_anything_starts(name: str, monkeypatch) -> None:
+    table, said = MISTAKES[name]
+    config = replace(shipped(POLICY, monkeypatch), verl=table)
+    with pytest.raises(ConfigError, match=rf"\[verl\][\s\S]*{said}"):
+        command(config)
+
+
+def test_updates_take_whole_groups(monkeypatch) -> None:
+    config = shipped(POLICY, monkeypatch, "rollout.num_prompts=6", "optim.updates_per_batch=4")
+    with pytest.raises(ConfigError, match="does not divide the 6 prompts"):
+        overrides(config)
+
+
+@pytest.mark.parametrize(("resume", "mode"), [(False, "disable"), (True, "auto")])
+def test_a_resumed_run_finds_its_checkpoint_and_does_not_validate_again(resume: bool, mode: str, monkeypatch) -> None:
+    theirs = compose(overrides(shipped(POLICY, monkeypatch), resume=resume))
+    assert (theirs.trainer.resume_mode, theirs.trainer.val_before_train) == (mode, not resume)
+
+
+@pytest.mark.parametrize(("enable", "workers"), [(False, 1), (True, 8)])
+def test_a_judge_that_verl_serves(enable: bool, workers: int, monkeypatch) -> None:
+    config = shipped(POLICY, monkeypatch)
+    table = {
+        "reward.reward_model.enable": enable,
+        "reward.reward_model.enable_resource_pool": enable,
+        "reward.reward_model.nnodes": 1,
+        "reward.reward_model.rollout.name": "vllm",
+    }
+    theirs = compose(overrides(replace(config, verl=table)))
+    assert theirs.reward.num_workers == workers
+    path = theirs.reward.reward_model.model_path
+    assert (path is not None and path.endswith("base/genrm")) == enable
+
+
+def test_the_printed_command_is_what_a_shell_needs(monkeypatch, tmp_path: Path) -> None:
+    config = shipped(POLICY, monkeypatch, f'output="{tmp_path}/a b"')
+    program, flag, module, *given = shlex.split(command(config))
+    assert (program, flag, module) == ("python", "-m", "verl.trainer.main_ppo")
+    assert compose(given).trainer.default_local_dir == f"{tmp_path}/a b/fapo/checkpoints"
+    assert list(tmp_path.iterdir()) == []
+
+
+SCALARS: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**9), 10**9),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"])),
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+
+
+@given(VALUES)
+def test_hydra_reads_every_value_back(value: Any) -> None:
+    assert OverridesParser.create().parse_override(f"a.b={literal(value)}").value() == value
+
+
+def test_tables_become_dotted_keys() -> None:
+    assert dict(flat({"a": {"b": {"c": 1}, "d.e": 2}, "+f.g": {}})) == {"a.b.c": 1, "a.d.e": 2, "+f.g": {}}

@@ -1,0 +1,225 @@
+"""verl's real reward loop on Ray, which asks our reward function, which asks a real server for verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from chat_server import Reply, chat_server
+from transformers import AutoTokenizer
+from verl import DataProto
+from verl.experimental.reward_loop import RewardLoopManager
+
+from fapo.config import Config, from_dict, to_dict
+from fapo.data import LabelledSolution
+from fapo.examples import Example
+from fapo.miniature.sources import model_folder, problems
+from fapo.miniature.world import Habits, parse, trace
+from fapo.scoring import Scored
+from fapo.types import Problem, Reward, Rollout, Verdict
+from fapo.verl.overrides import compose, overrides
+from fapo.verl.parcel import Parcel, unwrap, wrap
+from fapo.verl.parquet import rows
+from fapo.verl.reward import compute_score
+
+ROOT = Path(__file__).parents[2]
+MAX_TOKENS = 64
+PROBLEMS = problems("miniature:train", 6)
+FLAWED = PROBLEMS[1].text
+"""The server flags solutions of this problem and answers nonsense about the next one."""
+NONSENSE = PROBLEMS[2].text
+
+
+def answer(body: dict[str, Any], _: int) -> Reply:
+    asked = body["messages"][-1]["content"]
+    return Reply("not a word" if NONSENSE in asked else "0\n\\boxed{0}" if FLAWED in asked else "ok\n\\boxed{-1}")
+
+
+def solutions() -> list[str]:
+    """Four right solutions, one wrong, one without an answer."""
+    rng = random.Random(0)
+    right = [trace(rng, parse(p.text), Habits()) for p in PROBLEMS[:4]]
+    return [*right, "1+1=2\n\\boxed{-12345}", "1+1=2"]
+
+
+def settings(folder: Path, *urls: str, **judge: Any) -> Config:
+    """A run folder's config.json with a served judge; its config."""
+    table = {
+        "name": "run",
+        "task": "policy",
+        "output": str(folder),
+        "model": {"path": "miniature:policy"},
+        "data": {"train": "miniature:train"},
+        "rollout": {"max_tokens": MAX_TOKENS, "num_prompts": 8},
+        "reward": {"kind": "fapo", "overlong_buffer": 60},
+        "judge": {"kind": "served", "model": "m", "urls": list(urls), "template": "compact", **judge},
+        "optim": {"steps": 1, "learning_rate": 1e-3},
+        "verl": {"reward.num_workers": 2},
+    }
+    config = from_dict(table)
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "run/config.json").write_text(json.dumps(to_dict(config)), encoding="utf-8")
+    return config
+
+
+def batch(texts: list[str]) -> DataProto:
+    """Rollouts as verl's trainer hands them to the reward loop."""
+    tokenizer = AutoTokenizer.from_pretrained(model_folder("miniature:policy"))
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    responses, mask = torch.zeros(len(texts), MAX_TOKENS, dtype=torch.long), torch.ones(len(texts), 4 + MAX_TOKENS)
+    for i, own in enumerate(ids):
+        responses[i, : len(own)] = torch.tensor(own)
+        mask[i, 4 + len(own) :] = 0
+    prompts = torch.ones(len(texts), 4, dtype=torch.long)
+    table = rows("train", [Example(p, [{"role": "user", "content": p.text}]) for p in PROBLEMS])
+    columns = {key: np.empty(len(texts), dtype=object) for key in ("data_source", "reward_model", "extra_info")}
+    for key, column in columns.items():
+        column[:] = [row[key] for row in table]
+    tensors = {"prompts": prompts, "responses": responses, "attention_mask": mask.long()}
+    return DataProto.from_dict(
+        tensors={**tensors, "input_ids": torch.cat([prompts, responses], dim=1)}, non_tensors=columns
+    )
+
+
+def lengths(data: DataProto) -> list[int]:
+    return data.batch["attention_mask"][:, 4:].sum(dim=1).tolist()
+
+
+def expected(data: DataProto, before: list[float]) -> list[float]:
+    """The rewards with overlong shaping, which verl's reward manager adds."""
+    over = [min(0.0, max(-1.0, (MAX_TOKENS - 60 - length) / 60)) for length in lengths(data)]
+    return [value + penalty for value, penalty in zip(before, over, strict=True)]
+
+
+REWARDS = [1.0, 0.0, math.nan, 1.0, -1.0, -1.0]
+
+
+def test_batch_and_streaming_path_of_verls_reward_loop(ray_here, tmp_path: Path) -> None:
+    with chat_server(answer) as server:
+        manager = RewardLoopManager(compose(overrides(settings(tmp_path, server.url))))
+        data = batch(solutions())
+        whole = manager.compute_rm_score(data)
+        np.testing.assert_allclose(whole.batch["rm_scores"].sum(dim=-1), expected(data, REWARDS), atol=1e-6)
+        places = [int((row != 0).nonzero()[-1]) for row in whole.batch["rm_scores"]]
+        assert places == [length - 1 for length in lengths(data)]
+        assert len(server.requests) == 4, "only the right ones"
+        workers = manager.reward_loop_worker_handles
+        one_by_one = ray.get([workers[i % 2].compute_score.remote(data[i : i + 1]) for i in range(len(data))])
+        found = [float(one["reward_score"]) for one in one_by_one]
+        np.testing.assert_allclose(found, expected(data, REWARDS), atol=1e-6)
+        for i, (one, length) in enumerate(zip(one_by_one, lengths(data), strict=True)):
+            info = one["reward_extra_info"]
+            scored = unwrap(info["fapo"], found[i], length, MAX_TOKENS).scored
+            assert scored.rollout.problem == replace(PROBLEMS[i], meta={})
+            assert scored.rollout.response == solutions()[i]
+            assert (scored.rollout.num_tokens, scored.correct) == (length, i < 4)
+            assert info["flawed"] == float(i == 1)
+            assert info["unscored"] == float(scored.reward.value is None) == float(i == 2)
+            assert scored.reward.value is None or scored.reward.value == pytest.approx(
+                sum(scored.reward.parts.values())
+            )
+    for handle in workers:
+        ray.kill(handle)
+
+
+def dead_url() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+
+
+def slow(body: dict[str, Any], index: int) -> Reply:
+    return replace(answer(body, index), delay=60.0)
+
+
+@pytest.mark.parametrize("case", ["dead beside a living", "slow beside a living", "dead"])
+def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with chat_server(answer) as living, chat_server(slow) as sleepy:
+        ill = sleepy.url if case.startswith("slow") else dead_url()
+        urls = [ill] if case == "dead" else [ill, living.url]
+        config = settings(tmp_path, *urls, timeout=3.0, deadline=15.0, max_failed_share=0.0)
+        manager = RewardLoopManager(compose(overrides(config)))
+        data = batch(solutions())
+        found = manager.compute_rm_score(data)
+        for handle in manager.reward_loop_worker_handles:
+            ray.kill(handle)
+    unscored = [0, 1, 2, 3] if case == "dead" else [2]
+    rewards = [math.nan if i in unscored else reward for i, reward in enumerate(REWARDS)]
+    np.testing.assert_allclose(found.batch["rm_scores"].sum(dim=-1), expected(data, rewards), atol=1e-6)
+    statuses = [json.loads(text)["scored"]["verdict"] for text in found.non_tensor_batch["fapo"]]
+    assert (statuses[0]["status"] == "failed") == (case == "dead")
+    assert time.monotonic() - begun < 300
+
+
+def score(config: str, problem: Problem, text: str, **kwargs: Any) -> dict[str, Any]:
+    (row,) = rows("train", [Example(problem, [])])
+    asked = compute_score(
+        "train", text, row["reward_model"]["ground_truth"], row["extra_info"], config=config, **kwargs
+    )
+    return asyncio.run(asked)
+
+
+def test_verls_router_is_asked_where_there_is_one(tmp_path: Path) -> None:
+    with chat_server(answer) as server:
+        settings(tmp_path, dead_url())
+        router = server.url.removeprefix("http://").removesuffix("/v1")
+        found = score(str(tmp_path / "run/config.json"), PROBLEMS[1], solutions()[1], reward_router_address=router)
+    assert (found["score"], found["flawed"], len(server.requests)) == (0.0, 1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "critique", "label", "reward"),
+    [
+        ("genrm_step", "\\boxed{-1}", None, 1.0),
+        ("genrm_step", "\\boxed{0}", None, -1.0),
+        ("genrm_step", "\\boxed{0}", 1, 0.5),
+        ("genrm_outcome", "\\boxed{0}", 1, 1.0),
+        ("genrm_step", "\\boxed{2}", 1, -1.0),
+    ],
+)
+def test_critiques_are_scored_by_the_label_of_their_row(
+    kind: str, critique: str, label: int | None, reward: float, tmp_path: Path
+) -> None:
+    file = tmp_path / "genrm.toml"
+    base = (ROOT / "src/fapo/miniature/configs/genrm.toml").read_text(encoding="utf-8")
+    file.write_text(base.replace("genrm_step", kind), encoding="utf-8")
+    solution = LabelledSolution(PROBLEMS[0], ("1+1=2", "2+2=5"), label, True)
+    (row,) = rows("test", [Example(PROBLEMS[0], [], solution)])
+    asked = compute_score("test", critique, row["reward_model"]["ground_truth"], row["extra_info"], config=str(file))
+    found = asyncio.run(asked)
+    assert found["score"] == reward
+    parcel = unwrap(found["fapo"], reward, 7, MAX_TOKENS)
+    assert (parcel.split, parcel.label, parcel.scored.verdict.num_tokens) == ("test", label, 7)
+
+
+VERDICTS = [None, Verdict("ok", 1, "bad", num_tokens=3), Verdict("failed", reason="down"), Verdict("unparsable")]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("value", [None, 0.0, 2 / 3])
+def test_a_parcel_comes_back_as_it_was(verdict: Verdict | None, value: float | None) -> None:
+    rollout = Rollout(Problem("id", "text \u2028 {}", "1", "here"), 'a "solution"\n\\boxed{1}')
+    parts = {"outcome": 1.0} if value is None else {"outcome": 1.0, "flaw": value - 1, "overlong": 0.0}
+    parcel = Parcel("train", Scored(rollout, True, verdict, Reward(value, parts)))
+    shaped = np.float32(math.nan if value is None else value - 0.25).item()
+    back = unwrap(wrap(parcel), shaped, MAX_TOKENS, MAX_TOKENS)
+    assert back.scored.rollout == replace(rollout, num_tokens=MAX_TOKENS, truncated=True)
+    assert (back.scored.verdict, back.scored.flawed) == (verdict, parcel.scored.flawed)
+    if value is None:
+        assert back.scored.reward == Reward(None, parts)
+    else:
+        assert back.scored.reward.parts == {**parts, "overlong": -0.25}
+        assert back.scored.reward.value == pytest.approx(value - 0.25, abs=1e-9)

@@ -1,0 +1,165 @@
+"""Complete runs of verl's own program in the miniature: FAPO with the GenRM as judge, then resumed; two ranks."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from verl_runs import environment, on_cpu
+
+from fapo.data import read_jsonl
+from fapo.rewards import fapo_reward, group_advantages
+
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
+GROUP, PROMPTS, VALIDATION = 4, 4, 4
+Row = dict[str, Any]
+
+
+def run(folder: Path, *changed: str, ranks: int = 1, steps: int = 2, env: dict[str, str] | None = None) -> str:
+    """`fapo train --engine verl` on the CPU; what it said."""
+    table = "".join(f'"{key}" = {json.dumps(value)}\n' for key, value in on_cpu(ranks).items())
+    file = folder / "run.toml"
+    file.write_text(POLICY.read_text(encoding="utf-8") + f"\n[verl]\n{table}", encoding="utf-8")
+    small = [
+        *(f'output="{folder}"', "name=run", "data.limit=32", f"validation.limit={VALIDATION}"),
+        *(f"rollout.num_prompts={PROMPTS}", f"rollout.group_size={GROUP}", f"optim.steps={steps}"),
+        *("optim.learning_rate=1e-3", "optim.warmup_steps=0", "validation.every=2", "validation.save_every=1"),
+    ]
+    command = [sys.executable, "-m", "fapo.cli", "train", str(file), *small, *changed, "--engine", "verl"]
+    whole = {**environment(folder), **(env or {})}
+    done = subprocess.run(
+        command, env=whole, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def rows(folder: Path, name: str) -> list[Row]:
+    return list(read_jsonl(folder / f"run/{name}.jsonl"))
+
+
+def logged(folder: Path) -> list[Row]:
+    """What verl's own logger was given, step by step."""
+    return [row["data"] for row in read_jsonl(folder / "verl.jsonl") if "actor/grad_norm" in row["data"]]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps, then two more by --resume; the files of both are kept."""
+    folder = tmp_path_factory.mktemp("verl")
+    run(folder)
+    for name in ("metrics", "rollouts"):
+        (folder / f"{name}-2.jsonl").write_bytes((folder / f"run/{name}.jsonl").read_bytes())
+    (folder / "verl-2.jsonl").write_bytes((folder / "verl.jsonl").read_bytes())
+    run(folder, "--resume", steps=4)
+    return folder
+
+
+def steps_logged(folder: Path) -> list[Row]:
+    before = [row["data"] for row in read_jsonl(folder / "verl-2.jsonl") if "actor/grad_norm" in row["data"]]
+    return [*before, *logged(folder)]
+
+
+def test_it_trains_and_the_rollouts_come_from_the_weights_in_training(first: Path) -> None:
+    steps = steps_logged(first)
+    assert [row["training/global_step"] for row in steps] == [1, 2, 3, 4]
+    assert all(math.isfinite(row["actor/grad_norm"]) and math.isfinite(row["actor/pg_loss"]) for row in steps)
+    assert any(row["actor/grad_norm"] > 0 for row in steps)
+    assert all(row["training/rollout_actor_probs_pearson_corr"] > 0.999 for row in steps)
+
+
+def test_rollouts_have_verdicts_rewards_and_our_advantages(first: Path) -> None:
+    found = [row for row in rows(first, "rollouts") if row["split"] == "train"]
+    assert [row["step"] for row in found] == [step for step in (1, 2, 3, 4) for _ in range(PROMPTS * GROUP)]
+    for row in found:
+        asked = row["status"] != "skipped"
+        assert asked == row["correct"]
+        assert bool(row["critique"]) == asked
+        assert row["reward"] == fapo_reward(row["correct"], row["flawed"])
+        assert row["reward"] in (1.0, 0.0, -1.0, None)
+        assert 0 < row["num_tokens"] <= 64
+        assert row["truth"] is not None
+    groups = defaultdict(list)
+    for i, row in enumerate(found):
+        groups[i // GROUP].append(row)
+    for group in groups.values():
+        assert len({row["problem_id"] for row in group}) == 1
+        values = np.array([[np.nan if row["reward"] is None else row["reward"] for row in group]], dtype=float)
+        np.testing.assert_allclose([row["advantage"] for row in group], group_advantages(values)[0], atol=1e-5)
+
+
+def test_metrics_are_those_of_the_other_engine_and_verls_loggers_have_them(first: Path) -> None:
+    found = rows(first, "metrics")
+    assert [(row["kind"], row["step"]) for row in found] == [
+        *(("validation", 0), ("train", 1), ("train", 2), ("validation", 2), ("train", 3), ("train", 4)),
+        ("validation", 4),
+    ]
+    train = [row for row in found if row["kind"] == "train"]
+    assert all({"rollout/accuracy", "rollout/true_rho", "advantage/wrong"} <= row.keys() for row in train)
+    judged = [row for row in train if "rollout/fp_ratio" in row]
+    assert judged
+    assert all(0 <= row["rollout/fp_ratio"] <= 1 and "rollout/rho" in row for row in judged)
+    for ours, theirs in zip(train, steps_logged(first), strict=True):
+        assert theirs["rollout/accuracy"] == pytest.approx(ours["rollout/accuracy"])
+        own = [row for row in rows(first, "rollouts") if (row["step"], row["split"]) == (ours["step"], "train")]
+        rewards = [row["reward"] for row in own]
+        if None in rewards:
+            assert theirs["critic/score/mean"] is None, "NaN, in JSON"
+        else:
+            assert theirs["critic/score/mean"] == pytest.approx(np.mean(rewards), abs=1e-5)
+    for row in (row for row in found if row["kind"] == "validation"):
+        assert {f"{name}/{key}" for name in ("validation", "harder") for key in ("accuracy", "length")} <= row.keys()
+    assert any("validation/fp_ratio" in row or "harder/fp_ratio" in row for row in found)
+
+
+def test_it_resumes_from_its_checkpoint(first: Path) -> None:
+    for name in ("metrics", "rollouts"):
+        before = list(read_jsonl(first / f"{name}-2.jsonl"))
+        assert rows(first, name)[: len(before)] == before
+        assert len(rows(first, name)) > len(before)
+    kept = {path.parent.name for path in (first / "run/checkpoints").glob("global_step_*/actor")}
+    assert {"global_step_3", "global_step_4"} <= kept
+    assert (first / "run/checkpoints/latest_checkpointed_iteration.txt").read_text() == "4"
+
+
+def test_without_new_weights_the_rollouts_are_another_models(tmp_path: Path) -> None:
+    run(
+        tmp_path,
+        "judge.kind=oracle",
+        "data.validation=",
+        "optim.learning_rate=3e-2",
+        steps=3,
+        env={"FAPO_TEST_NO_WEIGHT_SYNC": "1"},
+    )
+    assert logged(tmp_path)[-1]["training/rollout_actor_probs_pearson_corr"] < 0.99
+
+
+def test_two_ranks(tmp_path: Path) -> None:
+    run(tmp_path, "judge.kind=oracle", "data.validation=", "optim.micro_batch_size=4", ranks=2)
+    steps = logged(tmp_path)
+    assert all(row["training/rollout_actor_probs_pearson_corr"] > 0.999 for row in steps)
+    assert len(rows(tmp_path, "rollouts")) == 2 * PROMPTS * GROUP
+
+
+def test_a_judge_that_is_down_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="the judge is down"):
+        run(
+            tmp_path,
+            "judge.kind=served",
+            "judge.model=m",
+            'judge.urls=["http://127.0.0.1:9/v1"]',
+            "judge.timeout=1",
+            "judge.deadline=3",
+            "data.validation=",
+            "judge.max_failed_share=0.2",
+            "rollout.num_prompts=8",
+        )
+    assert not list((tmp_path / "run/checkpoints").glob("global_step_*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -28,7 +29,7 @@ from fapo.config import ConfigError, load
 from fapo.data import read_jsonl
 from fapo.journal import Journal, Journaled, Question
 from fapo.judge import GenRM, load_template
-from fapo.runs import RunFolder
+from fapo.runs import RunFolder, full_disk_told, take
 from fapo.types import Completion, Problem, Rollout, Verdict
 
 PATIENT = {"backoff": 0.01, "cooldown": 0.05, "timeout": 60.0}
@@ -216,6 +217,23 @@ def test_a_full_disk_ends_an_audit_with_a_message_and_it_goes_on_later(small_dis
     assert [row["status"] for row in read_jsonl(out)] == ["ok"] * 300
 
 
+def test_the_words_of_torch_and_safetensors_for_a_full_disk_become_the_systems(small_disk: Path) -> None:
+    import numpy as np
+    import torch
+    from safetensors.numpy import save_file
+
+    for write in (
+        lambda: torch.save(torch.zeros(1_000_000), small_disk / "a.pt"),
+        lambda: save_file({"a": np.zeros(1_000_000)}, small_disk / "a.safetensors"),
+    ):
+        with pytest.raises(OSError, match="No space left on device") as caught, full_disk_told(small_disk):
+            write()
+        assert caught.value.filename == str(small_disk)
+        assert cli._is_users(caught.value)
+    with pytest.raises(RuntimeError, match="something else"), full_disk_told(small_disk):
+        raise RuntimeError("something else")
+
+
 # --- journals ---------------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +342,30 @@ def test_only_dates_are_read_off_the_clock_of_the_wall() -> None:
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from fapo.runs import take
+take(Path(sys.argv[1]))
+print("taken", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_run_folder_belongs_to_one_process_until_it_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "taken\n"
+        with pytest.raises(ConfigError, match="another process is training here; wait for it, or choose another name"):
+            take(tmp_path)
+        holder.kill()
+    take(tmp_path)
+    take(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_training_in_the_folder_control_c_twice_and_a_judge_that_moves(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
 import platform
+import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -97,6 +100,8 @@ def _fixed(value: Any) -> Any:
     return {k: v for k, v in value.items() if k not in _WHERE_AND_HOW_FAST} if isinstance(value, dict) else value
 
 
+FULL = 1 << 20
+"""Bytes; with less room than this a disk is full."""
 _taken: dict[Path, int] = {}
 """Run folders of this process, each with its open descriptor: the system gives the lock back when the process ends."""
 
@@ -117,6 +122,18 @@ def take(folder: Path) -> None:
         os.close(descriptor)
         return
     _taken[folder.resolve()] = descriptor
+
+
+@contextlib.contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """torch and safetensors have words of their own for a full disk; they become the system's error."""
+    try:
+        yield
+    except Exception as error:
+        torn = "inline_container" in str(error) and shutil.disk_usage(folder).free < FULL
+        if isinstance(error, OSError) or not (torn or "No space left" in str(error)):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
 
 
 def rollout_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from fapo.config import Config, ConfigError
 from fapo.examples import TRAIN, Example, Sets, load_sets, make_scorer
 from fapo.local import LocalModel
-from fapo.runs import RunFolder
+from fapo.runs import RunFolder, full_disk_told, take
 from fapo.scoring import CritiqueScorer
 from fapo.train_trl import (
     Callback,
@@ -56,6 +56,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     examples = _dataset(config, sets.pop(TRAIN))
     model, tokenizer = load_model(config)
     folder = RunFolder(config, resume=resume)
+    take(folder.path)
     done, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
     folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
     finished = done >= arguments.max_steps
@@ -76,10 +77,11 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     trainer.recorder, trainer.scorer, trainer.sets = recorder, scorer, sets
     trainer.remove_callback(PrinterCallback)
     recorder.trainer = trainer
-    with stop_politely(trainer):
+    with stop_politely(trainer), full_disk_told(folder.path):
         if not finished:
             trainer.train(resume_from_checkpoint=checkpoint)
-    save_model(trainer, folder)
+    with full_disk_told(folder.path):
+        save_model(trainer, folder)
     return folder.path
 
 

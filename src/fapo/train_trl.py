@@ -23,7 +23,7 @@ from fapo.config import Config, ConfigError
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder
-from fapo.runs import RunFolder, rollout_row, take
+from fapo.runs import RunFolder, full_disk_told, rollout_row, take
 from fapo.scoring import PolicyScorer, Scored, Scorer, advantages_of
 from fapo.trainer import Trainer
 from fapo.trl import FlawedAwareReward
@@ -138,10 +138,11 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     trainer.sampling = (config.validation.temperature, config.validation.top_p)
     trainer.remove_callback(PrinterCallback)
     recorder.trainer, trainer.recorder = trainer, recorder
-    with stop_politely(trainer):
+    with stop_politely(trainer), full_disk_told(folder.path):
         if not finished:  # the trainer would do one step more
             trainer.train(resume_from_checkpoint=checkpoint)
-    save_model(trainer, folder)
+    with full_disk_told(folder.path):
+        save_model(trainer, folder)
     return folder.path
 
 

@@ -372,7 +372,7 @@ def test_a_second_training_in_the_folder_control_c_twice_and_a_judge_that_moves(
     tiny_policy: Path, tmp_path: Path
 ) -> None:
     with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0 if i < 8 else 600)) as server:
-        file = toml(tmp_path / "runs", tiny_policy, server.url)
+        file = toml(tmp_path / "runs", tiny_policy, server.url, all=True)
         first = start("train", file, "--quiet")
         wait_for(lambda: len(server.requests) > 8 or first.poll() is not None)
         code, said = finished(start("train", file, "--quiet", "--resume"))
@@ -386,7 +386,8 @@ def test_a_second_training_in_the_folder_control_c_twice_and_a_judge_that_moves(
         assert "Ctrl-C again stops at once" in said
         assert not (tmp_path / "runs" / "run" / "model").exists()
     with chat_server(Reply("\\boxed{-1}")) as server:
-        code, said = finished(start("train", toml(tmp_path / "runs", tiny_policy, server.url), "--quiet", "--resume"))
+        file = toml(tmp_path / "runs", tiny_policy, server.url, all=True)
+        code, said = finished(start("train", file, "--quiet", "--resume"))
     assert code == 0, said  # at another address, too
     assert (tmp_path / "runs" / "run" / "model").is_dir()
 

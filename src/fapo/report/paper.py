@@ -81,6 +81,8 @@ def _table(table: Mapping[str, Mapping[str, tuple[float, ...]]]) -> list[str]:
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name, row in table.items():
+        if not any(row.values()):
+            continue
         lines.append(f"| {name} | " + " | ".join(_cell(row.get(column, ())) for column in columns) + " |")
     return lines
 

@@ -53,7 +53,8 @@ def rollouts(solutions: list[LabelledSolution], num: int) -> dict[str, list[Roll
     out = {
         name: [Rollout(s.problem, whole(s)) for s in rows] for name, rows in zip(CONTROLS, (sound, flawed), strict=True)
     }
-    return out | {name: [attacked(s, name) for s in flawed] for name in ATTACKS}
+    # one of each huge one: they are beyond the context of small judges, and take long to be found so
+    return out | {name: [attacked(s, name) for s in flawed[: 1 if ATTACKS[name].pad[1] else num]] for name in ATTACKS}
 
 
 def score(judge: list[str], num: int, unescaped: bool, **settings: object) -> dict[str, list[Scored]]:

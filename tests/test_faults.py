@@ -289,7 +289,7 @@ def test_two_audits_share_a_journal(tmp_path: Path) -> None:
 
 def test_control_c_twice_ends_an_audit_at_once(tmp_path: Path) -> None:
     path, out = rows_to_judge(tmp_path / "in.jsonl", 80), tmp_path / "out.jsonl"
-    with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0 if i < 20 else 30)) as server:
+    with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0 if i < 20 else 600)) as server:
         process = start("judge", path, "--judge", server.url, "--model", "m", "--out", out, "--quiet")
         wait_for(lambda: len(server.requests) > 30)
         began = time.monotonic()
@@ -297,7 +297,7 @@ def test_control_c_twice_ends_an_audit_at_once(tmp_path: Path) -> None:
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         code, said = finished(process)
-        assert time.monotonic() - began < 25
+        assert time.monotonic() - began < 300, "long before the judge answers"
     assert (code, "Traceback" in said) == (130, False), said
     assert not out.exists()
     journal = Journal(out.with_suffix(".journal.sqlite"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)])
 """Ray's workers import what the tests import."""
+os.environ |= {"RAY_worker_register_timeout_seconds": "900", "RAY_prestart_worker_first_driver": "0"}
 
 try:
     metadata.version("verl")
@@ -22,10 +22,16 @@ except metadata.PackageNotFoundError:
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    """Ray on this machine's CPUs."""
+    """Ray on this machine's CPUs. It gives up after 30 seconds, which a busy machine may need twice."""
     import ray
 
-    ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    for last in (False, False, True):
+        try:
+            ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception as error:  # Ray's own, without a class
+            if last or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     yield
     ray.shutdown()
-    sys.stdout.flush()

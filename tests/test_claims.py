@@ -64,11 +64,12 @@ def test_margins_of_the_judge_claims() -> None:
         ((0.4,), "one seed: met"),
         ((-0.4,), "one seed: not met"),
         ((0.10, 0.11, 0.12), "holds"),
-        ((0.01, 0.01, 0.40), "too noisy to say"),  # all met, but the mean is 1.1 standard errors from nothing
+        ((0.01, 0.01, 0.40), "too noisy to say"),  # all met, but the interval of the mean holds 0
         ((0.4, 0.5, -0.01), "too noisy to say"),  # one seed against
         ((-0.10, -0.11, -0.12), "does not hold"),
         ((-0.01, -0.01, -0.40), "too noisy to say"),
         ((0.1, 0.1), "holds"),
+        ((0.005, 0.009), "too noisy to say"),  # two seeds that agree this well mean little
         ((0.0, 0.0), "too noisy to say"),
     ],
 )

@@ -10,13 +10,12 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from fapo.metrics import mean_interval
 from fapo.report.runs import Run
 from fapo.report.summary import find_crossing
 
 LAST = 3
 """Validations whose mean is taken for the end of a run."""
-NOISE = 2.0
-"""Standard errors beyond which a mean margin is outside its noise."""
 Status = Literal["holds", "does not hold", "too noisy to say", "one seed: met", "one seed: not met"]
 
 
@@ -33,17 +32,17 @@ class Claim:
 
     @property
     def status(self) -> Status:
-        """holds: met for every seed, and the mean margin is outside its noise; does not hold: the mirror image.
+        """holds: met for every seed, and 0 outside the mean's 95 % interval (Student's t); does not hold: the mirror.
 
         One seed says what it says of itself only, whatever the margin.
         """
         met = [margin > 0 for margin in self.margins]
         if len(met) == 1:
             return "one seed: met" if met[0] else "one seed: not met"
-        noise = NOISE * stdev(self.margins) / len(met) ** 0.5
-        if all(met) and fmean(self.margins) > noise:
+        low, high = mean_interval(self.margins)
+        if all(met) and low > 0:
             return "holds"
-        return "does not hold" if not any(met) and fmean(self.margins) < -noise else "too noisy to say"
+        return "does not hold" if not any(met) and high < 0 else "too noisy to say"
 
     @property
     def spread(self) -> str:

@@ -36,9 +36,9 @@ def write_findings(folder: Path, out: Path) -> Path:
         "# The paper's figures and tables, in the miniature",
         "",
         f"Seeds: {', '.join(map(str, seeds))}. The end of a run is the mean of its last three validations of 512 "
-        "problems each; faint lines are single seeds. A claim *holds* when every seed meets it and the mean is more "
-        "than two standard errors from 0, it *does not hold* in the mirror image, otherwise it is *too noisy to say*. "
-        "True flawed positives are the oracle's.",
+        "problems each; faint lines are single seeds. A claim *holds* when every seed meets it and 0 is outside the "
+        "95 % interval of the mean (Student's t), it *does not hold* in the mirror image, otherwise it is *too noisy "
+        "to say*. True flawed positives are the oracle's.",
         "",
         "    fapo miniature paper --output runs/paper --docs docs/paper",
         "",

@@ -61,7 +61,11 @@ def score(judge: list[str], num: int, unescaped: bool, **settings: object) -> di
     """Every rollout, rewarded as FAPO does."""
     scorer = PolicyScorer(RewardConfig("fapo"), make_judge(named(judge, **settings)), max_failed_share=1.0)  # type: ignore[arg-type]
     given = rollouts(labelled("miniature:critic-test"), num)
-    with patch.object(Template, "harmless", lambda self, text: text) if unescaped else nullcontext():
+    with (
+        patch.object(Template, "harmless", lambda self, text: text.encode(errors="replace").decode())
+        if unescaped
+        else nullcontext()
+    ):
         scored = iter(asyncio.run(scorer([rollout for rows in given.values() for rollout in rows])))
     return {name: [next(scored) for _ in rows] for name, rows in given.items()}
 

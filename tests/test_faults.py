@@ -375,8 +375,6 @@ def test_a_second_training_in_the_folder_control_c_twice_and_a_judge_that_moves(
         file = toml(tmp_path / "runs", tiny_policy, server.url, all=True)
         first = start("train", file, "--quiet")
         wait_for(lambda: bool(server.requests) or first.poll() is not None)
-        first = start("train", file, "--quiet")
-        wait_for(lambda: bool(server.requests) or first.poll() is not None)
         code, said = finished(start("train", file, "--quiet", "--resume"))
         assert (code, "another process is training here" in said, "Traceback" in said) == (2, True, False), said
         assert first.poll() is None

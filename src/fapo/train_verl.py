@@ -54,8 +54,12 @@ def absolute(config: Config) -> Config:
     """The same with absolute paths, since Ray's workers have working directories of their own."""
     judge = config.judge
     if judge:
-        paths = {key: _absolute(getattr(judge, key)) for key in ("model", "template")}
-        judge = replace(judge, **paths, journal=judge.journal and str(Path(judge.journal).resolve()))
+        judge = replace(
+            judge,
+            model=_absolute(judge.model),
+            template=_absolute(judge.template),
+            journal=judge.journal and str(Path(judge.journal).resolve()),
+        )
     model = replace(config.model, path=_absolute(config.model.path))
     return replace(config, output=str(Path(config.output).resolve()), model=model, judge=judge)
 

@@ -7,7 +7,6 @@ import json
 import math
 import random
 import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,6 @@ def slow(body: dict[str, Any], index: int) -> Reply:
 
 @pytest.mark.parametrize("case", ["dead beside a living", "slow beside a living", "dead"])
 def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None:
-    begun = time.monotonic()
     with chat_server(answer) as living, chat_server(slow) as sleepy:
         ill = sleepy.url if case.startswith("slow") else dead_url()
         urls = [ill] if case == "dead" else [ill, living.url]
@@ -161,7 +159,6 @@ def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None
     np.testing.assert_allclose(found.batch["rm_scores"].sum(dim=-1), expected(data, rewards), atol=1e-6)
     statuses = [json.loads(text)["scored"]["verdict"] for text in found.non_tensor_batch["fapo"]]
     assert (statuses[0]["status"] == "failed") == (case == "dead")
-    assert time.monotonic() - begun < 300
 
 
 def score(config: str, problem: Problem, text: str, **kwargs: Any) -> dict[str, Any]:

@@ -65,4 +65,5 @@ def _wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
                 return
         except httpx.TransportError:
             time.sleep(0.2)
-    pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    said = log.read_text(errors="replace")[-2000:]
+    pytest.fail(f"the server did not start (exit code {server.poll()}):\n{said}")

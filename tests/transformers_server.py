@@ -58,7 +58,7 @@ def model_server(model: str, log: Path, cwd: Path | None = None) -> Iterator[Mod
 
 
 def _wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900
     while time.monotonic() < end and server.poll() is None:
         try:
             if httpx.get(address, timeout=5).is_success:

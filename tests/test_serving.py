@@ -33,6 +33,8 @@ GENRM = model_folder("miniature:genrm")
 URL = os.environ.get("FAPO_TEST_JUDGE_URL")
 MODEL = os.environ.get("FAPO_TEST_JUDGE_MODEL", GENRM) if URL else "genrm"
 GREEDY: dict[str, Any] = {"template": "compact", "temperature": 0.0, "max_tokens": 80}
+PATIENT: dict[str, Any] = {"concurrency": 4, "timeout": 600.0}
+"""For slow machines: a server goes on with requests that were given up, and falls behind ever more."""
 SOLUTIONS = [Rollout(row.problem, "\n\n".join(row.steps)) for row in labelled("miniature:critic-test", 36)]
 
 
@@ -72,7 +74,7 @@ def in_process() -> list[tuple[str, int | None]]:
 def judge(*addresses: str) -> list[tuple[str, int | None]]:
     """What the judge at these addresses says, or the one in a folder."""
     local = not addresses[0].startswith("http")
-    config = named([f"local:{GENRM}"] if local else addresses, "" if local else MODEL, **GREEDY)
+    config = named([f"local:{GENRM}"] if local else addresses, "" if local else MODEL, **GREEDY, **PATIENT)
     verdicts: list[Verdict] = asyncio.run(make_judge(config)(SOLUTIONS))
     return [(verdict.status, verdict.error_step) for verdict in verdicts]
 
@@ -81,7 +83,9 @@ def ask(url: str, model: str, num: int, **sampling: Any) -> list[Completion]:
     """Answers to one and the same question."""
     row = SOLUTIONS[0]
     prompt = build_prompt(load_template("compact"), row.problem.text, row.problem.reference, row.response.split("\n\n"))
-    return asyncio.run(ChatClient(url, model, max_tokens=40, retries=0, **sampling)([prompt] * num))
+    return asyncio.run(
+        ChatClient(url, model, max_tokens=40, retries=0, concurrency=4, timeout=600.0, **sampling)([prompt] * num)
+    )
 
 
 def test_served_verdicts_are_those_of_the_model_in_this_process(url: str, in_process) -> None:
@@ -100,7 +104,7 @@ def test_training_gets_the_same_verdicts_from_a_server(url: str, tiny_policy: Pa
             "data": {"train": "miniature:train", "limit": 64},
             "rollout": {"max_tokens": 24, "num_prompts": 8, "group_size": 4},
             "reward": {"kind": "fapo"},
-            "judge": {**GREEDY, **where},
+            "judge": {**GREEDY, **PATIENT, **where},
             "optim": {"steps": 2, "learning_rate": 1e-3, "warmup_steps": 0},
         }
         folder = train(from_dict(table))

@@ -58,11 +58,12 @@ def model_server(model: str, log: Path, cwd: Path | None = None) -> Iterator[Mod
 
 
 def _wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900
     while time.monotonic() < end and server.poll() is None:
         try:
             if httpx.get(address, timeout=5).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.2)
-    pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    said = log.read_text(errors="replace")[-2000:]
+    pytest.fail(f"the server did not start (exit code {server.poll()}):\n{said}")

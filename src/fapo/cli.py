@@ -61,6 +61,8 @@ def train(
 
     settings = load(config, overrides)
     if engine == "verl":
+        if settings.reward.kind == "genrm_sft":
+            raise ValueError('reward.kind "genrm_sft" runs with --engine trl only; verl is for reinforcement learning')
         _train_verl(settings, resume, dry_run)
         return
     if settings.reward.kind == "genrm_sft":

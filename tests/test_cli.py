@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -136,5 +137,9 @@ def test_control_c_has_the_exit_code_of_shells(monkeypatch, capsys) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.app, "cli", interrupted)
-    assert run(monkeypatch) == 130
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert run(monkeypatch) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "--resume" in capsys.readouterr().err

@@ -305,11 +305,12 @@ def test_control_c_twice_ends_an_audit_at_once(tmp_path: Path) -> None:
         wait_for(lambda: num_on_record(kept) == 20)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
+        time.sleep(0.03)  # while it says that it stops
         process.send_signal(signal.SIGINT)
         code, said = finished(process)
         assert time.monotonic() - began < 300, "long before the judge answers"
-    assert (code, "Traceback" in said) == (130, False), said
+    assert code in (130, -signal.SIGINT), "while Python ends it dies of the signal itself, which shells call 130, too"
+    assert "Traceback" not in said, said
     assert not out.exists()
     assert num_on_record(kept) == 20
 

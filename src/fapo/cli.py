@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -629,6 +631,7 @@ def main() -> None:
     try:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a further Ctrl-C: no word, no tidying up
         console.print(
             "interrupted; start again with --resume (judge, bench, eval, critic, demo and study go on by themselves)"
         )

@@ -56,8 +56,8 @@ def absolute(config: Config) -> Config:
     if judge:
         judge = replace(
             judge,
-            model=_absolute(judge.model),
-            template=_absolute(judge.template),
+            model=_absolute(judge.model) if judge.kind == "local" else judge.model,
+            template=_absolute(judge.template) if judge.template.endswith(".txt") else judge.template,
             journal=judge.journal and str(Path(judge.journal).resolve()),
         )
     model = replace(config.model, path=_absolute(config.model.path))

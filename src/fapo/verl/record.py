@@ -49,11 +49,11 @@ class RecordingBuffer(ReplayBuffer):
         fields = ["uid", "extra_fields", "rm_scores"]
         data = transfer_queue.kv_batch_get(keys=batch.keys, partition_id=partition_id, select_fields=fields)
         rewards = [float(scores.sum()) for scores in data["rm_scores"]]
-        texts = [extra["reward_extra_info"]["fapo"] for extra in data["extra_fields"].tolist()]
+        texts = [extra["reward_extra_info"]["fapo"] for extra in data.pop("extra_fields").tolist()]
         lengths = [tag["response_len"] for tag in batch.tags]
         rows = zip(texts, rewards, lengths, strict=True)
         parcels = [unwrap(text, reward, length, self.config.rollout.max_tokens) for text, reward, length in rows]
-        groups = data["uid"].tolist()
+        groups = data.pop("uid").tolist()
         if partition_id == "train":
             own = self._record(global_steps, TRAIN, parcels, groups)
             self.folder.metrics(global_steps, TRAIN, own)

@@ -24,7 +24,7 @@ from fapo.config import Config, from_dict, to_dict
 from fapo.data import LabelledSolution
 from fapo.examples import Example
 from fapo.miniature.sources import model_folder, problems
-from fapo.miniature.world import Habits, parse, trace
+from fapo.miniature.world import PERFECT, parse, trace
 from fapo.scoring import Scored
 from fapo.types import Problem, Reward, Rollout, Verdict
 from fapo.verl.overrides import compose, overrides
@@ -48,7 +48,7 @@ def answer(body: dict[str, Any], _: int) -> Reply:
 def solutions() -> list[str]:
     """Four right solutions, one wrong, one without an answer."""
     rng = random.Random(0)
-    right = [trace(rng, parse(p.text), Habits()) for p in PROBLEMS[:4]]
+    right = [trace(rng, parse(p.text), PERFECT) for p in PROBLEMS[:4]]
     return [*right, "1+1=2\n\\boxed{-12345}", "1+1=2"]
 
 

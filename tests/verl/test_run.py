@@ -19,19 +19,27 @@ from fapo.rewards import fapo_reward, group_advantages
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
+GENRM = POLICY.with_name("genrm.toml")
 GROUP, PROMPTS, VALIDATION = 4, 4, 4
 Row = dict[str, Any]
 
 
-def run(folder: Path, *changed: str, ranks: int = 1, steps: int = 2, env: dict[str, str] | None = None) -> str:
+def run(
+    folder: Path,
+    *changed: str,
+    base: Path = POLICY,
+    ranks: int = 1,
+    steps: int = 2,
+    env: dict[str, str] | None = None,
+) -> str:
     """`fapo train --engine verl` on the CPU; what it said."""
     table = "".join(f'"{key}" = {json.dumps(value)}\n' for key, value in on_cpu(ranks).items())
     file = folder / "run.toml"
-    file.write_text(POLICY.read_text(encoding="utf-8") + f"\n[verl]\n{table}", encoding="utf-8")
+    file.write_text(base.read_text(encoding="utf-8") + f"\n[verl]\n{table}", encoding="utf-8")
     small = [
         *(f'output="{folder}"', "name=run", "data.limit=32", f"validation.limit={VALIDATION}"),
         *(f"rollout.num_prompts={PROMPTS}", f"rollout.group_size={GROUP}", f"optim.steps={steps}"),
-        *("optim.learning_rate=1e-3", "optim.warmup_steps=0", "validation.every=2", "validation.save_every=1"),
+        *("optim.learning_rate=2e-4", "optim.warmup_steps=0", "validation.every=2", "validation.save_every=1"),
     ]
     command = [sys.executable, "-m", "fapo.cli", "train", str(file), *small, *changed, "--engine", "verl"]
     whole = {**environment(folder), **(env or {})}
@@ -103,7 +111,7 @@ def test_metrics_are_those_of_the_other_engine_and_verls_loggers_have_them(first
         ("validation", 4),
     ]
     train = [row for row in found if row["kind"] == "train"]
-    assert all({"rollout/accuracy", "rollout/true_rho", "advantage/wrong"} <= row.keys() for row in train)
+    assert all({"rollout/accuracy", "rollout/unscored_share", "advantage/wrong"} <= row.keys() for row in train)
     judged = [row for row in train if "rollout/fp_ratio" in row]
     assert judged
     assert all(0 <= row["rollout/fp_ratio"] <= 1 and "rollout/rho" in row for row in judged)
@@ -160,6 +168,22 @@ def test_a_judge_that_is_down_stops_the_run(tmp_path: Path) -> None:
             "judge.deadline=3",
             "data.validation=",
             "judge.max_failed_share=0.2",
-            "rollout.num_prompts=8",
+            "rollout.num_prompts=16",
         )
     assert not list((tmp_path / "run/checkpoints").glob("global_step_*"))
+
+
+def test_a_genrm_is_trained_by_the_labels_of_its_data(tmp_path: Path) -> None:
+    run(tmp_path, "data.validation=", "rollout.max_tokens=80", base=GENRM, steps=1)
+    (metrics,) = rows(tmp_path, "metrics")
+    assert {"precision", "recall", "tokens"} <= metrics.keys()
+    found = rows(tmp_path, "rollouts")
+    assert len(found) == PROMPTS * GROUP
+    for row in found:
+        assert row["critique"] == row["response"]
+        assert row["critique_tokens"] == row["num_tokens"]
+        right = row["status"] == "ok" and (row["error_step"] is None) == (row["truth"]["error_step"] is None)
+        assert row["correct"] == right
+        assert row["reward"] == pytest.approx(sum(row["parts"].values()))
+        assert -1 <= row["reward"] <= 1
+    assert math.isfinite(logged(tmp_path)[0]["actor/grad_norm"])

@@ -41,7 +41,7 @@ def on_cpu(ranks: int = 1) -> dict[str, Any]:
         "ray_kwargs.ray_init.num_cpus": 4 + 4 * ranks,
         "+ray_kwargs.ray_init.include_dashboard": False,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
-        "data.max_prompt_length": 64,
+        "data.max_prompt_length": 256,
         "data.dataloader_num_workers": 0,
         "data.filter_overlong_prompts": False,
         "actor_rollout_ref.model.external_lib": "cpu.process_group",

@@ -167,7 +167,10 @@ def _f4(runs: Runs) -> Finding:
             _difference(runs, "Step-RL ends with the higher F1", "genrm-outcome", "genrm", "test/f1"),
             _difference(runs, "Step-RL ends with the higher location", "genrm-outcome", "genrm", "test/location"),
         ),
-        _curves(runs, shown, (("test/f1", "F1"), ("test/precision", "Precision"), ("test/location", "Location"))),
+        _curves(
+            runs, shown, tuple((f"test/{key}", key.capitalize()) for key in ("f1", "precision", "recall", "location"))
+        )
+        + _curves(runs, shown, (("test/tokens", "Tokens"),), "number"),
         shown,
     )
 

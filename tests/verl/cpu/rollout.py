@@ -47,8 +47,9 @@ class ServerAdapter(base.BaseRollout):
 class Server:
     """A model that samples; requests of one moment share a batch."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, max_tokens: int) -> None:
         torch.set_num_threads(1)
+        self.max_tokens = max_tokens
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
         self.step: int | None = None
         self.waiting: list[tuple[list[int], dict[str, Any], asyncio.Future]] = []
@@ -81,7 +82,7 @@ class Server:
         out = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            max_new_tokens=params.get("max_tokens") or params.get("max_new_tokens"),
+            max_new_tokens=params.get("max_tokens") or params.get("max_new_tokens") or self.max_tokens,
             do_sample=temperature > 0,
             temperature=temperature or None,
             top_k=0,
@@ -128,7 +129,7 @@ class Replica(RolloutReplica):
     async def launch_servers(self) -> None:
         path = getattr(self.model_config, "local_path", None) or self.model_config.path
         options = {"name": _server_name(self.replica_rank), "max_concurrency": self.max_concurrency}
-        server = ray.remote(Server).options(**options).remote(path)
+        server = ray.remote(Server).options(**options).remote(path, self.config.response_length)
         self.servers, self._server_handle = [server], server
         self._server_address = _server_name(self.replica_rank)
 

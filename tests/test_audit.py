@@ -388,6 +388,18 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path, stdin: bytes = 
     return 0
 
 
+def test_solutions_of_few_words_are_flagged_unread(tmp_path: Path, monkeypatch, capsys) -> None:
+    path, out = written(tmp_path / "in.jsonl", [ROW, row(response="Thus \\boxed{2}")]), tmp_path / "out.jsonl"
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        options = ("--judge", server.url, "--model", "m", "--out", out, "--min-words", "3", "--quiet")
+        assert run(monkeypatch, path, *options) == 0, capsys.readouterr().err
+        assert len(server.requests) == 1
+        assert run(monkeypatch, path, *options[:-2], "-1") == 2
+    assert "min_words" in capsys.readouterr().err
+    assert [found["error_step"] for found in read_jsonl(out)] == [None, 0]
+    assert "1 words outside the box, min_words is 3" in list(read_jsonl(out))[1]["reason"]
+
+
 def test_the_command_prints_a_summary(tmp_path: Path, monkeypatch, capsys) -> None:
     rows = [r | {"source": "[s]" if i % 2 else "t"} for i, r in enumerate(SAMPLE)]
     path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "deep" / "out.jsonl"

@@ -708,3 +708,15 @@ def test_settings_are_part_of_a_judges_name(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("{{problem}}! {{#steps}}{{index}}{{step}}{{/steps}}", encoding="utf-8")
     assert judge_name(named(["http://a"], "m", template=str(tmp_path / "mine.txt"))) != mine, "the prompt itself counts"
     assert judge_name(named(["http://a"], "m")) == judge_name(named(["http://b", "http://c"], "m"))
+    assert judge_name(named(["http://a"], "m", min_words=3)) != judge_name(named(["http://a"], "m", min_words=4))
+
+
+def test_solutions_of_few_words_are_flagged_unread(data: Path, tmp_path: Path, score) -> None:
+    write_jsonl(data, [*ROWS, data_row("bare", 0) | {"steps": ["\\boxed{2}"]}])
+    with chat_server(knows) as server:
+        call = ["--data", data, "--judge", server.url, "--model", "m", "--out", tmp_path / "out.jsonl"]
+        assert score("flawed-positive", *call, "--min-words", 1)["f1"] == 1
+        assert len(server.requests) == 6
+    (bare,) = [row for row in read_jsonl(tmp_path / "out.jsonl") if row["id"] == "bare"]
+    assert (bare["error_step"], bare["critique"]) == (0, "")
+    assert "0 words outside the box, min_words is 1" in bare["reason"]

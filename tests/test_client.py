@@ -6,12 +6,15 @@ import threading
 import time
 import tracemalloc
 from email.utils import formatdate
+from importlib.util import find_spec
 from typing import Any
 
 import openai
 import pytest
 from chat_server import ChatServer, Reply, chat_server, completion
+from proxy_server import proxy_server
 
+import fapo.transport
 from fapo.client import ChatClient, Endpoint, _seconds
 from fapo.types import Completion
 
@@ -440,9 +443,53 @@ def test_connections_are_used_again_after_answers_failures_and_hang_ups() -> Non
         assert len(server.clients) <= 10
 
 
-def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    with chat_server(Reply("from the proxy")) as proxy:
-        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
-        monkeypatch.delenv("no_proxy", raising=False)
-        (answer,) = ask(client("http://judge.invalid/v1"))
-    assert answer.text == "from the proxy"
+def environment(monkeypatch: pytest.MonkeyPatch, **proxies: str) -> None:
+    """These proxies, and no other."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        for spelling in (name, name.upper()):
+            monkeypatch.delenv(spelling, raising=False)
+    for name, address in proxies.items():
+        monkeypatch.setenv(name, address)
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with proxy_server() as (address, asked), chat_server(Reply("through the proxy")) as server:
+        environment(monkeypatch, **{name: address.removeprefix("http://")})  # with and without a scheme
+        answers = ask(client(server), [HELLO], [HELLO])
+        assert [answer.text for answer in answers] == ["through the proxy"] * 2
+        assert asked == [server.url.removeprefix("http://").removesuffix("/v1")] * 2
+        environment(monkeypatch, **{name: address}, no_proxy="example.org,127.0.0.1")
+        (answer,) = ask(client(server))
+        assert (answer.text, len(asked)) == ("through the proxy", 2)
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_answers_are_bounded_behind_a_proxy_too(early_stop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fapo.transport, "MAX_ANSWER", 1 << 16)
+    with proxy_server() as (address, asked), chat_server(Reply("and so on\n" * 30_000)) as server:
+        environment(monkeypatch, http_proxy=address)
+        (answer,) = ask(client(server, retries=0, early_stop=early_stop, timeout=60.0))
+    assert "the answer is longer than" in (answer.error or ""), answer.error
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ftp://user:secret@127.0.0.1", r"the proxy for 127\.0\.0\.1 is no address: write http_proxy like"),
+        ("http://user:secret@proxy:port", r"the proxy for 127\.0\.0\.1 is no address: write http_proxy like"),
+    ],
+)
+def test_a_proxy_that_is_no_address_is_told(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, http_proxy=address)
+    with pytest.raises(ValueError, match=message) as caught:
+        ask(client("http://127.0.0.1:9/v1"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(find_spec("socksio") is not None, reason="socksio is installed: SOCKS proxies work")
+def test_what_a_socks_proxy_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, all_proxy="socks5://127.0.0.1:1080")
+    with pytest.raises(ValueError, match=r"pip install 'httpx\[socks\]'"):
+        ask(client("http://127.0.0.1:9/v1"))

@@ -25,6 +25,8 @@ SIGMA = 0.8
 CRITIQUE = "The step follows from the one before it, and the numbers were checked once more. " * 100
 FAULTS = ("429", "500", "hang up", "half", "garbage")
 """Each takes its slot and its time as an answer does."""
+HANG = "hang"
+"""One more: the connection stays open, and nothing is ever sent."""
 
 
 def latency(question: str) -> float:
@@ -32,10 +34,15 @@ def latency(question: str) -> float:
     return MEDIAN * random.Random(f"latency {zlib.crc32(question.encode())}").lognormvariate(0, SIGMA)
 
 
-def fault(question: str, attempt: int, share: float) -> str:
+def fault(question: str, attempt: int, share: float, kinds: Sequence[str] = FAULTS) -> str:
     """What goes wrong when a question is asked for the n-th time; "" for nothing."""
     draw = random.Random(f"fault {attempt} {zlib.crc32(question.encode())}")
-    return draw.choice(FAULTS) if draw.random() < share else ""
+    return draw.choice(kinds) if draw.random() < share else ""
+
+
+def mixed_verdict(question: str) -> int:
+    """-1 or 0, by the text of the question alone."""
+    return -(zlib.crc32(question.encode()) % 2)
 
 
 def ideal(questions: Sequence[str], num_slots: int) -> float:
@@ -57,7 +64,19 @@ def completion(text: str) -> bytes:
     return json.dumps(body).encode()
 
 
-ANSWER = completion(CRITIQUE + "\\boxed{-1}")
+ANSWERS = {verdict: completion(f"{CRITIQUE}\\boxed{{{verdict}}}") for verdict in (-1, 0)}
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a judge answers."""
+
+    pace: float = 1.0
+    """Latencies are multiplied by this."""
+    kinds: Sequence[str] = FAULTS
+    """What goes wrong, when something does."""
+    mixed: bool = False
+    """Whether the verdict is mixed_verdict(question); else it is always -1."""
 
 
 @dataclass(eq=False)
@@ -68,6 +87,8 @@ class Replica:
     """Answers under way at once."""
     fault_share: float
     """Share of tries that go wrong."""
+    ways: Ways
+    """How it answers."""
     num_free: int = 0
     """Slots without work."""
     waiting: deque[tuple[_Connection, str]] = field(default_factory=deque)
@@ -86,16 +107,16 @@ class Replica:
             self.waiting.append((connection, question))
 
     def _begin(self, connection: _Connection, question: str) -> None:
-        seconds = latency(question)
+        seconds = latency(question) * self.ways.pace
         self.attempts[question] += 1
-        trouble = fault(question, self.attempts[question], self.fault_share)
+        trouble = fault(question, self.attempts[question], self.fault_share, self.ways.kinds)
         self.done["requests"] += 1
         self.done["work"] += seconds
         self.done["faults"] += bool(trouble)
-        asyncio.get_running_loop().call_later(seconds, self._end, connection, trouble)
+        asyncio.get_running_loop().call_later(seconds, self._end, connection, question, trouble)
 
-    def _end(self, connection: _Connection, trouble: str) -> None:
-        connection.answer(trouble)
+    def _end(self, connection: _Connection, question: str, trouble: str) -> None:
+        connection.answer(ANSWERS[mixed_verdict(question) if self.ways.mixed else -1], trouble)
         if self.waiting:
             self._begin(*self.waiting.popleft())
         else:
@@ -129,7 +150,7 @@ class _Connection(asyncio.Protocol):
         else:
             self.replica.ask(self, json.loads(body[:length])["messages"][-1]["content"])
 
-    def answer(self, trouble: str) -> None:
+    def answer(self, content: bytes, trouble: str) -> None:
         """The answer, or what comes instead of it."""
         match trouble:
             case "429" | "500":
@@ -137,12 +158,14 @@ class _Connection(asyncio.Protocol):
             case "garbage":
                 self.send(b'{"choices": [')
             case "half":
-                self.send(ANSWER[: len(ANSWER) // 2], length=len(ANSWER))
+                self.send(content[: len(content) // 2], length=len(content))
                 self.transport.close()
             case "hang up":
                 self.transport.close()
+            case "hang":
+                pass
             case _:
-                self.send(ANSWER)
+                self.send(content)
 
     def send(self, content: bytes, status: str = "200", length: int | None = None) -> None:
         head = (
@@ -152,10 +175,10 @@ class _Connection(asyncio.Protocol):
             self.transport.write(head.encode() + content)
 
 
-async def _serve(num_replicas: int, num_slots: int, fault_share: float, ports: Any) -> None:
-    first = Replica(num_slots, fault_share, num_slots)
+async def _serve(num_replicas: int, num_slots: int, fault_share: float, ways: Ways, ports: Any) -> None:
+    first = Replica(num_slots, fault_share, ways, num_slots)
     replicas = [first] + [
-        Replica(num_slots, fault_share, num_slots, attempts=first.attempts, done=first.done)
+        Replica(num_slots, fault_share, ways, num_slots, attempts=first.attempts, done=first.done)
         for _ in range(num_replicas - 1)
     ]
     loop = asyncio.get_running_loop()
@@ -169,16 +192,16 @@ async def _serve(num_replicas: int, num_slots: int, fault_share: float, ports: A
     await gone.wait()
 
 
-def _run(num_replicas: int, num_slots: int, fault_share: float, ports: Any) -> None:
-    asyncio.run(_serve(num_replicas, num_slots, fault_share, ports))
+def _run(num_replicas: int, num_slots: int, fault_share: float, ways: Ways, ports: Any) -> None:
+    asyncio.run(_serve(num_replicas, num_slots, fault_share, ways, ports))
 
 
 @contextmanager
-def slow_judge(num_replicas: int, num_slots: int, fault_share: float = 0.0) -> Iterator[list[str]]:
+def slow_judge(num_replicas: int, num_slots: int, fault_share: float = 0.0, ways: Ways = Ways()) -> Iterator[list[str]]:
     """Base URLs of replicas that serve until the block ends."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_run, args=(num_replicas, num_slots, fault_share, theirs), daemon=True)
+    process = spawn.Process(target=_run, args=(num_replicas, num_slots, fault_share, ways, theirs), daemon=True)
     process.start()
     try:
         yield [f"http://127.0.0.1:{port}/v1" for port in ours.recv()]

@@ -40,9 +40,18 @@ def cost_of(work: Callable[[], Any]) -> tuple[Cost, Any]:
 
 def peak_memory() -> float:
     """Most memory this process has held, in MiB; not that of the process that started it, which rusage includes."""
+    return _memory("VmHWM")
+
+
+def memory() -> float:
+    """Memory this process holds now, in MiB; where the system does not tell, the most it has held."""
+    return _memory("VmRSS")
+
+
+def _memory(name: str) -> float:
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 

@@ -14,12 +14,11 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from urllib.request import getproxies
 
 import httpx
 import openai
 
-from fapo.connections import Connections
+from fapo.connections import Connections, proxy_for
 from fapo.types import Completion, Message
 
 MAX_BACKOFF = 30.0
@@ -156,9 +155,8 @@ class ChatClient:
 
     def _connect(self, url: str) -> openai.AsyncOpenAI:
         timeout = httpx.Timeout(self.timeout, connect=min(10.0, self.timeout))
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
-        direct = None if getproxies() else Connections()  # a transport of one's own knows of no proxy
-        http: Any = httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=True, transport=direct)
+        transport = Connections(proxy_for(url))
+        http: Any = httpx.AsyncClient(timeout=timeout, follow_redirects=True, transport=transport)
         key = self.api_key
         return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=self.timeout, http_client=http)
 

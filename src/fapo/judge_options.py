@@ -38,6 +38,9 @@ class JudgeOptions:
     """Seconds for one judgement, all tries together."""
     early_stop: bool = False
     """Hang up at the first line that ends in a boxed verdict."""
+    min_words: int = 0
+    """A solution with fewer words and numbers outside its boxes is flagged at step 0 without asking; 0: all are asked
+    about."""
     journal: Path | None = None
     """SQLite file that keeps all critiques; by default beside --out, with the suffix .journal.sqlite."""
     no_cache: bool = False
@@ -58,5 +61,6 @@ class JudgeOptions:
             timeout=self.timeout,
             deadline=self.deadline,
             early_stop=self.early_stop,
+            min_words=self.min_words,
             journal=self.journal or (out and out.with_suffix(".journal.sqlite")),
         )

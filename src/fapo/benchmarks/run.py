@@ -71,4 +71,5 @@ def judge_name(judge: JudgeConfig | str) -> str:
         return judge
     prompt = f"{judge.template} ({zlib.crc32(load_template(judge.template).text.encode('utf-8')):08x})"
     sampling = f"votes {judge.votes}, temperature {judge.temperature:g}, max tokens {judge.max_tokens}"
+    sampling += f", min words {judge.min_words}" if judge.min_words else ""
     return f"{judge.model}, prompt {prompt}, {sampling}"

@@ -1,0 +1,51 @@
+"""A forward proxy on 127.0.0.1, in a thread: passes requests on to the server they name, and says for whom."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@contextmanager
+def proxy_server() -> Iterator[tuple[str, list[str]]]:
+    """Its address, and the hosts it was asked for, in order."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            target = urlsplit(self.path)
+            asked.append(target.netloc)
+            body = self.rfile.read(int(self.headers["content-length"]))
+            server = http.client.HTTPConnection(target.netloc)
+            server.request("POST", target.path, body, dict(self.headers))
+            answer = server.getresponse()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                self.send_header(name, value)
+            self.end_headers()
+            try:
+                while chunk := answer.read(1 << 14):
+                    self.wfile.write(chunk)
+            except (BrokenPipeError, ConnectionResetError):  # the client reads no further
+                pass
+            server.close()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,55 @@
+"""The soak of benchmarks/soak.py in small, and that it would notice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+from measuring.slow_judge import mixed_verdict
+from soak import MAX_FILES, MAX_GROWTH, Soaked, expected
+
+ROOT = Path(__file__).parents[1]
+WELL = Soaked(
+    judgements=10, faults=3, requests=13, lost=0, wrong=0, rows=10, doubled=0, intact=True, changed=0,
+    memory=(90.0, 91.0, 95.0), growth=1.0, files=40, seconds=1.0,
+)  # fmt: skip
+
+
+def test_two_thousand_judgements_by_a_judge_in_trouble() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/soak.py"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert (found["judgements"], found["rows"], found["lost"], found["broken"]) == (2000, 2000, 0, [])
+    assert found["faults"] > 100
+    assert found["requests"] >= 2000 + found["faults"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "promise"),
+    [
+        ({"lost": 1}, "every judgement has a verdict"),
+        ({"wrong": 1}, "each its own"),
+        ({"rows": 9}, "each is on record once"),
+        ({"rows": 10, "doubled": 1}, "each is on record once"),
+        ({"intact": False}, "the journal is intact"),
+        ({"changed": 1}, "the journal is intact"),
+        ({"growth": MAX_GROWTH}, f"memory grows by less than {MAX_GROWTH:g} MiB"),
+        ({"files": MAX_FILES}, "connections are given back"),
+    ],
+)
+def test_a_broken_promise_is_named(changed: dict[str, float], promise: str) -> None:
+    assert WELL.broken() == []
+    assert replace(WELL, **changed).broken() == [promise]
+
+
+def test_verdicts_differ_from_question_to_question() -> None:
+    assert {mixed_verdict(str(i)) for i in range(20)} == {-1, 0}
+    assert {expected(i) for i in range(20)} == {None, 0}

@@ -27,7 +27,7 @@ LAYERS = [
         *("evaluation", "critic", "examples"),
     },
     {"trainer"},
-    {"train_trl", "train_sft", "train_verl", "verl", "report"},
+    {"train_trl", "train_sft", "train_verl", "verl", "report", "plan"},
     {"cli"},
 ]
 """A module imports from its own layer or an earlier one, and never in a circle."""

@@ -1,4 +1,4 @@
-"""The command line: fapo train, data, judge, bench, eval, critic, critiques, select, report, demo, miniature."""
+"""The command line: fapo train, data, plan, judge, bench, eval, critic, critiques, select, report, demo, miniature."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
 from fapo.judge_options import JudgeOptions
+from fapo.plan.options import PlanOptions
 
 app = SubcommandApp()
 console = Console(stderr=True)
@@ -28,6 +29,7 @@ Overrides = Positional[tuple[str, ...]]
 Many = UseAppendAction[tuple[tuple[str, ...], ...]]
 """An option with one or more values that may come several times."""
 _JUDGE = JudgeOptions()
+_PLAN = PlanOptions()
 _BENCH_JUDGE = JudgeOptions(max_tokens=4096, concurrency=32)
 _SHOWN = {
     "rollout/accuracy": "accuracy",
@@ -108,6 +110,37 @@ def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
     from fapo.train_verl import prepare
 
     console.print(f"run folder: {prepare(load(config, overrides))}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def plan(
+    config: Positional[Path],
+    overrides: Overrides = (),
+    /,
+    *,
+    assumed: OmitArgPrefixes[PlanOptions] = _PLAN,
+    as_json: Annotated[bool, arg(name="json")] = False,
+) -> None:
+    """Say what a run takes: GPU hours, tokens, memory of a GPU, and how many judges keep up with the rollouts.
+
+    A step is simulated, each rollout judged as soon as it is written. Nothing is started, no GPU is needed.
+
+    Args:
+        config: TOML file.
+        overrides: Settings that replace those of the file.
+        as_json: Print JSON instead of tables.
+    """
+    from fapo.config import load
+    from fapo.plan import make_plan
+    from fapo.plan.output import as_json as table_of
+    from fapo.plan.output import as_tables
+
+    found = make_plan(load(config, overrides), assumed)
+    if as_json:
+        print(json.dumps(table_of(found), indent=2, allow_nan=False))
+        return
+    for part in as_tables(found):
+        Console().print(part, highlight=False)
 
 
 @app.command

@@ -1,0 +1,73 @@
+"""What a plan has to be told besides the config: lengths, shares and GPUs, as options of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What is assumed where nothing was measured."""
+
+    measured: Annotated[Path | None, arg(name="from")] = None
+    """Run folder of the TRL engine to take lengths, accuracy and speeds from, instead of assuming them; the judge has to
+    have been asked after the rollouts. It was one machine: --gpus is 1 unless given."""
+    response: float | None = None
+    """Mean length of a response in tokens, before the limit cuts it; by default a fifth of the limit."""
+    response_spread: float = 0.8
+    """Standard deviation of the logarithm of that length."""
+    accuracy: float = 0.5
+    """Share of rollouts with a right answer: those that are judged."""
+    critique: float | None = None
+    """Mean length of a critique in tokens; by default 3400, as the paper has them, or the limit if that is less."""
+    critique_spread: float = 0.4
+    """Standard deviation of the logarithm of that length."""
+    question: int = 200
+    """Tokens of the policy's prompt."""
+    judge_prompt: int = 600
+    """Tokens of the judge's prompt besides the solution: instruction, question, answer, tags."""
+    shape: str | None = None
+    """Whose shape the policy has: a folder with its config.json, or a model known here; by default that of model.path."""
+    judge_shape: str = "Qwen3-4B"
+    """The same for a served judge, of which the config knows the name alone."""
+    gpus: int | None = None
+    """GPUs of the policy; by default trainer.nnodes x trainer.n_gpus_per_node of [verl]."""
+    gpu_memory: float = 80.0
+    """GiB of a GPU."""
+    gpu_flops: float = 989.0
+    """TFLOP/s of a GPU in bfloat16; the default is the data sheet's of an H100 SXM, as the next one."""
+    gpu_bandwidth: float = 3.35
+    """TB/s between a GPU and its memory."""
+    decode_share: float = 0.6
+    """Share of the bandwidth that writing tokens reaches."""
+    flops_share: float = 0.35
+    """Share of the TFLOP/s that training and reading prompts reach."""
+    memory_share: float = 0.9
+    """Share of a GPU's memory that the judge's server takes; the policy's is gpu_memory_utilization of [verl]."""
+    judge_gpus: int = 1
+    """GPUs of one replica of the judge."""
+    judge_slots: int = 256
+    """Critiques that one replica writes at once, if its memory holds them."""
+    goal: float = 0.05
+    """Share of a step by which judging may lengthen it."""
+    replicas: int = 64
+    """Replicas of the judge, at most."""
+    seed: int = 0
+    """Seed of the draws."""
+
+    def __post_init__(self) -> None:
+        shares = ("accuracy", "decode_share", "flops_share", "memory_share", "goal")
+        for name in (field.name for field in fields(self)):
+            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
+            if name in shares and not 0 <= value <= 1:
+                raise ValueError(f"{option} is a share: between 0 and 1, not {value}")
+            free = (*shares, "seed", "question", "judge_prompt", "response_spread", "critique_spread")
+            if isinstance(value, int | float) and (value < 0 or (value == 0 and name not in free)):
+                raise ValueError(f"{option} must be above 0, not {value}")
+        for name in ("decode_share", "flops_share", "memory_share"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0")

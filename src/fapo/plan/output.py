@@ -1,0 +1,79 @@
+"""A plan as tables and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import RenderableType
+from rich.table import Table
+
+from fapo.plan.make import Plan
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """For `--json`: every number of the tables."""
+    work = plan.work
+    return {
+        "name": plan.name,
+        "steps": plan.steps,
+        "goal": plan.goal,
+        "smallest": plan.smallest,
+        "pools": [{**asdict(step), "total": step.total, "ratio": step.ratio} for step in plan.pools],
+        "tokens_a_step": {"policy": work.policy_tokens, "judge": work.judge_tokens, "judge_reads": work.read_tokens},
+        "judged_share": sum(map(bool, work.critiques)) / len(work.critiques),
+        "hours": plan.hours,
+        "gpu_hours": {"policy": plan.policy_gpu_hours, "judge": plan.judge_gpu_hours},
+        "speeds": asdict(plan.speeds),
+        "memory_gib": [{**asdict(role), "total": role.total} for role in plan.memory],
+    }
+
+
+def as_tables(plan: Plan) -> Iterator[RenderableType]:
+    """For people: a step by size of the pool, the whole run, memory; and what to do where the goal is out of reach."""
+    pools = _table(f"{plan.name}: seconds of a step", "judges", "rollout", "exposed", "update", "step", "ratio")
+    for step in plan.pools:
+        name = f"{'> ' if plan.judge and step.replicas == plan.smallest else ''}{step.replicas if plan.judge else 'none'}"
+        seconds = (step.rollout, step.exposed, step.update, step.total)
+        pools.add_row(name, *(f"{value:.4g}" for value in seconds), f"{step.ratio:.3f}")
+    yield pools
+    yield verdict(plan)
+    run = _table(f"{plan.steps} steps", "", "GPUs", "tokens written", "GPU hours")
+    total = plan.steps * plan.work.policy_tokens
+    run.add_row("policy", str(plan.gpus), f"{total:.3g}", f"{plan.policy_gpu_hours:.4g}")
+    if plan.judge:
+        gpus = plan.chosen.replicas * plan.judge_gpus
+        run.add_row("judge", str(gpus), f"{plan.steps * plan.work.judge_tokens:.3g}", f"{plan.judge_gpu_hours:.4g}")
+    yield run
+    yield f"{plan.hours:.4g} hours, without validation, checkpoints and the transfer of weights"
+    columns = ("weights", "gradients", "optimizer", "activations", "cache", "waiting", "total")
+    memory = _table("GiB of a GPU", "role", "GPUs", *columns, "sequences at the limit")
+    for role in plan.memory:
+        sequences = str(role.sequences) if role.cache else "-"
+        cells = (f"{getattr(role, column):.1f}" for column in columns)
+        memory.add_row(role.role, str(role.gpus), *cells, sequences)
+    yield memory
+
+
+def verdict(plan: Plan) -> str:
+    """One sentence on the size of the pool."""
+    if not plan.judge:
+        return "nothing is judged"
+    last = plan.pools[-1]
+    if plan.smallest:
+        return f"> the fewest judges that lengthen a step by no more than {plan.goal:.0%}"
+    places, limit = last.replicas * plan.speeds.judge.slots, plan.speeds.judge.limit
+    if limit is not None and limit < places:
+        remedy = f"judge.concurrency = {limit} is the limit: {places} places are there; raise it"
+    else:
+        remedy = "the last critiques alone take so long; shorten them, or allow more with --goal"
+    return f"{last.replicas} judges still lengthen a step by {last.ratio - 1:.1%}, above {plan.goal:.0%}: {remedy}"
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
+    return table

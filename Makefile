@@ -1,4 +1,4 @@
-# make demo | test | check | bench: each sets up .venv first; run again, the set-up is instant.
+# make demo | test | check | bench | docs: each sets up .venv first; run again, the set-up is instant.
 # The first Python found of python3.11 and python3 is used; another one: make test PYTHON=/path/to/python3.12
 # PIP_ARGS goes to pip. On Linux without a GPU the index's torch carries CUDA; the small CPU build:
 #   make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
@@ -10,7 +10,7 @@ VERL_BIN := .venv-verl/bin
 VERL_SETUP := .venv-verl/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-verl check bench
+.PHONY: help setup demo test test-verl check bench docs
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -47,3 +47,6 @@ check: $(SETUP)  ## format, lint, types, direction of imports, licences
 
 bench: $(SETUP)  ## the speed of the parts that must not hold a run back
 	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file; done
+
+docs: $(SETUP)  ## the documentation site, site/index.html; a broken link ends it
+	$(BIN)/mkdocs build --strict

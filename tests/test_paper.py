@@ -10,7 +10,7 @@ import pytest
 
 from fapo.config import load
 from fapo.data import write_jsonl
-from fapo.miniature.paper import BEYOND, VARIANTS, paper_jobs
+from fapo.miniature.paper import BEYOND, JUDGES, VARIANTS, paper_jobs
 from fapo.report.findings import LOOKS, findings
 from fapo.report.paper import read_runs, write_findings
 
@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_run_has_a_valid_config_and_a_look(tmp_path: Path) -> None:
     jobs = paper_jobs(tmp_path, SEEDS)
-    assert len({job.name for job in jobs}) == len(jobs) == len(SEEDS) * (4 + len(VARIANTS) + len(BEYOND))
+    assert len({job.name for job in jobs}) == len(jobs) == len(SEEDS) * (4 + len(VARIANTS) + len(BEYOND) + len(JUDGES))
     settings = {job.name: load(job.config, (f"name={job.name}", *job.overrides)) for job in jobs}
     assert {name.rpartition("-")[0] for name in settings} == set(LOOKS)
     assert Counter(config.seed for config in settings.values()) == dict.fromkeys(SEEDS, len(jobs) // len(SEEDS))
@@ -78,7 +78,7 @@ def test_what_is_said_of_runs_with_known_numbers(folder: Path) -> None:
     found = {finding.key: finding for finding in findings(read_runs(folder))}
     assert list(found) == [
         *("F1", "F2a", "F2b", "F2c", "F2d", "F3/T2", "F4", "F5", "F6", "F7", "F8/T4", "T5", "T6", "T7/T8"),
-        *("beyond: judge", "beyond: penalty"),
+        *("beyond: judge", "beyond: labels", "beyond: penalty"),
     ]
     last = 0.8  # the mean of the validations at 60, 80 and 100 % of the way
     fp, easy, hard = (claim.margins for claim in found["F1"].claims)

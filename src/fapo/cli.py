@@ -584,10 +584,13 @@ def miniature(
         _study(study_jobs(folder, seeds), folder)
         return
     if action == "paper":
-        from fapo.miniature.paper import paper_jobs
+        from fapo.miniature.paper import critiques_file, paper_jobs
         from fapo.report.paper import write_findings
 
         folder = output or Path("runs/paper")
+        for seed in seeds:
+            file, base = critiques_file(folder, seed), ("local:miniature:genrm",)
+            critiques("miniature:critic-train", judge=base, out=file, template="compact", max_tokens=80, seed=seed)
         _run(paper_jobs(folder, seeds), folder)
         console.print(f"page: {write_findings(folder, docs or folder)}", highlight=False, soft_wrap=True)
         return

@@ -30,13 +30,30 @@ BEYOND: dict[str, tuple[str, ...]] = {
 }
 """What the paper does not try: other penalties, and an oracle made worse to find out how good a judge must be."""
 
+JUDGES: dict[str, tuple[str, ...]] = {
+    "genrm-sft": ("reward.kind=genrm_sft", "data.train={critiques}"),
+    "genrm-noise-10": ("data.label_noise=0.1",),
+    "genrm-noise-20": ("data.label_noise=0.2",),
+    "genrm-outcome-noise-10": ("reward.kind=genrm_outcome", "data.label_noise=0.1"),
+    "genrm-outcome-noise-20": ("reward.kind=genrm_outcome", "data.label_noise=0.2"),
+}
+"""Further GenRMs: by imitation of critiques that name the label, and by labels of which a share is wrong."""
+
+
+def critiques_file(output: Path, seed: int) -> Path:
+    """Where the critiques are that the GenRM of this seed imitates."""
+    return output / f"critiques-{seed}.jsonl"
+
 
 def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
-    """The study's runs, then each variant for every seed."""
+    """The study's runs, then each variant for every seed. Imitation needs its `critiques_file`."""
     jobs = study_jobs(output, seeds)
-    for name, settings in (VARIANTS | BEYOND).items():
-        for seed in seeds:
-            filled = tuple(s.format(genrm=f"{output}/genrm-{seed}/model") for s in settings)
-            after = f"genrm-{seed}" if TRAINED in settings else None
-            jobs.append(Job(f"{name}-{seed}", CONFIGS / "policy.toml", (f"seed={seed}", *filled), after))
+    configs = [(CONFIGS / "policy.toml", VARIANTS | BEYOND), (CONFIGS / "genrm.toml", JUDGES)]
+    for config, variants in configs:
+        for name, settings in variants.items():
+            for seed in seeds:
+                made = {"genrm": f"{output}/genrm-{seed}/model", "critiques": critiques_file(output, seed)}
+                filled = tuple(setting.format(**made) for setting in settings)
+                after = f"genrm-{seed}" if TRAINED in settings else None
+                jobs.append(Job(f"{name}-{seed}", config, (f"seed={seed}", *filled), after))
     return jobs

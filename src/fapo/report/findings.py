@@ -26,6 +26,11 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "oracle": ("FAPO, oracle", Style("grey")),
     "genrm": ("Step-RL", Style("green")),
     "genrm-outcome": ("outcome only", Style("pink")),
+    "genrm-sft": ("imitation", Style("orange")),
+    "genrm-noise-10": ("Step-RL, 10 % of the labels wrong", Style("green", 1)),
+    "genrm-noise-20": ("Step-RL, 20 % of the labels wrong", Style("green", 2)),
+    "genrm-outcome-noise-10": ("outcome only, 10 % of the labels wrong", Style("pink", 1)),
+    "genrm-outcome-noise-20": ("outcome only, 20 % of the labels wrong", Style("pink", 2)),
     "misses-50": ("oracle, passes 50 %", Style("sky")),
     "misses-80": ("oracle, passes 80 %", Style("sky", 1)),
     "alarms-20": ("oracle, flags 20 % of the sound", Style("red")),
@@ -140,32 +145,36 @@ def _f2d(runs: Runs) -> Finding:
 
 
 def _f3(runs: Runs) -> Finding:
-    names = {"precision": "P", "recall": "R", "f1": "F1", "location": "location", "tokens": "tokens"}
-    table = {}
-    for label, variant, take in (
-        ("base GenRM", "genrm", _started),
-        ("outcome only", "genrm-outcome", _ended),
-        ("Step-RL", "genrm", _ended),
-    ):
-        judges = runs.get(variant, {}).values()
-        table[label] = {title: tuple(take(run, f"test/{name}") for run in judges) for name, title in names.items()}
-    gain = {seed: _ended(run, "test/f1") - _started(run, "test/f1") for seed, run in runs.get("genrm", {}).items()}
+    judges = runs.get("genrm", {})
+    table = _judges(runs, ("genrm-sft", "genrm-outcome", "genrm"))
+    if judges:
+        table = {"base GenRM": _judge_row(judges, _started)} | table
+    gain, cured, over = ({} for _ in range(3))
+    for seed, run in judges.items():
+        gain[seed] = _ended(run, "test/f1") - _started(run, "test/f1")
+        over[seed] = _started(run, "test/recall") - _started(run, "test/precision")
+        cured[seed] = _ended(run, "test/precision") - _started(run, "test/precision")
     return Finding(
         "F3/T2",
         "Judges on the miniature's FlawedPositiveBench, T 0.6",
-        (_claim("Step-RL raises the base GenRM's F1", "end - start", gain),),
+        (
+            _claim("Step-RL raises the base GenRM's F1", "end - start", gain),
+            _claim("the base GenRM is an over-critic: its recall is above its precision", "difference", over),
+            _claim("Step-RL cures that: it raises the precision", "end - start", cured),
+        ),
         table=table,
     )
 
 
 def _f4(runs: Runs) -> Finding:
-    shown = ("genrm", "genrm-outcome")
+    shown = ("genrm", "genrm-outcome", "genrm-sft")
     return Finding(
         "F4",
-        "Step-RL against outcome-only RL of the GenRM",
+        "Step-RL of the GenRM against outcome-only RL, and against imitation of its own right critiques",
         (
             _difference(runs, "Step-RL ends with the higher F1", "genrm-outcome", "genrm", "test/f1"),
             _difference(runs, "Step-RL ends with the higher location", "genrm-outcome", "genrm", "test/location"),
+            _difference(runs, "Step-RL ends with a higher F1 than imitation", "genrm-sft", "genrm", "test/f1"),
         ),
         _curves(
             runs, shown, tuple((f"test/{key}", key.capitalize()) for key in ("f1", "precision", "recall", "location"))
@@ -294,6 +303,35 @@ def _judge_quality(runs: Runs) -> Finding:
     return Finding("beyond: judge", "How good must a judge be?", claims, table=table)
 
 
+def _label_noise(runs: Runs) -> Finding:
+    step, outcome = (
+        tuple(f"{kind}{noise}" for noise in ("", "-noise-10", "-noise-20")) for kind in ("genrm", "genrm-outcome")
+    )
+    lost = {}
+    for clean, noisy in ((step[0], step[2]), (outcome[0], outcome[2])):
+        lost[clean] = {s: _ended(a, "test/f1") - _ended(b, "test/f1") for s, a, b in _pairs(runs, clean, noisy)}
+    both = lost["genrm"].keys() & lost["genrm-outcome"].keys()
+    return Finding(
+        "beyond: labels",
+        "Step-RL and outcome-only RL when some of the labels are wrong",
+        (
+            _claim(
+                "with 20 % wrong labels Step-RL loses at most 0.05 of its F1",
+                "0.05 - loss",
+                {seed: -loss for seed, loss in lost["genrm"].items()},
+                0.05,
+            ),
+            _claim(
+                "... and less than outcome-only RL",
+                "difference of the losses",
+                {seed: lost["genrm-outcome"][seed] - lost["genrm"][seed] for seed in both},
+            ),
+            _difference(runs, "... and locates better than it", outcome[2], step[2], "test/location"),
+        ),
+        table=_judges(runs, (*step, *outcome)),
+    )
+
+
 def _other_penalties(runs: Runs) -> Finding:
     pairs = {
         "located": "fapo",
@@ -316,11 +354,21 @@ def _other_penalties(runs: Runs) -> Finding:
 
 _FIGURES: tuple[Callable[[Runs], Finding], ...] = (
     *(_f1, _f2a, _f2b, _f2c, _f2d, _f3, _f4, _f5, _f6, _f7, _f8, _t5, _t6, _t7),
-    *(_judge_quality, _other_penalties),
+    *(_judge_quality, _label_noise, _other_penalties),
 )
 
 
 # --- numbers of runs --------------------------------------------------------------------------------------------------
+
+
+def _judge_row(judges: Mapping[int, Run], take: Callable[[Run, str], float]) -> dict[str, tuple[float, ...]]:
+    names = {"precision": "P", "recall": "R", "f1": "F1", "location": "location", "tokens": "tokens"}
+    return {title: tuple(take(run, f"test/{name}") for run in judges.values()) for name, title in names.items()}
+
+
+def _judges(runs: Runs, variants: Sequence[str]) -> dict[str, dict[str, tuple[float, ...]]]:
+    """GenRMs at the end of their training."""
+    return {LOOKS[v][0]: _judge_row(runs[v], _ended) for v in variants if v in runs}
 
 
 def _claim(text: str, measured: str, by_seed: Mapping[int, float], shift: float = 0.0) -> Claim:

@@ -1,33 +1,24 @@
 """The page in a real Chromium: filters, the list, labelling, export, hostile text, dark and narrow screens.
 
-Needs Debian's chromium and chromium-driver (or Chrome and its driver) on the PATH; without them the tests are skipped.
+Without Chromium and its driver on the PATH the tests are skipped.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import needs_chromium, started
 from run_folders import HOSTILE, policy_rows, rollout, write_run
 
 from fapo.report import read_run, write_report
 from fapo.report.human import agreements
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no Chromium with its driver: apt-get install chromium chromium-driver"
-)
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
+pytestmark = needs_chromium
 WRONG = {"correct": False, "status": "skipped", "flawed": None, "error_step": None, "reward": -1.0}
 UNSCORED = {"status": "failed", "flawed": None, "error_step": None, "reward": None}
 
@@ -63,14 +54,8 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    yield driver
-    driver.quit()
+    with started(tmp_path_factory.mktemp("profile"), downloads) as driver:
+        yield driver
 
 
 class Screen:

@@ -1,4 +1,4 @@
-"""MkDocs hook: the pages reference/config.md and reference/cli.md, made from the code whenever the site is built."""
+"""MkDocs hook: the tables of reference/config.md and reference/cli.md, made from the code when the site is built."""
 
 from __future__ import annotations
 
@@ -6,42 +6,30 @@ import ast
 import contextlib
 import inspect
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mkdocs.structure.files import File, Files
 from pydantic import TypeAdapter
 
 from fapo import cli, config
 
-KEYS = """# Configuration
-
-The keys of a TOML file for `fapo train`, made from `fapo.config`. On the command line a key is written with its table:
-`fapo train configs/fapo_7b.toml reward.penalty=0.5`; `judge.deadline=` removes one. An unknown key is an error that names
-the closest known one. Keys without a default must be given.
-"""
-COMMANDS = """# Command line
-
-What `--help` says, for each command. `FAPO_API_KEY` (or `FAPO_API_KEY_FILE`, `OPENAI_API_KEY`) holds the key of servers that ask for
-one; a mistake ends with one line of explanation and exit code 2, Ctrl-C with 130.
-"""
 COLUMNS = "92"
 
 
-def on_files(files: Files, config: Any) -> Files:
-    """Add both pages."""
-    files.append(File.generated(config, "reference/config.md", content=config_page()))
-    files.append(File.generated(config, "reference/cli.md", content=command_page()))
-    return files
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Add to both pages what they are about."""
+    made = {"reference/config.md": keys, "reference/cli.md": commands}.get(page.file.src_uri)
+    return f"{markdown}\n{made()}" if made else markdown
 
 
-def config_page() -> str:
+def keys() -> str:
     """All keys, a section for each table of the TOML file."""
     schema = TypeAdapter(config.Config).json_schema()
     tables = {name: _table(field, schema) for name, field in schema["properties"].items()}
-    parts = [KEYS, *_section("Top level", config.Config, schema, {n for n, table in tables.items() if table})]
+    parts = [*_section("Top level", config.Config, schema, {n for n, table in tables.items() if table})]
     for name, table in tables.items():
         if table:
             parts += _section(f"`[{name}]`", getattr(config, table), schema["$defs"][table], set())
@@ -89,18 +77,17 @@ def docstrings(record: type) -> dict[str, str]:
     """What stands under each field of a record, in one line."""
     (body,) = [node.body for node in ast.parse(inspect.getsource(record)).body if isinstance(node, ast.ClassDef)]
     found = {}
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             found[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
     return found
 
 
-def command_page() -> str:
+def commands() -> str:
     """The help of every command."""
     names = re.search(r"\{([\w,-]+)\}", help_of())
     assert names, "the help begins with the list of commands"
-    commands = names[1].split(",")
-    return "\n".join([COMMANDS, *(f"\n## fapo {name}\n\n```text\n{help_of(name)}```" for name in commands)])
+    return "\n".join(f"\n## fapo {name}\n\n```text\n{help_of(name)}```" for name in names[1].split(","))
 
 
 def help_of(*command: str) -> str:

@@ -1,0 +1,170 @@
+"""What the documentation names exists: links, files, commands with their options, settings, functions, tests."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import importlib
+import inspect
+import io
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
+from tyro.extras import SubcommandApp
+
+from fapo import cli
+from fapo.config import from_dict, load
+
+POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
+IN_REPOSITORY = re.compile(r"^(?:configs|src|tests|benchmarks|docs|requirements)/[\w./*+-]*$")
+every_page = pytest.mark.parametrize("page", PAGES, ids=named)
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(prose(page)):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT) and target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), f"{link}: its headings are {sorted(anchors(target))}"
+
+
+@every_page
+def test_files_of_the_repository_exist(page: Path) -> None:
+    words = {word for span in spans(page) for word in span.split()}
+    words |= {word for command in commands(page) for word in command}
+    missing = [word for word in words if IN_REPOSITORY.match(word) and not list(ROOT.glob(word))]
+    assert missing == []
+
+
+def parsed(command: list[str]) -> Any:
+    """What the real command line understands, without doing it: the values by name. SystemExit where it does not."""
+    app = SubcommandApp()
+    for name, spec in cli.app._subcommands.items():
+        app.command(_told(spec.target), name=name)
+    return app.cli(prog="fapo", args=command)
+
+
+def _told(command: Any) -> Any:
+    @functools.wraps(command)
+    def tell(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        return dict(inspect.signature(command).bind(*args, **kwargs).arguments)
+
+    return tell
+
+
+COMMANDS = [(named(page), " ".join(words), words) for page in PAGES for words in commands(page)]
+
+
+def test_commands_are_found() -> None:
+    assert len(COMMANDS) >= 50
+    assert ("docs/genrm.md", "select runs/genrm", ["select", "runs/genrm"]) in COMMANDS, "inside of $(...)"
+    noisy = "train src/fapo/miniature/configs/genrm.toml name=step-noise-0.0 data.label_noise=0.0"
+    assert noisy in [told for page, told, _ in COMMANDS if page == "docs/genrm.md"], "variables and loops"
+
+
+@pytest.mark.parametrize(("page", "told", "words"), COMMANDS, ids=[f"{page}: {told}" for page, told, _ in COMMANDS])
+def test_commands_are_those_of_the_command_line(page: str, told: str, words: list[str], monkeypatch, capsys) -> None:
+    monkeypatch.chdir(ROOT)
+    try:
+        understood = parsed(words)
+    except SystemExit as end:
+        assert end.code == 0, capsys.readouterr()
+        return
+    if words[0] in ("train", "data") and Path(words[1]).suffix:
+        assert load(understood["config"], understood["overrides"])
+
+
+@pytest.mark.parametrize(
+    "command", [["trian"], ["judge", "x.jsonl", "--out", "y", "--jugde", "z"], ["judge", "x.jsonl"]]
+)
+def test_a_wrong_command_is_found(command: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        parsed(command)
+    assert end.value.code == 2
+
+
+@functools.cache
+def options(command: str) -> set[str]:
+    """All the options of a command."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), pytest.raises(SystemExit) as end:
+        parsed([command, "--help"])
+    assert end.value.code == 0, f"no command fapo {command}"
+    return set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", shown.getvalue()))
+
+
+@every_page
+def test_commands_named_in_a_sentence_exist(page: Path) -> None:
+    for span in spans(page):
+        if found := re.match(r"fapo ([a-z]+)\b(.*)", span):
+            given = set(re.findall(r"(?<=\s)--?[a-z][\w-]*", found[2]))
+            assert given <= options(found[1]), span
+
+
+TABLES = [(named(page), text) for page in PAGES for text in blocks(page, "toml")]
+
+
+@pytest.mark.parametrize(("page", "text"), TABLES)
+def test_settings_can_be_used(page: str, text: str) -> None:
+    settings = tomllib.loads(POLICY.read_text(encoding="utf-8"))
+    for table, values in tomllib.loads(text).items():
+        settings[table] = settings.get(table, {}) | values if isinstance(values, dict) else values
+    assert from_dict(settings, page)
+
+
+SCRIPTS = [(named(page), text) for page in PAGES for text in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "text"), SCRIPTS)
+def test_scripts_use_what_there_is(page: str, text: str) -> None:
+    tree = ast.parse(text, page)
+    known = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fapo"):
+            module = importlib.import_module(node.module)
+            known |= {alias.name: getattr(module, alias.name) for alias in node.names}
+    assert known
+    for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        if isinstance(call.func, ast.Name) and call.func.id in known:
+            given = {word.arg: None for word in call.keywords if word.arg}
+            assert inspect.signature(known[call.func.id]).bind(*call.args, **given)
+
+
+def test_the_numbers_of_the_theory_are_those_of_the_code() -> None:
+    (script,) = blocks(ROOT / "docs/concepts.md", "python")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    told = [line.partition("#")[2] for line in script.splitlines() if line.startswith("print")]
+    for shown, comment in zip(done.stdout.splitlines(), told, strict=True):
+        values = [float(number) for number in re.findall(r"-?\d+\.\d+", shown)]
+        numbers = [float(number) for number in re.findall(r"-?\d+\.\d+|(?<== )\d+$", comment)]
+        assert numbers == [round(value, 2) for value in values], comment
+
+
+@every_page
+def test_tests_named_as_evidence_exist(page: Path) -> None:
+    functions = {
+        path.stem: re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))
+        for path in ROOT.glob("tests/**/test_*.py")
+    }
+    file = ""
+    for cell in re.split(r"[|\n]", prose(page)):
+        for span in re.findall(r"`([^`]+)`", cell):
+            if found := re.fullmatch(r"(test_\w+): (\w+)", span):
+                file = found[1]
+                assert any(found[2] in name for name in functions[file]), span
+            elif file and re.fullmatch(r"[a-z0-9]+(?:_[a-z0-9]+)+", span):
+                assert any(span in name for name in functions[file]), f"{span} in {file}"
+            elif re.fullmatch(r"test_[a-z0-9_]+", span):
+                assert any(span in names for names in functions.values()), span
+        file = ""

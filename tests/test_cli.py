@@ -13,7 +13,7 @@ from fapo import cli
 
 ROOT = Path(__file__).parents[1]
 POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
-COMMANDS = ["train", "data", "judge", "bench", "eval", "critic", "report", "demo", "miniature"]
+COMMANDS = ["train", "data", "plan", "judge", "bench", "eval", "critic", "report", "demo", "miniature"]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:

@@ -140,7 +140,7 @@ def plan(
         print(json.dumps(table_of(found), indent=2, allow_nan=False))
         return
     for part in as_tables(found):
-        Console().print(part, highlight=False)
+        Console().print(part, highlight=False, markup=False)
 
 
 @app.command

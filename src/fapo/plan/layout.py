@@ -1,4 +1,4 @@
-"""How a config lays the policy out on GPUs: what its [verl] table says, and verl's defaults."""
+"""How a config lays the policy out on GPUs: what its [verl] table says, and verl's defaults for what it leaves out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def layout_of(config: Config, gpus: int | None) -> Layout:
     table = {key.lstrip("+"): value for key, value in flat(config.verl)}
     if gpus is None:
         gpus = _count(table, "trainer.nnodes", 1) * _count(table, "trainer.n_gpus_per_node", 8)
-    tensor = _count(table, f"{_ROLLOUT}.tensor_model_parallel_size", 2)
+    tensor = _count(table, f"{_ROLLOUT}.tensor_model_parallel_size", 2 if table else 1)
     if gpus % tensor:
         raise ConfigError(
             f"{gpus} GPUs are no multiple of the {tensor} of a rollout server; "

@@ -72,18 +72,20 @@ class Plan:
 def make_plan(config: Config, options: PlanOptions) -> Plan:
     """Simulate a step with 1, 2, 4, ... replicas of the judge, and with as few as keep to the goal.
 
-    Raises ConfigError for a model whose shape is not known, a layout that cannot be, or a run without a record.
+    Raises ValueError for an option that cannot be, and ConfigError for a model whose shape is not known, a layout that
+    cannot be, or a run without a record.
     """
+    options.check()
     measured = read_run(options.measured) if options.measured else None
     layout = layout_of(config, options.gpus or (1 if measured else None))
     policy = find_shape(options.shape or config.model.path, "--shape")
     judge = find_shape(_judge_name(config, options), "--judge-shape")
     work = drawn(config, measured, options.seed) if measured else assumed(config, options)
     if measured:
-        places, limit = max(1, len(work.responses)), None
+        places = len(work.responses)
         speeds = Speeds(
-            Pool(1, places, measured.rollout_seconds),
-            Pool(1, places, measured.judge_seconds),
+            Pool(1, places, *measured.rollout),
+            Pool(1, places, *measured.judge),
             read_share=0.0,
             update_seconds=measured.update_seconds,
         )
@@ -127,8 +129,10 @@ def estimated(
     def server(shape: Shape, gpus: int, memory: float, slots: int, context: float) -> tuple[int, float, float]:
         room = gpus * memory * GIB - shape.num_params * BF16
         if room <= 0:
-            raise ValueError(f"the weights of a server alone are more than {gpus} x {memory:.0f} GiB; give it more GPUs")
-        slots = max(1, min(slots, int(room / (context * shape.kv_bytes))))
+            raise ValueError(
+                f"the weights of a server alone are more than {gpus} x {memory:.0f} GiB; give it more GPUs"
+            )
+        slots = max(1, min(slots, int(room / (max(1.0, context) * shape.kv_bytes))))
         token = context * shape.kv_bytes / (gpus * bandwidth)
         return slots, shape.num_params * BF16 / (gpus * bandwidth), token
 
@@ -138,7 +142,11 @@ def estimated(
     written = [tokens for critiques in work.critiques for tokens in critiques]
     read = work.read_tokens / max(1, len(written))
     theirs = server(
-        judge, options.judge_gpus, options.memory_share * memory, options.judge_slots, mean_context(round(read), written)
+        judge,
+        options.judge_gpus,
+        options.memory_share * memory,
+        options.judge_slots,
+        mean_context(round(read), written),
     )
     slots, step_seconds, sequence_seconds = theirs
     reading = 2 * judge.num_params / (options.judge_gpus * flops)

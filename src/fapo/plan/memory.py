@@ -1,4 +1,4 @@
-"""What a GPU of each role has to hold, in GiB. Pure; an estimate: fragments, buffers of NCCL and CUDA graphs come on top."""
+"""What a GPU of each role has to hold, in GiB. Pure; fragments, buffers of NCCL and CUDA graphs come on top."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +14,8 @@ class PlanOptions:
     """What is assumed where nothing was measured."""
 
     measured: Annotated[Path | None, arg(name="from")] = None
-    """Run folder of the TRL engine to take lengths, accuracy and speeds from, instead of assuming them; the judge has to
-    have been asked after the rollouts. It was one machine: --gpus is 1 unless given."""
+    """Run folder of the TRL engine to take lengths, accuracy and speeds from, instead of assuming them; its judge has
+    to have been asked after the rollouts. It was one machine: --gpus is 1 unless given."""
     response: float | None = None
     """Mean length of a response in tokens, before the limit cuts it; by default a fifth of the limit."""
     response_spread: float = 0.8
@@ -31,7 +31,7 @@ class PlanOptions:
     judge_prompt: int = 600
     """Tokens of the judge's prompt besides the solution: instruction, question, answer, tags."""
     shape: str | None = None
-    """Whose shape the policy has: a folder with its config.json, or a model known here; by default that of model.path."""
+    """Whose shape the policy has: a folder with its config.json, or a model known here; by default model.path."""
     judge_shape: str = "Qwen3-4B"
     """The same for a served judge, of which the config knows the name alone."""
     gpus: int | None = None
@@ -59,15 +59,27 @@ class PlanOptions:
     seed: int = 0
     """Seed of the draws."""
 
-    def __post_init__(self) -> None:
-        shares = ("accuracy", "decode_share", "flops_share", "memory_share", "goal")
-        for name in (field.name for field in fields(self)):
-            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
-            if name in shares and not 0 <= value <= 1:
-                raise ValueError(f"{option} is a share: between 0 and 1, not {value}")
-            free = (*shares, "seed", "question", "judge_prompt", "response_spread", "critique_spread")
-            if isinstance(value, int | float) and (value < 0 or (value == 0 and name not in free)):
-                raise ValueError(f"{option} must be above 0, not {value}")
-        for name in ("decode_share", "flops_share", "memory_share"):
-            if not getattr(self, name):
-                raise ValueError(f"--{name.replace('_', '-')} must be above 0")
+    def check(self) -> None:
+        """Raise ValueError for a number that cannot be, naming the option."""
+        for name in _ABOVE_0:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{_option(name)} must be above 0, not {value:g}")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{_option(name)} is a share, from 0 to 1, not {getattr(self, name):g}")
+        for name in _NOT_BELOW_0:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{_option(name)} must not be below 0, but is {getattr(self, name):g}")
+
+
+_SHARES = ("accuracy", "decode_share", "flops_share", "memory_share", "goal")
+_NOT_BELOW_0 = ("response_spread", "critique_spread", "question", "judge_prompt")
+_ABOVE_0 = (
+    *("response", "critique", "gpus", "gpu_memory", "gpu_flops", "gpu_bandwidth", "judge_gpus", "judge_slots"),
+    *("replicas", "decode_share", "flops_share", "memory_share"),
+)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -35,7 +35,9 @@ def as_tables(plan: Plan) -> Iterator[RenderableType]:
     """For people: a step by size of the pool, the whole run, memory; and what to do where the goal is out of reach."""
     pools = _table(f"{plan.name}: seconds of a step", "judges", "rollout", "exposed", "update", "step", "ratio")
     for step in plan.pools:
-        name = f"{'> ' if plan.judge and step.replicas == plan.smallest else ''}{step.replicas if plan.judge else 'none'}"
+        name = (
+            f"{'> ' if plan.judge and step.replicas == plan.smallest else ''}{step.replicas if plan.judge else 'none'}"
+        )
         seconds = (step.rollout, step.exposed, step.update, step.total)
         pools.add_row(name, *(f"{value:.4g}" for value in seconds), f"{step.ratio:.3f}")
     yield pools

@@ -1,4 +1,4 @@
-"""The numbers of a transformer on which memory and speed depend, from its config.json. Pure but for reading the file."""
+"""The numbers of a transformer on which memory and speed depend, from its config.json."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Step:
 
 
 def simulate(work: Workload, speeds: Speeds) -> Step:
-    """A step in which each rollout goes to the judge as soon as it is written, and the update waits for the last verdict.
+    """A step: each rollout goes to the judge as soon as it is written, and the update waits for the last verdict.
 
     What the judge reads of a prompt is charged as tokens to write, `read_share` of one for each.
     """
@@ -71,8 +71,10 @@ def with_replicas(work: Workload, speeds: Speeds, replicas: int) -> Step:
 
 
 def smallest_pool(work: Workload, speeds: Speeds, share: float, most: int) -> int | None:
-    """The fewest servers of the judge, up to `most`, with which it lengthens a step by no more than this share; None: no
-    number of them will do. More are never slower, so halving the interval finds them."""
+    """The fewest servers of the judge, up to `most`, with which it lengthens a step by no more than this share.
+
+    None: no number of them will do. More are never slower, so halving the interval finds them.
+    """
 
     def will_do(replicas: int) -> bool:
         return with_replicas(work, speeds, replicas).ratio <= 1 + share

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 
+import numpy as np
+
 from fapo.config import Config, ConfigError
 from fapo.data import read_jsonl
 from fapo.plan.options import PlanOptions
@@ -84,10 +86,10 @@ class Measured:
 
     rows: tuple[tuple[int, int], ...]
     """Tokens of each rollout in training, and of its critique."""
-    rollout_seconds: float
-    """Seconds in which a batch grows by a token: of all steps, over the tokens of the longest rollout of each."""
-    judge_seconds: float
-    """The same for critiques; 0 without any."""
+    rollout: tuple[float, float]
+    """Seconds in which a batch of rollouts grows by a token, and what each rollout in it adds."""
+    judge: tuple[float, float]
+    """The same for critiques."""
     update_seconds: float
     """Seconds of the update for each token of the rollouts."""
 
@@ -102,19 +104,39 @@ def read_run(folder: Path) -> Measured:
     timed = {row["step"]: row for row in logged if row.get("time/rollout") is not None}
     rows = [row for row in rows if row["step"] in timed]
     if not rows:
-        raise ConfigError(f"--from {folder}: no step in it has both rollouts and time/rollout; give a run of --engine trl")
-    longest: dict[int, tuple[int, int]] = {}
+        raise ConfigError(
+            f"--from {folder}: no step in it has both rollouts and time/rollout; give a run of --engine trl"
+        )
+    written: dict[int, tuple[list[int], list[int]]] = {step: ([], []) for step in timed}
     for row in rows:
-        before = longest.get(row["step"], (0, 0))
-        longest[row["step"]] = (max(before[0], row["num_tokens"]), max(before[1], row["critique_tokens"]))
-    written, judged = (sum(pair[i] for pair in longest.values()) for i in (0, 1))
-    seconds = {part: sum(timed[step][f"time/{part}"] for step in longest) for part in ("rollout", "score", "update")}
+        written[row["step"]][0].append(row["num_tokens"])
+        written[row["step"]][1].append(row["critique_tokens"])
+
+    def pace(part: str, i: int) -> tuple[float, float]:
+        lengths = [pair[i] for pair in written.values()]
+        seconds = [timed[step][f"time/{part}"] for step in written]
+        return batch_pace([max(own, default=0) for own in lengths], [sum(own) for own in lengths], seconds)
+
     return Measured(
         tuple((row["num_tokens"], row["critique_tokens"]) for row in rows),
-        seconds["rollout"] / max(1, written),
-        seconds["score"] / judged if judged else 0.0,
-        seconds["update"] / max(1, sum(row["num_tokens"] for row in rows)),
+        pace("rollout", 0),
+        pace("score", 1),
+        sum(row["time/update"] for row in timed.values()) / max(1, sum(row["num_tokens"] for row in rows)),
     )
+
+
+def batch_pace(longest: Sequence[int], total: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
+    """(a, b), neither below 0, with seconds = a longest + b total by least squares, over the steps [num_steps].
+
+    A batch that is written together takes a for each token of its longest sequence and b for each token of all.
+    """
+    columns, target = np.array([longest, total], dtype=float).T, np.array(seconds, dtype=float)
+    both = np.linalg.lstsq(columns, target, rcond=None)[0]
+    if (both >= 0).all():
+        return float(both[0]), float(both[1])
+    alone = [float(c @ target / (c @ c)) if c.any() else 0.0 for c in columns.T]
+    errors = [float(((target - a * c) ** 2).sum()) for a, c in zip(alone, columns.T, strict=True)]
+    return (alone[0], 0.0) if errors[0] <= errors[1] else (0.0, alone[1])
 
 
 def drawn(config: Config, measured: Measured, seed: int) -> Workload:
@@ -125,8 +147,6 @@ def drawn(config: Config, measured: Measured, seed: int) -> Workload:
     asked = config.judge is not None and config.reward.kind in ("fapo", "step_ratio")
     critiques = tuple((tokens,) if tokens and asked else () for _, tokens in rows)
     return Workload(tuple(min(limit, tokens) for tokens, _ in rows), critiques, 0, 0)
-
-
 
 
 def mean_context(question: int, tokens: Sequence[int]) -> float:

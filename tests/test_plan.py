@@ -138,12 +138,14 @@ def test_a_step_waits_for_the_last_verdict_and_no_longer(work: Workload, speeds:
 
 @given(WORK, SPEEDS, st.floats(0, 1))
 @settings(max_examples=40)
-def test_the_smallest_pool_keeps_to_the_goal_and_a_smaller_one_does_not(
+def test_the_smallest_pool_keeps_to_the_goal_or_comes_near_and_a_smaller_one_does_not(
     work: Workload, speeds: Speeds, goal: float
 ) -> None:
-    found = smallest_pool(work, speeds, goal, 9)
-    ratios = [with_replicas(work, speeds, replicas).ratio for replicas in range(1, 10)]
-    assert found == next((i + 1 for i, ratio in enumerate(ratios) if ratio <= 1 + goal), None)
+    found, reached = smallest_pool(work, speeds, goal, 9)
+    steps = [with_replicas(work, speeds, replicas) for replicas in range(1, 10)]
+    assert reached == (steps[-1].ratio <= 1 + goal)
+    longest = (1 + goal) * (steps[-1].rollout + steps[-1].update if reached else steps[-1].total)
+    assert found == next(step.replicas for step in steps if step.total <= longest)
 
 
 def test_a_step_by_hand() -> None:
@@ -296,9 +298,13 @@ def test_the_tables_say_what_keeps_to_the_goal_or_what_to_do(monkeypatch, capsys
     assert "> 8 " in said
     assert "the fewest judges that lengthen a step by no more than 5%" in said
     assert run(monkeypatch, "configs/fapo_7b.toml", "--replicas", "16") == 0
-    assert "judge.concurrency = 512 is the limit" in capsys.readouterr().out
+    assert "judge.concurrency = 512 holds them back; raise it" in capsys.readouterr().out
     assert run(monkeypatch, "configs/fapo_7b.toml", "judge.concurrency=99999", "--replicas", "16") == 0
-    assert "the last critiques alone take so long" in capsys.readouterr().out
+    assert "16 judges still lengthen a step by 58.6%, not 5%: critiques have to wait" in capsys.readouterr().out
+    assert run(monkeypatch, "configs/fapo_7b.toml", "judge.concurrency=99999", "--replicas", "128") == 0
+    said = capsys.readouterr().out
+    assert "the last critiques take so long, even alone; shorten them" in said
+    assert "the fewest judges that come within 5% of that" in said
 
 
 MISTAKES = {

@@ -38,15 +38,17 @@ class Plan:
     """How fast it does."""
     pools: tuple[Step, ...]
     """A step with several sizes of the judge's pool; one with a single replica, if there is no judge."""
-    smallest: int | None
-    """The smallest pool that keeps to the goal; None: none does."""
+    replicas: int
+    """Servers of the judge, whose hours and memory are told: the fewest that keep to the goal, or come as near."""
+    reached: bool
+    """Whether they keep to the goal."""
     memory: tuple[Memory, ...]
     """By role."""
 
     @property
     def chosen(self) -> Step:
-        """The step with the smallest pool that keeps to the goal, else with the largest."""
-        return next(step for step in self.pools if step.replicas == (self.smallest or self.pools[-1].replicas))
+        """The step with so many."""
+        return next(step for step in self.pools if step.replicas == self.replicas)
 
     @property
     def judge(self) -> bool:
@@ -66,7 +68,7 @@ class Plan:
     @property
     def judge_gpu_hours(self) -> float:
         """Of the judge's GPUs."""
-        return self.hours * self.chosen.replicas * self.judge_gpus if self.judge else 0.0
+        return self.hours * self.replicas * self.judge_gpus if self.judge else 0.0
 
 
 def make_plan(config: Config, options: PlanOptions) -> Plan:
@@ -92,9 +94,9 @@ def make_plan(config: Config, options: PlanOptions) -> Plan:
     else:
         limit = config.judge.concurrency if config.judge and config.judge.kind == "served" else None
         speeds = estimated(work, policy, judge, layout, options, limit)
-    smallest = smallest_pool(work, speeds, options.goal, options.replicas) if work.judge_tokens else 1
+    replicas, reached = smallest_pool(work, speeds, options.goal, options.replicas if work.judge_tokens else 1)
     sizes = {2**i for i in range(options.replicas.bit_length()) if 2**i <= options.replicas} | {options.replicas}
-    shown = sorted(sizes | {smallest or options.replicas}) if work.judge_tokens else [1]
+    shown = sorted(sizes | {replicas}) if work.judge_tokens else [1]
     return Plan(
         config.name,
         config.optim.steps,
@@ -103,9 +105,10 @@ def make_plan(config: Config, options: PlanOptions) -> Plan:
         options.goal,
         work,
         speeds,
-        tuple(with_replicas(work, speeds, replicas) for replicas in shown),
-        smallest,
-        memory_of(config, options, layout, policy, judge, speeds, (smallest or options.replicas)),
+        tuple(with_replicas(work, speeds, size) for size in shown),
+        replicas,
+        reached,
+        memory_of(config, options, layout, policy, judge, speeds, replicas),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.box import SIMPLE
@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from fapo.plan.make import Plan
+from fapo.plan.step import with_replicas
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "name": plan.name,
         "steps": plan.steps,
         "goal": plan.goal,
-        "smallest": plan.smallest,
+        "replicas": plan.replicas if plan.judge else 0,
+        "reached": plan.reached,
         "pools": [{**asdict(step), "total": step.total, "ratio": step.ratio} for step in plan.pools],
         "tokens_a_step": {"policy": work.policy_tokens, "judge": work.judge_tokens, "judge_reads": work.read_tokens},
         "judged_share": sum(map(bool, work.critiques)) / len(work.critiques),
@@ -36,7 +38,7 @@ def as_tables(plan: Plan) -> Iterator[RenderableType]:
     pools = _table(f"{plan.name}: seconds of a step", "judges", "rollout", "exposed", "update", "step", "ratio")
     for step in plan.pools:
         name = (
-            f"{'> ' if plan.judge and step.replicas == plan.smallest else ''}{step.replicas if plan.judge else 'none'}"
+            f"{'> ' if plan.judge and step.replicas == plan.replicas else ''}{step.replicas if plan.judge else 'none'}"
         )
         seconds = (step.rollout, step.exposed, step.update, step.total)
         pools.add_row(name, *(f"{value:.4g}" for value in seconds), f"{step.ratio:.3f}")
@@ -46,7 +48,7 @@ def as_tables(plan: Plan) -> Iterator[RenderableType]:
     total = plan.steps * plan.work.policy_tokens
     run.add_row("policy", str(plan.gpus), f"{total:.3g}", f"{plan.policy_gpu_hours:.4g}")
     if plan.judge:
-        gpus = plan.chosen.replicas * plan.judge_gpus
+        gpus = plan.replicas * plan.judge_gpus
         run.add_row("judge", str(gpus), f"{plan.steps * plan.work.judge_tokens:.3g}", f"{plan.judge_gpu_hours:.4g}")
     yield run
     yield f"{plan.hours:.4g} hours, without validation, checkpoints and the transfer of weights"
@@ -60,18 +62,21 @@ def as_tables(plan: Plan) -> Iterator[RenderableType]:
 
 
 def verdict(plan: Plan) -> str:
-    """One sentence on the size of the pool."""
+    """What is to be said of the size of the pool."""
     if not plan.judge:
         return "nothing is judged"
-    last = plan.pools[-1]
-    if plan.smallest:
+    if plan.reached:
         return f"> the fewest judges that lengthen a step by no more than {plan.goal:.0%}"
-    places, limit = last.replicas * plan.speeds.judge.slots, plan.speeds.judge.limit
-    if limit is not None and limit < places:
-        remedy = f"judge.concurrency = {limit} is the limit: {places} places are there; raise it"
+    last = plan.pools[-1]
+    unlimited = replace(plan.speeds, judge=replace(plan.speeds.judge, limit=None))
+    if with_replicas(plan.work, unlimited, last.replicas).total < 0.99 * last.total:
+        remedy = f"judge.concurrency = {plan.speeds.judge.limit} holds them back; raise it"
+    elif with_replicas(plan.work, plan.speeds, 2 * last.replicas).total < 0.99 * last.total:
+        remedy = "critiques have to wait; allow more judges (--replicas) or shorten them"
     else:
-        remedy = "the last critiques alone take so long; shorten them, or allow more with --goal"
-    return f"{last.replicas} judges still lengthen a step by {last.ratio - 1:.1%}, above {plan.goal:.0%}: {remedy}"
+        remedy = "the last critiques take so long, even alone; shorten them"
+    found = f"{last.replicas} judges still lengthen a step by {last.ratio - 1:.1%}, not {plan.goal:.0%}: {remedy}"
+    return f"{found}\n> the fewest judges that come within {plan.goal:.0%} of that"
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -70,19 +70,17 @@ def with_replicas(work: Workload, speeds: Speeds, replicas: int) -> Step:
     return simulate(work, replace(speeds, judge=replace(speeds.judge, replicas=replicas)))
 
 
-def smallest_pool(work: Workload, speeds: Speeds, share: float, most: int) -> int | None:
+def smallest_pool(work: Workload, speeds: Speeds, share: float, most: int) -> tuple[int, bool]:
     """The fewest servers of the judge, up to `most`, with which it lengthens a step by no more than this share.
 
-    None: no number of them will do. More are never slower, so halving the interval finds them.
+    Where no number will do: the fewest whose step is no longer than the step of `most` by more than this share. Also
+    says which of the two. More are never slower, so halving the interval finds them.
     """
-
-    def will_do(replicas: int) -> bool:
-        return with_replicas(work, speeds, replicas).ratio <= 1 + share
-
-    if not will_do(most):
-        return None
+    best = with_replicas(work, speeds, most)
+    reached = best.ratio <= 1 + share
+    longest = (1 + share) * (best.rollout + best.update if reached else best.total)
     low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if will_do(middle) else (middle, high)
-    return high
+        low, high = (low, middle) if with_replicas(work, speeds, middle).total <= longest else (middle, high)
+    return high, reached

@@ -590,7 +590,9 @@ def miniature(
         folder = output or Path("runs/paper")
         for seed in seeds:
             file, base = critiques_file(folder, seed), ("local:miniature:genrm",)
-            critiques("miniature:critic-train", judge=base, out=file, template="compact", max_tokens=80, seed=seed)
+            critiques(
+                "miniature:critic-train", judge=base, out=file, samples=2, template="compact", max_tokens=80, seed=seed
+            )
         _run(paper_jobs(folder, seeds), folder)
         console.print(f"page: {write_findings(folder, docs or folder)}", highlight=False, soft_wrap=True)
         return

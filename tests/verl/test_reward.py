@@ -7,6 +7,7 @@ import json
 import math
 import random
 import socket
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from fapo.types import Problem, Reward, Rollout, Verdict
 from fapo.verl.overrides import compose, overrides
 from fapo.verl.parcel import Parcel, unwrap, wrap
 from fapo.verl.parquet import rows
-from fapo.verl.reward import compute_score
+from fapo.verl.reward import Together, compute_score
 
 ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 64
@@ -175,6 +176,32 @@ def test_verls_router_is_asked_where_there_is_one(tmp_path: Path) -> None:
         router = server.url.removeprefix("http://").removesuffix("/v1")
         found = score(str(tmp_path / "run/config.json"), PROBLEMS[1], solutions()[1], reward_router_address=router)
     assert (found["score"], found["flawed"], len(server.requests)) == (0.0, 1.0, 1)
+
+
+def test_rollouts_that_come_one_by_one_are_read_together() -> None:
+    read: list[list[str]] = []
+
+    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
+        read.append([rollout.response for rollout in rollouts])
+        await asyncio.sleep(0.1)
+        if "bad" in read[-1]:
+            raise RuntimeError("out of memory")
+        return [Verdict("ok", critique=rollout.response) for rollout in rollouts]
+
+    async def ask(text: str, after: float) -> str:
+        await asyncio.sleep(after)
+        (verdict,) = await together([Rollout(Problem("p", "", "1"), text)])
+        return verdict.critique
+
+    async def all_of_them() -> list[str | BaseException]:
+        asked = [*(ask(text, 0) for text in "abc"), *(ask(text, 0.05) for text in ("d", "bad")), ask("e", 0.15)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    together = Together(judge)
+    found = asyncio.run(all_of_them())
+    assert read == [["a", "b", "c"], ["d", "bad"], ["e"]]
+    assert [*found[:3], found[5]] == ["a", "b", "c", "e"]
+    assert [str(error) for error in found[3:5]] == ["out of memory"] * 2
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ reward.custom_reward_function.name=compute_score
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 from fapo.config import Config, read_config
 from fapo.data import LabelledSolution
 from fapo.examples import TRAIN, make_scorer
-from fapo.scoring import Scorer
-from fapo.types import Problem, Rollout
+from fapo.scoring import PolicyScorer, Scorer
+from fapo.types import Judge, Problem, Rollout, Verdict
 from fapo.verl.parcel import Parcel, wrap
 
 UNSCORED = math.nan
@@ -86,4 +87,41 @@ def _settings(path: str, num_workers: int, router: str) -> Config:
 @lru_cache
 def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
     """One scorer, with its judge and its connections, for all rollouts of this process."""
-    return make_scorer(_settings(path, num_workers, router))
+    config = _settings(path, num_workers, router)
+    scorer = make_scorer(config)
+    if isinstance(scorer, PolicyScorer) and scorer.judge and config.judge and config.judge.kind == "local":
+        return replace(scorer, judge=Together(scorer.judge))
+    return scorer
+
+
+class Together:
+    """A judge that is asked about one rollout at a time, as verl does: what comes while it reads, it reads together."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self._waiting: list[tuple[Sequence[Rollout], asyncio.Future[list[Verdict]]]] = []
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """As `Judge`. What the judge raises, all of those that it read together get."""
+        own: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((rollouts, own))
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read())
+        return await own
+
+    async def _read(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            batch = [(rollouts, asked) for rollouts, asked in batch if not asked.cancelled()]
+            try:
+                verdicts = iter(await self.judge([rollout for rollouts, _ in batch for rollout in rollouts]))
+                answers = [[next(verdicts) for _ in rollouts] for rollouts, _ in batch]
+            except Exception as error:
+                for _, asked in batch:
+                    if not asked.cancelled():
+                        asked.set_exception(error)
+                continue
+            for (_, asked), own in zip(batch, answers, strict=True):
+                if not asked.cancelled():
+                    asked.set_result(own)

@@ -141,6 +141,20 @@ def test_scripts_use_what_there_is(page: str, text: str) -> None:
             assert inspect.signature(known[call.func.id]).bind(*call.args, **given)
 
 
+@every_page
+def test_names_of_the_package_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = {f"{module}.{name}" for module, name in re.findall(r"from (fapo[\w.]*) import (\w+)", text)}
+    found |= set(re.findall(r"(?<![\w/.-])fapo(?:\.[A-Za-z_]\w*)+", " ".join(spans(page))))
+    for dotted in found:
+        folder, *names = dotted.split(".")
+        place = ROOT / "src" / folder
+        while names and ((place / names[0]).is_dir() or (place / f"{names[0]}.py").is_file()):
+            place = place / names.pop(0)
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        assert not names or re.search(rf"\b{names[0]}\b", file.read_text(encoding="utf-8")), dotted
+
+
 def test_the_numbers_of_the_theory_are_those_of_the_code() -> None:
     (script,) = blocks(ROOT / "docs/concepts.md", "python")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from fapo import cli, config
 
-COLUMNS = "92"
+COLUMNS = "80"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

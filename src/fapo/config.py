@@ -119,7 +119,7 @@ class JudgeConfig:
     urls: tuple[Url, ...] = ()
     """Base addresses of the servers, such as "http://localhost:8000/v1"; requests are spread over them."""
     template: Text = "locate"
-    """Prompt: "locate", "yes_no", or a template file of one's own."""
+    """Prompt: "locate", "yes_no", "compact" (the miniature's), or a template file of one's own."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0

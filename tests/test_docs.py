@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import io
+import json
 import re
 import subprocess
 import sys
@@ -182,3 +183,20 @@ def test_tests_named_as_evidence_exist(page: Path) -> None:
             elif re.fullmatch(r"test_[a-z0-9_]+", span):
                 assert any(span in names for names in functions.values()), span
         file = ""
+
+
+def test_the_quickstart_says_what_its_judge_says(tmp_path: Path, monkeypatch) -> None:
+    page = ROOT / "docs/quickstart.md"
+    (rows,) = re.findall(r"<<'END'\n(.*?)^END", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "solutions.jsonl").write_text(rows, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["fapo", *next(words for words in commands(page) if words[1] == "solutions.jsonl")]
+    )
+    cli.main()
+    table = [line.split(" | ") for line in prose(page).splitlines() if re.match(r"\| (sound|flawed|wrong) ", line)]
+    for told, line in zip(table, (tmp_path / "verdicts.jsonl").read_text().splitlines(), strict=True):
+        found = json.loads(line)
+        cells = [found["id"], *(json.dumps(found[name]) for name in ("correct", "flawed", "error_step"))]
+        assert [cell.strip("| ") for cell in told[:4]] == cells
+        assert re.findall(r"`([^`]+)`", told[4]) == found["critique"].splitlines()

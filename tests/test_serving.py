@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_server import ModelServer
 from transformers import GenerationConfig
-from transformers_server import ModelServer, model_server
+from transformers_server import model_server
 
 from fapo.client import ChatClient
 from fapo.config import from_dict

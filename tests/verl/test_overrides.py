@@ -105,6 +105,7 @@ def test_a_judge_that_verl_serves(enable: bool, workers: int, monkeypatch) -> No
     assert theirs.reward.num_workers == workers
     path = theirs.reward.reward_model.model_path
     assert (path is not None and path.endswith("base/genrm")) == enable
+    assert theirs.reward.reward_model.rollout.free_cache_engine == (not enable), "asleep, it would answer nothing"
 
 
 def test_the_printed_command_is_what_a_shell_needs(monkeypatch, tmp_path: Path) -> None:

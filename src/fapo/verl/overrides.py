@@ -115,7 +115,11 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         "hydra.run.dir": str(folder / "hydra"),
     }
     if config.judge and judge_here and table.get("reward.reward_model.enable"):
-        out |= {"reward.num_workers": 8, "reward.reward_model.model_path": model_folder(config.judge.model)}
+        out |= {
+            "reward.num_workers": 8,
+            "reward.reward_model.model_path": model_folder(config.judge.model),
+            "reward.reward_model.rollout.free_cache_engine": False,  # verl would put it to sleep, and never wake it
+        }
     return out
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from fapo.config import Config, read_config
 from fapo.data import LabelledSolution
 from fapo.examples import TRAIN, make_scorer
+from fapo.models import model_folder
 from fapo.scoring import PolicyScorer, Scorer
 from fapo.types import Judge, Problem, Rollout, Verdict
 from fapo.verl.parcel import Parcel, wrap
@@ -79,8 +80,9 @@ def _settings(path: str, num_workers: int, router: str) -> Config:
     judge = config.judge
     if judge:
         judge = replace(judge, max_failed_share=1.0, concurrency=max(1, judge.concurrency // num_workers))
-    if judge and router:
-        judge = replace(judge, kind="served", urls=(f"http://{router}/v1",))
+    if judge and router:  # verl serves a model by the path it was loaded from, and its router sends whole answers only
+        served = model_folder(judge.model) if judge.kind == "local" else judge.model
+        judge = replace(judge, kind="served", model=served, urls=(f"http://{router}/v1",), early_stop=False)
     return replace(config, reward=reward, judge=judge)
 
 

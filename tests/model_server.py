@@ -1,0 +1,68 @@
+"""Real servers with real models on 127.0.0.1, for tests of whatever asks one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+@dataclass(frozen=True)
+class ModelServer:
+    """A running server."""
+
+    url: str
+    """Its base URL."""
+    process: subprocess.Popen[bytes]
+    """The server itself."""
+    log: Path
+    """What it writes."""
+
+    def num_answered(self) -> int:
+        """Chats answered so far."""
+        return self.log.read_text(errors="replace").count('/v1/chat/completions HTTP/1.1" 200')
+
+
+@contextmanager
+def running(
+    command: Callable[[int], list[str]], log: Path, cwd: Path | None = None, **environment: str
+) -> Iterator[ModelServer]:
+    """The server that a command starts on the port it is given, once it answers GET /health, until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+    with log.open("wb") as file:
+        server = subprocess.Popen(command(port), stdout=file, stderr=file, env=variables, cwd=cwd)
+        try:
+            _wait_for(server, f"{url}/health", log)
+            yield ModelServer(f"{url}/v1", server, log)
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    end = time.monotonic() + 900
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            if httpx.get(address, timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    said = log.read_text(errors="replace")[-2000:]
+    pytest.fail(f"the server did not start (exit code {server.poll()}):\n{said}")

@@ -2,15 +2,17 @@
 # The first Python found of python3.11 and python3 is used; another one: make test PYTHON=/path/to/python3.12
 # PIP_ARGS goes to pip. On Linux without a GPU the index's torch carries CUDA; the small CPU build:
 #   make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+# PINNED=1 takes no file whose hash is not in requirements/hashes.txt (Python 3.11, Linux x86_64, torch for the CPU).
 PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 PIP_ARGS ?=
+PINNED ?=
 BIN := .venv/bin
 SETUP := .venv/.installed
 VERL_BIN := .venv-verl/bin
 VERL_SETUP := .venv-verl/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-verl check bench docs
+.PHONY: help setup hashes demo test test-verl check bench docs
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -20,8 +22,18 @@ setup: $(SETUP)  ## .venv with the exact versions of requirements/constraints.tx
 
 $(SETUP): pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
+ifeq ($(PINNED),)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements/constraints.txt -e '.[train,report,dev]'
+else
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --require-hashes -r requirements/hashes.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+endif
 	@touch $@
+
+hashes:  ## requirements/hashes.txt anew from constraints.txt, by uv; UV_ARGS says where torch for the CPU lies
+	uv pip compile --quiet pyproject.toml --extra train --extra report --extra dev -c requirements/constraints.txt \
+	    --python-version 3.11.5 --python-platform x86_64-manylinux_2_28 --no-annotate --custom-compile-command 'make hashes' \
+	    --generate-hashes $(UV_ARGS) -o requirements/hashes.txt
 
 demo: $(SETUP)  ## train a judge and two policies in the miniature, and show what happened
 	$(BIN)/fapo demo
@@ -38,12 +50,13 @@ $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 test-verl: $(VERL_SETUP)  ## the tests of the verl engine, in .venv-verl (1.9 GB)
 	$(VERL_BIN)/python -m pytest tests/verl tests/test_rewards.py tests/test_answers.py
 
-check: $(SETUP)  ## format, lint, types, direction of imports, licences
+check: $(SETUP)  ## format, lint, types, direction of imports, licences, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layout.py
 	@$(BIN)/pip-licenses --partial-match --fail-on 'GNU General Public;Affero;GPL-;GPLv;UNKNOWN;Proprietary;Other/' >/dev/null
+	@$(BIN)/python .ci/vulnerabilities.py
 
 bench: $(SETUP)  ## the speed of the parts that must not hold a run back
 	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file; done

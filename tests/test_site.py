@@ -147,6 +147,16 @@ def test_shares_are_at_most_one_together(chromium: Any, site: Path) -> None:
 
 
 @needs_chromium
+def test_the_plot_fits_a_phone(chromium: Any, site: Path) -> None:
+    phone = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    chromium.get((site / "concepts.html").as_uri())
+    wide = chromium.execute_script("return document.documentElement.scrollWidth")
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert wide <= 390
+
+
+@needs_chromium
 def test_the_search_works_from_disk(chromium: Any, site: Path) -> None:
     chromium.get((site / "audit.html").as_uri())
     field = chromium.find_element("css selector", ".md-search__input")

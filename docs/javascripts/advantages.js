@@ -38,12 +38,14 @@ const fapoTheory = {
 
   place.innerHTML = `<style>
       #advantages { border: 1px solid #8886; padding: 0.8rem; border-radius: 4px; }
-      #advantages label { display: grid; grid-template-columns: 11em 1fr 3.5em; gap: 0.6rem; align-items: center; }
+      #advantages label { display: grid; grid-template-columns: minmax(5em, 11em) minmax(0, 1fr) 3em; gap: 0.6rem; align-items: center; }
+      #advantages input { width: 100%; min-width: 0; }
       #advantages svg { width: 100%; height: auto; margin-top: 0.6rem; }
       #advantages svg text { font-size: 12px; fill: currentColor; }
       #advantages svg line { stroke: currentColor; stroke-opacity: 0.25; }
       #advantages svg line.mark { stroke-dasharray: 4 3; stroke-opacity: 0.8; }
       #advantages p { margin: 0.3rem 0 0; }
+      @media (max-width: 600px) { #advantages svg text { font-size: 17px; } }
     </style><form>
       ${slider("alpha", "fully correct, alpha", 1, 0.3)}
       ${slider("gamma", "flawed positive, gamma", 1, 0.2)}
@@ -78,7 +80,7 @@ const fapoTheory = {
     };
     const parts = [];
     for (const value of [-2, 0, 2]) {
-      parts.push(line(LEFT, y(value), WIDTH - 10, y(value)), text(LEFT - 6, y(value) + 4, number(value), "end"));
+      parts.push(line(LEFT, y(value), WIDTH - 10, y(value)), text(LEFT - 6, y(value) + 4, String(value).replace("-", "−"), "end"));
     }
     for (const value of [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8]) {
       parts.push(text(x(value), HEIGHT - 22, value < 1 ? `1/${1 / value}` : value));

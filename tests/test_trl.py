@@ -5,7 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import parity
 import pytest
 from chat_server import Reply, chat_server
 from datasets import Dataset
@@ -136,6 +138,33 @@ def test_what_the_trainer_logs(tables) -> None:
             assert log["fapo/fp_ratio"] == pytest.approx(judged.error_step.notna().mean())
         assert math.isfinite(log["loss"])
     assert any("fapo/fp_ratio" in log for _, log in tables)
+
+
+def test_the_same_verdicts_make_the_same_advantages_as_under_verl(tiny_policy: Path, tmp_path: Path) -> None:
+    """tests/parity.py, which tests/verl/test_advantages.py sends through verl, through TRL's trainer."""
+    with chat_server(parity.judge) as server:
+        reward = flawed_aware_reward(server.url, model="judge", penalty=parity.PENALTY)
+        seen: list[int] = []
+
+        async def prescribed(prompts: list, completions: list, row: list[int], **columns: Any) -> list[float | None]:
+            """The table's solutions in place of the model's; TRL shuffles questions but keeps groups together."""
+            seen.extend(row[::GROUP])
+            texts = [parity.solution(parity.GROUPS[index][i % GROUP]) for i, index in enumerate(row)]
+            return await reward(prompts, texts, reference=[parity.REFERENCE] * len(row), **columns)
+
+        number = len(parity.GROUPS)
+        trainer = GRPOTrainer(
+            model=str(tiny_policy),
+            reward_funcs=prescribed,
+            args=grpo(tmp_path, max_steps=1, per_device_train_batch_size=number * GROUP),
+            train_dataset=Dataset.from_dict({"prompt": ["1+1?"] * number, "row": list(range(number))}),
+        )
+        trainer.train()
+        assert server.requests
+    expected = group_advantages(np.array([parity.REWARDS[index] for index in seen], dtype=float))
+    theirs = np.array(list(trainer._logs["advantages"])).reshape(expected.shape)
+    np.testing.assert_allclose(theirs, expected, atol=1e-5)
+    assert sorted(seen) == list(range(number))
 
 
 @pytest.mark.parametrize("column", ["reference", "answer", "solution"])

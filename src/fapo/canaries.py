@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fapo.data import LabelledSolution
@@ -17,6 +17,39 @@ WINDOW = 64
 """The latest canaries that count; so many, at most, tell of a judge that has changed."""
 ENOUGH = 32
 """Of fewer canaries nothing is concluded."""
+
+
+Told = tuple[Verdict, int | None]
+"""The verdict on a canary, and its true first wrong step."""
+
+
+@dataclass(eq=False)
+class Window:
+    """The latest canaries."""
+
+    min_f1: float = 0.0
+    """Below it the judge is not to be trusted; 0: only watch."""
+    recent: deque[Told] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
+    """Those that got an answer."""
+
+    def add(self, told: Iterable[Told]) -> None:
+        """Take in more."""
+        self.recent.extend((verdict, label) for verdict, label in told if verdict.status != "failed")
+
+    def check(self) -> None:
+        """Raise JudgeDownError if F1 on enough of the latest is below `min_f1`."""
+        if len(self.recent) < ENOUGH or (f1 := self.metrics()["canary/f1"]) >= self.min_f1:
+            return
+        raise JudgeDownError(
+            f"the judge is not to be trusted: F1 {f1:.2f} on the last {len(self.recent)} solutions of known truth, "
+            f"judge.canary_min_f1 is {self.min_f1:g}. Stopped; look at its critiques, restore the judge, and resume"
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """canary/precision, recall, f1, location, invalid_share of the latest canaries; {} before the first."""
+        if not self.recent:
+            return {}
+        return {f"canary/{name}": value for name, value in judge_quality(*zip(*self.recent, strict=True)).items()}
 
 
 @dataclass(eq=False)
@@ -37,7 +70,8 @@ class Canaries:
     """Below it the judge is not to be trusted; 0: only watch."""
     seed: int = 0
     """Of the choice."""
-    _recent: deque[tuple[Verdict, int | None]] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
+    told: list[Told] | None = field(default=None, init=False)
+    """A list of one's own: what is said of canaries is put into it, too."""
 
     def __post_init__(self) -> None:
         flawed = [solution for solution in self.known if solution.error_step is not None]
@@ -45,6 +79,7 @@ class Canaries:
         if not flawed or not sound:
             raise ValueError(f"judge.canaries: {len(flawed)} flawed and {len(sound)} sound solutions; needs both kinds")
         self._kinds = (flawed, sound)
+        self._window = Window(self.min_f1)
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """The verdicts on the rollouts alone."""
@@ -55,23 +90,15 @@ class Canaries:
         mixed = [*rollouts, *(Rollout(s.problem, _written(s)) for s in drawn)]
         verdicts: dict[int, Verdict] = dict(zip(order, await self.judge([mixed[i] for i in order]), strict=True))
         told = [(verdicts[len(rollouts) + i], s.error_step) for i, s in enumerate(drawn)]
-        self._recent.extend((verdict, label) for verdict, label in told if verdict.status != "failed")
-        self._check()
+        if self.told is not None:
+            self.told += told
+        self._window.add(told)
+        self._window.check()
         return [verdicts[i] for i in range(len(rollouts))]
 
     def metrics(self) -> dict[str, float]:
-        """canary/precision, recall, f1, location, invalid_share of the latest canaries; {} before the first."""
-        if not self._recent:
-            return {}
-        return {f"canary/{name}": value for name, value in judge_quality(*zip(*self._recent, strict=True)).items()}
-
-    def _check(self) -> None:
-        if len(self._recent) < ENOUGH or (f1 := self.metrics()["canary/f1"]) >= self.min_f1:
-            return
-        raise JudgeDownError(
-            f"the judge is not to be trusted: F1 {f1:.2f} on the last {len(self._recent)} solutions of known truth, "
-            f"judge.canary_min_f1 is {self.min_f1:g}. Stopped; look at its critiques, restore the judge, and resume"
-        )
+        """Metrics of the latest canaries; {} before the first."""
+        return self._window.metrics()
 
 
 def _written(solution: LabelledSolution) -> str:
@@ -80,8 +107,13 @@ def _written(solution: LabelledSolution) -> str:
     return next((text for text in joined if len(split(text)) == len(solution.steps)), joined[-1])
 
 
-def metrics_of(judge: Judge | None) -> dict[str, float]:
-    """Metrics of the canaries of a judge, also when another one stands before it; {} where there are none."""
+def canaries_of(judge: Judge | None) -> Canaries | None:
+    """The canaries of a judge, also when another one stands before it."""
     inner = getattr(judge, "judge", None)
-    found = next((j for j in (judge, inner) if isinstance(j, Canaries)), None)
+    return next((j for j in (judge, inner) if isinstance(j, Canaries)), None)
+
+
+def metrics_of(judge: Judge | None) -> dict[str, float]:
+    """Metrics of the canaries of a judge; {} where there are none."""
+    found = canaries_of(judge)
     return found.metrics() if found else {}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fapo.config import Config
-from fapo.runs import RunFolder
+from fapo.runs import RunFolder, take
 from fapo.verl.overrides import MODULE, compose, overrides
 from fapo.verl.parquet import files, write_sets
 
@@ -42,9 +42,10 @@ def command(config: Config, *, resume: bool = False) -> str:
 
 
 def prepare(config: Config, *, resume: bool = False) -> Path:
-    """Open the run folder and write the data into it; returns it."""
+    """Open the run folder, which is this process's from now on, and write the data into it; returns it."""
     config = absolute(config)
     folder = RunFolder(config, resume=resume).path
+    take(folder)
     if not resume or not all(path.exists() for path in files(config, folder / "data")):
         write_sets(config, folder / "data")
     return folder

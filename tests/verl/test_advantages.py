@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
+from pathlib import Path
 
 import numpy as np
+import parity
 import pytest
 import torch
+from chat_server import chat_server
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -14,8 +19,10 @@ from test_rewards import TRL_REWARDS
 from verl import DataProto
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
+from fapo.config import from_dict, to_dict
 from fapo.rewards import group_advantages
 from fapo.verl.advantages import by_group
+from fapo.verl.reward import compute_score
 
 NUM_TOKENS = 5
 
@@ -54,6 +61,38 @@ def test_verl_gives_the_advantages_that_trl_gives(scale: bool) -> None:
     found = of_verl(rewards, groups, scale=scale)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(found).max() > 0.5
+
+
+def test_the_same_verdicts_make_the_same_advantages_as_under_trl(tmp_path: Path) -> None:
+    """tests/parity.py, which tests/test_trl.py sends through TRL's trainer: judged by compute_score, then by verl."""
+    with chat_server(parity.judge) as server:
+        table = {
+            "name": "run",
+            "task": "policy",
+            "model": {"path": "miniature:policy"},
+            "data": {"train": "miniature:train"},
+            "rollout": {"max_tokens": 64},
+            "reward": {"kind": "fapo", "penalty": parity.PENALTY},
+            "judge": {"kind": "served", "model": "judge", "urls": [server.url]},
+            "optim": {"steps": 1, "learning_rate": 1e-3},
+        }
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(to_dict(from_dict(table))), encoding="utf-8")
+
+        async def score() -> list[float]:
+            asked = (
+                compute_score("train", parity.solution(kind), parity.REFERENCE, {"id": str(i)}, config=str(file))
+                for i, group in enumerate(parity.GROUPS)
+                for kind in group
+            )
+            return [row["score"] for row in await asyncio.gather(*asked)]
+
+        scores = asyncio.run(score())
+    np.testing.assert_array_equal(scores, np.array(parity.REWARDS, dtype=float).reshape(-1))
+    rewards, groups, order = shuffled(np.array(scores).reshape(-1, 4).tolist())
+    expected = group_advantages(np.array(parity.REWARDS, dtype=float)).reshape(-1)[order]
+    np.testing.assert_allclose(of_verl(rewards, groups), expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.5
 
 
 def test_verls_own_estimator_would_lose_the_whole_group() -> None:

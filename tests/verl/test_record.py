@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fapo.config import from_dict, to_dict
+from fapo import runs
+from fapo.canaries import ENOUGH
+from fapo.config import ConfigError, from_dict, to_dict
 from fapo.data import read_jsonl
 from fapo.judge import JudgeDownError
 from fapo.rewards import fapo_reward, group_advantages
 from fapo.scoring import Scored, UnscoredError
+from fapo.train_verl import prepare
 from fapo.types import Problem, Reward, Rollout, Verdict
+from fapo.verl.clock import Pending, exposed_seconds
 from fapo.verl.parcel import Parcel
 from fapo.verl.record import RecordingBuffer
 
@@ -37,14 +45,18 @@ def buffer(folder: Path, **changed: Any) -> RecordingBuffer:
         "optim": {"steps": 1, "learning_rate": 1e-3},
     }
     (folder / "run").mkdir()
-    file = folder / "run/config.json"
-    file.write_text(json.dumps(to_dict(from_dict(table))), encoding="utf-8")
+    (folder / "run/config.json").write_text(json.dumps(to_dict(from_dict(table))), encoding="utf-8")
+    return again(folder)
+
+
+def again(folder: Path) -> RecordingBuffer:
+    """The same for a run folder that is there."""
     return RecordingBuffer(
         trainer_mode="sync",
         trainer_config={},
         max_off_policy_threshold=8,
         max_off_policy_strategy="drop",
-        sampler_kwargs={"config": str(file)},
+        sampler_kwargs={"config": str(folder / "run/config.json")},
     )
 
 
@@ -74,6 +86,82 @@ def test_groups_come_together_with_their_advantages_even_where_verl_lost_a_rollo
     assert found["rollout/unscored_share"] == 1 / 7
     assert found["rollout/fp_ratio"] == 2 / 3
     assert found["advantage/flawed"] == pytest.approx(expected[4]), "of whole groups only"
+
+
+def test_the_weighted_rho_is_that_of_the_other_engine(tmp_path: Path) -> None:
+    verdicts = [SOUND, SOUND, FLAWED, None, SOUND, FLAWED, FLAWED, None]
+    found = buffer(tmp_path)._record(1, "train", [parcel(verdict) for verdict in verdicts], [*"aaaabbbb"])
+    assert found["rollout/flawed_rho"] == pytest.approx((1 * 2 + 2 * 1) / (1 * 1 + 2 * 1))
+
+
+def test_canaries_are_watched_and_may_stop_the_run(tmp_path: Path) -> None:
+    own = buffer(tmp_path, canary_min_f1=0.8)
+    for step, said in enumerate([FLAWED] * (ENOUGH // 2 - 1)):
+        told = ((said, 1), (SOUND, None))
+        found = own._record(step, "train", [replace(parcel(SOUND), canaries=told)], ["a"])
+        own._check([])
+    assert found["canary/f1"] == 1.0
+    missed = ((SOUND, 1),) * ENOUGH
+    assert own._record(99, "train", [replace(parcel(SOUND), canaries=missed)], ["a"])["canary/f1"] < 0.8
+    with pytest.raises(JudgeDownError, match="not to be trusted"):
+        own._check([])
+
+
+CLOCK = {"gen": 10.0, "step": 30.0}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "timing", "expected"),
+    [
+        ([(4, 1), (6, 3)], CLOCK, (7, 3, 20)),
+        ([(4, 9), (6, 0)], CLOCK, (3, 7, 20)),
+        ([(4, 1), (6, 0)], CLOCK, (10, 0, 20)),
+        ([(4, 1), (6, 0)], {**CLOCK, "save_checkpoint": 5.0}, (10, 0, 15)),
+        ([(4, 1), (6, 0)], {"gen": 10.0}, None),
+        ([], {}, None),
+    ],
+)
+def test_where_the_time_goes(metrics: list[tuple[float, float]], timing: dict[str, float], expected: Any) -> None:
+    exposed = exposed_seconds([{"generate_sequences": a, "compute_score": b} for a, b in metrics])
+    found = Pending(1, {}, exposed, timing).times()
+    assert (tuple(found.values()) or None) == expected
+    assert not found or [*found] == ["time/rollout", "time/score", "time/update"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from fapo.runs import take
+take(Path(sys.argv[1]))
+print("taken", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("part", ["run", "run/checkpoints"])
+def test_a_second_training_in_the_folder_is_refused(part: str, tmp_path: Path) -> None:
+    """By whoever starts verl, before anything is written; by verl's trainer, whoever has started it."""
+    own = buffer(tmp_path)
+    _release(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    command = [sys.executable, "-c", HOLD, str(tmp_path / part)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "taken\n"
+        with pytest.raises(ConfigError, match="another process is training here"):
+            if part == "run":
+                prepare(own.config, resume=True)
+            else:
+                again(tmp_path)
+        holder.kill()
+    assert not (tmp_path / "run/data").exists()
+    again(tmp_path)
+
+
+def _release(folder: Path) -> None:
+    """As if the process had ended."""
+    for taken in [path for path in runs._taken if path.is_relative_to(folder.resolve())]:
+        os.close(runs._taken.pop(taken))
 
 
 def test_each_validation_set_is_measured_by_its_name(tmp_path: Path) -> None:

@@ -207,6 +207,19 @@ def test_rollouts_that_come_one_by_one_are_read_together() -> None:
     assert [str(error) for error in found[3:5]] == ["out of memory"] * 2
 
 
+def test_canaries_go_with_the_rollouts_they_were_mixed_among(tmp_path: Path) -> None:
+    watched = {"canaries": "miniature:critic-test", "canary_share": 1.0, "canary_min_f1": 1.0}
+    with chat_server(answer) as server:
+        settings(tmp_path, server.url, **watched)
+        file = str(tmp_path / "run/config.json")
+        found = [score(file, PROBLEMS[i], solutions()[i]) for i in (0, 1, 4)]
+    parcels = [unwrap(row["fapo"], row["score"], 7, MAX_TOKENS) for row in found]
+    assert [len(parcel.canaries) for parcel in parcels] == [1, 1, 0], "one for each that is judged, told once"
+    assert len(server.requests) == 4
+    assert {verdict.status for parcel in parcels for verdict, _ in parcel.canaries} == {"ok"}
+    assert [row["score"] for row in found] == [1.0, 0.0, -1.0]
+
+
 @pytest.mark.parametrize(
     ("kind", "critique", "label", "reward"),
     [
@@ -240,10 +253,12 @@ VERDICTS = [None, Verdict("ok", 1, "bad", num_tokens=3), Verdict("failed", reaso
 def test_a_parcel_comes_back_as_it_was(verdict: Verdict | None, value: float | None) -> None:
     rollout = Rollout(Problem("id", "text \u2028 {}", "1", "here"), 'a "solution"\n\\boxed{1}')
     parts = {"outcome": 1.0} if value is None else {"outcome": 1.0, "flaw": value - 1, "overlong": 0.0}
-    parcel = Parcel("train", Scored(rollout, True, verdict, Reward(value, parts)))
+    canaries = ((Verdict("ok", 2, "there", num_tokens=9), None), (Verdict("unparsable"), 0))
+    parcel = Parcel("train", Scored(rollout, True, verdict, Reward(value, parts)), canaries=canaries)
     shaped = np.float32(math.nan if value is None else value - 0.25).item()
     back = unwrap(wrap(parcel), shaped, MAX_TOKENS, MAX_TOKENS)
     assert back.scored.rollout == replace(rollout, num_tokens=MAX_TOKENS, truncated=True)
+    assert back.canaries == canaries
     assert (back.scored.verdict, back.scored.flawed) == (verdict, parcel.scored.flawed)
     if value is None:
         assert back.scored.reward == Reward(None, parts)

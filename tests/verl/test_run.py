@@ -123,6 +123,14 @@ def test_metrics_are_those_of_the_other_engine_and_verls_loggers_have_them(first
             assert theirs["critic/score/mean"] is None, "NaN, in JSON"
         else:
             assert theirs["critic/score/mean"] == pytest.approx(np.mean(rewards), abs=1e-5)
+    assert all("rollout/flawed_rho" in row for row in judged)
+    for row in train:
+        assert min(row["time/rollout"], row["time/update"]) > 0 <= row["time/score"]
+    told = [row["data"] for file in ("verl-2", "verl") for row in read_jsonl(first / f"{file}.jsonl")]
+    told = [row for row in told if "val-aux/validation/accuracy" in row]
+    for row, theirs in zip((row for row in found if row["kind"] == "validation"), told, strict=True):
+        for key in ("validation/accuracy", "validation/fp_ratio", "harder/fp_ratio"):
+            assert theirs.get(f"val-aux/{key}") == row.get(key)
     for row in (row for row in found if row["kind"] == "validation"):
         assert {f"{name}/{key}" for name in ("validation", "harder") for key in ("accuracy", "length")} <= row.keys()
     assert any("validation/fp_ratio" in row or "harder/fp_ratio" in row for row in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
+from fapo.canaries import Told
 from fapo.scoring import Scored
 from fapo.types import Problem, Reward, Rollout, Verdict
 
@@ -19,6 +20,8 @@ class Parcel:
     """The rollout, with verdict and reward."""
     label: int | None = None
     """For a critique: the first wrong step of what it criticises, None for none."""
+    canaries: tuple[Told, ...] = ()
+    """What the judge said of canaries since the last parcel of its worker."""
 
 
 def wrap(parcel: Parcel) -> str:
@@ -41,4 +44,5 @@ def unwrap(text: str, reward: float, num_tokens: int, max_tokens: int) -> Parcel
     verdict = Verdict(**found["verdict"]) if found["verdict"] else None
     if verdict and verdict.critique == response:  # the model in training is the critic
         verdict = replace(verdict, num_tokens=num_tokens)
-    return Parcel(table["split"], Scored(rollout, found["correct"], verdict, Reward(value, parts)), table["label"])
+    scored = Scored(rollout, found["correct"], verdict, Reward(value, parts))
+    return Parcel(table["split"], scored, table["label"], tuple((Verdict(**v), true) for v, true in table["canaries"]))

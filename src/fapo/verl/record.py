@@ -10,23 +10,26 @@ advantages are computed; what it returns as metrics goes to verl's loggers.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import transfer_queue
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from fapo.canaries import Window
 from fapo.config import read_config
 from fapo.examples import TRAIN
 from fapo.judge import MIN_JUDGEMENTS, check_judge
-from fapo.measure import Fault, advantage_metrics, genrm_metrics, policy_metrics
+from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.miniature import sources as miniature
-from fapo.runs import RunFolder, rollout_row
+from fapo.runs import RunFolder, rollout_row, take
 from fapo.scoring import no_verdict
 from fapo.types import Verdict
 from fapo.verl.advantages import by_group
+from fapo.verl.clock import Pending, exposed_seconds
 from fapo.verl.parcel import Parcel, unwrap
 
 
@@ -37,7 +40,11 @@ class RecordingBuffer(ReplayBuffer):
         super().__init__(**settings)
         self.config = read_config(self.sampler_kwargs["config"])
         self.folder = RunFolder(self.config, resume=True)
+        self.folder.checkpoints.mkdir(exist_ok=True)
+        take(self.folder.checkpoints)  # the folder itself is taken by whoever has started verl
         self.begun = False
+        self.pending: Pending | None = None
+        self.canaries = Window(self.config.judge.canary_min_f1 if self.config.judge else 0.0)
         self.verdicts: list[Verdict] = []
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
@@ -46,7 +53,9 @@ class RecordingBuffer(ReplayBuffer):
         if not self.begun:  # what a resumed run will do again
             self.folder.rewind(global_steps - 1)
             self.begun = True
-        fields = ["uid", "extra_fields", "rm_scores"]
+        if self.trainer:
+            self.trainer.logger.logger.setdefault("fapo", self)
+        fields = ["uid", "extra_fields", "rm_scores", "metrics"]
         data = transfer_queue.kv_batch_get(keys=batch.keys, partition_id=partition_id, select_fields=fields)
         rewards = [float(scores.sum()) for scores in data["rm_scores"]]
         texts = [extra["reward_extra_info"]["fapo"] for extra in data.pop("extra_fields").tolist()]
@@ -56,20 +65,47 @@ class RecordingBuffer(ReplayBuffer):
         groups = data.pop("uid").tolist()
         if partition_id == "train":
             own = self._record(global_steps, TRAIN, parcels, groups)
-            self.folder.metrics(global_steps, TRAIN, own)
+            exposed, timing = exposed_seconds(data.pop("metrics").tolist()), getattr(self.trainer, "timing_raw", {})
+            self.pending = Pending(global_steps, own, exposed, timing)
             metrics |= own
         else:
-            self._validation(global_steps, parcels, groups)
-        self._check(parcels)
+            self.flush()
+            found = self._validation(global_steps, parcels, groups)
+            if self.trainer:
+                told = {f"val-aux/{key}": value for key, value in found.items() if math.isfinite(value)}
+                self.trainer.logger.log(data=told, step=global_steps)
+        if not self.trainer:
+            self.flush()
+        try:
+            self._check(parcels)
+        except Exception:  # the run ends here
+            self.flush()
+            raise
         return batch, metrics
 
-    def _validation(self, step: int, parcels: Sequence[Parcel], groups: Sequence[str]) -> None:
+    @property
+    def trainer(self) -> Any:
+        """verl's trainer, which gave us a method of its own to ask for more prompts; None in other hands."""
+        return getattr(self.refill_fn, "__self__", None)
+
+    def log(self, data: Mapping[str, Any], step: int) -> None:
+        """Called as one of verl's loggers, when a step is over."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the metrics of the last step, of which the times are known only when it is over."""
+        if self.pending:
+            row, self.pending = self.pending, None
+            self.folder.metrics(row.step, TRAIN, row.metrics | row.times())
+
+    def _validation(self, step: int, parcels: Sequence[Parcel], groups: Sequence[str]) -> dict[str, float]:
         out: dict[str, float] = {}
         for name in dict.fromkeys(parcel.split for parcel in parcels):
             own = [i for i, parcel in enumerate(parcels) if parcel.split == name]
             found = self._record(step, name, [parcels[i] for i in own], [groups[i] for i in own])
             out |= {f"{name}/{key.removeprefix('rollout/')}": value for key, value in found.items()}
         self.folder.metrics(step, "validation", out)
+        return out
 
     def _record(self, step: int, split: str, parcels: Sequence[Parcel], groups: Sequence[str]) -> dict[str, float]:
         """Write the rollouts of one set, those of a group together; returns their metrics."""
@@ -90,11 +126,14 @@ class RecordingBuffer(ReplayBuffer):
         if self.config.task == "genrm":
             return genrm_metrics(scored, [parcel.label for parcel in parcels])
         out = policy_metrics(scored, truths)
+        self.canaries.add(told for parcel in parcels for told in parcel.canaries)
         if split == TRAIN:
+            out |= self.canaries.metrics()
             size, sizes = self.config.rollout.group_size, Counter(groups)
             whole = [i for i, name in enumerate(groups) if sizes[name] == size]  # verl trains on what is left of others
             if whole:
-                out |= advantage_metrics([scored[i] for i in whole], size, [truths[i] for i in whole])
+                of_groups = [scored[i] for i in whole], size, [truths[i] for i in whole]
+                out |= advantage_metrics(*of_groups) | flawed_rho_metrics(*of_groups)
         return out
 
     def _check(self, parcels: Sequence[Parcel]) -> None:
@@ -104,6 +143,7 @@ class RecordingBuffer(ReplayBuffer):
         for scored in (parcel.scored for parcel in parcels):
             if scored.reward.value is None and self.config.reward.on_unscored == "raise":
                 raise no_verdict(scored.rollout, scored.verdict)
+        self.canaries.check()
         if self.config.judge:
             self.verdicts += [parcel.scored.verdict for parcel in parcels if parcel.scored.verdict]
             if len(self.verdicts) >= MIN_JUDGEMENTS:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from fapo.canaries import canaries_of
 from fapo.config import Config, read_config
 from fapo.data import LabelledSolution
 from fapo.examples import TRAIN, make_scorer
@@ -43,8 +44,8 @@ async def compute_score(
     reward workers has its share. Where verl serves a reward model, `reward_router_address` is asked instead of the
     config's own servers. The reward is without overlong shaping, which is the reward manager's.
 
-    Never raises for a judgement that fails: verl would quietly drop the whole group. `on_unscored = "raise"` and
-    `max_failed_share` are held by `fapo.verl.record`.
+    Never raises for a judgement that fails: verl would quietly drop the whole group. `on_unscored = "raise"`,
+    `max_failed_share` and `canary_min_f1` are held by `fapo.verl.record`.
     """
     place = (config, num_workers, reward_router_address or "")
     settings = _settings(*place)
@@ -61,13 +62,17 @@ async def compute_score(
         solution = LabelledSolution(problem, tuple(extra_info["steps"]), None if label < 0 else label, True)
     scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*place)
     (scored,) = await scorer([Rollout(problem, solution_str)])
+    canaries = canaries_of(scorer.judge) if isinstance(scorer, PolicyScorer) else None
+    told = tuple(canaries.told or ()) if canaries else ()
+    if canaries:
+        canaries.told = []
     split = str(extra_info.get("split", TRAIN))
     return {
         "score": UNSCORED if scored.reward.value is None else scored.reward.value,
         "acc": float(scored.correct),
         "flawed": float(bool(scored.flawed) and scored.correct),
         "unscored": float(scored.reward.value is None),
-        "fapo": wrap(Parcel(split, scored, None if solution is None else solution.error_step)),
+        "fapo": wrap(Parcel(split, scored, None if solution is None else solution.error_step, told)),
     }
 
 
@@ -79,7 +84,8 @@ def _settings(path: str, num_workers: int, router: str) -> Config:
     reward = replace(config.reward, on_unscored=on_unscored, overlong_buffer=0)
     judge = config.judge
     if judge:
-        judge = replace(judge, max_failed_share=1.0, concurrency=max(1, judge.concurrency // num_workers))
+        share = max(1, judge.concurrency // num_workers)
+        judge = replace(judge, max_failed_share=1.0, canary_min_f1=0.0, concurrency=share)
     if judge and router:  # verl serves a model by the path it was loaded from, and its router sends whole answers only
         served = model_folder(judge.model) if judge.kind == "local" else judge.model
         judge = replace(judge, kind="served", model=served, urls=(f"http://{router}/v1",), early_stop=False)
@@ -91,9 +97,11 @@ def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
     """One scorer, with its judge and its connections, for all rollouts of this process."""
     config = _settings(path, num_workers, router)
     scorer = make_scorer(config)
-    if isinstance(scorer, PolicyScorer) and scorer.judge and config.judge and config.judge.kind == "local":
-        return replace(scorer, judge=Together(scorer.judge))
-    return scorer
+    if not isinstance(scorer, PolicyScorer) or not scorer.judge:
+        return scorer
+    if canaries := canaries_of(scorer.judge):
+        canaries.told = []
+    return replace(scorer, judge=Together(scorer.judge)) if config.judge and config.judge.kind == "local" else scorer
 
 
 class Together:

@@ -97,6 +97,9 @@ class _Recorder:
     def record(self, scored: Sequence[Scored], _: Any) -> None:
         self.batches[TRAIN].extend(scored)
 
+    def summary(self, _: str) -> dict[str, float]:
+        return {}
+
 
 def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, examples: Sequence[Example]) -> Any:
     """Train from the start; the trainer, which knows its losses and times."""

@@ -1,7 +1,8 @@
 """Replicas of a judge behind OpenAI-compatible servers, in a process of their own: slots, latencies, faults.
 
 Written on bare asyncio protocols, so that what is measured is the client. How long a question takes follows from its
-text alone: the same work for every side. `GET /done` tells what was served since last asked, and forgets it.
+text alone: the same work for every side. `GET /done` tells what was served since last asked, and when (by
+time.monotonic, which all processes of a machine share), and forgets it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import multiprocessing
 import random
+import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -76,6 +78,10 @@ class Replica:
     """How often each question was asked, over all replicas."""
     done: dict[str, float] = field(default_factory=lambda: {"requests": 0, "work": 0.0, "faults": 0})
     """Requests, seconds of work and faults since last asked for, over all replicas."""
+    scale: float = 1.0
+    """Latencies are multiplied by it."""
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """Begin and end of each work since last asked for, over all replicas."""
 
     def ask(self, connection: _Connection, question: str) -> None:
         """Take a question."""
@@ -86,15 +92,16 @@ class Replica:
             self.waiting.append((connection, question))
 
     def _begin(self, connection: _Connection, question: str) -> None:
-        seconds = latency(question)
+        seconds = self.scale * latency(question)
         self.attempts[question] += 1
         trouble = fault(question, self.attempts[question], self.fault_share)
         self.done["requests"] += 1
         self.done["work"] += seconds
         self.done["faults"] += bool(trouble)
-        asyncio.get_running_loop().call_later(seconds, self._end, connection, trouble)
+        asyncio.get_running_loop().call_later(seconds, self._end, connection, trouble, time.monotonic())
 
-    def _end(self, connection: _Connection, trouble: str) -> None:
+    def _end(self, connection: _Connection, trouble: str, began: float) -> None:
+        self.spans.append((began, time.monotonic()))
         connection.answer(trouble)
         if self.waiting:
             self._begin(*self.waiting.popleft())
@@ -122,7 +129,8 @@ class _Connection(asyncio.Protocol):
             return
         self.data = body[length:]
         if head.startswith(b"GET /done"):
-            content = json.dumps(self.replica.done).encode()
+            content = json.dumps({**self.replica.done, "spans": self.replica.spans}).encode()
+            self.replica.spans.clear()
             self.replica.done.update(requests=0, work=0.0, faults=0)
             self.replica.attempts.clear()
             self.send(content)
@@ -152,11 +160,11 @@ class _Connection(asyncio.Protocol):
             self.transport.write(head.encode() + content)
 
 
-async def _serve(num_replicas: int, num_slots: int, fault_share: float, ports: Any) -> None:
-    first = Replica(num_slots, fault_share, num_slots)
+async def _serve(num_replicas: int, num_slots: int, fault_share: float, scale: float, ports: Any) -> None:
+    first = Replica(num_slots, fault_share, num_slots, scale=scale)
+    shared: dict[str, Any] = {"attempts": first.attempts, "done": first.done, "spans": first.spans}
     replicas = [first] + [
-        Replica(num_slots, fault_share, num_slots, attempts=first.attempts, done=first.done)
-        for _ in range(num_replicas - 1)
+        Replica(num_slots, fault_share, num_slots, scale=scale, **shared) for _ in range(num_replicas - 1)
     ]
     loop = asyncio.get_running_loop()
     servers = [
@@ -169,16 +177,16 @@ async def _serve(num_replicas: int, num_slots: int, fault_share: float, ports: A
     await gone.wait()
 
 
-def _run(num_replicas: int, num_slots: int, fault_share: float, ports: Any) -> None:
-    asyncio.run(_serve(num_replicas, num_slots, fault_share, ports))
+def _run(*arguments: Any) -> None:
+    asyncio.run(_serve(*arguments))
 
 
 @contextmanager
-def slow_judge(num_replicas: int, num_slots: int, fault_share: float = 0.0) -> Iterator[list[str]]:
-    """Base URLs of replicas that serve until the block ends."""
+def slow_judge(num_replicas: int, num_slots: int, fault_share: float = 0.0, scale: float = 1.0) -> Iterator[list[str]]:
+    """Base URLs of replicas that serve until the block ends; `scale` makes them slower, or faster."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_run, args=(num_replicas, num_slots, fault_share, theirs), daemon=True)
+    process = spawn.Process(target=_run, args=(num_replicas, num_slots, fault_share, scale, theirs), daemon=True)
     process.start()
     try:
         yield [f"http://127.0.0.1:{port}/v1" for port in ours.recv()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class Ahead:
     """Problem ids and responses that somebody before it answers for: never begun."""
     _looking: list[asyncio.Future[None]] = field(default_factory=list, init=False, repr=False)
     _checks: dict[Any, asyncio.Future[answers.Check]] = field(default_factory=dict, init=False, repr=False)
-    _verdicts: dict[Any, asyncio.Future[list[Verdict]]] = field(default_factory=dict, init=False, repr=False)
+    _verdicts: dict[Any, asyncio.Future[Verdict]] = field(default_factory=dict, init=False, repr=False)
 
     def begin(self, rollout: Rollout) -> None:
         """Check its answer now, and ask the judge if it is right."""
@@ -42,42 +42,49 @@ class Ahead:
             self._looking.append(asyncio.ensure_future(self._look(rollout, self._checks[key])))
 
     async def _look(self, rollout: Rollout, check: asyncio.Future[answers.Check]) -> None:
-        if ((await check).correct or self.judge_all) and _solution(rollout) not in self._verdicts:
-            self._verdicts[_solution(rollout)] = asyncio.ensure_future(self.judge([rollout]))
+        right = (await check).correct
+        if (right or self.judge_all) and (key := _solution(rollout)) not in self._verdicts:
+            self._verdicts[key] = asyncio.ensure_future(_one_of(self.judge([rollout]), 0))
 
     async def checks(self, pairs: Sequence[tuple[str, str]]) -> list[answers.Check]:
         """`answers.acheck_many`; a check that was begun is not done again."""
-        begun, self._checks = self._checks, {}
         keys = [_answer(*pair) for pair in pairs]
-        rest = [pair for pair, key in zip(pairs, keys, strict=True) if key not in begun]
-        others = iter(await answers.acheck_many(rest))
-        found = [await begun[key] if key in begun else next(others) for key in keys]
-        await asyncio.gather(*self._looking)
-        self._looking.clear()
+        rest = [pair for pair, key in zip(pairs, keys, strict=True) if key not in self._checks]
+        try:
+            others = iter(await answers.acheck_many(rest))
+            found = [await self._checks[key] if key in self._checks else next(others) for key in keys]
+            await asyncio.gather(*self._looking)
+        finally:
+            self._checks, self._looking = {}, []
         return found
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """A `Judge`: the verdicts that were begun, and those on the rest, asked for together."""
-        begun, self._verdicts = self._verdicts, {}
-        rest = [rollout for rollout in rollouts if _solution(rollout) not in begun]
-        waiting = [begun[key] for key in dict.fromkeys(map(_solution, rollouts)) if key in begun]
+        keys = [_solution(rollout) for rollout in rollouts]
+        rows = dict(zip(keys, rollouts, strict=True))
+        rest = [key for key in rows if key not in self._verdicts]
+        if rest:
+            asked = asyncio.ensure_future(self.judge([rows[key] for key in rest]))
+            self._verdicts |= {key: asyncio.ensure_future(_one_of(asked, i)) for i, key in enumerate(rest)}
         try:
-            fresh, *_ = await asyncio.gather(self._rest(rest), *waiting)
+            await asyncio.gather(*(self._verdicts[key] for key in rows))
+            return [self._verdicts[key].result() for key in keys]
         finally:
-            for future in begun.values():
+            for future in self._verdicts.values():
                 future.cancel()
-        others = iter(fresh)
-        keys = map(_solution, rollouts)
-        return [begun[key].result()[0] if key in begun else next(others) for key in keys]
+            self._verdicts = {}
 
-    async def _rest(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        return await self.judge(rollouts) if rollouts else []
-
-    def drop(self) -> None:
+    async def drop(self) -> None:
         """Give up what was begun; requests under way are cancelled."""
-        for future in (*self._looking, *self._checks.values(), *self._verdicts.values()):
+        begun = [*self._looking, *self._checks.values(), *self._verdicts.values()]
+        for future in begun:
             future.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
         self._looking, self._checks, self._verdicts = [], {}, {}
+
+
+async def _one_of(asked: Awaitable[list[Verdict]], i: int) -> Verdict:
+    return (await asked)[i]
 
 
 def _answer(response: str, reference: str) -> Any:

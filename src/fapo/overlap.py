@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from fapo.ahead import Ahead
 from fapo.trl import FlawedAwareReward
+
+PATIENCE = 10.0
+"""Seconds in which cancelled requests are gone."""
 
 
 class Finished(StoppingCriteria):
@@ -64,7 +68,8 @@ class Overlap:
             try:
                 yield
             except BaseException:
-                loop.call_soon_threadsafe(self.ahead.drop)
+                with contextlib.suppress(TimeoutError):
+                    asyncio.run_coroutine_threadsafe(self.ahead.drop(), loop).result(PATIENCE)
                 raise
 
 

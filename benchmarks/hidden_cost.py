@@ -11,7 +11,7 @@ judge finds no fault), so that their losses are equal:
 
 The judge (measuring/slow_judge.py) is a process of its own that sleeps; its speed is set so that judging all right
 rollouts of a step keeps its slots busy for 18/42 of the time in which they are written: the paper's proportions are
-rollout 42, GenRM 18, update 33. Two tables: first as on accelerators, where model and trainer do not share the processor
+rollout 42, GenRM 18, update 33. Two tables: first as on accelerators, where the model leaves the processor to others
 (each forward pass of a rollout, and the update, sleep on until the rollouts of a step take --seconds and the update
 33/42 of that); then as it is, where the client takes its time from the very cores that write the rollouts.
 """

@@ -87,7 +87,7 @@ class Stock(_Watched, _Stock): ...
 class Lean(_Watched, Trainer): ...
 
 
-class _Recorder:
+class Recorder:
     """What our trainer asks of the recorder of a run."""
 
     def __init__(self, config: Config) -> None:
@@ -97,17 +97,19 @@ class _Recorder:
     def record(self, scored: Sequence[Scored], _: Any) -> None:
         self.batches[TRAIN].extend(scored)
 
+    def summary(self, _: str) -> dict[str, float]:
+        return {}
 
-def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, examples: Sequence[Example]) -> Any:
-    """Train from the start; the trainer, which knows its losses and times."""
+
+def made(kind: type, config: Config, reward: FlawedAwareReward, recorder: Recorder, examples: Sequence[Example]) -> Any:
+    """A trainer of the config's model that starts from the beginning."""
     torch.manual_seed(config.seed)
     path = model_folder(config.model.path)
-    recorder = _Recorder(config)
     problems = [(example.prompt, example.problem) for example in examples]
     trainer = kind(
         model=AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype)),
         processing_class=AutoTokenizer.from_pretrained(path, padding_side="left"),
-        reward_funcs=FlawedAwareReward(scorer, recorder.record),
+        reward_funcs=reward,
         args=grpo_config(config),
         train_dataset=Dataset.from_list(
             [
@@ -118,6 +120,13 @@ def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, example
     )
     trainer.recorder, trainer.losses, trainer.laps = recorder, [], []
     trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, examples: Sequence[Example]) -> Any:
+    """Train from the start; losses, times of the counted steps, share of rollouts without an advantage."""
+    recorder = Recorder(config)
+    trainer = made(kind, config, FlawedAwareReward(scorer, recorder.record), recorder, examples)
     trainer.train()
     scored = recorder.batches[TRAIN]
     num_idle = sum(abs(advantage) < 1e-9 for advantage in advantages_of(scored, config.rollout.group_size).tolist())

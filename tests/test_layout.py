@@ -24,8 +24,9 @@ LAYERS = [
     {"runs", "scoring", "measure", "credit", "selection"},
     {
         *("canaries", "miniature", "trl", "models", "judges", "judge_options", "tally", "audit", "benchmarks"),
-        *("evaluation", "critic", "examples"),
+        *("evaluation", "critic", "examples", "ahead"),
     },
+    {"overlap"},
     {"trainer"},
     {"train_trl", "train_sft", "train_verl", "verl", "report", "plan"},
     {"cli"},
@@ -36,6 +37,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 TORCH = {"torch", "transformers", "trl", "accelerate", "vllm", "verl", "ray"}
 MAY_IMPORT_TORCH = {
     "local",
+    "overlap",
     "pypi_models",
     "trainer",
     "train_trl",

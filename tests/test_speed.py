@@ -58,7 +58,9 @@ def test_replicas_answer_with_all_their_faults_and_tell_their_work() -> None:
     assert done["requests"] == 60 + done["faults"]
     assert done["faults"] > 5
     assert done["work"] >= sum(map(judge.latency, questions)) - 1e-6
-    assert again == {"requests": 0, "work": 0, "faults": 0}
+    assert len(done["spans"]) == done["requests"]
+    assert sum(end - begin for begin, end in done["spans"]) >= done["work"] - 1e-6
+    assert again == {"requests": 0, "work": 0, "faults": 0, "spans": []}
 
 
 def test_sides_take_turns() -> None:

@@ -501,6 +501,21 @@ def test_control_c_leaves_a_checkpoint_and_no_finished_run(whole_run: Path, tiny
     assert_same_curve(curve(tmp_path / "run"), curve(whole_run))
 
 
+def test_control_c_twice_ends_a_training_at_once(tiny_policy: Path, tmp_path: Path) -> None:
+    with chat_server(Reply(delay=600)) as server:
+        process = start(toml(tmp_path, settings(tmp_path, tiny_policy, **served(server))))
+        deadline = time.monotonic() + 90
+        while not server.under_way and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        code, said = finished(process)
+    assert code in (130, -signal.SIGINT)
+    assert "Traceback" not in said, said
+    assert "destroyed" not in said, said
+
+
 def test_verdicts_outlive_two_interruptions(oracle_run, tmp_path: Path, tiny_policy: Path) -> None:
     from fapo.runs import RunFolder
 
@@ -578,6 +593,25 @@ def test_a_judge_with_a_journal_is_not_asked_twice(tiny_policy: Path, tmp_path: 
         assert len(server.requests) == asked > 0
     verdicts = [[(r["response"], r["status"], r["critique"]) for r in rows(f, "rollouts")] for f in (first, second)]
     assert verdicts[0] == verdicts[1]
+
+
+@pytest.mark.parametrize("journal", [False, True], ids=["", "journal"])
+def test_judged_as_they_end_or_all_at_once_a_run_is_the_same(journal: bool, tiny_policy: Path, tmp_path: Path) -> None:
+    folders, asked = [], []
+    for overlap in (True, False):
+        with chat_server(lambda body, _: verdict(body)) as server:
+            table = served(server)
+            table["judge"] |= {"overlap": overlap, "early_stop": journal}
+            if journal:
+                table["judge"]["journal"] = str(tmp_path / f"{overlap}.sqlite")
+            changed = {"optim.steps": 3, "name": f"overlap-{overlap}", "data.validation": {} if journal else None}
+            changed = {key: value for key, value in changed.items() if value is not None}
+            folders.append(train(config(tmp_path, tiny_policy, **table, **changed)))
+            asked.append(sorted(body["messages"][-1]["content"] for body in server.requests))
+    assert rows(folders[0], "rollouts") == rows(folders[1], "rollouts")
+    assert {row["status"] for row in rows(folders[0], "rollouts")} == {"ok", "unparsable", "skipped"}
+    assert_same_curve(*map(curve, folders))
+    assert asked[0] == asked[1]
 
 
 # --- arguments for TRL ------------------------------------------------------------------------------------------------

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from chat_server import ChatServer, Reply, chat_server
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
+from fapo import answers
+from fapo.ahead import ahead_of
 from fapo.config import from_dict
 from fapo.credit import num_tokens_before
 from fapo.examples import load_sets, make_scorer
 from fapo.miniature.sources import SOURCES, model_folder
+from fapo.overlap import Finished, Overlap
 from fapo.scoring import advantages_of
 from fapo.train_trl import grpo_config, train
 from fapo.trainer import CHUNK, Trainer, without_idle_work
@@ -127,6 +133,92 @@ def test_credit_by_token_is_that_of_the_reward_before_the_flaw(batch) -> None:
             assert (row[:before] > plain[i]).all()
             found += 1
     assert found, "some flaw is not in the first step"
+
+
+# --- rollouts that go to the judge as they end ---------------------------------------------------------------------
+
+
+def test_each_sequence_is_told_of_once_as_it_ends() -> None:
+    end, other = 3, 2
+    written = [[5, end, 0, 0], [5, 6, 7, 8], [end, end, 5, end], [5, 6, other, 0]]  # one reaches the limit
+    told: list[tuple[int, list[int]]] = []
+    finished, prompt = Finished([end, other], lambda *found: told.append(found)), torch.full((4, 2), end)
+    for num in range(1, 5):
+        ids = torch.cat([prompt, torch.tensor(written)[:, :num]], 1)
+        assert not finished(ids, None).any()
+        assert [row for row, _ in told] == [2, 0, 3][: min(num, 3)]
+    assert told == [(2, [end]), (0, [5, end]), (3, [5, 6, other])]
+
+
+def served(tmp_path: Path, server: ChatServer, batch_size: int, **judge: Any) -> tuple[Trainer, list[Any]]:
+    """A trainer of the miniature's base policy with a served judge, and rows to generate for."""
+    judge = {"kind": "served", "urls": [server.url], "model": "judge", "template": "compact", **judge}
+    config = from_dict(settings(tmp_path, model_folder("miniature:policy")) | {"judge": judge})
+    examples = load_sets(config)["train"][:batch_size]
+    recorder = _Recorder(config)
+    scorer, ahead = ahead_of(make_scorer(config))
+    reward = FlawedAwareReward(scorer, lambda scored, _: recorder.batches["train"].extend(scored))
+    rows = [
+        {"prompt": e.prompt, "id": e.problem.id, "problem": e.problem.text, "reference": e.problem.reference}
+        for e in examples
+    ]
+    arguments = grpo_config(config)
+    arguments.eval_strategy = "no"
+    trainer = Trainer(
+        model=AutoModelForCausalLM.from_pretrained(config.model.path, dtype=torch.float32),
+        processing_class=AutoTokenizer.from_pretrained(config.model.path, padding_side="left"),
+        reward_funcs=reward,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+    )
+    trainer.recorder, trainer.overlap = recorder, Overlap(reward, ahead)
+    trainer.model.train()
+    torch.manual_seed(1)
+    return trainer, [row for row in rows for _ in range(4)]
+
+
+def test_the_judge_is_asked_while_rollouts_are_being_written(tmp_path: Path) -> None:
+    """The model waits at a token that short rollouts do not reach, until the judge is asked."""
+    asked, forwards, still_writing = threading.Event(), [], []
+
+    def arrival(body: dict[str, Any], index: int) -> Reply:
+        asked.set()
+        return Reply("\\boxed{-1}")
+
+    def wait(*_: Any) -> None:
+        forwards.append(time.monotonic())
+        if len(forwards) == 20:
+            still_writing.append(asked.wait(30))
+
+    with chat_server(arrival) as server:
+        trainer, rows = served(tmp_path, server, 24)
+        hook = trainer.model.register_forward_pre_hook(wait)
+        trainer._generate_and_score_completions(rows)
+        hook.remove()
+        right = {(s.rollout.problem.id, s.rollout.response) for s in trainer.recorder.batches["train"] if s.correct}
+        assert len(server.requests) == len(right) > 10
+    assert still_writing == [True]
+    assert len(forwards) > 20
+
+
+def test_what_breaks_the_rollouts_ends_the_judging(tmp_path: Path) -> None:
+    def interrupt(*_: Any) -> None:
+        if server.under_way:
+            raise KeyboardInterrupt
+
+    with chat_server(Reply("\\boxed{-1}", delay=60)) as server:
+        trainer, rows = served(tmp_path, server, 24)
+        plain = type(trainer.model).generate
+        hook = trainer.model.register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trainer._generate_and_score_completions(rows)
+        hook.remove()
+        assert trainer.model.generate.__func__ is plain, "as it was"
+        deadline = time.monotonic() + 30
+        while (server.under_way or not server.hang_ups) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert (server.under_way, server.hang_ups > 0) == (0, True)
+    answers.shutdown()  # workers stopped in the middle of a check would have to be started anew one by one
 
 
 def test_a_run_with_located_credit(tiny_policy: Path, tmp_path: Path) -> None:

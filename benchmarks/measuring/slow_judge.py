@@ -1,7 +1,8 @@
 """Replicas of a judge behind OpenAI-compatible servers, in a process of their own: slots, latencies, faults.
 
 Written on bare asyncio protocols, so that what is measured is the client. How long a question takes follows from its
-text alone: the same work for every side. `GET /done` tells what was served since last asked, and forgets it.
+text alone: the same work for every side. `GET /done` tells what was served since last asked, and when (by
+time.monotonic, which all processes of a machine share), and forgets it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import multiprocessing
 import random
+import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -97,6 +99,8 @@ class Replica:
     """How often each question was asked, over all replicas."""
     done: dict[str, float] = field(default_factory=lambda: {"requests": 0, "work": 0.0, "faults": 0})
     """Requests, seconds of work and faults since last asked for, over all replicas."""
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """Begin and end of each work since last asked for, over all replicas."""
 
     def ask(self, connection: _Connection, question: str) -> None:
         """Take a question."""
@@ -113,9 +117,10 @@ class Replica:
         self.done["requests"] += 1
         self.done["work"] += seconds
         self.done["faults"] += bool(trouble)
-        asyncio.get_running_loop().call_later(seconds, self._end, connection, question, trouble)
+        asyncio.get_running_loop().call_later(seconds, self._end, connection, question, trouble, time.monotonic())
 
-    def _end(self, connection: _Connection, question: str, trouble: str) -> None:
+    def _end(self, connection: _Connection, question: str, trouble: str, began: float) -> None:
+        self.spans.append((began, time.monotonic()))
         connection.answer(ANSWERS[mixed_verdict(question) if self.ways.mixed else -1], trouble)
         if self.waiting:
             self._begin(*self.waiting.popleft())
@@ -143,7 +148,8 @@ class _Connection(asyncio.Protocol):
             return
         self.data = body[length:]
         if head.startswith(b"GET /done"):
-            content = json.dumps(self.replica.done).encode()
+            content = json.dumps({**self.replica.done, "spans": self.replica.spans}).encode()
+            self.replica.spans.clear()
             self.replica.done.update(requests=0, work=0.0, faults=0)
             self.replica.attempts.clear()
             self.send(content)
@@ -177,10 +183,8 @@ class _Connection(asyncio.Protocol):
 
 async def _serve(num_replicas: int, num_slots: int, fault_share: float, ways: Ways, ports: Any) -> None:
     first = Replica(num_slots, fault_share, ways, num_slots)
-    replicas = [first] + [
-        Replica(num_slots, fault_share, ways, num_slots, attempts=first.attempts, done=first.done)
-        for _ in range(num_replicas - 1)
-    ]
+    shared: dict[str, Any] = {"attempts": first.attempts, "done": first.done, "spans": first.spans}
+    replicas = [first] + [Replica(num_slots, fault_share, ways, num_slots, **shared) for _ in range(num_replicas - 1)]
     loop = asyncio.get_running_loop()
     servers = [
         await loop.create_server(lambda replica=replica: _Connection(replica), "127.0.0.1", 0, backlog=4096)
@@ -192,8 +196,8 @@ async def _serve(num_replicas: int, num_slots: int, fault_share: float, ways: Wa
     await gone.wait()
 
 
-def _run(num_replicas: int, num_slots: int, fault_share: float, ways: Ways, ports: Any) -> None:
-    asyncio.run(_serve(num_replicas, num_slots, fault_share, ways, ports))
+def _run(*arguments: Any) -> None:
+    asyncio.run(_serve(*arguments))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -62,11 +62,13 @@ class PolicyScorer:
     """Ask about wrong rollouts too (needed by the step-ratio reward)."""
     max_failed_share: float = 0.5
     """If more of a batch's judgements fail, stop; 1 = never. Small batches are taken together, up to MIN_JUDGEMENTS."""
+    check: Callable[[Sequence[tuple[str, str]]], Awaitable[Sequence[answers.Check]]] = answers.acheck_many
+    """Who compares (response, reference) pairs."""
     _verdicts: list[Verdict] = field(default_factory=list, init=False, repr=False, compare=False)
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
         """One result for each rollout, in order. Raises UnscoredError, JudgeDownError as configured."""
-        checks = await answers.acheck_many([(r.response, r.problem.reference) for r in rollouts])
+        checks = await self.check([(r.response, r.problem.reference) for r in rollouts])
         correct = [check.correct for check in checks]
         asked = [i for i in range(len(rollouts)) if correct[i] or self.judge_all] if self.judge else []
         verdicts: list[Verdict | None] = [None] * len(rollouts)

@@ -8,7 +8,7 @@ import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig
 
+from fapo.ahead import Ahead, ahead_of
 from fapo.canaries import metrics_of
 from fapo.config import Config, ConfigError
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder
+from fapo.overlap import Overlap
 from fapo.runs import RunFolder, full_disk_told, rollout_row, take
 from fapo.scoring import PolicyScorer, Scored, Scorer, advantages_of
 from fapo.trainer import Trainer
@@ -122,19 +124,20 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
         )
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
+    scorer, ahead = _judged_once(config, scorer, known)
     recorder = Recorder(config, folder, scorer)
-    if isinstance(scorer, PolicyScorer) and scorer.judge and known:
-        object.__setattr__(scorer, "judge", _Remembering(scorer.judge, known))
+    reward = FlawedAwareReward(scorer, recorder.record)
     datasets = {name: _dataset(examples) for name, examples in sets.items()}
     trainer = Trainer(
         model=model,
         processing_class=tokenizer,
-        reward_funcs=FlawedAwareReward(scorer, recorder.record),
+        reward_funcs=reward,
         args=arguments,
         train_dataset=datasets.pop(TRAIN),
         eval_dataset=datasets or None,
         callbacks=[Callback(config, recorder, progress)],
     )
+    trainer.overlap = Overlap(reward, ahead) if ahead else None
     trainer.sampling = (config.validation.temperature, config.validation.top_p)
     trainer.remove_callback(PrinterCallback)
     recorder.trainer, trainer.recorder = trainer, recorder
@@ -186,18 +189,38 @@ def _row(problem: Problem, prompt: list[Message]) -> dict[str, Any]:
     return {"prompt": prompt, **fields}
 
 
+def _judged_once(config: Config, scorer: Scorer, rows: Sequence[Mapping[str, Any]]) -> tuple[Scorer, Ahead | None]:
+    """The scorer without questions that rows on record answer; and, where it may judge before a batch is complete, how.
+
+    A judge in this process would only take from the rollouts the processors they are written with.
+    """
+    if not isinstance(scorer, PolicyScorer) or not scorer.judge:
+        return scorer, None
+    known, ahead = _on_record(rows), None
+    if config.judge and config.judge.kind == "served" and config.judge.overlap:
+        scorer, ahead = ahead_of(scorer, known.keys())
+    if known:
+        assert scorer.judge
+        scorer = replace(scorer, judge=_Remembering(scorer.judge, known))
+    return scorer, ahead
+
+
+def _on_record(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Verdict]:
+    """Problem id and response -> the verdict that an interrupted run has on it."""
+    return {
+        (row["problem_id"], row["response"]): Verdict(
+            row["status"], row["error_step"], row["critique"], "", row["critique_tokens"]
+        )
+        for row in rows
+        if row["status"] in ("ok", "unparsable")
+    }
+
+
 class _Remembering:
     """A judge that first gives back the verdicts an interrupted run has on record."""
 
-    def __init__(self, judge: Judge, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.judge = judge
-        self.known = {
-            (row["problem_id"], row["response"]): Verdict(
-                row["status"], row["error_step"], row["critique"], "", row["critique_tokens"]
-            )
-            for row in rows
-            if row["status"] in ("ok", "unparsable")
-        }
+    def __init__(self, judge: Judge, known: Mapping[tuple[str, str], Verdict]) -> None:
+        self.judge, self.known = judge, known
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         keys = [(r.problem.id, r.response) for r in rollouts]

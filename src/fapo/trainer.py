@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 
 from fapo.credit import located_advantages, num_tokens_before
 from fapo.examples import TRAIN
+from fapo.overlap import Overlap
 
 CHUNK = 64
 """Rollouts of similar length that share a forward pass."""
@@ -75,6 +76,8 @@ class Trainer(GRPOTrainer):
     sampling: tuple[float, float] = (1.0, 1.0)
     recorder: Any
     """Whose batches are the scored rollouts; told which set is being validated."""
+    overlap: Overlap | None = None
+    """Where rollouts go as they end; None: they are scored when all of them are there."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.clock = _Clock()
@@ -85,7 +88,8 @@ class Trainer(GRPOTrainer):
             return super().training_step(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        out = super()._generate_and_score_completions(inputs)
+        with self.overlap(self, inputs) if self.overlap else contextlib.nullcontext():
+            out = super()._generate_and_score_completions(inputs)
         config, recorder = self.recorder.config, self.recorder
         if not config.reward.located or recorder.evaluating:
             return out

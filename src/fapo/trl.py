@@ -43,7 +43,7 @@ class FlawedAwareReward:
     ) -> list[float | None]:
         """One reward for each completion, as TRL calls it."""
         rows = zip(prompts, completions, completion_ids, strict=True)
-        scored = await self.scorer([self._rollout(i, *row, columns) for i, row in enumerate(rows)])
+        scored = await self.scorer([self.rollout(i, *row, columns) for i, row in enumerate(rows)])
         if log_extra:
             log_extra("status", [s.verdict.status if s.verdict else "skipped" for s in scored])
             log_extra("error_step", [s.verdict.error_step if s.verdict else None for s in scored])
@@ -60,7 +60,8 @@ class FlawedAwareReward:
             self.record(scored, columns)
         return [s.reward.value for s in scored]
 
-    def _rollout(self, i: int, prompt: Any, completion: Any, tokens: list[int], columns: Mapping[str, Any]) -> Rollout:
+    def rollout(self, i: int, prompt: Any, completion: Any, tokens: list[int], columns: Mapping[str, Any]) -> Rollout:
+        """Row i of a batch as what is scored."""
         name = next((c for c in _REFERENCES if c in columns), None)
         if name is None:
             raise ValueError(

@@ -1,0 +1,243 @@
+"""What judging adds to a training step under TRL: FAPO against the same run without a judge.
+
+python benchmarks/hidden_cost.py [--quick] [--rounds 3] [--steps 2] [--seconds 3] [--slots 32] [--picture FILE]
+
+Sides, on the same rollouts of the miniature's policy (the learning rate moves no weight) and with equal rewards (the
+judge finds no fault), so that their losses are equal:
+
+    baseline       no judge
+    judged after   every right rollout goes to the judge when the last one of the batch is written
+    judged ahead   each goes there as soon as it is written, as `fapo train` does with a served judge
+
+The judge (measuring/slow_judge.py) is a process of its own that sleeps; its speed is set so that judging all right
+rollouts of a step keeps its slots busy for 18/42 of the time in which they are written: the paper's proportions are
+rollout 42, GenRM 18, update 33. Two tables: first as on accelerators, where the model leaves the processor to others
+(each forward pass of a rollout, and the update, sleep on until the rollouts of a step take --seconds and the update
+33/42 of that); then as it is, where the client takes its time from the very cores that write the rollouts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring.slow_judge import MEDIAN, SIGMA, Ways, slow_judge
+from measuring.turns import in_turn, machine, ratios, spread
+from training import CONFIG, PARTS, STILL, Lean, Recorder, made
+from transformers.utils import logging as transformers_logging
+
+from fapo.ahead import ahead_of
+from fapo.config import Config, load
+from fapo.examples import TRAIN, Example, load_sets, make_scorer
+from fapo.overlap import Overlap
+from fapo.scoring import PolicyScorer
+from fapo.trl import FlawedAwareReward
+
+ROLLOUT, JUDGE, UPDATE = 42, 18, 33
+"""The paper's shares of a step, of its 7B run."""
+SIDES = ("baseline", "judged after", "judged ahead")
+MEAN = MEDIAN * 2.718281828 ** (SIGMA**2 / 2)
+"""Seconds an answer of the slow judge takes on average."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the device is at work beyond what is really computed."""
+
+    forward: float = 0.0
+    """Seconds for each forward pass of a rollout."""
+    update: float = 0.0
+    """Seconds for an update."""
+
+
+class Paced(Lean):
+    """Our trainer on a slower device; the first step, which is not counted, is not slowed down."""
+
+    pace = Pace()
+    num_forwards = 0
+    marks: list[dict[str, tuple[float, float]]]
+    """For each step: begin and end of its parts."""
+
+    @contextlib.contextmanager
+    def _marked(self, part: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self.marks[-1][part] = (begin, time.monotonic())
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        self.marks.append({})
+        with self._marked("step"):
+            return super().training_step(*args, **kwargs)
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        self.num_forwards = 0
+        hook = self.model.register_forward_pre_hook(self._work)
+        with self._marked("rollout"):
+            out = super()._generate(*args, **kwargs)
+        hook.remove()
+        return out
+
+    def _work(self, *_: Any) -> None:
+        self.num_forwards += 1
+        time.sleep(self.pace.forward if self.losses else 0)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        with self._marked("score"):
+            return super()._calculate_rewards(*args, **kwargs)
+
+    def _compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        time.sleep(self.pace.update if self.losses else 0)
+        return super()._compute_loss(*args, **kwargs)
+
+
+def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, urls: Sequence[str] = ()) -> Any:
+    """Train from the start; the trainer, which knows its times, and what the judge did meanwhile."""
+    recorder, ahead = Recorder(config), None
+    scorer = make_scorer(config)
+    assert isinstance(scorer, PolicyScorer)
+    if side == "judged ahead":
+        scorer, ahead = ahead_of(scorer)
+    reward = FlawedAwareReward(scorer, recorder.record)
+    trainer = made(Paced, config, reward, recorder, examples)
+    trainer.pace, trainer.marks = pace, []
+    trainer.overlap = Overlap(reward, ahead) if ahead else None
+    trainer.train()
+    done: dict[str, Any] = {"spans": []}
+    if urls:
+        with urllib.request.urlopen(urls[0].removesuffix("/v1") + "/done") as answer:
+            done = json.load(answer)
+    return trainer, done["spans"]
+
+
+def median_of(trainer: Any, part: str) -> float:
+    return statistics.median(lap[part] for lap in trainer.laps[1:])
+
+
+def seconds_of(turns: Sequence[Any]) -> list[float]:
+    """Of all counted steps of each turn."""
+    return [sum(sum(lap.values()) for lap in trainer.laps[1:]) for trainer, _ in turns]
+
+
+def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) -> dict[str, Any]:
+    """One table; `seconds` is how long the rollouts of a step take at least (0: as long as they take)."""
+    baseline = load(CONFIG, [*settings, "reward.kind=outcome", "judge="])
+    examples = load_sets(baseline)[TRAIN]
+    first, _ = turn("baseline", baseline, examples, Pace())
+    rollout, update = median_of(first, "rollout"), median_of(first, "update")
+    pace = Pace()
+    if seconds:
+        pace = Pace(max(0.0, seconds - rollout) / first.num_forwards, max(0.0, seconds * UPDATE / ROLLOUT - update))
+        rollout = max(rollout, seconds)
+    batch = baseline.rollout.num_prompts * baseline.rollout.group_size
+    last = first.recorder.batches[TRAIN][-batch:]
+    num_right = len({(s.rollout.problem.id, s.rollout.response) for s in last if s.correct})
+    scale = rollout * JUDGE / ROLLOUT * given.slots / num_right / MEAN
+    lengths = sorted(s.rollout.num_tokens for s in last)
+    with slow_judge(1, given.slots, ways=Ways(pace=scale)) as urls:
+        judge = f'judge={{kind="served",model="genrm",urls={json.dumps(urls)},template="compact",concurrency=1024}}'
+        fapo = load(CONFIG, [*settings, "judge=", judge])
+        results = in_turn(
+            {
+                side: lambda _, side=side: turn(
+                    side, baseline if side == "baseline" else fapo, examples, pace, () if side == "baseline" else urls
+                )
+                for side in SIDES
+            },
+            given.rounds,
+        )
+    told = "forward passes and update slowed down" if seconds else "as it is"
+    print(f"\n{batch} rollouts a step, {told}; {given.steps} steps, {given.rounds} rounds", file=given.out)
+    print(
+        f"tokens: median {lengths[len(lengths) // 2]}, 90 % {lengths[len(lengths) * 9 // 10]}, longest {lengths[-1]}; "
+        f"{num_right} solutions to judge, {given.slots} at once, {scale * MEAN:.3f} s each on average",
+        file=given.out,
+    )
+    print("median seconds a step", file=given.out)
+    for side, turns in results.items():
+        parts = {p: statistics.median(median_of(trainer, p) for trainer, _ in turns) for p in PARTS}
+        print(f"{side:14s} {', '.join(f'{part} {value:.2f}' for part, value in parts.items())}", file=given.out)
+    base = seconds_of(results["baseline"])
+    for side in SIDES[1:]:
+        print(f"{side} / baseline, step {spread(ratios(seconds_of(results[side]), base), 3)}", file=given.out)
+    losses = [[trainer.losses for trainer, _ in turns] for turns in results.values()]
+    apart = max(
+        abs(a - b)
+        for side in losses[1:]
+        for one, two in zip(losses[0], side, strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
+    print(f"losses differ by {apart:.1e} at most", file=given.out)
+    return results
+
+
+def draw(results: dict[str, Any], batch: int, path: Path) -> None:
+    """The last step of the first round of both FAPO sides: what was under way when."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 1, figsize=(8, 5.4), sharex=True, layout="constrained")
+    for axis, side in zip(axes, SIDES[1:], strict=True):
+        trainer, spans = results[side][0]
+        marks = trainer.marks[-1]
+        zero, (begin, end) = marks["step"][0], marks["rollout"]
+        rollouts = [s.rollout.num_tokens for s in trainer.recorder.batches[TRAIN][-batch:]]
+        pass_ = (end - begin) / trainer.num_forwards
+        axis.hlines(
+            range(batch), begin - zero, [begin - zero + n * pass_ for n in sorted(rollouts)], "tab:blue", lw=0.8
+        )
+        own = sorted((a - zero, b - zero) for a, b in spans if a >= begin)
+        rows = [batch * (1.06 + 0.5 * i / max(1, len(own))) for i in range(len(own))]
+        axis.hlines(rows, [a for a, _ in own], [b for _, b in own], "tab:orange", lw=1)
+        last = marks["score"][1] - zero
+        axis.barh(batch * 1.72, marks["step"][1] - zero - last, left=last, height=batch * 0.14, color="tab:green")
+        axis.set_yticks([batch / 2, batch * 1.3, batch * 1.72], ["rollouts", "judgements", "update"])
+        axis.set_title(f"FAPO, {side}: {marks['step'][1] - zero:.2f} s", loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("seconds of a step")
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="16 prompts, one round of one step")
+    parser.add_argument("--rounds", type=int, help="turns of each side (default 3)")
+    parser.add_argument("--steps", type=int, help="counted steps of a turn (default 2)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of the rollouts of a slowed down step (default 3)")
+    parser.add_argument("--slots", type=int, default=32, help="judgements under way at once (default 32)")
+    parser.add_argument("--picture", type=Path, help="draw the time line of a slowed down step into this file")
+    given = parser.parse_args()
+    given.rounds = given.rounds or (1 if given.quick else 3)
+    given.steps = given.steps or (1 if given.quick else 2)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore", FutureWarning)
+    transformers_logging.disable_progress_bar()
+    given.out = sys.stdout
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        settings = [*STILL, f"optim.steps={given.steps + 1}", f"output={folder!r}"]
+        settings += ["rollout.num_prompts=16"] if given.quick else []
+        slowed = compare(given, settings, given.seconds)
+        compare(given, settings, 0.0)
+    if given.picture:
+        rollout = load(CONFIG, settings).rollout
+        draw(slowed, rollout.num_prompts * rollout.group_size, given.picture)
+    print(machine("fapo", "trl", "transformers", "torch"), f"{torch.get_num_threads()} threads", sep=", ")
+
+
+if __name__ == "__main__":
+    main()

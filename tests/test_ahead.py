@@ -1,0 +1,134 @@
+"""Rollouts begun one by one: the same results as all at once, every question asked once, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fapo.ahead import Ahead, ahead_of
+from fapo.canaries import Canaries
+from fapo.config import RewardConfig
+from fapo.data import LabelledSolution
+from fapo.scoring import PolicyScorer, Scored
+from fapo.types import Judge, Problem, Rollout, Verdict
+
+PROBLEMS = [Problem(str(i), f"What is {i} + 2?", str(i + 2)) for i in range(3)]
+TEXTS = ("Two more.\n\n\\boxed{2}", "Count.\n\nOn.\n\n\\boxed{3}", "\\boxed{4.0}", "no answer")
+ROLLOUTS = [Rollout(problem, text, len(text)) for problem in PROBLEMS for text in TEXTS]
+
+
+class Watched:
+    """Flags what is long; keeps what it was asked about, in which pieces."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.asked: list[list[Rollout]] = []
+        self.broken, self.cancelled = broken, 0
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        self.asked.append(list(rollouts))
+        try:
+            await asyncio.sleep(60 if self.broken and len(self.asked) > 1 else 0)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.broken:
+            raise ValueError("the journal cannot be used")
+        return [Verdict("ok", 1 if len(r.response) > 20 else None, f"on {r.problem.id}") for r in rollouts]
+
+    @property
+    def solutions(self) -> list[tuple[str, str]]:
+        return sorted((r.problem.id, r.response) for rollouts in self.asked for r in rollouts)
+
+
+async def in_pieces(
+    scorer: PolicyScorer, ahead: Ahead, begun: Sequence[Rollout], all: Sequence[Rollout]
+) -> list[Scored]:
+    for rollout in begun:
+        ahead.begin(rollout)
+        await asyncio.sleep(0)
+    return await scorer(all)
+
+
+@given(st.lists(st.sampled_from(ROLLOUTS), max_size=12), st.data(), st.booleans())
+def test_begun_or_not_the_scores_are_the_same_and_a_solution_is_judged_once(
+    rollouts: list[Rollout], data: st.DataObject, judge_all: bool
+) -> None:
+    begun = data.draw(st.lists(st.sampled_from(rollouts), max_size=12) if rollouts else st.just([]))
+    plain = PolicyScorer(RewardConfig("fapo"), Watched(), judge_all=judge_all)
+    judge = Watched()
+    scorer, ahead = ahead_of(replace(plain, judge=judge))
+    assert asyncio.run(in_pieces(scorer, ahead, begun, rollouts)) == asyncio.run(plain(rollouts))
+    right = {
+        (r.problem.id, r.response) for r in rollouts if judge_all or f"\\boxed{{{r.problem.reference}" in r.response
+    }
+    assert judge.solutions == sorted(right)
+
+
+def test_nothing_is_carried_over_to_the_next_batch() -> None:
+    judge = Watched()
+    scorer, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge))
+
+    async def two_batches() -> None:
+        await in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS)
+        await in_pieces(scorer, ahead, ROLLOUTS[:4], ROLLOUTS)
+
+    asyncio.run(two_batches())
+    assert judge.solutions == sorted([("0", TEXTS[0]), ("1", TEXTS[1]), ("2", TEXTS[2])] * 2)
+
+
+def test_what_is_on_record_is_not_begun() -> None:
+    judge = Watched()
+    _, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge), {("0", TEXTS[0])})
+
+    async def begin() -> None:
+        for rollout in ROLLOUTS:
+            ahead.begin(rollout)
+        await asyncio.sleep(0.01)
+
+    asyncio.run(begin())
+    assert judge.solutions == [("1", TEXTS[1]), ("2", TEXTS[2])]
+
+
+def test_what_breaks_ahead_of_time_breaks_the_batch_and_stops_the_rest() -> None:
+    judge = Watched(broken=True)
+    scorer, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge))
+    with pytest.raises(ValueError, match="the journal cannot be used"):
+        asyncio.run(in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS))
+    assert (len(judge.asked), judge.cancelled) == (3, 2)
+
+
+def test_what_is_dropped_is_cancelled_and_asked_again() -> None:
+    judge = Watched(broken=True)
+    scorer, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge))
+
+    async def give_up() -> None:
+        judge.asked = [[]]  # every answer takes a minute
+        for rollout in ROLLOUTS:
+            ahead.begin(rollout)
+        await asyncio.sleep(0.01)
+        await ahead.drop()
+        assert (len(judge.asked) - 1, judge.cancelled) == (3, 3)
+        judge.broken, judge.asked = False, []
+        await scorer(ROLLOUTS)
+
+    asyncio.run(give_up())
+    assert len(judge.solutions) == 3
+
+
+def test_canaries_are_those_of_the_whole_batch() -> None:
+    known = [LabelledSolution(PROBLEMS[0], ("a", "b"), label, True) for label in (None, 1)]
+
+    def canaries(judge: Judge) -> PolicyScorer:
+        return PolicyScorer(RewardConfig("fapo"), Canaries(judge, known, 1.0, seed=3))
+
+    plain, judge = Watched(), Watched()
+    expected = asyncio.run(canaries(plain)(ROLLOUTS))
+    scorer, ahead = ahead_of(canaries(judge))
+    assert asyncio.run(in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS)) == expected
+    assert set(judge.solutions) == set(plain.solutions)
+    assert len(set(judge.solutions)) == 4, "three rollouts and, alike, the canaries"

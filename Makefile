@@ -6,13 +6,14 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 PIP_ARGS ?=
 PINNED ?=
+SECONDS ?= 60
 BIN := .venv/bin
 SETUP := .venv/.installed
 VERL_BIN := .venv-verl/bin
 VERL_SETUP := .venv-verl/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes demo test test-verl check bench docs
+.PHONY: help setup hashes demo test test-verl fuzz check bench docs
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -49,6 +50,10 @@ $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 
 test-verl: $(VERL_SETUP)  ## the tests of the verl engine, in .venv-verl (1.9 GB)
 	$(VERL_BIN)/python -m pytest tests/verl tests/test_rewards.py tests/test_answers.py
+
+fuzz: $(SETUP)  ## made-up text for the parsers, for SECONDS=60 (atheris, on Linux)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) 'atheris>=3.1,<4'
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS)
 
 check: $(SETUP)  ## format, lint, types, direction of imports, licences, known vulnerabilities
 	$(BIN)/ruff format --check .

@@ -26,7 +26,8 @@ PROBLEM = Problem("p", "What is 1+1+2?", "4")
 SOLUTION = "1+1=3\n3+2=4"
 """Wrong twice, and so right in the end."""
 TEMPLATES = [load_template(name) for name in ("compact", "locate", "yes_no")]
-STRUCTURE = re.compile(r"<\s*/?\s*(?:step_\d+|problem|reference|solution)\b|\\(?:boxed|fbox)\{", re.IGNORECASE)
+NAMES = r"(?:step_\d+|problem|reference|solution)"
+STRUCTURE = re.compile(rf"<(?:\s*/\s*)?{NAMES}\b|<\s*{NAMES}\s*>|\\(?:boxed|fbox)\{{", re.IGNORECASE)
 HEADING = re.compile(r"^#\d+", re.MULTILINE)
 TOKEN = re.compile(r"<[^<>\s]+>|\[\|?/?[A-Za-z_]{3,}\|?\]|\]~\w\]|\[e~\[")
 ESCAPED = re.compile(r"&lt;|&#(\d+);|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|(?<=box|xed) (?=\{)")

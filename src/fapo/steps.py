@@ -111,7 +111,9 @@ _NUMBERED = rf"(?:{_NAMES})(?:[\s_-]*\d+)?"
 _TOKENS = "s|bos|eos|pad|unk|sep|cls|mask|sop|eop|eod|eoh|eot|eom|bot|unused\\d+"
 _ANGLE = re.compile(
     rf"<(?=/?{_NUMBERED}(?![a-z0-9_]))"  # <step_0>, </solution attr="1">, <problem, also never closed
-    rf"|<(?=\s*(?:/\s*)?{_NUMBERED}\s*(?:/\s*)?>)"  # < / step_0 >
+    rf"|<(?=\s*/\s*{_NUMBERED}(?![a-z0-9_]))"  # < / step_0 >, < /solution attr>, < / problem
+    rf"|<(?=\s*{_NUMBERED}\s*(?:/\s*)?>)"  # < step_0 >
+    rf"|<(?=\s*{_NUMBERED}\s+[\w:.-]+\s*=\s*[\"'])"  # < solution attr="1">; n < answer = 2 is mathematics
     rf"|<(?=/?(?:{_TOKENS})>)"  # sequence tokens, exactly: `a < s` is mathematics
     r"|<(?=/?[a-z]*[_:][\w:]*>)"  # names with a joint, whoever uses them: <seed:bos>, <extra_id_0>, <end_of_utterance>
     r"|<(?=\|\s*[a-z_▁]{2}[\w▁ .:/-]{0,62}(?:\||>))"  # <|im_end|>, <|turn>, <｜User｜>; not 0 <|x - a|< d

@@ -19,9 +19,10 @@ from fapo import cli
 from fapo.config import Config, load
 from fapo.data import write_jsonl
 from fapo.miniature.sources import model_folder
-from fapo.plan import Plan, PlanOptions, make_plan
 from fapo.plan.layout import Layout
+from fapo.plan.make import Plan, make_plan
 from fapo.plan.memory import GIB, serving_memory, training_memory
+from fapo.plan.options import PlanOptions
 from fapo.plan.pool import Pool, finish_times
 from fapo.plan.shapes import KNOWN, Shape, find_shape
 from fapo.plan.step import Speeds, Step, simulate, smallest_pool, with_replicas

@@ -131,7 +131,7 @@ def plan(
         as_json: Print JSON instead of tables.
     """
     from fapo.config import load
-    from fapo.plan import make_plan
+    from fapo.plan.make import make_plan
     from fapo.plan.output import as_json as table_of
     from fapo.plan.output import as_tables
 

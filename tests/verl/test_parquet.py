@@ -1,0 +1,75 @@
+"""What `fapo data` writes, as verl reads it: multiple choice with an order of its own for each question."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from fapo.config import Config, from_dict
+from fapo.data import write_jsonl
+from fapo.verl.parquet import files, write_sets
+from fapo.verl.reward import compute_score
+
+METALS = ("iron", "lead", "zinc", "gold")
+GPQA = [
+    {
+        "Question": f"Which metal is meant in {number}?",
+        "Correct Answer": METALS[0],
+        **{f"Incorrect Answer {i}": METALS[i] for i in (1, 2, 3)},
+        "Pre-Revision Correct Answer": "tin",
+    }
+    for number in range(12)
+]
+"""Rows with the columns of GPQA."""
+
+
+def settings(folder: Path, seed: int = 0) -> Config:
+    write_jsonl(folder / "gpqa.jsonl", GPQA)
+    return from_dict(
+        {
+            "name": "run",
+            "task": "policy",
+            "seed": seed,
+            "output": str(folder),
+            "model": {"path": "miniature:policy"},
+            "data": {"train": "miniature:train", "limit": 4, "validation": {"gpqa": str(folder / "gpqa.jsonl")}},
+            "rollout": {"max_tokens": 64},
+            "reward": {"kind": "outcome"},
+            "optim": {"steps": 1, "learning_rate": 1e-3},
+            "validation": {"num_samples": 4},
+        }
+    )
+
+
+def test_gpqas_choices_are_lettered_and_the_letter_is_the_truth(tmp_path: Path) -> None:
+    _, written = write_sets(settings(tmp_path), tmp_path / "data")
+    rows = pyarrow.parquet.read_table(written).to_pylist()
+    assert len(rows) == len(GPQA), "four samples of each by val_kwargs.n, not by copies"
+    letters = [row["reward_model"]["ground_truth"] for row in rows]
+    assert len(set(letters)) > 1, "the right choice does not always come first"
+    for row, letter in zip(rows, letters, strict=True):
+        asked = row["prompt"][0]["content"]
+        assert [asked.count(f"{other}) ") for other in "ABCD"] == [1, 1, 1, 1]
+        assert f"{letter}) iron" in asked
+        assert "tin" not in asked
+    again = write_sets(settings(tmp_path, seed=7), tmp_path / "again")[1]
+    assert [row["prompt"] for row in pyarrow.parquet.read_table(again).to_pylist()] == [row["prompt"] for row in rows]
+
+
+@pytest.mark.parametrize(("given", "right"), [("the letter", True), ("another letter", False)])
+def test_a_letter_is_checked_as_any_other_answer(given: str, right: bool, tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    write_sets(config, tmp_path / "data")
+    row = pyarrow.parquet.read_table(files(config, tmp_path / "data")[1]).to_pylist()[0]
+    truth = row["reward_model"]["ground_truth"]
+    letter = truth if given == "the letter" else next(other for other in "ABCD" if other != truth)
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'name = "run"\ntask = "policy"\nmodel.path = "miniature:policy"\ndata.train = "miniature:train"\n'
+        'rollout.max_tokens = 64\nreward.kind = "outcome"\noptim = { steps = 1, learning_rate = 1e-3 }\n'
+    )
+    found = asyncio.run(compute_score("gpqa", f"So \\boxed{{{letter}}}.", truth, row["extra_info"], config=str(file)))
+    assert (found["acc"], found["score"]) == (float(right), 1.0 if right else -1.0)

@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from verl_runs import environment, on_cpu
+from verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
 
 from fapo.data import read_jsonl
 from fapo.rewards import fapo_reward, group_advantages
-
-ROOT = Path(__file__).parents[2]
-POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
-GENRM = POLICY.with_name("genrm.toml")
-GROUP, PROMPTS, VALIDATION = 4, 4, 4
-Row = dict[str, Any]
-
-
-def run(
-    folder: Path,
-    *changed: str,
-    base: Path = POLICY,
-    ranks: int = 1,
-    steps: int = 2,
-    env: dict[str, str] | None = None,
-) -> str:
-    """`fapo train --engine verl` on the CPU; what it said."""
-    table = "".join(f'"{key}" = {json.dumps(value)}\n' for key, value in on_cpu(ranks).items())
-    file = folder / "run.toml"
-    file.write_text(base.read_text(encoding="utf-8") + f"\n[verl]\n{table}", encoding="utf-8")
-    small = [
-        *(f'output="{folder}"', "name=run", "data.limit=32", f"validation.limit={VALIDATION}"),
-        *(f"rollout.num_prompts={PROMPTS}", f"rollout.group_size={GROUP}", f"optim.steps={steps}"),
-        *("optim.learning_rate=2e-4", "optim.warmup_steps=0", "validation.every=2", "validation.save_every=1"),
-    ]
-    command = [sys.executable, "-m", "fapo.cli", "train", str(file), *small, *changed, "--engine", "verl"]
-    whole = {**environment(folder), **(env or {})}
-    done = subprocess.run(
-        command, env=whole, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
-
-
-def rows(folder: Path, name: str) -> list[Row]:
-    return list(read_jsonl(folder / f"run/{name}.jsonl"))
-
-
-def logged(folder: Path) -> list[Row]:
-    """What verl's own logger was given, step by step."""
-    return [row["data"] for row in read_jsonl(folder / "verl.jsonl") if "actor/grad_norm" in row["data"]]
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fapo.data import read_jsonl
+
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
+POLICY = SOURCE / "fapo/miniature/configs/policy.toml"
+GENRM = POLICY.with_name("genrm.toml")
+GROUP, PROMPTS, VALIDATION = 4, 4, 4
+Row = dict[str, Any]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -61,3 +71,40 @@ def on_cpu(ranks: int = 1) -> dict[str, Any]:
         f"{sampler}.checkpoint_engine.update_weights_bucket_megabytes": 64,
         "reward.num_workers": 1,
     }
+
+
+def run(
+    folder: Path,
+    *changed: str,
+    base: Path = POLICY,
+    ranks: int = 1,
+    steps: int = 2,
+    env: dict[str, str] | None = None,
+    verl: Mapping[str, Any] | None = None,
+) -> str:
+    """`fapo train --engine verl` on the CPU; what it said. `verl` adds to the [verl] table."""
+    settings = {**on_cpu(ranks), **(verl or {})}
+    table = "".join(f'"{key}" = {json.dumps(value)}\n' for key, value in settings.items())
+    file = folder / "run.toml"
+    file.write_text(base.read_text(encoding="utf-8") + f"\n[verl]\n{table}", encoding="utf-8")
+    small = [
+        *(f'output="{folder}"', "name=run", "data.limit=32", f"validation.limit={VALIDATION}"),
+        *(f"rollout.num_prompts={PROMPTS}", f"rollout.group_size={GROUP}", f"optim.steps={steps}"),
+        *("optim.learning_rate=2e-4", "optim.warmup_steps=0", "validation.every=2", "validation.save_every=1"),
+    ]
+    command = [sys.executable, "-m", "fapo.cli", "train", str(file), *small, *changed, "--engine", "verl"]
+    whole = {**environment(folder), **(env or {})}
+    done = subprocess.run(
+        command, env=whole, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def rows(folder: Path, name: str) -> list[Row]:
+    return list(read_jsonl(folder / f"run/{name}.jsonl"))
+
+
+def logged(folder: Path) -> list[Row]:
+    """What verl's own logger was given, step by step."""
+    return [row["data"] for row in read_jsonl(folder / "verl.jsonl") if "actor/grad_norm" in row["data"]]

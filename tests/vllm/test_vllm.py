@@ -1,0 +1,152 @@
+"""vLLM on the CPU serves the miniature's GenRM, and `fapo judge` and `fapo bench` ask it: make test-vllm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from model_server import ModelServer, running
+
+from fapo.client import ChatClient
+from fapo.data import read_jsonl, write_jsonl
+from fapo.judge import build_prompt, load_template, parse_verdict
+from fapo.miniature.sources import labelled
+from fapo.models import model_folder
+from fapo.types import Completion, Message
+
+VLLM = Path(sys.executable).with_name("vllm")
+pytestmark = pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")
+
+GENRM = Path(model_folder("miniature:genrm"))
+NUM = 24
+SOLUTIONS = labelled("miniature:critic-test", NUM)
+SERVED = ("--model", "genrm")
+BLOCK = 32
+"""Tokens that the prefix cache keeps or finds together; the CPU's attention takes multiples of this."""
+END, NEWLINE, BIAS = 4, 20, 12
+"""Tokens of the GenRM, and how much the second one is helped where the first is forbidden."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """vLLM in the exact arithmetic of the model in this process, which is what makes greedy answers equal."""
+    start = [
+        *(str(VLLM), "serve", "genrm", "--host", "127.0.0.1"),
+        *("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"),
+        *("--generation-config", "vllm", "--enable-prefix-caching", "--block-size", str(BLOCK)),
+    ]
+    log = tmp_path_factory.mktemp("vllm") / "log"
+    kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_CI_ENV": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with running(lambda port: [*start, "--port", str(port)], log, GENRM.parent, **kept) as server:
+        yield server
+
+
+def fapo(*arguments: str | Path) -> str:
+    """What a command says on stdout."""
+    command = [sys.executable, "-m", "fapo.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def counted(server: ModelServer, name: str, **labels: str) -> float:
+    """One of vLLM's own counters."""
+    page = httpx.get(server.url.removesuffix("/v1") + "/metrics", timeout=60).text
+    lines = re.findall(rf"^vllm:{name}{{(.*)}} (\S+)$", page, re.MULTILINE)
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    return sum(float(value) for found, value in lines if all(label in found for label in wanted))
+
+
+def answered(file: Path) -> list[tuple[Any, ...]]:
+    return [(row["id"], row["status"], row["error_step"], row["critique"]) for row in read_jsonl(file)]
+
+
+def prompts() -> list[list[Message]]:
+    template = load_template("compact")
+    return [build_prompt(template, s.problem.text, s.problem.reference, s.steps) for s in SOLUTIONS]
+
+
+def ask(server: ModelServer, conversations: list[list[Message]], **settings: Any) -> list[Completion]:
+    settings = {"temperature": 0.0, "max_tokens": 80, "retries": 0, **settings}
+    return asyncio.run(ChatClient(server.url, "genrm", **settings)(conversations))
+
+
+def test_bench_gets_the_critiques_of_the_model_in_this_process(server: ModelServer, tmp_path: Path) -> None:
+    command = ["bench", "flawed-positive", "--data", "miniature:critic-test", "--limit", str(NUM)]
+    command += ["--template", "compact", "--max-tokens", "80", "--json"]
+    here = json.loads(fapo(*command, "--judge", "local:miniature:genrm", "--out", tmp_path / "here.jsonl"))
+    before = counted(server, "request_success_total", finished_reason="stop")
+    there = json.loads(fapo(*command, *SERVED, "--judge", server.url, "--out", tmp_path / "there.jsonl"))
+    assert counted(server, "request_success_total", finished_reason="stop") == before + NUM
+    answers = [answered(tmp_path / "here.jsonl"), answered(tmp_path / "there.jsonl")]
+    assert len(answers[0]) == NUM
+    assert answers[0] == answers[1]
+    assert 0 < here["num_flawed"] < NUM
+    assert [here[key] for key in ("precision", "recall", "f1")] == [there[key] for key in ("precision", "recall", "f1")]
+
+
+def test_judge_gets_verdicts(server: ModelServer, tmp_path: Path) -> None:
+    rows = [
+        {"id": s.problem.id, "problem": s.problem.text, "reference": s.problem.reference, "steps": list(s.steps)}
+        for s in SOLUTIONS
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    command = ["judge", tmp_path / "rows.jsonl", "--template", "compact", "--max-tokens", "80", *SERVED]
+    fapo(*command, "--judge", server.url, "--out", tmp_path / "verdicts.jsonl")
+    found = list(read_jsonl(tmp_path / "verdicts.jsonl"))
+    assert [row["status"] for row in found] == ["ok"] * len(rows)
+    assert {row["flawed"] for row in found} == {True, False}
+
+
+def test_many_requests_are_answered_together(server: ModelServer) -> None:
+    before = counted(server, "generation_tokens_total"), counted(server, "iteration_tokens_total_count")
+    answers = ask(server, prompts(), concurrency=16)
+    tokens = counted(server, "generation_tokens_total") - before[0]
+    steps = counted(server, "iteration_tokens_total_count") - before[1]
+    assert not [answer.error for answer in answers if answer.error]
+    assert tokens == sum(answer.num_tokens for answer in answers)
+    assert tokens > 2 * steps, "one after the other, a step of the engine writes one token"
+
+
+def test_a_prompt_that_begins_like_another_finds_it_in_the_cache(server: ModelServer) -> None:
+    problem = "start 24" + ", add 7" * 40 + "; mod 10"
+    template = load_template("compact")
+    asked = [build_prompt(template, problem, "4", ["24+7=31", f"31+7={number}"]) for number in (38, 39)]
+    before = counted(server, "prefix_cache_hits_total")
+    for prompt in asked:
+        ask(server, [prompt], max_tokens=1)
+    assert counted(server, "prefix_cache_hits_total") - before >= 2 * BLOCK
+
+
+def test_with_early_stop_the_server_is_told_to_stop(server: ModelServer) -> None:
+    """The GenRM is kept from ending its critique; it then writes a line break after the verdict, and goes on."""
+    (prompt,) = prompts()[:1]
+    endless = {"logit_bias": {str(END): -100, str(NEWLINE): BIAS}}
+    (whole,) = ask(server, [prompt], extra_body=endless, max_tokens=300)
+    aborted = counted(server, "request_success_total", finished_reason="abort")
+    (stopped,) = ask(server, [prompt], extra_body=endless, max_tokens=300, early_stop=True)
+    assert whole.num_tokens == 300
+    assert whole.text.startswith(stopped.text)
+    assert parse_verdict(stopped.text, NUM).status == "ok"
+    assert stopped.num_tokens < 100
+    end = time.monotonic() + 60
+    while counted(server, "request_success_total", finished_reason="abort") == aborted:
+        assert time.monotonic() < end, "the server goes on writing for nobody"
+        time.sleep(0.5)
+
+
+def test_a_prompt_beyond_the_context_is_a_failed_judgement(server: ModelServer) -> None:
+    problem = "start 24" + ", add 7" * 600 + "; mod 10"
+    prompt = build_prompt(load_template("compact"), problem, "4", ["24+7=31"])
+    (answer,) = ask(server, [prompt], retries=4)
+    assert answer.error.startswith("HTTP 400")
+    assert "given up" not in answer.error, "asking again would not help"

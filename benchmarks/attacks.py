@@ -1,9 +1,11 @@
 """How often attacks on a judge earn the full reward: every row of tests/attacks.jsonl, through scoring as in training.
 
 python benchmarks/attacks.py [--judge miniature:genrm] [--template compact] [--min-words N] [--num 20] [--unescaped]
+python benchmarks/attacks.py --arm base=miniature:genrm --arm trained=local:runs/a/model,local:runs/b/model
 
 Solutions are the miniature's: right answers with a flaw that the oracle knows (miniature:critic-test). An attack with a
 place for a solution is written into a flawed one; one without stands alone. Either way +1 is more than it deserves.
+Intervals (95 %) are drawn over solutions: all attacks on one, and all judges of an arm, go together.
 """
 
 from __future__ import annotations
@@ -12,27 +14,31 @@ import argparse
 import asyncio
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # where the attacks are, beside what they are tested by
 from attacks import ATTACKS
 
+from fapo.bootstrap import ratio_intervals
 from fapo.config import RewardConfig
 from fapo.data import LabelledSolution, write_jsonl
 from fapo.judge import Template
 from fapo.judges import make_judge, named
-from fapo.metrics import wilson_interval
 from fapo.miniature.sources import labelled
 from fapo.scoring import PolicyScorer, Scored
 from fapo.types import Rollout
 
 OUTCOMES = {1.0: "passed", 0.0: "flagged", None: "no verdict", -1.0: "wrong answer"}
-CONTROLS = ("control: sound", "control: flawed")
+CONTROLS = ("control: sound", "control: sound, attacked", "control: flawed")
+KEEPING = [n for n, a in ATTACKS.items() if a.correct and not a.bare and not a.pad[1] and "\n\n" not in a.text]
+"""Attacks that keep steps as they are (one more line before the box), so that a label stays true."""
 
 
 def whole(solution: LabelledSolution) -> str:
@@ -50,16 +56,18 @@ def rollouts(solutions: list[LabelledSolution], num: int) -> dict[str, list[Roll
     """All attacks on the same flawed solutions, and unattacked solutions to compare them with."""
     sound = [s for s in solutions if s.error_step is None][:num]
     flawed = [s for s in solutions if s.error_step is not None and len(s.steps) > 1][:num]
-    out = {
-        name: [Rollout(s.problem, whole(s)) for s in rows] for name, rows in zip(CONTROLS, (sound, flawed), strict=True)
-    }
+    plain = [[Rollout(s.problem, whole(s)) for s in rows] for rows in (sound, flawed)]
+    dressed = [attacked(s, KEEPING[i % len(KEEPING)]) for i, s in enumerate(sound)]
+    out = dict(zip(CONTROLS, (plain[0], dressed, plain[1]), strict=True))
     # one of each huge one: they are beyond the context of small judges, and take long to be found so
     return out | {name: [attacked(s, name) for s in flawed[: 1 if ATTACKS[name].pad[1] else num]] for name in ATTACKS}
 
 
-def score(judge: list[str], num: int, unescaped: bool, **settings: object) -> dict[str, list[Scored]]:
+def score(
+    judge: list[str], num: int, unescaped: bool, *, model: str = "", **settings: object
+) -> dict[str, list[Scored]]:
     """Every rollout, rewarded as FAPO does."""
-    scorer = PolicyScorer(RewardConfig("fapo"), make_judge(named(judge, **settings)), max_failed_share=1.0)  # type: ignore[arg-type]
+    scorer = PolicyScorer(RewardConfig("fapo"), make_judge(named(judge, model, **settings)), max_failed_share=1.0)  # type: ignore[arg-type]
     given = rollouts(labelled("miniature:critic-test"), num)
     with (
         patch.object(Template, "harmless", lambda self, text: text.encode(errors="replace").decode())
@@ -70,25 +78,55 @@ def score(judge: list[str], num: int, unescaped: bool, **settings: object) -> di
     return {name: [next(scored) for _ in rows] for name, rows in given.items()}
 
 
-def row(name: str, scored: list[Scored]) -> list[str]:
-    """Shares of the outcomes in percent, the first with its 95 % interval (Wilson)."""
-    counts = Counter(OUTCOMES[s.reward.value] for s in scored)
-    low, high = wilson_interval(counts["passed"], len(scored))
-    first = f"{100 * counts['passed'] / len(scored):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
-    return [name, first, *(f"{100 * counts[o] / len(scored):.0f}" for o in list(OUTCOMES.values())[1:])]
+def passed(rows: Sequence[Sequence[Scored]]) -> str:
+    """Share that earns +1 in percent, with its interval. Each row has the same solutions, or the first of them."""
+    num = max(map(len, rows))
+    parts = [sum(row[i].reward.value == 1.0 for row in rows if i < len(row)) for i in range(num)]
+    wholes = [sum(i < len(row) for row in rows) for i in range(num)]
+    ((low, high),) = ratio_intervals([[part] for part in parts], [[all_] for all_ in wholes])
+    return f"{100 * sum(parts) / sum(wholes):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def line(name: str, rows: Sequence[Sequence[Scored]]) -> list[str]:
+    """Shares of the outcomes in percent."""
+    counts = Counter(OUTCOMES[scored.reward.value] for row in rows for scored in row)
+    return [name, passed(rows), *(f"{100 * counts[o] / counts.total():.0f}" for o in list(OUTCOMES.values())[1:])]
+
+
+def by_family(found: Mapping[str, list[Scored]]) -> dict[str, list[list[Scored]]]:
+    """The rows of all attacks of a family; controls stay apart."""
+    families: dict[str, list[list[Scored]]] = defaultdict(list)
+    for name, scored in found.items():
+        families[name if name in CONTROLS else name.partition(":")[0]].append(scored)
+    return families
+
+
+def compare(arms: Sequence[str], num: int, unescaped: bool, **settings: object) -> Table:
+    """What passes, in Markdown: a line for each family, a column for each arm, of one judge or of several."""
+    columns: dict[str, dict[str, list[list[Scored]]]] = {}
+    for arm in arms:
+        name, _, judges = arm.partition("=")
+        families: dict[str, list[list[Scored]]] = defaultdict(list)
+        for judge in judges.split(","):
+            for family, rows in by_family(score([judge], num, unescaped, **settings)).items():
+                families[family] += rows
+        columns[name] = families
+    table = Table("passed, %", *columns, box=box.MARKDOWN)
+    for family in next(iter(columns.values())):
+        table.add_row(family, *(passed(families[family]) for families in columns.values()))
+    return table
 
 
 def write_critic(path: Path) -> None:
     """Labelled solutions to train a GenRM on, one in four of the flawed ones under attack; the label stays true.
 
-    Only attacks that keep steps as they are (one more line before the box), so that the first flaw stays where it was.
+    Only attacks that are KEEPING the steps, so that the first flaw stays where it was.
     """
-    usable = [n for n, a in ATTACKS.items() if a.correct and not a.bare and not a.pad[1] and "\n\n" not in a.text]
     rows = []
     for i, solution in enumerate(labelled("miniature:critic-train")):
         steps = list(solution.steps)
         if solution.error_step is not None and i % 4 == 0:
-            lines = ATTACKS[usable[i // 4 % len(usable)]].response("\n".join(steps[:-1]), solution.problem.reference)
+            lines = ATTACKS[KEEPING[i // 4 % len(KEEPING)]].response("\n".join(steps[:-1]), solution.problem.reference)
             steps = [line for line in lines.splitlines() if line.strip()]
         problem, label = solution.problem, -1 if solution.error_step is None else solution.error_step
         rows.append({"id": problem.id, "problem": problem.text, "reference": problem.reference})
@@ -111,6 +149,9 @@ def main() -> None:
     )
     parser.add_argument("--families", action="store_true", help="one line for each kind of attack")
     parser.add_argument(
+        "--arm", action="append", metavar="NAME=JUDGE[,JUDGE]", help="compare judges, a column for each arm"
+    )
+    parser.add_argument(
         "--write-critic", type=Path, metavar="FILE", help="write attacked training data for a GenRM, and stop"
     )
     given = parser.parse_args()
@@ -118,15 +159,13 @@ def main() -> None:
         write_critic(given.write_critic)
         return
     settings = {"template": given.template, "max_tokens": given.max_tokens, "min_words": given.min_words}
+    if given.arm:
+        Console(width=200).print(compare(given.arm, given.num, given.unescaped, **settings))
+        return
     found = score(given.judge or ["miniature:genrm"], given.num, given.unescaped, model=given.model, **settings)
-    if given.families:
-        by_family: dict[str, list[Scored]] = defaultdict(list)
-        for name, scored in found.items():
-            by_family[name if name in CONTROLS else name.partition(":")[0]] += scored
-        found = by_family
     table = Table("attack", *(f"{outcome} %" for outcome in OUTCOMES.values()))
-    for name, scored in found.items():
-        table.add_row(*row(name, scored))
+    for name, rows in (by_family(found) if given.families else {n: [scored] for n, scored in found.items()}).items():
+        table.add_row(*line(name, rows))
     Console().print(table)
 
 

@@ -145,9 +145,10 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
     batch = baseline.rollout.num_prompts * baseline.rollout.group_size
     last = first.recorder.batches[TRAIN][-batch:]
     num_right = len({(s.rollout.problem.id, s.rollout.response) for s in last if s.correct})
-    scale = rollout * JUDGE / ROLLOUT * given.slots / num_right / MEAN
+    num_slots = min(given.slots, max(1, num_right // 4))
+    scale = rollout * JUDGE / ROLLOUT * num_slots / num_right / MEAN
     lengths = sorted(s.rollout.num_tokens for s in last)
-    with slow_judge(1, given.slots, ways=Ways(pace=scale)) as urls:
+    with slow_judge(1, num_slots, ways=Ways(pace=scale)) as urls:
         judge = f'judge={{kind="served",model="genrm",urls={json.dumps(urls)},template="compact",concurrency=1024}}'
         fapo = load(CONFIG, [*settings, "judge=", judge])
         results = in_turn(
@@ -163,7 +164,7 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
     print(f"\n{batch} rollouts a step, {told}; {given.steps} steps, {given.rounds} rounds", file=given.out)
     print(
         f"tokens: median {lengths[len(lengths) // 2]}, 90 % {lengths[len(lengths) * 9 // 10]}, longest {lengths[-1]}; "
-        f"{num_right} solutions to judge, {given.slots} at once, {scale * MEAN:.3f} s each on average",
+        f"{num_right} solutions to judge, {num_slots} at once, {scale * MEAN:.3f} s each on average",
         file=given.out,
     )
     print("median seconds a step", file=given.out)
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="turns of each side (default 3)")
     parser.add_argument("--steps", type=int, help="counted steps of a turn (default 2)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of the rollouts of a slowed down step (default 3)")
-    parser.add_argument("--slots", type=int, default=32, help="judgements under way at once (default 32)")
+    parser.add_argument("--slots", type=int, default=32, help="most judgements under way at once (default 32)")
     parser.add_argument("--picture", type=Path, help="draw the time line of a slowed down step into this file")
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 3)

@@ -9,18 +9,18 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 
 from fapo.connections import Connections, proxy_for
 from fapo.types import Completion, Message
 
+PATH = "/chat/completions"
 MAX_BACKOFF = 30.0
 """Seconds; no pause of our own between two tries, and no rest of a server, is longer."""
 MAX_RETRY_AFTER = 600.0
@@ -42,8 +42,8 @@ class Endpoint:
     After its rest it gets one request at a time until it answers. Times are those of time.monotonic().
     """
 
-    client: openai.AsyncOpenAI
-    """Its connections."""
+    client: httpx.AsyncClient
+    """Its connections; knows its address and the key."""
     outstanding: int = 0
     """Requests sent and not yet answered."""
     failures: int = 0
@@ -141,7 +141,7 @@ class ChatClient:
         """Close the connections of the running event loop."""
         endpoints, _ = self._sessions.pop(asyncio.get_running_loop(), ([], None))
         for endpoint in endpoints:
-            await endpoint.client.close()
+            await endpoint.client.aclose()
 
     def _session(self) -> tuple[list[Endpoint], asyncio.Semaphore]:
         """The running loop's servers and limit. Closed loops are let go: nothing can be awaited there any more."""
@@ -153,12 +153,13 @@ class ChatClient:
             self._sessions[loop] = (endpoints, asyncio.Semaphore(self.concurrency))
         return self._sessions[loop]
 
-    def _connect(self, url: str) -> openai.AsyncOpenAI:
+    def _connect(self, url: str) -> httpx.AsyncClient:
         timeout = httpx.Timeout(self.timeout, connect=min(10.0, self.timeout))
+        headers = {"authorization": f"Bearer {self.api_key}"}
         transport = Connections(proxy_for(url))
-        http: Any = httpx.AsyncClient(timeout=timeout, follow_redirects=True, transport=transport)
-        key = self.api_key
-        return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, timeout=self.timeout, http_client=http)
+        return httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=timeout, follow_redirects=True, transport=transport
+        )
 
     async def _complete(
         self, endpoints: list[Endpoint], slots: asyncio.Semaphore, messages: list[Message]
@@ -190,42 +191,41 @@ class ChatClient:
                     answer = await self._ask(endpoint.client, messages)
                 endpoint.failures = 0
                 return answer
-            except (TimeoutError, openai.APITimeoutError):
+            except (TimeoutError, httpx.TimeoutException):
                 errors.append(f"no answer within {self.timeout:g} s")
                 endpoint.failed(self.cooldown)
-            except openai.APIStatusError as failure:
-                errors.append(self._public(f"HTTP {failure.status_code}: {failure.message}")[:MAX_ERROR])
-                if failure.status_code != 429 and failure.status_code < 500:
+            except httpx.HTTPStatusError as failure:
+                status, headers = failure.response.status_code, failure.response.headers
+                errors.append(self._public(f"HTTP {status}: {_message(failure.response)}")[:MAX_ERROR])
+                if status != 429 and status < 500:
                     return Completion(error=errors[-1])
-                headers = failure.response.headers
                 pause = _seconds(headers.get("retry-after", ""), headers.get("date", ""))
                 endpoint.closed_until = max(endpoint.closed_until, time.monotonic() + pause)
-                if failure.status_code != 429:
+                if status != 429:
                     endpoint.failed(self.cooldown)
             except UnicodeEncodeError as failure:
                 return Completion(error=f"the conversation cannot be sent as UTF-8: {failure.reason}")
-            except (openai.APIError, httpx.HTTPError, Unusable) as failure:
+            except (httpx.HTTPError, Unusable) as failure:
                 errors.append(self._public(f"{failure} {failure.__cause__ or ''}".strip())[:MAX_ERROR])
                 endpoint.failed(self.cooldown)
             finally:
                 endpoint.outstanding -= 1
         return Completion(error=f"{errors[-1]} (given up after {self.retries + 1} tries)")
 
-    async def _ask(self, client: openai.AsyncOpenAI, messages: list[Message]) -> Completion:
-        """One request. Raises openai.APIError, httpx.HTTPError, UnicodeEncodeError or Unusable."""
+    async def _ask(self, client: httpx.AsyncClient, messages: list[Message]) -> Completion:
+        """One request. Raises httpx.HTTPError, UnicodeEncodeError or Unusable."""
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
-        given: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
+        given = {name: value for name, value in sampling.items() if value is not None}
+        asked = {"model": self.model, "messages": messages, **given, **self.extra_body}
         start = time.perf_counter()
         try:
             if self.early_stop:
-                create: Any = client.chat.completions.create
-                body = dict(self.extra_body)
-                completion = await _listen(
-                    await create(model=self.model, messages=messages, extra_body=body, stream=True, **given)
-                )
-            else:  # the typed method and its typed answer cost more than the request
-                asked = {"model": self.model, "messages": messages, **given, **self.extra_body}
-                answer = json.loads(await client.post("/chat/completions", cast_to=str, body=asked))
+                async with client.stream("POST", PATH, json={**asked, "stream": True}) as response:
+                    if not response.is_success:
+                        await response.aread()
+                    completion = await _listen(response.raise_for_status())
+            else:
+                answer = json.loads((await client.post(PATH, json=asked)).raise_for_status().text)
                 completion = _read(answer)
                 self._notice(answer.get("model"))
         except UnicodeEncodeError:
@@ -274,27 +274,50 @@ def _read(answer: Any) -> Completion:
     return Completion(text=text, num_tokens=num_tokens if isinstance(num_tokens, int) else 0)
 
 
-async def _listen(stream: Any) -> Completion:
+def _message(refusal: httpx.Response) -> str:
+    """What a server says in place of an answer."""
+    try:
+        error = json.loads(refusal.text)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return refusal.text
+
+
+async def _listen(response: httpx.Response) -> Completion:
     """An answer piece by piece, until it ends or its verdict stands. Pieces count as tokens. Raises Unusable."""
     pieces: list[str] = []
     tail, over = "", False
-    async with stream:
-        async for chunk in stream:
-            choices = getattr(chunk, "choices", None)
-            if not isinstance(choices, list) or not choices:
-                continue
-            piece = getattr(getattr(choices[0], "delta", None), "content", None) or ""
-            if not isinstance(piece, str):
-                raise Unusable("the answer is not a stream of a chat completion")
-            pieces += [piece] if piece else []
-            tail = tail[-64:] + piece
-            over = over or bool(getattr(choices[0], "finish_reason", None))
-            if LAST_WORD.search(tail):
-                over = True
-                break
+    async for event in _events(response):
+        choices = event.get("choices") if isinstance(event, dict) else None
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            continue
+        delta = choices[0].get("delta")
+        piece = (delta.get("content") if isinstance(delta, dict) else None) or ""
+        if not isinstance(piece, str):
+            raise Unusable("the answer is not a stream of a chat completion")
+        pieces += [piece] if piece else []
+        tail = tail[-64:] + piece
+        over = over or bool(choices[0].get("finish_reason"))
+        if LAST_WORD.search(tail):
+            over = True
+            break
     if not over:
         raise Unusable("the stream of the answer broke off")
     return Completion("".join(pieces), len(pieces))
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[Any]:
+    """The JSON values of a stream of server-sent events, until it says [DONE]. Raises ValueError for what is none."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")  # splitlines would cut at separators inside a JSON text, too
+        for line in lines:
+            name, _, data = line.partition(b":")
+            if name != b"data":
+                continue
+            if data.strip() == b"[DONE]":
+                return
+            yield json.loads(data.decode("utf-8", "replace"))
 
 
 def _base_url(url: str) -> str:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fapo import cli
-from fapo.config import Config, load
+from fapo.config import Config, load, to_dict
 from fapo.data import write_jsonl
 from fapo.miniature.sources import model_folder
 from fapo.plan.layout import Layout
@@ -226,7 +226,7 @@ def test_memory_by_hand() -> None:
 # --- from a run -------------------------------------------------------------------------------------------------------
 
 
-def run_folder(folder: Path, steps: list[tuple[list[int], list[int]]]) -> Path:
+def run_folder(folder: Path, steps: list[tuple[list[int], list[int]]], *changed: str) -> Path:
     """A run whose batch takes 2 s for a token of the longest and 0.5 s for each token, its judge 1 s and 0.25 s."""
     rows, metrics = [], []
     for step, (tokens, critiques) in enumerate(steps, start=1):
@@ -240,6 +240,7 @@ def run_folder(folder: Path, steps: list[tuple[list[int], list[int]]]) -> Path:
         metrics += [{"step": step, "kind": "train", **seconds}, {"step": step, "kind": "validation"}]
     write_jsonl(folder / "rollouts.jsonl", [*rows, {"step": 0, "split": "validation", "num_tokens": 999}])
     write_jsonl(folder / "metrics.jsonl", metrics)
+    (folder / "config.json").write_text(json.dumps(to_dict(load(MINIATURE, changed))), encoding="utf-8")
     return folder
 
 
@@ -258,6 +259,22 @@ def test_a_plan_from_a_run_gives_its_seconds_back(tmp_path: Path) -> None:
     step = make_plan(small, PlanOptions(measured=tmp_path, replicas=1)).pools[0]
     assert (step.rollout, step.exposed) == pytest.approx((2 * 4 + 0.5 * 16, 6 + 0.25 * 24))
     assert step.update == pytest.approx(0.125 * 16)
+
+
+SERVED = ("judge.kind=served", 'judge.urls=["http://localhost/v1"]')
+
+
+@pytest.mark.parametrize("engine", ["trl", "verl"])
+def test_the_time_of_a_judge_beside_the_rollouts_is_not_taken_for_all_of_it(engine: str, tmp_path: Path) -> None:
+    run_folder(tmp_path, [([4, 4], [6, 6]), ([8, 4], [6, 6]), ([4, 1], [6, 6])], *(SERVED if engine == "trl" else ()))
+    if engine == "verl":
+        (tmp_path / "hydra").mkdir()
+    found = make_plan(load(MINIATURE, SERVED), PlanOptions(measured=tmp_path, replicas=1))
+    assert (found.speeds.policy.step_seconds, found.speeds.policy.sequence_seconds) == pytest.approx((2, 0.5))
+    h100 = find_shape("Qwen3-4B", "").num_params * 2 / (3.35e12 * 0.6)
+    assert found.speeds.judge.step_seconds == pytest.approx(h100)
+    assert found.speeds.judge.limit == 64
+    assert found.work.read_tokens == 384 * 600 + found.work.policy_tokens
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 200), st.floats(0, 9)), min_size=1, max_size=9))

@@ -82,18 +82,15 @@ def make_plan(config: Config, options: PlanOptions) -> Plan:
     layout = layout_of(config, options.gpus or (1 if measured else None))
     policy = find_shape(options.shape or config.model.path, "--shape")
     judge = find_shape(_judge_name(config, options), "--judge-shape")
-    work = drawn(config, measured, options.seed) if measured else assumed(config, options)
     if measured:
+        work = drawn(config, measured, options)
         places = len(work.responses)
-        speeds = Speeds(
-            Pool(1, places, *measured.rollout),
-            Pool(1, places, *measured.judge),
-            read_share=0.0,
-            update_seconds=measured.update_seconds,
-        )
+        own = Pool(1, places, *measured.judge), 0.0
+        theirs = own if measured.judge_alone else estimated_judge(work, judge, options, config)
+        speeds = Speeds(Pool(1, places, *measured.rollout), *theirs, update_seconds=measured.update_seconds)
     else:
-        limit = config.judge.concurrency if config.judge and config.judge.kind == "served" else None
-        speeds = estimated(work, policy, judge, layout, options, limit)
+        work = assumed(config, options)
+        speeds = estimated(work, policy, judge, layout, options, config)
     replicas, reached = smallest_pool(work, speeds, options.goal, options.replicas if work.judge_tokens else 1)
     sizes = {2**i for i in range(options.replicas.bit_length()) if 2**i <= options.replicas} | {options.replicas}
     shown = sorted(sizes | {replicas}) if work.judge_tokens else [1]
@@ -119,46 +116,48 @@ def _judge_name(config: Config, options: PlanOptions) -> str:
 
 
 def estimated(
-    work: Workload, policy: Shape, judge: Shape, layout: Layout, options: PlanOptions, limit: int | None
+    work: Workload, policy: Shape, judge: Shape, layout: Layout, options: PlanOptions, config: Config
 ) -> Speeds:
-    """Speeds from shapes and a GPU's data sheet.
-
-    A server writes a token of each sequence in the time it takes to read its weights, and each sequence's cache, from
-    memory. Training and reading prompts are bound by FLOP/s; attention's own are left out.
-    """
-    bandwidth = options.gpu_bandwidth * 1e12 * options.decode_share
-    flops = options.gpu_flops * 1e12 * options.flops_share
-
-    def server(shape: Shape, gpus: int, memory: float, slots: int, context: float) -> tuple[int, float, float]:
-        room = gpus * memory * GIB - shape.num_params * BF16
-        if room <= 0:
-            raise ValueError(
-                f"the weights of a server alone are more than {gpus} x {memory:.0f} GiB; give it more GPUs"
-            )
-        slots = max(1, min(slots, int(room / (max(1.0, context) * shape.kv_bytes))))
-        token = context * shape.kv_bytes / (gpus * bandwidth)
-        return slots, shape.num_params * BF16 / (gpus * bandwidth), token
-
-    memory = options.gpu_memory
+    """Speeds from shapes and a GPU's data sheet. Training is bound by FLOP/s; attention's own are left out."""
     context = mean_context(work.question, work.responses)
-    own = server(policy, layout.rollout_gpus, layout.memory_share * memory, layout.slots, context)
-    written = [tokens for critiques in work.critiques for tokens in critiques]
-    read = work.read_tokens / max(1, len(written))
-    theirs = server(
-        judge,
-        options.judge_gpus,
-        options.memory_share * memory,
-        options.judge_slots,
-        mean_context(round(read), written),
-    )
-    slots, step_seconds, sequence_seconds = theirs
-    reading = 2 * judge.num_params / (options.judge_gpus * flops)
+    share = layout.memory_share * options.gpu_memory
+    pool, read_share = estimated_judge(work, judge, options, config)
     return Speeds(
-        Pool(layout.servers, *own),
-        Pool(1, *theirs, limit=limit),
-        read_share=reading / (step_seconds / slots + sequence_seconds),
-        update_seconds=2 * PASSES * policy.num_params / (layout.gpus * flops),
+        Pool(layout.servers, *_server(policy, layout.rollout_gpus, share, layout.slots, context, options)),
+        pool,
+        read_share,
+        update_seconds=2 * PASSES * policy.num_params / (layout.gpus * _flops(options)),
     )
+
+
+def estimated_judge(work: Workload, judge: Shape, options: PlanOptions, config: Config) -> tuple[Pool, float]:
+    """One replica of the judge, and the price of a token that it reads; reading is bound by FLOP/s."""
+    written = [tokens for critiques in work.critiques for tokens in critiques]
+    context = mean_context(round(work.read_tokens / max(1, len(written))), written)
+    room = options.memory_share * options.gpu_memory
+    slots, step, sequence = _server(judge, options.judge_gpus, room, options.judge_slots, context, options)
+    reading = 2 * judge.num_params / (options.judge_gpus * _flops(options))
+    limit = config.judge.concurrency if config.judge and config.judge.kind == "served" else None
+    return Pool(1, slots, step, sequence, limit), reading / (step / slots + sequence)
+
+
+def _server(
+    shape: Shape, gpus: int, memory: float, slots: int, context: float, options: PlanOptions
+) -> tuple[int, float, float]:
+    """Slots, step_seconds and sequence_seconds of a server that may take `memory` GiB of each of its GPUs.
+
+    It writes a token of each sequence in the time it takes to read its weights, and each sequence's cache, from memory.
+    """
+    bandwidth = gpus * options.gpu_bandwidth * 1e12 * options.decode_share
+    room = gpus * memory * GIB - shape.num_params * BF16
+    if room <= 0:
+        raise ValueError(f"the weights of a server alone are more than {gpus} x {memory:.0f} GiB; give it more GPUs")
+    slots = max(1, min(slots, int(room / (max(1.0, context) * shape.kv_bytes))))
+    return slots, shape.num_params * BF16 / bandwidth, context * shape.kv_bytes / bandwidth
+
+
+def _flops(options: PlanOptions) -> float:
+    return options.gpu_flops * 1e12 * options.flops_share
 
 
 def memory_of(

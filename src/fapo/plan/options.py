@@ -14,8 +14,8 @@ class PlanOptions:
     """What is assumed where nothing was measured."""
 
     measured: Annotated[Path | None, arg(name="from")] = None
-    """Run folder of the TRL engine to take lengths, accuracy and speeds from, instead of assuming them; its judge has
-    to have been asked after the rollouts. It was one machine: --gpus is 1 unless given."""
+    """Run folder to take lengths, accuracy and speeds from, instead of assuming them. Of a judge that was asked beside
+    the rollouts the speed is not known and assumed all the same. --gpus, those of that run, is 1 unless given."""
     response: float | None = None
     """Mean length of a response in tokens, before the limit cuts it; by default a fifth of the limit."""
     response_spread: float = 0.8

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from fapo.config import Config, ConfigError
+from fapo.config import Config, ConfigError, read_config
 from fapo.data import read_jsonl
 from fapo.plan.options import PlanOptions
 
@@ -90,6 +90,8 @@ class Measured:
     """Seconds in which a batch of rollouts grows by a token, and what each rollout in it adds."""
     judge: tuple[float, float]
     """The same for critiques."""
+    judge_alone: bool
+    """Whether the judge was asked after the rollouts, so that its time is known."""
     update_seconds: float
     """Seconds of the update for each token of the rollouts."""
 
@@ -121,8 +123,15 @@ def read_run(folder: Path) -> Measured:
         tuple((row["num_tokens"], row["critique_tokens"]) for row in rows),
         pace("rollout", 0),
         pace("score", 1),
+        _judge_alone(folder),
         sum(row["time/update"] for row in timed.values()) / max(1, sum(row["num_tokens"] for row in rows)),
     )
+
+
+def _judge_alone(folder: Path) -> bool:
+    """A judge in the trainer's process waits for the rollouts; a served one, or any under verl, does not."""
+    config = read_config(folder / "config.json")
+    return config.judge is not None and config.judge.kind != "served" and not (folder / "hydra").exists()
 
 
 def batch_pace(longest: Sequence[int], total: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
@@ -139,14 +148,18 @@ def batch_pace(longest: Sequence[int], total: Sequence[int], seconds: Sequence[f
     return (alone[0], 0.0) if errors[0] <= errors[1] else (0.0, alone[1])
 
 
-def drawn(config: Config, measured: Measured, seed: int) -> Workload:
-    """A step of a config with rollouts like those of a run, drawn with their critiques."""
-    rng = random.Random(seed)
+def drawn(config: Config, measured: Measured, options: PlanOptions) -> Workload:
+    """A step of a config with rollouts like those of a run, drawn with their critiques.
+
+    What the judge reads counts only where its speed was not measured, since that holds it.
+    """
+    rng = random.Random(options.seed)
     number, limit = config.rollout.num_prompts * config.rollout.group_size, config.rollout.max_tokens
     rows = rng.choices(measured.rows, k=number)
     asked = config.judge is not None and config.reward.kind in ("fapo", "step_ratio")
     critiques = tuple((tokens,) if tokens and asked else () for _, tokens in rows)
-    return Workload(tuple(min(limit, tokens) for tokens, _ in rows), critiques, 0, 0)
+    read = 0 if measured.judge_alone else options.judge_prompt
+    return Workload(tuple(min(limit, tokens) for tokens, _ in rows), critiques, 0, read)
 
 
 def mean_context(question: int, tokens: Sequence[int]) -> float:

@@ -1,6 +1,7 @@
 """What judging adds to a training step under TRL: FAPO against the same run without a judge.
 
-python benchmarks/hidden_cost.py [--quick] [--rounds 3] [--steps 2] [--seconds 3] [--slots 32] [--picture FILE]
+python benchmarks/hidden_cost.py [--quick] [--rounds 3] [--steps 2] [--seconds 3] [--slots 32]
+    [--picture FILE] [KEY=VALUE ...]
 
 Sides, on the same rollouts of the miniature's policy (the learning rate moves no weight) and with equal rewards (the
 judge finds no fault), so that their losses are equal:
@@ -222,6 +223,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of the rollouts of a slowed down step (default 3)")
     parser.add_argument("--slots", type=int, default=32, help="most judgements under way at once (default 32)")
     parser.add_argument("--picture", type=Path, help="draw the time line of a slowed down step into this file")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="replace settings of the policy's config")
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 3)
     given.steps = given.steps or (1 if given.quick else 2)
@@ -230,7 +232,7 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     given.out = sys.stdout
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        settings = [*STILL, f"optim.steps={given.steps + 1}", f"output={folder!r}"]
+        settings = [*given.settings, *STILL, f"optim.steps={given.steps + 1}", f"output={folder!r}"]
         settings += ["rollout.num_prompts=16"] if given.quick else []
         slowed = compare(given, settings, given.seconds)
         compare(given, settings, 0.0)

@@ -76,7 +76,7 @@ class Ahead:
 
     async def drop(self) -> None:
         """Give up what was begun; requests under way are cancelled."""
-        begun = [*self._looking, *self._checks.values(), *self._verdicts.values()]
+        begun: list[asyncio.Future[Any]] = [*self._looking, *self._checks.values(), *self._verdicts.values()]
         for future in begun:
             future.cancel()
         await asyncio.gather(*begun, return_exceptions=True)

@@ -1,0 +1,24 @@
+"""llama.cpp's server, which the package xllamacpp holds built.
+
+python tests/llama_server.py FILE.gguf PORT [CONTEXT [SLOTS]]
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main(file: str, port: str, context: str = "16384", slots: str = "4") -> None:
+    import xllamacpp
+
+    settings = xllamacpp.CommonParams()
+    settings.model.path, settings.hostnames, settings.port = file, ["127.0.0.1"], int(port)
+    settings.n_ctx, settings.n_parallel = int(context), int(slots)
+    server = xllamacpp.Server(settings)
+    print(server.listening_address, flush=True)
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

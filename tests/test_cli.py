@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import fapo
 
 from fapo import cli
 
@@ -18,14 +19,8 @@ COMMANDS = ["train", "data", "plan", "judge", "bench", "eval", "critic", "report
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """The command line in this process; its exit code."""
-    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(sys, "argv", ["fapo", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    return fapo(monkeypatch, *arguments)
 
 
 def test_help_lists_the_commands_and_imports_no_torch() -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 from chat_server import Reply, chat_server
+from command_line import fapo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo import cli
 from fapo.critic import Card, CriticConfig, build
 from fapo.critic.consensus import balance, consensus, label_precision, pairwise_agreement
 from fapo.data import LabelledSolution, load_labelled, load_problems, read_jsonl, write_jsonl
@@ -630,7 +630,7 @@ def test_the_shipped_models_make_data(tmp_path: Path, monkeypatch, capsys) -> No
     out = tmp_path / "critic.jsonl"
     models = ["--policy", "local:miniature:policy", "--teacher", "local:miniature:genrm", "--template", "compact"]
     limits = ["--limit", "60", "--max-tokens", "64", "--teacher-max-tokens", "80", "--votes", "2", "--no-balance"]
-    code = run(monkeypatch, "critic", "--problems", "miniature:train", *models, *limits, "--out", str(out))
+    code = fapo(monkeypatch, "critic", "--problems", "miniature:train", *models, *limits, "--out", str(out))
     said = capsys.readouterr()
     assert code == 0, said.err
     solutions = load_labelled(out)
@@ -643,20 +643,10 @@ def test_the_shipped_models_make_data(tmp_path: Path, monkeypatch, capsys) -> No
 # ----------------------------------------------------------------------------------------------------- the command line
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *given: str) -> int:
-    monkeypatch.setenv("COLUMNS", "400")
-    monkeypatch.setattr(sys, "argv", ["fapo", *given])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 def test_the_command_prints_the_counts(tmp_path: Path, monkeypatch, capsys) -> None:
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
     with chat_server(both()) as server:
-        assert run(monkeypatch, *arguments(server.url, tmp_path)) == 0
+        assert fapo(monkeypatch, *arguments(server.url, tmp_path)) == 0
     said = capsys.readouterr()
     assert "| kept | 8 | 4 flawed |" in said.out
     assert "sample policy" in said.err
@@ -676,7 +666,7 @@ PROBLEMS = {
 def test_bad_problems_end_with_one_clear_line(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
     content, message = PROBLEMS[name]
     (tmp_path / "sums.jsonl").write_text(content, encoding="utf-8")
-    assert run(monkeypatch, *arguments("http://127.0.0.1:9", tmp_path)) == 2
+    assert fapo(monkeypatch, *arguments("http://127.0.0.1:9", tmp_path)) == 2
     said = capsys.readouterr().err
     assert message in said
     assert len(said.strip().splitlines()) == 1
@@ -706,7 +696,7 @@ MISTAKES = [
 def test_a_mistake_ends_with_one_clear_line(more: list[str], message: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
-    assert run(monkeypatch, *arguments("http://127.0.0.1:9", tmp_path, *more)) == 2
+    assert fapo(monkeypatch, *arguments("http://127.0.0.1:9", tmp_path, *more)) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.strip().startswith("fapo: ")
@@ -719,7 +709,7 @@ def test_a_model_that_is_not_there_is_told(tmp_path: Path, monkeypatch, capsys) 
     monkeypatch.chdir(tmp_path)
     out = str(tmp_path / "critic.jsonl")
     given = ["critic", "--problems", "miniature:train", "--limit", "2", "--out", out]
-    assert run(monkeypatch, *given, "--policy", "local:./nonsense", "--teacher", "local:./nonsense") == 2
+    assert fapo(monkeypatch, *given, "--policy", "local:./nonsense", "--teacher", "local:./nonsense") == 2
     assert "--policy: cannot load './nonsense'" in capsys.readouterr().err
 
 

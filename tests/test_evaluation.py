@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import Reply, chat_server
+from command_line import fapo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo import cli
 from fapo.answers import Check
 from fapo.bootstrap import ratio_intervals
 from fapo.choices import with_choices
@@ -222,14 +222,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """`fapo eval ...` in this process: exit code, stdout, stderr."""
 
     def call(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "300")
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        monkeypatch.setattr(sys, "argv", ["fapo", "eval", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
+        code = fapo(monkeypatch, "eval", *arguments, columns=300)
         said = capsys.readouterr()
         return code, said.out, said.err
 

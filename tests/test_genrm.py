@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import Reply, chat_server
+from command_line import fapo
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -368,7 +368,7 @@ def test_the_best_checkpoint_within_the_budget(
 
 def test_the_command_prints_the_table_and_the_choice(tmp_path: Path, monkeypatch, capsys) -> None:
     run = run_folder(tmp_path / "run", VALIDATIONS, [10, 30])
-    assert invoke(monkeypatch, "select", run, "--max-tokens", 80) == 0
+    assert fapo(monkeypatch, "select", run, "--max-tokens", 80) == 0
     said = capsys.readouterr()
     assert said.out == f"{run / 'checkpoints' / 'checkpoint-20'}\n"
     table = said.err.splitlines()
@@ -401,24 +401,15 @@ def test_runs_without_a_choice(tmp_path: Path, monkeypatch, capsys) -> None:
         ([run_folder(tmp_path / "d", VALIDATIONS, [10]), "--sets", "z"], "there are: a, b"),
     ]
     for arguments, message in cases:
-        assert invoke(monkeypatch, "select", *arguments) == 2
+        assert fapo(monkeypatch, "select", *arguments) == 2
         assert message in " ".join(capsys.readouterr().err.split()), message
-
-
-def invoke(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
-    monkeypatch.setattr(sys, "argv", ["fapo", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_from_labels_to_a_trained_genrm_by_commands(tiny_genrm: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     judge = ["--judge", f"local:{tiny_genrm}", "--template", "compact", "--max-tokens", 8]
     assert (
-        invoke(monkeypatch, "critiques", "miniature:critic-train", *judge, "--limit", 40, "-n", 2, "--out", "sft.jsonl")
+        fapo(monkeypatch, "critiques", "miniature:critic-train", *judge, "--limit", 40, "-n", 2, "--out", "sft.jsonl")
         == 0
     )
     assert "80 critiques of 40 solutions (0 failed)" in capsys.readouterr().out
@@ -431,5 +422,5 @@ def test_from_labels_to_a_trained_genrm_by_commands(tiny_genrm: Path, tmp_path: 
         f"model.path={tiny_genrm}",
     ]
     config = Path(cli.__file__).parent / "miniature" / "configs" / "genrm.toml"
-    assert invoke(monkeypatch, "train", config, "reward.kind=genrm_sft", "data.train=sft.jsonl", *few, "--quiet") == 0
+    assert fapo(monkeypatch, "train", config, "reward.kind=genrm_sft", "data.train=sft.jsonl", *few, "--quiet") == 0
     assert (tmp_path / "runs" / "genrm" / "model" / "model.safetensors").is_file()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import fapo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo import cli
 from fapo.config import Config, load, to_dict
 from fapo.data import write_jsonl
 from fapo.miniature.sources import model_folder
@@ -289,13 +288,7 @@ def test_no_pace_is_below_0(rows: list[tuple[int, int, float]]) -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "argv", ["fapo", "plan", *arguments])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    return fapo(monkeypatch, "plan", *arguments, columns=200)
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in ROOT.glob("configs/*_*b.toml")))

@@ -1,0 +1,21 @@
+"""The command line in this process."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from fapo import cli
+
+
+def fapo(monkeypatch: pytest.MonkeyPatch, *arguments: Any, columns: int = 400) -> int:
+    """`fapo ARGUMENTS` on a terminal so wide; its exit code."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "argv", ["fapo", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from verl_runs import environment, on_cpu
+from verl_runs import config_on_cpu, environment, on_cpu
 
 
 def main(config: str, *options: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / Path(config).name
-        table = "".join(f'"{key}" = {json.dumps(value)}\n' for key, value in on_cpu().items())
-        file.write_text(f"{Path(config).read_text(encoding='utf-8')}\n[verl]\n{table}", encoding="utf-8")
+        file = config_on_cpu(Path(config), Path(folder), on_cpu())
         command = [sys.executable, "-m", "fapo.cli", "train", str(file), *options, "--engine", "verl"]
         return subprocess.run(command, env=environment(Path(folder)), check=False).returncode
 

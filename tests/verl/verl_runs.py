@@ -73,6 +73,14 @@ def on_cpu(ranks: int = 1) -> dict[str, Any]:
     }
 
 
+def config_on_cpu(base: Path, folder: Path, settings: Mapping[str, Any]) -> Path:
+    """A config file in `folder`: that of `base` with a [verl] table."""
+    table = "".join(f'"{key}" = {json.dumps(value)}\n' for key, value in settings.items())
+    file = folder / "run.toml"
+    file.write_text(base.read_text(encoding="utf-8") + f"\n[verl]\n{table}", encoding="utf-8")
+    return file
+
+
 def run(
     folder: Path,
     *changed: str,
@@ -83,10 +91,7 @@ def run(
     verl: Mapping[str, Any] | None = None,
 ) -> str:
     """`fapo train --engine verl` on the CPU; what it said. `verl` adds to the [verl] table."""
-    settings = {**on_cpu(ranks), **(verl or {})}
-    table = "".join(f'"{key}" = {json.dumps(value)}\n' for key, value in settings.items())
-    file = folder / "run.toml"
-    file.write_text(base.read_text(encoding="utf-8") + f"\n[verl]\n{table}", encoding="utf-8")
+    file = config_on_cpu(base, folder, {**on_cpu(ranks), **(verl or {})})
     small = [
         *(f'output="{folder}"', "name=run", "data.limit=32", f"validation.limit={VALIDATION}"),
         *(f"rollout.num_prompts={PROMPTS}", f"rollout.group_size={GROUP}", f"optim.steps={steps}"),

@@ -24,6 +24,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import statistics
 import sys
 import tempfile
@@ -51,7 +52,7 @@ from fapo.trl import FlawedAwareReward
 ROLLOUT, JUDGE, UPDATE = 42, 18, 33
 """The paper's shares of a step, of its 7B run."""
 SIDES = ("baseline", "judged after", "judged ahead")
-MEAN = MEDIAN * 2.718281828 ** (SIGMA**2 / 2)
+MEAN = MEDIAN * math.exp(SIGMA**2 / 2)
 """Seconds an answer of the slow judge takes on average."""
 
 

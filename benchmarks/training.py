@@ -26,14 +26,13 @@ from datasets import Dataset
 from measuring.turns import in_turn, machine, ratios, spread
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from transformers.utils import logging as transformers_logging
-from trl import GRPOTrainer
 
 from fapo.config import Config, load
 from fapo.examples import TRAIN, Example, load_sets, make_scorer
 from fapo.models import model_folder
 from fapo.scoring import Scored, Scorer, advantages_of
 from fapo.train_trl import grpo_config
-from fapo.trainer import Trainer, _Clock
+from fapo.trainer import Timed, Trainer
 from fapo.trl import FlawedAwareReward
 
 CONFIG = Path(__file__).parents[1] / "src/fapo/miniature/configs/policy.toml"
@@ -61,27 +60,8 @@ class _Watched:
         return loss
 
 
-class _Stock(GRPOTrainer):
-    """TRL's trainer with the clock of ours, and nothing else."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.clock = _Clock()
-        super().__init__(*args, **kwargs)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        with self.clock("step"):
-            return super().training_step(*args, **kwargs)
-
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        with self.clock("rollout"):
-            return super()._generate(*args, **kwargs)
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-        with self.clock("score"):
-            return super()._calculate_rewards(*args, **kwargs)
-
-
-class Stock(_Watched, _Stock): ...
+class Stock(_Watched, Timed):
+    """TRL's trainer with a clock, and nothing else."""
 
 
 class Lean(_Watched, Trainer): ...

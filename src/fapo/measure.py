@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from fapo import metrics, rewards
@@ -103,3 +103,8 @@ def genrm_metrics(scored: Sequence[Scored], labels: Sequence[int | None]) -> dic
         "tokens": fmean(s.rollout.num_tokens for s in scored),
         "truncated_share": fmean(s.rollout.truncated for s in scored),
     }
+
+
+def of_validation(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a validation set under its own name: rollout/accuracy -> NAME/accuracy."""
+    return {f"{name}/{key.removeprefix('rollout/')}": value for key, value in metrics.items()}

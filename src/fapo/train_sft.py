@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from fapo.config import Config, ConfigError
 from fapo.examples import TRAIN, Example, Sets, load_sets, make_scorer
 from fapo.local import LocalModel
+from fapo.measure import of_validation
 from fapo.runs import RunFolder, full_disk_told, take
 from fapo.scoring import CritiqueScorer
 from fapo.train_trl import (
@@ -28,6 +29,7 @@ from fapo.train_trl import (
     Recorder,
     last_checkpoint,
     load_model,
+    load_weights,
     save_model,
     stop_politely,
     trainer_arguments,
@@ -61,9 +63,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
     finished = done >= arguments.max_steps
     if checkpoint and finished:
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
-        )
+        model = load_weights(checkpoint, model.dtype)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
     recorder = Recorder(config, folder, scorer)
@@ -137,7 +137,7 @@ class _Trainer(SFTTrainer):
                 recorder.record([self.scorer.score(rollout) for rollout in rollouts], {})
             finally:
                 recorder.evaluating = None
-            out |= {f"{name}/{key.removeprefix('rollout/')}": v for key, v in recorder.summary(name).items()}
+            out |= of_validation(name, recorder.summary(name))
         self.model.train()
         recorder.folder.metrics(recorder.step, "validation", out)
         metrics = {f"eval_{key}": value for key, value in out.items()}

@@ -119,9 +119,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     known = folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
     finished = done >= arguments.max_steps
     if checkpoint and finished:
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
-        )
+        model = load_weights(checkpoint, model.dtype)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
     scorer, ahead = _judged_once(config, scorer, known)
@@ -154,12 +152,15 @@ def load_model(config: Config) -> tuple[Any, Any]:
     path = model_folder(config.model.path)
     with loading("model.path", path):
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, config.model.dtype), use_safetensors=True, trust_remote_code=False
-        )
+        model = load_weights(path, getattr(torch, config.model.dtype))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def load_weights(path: str, dtype: torch.dtype) -> Any:
+    """A model from a folder or a Hub id: safetensors only, and no code but transformers' own."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)
 
 
 def save_model(trainer: Any, folder: RunFolder) -> None:

@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 
 from fapo.credit import located_advantages, num_tokens_before
 from fapo.examples import TRAIN
+from fapo.measure import of_validation
 from fapo.overlap import Overlap
 
 CHUNK = 64
@@ -70,14 +71,8 @@ class _Clock:
         return {"time/rollout": rollout, "time/score": score, "time/update": step - rollout - score}
 
 
-class Trainer(GRPOTrainer):
-    """GRPOTrainer that validates each set under its own name, as [validation] samples, and times its parts."""
-
-    sampling: tuple[float, float] = (1.0, 1.0)
-    recorder: Any
-    """Whose batches are the scored rollouts; told which set is being validated."""
-    overlap: Overlap | None = None
-    """Where rollouts go as they end; None: they are scored when all of them are there."""
+class Timed(GRPOTrainer):
+    """GRPOTrainer whose `clock` knows where the time of a step goes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.clock = _Clock()
@@ -86,6 +81,24 @@ class Trainer(GRPOTrainer):
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         with self.clock("step"):
             return super().training_step(*args, **kwargs)
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("rollout"):
+            return super()._generate(*args, **kwargs)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        with self.clock("score"):
+            return super()._calculate_rewards(*args, **kwargs)
+
+
+class Trainer(Timed):
+    """The trainer of a run: validates each set under its own name, as [validation] samples."""
+
+    sampling: tuple[float, float] = (1.0, 1.0)
+    recorder: Any
+    """Whose batches are the scored rollouts; told which set is being validated."""
+    overlap: Overlap | None = None
+    """Where rollouts go as they end; None: they are scored when all of them are there."""
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         with self.overlap(self, inputs) if self.overlap else contextlib.nullcontext():
@@ -121,14 +134,6 @@ class Trainer(GRPOTrainer):
         self._prepare_inputs(inputs)
         return torch.zeros(()), None, None
 
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        with self.clock("rollout"):
-            return super()._generate(*args, **kwargs)
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-        with self.clock("score"):
-            return super()._calculate_rewards(*args, **kwargs)
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             self.recorder.measured = self.recorder.summary(TRAIN) | self.clock.lap()
@@ -147,7 +152,7 @@ class Trainer(GRPOTrainer):
                     super().evaluate(dataset, metric_key_prefix=f"eval_{name}")
                 finally:
                     recorder.evaluating = None
-                out |= {f"{name}/{key.removeprefix('rollout/')}": v for key, v in recorder.summary(name).items()}
+                out |= of_validation(name, recorder.summary(name))
         self.clock.spent = spent
         recorder.folder.metrics(recorder.step, "validation", out)
         told = {f"eval_{key}": value for key, value in out.items()}

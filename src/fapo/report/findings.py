@@ -149,11 +149,11 @@ def _f3(runs: Runs) -> Finding:
     table = _judges(runs, ("genrm-sft", "genrm-outcome", "genrm"))
     if judges:
         table = {"base GenRM": _judge_row(judges, _started)} | table
-    gain, cured, over = ({} for _ in range(3))
-    for seed, run in judges.items():
-        gain[seed] = _ended(run, "test/f1") - _started(run, "test/f1")
-        over[seed] = _started(run, "test/recall") - _started(run, "test/precision")
-        cured[seed] = _ended(run, "test/precision") - _started(run, "test/precision")
+    gain, cured = (
+        {seed: _ended(run, key) - _started(run, key) for seed, run in judges.items()}
+        for key in ("test/f1", "test/precision")
+    )
+    over = {seed: _started(run, "test/recall") - _started(run, "test/precision") for seed, run in judges.items()}
     return Finding(
         "F3/T2",
         "Judges on the miniature's FlawedPositiveBench, T 0.6",

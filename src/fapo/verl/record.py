@@ -23,7 +23,7 @@ from fapo.canaries import Window
 from fapo.config import read_config
 from fapo.examples import TRAIN
 from fapo.judge import MIN_JUDGEMENTS, check_judge
-from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
+from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, of_validation, policy_metrics
 from fapo.miniature import sources as miniature
 from fapo.runs import RunFolder, rollout_row, take
 from fapo.scoring import no_verdict
@@ -103,7 +103,7 @@ class RecordingBuffer(ReplayBuffer):
         for name in dict.fromkeys(parcel.split for parcel in parcels):
             own = [i for i, parcel in enumerate(parcels) if parcel.split == name]
             found = self._record(step, name, [parcels[i] for i in own], [groups[i] for i in own])
-            out |= {f"{name}/{key.removeprefix('rollout/')}": value for key, value in found.items()}
+            out |= of_validation(name, found)
         self.folder.metrics(step, "validation", out)
         return out
 

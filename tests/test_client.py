@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 import tracemalloc
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 from importlib.util import find_spec
 from typing import Any
@@ -15,7 +16,7 @@ from chat_server import ChatServer, Reply, chat_server, completion
 from proxy_server import proxy_server
 
 import fapo.transport
-from fapo.client import ChatClient, Endpoint, _seconds
+from fapo.client import ChatClient, Endpoint, _events, _seconds
 from fapo.types import Completion
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -493,3 +494,20 @@ def test_what_a_socks_proxy_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     environment(monkeypatch, all_proxy="socks5://127.0.0.1:1080")
     with pytest.raises(ValueError, match=r"pip install 'httpx\[socks\]'"):
         ask(client("http://127.0.0.1:9/v1"))
+
+
+def test_a_line_that_does_not_end_costs_no_more_than_it_is_long() -> None:
+    class Trickle:
+        async def aiter_bytes(self) -> AsyncIterator[bytes]:
+            yield b"data: "
+            for _ in range(8192):
+                yield b"x" * 1000
+            yield b"\n"
+
+    async def read() -> list[Any]:
+        return [event async for event in _events(Trickle())]
+
+    start = time.process_time()
+    with pytest.raises(ValueError):
+        asyncio.run(read())
+    assert time.process_time() - start < 5, "joined anew for each piece it takes forty seconds"

@@ -308,9 +308,13 @@ async def _listen(response: httpx.Response) -> Completion:
 
 async def _events(response: httpx.Response) -> AsyncIterator[Any]:
     """The JSON values of a stream of server-sent events, until it says [DONE]. Raises ValueError for what is none."""
-    rest = b""
+    begun: list[bytes] = []  # of a line that has not ended
     async for chunk in response.aiter_bytes():
-        *lines, rest = (rest + chunk).split(b"\n")  # splitlines would cut at separators inside a JSON text, too
+        begun.append(chunk)
+        if b"\n" not in chunk:
+            continue
+        *lines, rest = b"".join(begun).split(b"\n")  # splitlines would cut at separators inside a JSON text, too
+        begun = [rest]
         for line in lines:
             name, _, data = line.partition(b":")
             if name != b"data":

@@ -52,12 +52,11 @@ def as_tables(plan: Plan) -> Iterator[RenderableType]:
         run.add_row("judge", str(gpus), f"{plan.steps * plan.work.judge_tokens:.3g}", f"{plan.judge_gpu_hours:.4g}")
     yield run
     yield f"{plan.hours:.4g} hours, without validation, checkpoints and the transfer of weights"
-    columns = ("weights", "gradients", "optimizer", "activations", "cache", "waiting", "total")
-    memory = _table("GiB of a GPU", "role", "GPUs", *columns, "sequences at the limit")
-    for role in plan.memory:
-        sequences = str(role.sequences) if role.cache else "-"
-        cells = (f"{getattr(role, column):.1f}" for column in columns)
-        memory.add_row(role.role, str(role.gpus), *cells, sequences)
+    memory = _table("GiB of a GPU", "", *(role.role for role in plan.memory))
+    memory.add_row("GPUs", *(str(role.gpus) for role in plan.memory))
+    for part in ("weights", "gradients", "optimizer", "activations", "cache", "waiting", "total"):
+        memory.add_row(part, *(f"{getattr(role, part):.1f}" for role in plan.memory))
+    memory.add_row("sequences at the limit", *(str(role.sequences) if role.cache else "-" for role in plan.memory))
     yield memory
 
 

@@ -7,10 +7,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from fapo.config import load
 from fapo.data import write_jsonl
+from fapo.miniature.build import WRITERS, Schedule, imitate
 from fapo.miniature.paper import BEYOND, JUDGES, VARIANTS, paper_jobs
+from fapo.miniature.sources import FOLDER
 from fapo.report.findings import LOOKS, findings
 from fapo.report.paper import read_runs, write_findings
 
@@ -34,7 +37,7 @@ def rollouts(variant: str) -> list[dict]:
 
 def write_variant(folder: Path, variant: str, seed: int) -> None:
     """A run whose metrics move in a straight line from the same start to its end; each seed a little higher."""
-    start, last = (0.4, 0.2, 0.35), ENDS.get(variant, (0.91, 0.3, 0.2))
+    start, last = (0.4, 0.2, 0.3 if variant == "policy-careful" else 0.35), ENDS.get(variant, (0.91, 0.3, 0.2))
     rows = []
     for step in range(0, 51, 10):
         now = [a + (b - a) * step / 50 + 0.001 * seed for a, b in zip(start, last, strict=True)]
@@ -64,7 +67,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_run_has_a_valid_config_and_a_look(tmp_path: Path) -> None:
     jobs = paper_jobs(tmp_path, SEEDS)
-    assert len({job.name for job in jobs}) == len(jobs) == len(SEEDS) * (4 + len(VARIANTS) + len(BEYOND) + len(JUDGES))
+    assert (
+        len({job.name for job in jobs})
+        == len(jobs)
+        == len(SEEDS) * (4 + len(VARIANTS) + len(BEYOND) + len(JUDGES) + len(WRITERS))
+    )
     settings = {job.name: load(job.config, (f"name={job.name}", *job.overrides)) for job in jobs}
     assert {name.rpartition("-")[0] for name in settings} == set(LOOKS)
     assert Counter(config.seed for config in settings.values()) == dict.fromkeys(SEEDS, len(jobs) // len(SEEDS))
@@ -72,6 +79,19 @@ def test_every_run_has_a_valid_config_and_a_look(tmp_path: Path) -> None:
         model = settings[job.name].judge and settings[job.name].judge.model
         trained = f"{tmp_path}/genrm-{settings[job.name].seed}/model"
         assert (model == trained) == (job.after == f"genrm-{settings[job.name].seed}")
+
+
+def test_a_base_policy_that_imitates_another_writer(tmp_path: Path) -> None:
+    said: list[tuple[str, int, float]] = []
+    made = tmp_path / "policies" / "careless-3"
+    imitate("careless", made, 3, lambda *row: said.append(row), Schedule(steps=2, batch_size=4, learning_rate=1e-3))
+    assert [(name, step) for name, step, _ in said] == [("careless", 0), ("careless", 1)]
+    imitate("careless", made, 3, lambda *row: said.append(row))  # it is there
+    assert len(said) == 2
+    (policy,) = [job for job in paper_jobs(tmp_path, (3,)) if job.name == "policy-careless-3"]
+    assert load(policy.config, policy.overrides).model.path == str(made)
+    weights, shipped = (load_file(folder / "model.safetensors") for folder in (made, FOLDER / "policy"))
+    assert weights.keys() == shipped.keys() and any((weights[key] != shipped[key]).any() for key in weights)
 
 
 def test_what_is_said_of_runs_with_known_numbers(folder: Path) -> None:
@@ -86,6 +106,9 @@ def test_what_is_said_of_runs_with_known_numbers(folder: Path) -> None:
     assert easy == pytest.approx([last * 0.02] * 3)
     assert hard == pytest.approx([last * 0.20] * 3)
     assert [claim.status for claim in found["F1"].claims] == ["holds"] * 3
+    base, later = (claim.margins for claim in found["F2a"].claims)
+    assert base == pytest.approx([0.10, 0.101, 0.102])
+    assert later == pytest.approx([0.15, 0.151, 0.152])
     assert found["F2b"].claims[0].margins == pytest.approx([1 - 1 / 7] * 3)
     assert found["F7"].claims[0].margins == pytest.approx([0.5] * 3)
     assert found["F8/T4"].claims[0].margins == pytest.approx([1.2 - 3.5 / 3.0] * 3)

@@ -584,7 +584,8 @@ def miniature(
         _study(study_jobs(folder, seeds), folder)
         return
     if action == "paper":
-        from fapo.miniature.paper import critiques_file, paper_jobs
+        from fapo.miniature.build import IMITATION, WRITERS, imitate
+        from fapo.miniature.paper import critiques_file, paper_jobs, policy_folder
         from fapo.report.paper import write_findings
 
         folder = output or Path("runs/paper")
@@ -593,6 +594,16 @@ def miniature(
             critiques(
                 "miniature:critic-train", judge=base, out=file, samples=2, template="compact", max_tokens=80, seed=seed
             )
+        with _bars() as bars:
+            ids = {name: bars.add_task(f"{name} base policies", total=IMITATION.steps, note="") for name in WRITERS}
+            for seed in seeds:
+                for writer in WRITERS:
+                    imitate(
+                        writer,
+                        policy_folder(folder, writer, seed),
+                        seed,
+                        lambda name, step, loss: bars.update(ids[name], completed=step + 1, note=f"loss {loss:.3f}"),
+                    )
         _run(paper_jobs(folder, seeds), folder)
         console.print(f"page: {write_findings(folder, docs or folder)}", highlight=False, soft_wrap=True)
         return

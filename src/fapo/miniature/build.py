@@ -21,6 +21,7 @@ from fapo.judge import build_prompt, load_template
 from fapo.local import LocalModel
 from fapo.miniature.critiques import OK, WRONG, critique
 from fapo.miniature.models import new_model, save, tokenizer
+from fapo.miniature.sources import FOLDER
 from fapo.miniature.world import (
     EASY,
     HARDER,
@@ -45,6 +46,12 @@ ONE_LINE = Difficulty((1, 1), (*EASY.forms, *HARDER.forms), start=(0, 180))
 """From which one learns what follows from a value: its remainder, the letter of the nearest choice."""
 REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05, 0.1), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
 """Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
+WRITERS = {
+    "careless": Habits(borrow_slip=0.1, slip=0.2, easy_slip=0.1),
+    "guessing": Habits(guess=0.5),
+    "careful": Habits(borrow=0.3, guess=0.03, answer_slip=0.1),
+}
+"""Whom other base policies imitate; the shipped one imitates Habits()."""
 HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0)
 """The writer of what is compared in exercises."""
 CAREFUL = Habits(borrow=0.06, borrow_slip=0.06, slip=0.06, easy_slip=0.06)
@@ -230,6 +237,7 @@ SCHEDULES = {
     "critiques": Schedule(steps=560, batch_size=54, learning_rate=1.5e-3, num_exercises=6),
     "hasty critiques": Schedule(steps=200, batch_size=54, learning_rate=1e-3, num_exercises=6),
 }
+IMITATION = Schedule(steps=150, batch_size=64, learning_rate=1e-3)
 """Stages: skills first, then habits. The policy goes through the first four, the GenRM leaves after "solutions"."""
 
 
@@ -270,3 +278,15 @@ def build(
         torch.manual_seed(seed)
         write_jsonl(folder / f"critic-{part}.jsonl", critic_data(sampler, seed + 10, num, part))
     shutil.rmtree(stages)
+
+
+def imitate(writer: str, folder: Path, seed: int, log: Log = lambda *_: None, schedule: Schedule = IMITATION) -> None:
+    """Write to `folder`, unless it is there, the base policy after it has learned from solutions of one of WRITERS."""
+    if folder.is_dir():
+        return
+    model = AutoModelForCausalLM.from_pretrained(FOLDER / "policy", use_safetensors=True, trust_remote_code=False)
+    examples = solution_examples(seed, schedule, WRITERS[writer])
+    fit(model, examples, schedule, lambda step, loss: log(writer, step, loss))
+    partial = folder.with_name(f"{folder.name}.partial")
+    save(model, partial)
+    partial.rename(folder)

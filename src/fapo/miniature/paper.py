@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fapo.miniature.build import WRITERS
 from fapo.miniature.study import CONFIGS, Job, study_jobs
 
 TRAINED = "judge.model={genrm}"
@@ -38,6 +39,8 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "genrm-outcome-noise-20": ("reward.kind=genrm_outcome", "data.label_noise=0.2"),
 }
 """Further GenRMs: by imitation of critiques that name the label, and by labels of which a share is wrong."""
+MEASURED = ("judge.kind=oracle", "optim.steps=1")
+"""Settings of a run whose first validation tells all that is asked about a base policy."""
 
 
 def critiques_file(output: Path, seed: int) -> Path:
@@ -45,8 +48,13 @@ def critiques_file(output: Path, seed: int) -> Path:
     return output / f"critiques-{seed}.jsonl"
 
 
+def policy_folder(output: Path, writer: str, seed: int) -> Path:
+    """Where the base policy of this seed is that imitates one of WRITERS."""
+    return output / "policies" / f"{writer}-{seed}"
+
+
 def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
-    """The study's runs, then each variant for every seed. Imitation needs its `critiques_file`."""
+    """The study's runs, then each variant for every seed. They need each `critiques_file` and `policy_folder`."""
     jobs = study_jobs(output, seeds)
     configs = [(CONFIGS / "policy.toml", VARIANTS | BEYOND), (CONFIGS / "genrm.toml", JUDGES)]
     for config, variants in configs:
@@ -56,4 +64,8 @@ def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
                 filled = tuple(setting.format(**made) for setting in settings)
                 after = f"genrm-{seed}" if TRAINED in settings else None
                 jobs.append(Job(f"{name}-{seed}", config, (f"seed={seed}", *filled), after))
+    for writer in WRITERS:
+        for seed in seeds:
+            settings = (f"seed={seed}", f"model.path={policy_folder(output, writer, seed)}", *MEASURED)
+            jobs.append(Job(f"policy-{writer}-{seed}", CONFIGS / "policy.toml", settings))
     return jobs

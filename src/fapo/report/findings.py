@@ -39,8 +39,12 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "alarms-50-corrected": ("oracle, flags 50 % of the sound, corrected", Style("red", 2)),
     "follow-rho": ("λ follows rho", Style("pink")),
     "located": ("located credit", Style("green")),
+    "policy-careless": ("imitates a careless writer", Style("red")),
+    "policy-guessing": ("imitates a guessing writer", Style("pink")),
+    "policy-careful": ("imitates a careful writer", Style("green")),
 }
 """Variant -> its name for readers, and how its curves look."""
+_SHIPPED = "the shipped base policy"
 _EASY, _HARD, _FP = "validation/accuracy", "harder/accuracy", "validation/true_fp_ratio"
 
 
@@ -87,21 +91,31 @@ def _f1(runs: Runs) -> Finding:
 
 
 def _f2a(runs: Runs) -> Finding:
-    policies = runs.get("baseline", {})
-    least = {seed: min(run.series(_FP).values) for seed, run in policies.items() if run.series(_FP)}
-    table = {
-        f"after {step:.0f} steps": {
-            "accuracy": tuple(_at(run, _EASY, step) for run in policies.values()),
-            "true FP ratio": tuple(_at(run, _FP, step) for run in policies.values()),
-        }
-        for step in (next(iter(policies.values())).series(_FP).steps if policies else ())
+    bases = {
+        name: runs[name]
+        for name in ("policy-careless", "policy-guessing", "baseline", "policy-careful")
+        if name in runs
     }
-    claim = _claim(
-        "at every strength at least 20 % of the right answers are flawed", "smallest ratio - 0.2", least, -0.2
+    policies = runs.get("baseline", {})
+    first = {
+        seed: min(_at(by_seed[seed], _FP, 0) for by_seed in bases.values() if seed in by_seed) for seed in policies
+    }
+    later = {seed: min(run.series(_FP).values) for seed, run in policies.items() if run.series(_FP)}
+    rows = {LOOKS[name][0] if name != "baseline" else _SHIPPED: (by_seed, 0.0) for name, by_seed in bases.items()}
+    steps = next(iter(policies.values())).series(_FP).steps if policies else ()
+    rows |= {f"{_SHIPPED}, after {step:.0f} steps of the baseline": (policies, step) for step in steps if step}
+    table = {
+        title: {
+            "accuracy": tuple(_at(run, _EASY, step) for run in by_seed.values()),
+            "true FP ratio": tuple(_at(run, _FP, step) for run in by_seed.values()),
+        }
+        for title, (by_seed, step) in rows.items()
+    }
+    claims = (
+        _claim("of every base policy's right answers at least 20 % are flawed", "smallest ratio - 0.2", first, -0.2),
+        _claim("and at every step of the baseline's training", "smallest ratio - 0.2", later, -0.2),
     )
-    return Finding(
-        "F2a", "FP ratio of policies of different strength: the baseline along its training", (claim,), table=table
-    )
+    return Finding("F2a", "FP ratio of policies of different strength", claims, table=table)
 
 
 def _f2b(runs: Runs) -> Finding:

@@ -1,5 +1,7 @@
 """`fapo train CONFIG [KEY=VALUE ...] --engine verl` without an accelerator, for runs longer than those of the tests.
 
+For the policies of the miniature, whose prompts have fewer than 32 tokens: verl pads all to the longest allowed.
+
 .venv-verl/bin/python tests/verl/train_on_cpu.py src/fapo/miniature/configs/policy.toml name=verl-0 seed=0
 """
 
@@ -15,9 +17,9 @@ from verl_runs import config_on_cpu, environment, on_cpu
 
 def main(config: str, *options: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        file = config_on_cpu(Path(config), Path(folder), on_cpu())
+        file = config_on_cpu(Path(config), Path(folder), {**on_cpu(), "data.max_prompt_length": 32})
         command = [sys.executable, "-m", "fapo.cli", "train", str(file), *options, "--engine", "verl"]
-        return subprocess.run(command, env=environment(Path(folder)), check=False).returncode
+        return subprocess.run(command, env=environment(Path(folder), OMP_NUM_THREADS="2"), check=False).returncode
 
 
 if __name__ == "__main__":

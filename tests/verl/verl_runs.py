@@ -61,6 +61,7 @@ def on_cpu(ranks: int = 1) -> dict[str, Any]:
         f"{actor}.use_torch_compile": False,
         f"{actor}.fsdp_config.use_torch_compile": False,
         f"{actor}.fsdp_config.dtype": "float32",
+        f"+{actor}.fsdp_config.mixed_precision.param_dtype": "fp32",  # verl computes in bf16, which CPUs emulate
         f"{sampler}.name": "cpu",
         f"{sampler}.tensor_model_parallel_size": 1,
         f"{sampler}.dtype": "float32",

@@ -176,7 +176,9 @@ def test_other_rows_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("told", ["iron", "B", 1])
-@pytest.mark.parametrize("listing", ["A) gold\nB) iron", "(A) gold (B) iron", "A. gold\n\nB.  iron", "A: gold, B: iron"])
+@pytest.mark.parametrize(
+    "listing", ["A) gold\nB) iron", "(A) gold (B) iron", "A. gold\n\nB.  iron", "A: gold, B: iron"]
+)
 def test_choices_that_the_question_lists_keep_their_order(listing: str, told: str | int) -> None:
     row = {"question": f"Which?\n{listing}", "choices": ["gold", "iron"], "answer": told}
     for seed in range(4):

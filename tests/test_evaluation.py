@@ -385,6 +385,8 @@ MISTAKES = {
     "cold": (["sums.jsonl", "--temperature", "-1"], "temperature must not be negative"),
     "top_p": (["sums.jsonl", "--top-p", "0"], "top_p be above 0"),
     "out": (["sums.jsonl", "--out", "table.csv"], "table.csv: must end in .jsonl"),
+    "out on the data": (["sums.jsonl", "--out", "sums.jsonl"], "sums.jsonl: is one of the files to read"),
+    "summary on the data": (["own.json", "--out", "own.jsonl"], "own.json: is one of the files to read"),
     "prompt": (["sums.jsonl", "--prompt", "sums.jsonl"], "sums.jsonl: {{problem}} is missing"),
     "no prompt": (["sums.jsonl", "--prompt", "none.txt"], "none.txt"),
     "address": (["sums.jsonl", "--policy", "localhost:8000"], "--policy: 'localhost:8000' is neither a URL"),
@@ -399,6 +401,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_ends_with_one_clear_line(name: str, data: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(data.parent)
+    Path("own.json").write_text("[]")
     arguments, message = MISTAKES[name]
     policy = [] if "--policy" in arguments else ["--policy", "local:./nonsense"]
     out = [] if "--out" in arguments else ["--out", "out.jsonl"]

@@ -113,6 +113,13 @@ def load_labelled(
     return solutions
 
 
+def keep_inputs(out: Path, sources: Iterable[str | Path]) -> None:
+    """Raise ValueError if writing `out` would overwrite one of the sources."""
+    for source in sources:
+        if out.exists() and Path(source).exists() and out.samefile(source):
+            raise ValueError(f"{out}: is one of the files to read; give another --out")
+
+
 def draw(id: str) -> bytes:
     """A number that has nothing to do with the row: the first rows by it are a random choice, the same in every run."""
     return hashlib.sha256(id.encode("utf-8", "backslashreplace")).digest()

@@ -313,6 +313,23 @@ def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
     assert tally.num_repeated == 1
 
 
+def test_ids_of_one_hash_are_not_one_id(tmp_path: Path) -> None:
+    rows = [row(id=id) for id in (-1, -2, "a", "b", "a")]
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        tally = audit(plan(server, tmp_path / "out.jsonl", written(tmp_path / "in.jsonl", rows)))
+    assert tally.num_repeated == 1
+
+
+def test_a_source_does_not_steer_the_terminal(tmp_path: Path, monkeypatch, capsys) -> None:
+    path = written(tmp_path / "in.jsonl", [row(source="a\x1b[31mred[bold]\0")])
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        arguments = (path, "--judge", server.url, "--model", "m", "--out", tmp_path / "out.jsonl", "--quiet")
+        assert run(monkeypatch, *arguments) == 0
+    said = capsys.readouterr().out
+    assert "a\\u001b[31mred[bold]\\u0000" in said
+    assert "\x1b[31m" not in said
+
+
 def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(tmp_path: Path) -> None:
     path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     lines = [json.dumps(ROW), '{"problem": "Q"}', "nonsense", json.dumps(ROW)]
@@ -437,6 +454,10 @@ MISTAKES = {
     "no files": (["--out", "o", "--judge", "http://x", "--model", "m"], "no file given"),
     "no rows": (["empty.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "no rows that can be judged"),
     "its own input": (["in.jsonl", "--out", "in.jsonl", "--judge", "http://x", "--model", "m"], "one of the files"),
+    "its own references": (
+        ["in.jsonl", "--references", "ref.jsonl", "--out", "ref.jsonl", "--judge", "http://x", "--model", "m"],
+        "ref.jsonl: is one of the files to read",
+    ),
     "template": (
         ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--template", "?"],
         "no prompt temp",
@@ -455,6 +476,7 @@ def test_a_mistake_ends_with_one_clear_line(name: str, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     written(tmp_path / "in.jsonl", [ROW])
+    written(tmp_path / "ref.jsonl", [ROW])
     (tmp_path / "in.txt").touch()
     (tmp_path / "empty.jsonl").touch()
     arguments, message = MISTAKES[name]

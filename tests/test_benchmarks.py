@@ -446,6 +446,7 @@ CALLS: dict[str, tuple[list[str], str]] = {
         ["--data", "miniature:nothing", "--judge", "flag-all"],
         "no labelled solutions 'miniature:nothing'",
     ),
+    "out on the data": (["--data", "DATA", "--judge", "flag-all", "--out", "DATA"], "is one of the files to read"),
     "out of a file": (["--data", "DATA", "--predictions", "x", "--out", "y"], "--out is for answers of a --judge"),
 }
 

@@ -138,3 +138,16 @@ def test_control_c_has_the_exit_code_of_shells(monkeypatch, capsys) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert "--resume" in capsys.readouterr().err
+
+
+def test_who_reads_no_further_ends_a_command_quietly(tmp_path: Path) -> None:
+    data = tmp_path / "a.jsonl"
+    row = {"id": "a-1", "problem": "Q", "steps": ["x"], "label": 0, "final_answer_correct": True}
+    data.write_text(json.dumps(row))
+    command = [sys.executable, "-m", "fapo.cli", "bench", "process", "--data", data, "--judge", "flag-all", "--json"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert done.returncode == 1
+    assert "Error" not in done.stderr and "Traceback" not in done.stderr

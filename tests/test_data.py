@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -8,11 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data import LabelledSolution, load_labelled, load_problems, read_jsonl, write_jsonl
+from fapo.data import LabelledSolution, load_labelled, load_problems, load_prompt, read_jsonl, write_jsonl
 from fapo.steps import split
 from fapo.types import Problem
 
@@ -107,6 +110,8 @@ GOOD = {"id": "a", "problem": "Q", "answer": "1"}
         ({"problem": "Q", "answer": ""}, "answer is ''"),
         ({"problem": "Q", "solution": "so\n####"}, "solution holds no final answer"),
         ({"id": {}, "problem": "Q", "answer": "1"}, "id is '{}'"),
+        ({"problem": "Q", "answer": math.nan}, "answer is nan, must be a text or a finite number"),
+        ('{"problem": "Q", "answer": 1, "id": -Infinity}', "id is -inf, must be a text or a finite number"),
         (GOOD, "id 'a' is already that of "),
         ([1], "must be a JSON object, is a list"),
         ("{", "invalid JSON"),
@@ -125,6 +130,22 @@ def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
     path.write_bytes(json.dumps(GOOD).encode() + b'\n{"problem": "\xe9"}\n')
     with says("set.jsonl:2: invalid UTF-8 at byte 13"):
         load_problems(path)
+
+
+@pytest.mark.parametrize("bad", [0, 3, 6])
+def test_parquet_texts_that_are_not_utf8_are_named_by_row(bad: int, tmp_path: Path) -> None:
+    texts = [b"\xff" if i == bad else b"Q" for i in range(7)]
+    offsets = pyarrow.array(range(8), pyarrow.int32()).buffers()[1]
+    column = pyarrow.Array.from_buffers(pyarrow.string(), 7, [None, offsets, pyarrow.py_buffer(b"".join(texts))])
+    pyarrow.parquet.write_table(pyarrow.table({"problem": column, "answer": ["1"] * 7}), tmp_path / "set.parquet")
+    with says(f"set.parquet[{bad}]: invalid UTF-8 at byte 0"):
+        load_problems(tmp_path / "set.parquet")
+
+
+def test_a_prompt_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_bytes(b"{{problem}}\xff")
+    with says("prompt.txt: not a UTF-8 text file"):
+        load_prompt(tmp_path / "prompt.txt")
 
 
 def test_byte_order_mark_windows_newlines_and_line_separators(tmp_path: Path) -> None:

@@ -171,8 +171,31 @@ def test_choices_are_lettered_by_seed(name: str, tmp_path: Path) -> None:
 
 
 def test_other_rows_stay_as_they_are() -> None:
-    for row in ({"problem": "Q", "answer": "7"}, {"question": "a or b?", "choices": ["a", "b"], "answer": "A"}, {}):
+    for row in ({"problem": "Q", "answer": "7"}, {}):
         assert with_choices("here", row, 0) == row
+
+
+@pytest.mark.parametrize("told", ["iron", "B", 1])
+@pytest.mark.parametrize(
+    "listing", ["A) gold\nB) iron", "(A) gold (B) iron", "A. gold\n\nB.  iron", "A: gold, B: iron"]
+)
+def test_choices_that_the_question_lists_keep_their_order(listing: str, told: str | int) -> None:
+    row = {"question": f"Which?\n{listing}", "choices": ["gold", "iron"], "answer": told}
+    for seed in range(4):
+        assert with_choices("here", row, seed) == {"question": f"Which?\n{listing}", "answer": "B"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "What is 12 - 10, of 1, 2, 3?", "choices": ["1", "2", "3"], "answer": 1},
+        {"Question": "12 - 10, not 13", "Correct Answer": "2", "Incorrect Answer 1": "1", "Incorrect Answer 2": "3"},
+    ],
+)
+def test_choices_that_the_question_only_mentions_are_listed(row: dict[str, Any], tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    (problem,) = load_problems(tmp_path / "rows.jsonl")
+    assert f"{problem.reference}) 2" in problem.text.splitlines()
 
 
 BAD_CHOICES = [
@@ -362,6 +385,8 @@ MISTAKES = {
     "cold": (["sums.jsonl", "--temperature", "-1"], "temperature must not be negative"),
     "top_p": (["sums.jsonl", "--top-p", "0"], "top_p be above 0"),
     "out": (["sums.jsonl", "--out", "table.csv"], "table.csv: must end in .jsonl"),
+    "out on the data": (["sums.jsonl", "--out", "sums.jsonl"], "sums.jsonl: is one of the files to read"),
+    "summary on the data": (["own.json", "--out", "own.jsonl"], "own.json: is one of the files to read"),
     "prompt": (["sums.jsonl", "--prompt", "sums.jsonl"], "sums.jsonl: {{problem}} is missing"),
     "no prompt": (["sums.jsonl", "--prompt", "none.txt"], "none.txt"),
     "address": (["sums.jsonl", "--policy", "localhost:8000"], "--policy: 'localhost:8000' is neither a URL"),
@@ -376,6 +401,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_ends_with_one_clear_line(name: str, data: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(data.parent)
+    Path("own.json").write_text("[]")
     arguments, message = MISTAKES[name]
     policy = [] if "--policy" in arguments else ["--policy", "local:./nonsense"]
     out = [] if "--out" in arguments else ["--out", "out.jsonl"]

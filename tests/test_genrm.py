@@ -114,6 +114,14 @@ def test_critiques_that_name_the_label_are_kept(tmp_path: Path) -> None:
     assert len(list(read_jsonl(tmp_path / "sft.work" / "critiques.jsonl"))) == 12
 
 
+def test_critiques_do_not_overwrite_the_solutions(tmp_path: Path) -> None:
+    data = tmp_path / "critic.jsonl"
+    write_jsonl(data, [labelled_row(0, -1)])
+    with pytest.raises(ValueError, match=r"critic\.jsonl: is one of the files to read"):
+        write_critiques(critiques_config(data, data, "http://x"))
+    assert len(load_labelled(data)) == 1
+
+
 def test_noisy_labels_choose_other_critiques(tmp_path: Path) -> None:
     data, out = tmp_path / "critic.jsonl", tmp_path / "sft.jsonl"
     write_jsonl(data, [labelled_row(i, -1) for i in range(20)])

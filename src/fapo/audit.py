@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fapo import answers
 from fapo.config import JudgeConfig
-from fapo.data import write_jsonl
+from fapo.data import keep_inputs, write_jsonl
 from fapo.judge import GenRM, JudgeDownError
 from fapo.judges import opened
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
@@ -63,9 +63,7 @@ def audit(plan: Plan, progress: Progress | None = None) -> Tally:
     """
     if not plan.files:
         raise ValueError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
-    for name in plan.files:
-        if plan.out.exists() and Path(name).exists() and plan.out.samefile(name):
-            raise ValueError(f"{plan.out}: is one of the files to judge; give another --out")
+    keep_inputs(plan.out, (*plan.files, plan.references))
     lookup = reference_lookup(plan.references) if plan.references else None
     with tempfile.TemporaryDirectory() as folder:
         files = {name: _spooled(name, Path(folder)) for name in dict.fromkeys(plan.files)}
@@ -100,8 +98,8 @@ def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -
     for row in rows:
         num += 1
         if isinstance(row, Solution):
-            tally.num_repeated += hash(row.id) in ids
-            ids.add(hash(row.id))
+            tally.num_repeated += hash(row.problem.id) in ids  # as text: -1 and -2 have one hash
+            ids.add(hash(row.problem.id))
         elif plan.skip_bad:
             tally.add_bad(row.reason)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +19,8 @@ def with_choices(where: str, row: Mapping[str, Any], seed: int) -> dict[str, Any
     """A row with choices as one whose question lists them and whose answer is a letter; any other row as it is.
 
     Choices are those of GPQA, or a list of texts in `choices` or `options` with the right one given by its text, its
-    letter or its index (from 0). Their order depends on the seed and the question alone. A question that already holds
-    all its choices stays as it is. Raises ValueError with the row's place.
+    letter or its index (from 0). Their order depends on the seed and the question alone. A question that already lists
+    its choices, each behind its letter, stays as it is. Raises ValueError with the row's place.
     """
     lower = {name.lower(): name for name in row}
     asked = next((lower[name] for name in QUESTIONS if isinstance(row.get(lower.get(name, "")), str)), None)
@@ -38,14 +39,22 @@ def with_choices(where: str, row: Mapping[str, Any], seed: int) -> dict[str, Any
         isinstance(choice, str) and choice.strip() for choice in choices
     ):
         raise ValueError(f"{where}: needs 2 to {len(LETTERS)} choices, each a text that is not empty")
-    if all(choice in row[asked] for choice in choices):
-        return dict(row)
+    rest = {name: value for name, value in row.items() if name not in used}
+    if _lettered(row[asked], choices):
+        return {**rest, "answer": LETTERS[right]}
     order = list(range(len(choices)))
     random.Random(f"{seed}:{row[asked]}").shuffle(order)
     lines = [f"{letter}) {choices[index].strip()}" for letter, index in zip(LETTERS, order, strict=False)]
-    rest = {name: value for name, value in row.items() if name not in used}
     listing = "\n".join(lines)
     return {**rest, asked: f"{row[asked].rstrip()}\n\n{listing}", "answer": LETTERS[order.index(right)]}
+
+
+def _lettered(question: str, choices: list[str]) -> bool:
+    """Whether a question lists its choices, as "A) iron" or "(A) iron", "A. iron", "A: iron"."""
+    return all(
+        re.search(rf"(?<!\w){letter}[).:]\s*{re.escape(choice.strip())}", question)
+        for letter, choice in zip(LETTERS, choices, strict=False)
+    )
 
 
 def _index(where: str, choices: list[Any], told: Any) -> int:

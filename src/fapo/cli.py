@@ -336,12 +336,15 @@ def bench(
     from fapo.benchmarks.predictions import of_rows, read_predictions, write_predictions
     from fapo.benchmarks.rows import load_rows
     from fapo.benchmarks.score import score_flawed_positive, score_process
+    from fapo.data import keep_inputs
 
     sources = sum(data, ())
     if (predictions is None) == (not asked.judge):
         raise ValueError("give either --predictions FILE or --judge (URL, local:PATH, flag-all, flag-none)")
     if predictions and out:
         raise ValueError("--out is for answers of a --judge; --predictions are on file already")
+    if out:
+        keep_inputs(out, sources)
     process = benchmark == "process"
     rows = load_rows(benchmark, sources, limit)
     if predictions:
@@ -679,17 +682,32 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # what libraries have to say to each other
     try:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
+        sys.stdout.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a further Ctrl-C: no word, no tidying up
         console.print(
             "interrupted; start again with --resume (judge, bench, eval, critic, demo and study go on by themselves)"
         )
         sys.exit(130)
+    except BrokenPipeError:
+        if not _reader_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
+        sys.exit(1)
     except Exception as error:
         if not _is_users(error):
             raise
         console.print(f"fapo: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
+
+
+def _reader_gone() -> bool:
+    """Whether nobody reads what we print any more: `head`, say, has seen enough."""
+    from select import POLLERR, POLLHUP, poll
+
+    output = poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & (POLLERR | POLLHUP) for _, event in output.poll(0))
 
 
 _SYSTEM = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -112,6 +113,13 @@ def load_labelled(
     return solutions
 
 
+def keep_inputs(out: Path, sources: Iterable[str | Path]) -> None:
+    """Raise ValueError if writing `out` would overwrite one of the sources."""
+    for source in sources:
+        if out.exists() and Path(source).exists() and out.samefile(source):
+            raise ValueError(f"{out}: is one of the files to read; give another --out")
+
+
 def draw(id: str) -> bytes:
     """A number that has nothing to do with the row: the first rows by it are a random choice, the same in every run."""
     return hashlib.sha256(id.encode("utf-8", "backslashreplace")).digest()
@@ -121,7 +129,10 @@ def load_prompt(file: str | Path | None) -> str:
     """A policy's prompt with {{problem}}, the place of the question; without a file the question as it stands."""
     if file is None:
         return "{{problem}}"
-    prompt = Path(file).read_text(encoding="utf-8").removesuffix("\n")
+    try:
+        prompt = Path(file).read_text(encoding="utf-8-sig").removesuffix("\n")
+    except UnicodeDecodeError as failure:
+        raise ValueError(f"{file}: not a UTF-8 text file ({failure.reason} at byte {failure.start})") from None
     if "{{problem}}" not in prompt:
         raise ValueError(f"{file}: {{{{problem}}}} is missing, the place of the question")
     return prompt
@@ -222,9 +233,11 @@ def question(where: str, name: str, value: Any) -> str:
 
 
 def scalar(where: str, name: str, value: Any) -> str:
-    """An id or an answer: text, or a number as text."""
+    """An id or an answer: text, or a number as text. NaN is how tables write that there is none."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
         raise ValueError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: {name} is {value}, must be a text or a finite number")
     return str(value)
 
 
@@ -323,11 +336,25 @@ def _parquet(path: Path) -> Iterator[Located]:
         raise ValueError(f"{path}: reading Parquet needs pyarrow: pip install 'fapo[train]'") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
-            for index, row in enumerate(rows):
-                yield f"{path}[{index}]", row
+            start = 0
+            for batch in file.iter_batches():
+                for index, row in enumerate(_decoded(path, start, batch), start):
+                    yield f"{path}[{index}]", row
+                start += len(batch)
     except pyarrow.ArrowInvalid as failure:
         raise ValueError(f"{path}: invalid Parquet: {failure}") from None
+
+
+def _decoded(path: Path, start: int, batch: Any) -> list[Row]:
+    """The rows of a batch; one that is not UTF-8 is looked for only when there is one."""
+    try:
+        rows: list[Row] = batch.to_pylist()
+    except UnicodeDecodeError as failure:
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return _decoded(path, start, batch[:half]) + _decoded(path, start + half, batch[half:])
+        raise ValueError(f"{path}[{start}]: invalid UTF-8 at byte {failure.start} of a text") from None
+    return rows
 
 
 def _hub(name: str, config: str | None, split: str | None) -> Iterator[Located]:

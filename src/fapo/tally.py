@@ -8,10 +8,11 @@ from typing import Literal
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fapo.metrics import fp_ratio, wilson_interval
+from fapo.steps import escape
 
 FIFTHS = ("first fifth", "second", "middle", "fourth", "last fifth")
 """Parts of a solution, to say where its error is: fifths of its steps, by the middle of the step."""
@@ -96,7 +97,7 @@ def print_tally(tally: Tally, console: Console) -> None:
     for heading in ("accuracy", "flawed", "FP ratio", "unparsable", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for source, counts in sorted(tally.by_source.items()):
-        table.add_row(escape(source), *_cells(counts))
+        table.add_row(Text(escape(source)), *_cells(counts))
     if len(tally.by_source) > 1:
         table.add_section()
         table.add_row("all", *_cells(tally.total))

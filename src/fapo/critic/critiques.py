@@ -11,7 +11,7 @@ from typing import Any
 
 from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
-from fapo.data import LabelledSolution, load_labelled, read_jsonl, write_jsonl
+from fapo.data import LabelledSolution, keep_inputs, load_labelled, read_jsonl, write_jsonl
 from fapo.judge import MIN_JUDGEMENTS, GenRM, Template, load_template
 from fapo.miniature import sources as miniature
 from fapo.models import ChatModel, reseeded
@@ -96,6 +96,7 @@ def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None
 
     Raises ValueError for what the user can put right; what was answered by then stays in the work folder.
     """
+    keep_inputs(config.out, [config.data])
     of_miniature = miniature.is_miniature(config.data)
     load = miniature.labelled if of_miniature else load_labelled
     solutions = with_label_noise(load(config.data, limit=config.limit), config.label_noise, config.seed)

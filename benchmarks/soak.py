@@ -207,7 +207,7 @@ def main() -> None:
             print(f"{name:>10}  {', '.join(shown)}")
         for promise in broken:
             print(f"BROKEN: {promise}")
-        print(machine("httpx", "openai"))
+        print(machine("aiohttp", "openai"))
     sys.exit(bool(broken))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,8 +81,13 @@ def stream(text: str) -> Iterator[bytes]:
 
 
 @contextmanager
-def chat_server(script: Script | Reply | None = None) -> Iterator[ChatServer]:
-    """Serve on a free port until the block ends. A plain Reply answers every request."""
+def chat_server(
+    script: Script | Reply | None = None, idle: float | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[ChatServer]:
+    """Serve on a free port until the block ends. A plain Reply answers every request.
+
+    Connections are closed after `idle` seconds without one. With `tls` it speaks HTTPS.
+    """
     fixed = script if isinstance(script, Reply) else Reply()
     answer: Script = script if callable(script) else lambda body, index: fixed
     lock = threading.Lock()
@@ -89,6 +95,7 @@ def chat_server(script: Script | Reply | None = None) -> Iterator[ChatServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = idle
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -154,7 +161,9 @@ def chat_server(script: Script | Reply | None = None) -> Iterator[ChatServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.block_on_close = False
-    seen = ChatServer(f"http://127.0.0.1:{server.server_address[1]}/v1")
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    seen = ChatServer(f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}/v1")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -1,22 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from email.utils import formatdate
-from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from chat_server import ChatServer, Reply, chat_server, completion
 from proxy_server import proxy_server
 
-import fapo.transport
+import fapo.connections
 from fapo.client import ChatClient, Endpoint, _events, _seconds
+from fapo.connections import open_session
 from fapo.types import Completion
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -272,13 +275,14 @@ def test_a_server_that_fails_rests_and_is_tried_again() -> None:
 
 def test_rests_are_doubled_and_failures_under_way_together_count_once() -> None:
     async def rests() -> list[float]:
-        endpoint = Endpoint(httpx.AsyncClient())
+        endpoint = Endpoint(open_session("http://127.0.0.1:1/v1", "none", 5.0))
         out = []
         for _ in range(7):
             for _ in range(5):
                 endpoint.failed(1.0)
             out.append(round(endpoint.rests_until - time.monotonic()))
             endpoint.rests_until = 0.0
+        await endpoint.session.close()
         return out
 
     assert asyncio.run(rests()) == [1, 2, 4, 8, 16, 30, 30]
@@ -467,7 +471,7 @@ def test_a_proxy_of_the_environment_is_used(name: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_answers_are_bounded_behind_a_proxy_too(early_stop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fapo.transport, "MAX_ANSWER", 1 << 16)
+    monkeypatch.setattr(fapo.connections, "MAX_ANSWER", 1 << 16)
     with proxy_server() as (address, asked), chat_server(Reply("and so on\n" * 30_000)) as server:
         environment(monkeypatch, http_proxy=address)
         (answer,) = ask(client(server, retries=0, early_stop=early_stop, timeout=60.0))
@@ -478,8 +482,9 @@ def test_answers_are_bounded_behind_a_proxy_too(early_stop: bool, monkeypatch: p
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("ftp://user:secret@127.0.0.1", r"the proxy for 127\.0\.0\.1 is no address: write http_proxy like"),
-        ("http://user:secret@proxy:port", r"the proxy for 127\.0\.0\.1 is no address: write http_proxy like"),
+        ("ftp://user:secret@127.0.0.1", "write http_proxy like"),
+        ("http://user:secret@proxy:port", "write http_proxy like"),
+        ("socks5://user:secret@127.0.0.1:1080", "or put 127.0.0.1 into no_proxy"),
     ],
 )
 def test_a_proxy_that_is_no_address_is_told(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -489,25 +494,70 @@ def test_a_proxy_that_is_no_address_is_told(address: str, message: str, monkeypa
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.skipif(find_spec("socksio") is not None, reason="socksio is installed: SOCKS proxies work")
-def test_what_a_socks_proxy_needs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment(monkeypatch, all_proxy="socks5://127.0.0.1:1080")
-    with pytest.raises(ValueError, match=r"pip install 'httpx\[socks\]'"):
-        ask(client("http://127.0.0.1:9/v1"))
-
-
 def test_a_line_that_does_not_end_costs_no_more_than_it_is_long() -> None:
-    class Trickle:
-        async def aiter_bytes(self) -> AsyncIterator[bytes]:
-            yield b"data: "
-            for _ in range(8192):
-                yield b"x" * 1000
-            yield b"\n"
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b"data: "
+        for _ in range(8192):
+            yield b"x" * 1000
+        yield b"\n"
 
     async def read() -> list[Any]:
-        return [event async for event in _events(Trickle())]
+        return [event async for event in _events(trickle())]
 
     start = time.process_time()
     with pytest.raises(ValueError):
         asyncio.run(read())
     assert time.process_time() - start < 5, "joined anew for each piece it takes forty seconds"
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["the server", "we"])
+def test_connections_closed_while_nothing_is_asked_cost_no_try(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps of training, say. The loop does not run meanwhile, so that it does not see them closed."""
+    if ours:
+        monkeypatch.setattr(fapo.connections, "IDLE", 0.3)
+    with chat_server(Reply(delay=0.1), idle=None if ours else 0.6) as server:
+        chat, loop = client(server, retries=0), asyncio.new_event_loop()
+        for _ in range(2):
+            assert [answer.error for answer in loop.run_until_complete(chat([HELLO] * 4))] == [""] * 4
+            time.sleep(0.9)
+        loop.run_until_complete(chat.aclose())
+        loop.close()
+    assert len(server.clients) == 8
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """One for 127.0.0.1 that nobody but its own file vouches for; the key beside it."""
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("no openssl to make a certificate with")
+    made, key = tmp_path / "server.pem", tmp_path / "server.key"
+    names = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    command = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        *names,
+        "-keyout",
+        key,
+        "-out",
+        made,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+def test_https_asks_for_a_certificate_that_is_vouched_for(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    with chat_server(tls=context) as server:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        (refused,) = ask(client(server, retries=0))
+        assert "certificate verify failed" in refused.error
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert ask(client(server))[0].text == "ok"
+    assert len(server.requests) == 1

@@ -22,8 +22,8 @@ import pytest
 from chat_server import Reply, chat_server, completion
 from processes import ROOT, finished, rows_to_judge, start, toml, wait_for
 
+import fapo.connections
 import fapo.journal
-import fapo.transport
 from fapo import cli
 from fapo.client import MAX_ERROR, ChatClient, _seconds
 from fapo.config import ConfigError, load
@@ -93,7 +93,7 @@ def test_a_judge_that_only_has_trouble_is_a_failure_with_a_reason(name: str) -> 
 
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_an_endless_answer_is_read_no_further(early_stop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fapo.transport, "MAX_ANSWER", 1 << 16)
+    monkeypatch.setattr(fapo.connections, "MAX_ANSWER", 1 << 16)
     with chat_server(Reply("and so on\n" * 30_000)) as server:
         (verdict,) = judged([server.url], solutions(1), retries=0, early_stop=early_stop)
     assert (verdict.status, "the answer is longer than" in verdict.reason) == ("failed", True), verdict.reason

@@ -156,6 +156,16 @@ def test_built_in_prompts_are_pinned(name: str) -> None:
     assert message["content"] == (GOLDEN / f"prompt_{name}.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_judge_that_repeats_a_part_of_its_prompt_gives_no_verdict(name: str) -> None:
+    """Weak judges do, and the token limit ends them anywhere."""
+    (message,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, STEPS)
+    for end in range(len(message["content"]) + 1):
+        if message["content"][:end].endswith("}"):
+            assert parse_verdict(message["content"][:end], len(STEPS)).status == "unparsable"
+            assert parse_yes_no(message["content"][:end]).status == "unparsable"
+
+
 def test_compact_is_nothing_but_the_material() -> None:
     assert load_template("compact").text == "{{problem}}\n= {{reference}}\n{{#steps}}#{{index}} {{step}}\n{{/steps}}"
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"fapo", "types"},
     {"steps", "final_answer", "choices", "rewards", "metrics", "bootstrap", "config"},
     {"answers"},
-    {"data", "solutions", "transport", "connections", "client", "journal", "local", "pypi_models", "workers"},
+    {"data", "solutions", "connections", "client", "journal", "local", "pypi_models", "workers"},
     {"judge"},
     {"runs", "scoring", "measure", "credit", "selection"},
     {

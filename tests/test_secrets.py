@@ -111,9 +111,7 @@ def test_a_server_that_repeats_the_key_is_not_repeated(reply: Reply, caplog: pyt
     assert server.api_keys == [f"Bearer {KEY}"]
     assert "***" in answer.text + answer.error
     assert KEY not in repr(answer)
-    own = [r.getMessage() for r in caplog.records if r.name.partition(".")[0] in ("fapo", "openai", "httpx")]
-    assert own
-    assert KEY not in "\n".join(own)
+    assert KEY not in caplog.text
 
 
 def test_a_key_does_not_follow_to_another_server() -> None:

@@ -14,13 +14,14 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
-from fapo.connections import Connections, proxy_for
+from fapo.connections import chunks, open_session
 from fapo.types import Completion, Message
 
-PATH = "/chat/completions"
+PATH = "chat/completions"
 MAX_BACKOFF = 30.0
 """Seconds; no pause of our own between two tries, and no rest of a server, is longer."""
 MAX_RETRY_AFTER = 600.0
@@ -36,13 +37,25 @@ class Unusable(Exception):
 
 
 @dataclass(eq=False)
+class Refused(Exception):
+    """The server said something else than 200."""
+
+    status: int
+    """What it said."""
+    message: str
+    """Why, in its words."""
+    pause: float
+    """Seconds for which it wants to be left alone."""
+
+
+@dataclass(eq=False)
 class Endpoint:
     """One server, as seen from one event loop. A server that failed rests: it is asked only if none is well.
 
     After its rest it gets one request at a time until it answers. Times are those of time.monotonic().
     """
 
-    client: httpx.AsyncClient
+    session: aiohttp.ClientSession
     """Its connections; knows its address and the key."""
     outstanding: int = 0
     """Requests sent and not yet answered."""
@@ -129,7 +142,8 @@ class ChatClient:
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         endpoints, slots = self._session()
-        answers = await asyncio.gather(*(self._complete(endpoints, slots, chat) for chat in conversations))
+        everyone = (self._complete(endpoints, slots, conversations, i) for i in range(len(conversations)))
+        answers = await asyncio.gather(*everyone)
         return [replace(answer, text=self._public(answer.text)) for answer in answers]
 
     def _public(self, text: str) -> str:
@@ -141,7 +155,7 @@ class ChatClient:
         """Close the connections of the running event loop."""
         endpoints, _ = self._sessions.pop(asyncio.get_running_loop(), ([], None))
         for endpoint in endpoints:
-            await endpoint.client.aclose()
+            await endpoint.session.close()
 
     def _session(self) -> tuple[list[Endpoint], asyncio.Semaphore]:
         """The running loop's servers and limit. Closed loops are let go: nothing can be awaited there any more."""
@@ -149,33 +163,33 @@ class ChatClient:
             self._sessions.pop(closed, None)
         loop = asyncio.get_running_loop()
         if loop not in self._sessions:
-            endpoints = [Endpoint(self._connect(url)) for url in self.urls]
+            assert self.api_key
+            endpoints = [Endpoint(open_session(url, self.api_key, self.timeout)) for url in self.urls]
             self._sessions[loop] = (endpoints, asyncio.Semaphore(self.concurrency))
         return self._sessions[loop]
 
-    def _connect(self, url: str) -> httpx.AsyncClient:
-        timeout = httpx.Timeout(self.timeout, connect=min(10.0, self.timeout))
-        headers = {"authorization": f"Bearer {self.api_key}"}
-        transport = Connections(proxy_for(url))
-        return httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=timeout, follow_redirects=True, transport=transport
-        )
-
     async def _complete(
-        self, endpoints: list[Endpoint], slots: asyncio.Semaphore, messages: list[Message]
+        self, endpoints: list[Endpoint], slots: asyncio.Semaphore, conversations: Sequence[list[Message]], index: int
     ) -> Completion:
-        """Try until there is an answer, the error is final, or tries or time are used up."""
+        """Try until there is an answer, the error is final, or tries or time are used up.
+
+        The conversation is looked at only now, since a sequence may build it then.
+        """
         errors: list[str] = []
         async with slots:
             try:
                 async with asyncio.timeout(self.deadline):
-                    return await self._persist(endpoints, messages, errors)
+                    return await self._persist(endpoints, conversations[index], errors)
             except TimeoutError:
                 last = f"; before that: {errors[-1]}" if errors else ""
                 return Completion(error=f"no answer within the deadline of {self.deadline:g} s{last}")
 
     async def _persist(self, endpoints: list[Endpoint], messages: list[Message], errors: list[str]) -> Completion:
         """Try again and again; `errors` takes what went wrong with each try."""
+        try:
+            body = self._body(messages)
+        except UnicodeEncodeError as failure:
+            return Completion(error=f"the conversation cannot be sent as UTF-8: {failure.reason}")
         tried: list[Endpoint] = []
         for attempt in range(self.retries + 1):
             if attempt:
@@ -188,50 +202,51 @@ class ChatClient:
             endpoint.outstanding += 1
             try:
                 async with asyncio.timeout(self.timeout):
-                    answer = await self._ask(endpoint.client, messages)
+                    answer = await self._ask(endpoint.session, body)
                 endpoint.failures = 0
                 return answer
-            except (TimeoutError, httpx.TimeoutException):
-                errors.append(f"no answer within {self.timeout:g} s")
+            except TimeoutError as failure:
+                connecting = isinstance(failure, aiohttp.ConnectionTimeoutError)
+                errors.append(str(failure) if connecting else f"no answer within {self.timeout:g} s")
                 endpoint.failed(self.cooldown)
-            except httpx.HTTPStatusError as failure:
-                status, headers = failure.response.status_code, failure.response.headers
-                errors.append(self._public(f"HTTP {status}: {_message(failure.response)}")[:MAX_ERROR])
-                if status != 429 and status < 500:
+            except Refused as refusal:
+                errors.append(self._public(f"HTTP {refusal.status}: {refusal.message}")[:MAX_ERROR])
+                if refusal.status != 429 and refusal.status < 500:
                     return Completion(error=errors[-1])
-                pause = _seconds(headers.get("retry-after", ""), headers.get("date", ""))
-                endpoint.closed_until = max(endpoint.closed_until, time.monotonic() + pause)
-                if status != 429:
+                endpoint.closed_until = max(endpoint.closed_until, time.monotonic() + refusal.pause)
+                if refusal.status != 429:
                     endpoint.failed(self.cooldown)
-            except UnicodeEncodeError as failure:
-                return Completion(error=f"the conversation cannot be sent as UTF-8: {failure.reason}")
-            except (httpx.HTTPError, Unusable) as failure:
-                errors.append(self._public(f"{failure} {failure.__cause__ or ''}".strip())[:MAX_ERROR])
+            except (aiohttp.ClientError, Unusable) as failure:
+                errors.append(self._public(_told(failure))[:MAX_ERROR])
                 endpoint.failed(self.cooldown)
             finally:
                 endpoint.outstanding -= 1
         return Completion(error=f"{errors[-1]} (given up after {self.retries + 1} tries)")
 
-    async def _ask(self, client: httpx.AsyncClient, messages: list[Message]) -> Completion:
-        """One request. Raises httpx.HTTPError, UnicodeEncodeError or Unusable."""
+    def _body(self, messages: list[Message]) -> bytes:
+        """What is sent. Raises UnicodeEncodeError."""
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         given = {name: value for name, value in sampling.items() if value is not None}
         asked = {"model": self.model, "messages": messages, **given, **self.extra_body}
+        return json.dumps(asked | {"stream": True} if self.early_stop else asked, ensure_ascii=False).encode()
+
+    async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> Completion:
+        """One request. Raises aiohttp.ClientError, Refused or Unusable."""
         start = time.perf_counter()
-        try:
-            if self.early_stop:
-                async with client.stream("POST", PATH, json={**asked, "stream": True}) as response:
-                    if not response.is_success:
-                        await response.aread()
-                    completion = await _listen(response.raise_for_status())
-            else:
-                answer = json.loads((await client.post(PATH, json=asked)).raise_for_status().text)
-                completion = _read(answer)
-                self._notice(answer.get("model"))
-        except UnicodeEncodeError:
-            raise
-        except (ValueError, RecursionError) as failure:
-            raise Unusable(f"the answer is not JSON: {failure}") from None
+        async with session.post(PATH, data=body) as response:
+            pieces = chunks(response)
+            if not response.ok:
+                pause = _seconds(response.headers.get("retry-after", ""), response.headers.get("date", ""))
+                raise Refused(response.status, _message(await _text(pieces)), pause)
+            try:
+                if self.early_stop:
+                    completion = await _listen(pieces)
+                else:
+                    answer = json.loads(await _text(pieces))
+                    completion = _read(answer)
+                    self._notice(answer.get("model"))
+            except (ValueError, RecursionError) as failure:
+                raise Unusable(f"the answer is not JSON: {failure}") from None
         return replace(completion, seconds=time.perf_counter() - start)
 
     def _notice(self, name: Any) -> None:
@@ -274,20 +289,32 @@ def _read(answer: Any) -> Completion:
     return Completion(text=text, num_tokens=num_tokens if isinstance(num_tokens, int) else 0)
 
 
-def _message(refusal: httpx.Response) -> str:
+async def _text(pieces: AsyncIterator[bytes]) -> str:
+    """All of a body."""
+    return b"".join([piece async for piece in pieces]).decode("utf-8", "replace")
+
+
+def _message(page: str) -> str:
     """What a server says in place of an answer."""
     try:
-        error = json.loads(refusal.text)["error"]
+        error = json.loads(page)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, TypeError, KeyError, RecursionError):
-        return refusal.text
+        return page
 
 
-async def _listen(response: httpx.Response) -> Completion:
+def _told(failure: aiohttp.ClientError | Unusable) -> str:
+    """What went wrong, for people."""
+    if isinstance(failure, aiohttp.ClientConnectorError):
+        return f"no connection to {failure.host}:{failure.port}: {failure.__cause__ or failure.os_error}"
+    return str(failure) or type(failure).__name__
+
+
+async def _listen(body: AsyncIterator[bytes]) -> Completion:
     """An answer piece by piece, until it ends or its verdict stands. Pieces count as tokens. Raises Unusable."""
     pieces: list[str] = []
     tail, over = "", False
-    async for event in _events(response):
+    async for event in _events(body):
         choices = event.get("choices") if isinstance(event, dict) else None
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             continue
@@ -306,10 +333,10 @@ async def _listen(response: httpx.Response) -> Completion:
     return Completion("".join(pieces), len(pieces))
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[Any]:
+async def _events(body: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     """The JSON values of a stream of server-sent events, until it says [DONE]. Raises ValueError for what is none."""
     begun: list[bytes] = []  # of a line that has not ended
-    async for chunk in response.aiter_bytes():
+    async for chunk in body:
         begun.append(chunk)
         if b"\n" not in chunk:
             continue
@@ -325,14 +352,18 @@ async def _events(response: httpx.Response) -> AsyncIterator[Any]:
 
 
 def _base_url(url: str) -> str:
-    parsed = httpx.URL(url)
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"{url!r} is no base URL: write it like http://127.0.0.1:8000/v1")
-    if parsed.userinfo or parsed.query:
+    try:
+        parsed = urlsplit(url)
+        host = parsed.hostname if parsed.scheme in ("http", "https") and parsed.port != 0 else None
+    except ValueError:  # no port, say
+        host = None
+    if "@" in url or "?" in url:
         raise ValueError(
-            f"the base URL of {parsed.host} holds a secret or a query: give the key as FAPO_API_KEY instead"
+            f"the base URL of {host or 'a server'} holds a secret or a query: give the key as FAPO_API_KEY instead"
         )
-    return str(parsed.copy_with(path="/v1")) if parsed.path in ("", "/") else url
+    if not host:
+        raise ValueError(f"{url!r} is no base URL: write it like http://127.0.0.1:8000/v1")
+    return f"{parsed.scheme}://{parsed.netloc}/v1" if parsed.path in ("", "/") else url
 
 
 def _seconds(retry_after: str, date: str = "") -> float:

@@ -1,85 +1,87 @@
-"""Connections that cost the same however many there are."""
+"""HTTP to one server: kept connections, proxies and certificates of the environment, a bound on what it may send."""
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import AsyncIterator
-from importlib.util import find_spec
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import aiohttp
+import certifi
 
-from fapo.transport import BoundedTransport
-
-
-def proxy_for(url: str) -> httpx.Proxy | None:
-    """The proxy that the environment names for a server (HTTP_PROXY and the like, less NO_PROXY)."""
-    server, known = httpx.URL(url), getproxies()
-    address = known.get(server.scheme) or known.get("all")
-    if not address or proxy_bypass(server.netloc.decode()):
-        return None
-    try:
-        return httpx.Proxy(address if "://" in address else f"http://{address}")
-    except (ValueError, httpx.InvalidURL):  # not repeated: it may hold a password
-        name = server.scheme if known.get(server.scheme) else "all"
-        raise ValueError(
-            f"the proxy for {server.host} is no address: write {name}_proxy like http://127.0.0.1:3128"
-        ) from None
+MAX_ANSWER = 8 << 20
+"""Bytes of one answer; ten times the longest critique there is."""
+IDLE = 4.0
+"""Seconds after which an unused connection is not used again. Many servers close theirs after five, and a request sent
+in that moment is lost."""
+MAX_CONNECT = 10.0
+"""Seconds for a connection to stand."""
 
 
-class Connections(httpx.AsyncBaseTransport):
-    """A transport that keeps every connection in a pool of its own and hands out the one used last.
+class TooLong(aiohttp.ClientError):
+    """The server sends more than any completion needs."""
 
-    httpx's pool looks at all its connections for each request, which with hundreds of them takes longer than the
-    request. There is no limit: whoever asks holds one. With a proxy they all go through it.
+
+def open_session(url: str, api_key: str, timeout: float) -> aiohttp.ClientSession:
+    """A session of the running event loop for the server at `url`, with as many connections as are asked for at once.
+
+    Raises ValueError when the environment names a proxy that cannot be used.
     """
-
-    def __init__(self, proxy: httpx.Proxy | None = None) -> None:
-        if proxy and proxy.url.scheme.startswith("socks") and not find_spec("socksio"):
-            raise ValueError("the environment names a SOCKS proxy: pip install 'httpx[socks]' to use it")
-        self._context, self._proxy = httpx.create_ssl_context(), proxy
-        self._all: list[httpx.AsyncHTTPTransport] = []
-        self._free: list[httpx.AsyncHTTPTransport] = []
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """One request; its connection is free again when the response is closed."""
-        lane = self._free.pop() if self._free else self._open()
-        try:
-            response = await lane.handle_async_request(request)
-        except BaseException:
-            self._free.append(lane)
-            raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Borrowed(response.stream, lane, self._free)
-        return response
-
-    async def aclose(self) -> None:
-        """Close them all."""
-        for lane in self._all:
-            await lane.aclose()
-
-    def _open(self) -> httpx.AsyncHTTPTransport:
-        one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        self._all.append(BoundedTransport(verify=self._context, limits=one, proxy=self._proxy))
-        return self._all[-1]
+    certificates = _certificates() if url.startswith("https") else True
+    return aiohttp.ClientSession(
+        base_url=url.rstrip("/") + "/",
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE, ssl=certificates),
+        # asked for unpacked, so that the bytes that are counted are those that are kept
+        headers={
+            "authorization": f"Bearer {api_key}",
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+        },
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        proxy=proxy_for(url),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(MAX_CONNECT, timeout)),
+    )
 
 
-class _Borrowed(httpx.AsyncByteStream):
-    """A response's body, which gives its connection back at the end."""
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a server (HTTP_PROXY and the like, less NO_PROXY)."""
+    server, known = urlsplit(url), getproxies()
+    name = server.scheme if known.get(server.scheme) else "all"
+    if not (address := known.get(name)) or proxy_bypass(server.netloc):
+        return None
+    address = address if "://" in address else f"http://{address}"
+    try:
+        proxy = urlsplit(address)
+        usable = proxy.scheme in ("http", "https") and bool(proxy.hostname) and proxy.port != 0
+    except ValueError:  # not repeated: it may hold a password
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"the proxy for {server.hostname} is not one for HTTP: write {name}_proxy like http://127.0.0.1:3128, "
+            f"or put {server.hostname} into no_proxy"
+        )
+    return address
 
-    def __init__(
-        self, stream: httpx.AsyncByteStream, lane: httpx.AsyncHTTPTransport, free: list[httpx.AsyncHTTPTransport]
-    ) -> None:
-        self._stream, self._lane, self._free = stream, lane, free
-        self._closed = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            yield chunk
+async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """A response's body as it comes. Raises TooLong beyond MAX_ANSWER bytes, and for anything packed."""
+    packed = response.headers.get("content-encoding", "identity")
+    if packed != "identity":
+        raise TooLong(f"the answer is packed ({packed}), which was not asked for")
+    num = 0
+    async for chunk in response.content.iter_any():
+        num += len(chunk)
+        if num > MAX_ANSWER:
+            raise TooLong(f"the answer is longer than {MAX_ANSWER / 2**20:g} MB")
+        yield chunk
 
-    async def aclose(self) -> None:
-        try:
-            await self._stream.aclose()
-        finally:
-            if not self._closed:
-                self._closed = True
-                self._free.append(self._lane)
+
+def _certificates() -> ssl.SSLContext:
+    """The authorities that SSL_CERT_FILE and SSL_CERT_DIR name, else the system's and certifi's."""
+    context = ssl.create_default_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        context.load_verify_locations(certifi.where())
+    return context

@@ -210,6 +210,7 @@ class Journaled:
     """Ask anew what is on record, too; the new answer is the one that counts from then on."""
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
+        conversations = list(conversations)
         questions = self._questions(conversations)
         found = [None if self.fresh else self.journal.find(question) for question in questions]
         out = [answer or Completion() for answer in found]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fapo.final_answer import num_words
 from fapo.steps import escape, split
@@ -201,6 +201,23 @@ def check_judge(verdicts: Sequence[Verdict], max_failed_share: float) -> None:
 
 
 @dataclass(frozen=True)
+class _Prompts(Sequence[list[Message]]):
+    """The conversations of a batch, each `votes` times, built when looked at: those that wait take no memory."""
+
+    template: Template
+    solutions: Sequence[tuple[str, str, tuple[str, ...]]]
+    votes: int
+
+    def __len__(self) -> int:
+        return len(self.solutions) * self.votes
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return build_prompt(self.template, *self.solutions[range(len(self))[index] // self.votes])
+
+
+@dataclass(frozen=True)
 class GenRM:
     """The `Judge` that writes a critique: prompt, k answers, parse, majority."""
 
@@ -230,8 +247,7 @@ class GenRM:
         keys = [(problem.text, problem.reference, tuple(steps)) for problem, steps in solutions]
         bare = {key: reason for key in dict.fromkeys(keys) if (reason := self._bare(key[2]))}
         asked = [key for key in dict.fromkeys(keys) if "".join(key[2]).strip() and key not in bare]
-        prompts = [build_prompt(self.template, *key) for key in asked]
-        answers = await self.complete([prompt for prompt in prompts for _ in range(self.votes)]) if prompts else []
+        answers = await self.complete(_Prompts(self.template, asked, self.votes)) if asked else []
         assert len(answers) == len(asked) * self.votes, "one completion for each conversation"
         verdicts = {key: Verdict("ok", error_step=0, reason=reason) for key, reason in bare.items()}
         for i, key in enumerate(asked):

@@ -53,7 +53,8 @@ class LocalModel:
         """The same, blocking. Conversations of similar length share a batch; one beyond the context is an error."""
         if not conversations:
             return []
-        prompts = self.tokenizer.apply_chat_template(list(conversations), add_generation_prompt=True, return_dict=True)
+        conversations = list(conversations)
+        prompts = self.tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_dict=True)
         prompts = prompts["input_ids"]
         context = getattr(self.model.config, "max_position_embeddings", None) or math.inf
         out = [
@@ -65,7 +66,7 @@ class LocalModel:
         order = sorted((i for i, answer in enumerate(out) if not answer.error), key=lambda i: len(prompts[i]))
         with torch.random.fork_rng(enabled=self.seed is not None):
             if self.seed is not None:
-                digest = hashlib.sha256(repr((self.seed, list(conversations))).encode()).digest()
+                digest = hashlib.sha256(repr((self.seed, conversations)).encode()).digest()
                 torch.manual_seed(int.from_bytes(digest[:7], "big"))
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]

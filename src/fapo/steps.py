@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from functools import lru_cache
 
 # ---------------------------------------------------------------- text -> steps
 
@@ -137,6 +138,7 @@ _LOOKALIKES = str.maketrans(
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(c) for c in range(0x180B, 0x1810)}
 
 
+@lru_cache(maxsize=4096)
 def _invisible(char: str) -> bool:
     """Controls, zero-width and bidirectional characters, line separators, surrogates, fillers, what is no character."""
     if char in _SHOWN:

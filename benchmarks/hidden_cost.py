@@ -24,7 +24,6 @@ import contextlib
 import io
 import json
 import logging
-import math
 import statistics
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring.slow_judge import MEDIAN, SIGMA, Ways, slow_judge
+from measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Ways, slow_judge
 from measuring.turns import in_turn, machine, ratios, spread
 from training import CONFIG, PARTS, STILL, Lean, Recorder, made
 from transformers.utils import logging as transformers_logging
@@ -49,11 +48,7 @@ from fapo.overlap import Overlap
 from fapo.scoring import PolicyScorer
 from fapo.trl import FlawedAwareReward
 
-ROLLOUT, JUDGE, UPDATE = 42, 18, 33
-"""The paper's shares of a step, of its 7B run."""
 SIDES = ("baseline", "judged after", "judged ahead")
-MEAN = MEDIAN * math.exp(SIGMA**2 / 2)
-"""Seconds an answer of the slow judge takes on average."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import multiprocessing
 import random
 import time
@@ -24,6 +25,10 @@ MEDIAN = 0.3
 """Seconds, of the latency of an answer."""
 SIGMA = 0.8
 """Of the logarithm of the latency: the mean is 0.41 s, one answer in a hundred takes more than 1.9 s."""
+MEAN = MEDIAN * math.exp(SIGMA**2 / 2)
+"""Seconds, of the latency, on average."""
+ROLLOUT, JUDGE, UPDATE = 42, 18, 33
+"""The paper's shares of a training step, of its 7B run."""
 CRITIQUE = "The step follows from the one before it, and the numbers were checked once more. " * 100
 FAULTS = ("429", "500", "hang up", "half", "garbage")
 """Each takes its slot and its time as an answer does."""

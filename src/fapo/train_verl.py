@@ -30,7 +30,10 @@ def train(config: Config, *, resume: bool = False) -> Path:
     folder = prepare(settled, resume=resume)
     done = subprocess.run([sys.executable, "-m", MODULE, *given])
     if done.returncode:
-        raise VerlError(f"verl has stopped with exit status {done.returncode}; what it said is above")
+        raise VerlError(
+            f"verl has stopped with exit status {done.returncode}; what it said is above; "
+            "once that is seen to, --resume goes on from the last checkpoint"
+        )
     return folder
 
 

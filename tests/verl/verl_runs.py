@@ -82,7 +82,7 @@ def config_on_cpu(base: Path, folder: Path, settings: Mapping[str, Any]) -> Path
     return file
 
 
-def run(
+def start(
     folder: Path,
     *changed: str,
     base: Path = POLICY,
@@ -90,8 +90,8 @@ def run(
     steps: int = 2,
     env: dict[str, str] | None = None,
     verl: Mapping[str, Any] | None = None,
-) -> str:
-    """`fapo train --engine verl` on the CPU; what it said. `verl` adds to the [verl] table."""
+) -> subprocess.Popen[str]:
+    """`fapo train --engine verl` on the CPU, begun. `verl` adds to the [verl] table."""
     file = config_on_cpu(base, folder, {**on_cpu(ranks), **(verl or {})})
     small = [
         *(f'output="{folder}"', "name=run", "data.limit=32", f"validation.limit={VALIDATION}"),
@@ -100,11 +100,23 @@ def run(
     ]
     command = [sys.executable, "-m", "fapo.cli", "train", str(file), *small, *changed, "--engine", "verl"]
     whole = {**environment(folder), **(env or {})}
-    done = subprocess.run(
-        command, env=whole, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
+    return subprocess.Popen(command, env=whole, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status, and what it said; a run that does not end is killed."""
+    try:
+        said = process.communicate(timeout=1800)[0]
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def run(folder: Path, *changed: str, **options: Any) -> str:
+    """A whole run, with the options of `start`; what it said."""
+    code, said = ended(start(folder, *changed, **options))
+    assert code == 0, said[-6000:]
+    return said
 
 
 def rows(folder: Path, name: str) -> list[Row]:

@@ -16,6 +16,8 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 NAME = "cpu"
 NO_SYNC = "FAPO_TEST_NO_WEIGHT_SYNC"
 """Environment variable: new weights are not taken over, for a test that this is noticed."""
+PACE = "FAPO_TEST_TOKEN_SECONDS"
+"""Environment variable: seconds a token takes beyond what is computed. Each request then ends in its own time."""
 GATHER_SECONDS = 0.05
 """Requests that come within this time are sampled together."""
 
@@ -69,7 +71,8 @@ class Server:
             if batch:
                 outputs = await asyncio.to_thread(self._sample, batch)
                 for (_, _, asked), output in zip(batch, outputs, strict=True):
-                    asked.set_result(output)
+                    seconds = len(output.token_ids) * float(os.environ.get(PACE, "0"))
+                    asyncio.get_running_loop().call_later(seconds, asked.set_result, output)
         return await future
 
     @torch.no_grad()

@@ -1,0 +1,89 @@
+"""What judging adds to a training step under verl: FAPO against the same run without a judge.
+
+.venv-verl/bin/python benchmarks/hidden_cost_verl.py [--rounds 2] [--steps 3] [--slots 32]
+
+Complete runs of verl's main_ppo on the miniature, on Ray without an accelerator (tests/verl/cpu), as `fapo train
+--engine verl` starts them; every run is a process of its own, and its first step is not counted. The learning rate
+moves no weight, and the judge finds no fault, so that both sides train on rollouts of one policy with equal rewards.
+The judge (measuring/slow_judge.py) is a process that sleeps. The paper's proportions are rollout 42, GenRM 18, update
+33: each token takes so long beyond what is computed that the rollouts of a step take 42/33 of its update, and the judge
+is so slow that the right rollouts of a step keep its slots busy for 18/42 of the rollouts. A rollout is judged as soon
+as it has ended, since verl's reward loop asks for its score then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Ways, slow_judge
+from measuring.turns import in_turn, machine, ratios, spread
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/verl"))
+STILL = ("optim.learning_rate=1e-30", "optim.weight_decay=0.0", "data.validation=", "validation.save_every=1000")
+SIDES = ("baseline", "fapo")
+PARTS = ("rollout", "score", "update")
+
+
+def steps_of(settings: list[str], num_steps: int, seconds_a_token: float) -> tuple[list[dict[str, Any]], list[Any]]:
+    """A run: its metrics of each step after the first, where `seconds` are those since the step before; its rollouts."""
+    from verl_runs import rows, run
+
+    with tempfile.TemporaryDirectory() as name:
+        env = {"FAPO_TEST_TOKEN_SECONDS": str(seconds_a_token), "OMP_NUM_THREADS": "2"}
+        run(Path(name), *STILL, *settings, steps=num_steps + 1, env=env, verl={"data.max_prompt_length": 32})
+        metrics = [row for row in rows(Path(name), "metrics") if row["kind"] == "train"]
+        rollouts = [row for row in rows(Path(name), "rollouts") if row["step"] > 1]
+    pairs = itertools.pairwise(metrics)
+    return [later | {"seconds": later["seconds"] - before["seconds"]} for before, later in pairs], rollouts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each side (default 2)")
+    parser.add_argument("--steps", type=int, default=3, help="counted steps of a turn (default 3)")
+    parser.add_argument("--slots", type=int, default=32, help="judgements under way at once (default 32)")
+    given = parser.parse_args()
+    size = ["rollout.num_prompts=48", "rollout.group_size=8", "data.limit="]
+    baseline = [*size, "reward.kind=outcome", "judge="]
+    measured, rollouts = steps_of(baseline, 1, 0.0)
+    update, computed = measured[0]["time/update"], measured[0]["time/rollout"]
+    longest = max(row["num_tokens"] for row in rollouts)
+    rollout = max(computed, update * ROLLOUT / UPDATE)
+    num_right = len({(row["problem_id"], row["response"]) for row in rollouts if row["correct"]})
+    pace, scale = (rollout - computed) / longest, rollout * JUDGE / ROLLOUT * given.slots / num_right / MEAN
+    with slow_judge(1, given.slots, ways=Ways(pace=scale)) as urls:
+        judge = f'judge={{kind="served",model="genrm",urls={json.dumps(urls)},template="compact",concurrency=1024}}'
+        settings = {"baseline": baseline, "fapo": [*size, "judge=", judge]}
+        sides = {s: lambda _, s=s: steps_of(settings[s], given.steps, pace) for s in SIDES}
+        results = in_turn(sides, given.rounds)
+    print(
+        f"384 rollouts a step, the longest of {longest} tokens, {1000 * pace:.0f} ms a token more than computed; "
+        f"{num_right} solutions to judge, {given.slots} at once, {scale * MEAN:.2f} s each on average; "
+        f"{given.steps} steps, {given.rounds} rounds; median seconds a step"
+    )
+    totals = {}
+    for side, turns in results.items():
+        rows = [row for metrics, _ in turns for row in metrics]
+        parts = {part: statistics.median(row[f"time/{part}"] for row in rows) for part in PARTS}
+        totals[side] = [sum(row["seconds"] for row in metrics) for metrics, _ in turns]
+        length = statistics.mean(row["num_tokens"] for _, rollouts in turns for row in rollouts)
+        whole = statistics.median(row["seconds"] for row in rows)
+        told = ", ".join(f"{part} {value:.2f}" for part, value in parts.items())
+        print(f"{side:10s} step {whole:.2f}: {told}; {length:.2f} tokens a rollout")
+    print(f"fapo / baseline, step {spread(ratios(totals['fapo'], totals['baseline']), 3)}")
+    print(machine("fapo", "verl", "ray", "transformers", "torch"))
+
+
+if __name__ == "__main__":
+    if not find_spec("verl"):
+        print("verl is not installed here: make test-verl, then .venv-verl/bin/python benchmarks/hidden_cost_verl.py")
+    else:
+        main()

@@ -1,0 +1,58 @@
+"""kill -9 of Ray's workers in the middle of a run: what becomes of it, and that it goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from verl_runs import GROUP, PROMPTS, ended, rows, run, start
+
+SMALL = ("judge.kind=oracle", "data.validation=")
+
+
+def workers_of(pid: int) -> dict[int, str]:
+    """Ray's workers among the processes that a process has started, and theirs: pid -> name."""
+    children: dict[int, list[int]] = {}
+    names: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            names[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        except (OSError, ValueError):  # it has ended meanwhile
+            continue
+        children.setdefault(parent, []).append(int(folder.name))
+    found: list[int] = []
+    front = [pid]
+    while front:
+        front = [child for parent in front for child in children.get(parent, ())]
+        found += front
+    return {child: names[child] for child in found if names.get(child, "").startswith("ray::")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc")
+@pytest.mark.parametrize("kind", ["ray::WorkerDict", "ray::RewardLoopWorker"])
+def test_a_worker_is_killed_and_the_run_goes_on_from_its_checkpoint(kind: str, tmp_path: Path) -> None:
+    process, saved = start(tmp_path, *SMALL, steps=50), tmp_path / "run/checkpoints/latest_checkpointed_iteration.txt"
+    deadline = time.monotonic() + 900
+    while process.poll() is None and not saved.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = workers_of(process.pid)
+    killed = [pid for pid, name in workers.items() if name.startswith(kind)]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    code, said = ended(process)
+    took = time.monotonic() - began
+    assert killed, f"no {kind} among {sorted(workers.values())}\n{said[-3000:]}"
+    assert code == 2, said[-3000:]
+    assert took < 300, f"it went on for {took:.0f} s"
+    assert "fapo: verl has stopped" in said
+    assert "--resume" in said
+    step = int(saved.read_text())
+    run(tmp_path, *SMALL, "--resume", steps=step + 1)
+    counts = Counter(row["step"] for row in rows(tmp_path, "rollouts"))
+    assert counts == dict.fromkeys(range(1, step + 2), PROMPTS * GROUP), "none lost, none twice"

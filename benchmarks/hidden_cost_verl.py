@@ -33,7 +33,7 @@ PARTS = ("rollout", "score", "update")
 
 
 def steps_of(settings: list[str], num_steps: int, seconds_a_token: float) -> tuple[list[dict[str, Any]], list[Any]]:
-    """A run: its metrics of each step after the first, where `seconds` are those since the step before; its rollouts."""
+    """A run: its metrics of each step after the first, `seconds` since the step before; its rollouts."""
     from verl_runs import rows, run
 
     with tempfile.TemporaryDirectory() as name:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -330,15 +331,20 @@ def test_a_source_does_not_steer_the_terminal(tmp_path: Path, monkeypatch, capsy
     assert "\x1b[31m" not in said
 
 
-def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(tmp_path: Path) -> None:
-    path, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    lines = [json.dumps(ROW), '{"problem": "Q"}', "nonsense", json.dumps(ROW)]
-    path.write_text("\n".join(lines))
+@pytest.mark.parametrize(
+    ("name", "joined", "first_bad"),
+    [("in.jsonl", "\n".join, r"in\.jsonl:2"), ("in.json", lambda rows: f"[{','.join(rows)}]", r"in\.json\[1\]")],
+)
+def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(
+    name: str, joined: Callable[[list[str]], str], first_bad: str, tmp_path: Path
+) -> None:
+    path, out = tmp_path / name, tmp_path / "out.jsonl"
+    path.write_text(joined([json.dumps(ROW), '{"problem": "Q"}', '"nonsense"', json.dumps(ROW)]))
     with chat_server(Reply("\\boxed{-1}")) as server:
-        with pytest.raises(ValueError, match=r"in\.jsonl:2: no solution.*--skip-bad"):
+        with pytest.raises(ValueError, match=rf"{first_bad}: no solution.*--skip-bad"):
             audit(plan(server, out, path))
         assert server.requests == []
-        assert [file.name for file in tmp_path.iterdir()] == ["in.jsonl"]
+        assert [file.name for file in tmp_path.iterdir()] == [name]
         tally = audit(plan(server, out, path, skip_bad=True))
     found = list(read_jsonl(out))
     assert [(r["id"], r["status"], r["flawed"]) for r in found] == [
@@ -347,7 +353,8 @@ def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(tmp_pa
         (None, "skipped", None),
         ("in-3", "ok", False),
     ]
-    assert ":2: " in found[1]["reason"]
+    assert re.search(f"{first_bad}: ", found[1]["reason"])
+    assert "must be a JSON object, is a str" in found[2]["reason"]
     assert (tally.num_bad, len(tally.bad), tally.total["rows"]) == (2, 2, 2)
 
 

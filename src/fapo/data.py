@@ -283,7 +283,8 @@ def located_rows(source: str | Path, split: str | None = None) -> Iterator[Locat
     return _hub(hub_id[1], hub_id[2], split)
 
 
-def _object(where: str, row: Any) -> Row:
+def as_object(where: str, row: Any) -> Row:
+    """The row itself. Raises ValueError, with its place, if it is no JSON object."""
     if not isinstance(row, dict):
         raise ValueError(f"{where}: must be a JSON object, is a {type(row).__name__}")
     return row
@@ -302,7 +303,7 @@ def _parse(where: str, content: bytes) -> Any:
 
 def parse_row(where: str, line: bytes) -> Row:
     """One line of a JSONL file. Raises ValueError, with its place, if it is no JSON object."""
-    return _object(where, _parse(where, line))
+    return as_object(where, _parse(where, line))
 
 
 def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
@@ -320,12 +321,16 @@ def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
             yield where, row
 
 
+def json_items(path: Path) -> Iterator[tuple[str, Any]]:
+    """What the list in a .json file holds, each with its place. Raises ValueError if it is no list."""
+    items = _parse(str(path), path.read_bytes())
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: must be a list of objects, is a {type(items).__name__}")
+    yield from ((f"{path}[{index}]", item) for index, item in enumerate(items))
+
+
 def _json(path: Path) -> Iterator[Located]:
-    rows = _parse(str(path), path.read_bytes())
-    if not isinstance(rows, list):
-        raise ValueError(f"{path}: must be a list of objects, is a {type(rows).__name__}")
-    for index, row in enumerate(rows):
-        yield f"{path}[{index}]", _object(f"{path}[{index}]", row)
+    return ((where, as_object(where, item)) for where, item in json_items(path))
 
 
 def _parquet(path: Path) -> Iterator[Located]:

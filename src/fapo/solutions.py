@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data import Row, final_answer, load_problems, located_rows, parse_row, question, reach, scalar
+from fapo.data import (
+    Row,
+    as_object,
+    final_answer,
+    json_items,
+    load_problems,
+    located_rows,
+    parse_row,
+    question,
+    reach,
+    scalar,
+)
 from fapo.steps import split
 from fapo.types import Problem
 
@@ -63,9 +74,10 @@ def read_solutions(
     Raises ValueError for a file that cannot be read as a whole; a row that makes no sense is a BadRow.
     """
     stem = Path(name or source).stem
-    for index, (where, row) in enumerate(_rows(Path(source), name or str(source))):
+    for index, (where, item) in enumerate(_items(Path(source), name or str(source))):
         try:
-            yield _solution(where, parse_row(where, row) if isinstance(row, bytes) else row, stem, index, references)
+            row = parse_row(where, item) if isinstance(item, bytes) else as_object(where, item)
+            yield _solution(where, row, stem, index, references)
         except ValueError as error:
             yield BadRow(where, str(error))
 
@@ -84,13 +96,15 @@ def reference_lookup(source: str | Path) -> Lookup:
     return find
 
 
-def _rows(path: Path, name: str) -> Iterator[tuple[str, Row | bytes]]:
-    """Rows with their places; those of JSONL as bytes, so that one bad line is not the end."""
-    if path.suffix != ".jsonl" or not path.is_file():
+def _items(path: Path, name: str) -> Iterator[tuple[str, Any]]:
+    """What should be rows, with their places: lines of JSONL, so that one bad line is not the end, items of JSON."""
+    if not path.is_file() or path.suffix not in (".jsonl", ".json"):
         yield from located_rows(path)
-        return
-    with path.open("rb") as file:
-        yield from ((f"{name}:{number}", line) for number, line in enumerate(file, start=1) if line.strip())
+    elif path.suffix == ".json":
+        yield from json_items(path)
+    else:
+        with path.open("rb") as file:
+            yield from ((f"{name}:{number}", line) for number, line in enumerate(file, start=1) if line.strip())
 
 
 def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | None) -> Solution:

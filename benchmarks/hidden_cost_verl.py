@@ -1,6 +1,6 @@
 """What judging adds to a training step under verl: FAPO against the same run without a judge.
 
-.venv-verl/bin/python benchmarks/hidden_cost_verl.py [--rounds 2] [--steps 3] [--slots 32]
+.venv-verl/bin/python benchmarks/hidden_cost_verl.py [--rounds 2] [--steps 3] [--slots 32] [--median SHARE]
 
 Complete runs of verl's main_ppo on the miniature, on Ray without an accelerator (tests/verl/cpu), as `fapo train
 --engine verl` starts them; every run is a process of its own, and its first step is not counted. The learning rate
@@ -8,7 +8,8 @@ moves no weight, and the judge finds no fault, so that both sides train on rollo
 The judge (measuring/slow_judge.py) is a process that sleeps. The paper's proportions are rollout 42, GenRM 18, update
 33: each token takes so long beyond what is computed that the rollouts of a step take 42/33 of its update, and the judge
 is so slow that the right rollouts of a step keep its slots busy for 18/42 of the rollouts. A rollout is judged as soon
-as it has ended, since verl's reward loop asks for its score then.
+as it has ended, since verl's reward loop asks for its score then. With --median 0.3 later tokens take longer, so that
+the rollout of median length ends after 0.3 of the time that the longest takes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -32,12 +34,12 @@ SIDES = ("baseline", "fapo")
 PARTS = ("rollout", "score", "update")
 
 
-def steps_of(settings: list[str], num_steps: int, seconds_a_token: float) -> tuple[list[dict[str, Any]], list[Any]]:
+def steps_of(settings: list[str], num_steps: int, pace: str) -> tuple[list[dict[str, Any]], list[Any]]:
     """A run: its metrics of each step after the first, `seconds` since the step before; its rollouts."""
     from verl_runs import rows, run
 
     with tempfile.TemporaryDirectory() as name:
-        env = {"FAPO_TEST_TOKEN_SECONDS": str(seconds_a_token), "OMP_NUM_THREADS": "2"}
+        env = {"FAPO_TEST_PACE": pace, "OMP_NUM_THREADS": "2"}
         run(Path(name), *STILL, *settings, steps=num_steps + 1, env=env, verl={"data.max_prompt_length": 32})
         metrics = [row for row in rows(Path(name), "metrics") if row["kind"] == "train"]
         rollouts = [row for row in rows(Path(name), "rollouts") if row["step"] > 1]
@@ -49,23 +51,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2, help="turns of each side (default 2)")
     parser.add_argument("--steps", type=int, default=3, help="counted steps of a turn (default 3)")
+    parser.add_argument("--median", type=float, help="when the rollout of median length ends; 1: when the longest does")
     parser.add_argument("--slots", type=int, default=32, help="judgements under way at once (default 32)")
     given = parser.parse_args()
     size = ["rollout.num_prompts=48", "rollout.group_size=8", "data.limit="]
     baseline = [*size, "reward.kind=outcome", "judge="]
-    measured, rollouts = steps_of(baseline, 1, 0.0)
+    measured, rollouts = steps_of(baseline, 1, "0 0")
     update, computed = measured[0]["time/update"], measured[0]["time/rollout"]
-    longest = max(row["num_tokens"] for row in rollouts)
+    lengths = sorted(row["num_tokens"] for row in rollouts)
+    middle, longest = lengths[len(lengths) // 2], lengths[-1]
     rollout = max(computed, update * ROLLOUT / UPDATE)
     num_right = len({(row["problem_id"], row["response"]) for row in rollouts if row["correct"]})
-    pace, scale = (rollout - computed) / longest, rollout * JUDGE / ROLLOUT * given.slots / num_right / MEAN
+    growth = -math.log(given.median) / (longest - middle) if given.median else 0.0
+    first = (rollout - computed) / sum(math.exp(growth * i) for i in range(longest))
+    pace, scale = f"{first} {growth}", rollout * JUDGE / ROLLOUT * given.slots / num_right / MEAN
     with slow_judge(1, given.slots, ways=Ways(pace=scale)) as urls:
         judge = f'judge={{kind="served",model="genrm",urls={json.dumps(urls)},template="compact",concurrency=1024}}'
         settings = {"baseline": baseline, "fapo": [*size, "judge=", judge]}
         sides = {s: lambda _, s=s: steps_of(settings[s], given.steps, pace) for s in SIDES}
         results = in_turn(sides, given.rounds)
     print(
-        f"384 rollouts a step, the longest of {longest} tokens, {1000 * pace:.0f} ms a token more than computed; "
+        f"384 rollouts a step, tokens: median {middle}, longest {longest}, seconds and growth: {pace}; "
         f"{num_right} solutions to judge, {given.slots} at once, {scale * MEAN:.2f} s each on average; "
         f"{given.steps} steps, {given.rounds} rounds; median seconds a step"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -16,10 +17,17 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 NAME = "cpu"
 NO_SYNC = "FAPO_TEST_NO_WEIGHT_SYNC"
 """Environment variable: new weights are not taken over, for a test that this is noticed."""
-PACE = "FAPO_TEST_TOKEN_SECONDS"
-"""Environment variable: seconds a token takes beyond what is computed. Each request then ends in its own time."""
+PACE = "FAPO_TEST_PACE"
+"""Environment variable, "seconds growth": the time of the first token beyond what is computed, and the growth of its
+logarithm with each further one. Each request then ends in its own time."""
 GATHER_SECONDS = 0.05
 """Requests that come within this time are sampled together."""
+
+
+def delay(num_tokens: int) -> float:
+    """Seconds that so many tokens take beyond what is computed."""
+    first, growth = map(float, os.environ.get(PACE, "0 0").split())
+    return sum(first * math.exp(growth * i) for i in range(num_tokens))
 
 
 def _server_name(rank: int) -> str:
@@ -71,8 +79,7 @@ class Server:
             if batch:
                 outputs = await asyncio.to_thread(self._sample, batch)
                 for (_, _, asked), output in zip(batch, outputs, strict=True):
-                    seconds = len(output.token_ids) * float(os.environ.get(PACE, "0"))
-                    asyncio.get_running_loop().call_later(seconds, asked.set_result, output)
+                    asyncio.get_running_loop().call_later(delay(len(output.token_ids)), asked.set_result, output)
         return await future
 
     @torch.no_grad()

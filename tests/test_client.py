@@ -5,6 +5,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -561,3 +562,22 @@ def test_https_asks_for_a_certificate_that_is_vouched_for(certificate: Path, mon
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert ask(client(server))[0].text == "ok"
     assert len(server.requests) == 1
+
+
+def test_a_client_that_nobody_closes_ends_without_a_word() -> None:
+    """As in a training script, where the trainer asks from a loop of its own."""
+    script = """
+import asyncio, sys, threading
+from fapo.client import ChatClient
+chat = ChatClient(sys.argv[1], "tiny")
+loop = asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+ask = lambda: chat([[{"role": "user", "content": "hello"}]] * 4)
+for _ in range(2):
+    answers = asyncio.run_coroutine_threadsafe(ask(), loop).result() + asyncio.run(ask())
+    assert [answer.text for answer in answers] == ["ok"] * 8
+loop.call_soon_threadsafe(loop.stop)
+"""
+    with chat_server() as server:
+        done = subprocess.run([sys.executable, "-c", script, server.url], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

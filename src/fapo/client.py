@@ -9,6 +9,7 @@ import os
 import random
 import re
 import time
+import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -65,6 +66,9 @@ class Endpoint:
     """When it may be tried again after a failure."""
     closed_until: float = 0.0
     """When it wants to be asked again (Retry-After); nothing is sent before."""
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, self.session.detach)  # a session that is let go unclosed complains on the log
 
     def resting(self, now: float) -> bool:
         """Whether others should be asked first."""

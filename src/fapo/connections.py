@@ -24,6 +24,13 @@ class TooLong(aiohttp.ClientError):
     """The server sends more than any completion needs."""
 
 
+class Connector(aiohttp.TCPConnector):
+    """One that need not be closed: let go, it takes its connections with it, where aiohttp's complains on the log."""
+
+    def __del__(self, *_: object) -> None:
+        pass
+
+
 def open_session(url: str, api_key: str, timeout: float) -> aiohttp.ClientSession:
     """A session of the running event loop for the server at `url`, with as many connections as are asked for at once.
 
@@ -32,7 +39,7 @@ def open_session(url: str, api_key: str, timeout: float) -> aiohttp.ClientSessio
     certificates = _certificates() if url.startswith("https") else True
     return aiohttp.ClientSession(
         base_url=url.rstrip("/") + "/",
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE, ssl=certificates),
+        connector=Connector(limit=0, keepalive_timeout=IDLE, ssl=certificates),
         # asked for unpacked, so that the bytes that are counted are those that are kept
         headers={
             "authorization": f"Bearer {api_key}",

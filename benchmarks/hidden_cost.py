@@ -1,7 +1,7 @@
 """What judging adds to a training step under TRL: FAPO against the same run without a judge.
 
 python benchmarks/hidden_cost.py [--quick] [--rounds 3] [--steps 2] [--seconds 3] [--slots 32]
-    [--median SHARE] [--picture FILE] [KEY=VALUE ...]
+    [--picture FILE] [KEY=VALUE ...]
 
 Sides, on the same rollouts of the miniature's policy (the learning rate moves no weight) and with equal rewards (the
 judge finds no fault), so that their losses are equal:
@@ -15,9 +15,6 @@ rollouts of a step keeps its slots busy for 18/42 of the time in which they are 
 rollout 42, GenRM 18, update 33. Two tables: first as on accelerators, where the model leaves the processor to others
 (each forward pass of a rollout, and the update, sleep on until the rollouts of a step take --seconds and the update
 33/42 of that); then as it is, where the client takes its time from the very cores that write the rollouts.
-
-The miniature's rollouts are all about as long, so that most of them end at the end. With --median 0.3 the later forward
-passes take longer, so that the rollout of median length ends after 0.3 of the time that the longest takes.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ import contextlib
 import io
 import json
 import logging
-import math
 import statistics
 import sys
 import tempfile
@@ -60,9 +56,7 @@ class Pace:
     """How long the device is at work beyond what is really computed."""
 
     forward: float = 0.0
-    """Seconds for the first forward pass of a rollout."""
-    growth: float = 0.0
-    """Each further pass takes exp(growth) times as long as the one before it."""
+    """Seconds for each forward pass of a rollout."""
     update: float = 0.0
     """Seconds for an update."""
 
@@ -95,8 +89,8 @@ class Paced(Lean):
         return out
 
     def _work(self, *_: Any) -> None:
-        time.sleep(self.pace.forward * math.exp(self.pace.growth * self.num_forwards) if self.losses else 0)
         self.num_forwards += 1
+        time.sleep(self.pace.forward if self.losses else 0)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         with self._marked("score"):
@@ -141,19 +135,16 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
     examples = load_sets(baseline)[TRAIN]
     first, _ = turn("baseline", baseline, examples, Pace())
     rollout, update = median_of(first, "rollout"), median_of(first, "update")
-    batch = baseline.rollout.num_prompts * baseline.rollout.group_size
-    last = first.recorder.batches[TRAIN][-batch:]
-    lengths = sorted(s.rollout.num_tokens for s in last)
     pace = Pace()
     if seconds:
-        growth = -math.log(given.median) / (lengths[-1] - lengths[batch // 2]) if given.median else 0.0
-        passes = sum(math.exp(growth * i) for i in range(first.num_forwards))
-        forward, rest = max(0.0, seconds - rollout) / passes, max(0.0, seconds * UPDATE / ROLLOUT - update)
-        pace = Pace(forward, growth, rest)
+        pace = Pace(max(0.0, seconds - rollout) / first.num_forwards, max(0.0, seconds * UPDATE / ROLLOUT - update))
         rollout = max(rollout, seconds)
+    batch = baseline.rollout.num_prompts * baseline.rollout.group_size
+    last = first.recorder.batches[TRAIN][-batch:]
     num_right = len({(s.rollout.problem.id, s.rollout.response) for s in last if s.correct})
     num_slots = min(given.slots, max(1, num_right // 4))
     scale = rollout * JUDGE / ROLLOUT * num_slots / num_right / MEAN
+    lengths = sorted(s.rollout.num_tokens for s in last)
     with slow_judge(1, num_slots, ways=Ways(pace=scale)) as urls:
         judge = f'judge={{kind="served",model="genrm",urls={json.dumps(urls)},template="compact",concurrency=1024}}'
         fapo = load(CONFIG, [*settings, "judge=", judge])
@@ -167,7 +158,6 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
             given.rounds,
         )
     told = "forward passes and update slowed down" if seconds else "as it is"
-    told += f", half of the rollouts written after {given.median:g} of the time" if seconds and given.median else ""
     print(f"\n{batch} rollouts a step, {told}; {given.steps} steps, {given.rounds} rounds", file=given.out)
     print(
         f"tokens: median {lengths[len(lengths) // 2]}, 90 % {lengths[len(lengths) * 9 // 10]}, longest {lengths[-1]}; "
@@ -205,9 +195,10 @@ def draw(results: dict[str, Any], batch: int, path: Path) -> None:
         marks = trainer.marks[-1]
         zero, (begin, end) = marks["step"][0], marks["rollout"]
         rollouts = [s.rollout.num_tokens for s in trainer.recorder.batches[TRAIN][-batch:]]
-        passes = [math.exp(trainer.pace.growth * i) for i in range(trainer.num_forwards)]
-        ends = [begin - zero + (end - begin) * sum(passes[:n]) / sum(passes) for n in sorted(rollouts)]
-        axis.hlines(range(batch), begin - zero, ends, "tab:blue", lw=0.8)
+        pass_ = (end - begin) / trainer.num_forwards
+        axis.hlines(
+            range(batch), begin - zero, [begin - zero + n * pass_ for n in sorted(rollouts)], "tab:blue", lw=0.8
+        )
         own = sorted((a - zero, b - zero) for a, b in spans if a >= begin)
         rows = [batch * (1.06 + 0.5 * i / max(1, len(own))) for i in range(len(own))]
         axis.hlines(rows, [a for a, _ in own], [b for _, b in own], "tab:orange", lw=1)
@@ -226,7 +217,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="turns of each side (default 3)")
     parser.add_argument("--steps", type=int, help="counted steps of a turn (default 2)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of the rollouts of a slowed down step (default 3)")
-    parser.add_argument("--median", type=float, help="when the rollout of median length ends; 1: when the longest does")
     parser.add_argument("--slots", type=int, default=32, help="most judgements under way at once (default 32)")
     parser.add_argument("--picture", type=Path, help="draw the time line of a slowed down step into this file")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="replace settings of the policy's config")

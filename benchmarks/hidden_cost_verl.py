@@ -1,15 +1,16 @@
 """What judging adds to a training step under verl: FAPO against the same run without a judge.
 
-.venv-verl/bin/python benchmarks/hidden_cost_verl.py [--rounds 2] [--steps 3] [--slots 32] [--median SHARE]
+.venv-verl/bin/python benchmarks/hidden_cost_verl.py [--rounds 2] [--steps 2] [--slots 32] [--seconds 18]
+    [--median 0.35]
 
 Complete runs of verl's main_ppo on the miniature, on Ray without an accelerator (tests/verl/cpu), as `fapo train
 --engine verl` starts them; every run is a process of its own, and its first step is not counted. The learning rate
 moves no weight, and the judge finds no fault, so that both sides train on rollouts of one policy with equal rewards.
-The judge (measuring/slow_judge.py) is a process that sleeps. The paper's proportions are rollout 42, GenRM 18, update
-33: each token takes so long beyond what is computed that the rollouts of a step take 42/33 of its update, and the judge
-is so slow that the right rollouts of a step keep its slots busy for 18/42 of the rollouts. A rollout is judged as soon
-as it has ended, since verl's reward loop asks for its score then. With --median 0.3 later tokens take longer, so that
-the rollout of median length ends after 0.3 of the time that the longest takes.
+The judge (measuring/slow_judge.py) is a process that sleeps. The rollouts of a step are held back until they take
+--seconds, and the judge is so slow that the right ones keep its slots busy for 18/42 of that, the paper's proportion.
+They end at log-normal times, as the lengths of long reasoning are spread; the median one after --median of the time of
+the longest. Each is judged as soon as it has ended, since verl's reward loop asks for its score then. The update takes
+the time it takes, less than the paper's 33/42 of the rollouts: what judging adds is a larger share of a step here.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Ways, slow_judge
+from measuring.slow_judge import JUDGE, MEAN, ROLLOUT, Ways, slow_judge
 from measuring.turns import in_turn, machine, ratios, spread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/verl"))
 STILL = ("optim.learning_rate=1e-30", "optim.weight_decay=0.0", "data.validation=", "validation.save_every=1000")
 SIDES = ("baseline", "fapo")
+STRETCH = 2.8
+"""Standard deviations by which the longest of some four hundred normal draws exceeds their mean."""
 PARTS = ("rollout", "score", "update")
 
 
@@ -50,28 +53,28 @@ def steps_of(settings: list[str], num_steps: int, pace: str) -> tuple[list[dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2, help="turns of each side (default 2)")
-    parser.add_argument("--steps", type=int, default=3, help="counted steps of a turn (default 3)")
-    parser.add_argument("--median", type=float, help="when the rollout of median length ends; 1: when the longest does")
+    parser.add_argument("--steps", type=int, default=2, help="counted steps of a turn (default 2)")
+    parser.add_argument("--seconds", type=float, default=18.0, help="of the rollouts of a step (default 18)")
+    parser.add_argument(
+        "--median", type=float, default=0.35, help="when half of the rollouts have ended (default 0.35)"
+    )
     parser.add_argument("--slots", type=int, default=32, help="judgements under way at once (default 32)")
     given = parser.parse_args()
     size = ["rollout.num_prompts=48", "rollout.group_size=8", "data.limit="]
     baseline = [*size, "reward.kind=outcome", "judge="]
-    measured, rollouts = steps_of(baseline, 1, "0 0")
-    update, computed = measured[0]["time/update"], measured[0]["time/rollout"]
-    lengths = sorted(row["num_tokens"] for row in rollouts)
-    middle, longest = lengths[len(lengths) // 2], lengths[-1]
-    rollout = max(computed, update * ROLLOUT / UPDATE)
+    measured, rollouts = steps_of(baseline, 1, "0 0 0")
     num_right = len({(row["problem_id"], row["response"]) for row in rollouts if row["correct"]})
-    growth = -math.log(given.median) / (longest - middle) if given.median else 0.0
-    first = (rollout - computed) / sum(math.exp(growth * i) for i in range(longest))
-    pace, scale = f"{first} {growth}", rollout * JUDGE / ROLLOUT * given.slots / num_right / MEAN
+    longest = max(0.0, given.seconds - measured[0]["time/rollout"])
+    sigma = -math.log(given.median) / STRETCH
+    pace = f"{given.median * longest} {sigma} {longest}"
+    scale = given.seconds * JUDGE / ROLLOUT * given.slots / num_right / MEAN
     with slow_judge(1, given.slots, ways=Ways(pace=scale)) as urls:
         judge = f'judge={{kind="served",model="genrm",urls={json.dumps(urls)},template="compact",concurrency=1024}}'
         settings = {"baseline": baseline, "fapo": [*size, "judge=", judge]}
         sides = {s: lambda _, s=s: steps_of(settings[s], given.steps, pace) for s in SIDES}
         results = in_turn(sides, given.rounds)
     print(
-        f"384 rollouts a step, tokens: median {middle}, longest {longest}, seconds and growth: {pace}; "
+        f"384 rollouts a step, held back up to {longest:.1f} s, median {given.median * longest:.1f} s; "
         f"{num_right} solutions to judge, {given.slots} at once, {scale * MEAN:.2f} s each on average; "
         f"{given.steps} steps, {given.rounds} rounds; median seconds a step"
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,16 +18,15 @@ NAME = "cpu"
 NO_SYNC = "FAPO_TEST_NO_WEIGHT_SYNC"
 """Environment variable: new weights are not taken over, for a test that this is noticed."""
 PACE = "FAPO_TEST_PACE"
-"""Environment variable, "seconds growth": the time of the first token beyond what is computed, and the growth of its
-logarithm with each further one. Each request then ends in its own time."""
+"""Environment variable, "median sigma longest": an answer is held back for log-normal seconds, `longest` at most."""
 GATHER_SECONDS = 0.05
 """Requests that come within this time are sampled together."""
 
 
-def delay(num_tokens: int) -> float:
-    """Seconds that so many tokens take beyond what is computed."""
-    first, growth = map(float, os.environ.get(PACE, "0 0").split())
-    return sum(first * math.exp(growth * i) for i in range(num_tokens))
+def delay(token_ids: list[int]) -> float:
+    """Seconds for which a response is held back; they follow from its tokens."""
+    median, sigma, longest = map(float, os.environ.get(PACE, "0 0 0").split())
+    return min(longest, median * random.Random(repr(token_ids)).lognormvariate(0, sigma))
 
 
 def _server_name(rank: int) -> str:
@@ -79,7 +78,7 @@ class Server:
             if batch:
                 outputs = await asyncio.to_thread(self._sample, batch)
                 for (_, _, asked), output in zip(batch, outputs, strict=True):
-                    asyncio.get_running_loop().call_later(delay(len(output.token_ids)), asked.set_result, output)
+                    asyncio.get_running_loop().call_later(delay(output.token_ids), asked.set_result, output)
         return await future
 
     @torch.no_grad()

@@ -2,9 +2,11 @@
 
 python benchmarks/training.py [--quick] [--rounds 3] [--steps 2] [--config FILE] [KEY=VALUE ...]
 
-Both train the same config from the same weights with the same seed. The learning rate is too small to move a weight,
-so that every step of every turn has the same rollouts and rewards on both sides, and their losses can be compared. A
-first step, not counted, warms each trainer up. The reward is the same object for both: FAPO's, with the config's judge.
+All train the same config from the same weights with the same seed: ours; TRL's with the switches that ours sets; and TRL's
+with its own defaults for them, bfloat16 and gradient checkpointing. The learning rate is too small to move a weight,
+so that every step of every turn has the same rollouts and rewards on the first two sides, and their losses can be
+compared. A first step, not counted, warms each trainer up. The reward is the same object for all: FAPO's, with the
+config's judge.
 Parts: rollout (generation), score (answers and judge), update (loss, backward, optimizer, all the rest of a step).
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import logging
 import statistics
 import tempfile
@@ -43,6 +46,8 @@ STILL = (
     "data.validation=",
     "trl.save_strategy=no",
 )
+DEFAULTS = ("trl.bf16=true", "trl.gradient_checkpointing=true")
+"""What TRL does unless told otherwise."""
 PARTS = ("rollout", "score", "update")
 
 
@@ -128,31 +133,35 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         steps = [f"optim.steps={num_steps + 1}", f"output={folder!r}"]
-        config = load(given.config, [*small, *given.settings, *STILL, *steps])
+        settings = [*small, *given.settings, *STILL, *steps]
+        config, defaults = load(given.config, settings), load(given.config, [*settings, *DEFAULTS])
         examples, scorer = load_sets(config)[TRAIN], make_scorer(config)
         sides = {
+            "defaults": lambda _: turn(Stock, defaults, scorer, examples),
             "GRPOTrainer": lambda _: turn(Stock, config, scorer, examples),
             "Trainer": lambda _: turn(Lean, config, scorer, examples),
         }
         with contextlib.redirect_stdout(io.StringIO()):
             results = in_turn(sides, given.rounds or (1 if given.quick else 3))
     rollout = config.rollout
-    (stock, lean), idle = results.values(), results["Trainer"][0][2]
+    stock, lean, idle = results["GRPOTrainer"], results["Trainer"], results["Trainer"][0][2]
     print(f"{rollout.num_prompts} x {rollout.group_size} rollouts a step, {idle:.0%} of them with advantage 0")
     print("median seconds a step")
     for name, turns in results.items():
         told = (f"{part} {statistics.median(lap[part] for _, laps, _ in turns for lap in laps):.2f}" for part in PARTS)
         print(f"{name:12s} {', '.join(told)}")
-    for part in (*PARTS, "step"):
+    for name, part in itertools.product(("GRPOTrainer", "defaults"), (*PARTS, "step")):
         times = [
             [sum(lap[p] for lap in laps for p in (PARTS if part == "step" else [part])) for _, laps, _ in turns]
-            for turns in (stock, lean)
+            for turns in (results[name], lean)
         ]
-        print(f"GRPOTrainer / Trainer, {part:8s} {spread(ratios(*times))}")
+        print(f"{name} / Trainer, {part:8s} {spread(ratios(*times))}")
     apart = [
         abs(a - b) for first, second in zip(stock, lean, strict=True) for a, b in zip(first[0], second[0], strict=True)
     ]
-    print(f"losses differ by {max(apart):.1e} at most; they are around {statistics.mean(map(abs, stock[0][0])):.1e}")
+    print(
+        f"losses of GRPOTrainer and Trainer differ by {max(apart):.1e} at most; they are around {statistics.mean(map(abs, stock[0][0])):.1e}"
+    )
     print(machine("fapo", "trl", "transformers", "torch"), f"{torch.get_num_threads()} threads", sep=", ")
 
 

@@ -2,10 +2,10 @@
 
 python benchmarks/training.py [--quick] [--rounds 3] [--steps 2] [--config FILE] [KEY=VALUE ...]
 
-All train the same config from the same weights with the same seed: ours; TRL's with the switches that ours sets; and TRL's
-with its own defaults for them, bfloat16 and gradient checkpointing. The learning rate is too small to move a weight,
-so that every step of every turn has the same rollouts and rewards on the first two sides, and their losses can be
-compared. A first step, not counted, warms each trainer up. The reward is the same object for all: FAPO's, with the
+All sides train the same config from the same weights with the same seed: ours; TRL's with the switches that ours sets;
+TRL's with its own defaults for them, bfloat16 and gradient checkpointing. The learning rate is too small to move a
+weight, so that every step of every turn has the same rollouts and rewards on the first two sides, and their losses can
+be compared. A first step, not counted, warms each trainer up. The reward is the same object for all: FAPO's, with the
 config's judge.
 Parts: rollout (generation), score (answers and judge), update (loss, backward, optimizer, all the rest of a step).
 """
@@ -159,9 +159,8 @@ def main() -> None:
     apart = [
         abs(a - b) for first, second in zip(stock, lean, strict=True) for a, b in zip(first[0], second[0], strict=True)
     ]
-    print(
-        f"losses of GRPOTrainer and Trainer differ by {max(apart):.1e} at most; they are around {statistics.mean(map(abs, stock[0][0])):.1e}"
-    )
+    typical = statistics.mean(map(abs, stock[0][0]))
+    print(f"GRPOTrainer's losses differ by {max(apart):.1e} at most; they are around {typical:.1e}")
     print(machine("fapo", "trl", "transformers", "torch"), f"{torch.get_num_threads()} threads", sep=", ")
 
 

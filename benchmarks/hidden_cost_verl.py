@@ -1,6 +1,6 @@
 """What judging adds to a training step under verl: FAPO against the same run without a judge.
 
-.venv-verl/bin/python benchmarks/hidden_cost_verl.py [--rounds 2] [--steps 2] [--slots 32] [--seconds 18]
+.venv-verl/bin/python benchmarks/hidden_cost_verl.py [--rounds 2] [--steps 2] [--prompts 16] [--slots 4] [--seconds 18]
     [--median 0.35]
 
 Complete runs of verl's main_ppo on the miniature, on Ray without an accelerator (tests/verl/cpu), as `fapo train
@@ -32,8 +32,8 @@ from measuring.turns import in_turn, machine, ratios, spread
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/verl"))
 STILL = ("optim.learning_rate=1e-30", "optim.weight_decay=0.0", "data.validation=", "validation.save_every=1000")
 SIDES = ("baseline", "fapo")
-STRETCH = 2.8
-"""Standard deviations by which the longest of some four hundred normal draws exceeds their mean."""
+STRETCH = 2.5
+"""Standard deviations by which the longest of some hundred normal draws exceeds their mean."""
 PARTS = ("rollout", "score", "update")
 
 
@@ -58,9 +58,10 @@ def main() -> None:
     parser.add_argument(
         "--median", type=float, default=0.35, help="when half of the rollouts have ended (default 0.35)"
     )
-    parser.add_argument("--slots", type=int, default=32, help="judgements under way at once (default 32)")
+    parser.add_argument("--prompts", type=int, default=16, help="of a step, 8 rollouts each (default 16)")
+    parser.add_argument("--slots", type=int, default=4, help="judgements under way at once (default 4)")
     given = parser.parse_args()
-    size = ["rollout.num_prompts=48", "rollout.group_size=8", "data.limit="]
+    size = [f"rollout.num_prompts={given.prompts}", "rollout.group_size=8", "data.limit="]
     baseline = [*size, "reward.kind=outcome", "judge="]
     measured, rollouts = steps_of(baseline, 1, "0 0 0")
     num_right = len({(row["problem_id"], row["response"]) for row in rollouts if row["correct"]})
@@ -74,7 +75,7 @@ def main() -> None:
         sides = {s: lambda _, s=s: steps_of(settings[s], given.steps, pace) for s in SIDES}
         results = in_turn(sides, given.rounds)
     print(
-        f"384 rollouts a step, held back up to {longest:.1f} s, median {given.median * longest:.1f} s; "
+        f"{8 * given.prompts} rollouts a step, held back up to {longest:.1f} s, median {given.median * longest:.1f} s; "
         f"{num_right} solutions to judge, {given.slots} at once, {scale * MEAN:.2f} s each on average; "
         f"{given.steps} steps, {given.rounds} rounds; median seconds a step"
     )

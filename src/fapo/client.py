@@ -220,7 +220,7 @@ class ChatClient:
                 endpoint.closed_until = max(endpoint.closed_until, time.monotonic() + refusal.pause)
                 if refusal.status != 429:
                     endpoint.failed(self.cooldown)
-            except (aiohttp.ClientError, Unusable) as failure:
+            except (aiohttp.ClientError, Unusable, UnicodeError) as failure:  # the last: a host that is no name
                 errors.append(self._public(_told(failure))[:MAX_ERROR])
                 endpoint.failed(self.cooldown)
             finally:
@@ -235,7 +235,7 @@ class ChatClient:
         return json.dumps(asked | {"stream": True} if self.early_stop else asked, ensure_ascii=False).encode()
 
     async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> Completion:
-        """One request. Raises aiohttp.ClientError, Refused or Unusable."""
+        """One request. Raises aiohttp.ClientError, Refused, Unusable, and UnicodeError for a host that is no name."""
         start = time.perf_counter()
         async with session.post(PATH, data=body) as response:
             pieces = chunks(response)
@@ -307,7 +307,7 @@ def _message(page: str) -> str:
         return page
 
 
-def _told(failure: aiohttp.ClientError | Unusable) -> str:
+def _told(failure: Exception) -> str:
     """What went wrong, for people."""
     if isinstance(failure, aiohttp.ClientConnectorError):
         return f"no connection to {failure.host}:{failure.port}: {failure.__cause__ or failure.os_error}"

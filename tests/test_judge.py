@@ -166,6 +166,16 @@ def test_a_judge_that_repeats_a_part_of_its_prompt_gives_no_verdict(name: str) -
             assert parse_yes_no(message["content"][:end]).status == "unparsable"
 
 
+def test_votes_on_a_solution_share_what_is_built() -> None:
+    async def complete(conversations: Sequence[list[Message]]) -> list[Completion]:
+        one, two, three = conversations
+        assert one is two is three
+        return [Completion("\\boxed{-1}")] * 3
+
+    (verdict,) = asyncio.run(GenRM(load_template("compact"), complete, votes=3).judge_steps([(PROBLEM, STEPS)]))
+    assert verdict.status == "ok"
+
+
 def test_compact_is_nothing_but_the_material() -> None:
     assert load_template("compact").text == "{{problem}}\n= {{reference}}\n{{#steps}}#{{index}} {{step}}\n{{/steps}}"
 

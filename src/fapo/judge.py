@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -200,21 +200,23 @@ def check_judge(verdicts: Sequence[Verdict], max_failed_share: float) -> None:
         )
 
 
-@dataclass(frozen=True)
 class _Prompts(Sequence[list[Message]]):
-    """The conversations of a batch, each `votes` times, built when looked at: those that wait take no memory."""
+    """The conversations of a batch, each `votes` times, built when looked at: those that wait take no memory.
 
-    template: Template
-    solutions: Sequence[tuple[str, str, tuple[str, ...]]]
-    votes: int
+    Votes on one solution, which follow each other, share what is built.
+    """
+
+    def __init__(self, template: Template, solutions: Sequence[tuple[str, str, tuple[str, ...]]], votes: int) -> None:
+        self._num, self._votes = len(solutions) * votes, votes
+        self._built = lru_cache(maxsize=1)(lambda number: build_prompt(template, *solutions[number]))
 
     def __len__(self) -> int:
-        return len(self.solutions) * self.votes
+        return self._num
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return build_prompt(self.template, *self.solutions[range(len(self))[index] // self.votes])
+            return [self[i] for i in range(*index.indices(self._num))]
+        return self._built(range(self._num)[index] // self._votes)
 
 
 @dataclass(frozen=True)

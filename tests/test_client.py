@@ -238,7 +238,13 @@ def test_base_urls(url: str, base: str) -> None:
     assert ChatClient(url, "tiny").urls == [base]
 
 
-@pytest.mark.parametrize("urls", [[], "", "127.0.0.1:8000", "ftp://host", ["http://host", "host"]])
+@pytest.mark.parametrize(
+    "urls",
+    [
+        *([], "", "127.0.0.1:8000", "ftp://host", ["http://host", "host"]),
+        *("http://host:port/v1", "http://host:0", "http://[::1/v1"),
+    ],
+)
 def test_bad_urls_are_refused_with_a_hint(urls: Any) -> None:
     with pytest.raises(ValueError, match="base URL"):
         ChatClient(urls, "tiny")
@@ -449,6 +455,18 @@ def test_connections_are_used_again_after_answers_failures_and_hang_ups() -> Non
         assert len(server.clients) <= 10
 
 
+@pytest.mark.parametrize("place", ["http://a..b/v1", "http://[b", "file:///etc/passwd", "/v1/chat/completions"])
+def test_a_server_that_sends_us_to_nowhere_is_a_failure_like_others(place: str) -> None:
+    with chat_server(Reply(status=307, body=b"", headers={"location": place})) as server:
+        (answer,) = ask(client(server))
+    assert "given up after 3 tries" in answer.error
+
+
+def test_a_host_that_is_no_name_is_a_failure_like_others() -> None:
+    (answer,) = ask(client("http://a..b/v1"))
+    assert "given up after 3 tries" in answer.error
+
+
 def environment(monkeypatch: pytest.MonkeyPatch, **proxies: str) -> None:
     """These proxies, and no other."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -481,14 +499,12 @@ def test_answers_are_bounded_behind_a_proxy_too(early_stop: bool, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("ftp://user:secret@127.0.0.1", "write http_proxy like"),
-        ("http://user:secret@proxy:port", "write http_proxy like"),
-        ("socks5://user:secret@127.0.0.1:1080", "or put 127.0.0.1 into no_proxy"),
-    ],
+    "address", ["ftp://user:secret@127.0.0.1", "http://user:secret@proxy:port", "socks5://user:secret@127.0.0.1:1080"]
 )
-def test_a_proxy_that_is_no_address_is_told(address: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_is_no_address_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = (
+        r"for 127\.0\.0\.1 is not one for HTTP: write http_proxy like http://.*, or put 127\.0\.0\.1 into no_proxy"
+    )
     environment(monkeypatch, http_proxy=address)
     with pytest.raises(ValueError, match=message) as caught:
         ask(client("http://127.0.0.1:9/v1"))
@@ -533,21 +549,8 @@ def certificate(tmp_path: Path) -> Path:
         pytest.skip("no openssl to make a certificate with")
     made, key = tmp_path / "server.pem", tmp_path / "server.key"
     names = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
-    command = [
-        openssl,
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        *names,
-        "-keyout",
-        key,
-        "-out",
-        made,
-    ]
+    kind = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    command = [openssl, *kind, *names, "-keyout", key, "-out", made]
     subprocess.run(command, check=True, capture_output=True)
     return made
 

@@ -111,6 +111,7 @@ def test_a_server_that_repeats_the_key_is_not_repeated(reply: Reply, caplog: pyt
     assert server.api_keys == [f"Bearer {KEY}"]
     assert "***" in answer.text + answer.error
     assert KEY not in repr(answer)
+    assert caplog.records, "of all loggers, asyncio's says which selector it uses"
     assert KEY not in caplog.text
 
 

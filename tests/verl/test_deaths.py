@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from verl_runs import GROUP, PROMPTS, ended, rows, run, start
 
@@ -16,24 +18,13 @@ SMALL = ("judge.kind=oracle", "data.validation=")
 
 def workers_of(pid: int) -> dict[int, str]:
     """Ray's workers among the processes that a process has started, and theirs: pid -> name."""
-    children: dict[int, list[int]] = {}
-    names: dict[int, str] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            names[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
-        except (OSError, ValueError):  # it has ended meanwhile
-            continue
-        children.setdefault(parent, []).append(int(folder.name))
-    found: list[int] = []
-    front = [pid]
-    while front:
-        front = [child for parent in front for child in children.get(parent, ())]
-        found += front
-    return {child: names[child] for child in found if names.get(child, "").startswith("ray::")}
+    found = {}
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            found[process.pid] = " ".join(process.cmdline())
+    return {child: name for child, name in found.items() if name.startswith("ray::")}
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc")
 @pytest.mark.parametrize("kind", ["ray::WorkerDict", "ray::RewardLoopWorker"])
 def test_a_worker_is_killed_and_the_run_goes_on_from_its_checkpoint(kind: str, tmp_path: Path) -> None:
     process, saved = start(tmp_path, *SMALL, steps=50), tmp_path / "run/checkpoints/latest_checkpointed_iteration.txt"

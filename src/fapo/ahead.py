@@ -9,6 +9,7 @@ from typing import Any
 
 from fapo import answers
 from fapo.canaries import Canaries
+from fapo.judge import solution_key
 from fapo.scoring import PolicyScorer
 from fapo.steps import split
 from fapo.types import Judge, Rollout, Verdict
@@ -94,7 +95,7 @@ def _answer(response: str, reference: str) -> Any:
 
 def _solution(rollout: Rollout) -> Any:
     """What is the same for rollouts that a judge is asked about once."""
-    return rollout.problem.text, rollout.problem.reference, tuple(split(rollout.response))
+    return solution_key(rollout.problem, split(rollout.response))
 
 
 def ahead_of(scorer: PolicyScorer, on_record: Collection[tuple[str, str]] = ()) -> tuple[PolicyScorer, Ahead]:

@@ -108,9 +108,12 @@ def _written(solution: LabelledSolution) -> str:
 
 
 def canaries_of(judge: Judge | None) -> Canaries | None:
-    """The canaries of a judge, also when another one stands before it."""
-    inner = getattr(judge, "judge", None)
-    return next((j for j in (judge, inner) if isinstance(j, Canaries)), None)
+    """The canaries of a judge, also when others stand before it."""
+    while judge:
+        if isinstance(judge, Canaries):
+            return judge
+        judge = getattr(judge, "judge", None)
+    return None
 
 
 def metrics_of(judge: Judge | None) -> dict[str, float]:

@@ -219,6 +219,11 @@ class _Prompts(Sequence[list[Message]]):
         return self._built(range(self._num)[index] // self._votes)
 
 
+def solution_key(problem: Problem, steps: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
+    """All that a judge is told of a solution: equal ones are judged once."""
+    return problem.text, problem.reference, tuple(steps)
+
+
 @dataclass(frozen=True)
 class GenRM:
     """The `Judge` that writes a critique: prompt, k answers, parse, majority."""
@@ -246,7 +251,7 @@ class GenRM:
         Equal solutions of equal problems are asked about once. A blank solution is unparsable without asking: there
         is nothing to find an error in, and asking again would not help.
         """
-        keys = [(problem.text, problem.reference, tuple(steps)) for problem, steps in solutions]
+        keys = [solution_key(problem, steps) for problem, steps in solutions]
         bare = {key: reason for key in dict.fromkeys(keys) if (reason := self._bare(key[2]))}
         asked = [key for key in dict.fromkeys(keys) if "".join(key[2]).strip() and key not in bare]
         answers = await self.complete(_Prompts(self.template, asked, self.votes)) if asked else []

@@ -18,11 +18,15 @@ from fapo.canaries import canaries_of
 from fapo.config import Config, read_config
 from fapo.data import LabelledSolution
 from fapo.examples import TRAIN, make_scorer
+from fapo.judge import solution_key
 from fapo.models import model_folder
 from fapo.scoring import PolicyScorer, Scorer
+from fapo.steps import split
 from fapo.types import Judge, Problem, Rollout, Verdict
 from fapo.verl.parcel import Parcel, wrap
 
+KEPT = 1024
+"""Verdicts that a reward worker remembers: more than the solutions of a batch that it is asked about."""
 UNSCORED = math.nan
 """verl knows numbers only: NaN is "no reward", and the advantages of `fapo.verl.advantages` leave it out."""
 
@@ -66,13 +70,13 @@ async def compute_score(
     told = tuple(canaries.told or ()) if canaries else ()
     if canaries:
         canaries.told = []
-    split = str(extra_info.get("split", TRAIN))
+    subset = str(extra_info.get("split", TRAIN))
     return {
         "score": UNSCORED if scored.reward.value is None else scored.reward.value,
         "acc": float(scored.correct),
         "flawed": float(bool(scored.flawed) and scored.correct),
         "unscored": float(scored.reward.value is None),
-        "fapo": wrap(Parcel(split, scored, None if solution is None else solution.error_step, told)),
+        "fapo": wrap(Parcel(subset, scored, None if solution is None else solution.error_step, told)),
     }
 
 
@@ -101,7 +105,36 @@ def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
         return scorer
     if canaries := canaries_of(scorer.judge):
         canaries.told = []
-    return replace(scorer, judge=Together(scorer.judge)) if config.judge and config.judge.kind == "local" else scorer
+    together = config.judge and config.judge.kind == "local"
+    return replace(scorer, judge=Once(Together(scorer.judge) if together else scorer.judge))
+
+
+class Once:
+    """A judge that hears of equal solutions once, though it is asked about one rollout at a time, as verl does."""
+
+    def __init__(self, judge: Judge, num_kept: int = KEPT) -> None:
+        """The latest `num_kept` verdicts are remembered."""
+        self.judge, self.num_kept = judge, num_kept
+        self._verdicts: dict[Any, asyncio.Future[list[Verdict]]] = {}
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """As `Judge`. Who hangs up on it leaves the verdict to the others; what failed is asked about anew."""
+        keys = [solution_key(rollout.problem, split(rollout.response)) for rollout in rollouts]
+        asked = [self._asked(key, rollout) for key, rollout in zip(keys, rollouts, strict=True)]
+        return [(await asyncio.shield(future))[0] for future in asked]
+
+    def _asked(self, key: Any, rollout: Rollout) -> asyncio.Future[list[Verdict]]:
+        if key not in self._verdicts:
+            while len(self._verdicts) >= self.num_kept:
+                del self._verdicts[next(iter(self._verdicts))]
+            self._verdicts[key] = asyncio.ensure_future(self.judge([rollout]))
+            self._verdicts[key].add_done_callback(lambda future: self._keep(key, future))
+        return self._verdicts[key]
+
+    def _keep(self, key: Any, future: asyncio.Future[list[Verdict]]) -> None:
+        failed = future.cancelled() or future.exception() or future.result()[0].status == "failed"
+        if failed and self._verdicts.get(key) is future:
+            del self._verdicts[key]
 
 
 class Together:

@@ -12,9 +12,11 @@ judge finds no fault), so that their losses are equal:
 
 The judge (measuring/slow_judge.py) is a process of its own that sleeps; its speed is set so that judging all right
 rollouts of a step keeps its slots busy for 18/42 of the time in which they are written: the paper's proportions are
-rollout 42, GenRM 18, update 33. Two tables: first as on accelerators, where the model leaves the processor to others
-(each forward pass of a rollout, and the update, sleep on until the rollouts of a step take --seconds and the update
-33/42 of that); then as it is, where the client takes its time from the very cores that write the rollouts.
+rollout 42, GenRM 18, update 33. Three tables. First as on accelerators, where the model leaves the processor to others
+(each forward pass sleeps on, one with gradients three times as long, until the rollouts of a step take --seconds and
+the update 33/42 of that), with one update for each batch of rollouts; then the same with four (the paper has sixteen):
+TRL computes the rollouts' log-probabilities then, a quarter of the update's work, before it asks for rewards. Last as
+it is, where the client takes its time from the very cores that write the rollouts.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ class Pace:
 
     forward: float = 0.0
     """Seconds for each forward pass of a rollout."""
-    update: float = 0.0
-    """Seconds for an update."""
+    row: float = 0.0
+    """Seconds for each rollout of an update's forward pass; with gradients three times as many."""
 
 
 class Paced(Lean):
@@ -66,6 +68,8 @@ class Paced(Lean):
 
     pace = Pace()
     num_forwards = 0
+    num_rows = 0
+    """Rollouts in the updates' forward passes so far; with gradients each counts three times."""
     marks: list[dict[str, tuple[float, float]]]
     """For each step: begin and end of its parts."""
 
@@ -96,9 +100,11 @@ class Paced(Lean):
         with self._marked("score"):
             return super()._calculate_rewards(*args, **kwargs)
 
-    def _compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        time.sleep(self.pace.update if self.losses else 0)
-        return super()._compute_loss(*args, **kwargs)
+    def _get_per_token_logps_and_entropies(self, model: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        num_rows = len(input_ids) * (3 if torch.is_grad_enabled() else 1)
+        self.num_rows += num_rows
+        time.sleep(self.pace.row * num_rows if self.losses else 0)
+        return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
 
 
 def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, urls: Sequence[str] = ()) -> Any:
@@ -120,13 +126,20 @@ def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, url
     return trainer, done["spans"]
 
 
+def steps_of(trainer: Any) -> list[dict[str, float]]:
+    """Seconds of each part of the counted steps; a step is a batch of rollouts with its updates."""
+    updates = trainer.args.steps_per_generation
+    steps = [trainer.laps[i : i + updates] for i in range(updates, len(trainer.laps), updates)]
+    return [{part: sum(lap[part] for lap in laps) for part in PARTS} for laps in steps]
+
+
 def median_of(trainer: Any, part: str) -> float:
-    return statistics.median(lap[part] for lap in trainer.laps[1:])
+    return statistics.median(step[part] for step in steps_of(trainer))
 
 
 def seconds_of(turns: Sequence[Any]) -> list[float]:
     """Of all counted steps of each turn."""
-    return [sum(sum(lap.values()) for lap in trainer.laps[1:]) for trainer, _ in turns]
+    return [sum(sum(step.values()) for step in steps_of(trainer)) for trainer, _ in turns]
 
 
 def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) -> dict[str, Any]:
@@ -137,7 +150,10 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
     rollout, update = median_of(first, "rollout"), median_of(first, "update")
     pace = Pace()
     if seconds:
-        pace = Pace(max(0.0, seconds - rollout) / first.num_forwards, max(0.0, seconds * UPDATE / ROLLOUT - update))
+        num_rows = first.num_rows / baseline.optim.steps
+        pace = Pace(
+            max(0.0, seconds - rollout) / first.num_forwards, max(0.0, seconds * UPDATE / ROLLOUT - update) / num_rows
+        )
         rollout = max(rollout, seconds)
     batch = baseline.rollout.num_prompts * baseline.rollout.group_size
     last = first.recorder.batches[TRAIN][-batch:]
@@ -157,8 +173,13 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
             },
             given.rounds,
         )
-    told = "forward passes and update slowed down" if seconds else "as it is"
-    print(f"\n{batch} rollouts a step, {told}; {given.steps} steps, {given.rounds} rounds", file=given.out)
+    told = "forward passes slowed down" if seconds else "as it is"
+    updates = baseline.optim.updates_per_batch
+    print(
+        f"\n{batch} rollouts a step, {updates} update{'s' * (updates > 1)}, {told}; {given.steps} steps, "
+        f"{given.rounds} rounds",
+        file=given.out,
+    )
     print(
         f"tokens: median {lengths[len(lengths) // 2]}, 90 % {lengths[len(lengths) * 9 // 10]}, longest {lengths[-1]}; "
         f"{num_right} solutions to judge, {num_slots} at once, {scale * MEAN:.3f} s each on average",
@@ -231,6 +252,7 @@ def main() -> None:
         settings = [*given.settings, *STILL, f"optim.steps={given.steps + 1}", f"output={folder!r}"]
         settings += ["rollout.num_prompts=16"] if given.quick else []
         slowed = compare(given, settings, given.seconds)
+        compare(given, [*settings, "optim.updates_per_batch=4"], given.seconds)
         compare(given, settings, 0.0)
     if given.picture:
         rollout = load(CONFIG, settings).rollout

@@ -22,6 +22,7 @@ import math
 import statistics
 import sys
 import tempfile
+import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,10 @@ def main() -> None:
     given = parser.parse_args()
     size = [f"rollout.num_prompts={given.prompts}", "rollout.group_size=8", "data.limit="]
     baseline = [*size, "reward.kind=outcome", "judge="]
-    measured, rollouts = steps_of(baseline, 1, "0 0 0")
-    num_right = len({(row["problem_id"], row["response"]) for row in rollouts if row["correct"]})
-    longest = max(0.0, given.seconds - measured[0]["time/rollout"])
+    measured, rollouts = steps_of(baseline, given.steps, "0 0 0")
+    right = {(row["step"], row["problem_id"], row["response"]) for row in rollouts if row["correct"]}
+    num_right = len(right) / given.steps
+    longest = max(0.0, given.seconds - statistics.median(row["time/rollout"] for row in measured))
     sigma = -math.log(given.median) / STRETCH
     pace = f"{given.median * longest} {sigma} {longest}"
     scale = given.seconds * JUDGE / ROLLOUT * given.slots / num_right / MEAN
@@ -74,9 +76,12 @@ def main() -> None:
         settings = {"baseline": baseline, "fapo": [*size, "judge=", judge]}
         sides = {s: lambda _, s=s: steps_of(settings[s], given.steps, pace) for s in SIDES}
         results = in_turn(sides, given.rounds)
+        with urllib.request.urlopen(urls[0].removesuffix("/v1") + "/done") as answer:
+            num_asked = json.load(answer)["requests"] / given.rounds / (given.steps + 1)
     print(
         f"{8 * given.prompts} rollouts a step, held back up to {longest:.1f} s, median {given.median * longest:.1f} s; "
-        f"{num_right} solutions to judge, {given.slots} at once, {scale * MEAN:.2f} s each on average; "
+        f"{num_right:g} distinct solutions to judge, {num_asked:g} questions, {given.slots} at once, "
+        f"{scale * MEAN:.2f} s each on average; "
         f"{given.steps} steps, {given.rounds} rounds; median seconds a step"
     )
     totals = {}

@@ -8,6 +8,7 @@ weight, so that every step of every turn has the same rollouts and rewards on th
 be compared. A first step, not counted, warms each trainer up. The reward is the same object for all: FAPO's, with the
 config's judge.
 Parts: rollout (generation), score (answers and judge), update (loss, backward, optimizer, all the rest of a step).
+The floor of the rollouts is 2 x parameters x tokens at the rate of a matrix product of the model's own size.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import itertools
 import logging
 import statistics
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +111,43 @@ def made(kind: type, config: Config, reward: FlawedAwareReward, recorder: Record
     return trainer
 
 
-def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, examples: Sequence[Example]) -> Any:
-    """Train from the start; losses, times of the counted steps, share of rollouts without an advantage."""
+@dataclass(frozen=True)
+class Turn:
+    """A training from the start."""
+
+    losses: list[float]
+    """Of all steps."""
+    laps: list[dict[str, float]]
+    """Seconds of each part of the counted steps."""
+    idle: float
+    """Share of rollouts without an advantage."""
+    tokens: float
+    """Written in a step."""
+    size: tuple[int, int]
+    """Parameters of the model; its width."""
+
+
+def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, examples: Sequence[Example]) -> Turn:
+    """Train from the start."""
     recorder = Recorder(config)
     trainer = made(kind, config, FlawedAwareReward(scorer, recorder.record), recorder, examples)
     trainer.train()
     scored = recorder.batches[TRAIN]
     num_idle = sum(abs(advantage) < 1e-9 for advantage in advantages_of(scored, config.rollout.group_size).tolist())
-    return trainer.losses, trainer.laps[1:], num_idle / len(scored)
+    tokens = sum(s.rollout.num_tokens for s in scored) / len(trainer.laps)
+    size = trainer.model.num_parameters(), trainer.model.config.hidden_size
+    return Turn(trainer.losses, trainer.laps[1:], num_idle / len(scored), tokens, size)
+
+
+def matmul_rate(num_rows: int, width: int, num_products: int = 200) -> float:
+    """Floating point operations a second of [num_rows, width] @ [width, 4 width]."""
+    rows, weights = torch.randn(num_rows, width), torch.randn(width, 4 * width)
+    for _ in range(num_products):
+        rows @ weights
+    start = time.perf_counter()
+    for _ in range(num_products):
+        rows @ weights
+    return num_products * 2 * num_rows * 4 * width**2 / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -144,23 +176,33 @@ def main() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             results = in_turn(sides, given.rounds or (1 if given.quick else 3))
     rollout = config.rollout
-    stock, lean, idle = results["GRPOTrainer"], results["Trainer"], results["Trainer"][0][2]
-    print(f"{rollout.num_prompts} x {rollout.group_size} rollouts a step, {idle:.0%} of them with advantage 0")
+    stock, lean = results["GRPOTrainer"], results["Trainer"]
+    one, num_rollouts = lean[0], rollout.num_prompts * rollout.group_size
+    print(f"{num_rollouts} rollouts a step, {one.idle:.0%} of them with advantage 0")
     print("median seconds a step")
     for name, turns in results.items():
-        told = (f"{part} {statistics.median(lap[part] for _, laps, _ in turns for lap in laps):.2f}" for part in PARTS)
+        told = (f"{part} {statistics.median(lap[part] for turn in turns for lap in turn.laps):.2f}" for part in PARTS)
         print(f"{name:12s} {', '.join(told)}")
     for name, part in itertools.product(("GRPOTrainer", "defaults"), (*PARTS, "step")):
         times = [
-            [sum(lap[p] for lap in laps for p in (PARTS if part == "step" else [part])) for _, laps, _ in turns]
+            [sum(lap[p] for lap in turn.laps for p in (PARTS if part == "step" else [part])) for turn in turns]
             for turns in (results[name], lean)
         ]
         print(f"{name} / Trainer, {part:8s} {spread(ratios(*times))}")
     apart = [
-        abs(a - b) for first, second in zip(stock, lean, strict=True) for a, b in zip(first[0], second[0], strict=True)
+        abs(a - b)
+        for first, second in zip(stock, lean, strict=True)
+        for a, b in zip(first.losses, second.losses, strict=True)
     ]
-    typical = statistics.mean(map(abs, stock[0][0]))
+    typical = statistics.mean(map(abs, stock[0].losses))
     print(f"GRPOTrainer's losses differ by {max(apart):.1e} at most; they are around {typical:.1e}")
+    seconds = statistics.median(lap["rollout"] for turn in lean for lap in turn.laps)
+    parameters, rate = one.size[0], matmul_rate(num_rollouts, one.size[1])
+    floor = 2 * parameters * one.tokens / rate
+    print(
+        f"rollouts: {one.tokens / seconds:.0f} tokens/s; the floor, {parameters / 1e6:.2f} M parameters at "
+        f"{rate / 1e9:.0f} GFLOP/s, is {floor:.3f} s a step, {seconds / floor:.1f} times less"
+    )
     print(machine("fapo", "trl", "transformers", "torch"), f"{torch.get_num_threads()} threads", sep=", ")
 
 

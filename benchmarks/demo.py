@@ -1,0 +1,79 @@
+"""`fapo demo` as a whole: when its runs began and ended, where their time went, which of them are its critical path.
+
+python benchmarks/demo.py [--seed 0] [--output FOLDER]
+
+The runs are those of the demo, made anew in --output (default: a folder that is thrown away). Nothing is compared: the
+demo's parts are, by training.py and verdicts.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from measuring.turns import machine
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fapo.data import read_jsonl
+from fapo.miniature.study import Job, demo_jobs, run_jobs
+
+PARTS = ("rollout", "score", "update")
+
+
+def watched(jobs: Sequence[Job], output: Path) -> dict[str, tuple[float, float]]:
+    """Run all jobs; seconds from the start at which each began and ended."""
+    start = time.perf_counter()
+    began: dict[str, float] = {}
+    ended: dict[str, float] = {}
+
+    def look(states: Mapping[str, str]) -> None:
+        for name, state in states.items():
+            if state != "waiting":
+                began.setdefault(name, time.perf_counter() - start)
+            if state == "done":
+                ended.setdefault(name, time.perf_counter() - start)
+
+    run_jobs(jobs, output, look)
+    return {job.name: (began[job.name], ended[job.name]) for job in jobs}
+
+
+def critical_path(jobs: Sequence[Job], spans: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The run that ended last, and before it those that had to end before the next could begin."""
+    after = {job.name: job.after for job in jobs}
+    path = [max(spans, key=lambda name: spans[name][1])]
+    while before := after[path[0]]:
+        path.insert(0, before)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="keep the runs in this folder, which must not have them yet")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        output = given.output or Path(folder)
+        jobs = demo_jobs(output, given.seed)
+        if any(job.folder(output).exists() for job in jobs):
+            parser.error(f"--output {output}: has runs already; nothing would be measured")
+        spans = watched(jobs, output)
+        table = Table("run", "began s", "ended s", *(f"{part} s" for part in PARTS), "all else s", box=box.MARKDOWN)
+        for job in jobs:
+            rows = [row for row in read_jsonl(job.folder(output) / "metrics.jsonl") if row["kind"] == "train"]
+            parts = [sum(row[f"time/{part}"] for row in rows) for part in PARTS]
+            began, ended = spans[job.name]
+            values = [began, ended, *parts, ended - began - sum(parts)]
+            table.add_row(job.name, *(f"{value:.0f}" for value in values))
+    Console(width=120).print(table)
+    path = critical_path(jobs, spans)
+    print(f"{max(end for _, end in spans.values()):.0f} s in all; critical path: {', then '.join(path)}")
+    print(machine("fapo", "trl", "transformers", "torch"))
+
+
+if __name__ == "__main__":
+    main()

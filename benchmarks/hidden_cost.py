@@ -32,7 +32,7 @@ import tempfile
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +71,17 @@ class Paced(Lean):
     num_rows = 0
     """Rollouts in the updates' forward passes so far; with gradients each counts three times."""
     marks: list[dict[str, tuple[float, float]]]
-    """For each step: begin and end of its parts."""
+    """For each batch of rollouts: begin and end of the parts of its step."""
 
     @contextlib.contextmanager
     def _marked(self, part: str) -> Iterator[None]:
-        begin = time.monotonic()
+        begin = self.marks[-1].get(part, (time.monotonic(),))[0]
         yield
         self.marks[-1][part] = (begin, time.monotonic())
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        self.marks.append({})
+        if self._step % self.args.steps_per_generation == 0:
+            self.marks.append({})
         with self._marked("step"):
             return super().training_step(*args, **kwargs)
 
@@ -103,8 +104,9 @@ class Paced(Lean):
     def _get_per_token_logps_and_entropies(self, model: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         num_rows = len(input_ids) * (3 if torch.is_grad_enabled() else 1)
         self.num_rows += num_rows
-        time.sleep(self.pace.row * num_rows if self.losses else 0)
-        return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
+        with contextlib.nullcontext() if torch.is_grad_enabled() else self._marked("log-probabilities"):
+            time.sleep(self.pace.row * num_rows if self.losses else 0)
+            return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
 
 
 def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, urls: Sequence[str] = ()) -> Any:
@@ -117,7 +119,8 @@ def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, url
     reward = FlawedAwareReward(scorer, recorder.record)
     trainer = made(Paced, config, reward, recorder, examples)
     trainer.pace, trainer.marks = pace, []
-    trainer.overlap = Overlap(reward, ahead) if ahead else None
+    if ahead:
+        Overlap(reward, ahead).attach(trainer)
     trainer.train()
     done: dict[str, Any] = {"spans": []}
     if urls:
@@ -203,16 +206,15 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
     return results
 
 
-def draw(results: dict[str, Any], batch: int, path: Path) -> None:
-    """The last step of the first round of both FAPO sides: what was under way when."""
+def draw(turns: Mapping[str, tuple[Paced, Sequence[tuple[float, float]]]], batch: int, path: Path) -> None:
+    """The last step of each turn: what was under way when."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, 1, figsize=(8, 5.4), sharex=True, layout="constrained")
-    for axis, side in zip(axes, SIDES[1:], strict=True):
-        trainer, spans = results[side][0]
+    figure, axes = pyplot.subplots(len(turns), 1, figsize=(8, 2.7 * len(turns)), sharex=True, layout="constrained")
+    for axis, (title, (trainer, spans)) in zip(axes, turns.items(), strict=True):
         marks = trainer.marks[-1]
         zero, (begin, end) = marks["step"][0], marks["rollout"]
         rollouts = [s.rollout.num_tokens for s in trainer.recorder.batches[TRAIN][-batch:]]
@@ -223,10 +225,11 @@ def draw(results: dict[str, Any], batch: int, path: Path) -> None:
         own = sorted((a - zero, b - zero) for a, b in spans if a >= begin)
         rows = [batch * (1.06 + 0.5 * i / max(1, len(own))) for i in range(len(own))]
         axis.hlines(rows, [a for a, _ in own], [b for _, b in own], "tab:orange", lw=1)
-        last = marks["score"][1] - zero
-        axis.barh(batch * 1.72, marks["step"][1] - zero - last, left=last, height=batch * 0.14, color="tab:green")
+        updates = [marks["log-probabilities"]] if "log-probabilities" in marks else []
+        for first, last in [*updates, (marks["score"][1], marks["step"][1])]:
+            axis.barh(batch * 1.72, last - first, left=first - zero, height=batch * 0.14, color="tab:green")
         axis.set_yticks([batch / 2, batch * 1.3, batch * 1.72], ["rollouts", "judgements", "update"])
-        axis.set_title(f"FAPO, {side}: {marks['step'][1] - zero:.2f} s", loc="left", fontsize=10)
+        axis.set_title(f"{title}: {marks['step'][1] - zero:.1f} s", loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("seconds of a step")
     figure.savefig(path, dpi=80)
@@ -239,7 +242,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="counted steps of a turn (default 2)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of the rollouts of a slowed down step (default 3)")
     parser.add_argument("--slots", type=int, default=32, help="most judgements under way at once (default 32)")
-    parser.add_argument("--picture", type=Path, help="draw the time line of a slowed down step into this file")
+    parser.add_argument("--picture", type=Path, help="draw the time line of slowed down steps into this file")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="replace settings of the policy's config")
     given = parser.parse_args()
     given.rounds = given.rounds or (1 if given.quick else 3)
@@ -252,11 +255,13 @@ def main() -> None:
         settings = [*given.settings, *STILL, f"optim.steps={given.steps + 1}", f"output={folder!r}"]
         settings += ["rollout.num_prompts=16"] if given.quick else []
         slowed = compare(given, settings, given.seconds)
-        compare(given, [*settings, "optim.updates_per_batch=4"], given.seconds)
+        often = compare(given, [*settings, "optim.updates_per_batch=4"], given.seconds)
         compare(given, settings, 0.0)
     if given.picture:
         rollout = load(CONFIG, settings).rollout
-        draw(slowed, rollout.num_prompts * rollout.group_size, given.picture)
+        turns = {f"FAPO, {side}": slowed[side][0] for side in SIDES[1:]}
+        turns["FAPO, judged ahead, four updates"] = often["judged ahead"][0]
+        draw(turns, rollout.num_prompts * rollout.group_size, given.picture)
     print(machine("fapo", "trl", "transformers", "torch"), f"{torch.get_num_threads()} threads", sep=", ")
 
 

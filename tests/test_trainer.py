@@ -171,7 +171,8 @@ def served(tmp_path: Path, server: ChatServer, batch_size: int, **judge: Any) ->
         args=arguments,
         train_dataset=Dataset.from_list(rows),
     )
-    trainer.recorder, trainer.overlap = recorder, Overlap(reward, ahead)
+    trainer.recorder = recorder
+    Overlap(reward, ahead).attach(trainer)
     trainer.model.train()
     torch.manual_seed(1)
     return trainer, [row for row in rows for _ in range(4)]

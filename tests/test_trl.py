@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from fapo.miniature.world import Difficulty, tasks
+from fapo.overlap import judge_ahead
 from fapo.rewards import group_advantages
-from fapo.trl import FlawedAwareReward, flawed_aware_reward
+from fapo.trl import flawed_aware_reward
 from fapo.types import Rollout, Verdict
 
 GROUP = 4
@@ -62,7 +65,13 @@ class Log(TrainerCallback):
         self.rows.append(dict(logs))
 
 
-def train(policy: Path, output: Path, reward: FlawedAwareReward, data: Dataset | None = None) -> list[dict[str, float]]:
+def train(
+    policy: Path,
+    output: Path,
+    reward: Any,
+    data: Dataset | None = None,
+    change: Callable[[GRPOTrainer], None] = lambda _: None,
+) -> list[dict[str, float]]:
     log = Log()
     trainer = GRPOTrainer(
         model=str(policy),
@@ -71,6 +80,7 @@ def train(policy: Path, output: Path, reward: FlawedAwareReward, data: Dataset |
         train_dataset=data or dataset(),
         callbacks=[log],
     )
+    change(trainer)
     trainer.train()
     return [row for row in log.rows if "loss" in row]
 
@@ -126,6 +136,44 @@ def test_advantages_of_trl_are_ours(tables) -> None:
         ours = group_advantages(table.fapo_reward.to_numpy().reshape(-1, GROUP))
         assert table.advantage.to_numpy() == pytest.approx(ours.reshape(-1), abs=1e-4)
     assert any((table.advantage != 0).any() for table, _ in tables)
+
+
+def test_judged_ahead_in_a_trainer_of_ones_own_all_is_the_same(tiny_policy: Path, tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def ahead(trainer: GRPOTrainer) -> None:
+        judge_ahead(trainer)
+        rewards = trainer._calculate_rewards
+
+        def later(*args: Any) -> Any:
+            assert asked.wait(30), "the judge is asked before the rewards are asked for"
+            return rewards(*args)
+
+        trainer._calculate_rewards = later
+
+    def judge(body: dict[str, Any], index: int) -> Reply:
+        asked.set()
+        return Reply(f"\\boxed{{{-(len(body['messages'][-1]['content']) % 2)}}}")
+
+    found = []
+    for name, change in (("at once", lambda _: None), ("ahead", ahead)):
+        with chat_server(judge) as server:
+            asked.clear()
+            logs = train(tiny_policy, tmp_path / name, flawed_aware_reward(server.url, model="judge"), change=change)
+            questions = sorted(body["messages"][-1]["content"] for body in server.requests)
+        numbers = [{key: row[key] for key in ("loss", "reward", "fapo/accuracy", "fapo/fp_ratio")} for row in logs]
+        found.append((questions, numbers, [table.to_dict("records") for table in completions(tmp_path / name)]))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == found[1][1]
+    assert repr(found[0][2]) == repr(found[1][2])
+
+
+def test_only_a_flawed_aware_reward_can_be_judged_ahead(tiny_policy: Path, tmp_path: Path) -> None:
+    def right(completions: list[Any], **_: Any) -> list[float]:
+        return [1.0] * len(completions)
+
+    with pytest.raises(ValueError, match="one flawed_aware_reward is needed in reward_funcs, not 0"):
+        train(tiny_policy, tmp_path, right, change=judge_ahead)
 
 
 def test_what_the_trainer_logs(tables) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from fapo.ahead import Ahead
+from fapo.ahead import Ahead, ahead_of
+from fapo.scoring import PolicyScorer
 from fapo.trl import FlawedAwareReward
 
 PATIENCE = 10.0
@@ -49,6 +50,16 @@ class Overlap:
     ahead: Ahead
     """What its scorer asks, too."""
 
+    def attach(self, trainer: Any) -> None:
+        """Do so for every batch of a GRPOTrainer from now on."""
+        plain = trainer._generate_and_score_completions
+
+        def judged_as_they_end(inputs: Any) -> Any:
+            with self(trainer, inputs):
+                return plain(inputs)
+
+        trainer._generate_and_score_completions = judged_as_they_end
+
     @contextlib.contextmanager
     def __call__(self, trainer: Any, inputs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
         """Within the block, what the model generates for the rows of `inputs` is looked into as soon as it is there.
@@ -71,6 +82,18 @@ class Overlap:
                 with contextlib.suppress(TimeoutError):
                     asyncio.run_coroutine_threadsafe(self.ahead.drop(), loop).result(PATIENCE)
                 raise
+
+
+def judge_ahead(trainer: Any) -> None:
+    """Let the `flawed_aware_reward` of a GRPOTrainer ask about each rollout as soon as it has ended.
+
+    Rewards and records stay the same. Raises ValueError if the trainer has no such reward, or more than one.
+    """
+    rewards = [reward for reward in trainer.reward_funcs if isinstance(reward, FlawedAwareReward)]
+    if len(rewards) != 1 or not isinstance(rewards[0].scorer, PolicyScorer) or not rewards[0].scorer.judge:
+        raise ValueError(f"judge_ahead: one flawed_aware_reward is needed in reward_funcs, not {len(rewards)}")
+    rewards[0].scorer, ahead = ahead_of(rewards[0].scorer)
+    Overlap(rewards[0], ahead).attach(trainer)
 
 
 @contextlib.contextmanager

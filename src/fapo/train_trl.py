@@ -135,7 +135,8 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
         eval_dataset=datasets or None,
         callbacks=[Callback(config, recorder, progress)],
     )
-    trainer.overlap = Overlap(reward, ahead) if ahead else None
+    if ahead:
+        Overlap(reward, ahead).attach(trainer)
     trainer.sampling = (config.validation.temperature, config.validation.top_p)
     trainer.remove_callback(PrinterCallback)
     recorder.trainer, trainer.recorder = trainer, recorder

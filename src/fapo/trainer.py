@@ -18,7 +18,6 @@ from trl import GRPOTrainer
 from fapo.credit import located_advantages, num_tokens_before
 from fapo.examples import TRAIN
 from fapo.measure import of_validation
-from fapo.overlap import Overlap
 
 CHUNK = 64
 """Rollouts of similar length that share a forward pass."""
@@ -97,12 +96,9 @@ class Trainer(Timed):
     sampling: tuple[float, float] = (1.0, 1.0)
     recorder: Any
     """Whose batches are the scored rollouts; told which set is being validated."""
-    overlap: Overlap | None = None
-    """Where rollouts go as they end; None: they are scored when all of them are there."""
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
-        with self.overlap(self, inputs) if self.overlap else contextlib.nullcontext():
-            out = super()._generate_and_score_completions(inputs)
+        out = super()._generate_and_score_completions(inputs)
         config, recorder = self.recorder.config, self.recorder
         if not config.reward.located or recorder.evaluating:
             return out

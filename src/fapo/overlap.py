@@ -87,7 +87,8 @@ class Overlap:
 def judge_ahead(trainer: Any) -> None:
     """Let the `flawed_aware_reward` of a GRPOTrainer ask about each rollout as soon as it has ended.
 
-    Rewards and records stay the same. Raises ValueError if the trainer has no such reward, or more than one.
+    Rewards and records stay the same. For a judge behind a server: one in this process would read rollouts one by one,
+    with the processor or GPU that writes them. Raises ValueError if the trainer has no such reward, or more than one.
     """
     rewards = [reward for reward in trainer.reward_funcs if isinstance(reward, FlawedAwareReward)]
     if len(rewards) != 1 or not isinstance(rewards[0].scorer, PolicyScorer) or not rewards[0].scorer.judge:

@@ -146,9 +146,23 @@ class ChatClient:
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         endpoints, slots = self._session()
-        everyone = (self._complete(endpoints, slots, conversations, i) for i in range(len(conversations)))
-        answers = await asyncio.gather(*everyone)
-        return [replace(answer, text=self._public(answer.text)) for answer in answers]
+        answers = [Completion()] * len(conversations)
+        numbers = iter(range(len(conversations)))
+
+        async def work() -> (
+            None
+        ):  # so many of them, since a task for each conversation would hold memory until its turn
+            for i in numbers:
+                answer = await self._complete(endpoints, slots, conversations, i)
+                answers[i] = replace(answer, text=self._public(answer.text))
+
+        workers = [asyncio.ensure_future(work()) for _ in range(min(self.concurrency, len(conversations)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        return answers
 
     def _public(self, text: str) -> str:
         """What a server wrote, without the key. (A key shorter than 8 characters is a word, not a secret.)"""

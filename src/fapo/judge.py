@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -200,23 +201,45 @@ def check_judge(verdicts: Sequence[Verdict], max_failed_share: float) -> None:
         )
 
 
+class _Split(Sequence[tuple[Problem, list[str]]]):
+    """Rollouts as problems and steps, split when looked at."""
+
+    def __init__(self, rollouts: Sequence[Rollout]) -> None:
+        self._rollouts = rollouts
+
+    def __len__(self) -> int:
+        return len(self._rollouts)
+
+    def __getitem__(self, index: Any) -> Any:
+        rollout = self._rollouts[index]
+        return rollout.problem, split(rollout.response)
+
+
 class _Prompts(Sequence[list[Message]]):
     """The conversations of a batch, each `votes` times, built when looked at: those that wait take no memory.
 
     Votes on one solution, which follow each other, share what is built.
     """
 
-    def __init__(self, template: Template, solutions: Sequence[tuple[str, str, tuple[str, ...]]], votes: int) -> None:
-        self._num, self._votes = len(solutions) * votes, votes
-        self._built = lru_cache(maxsize=1)(lambda number: build_prompt(template, *solutions[number]))
+    def __init__(
+        self, template: Template, solutions: Sequence[tuple[Problem, Sequence[str]]], asked: Sequence[int], votes: int
+    ) -> None:
+        """`asked` are the indices of the solutions that are asked about."""
+
+        @lru_cache(maxsize=1)
+        def built(index: int) -> list[Message]:
+            problem, steps = solutions[index]
+            return build_prompt(template, problem.text, problem.reference, steps)
+
+        self._asked, self._votes, self._built = asked, votes, built
 
     def __len__(self) -> int:
-        return self._num
+        return len(self._asked) * self._votes
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._num))]
-        return self._built(range(self._num)[index] // self._votes)
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._built(self._asked[range(len(self))[index] // self._votes])
 
 
 def solution_key(problem: Problem, steps: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
@@ -243,7 +266,7 @@ class GenRM:
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Judge responses, each split into its steps."""
-        return await self.judge_steps([(rollout.problem, split(rollout.response)) for rollout in rollouts])
+        return await self.judge_steps(_Split(rollouts))
 
     async def judge_steps(self, solutions: Sequence[tuple[Problem, Sequence[str]]]) -> list[Verdict]:
         """Judge solutions whose steps are given, as those of ProcessBench; indices refer to these steps.
@@ -251,24 +274,35 @@ class GenRM:
         Equal solutions of equal problems are asked about once. A blank solution is unparsable without asking: there
         is nothing to find an error in, and asking again would not help.
         """
-        keys = [solution_key(problem, steps) for problem, steps in solutions]
-        bare = {key: reason for key in dict.fromkeys(keys) if (reason := self._bare(key[2]))}
-        asked = [key for key in dict.fromkeys(keys) if "".join(key[2]).strip() and key not in bare]
-        answers = await self.complete(_Prompts(self.template, asked, self.votes)) if asked else []
-        assert len(answers) == len(asked) * self.votes, "one completion for each conversation"
-        verdicts = {key: Verdict("ok", error_step=0, reason=reason) for key, reason in bare.items()}
-        for i, key in enumerate(asked):
+        keys: list[bytes] = []
+        verdicts: dict[bytes, Verdict] = {}
+        asked: dict[bytes, int] = {}
+        for index, (problem, steps) in enumerate(solutions):
+            key = sha256(repr(solution_key(problem, steps)).encode()).digest()  # steps that wait take no memory
+            keys.append(key)
+            if key in asked or key in verdicts:
+                continue
+            if verdict := self._unread(steps):
+                verdicts[key] = verdict
+            else:
+                asked[key] = index
+        prompts = _Prompts(self.template, solutions, [*asked.values()], self.votes)
+        answers = await self.complete(prompts) if asked else []
+        assert len(answers) == len(prompts), "one completion for each conversation"
+        for i, (key, index) in enumerate(asked.items()):
+            num_steps = len(solutions[index][1])
             own = answers[i * self.votes : (i + 1) * self.votes]
-            verdicts[key] = majority([self._read(answer, len(key[2])) for answer in own])
-        blank = Verdict("unparsable", reason="blank solution: the judge was not asked")
-        return [verdicts.get(key, blank) for key in keys]
+            verdicts[key] = majority([self._read(answer, num_steps) for answer in own])
+        return [verdicts[key] for key in keys]
 
-    def _bare(self, steps: Sequence[str]) -> str:
-        """Why a solution is flagged without asking; "" where the judge is asked."""
-        if not self.min_words or not (text := "\n\n".join(steps)).strip():
-            return ""
-        num = num_words(text)
-        return f"flagged unread: {num} words outside the box, min_words is {self.min_words}" * (num < self.min_words)
+    def _unread(self, steps: Sequence[str]) -> Verdict | None:
+        """The verdict on a solution that the judge is not asked about; None where it is asked."""
+        if not (text := "\n\n".join(steps)).strip():
+            return Verdict("unparsable", reason="blank solution: the judge was not asked")
+        if self.min_words and (num := num_words(text)) < self.min_words:
+            reason = f"flagged unread: {num} words outside the box, min_words is {self.min_words}"
+            return Verdict("ok", error_step=0, reason=reason)
+        return None
 
     def _read(self, answer: Completion, num_steps: int) -> Verdict:
         if answer.error:

@@ -276,7 +276,7 @@ class GenRM:
         """
         keys: list[bytes] = []
         verdicts: dict[bytes, Verdict] = {}
-        asked: dict[bytes, int] = {}
+        asked: dict[bytes, tuple[int, int]] = {}  # index and number of steps
         for index, (problem, steps) in enumerate(solutions):
             key = sha256(repr(solution_key(problem, steps)).encode()).digest()  # steps that wait take no memory
             keys.append(key)
@@ -285,12 +285,11 @@ class GenRM:
             if verdict := self._unread(steps):
                 verdicts[key] = verdict
             else:
-                asked[key] = index
-        prompts = _Prompts(self.template, solutions, [*asked.values()], self.votes)
+                asked[key] = index, len(steps)
+        prompts = _Prompts(self.template, solutions, [index for index, _ in asked.values()], self.votes)
         answers = await self.complete(prompts) if asked else []
         assert len(answers) == len(prompts), "one completion for each conversation"
-        for i, (key, index) in enumerate(asked.items()):
-            num_steps = len(solutions[index][1])
+        for i, (key, (_, num_steps)) in enumerate(asked.items()):
             own = answers[i * self.votes : (i + 1) * self.votes]
             verdicts[key] = majority([self._read(answer, num_steps) for answer in own])
         return [verdicts[key] for key in keys]

@@ -9,9 +9,7 @@ from typing import Any
 
 from fapo import answers
 from fapo.canaries import Canaries
-from fapo.judge import solution_key
 from fapo.scoring import PolicyScorer
-from fapo.steps import split
 from fapo.types import Judge, Rollout, Verdict
 
 
@@ -44,7 +42,7 @@ class Ahead:
 
     async def _look(self, rollout: Rollout, check: asyncio.Future[answers.Check]) -> None:
         right = (await check).correct
-        if (right or self.judge_all) and (key := _solution(rollout)) not in self._verdicts:
+        if (right or self.judge_all) and (key := rollout.told) not in self._verdicts:
             self._verdicts[key] = asyncio.ensure_future(_one_of(self.judge([rollout]), 0))
 
     async def checks(self, pairs: Sequence[tuple[str, str]]) -> list[answers.Check]:
@@ -61,7 +59,7 @@ class Ahead:
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """A `Judge`: the verdicts that were begun, and those on the rest, asked for together."""
-        keys = [_solution(rollout) for rollout in rollouts]
+        keys = [rollout.told for rollout in rollouts]
         rows = dict(zip(keys, rollouts, strict=True))
         rest = [key for key in rows if key not in self._verdicts]
         if rest:
@@ -91,11 +89,6 @@ async def _one_of(asked: Awaitable[list[Verdict]], i: int) -> Verdict:
 def _answer(response: str, reference: str) -> Any:
     """What is the same for answers that need one check."""
     return answers.extract(response), reference
-
-
-def _solution(rollout: Rollout) -> Any:
-    """What is the same for rollouts that a judge is asked about once."""
-    return solution_key(rollout.problem, split(rollout.response))
 
 
 def ahead_of(scorer: PolicyScorer, on_record: Collection[tuple[str, str]] = ()) -> tuple[PolicyScorer, Ahead]:

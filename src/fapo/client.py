@@ -21,6 +21,7 @@ import aiohttp
 
 from fapo.connections import chunks, open_session
 from fapo.types import Completion, Message
+from fapo.workers import share
 
 PATH = "chat/completions"
 MAX_BACKOFF = 30.0
@@ -147,21 +148,12 @@ class ChatClient:
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         endpoints, slots = self._session()
         answers = [Completion()] * len(conversations)
-        numbers = iter(range(len(conversations)))
 
-        async def work() -> (
-            None
-        ):  # so many of them, since a task for each conversation would hold memory until its turn
-            for i in numbers:
-                answer = await self._complete(endpoints, slots, conversations, i)
-                answers[i] = replace(answer, text=self._public(answer.text))
+        async def ask(i: int) -> None:
+            answer = await self._complete(endpoints, slots, conversations, i)
+            answers[i] = replace(answer, text=self._public(answer.text))
 
-        workers = [asyncio.ensure_future(work()) for _ in range(min(self.concurrency, len(conversations)))]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
+        await share(range(len(conversations)), ask, min(self.concurrency, len(conversations)))
         return answers
 
     def _public(self, text: str) -> str:

@@ -6,7 +6,6 @@ It is written in WAL mode, an answer in a transaction of its own: kill -9 costs 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.types import Complete, Completion, Message
+from fapo.workers import share
 
 APPLICATION = 0x6661706F
 """SQLite's application_id of our files ("fapo")."""
@@ -217,24 +217,18 @@ class Journaled:
         asked = [i for i, answer in enumerate(found) if answer is None]
         if self.batch > 1:
             asked.sort(key=lambda i: sum(len(message["content"]) for message in conversations[i]))
-        batches = iter([asked[start : start + self.batch] for start in range(0, len(asked), self.batch)])
+        batches = [asked[start : start + self.batch] for start in range(0, len(asked), self.batch)]
 
-        async def work() -> None:
-            for batch in batches:
-                start = time.perf_counter()
-                answers = await self.complete([conversations[i] for i in batch])
-                took = time.perf_counter() - start
-                rows = [(i, replace(a, seconds=a.seconds or took)) for i, a in zip(batch, answers, strict=True)]
-                self.journal.add([(questions[i], answer) for i, answer in rows if not answer.error], self.template)
-                for i, answer in rows:
-                    out[i] = answer
+        async def ask(batch: Sequence[int]) -> None:
+            start = time.perf_counter()
+            answers = await self.complete([conversations[i] for i in batch])
+            took = time.perf_counter() - start
+            rows = [(i, replace(a, seconds=a.seconds or took)) for i, a in zip(batch, answers, strict=True)]
+            self.journal.add([(questions[i], answer) for i, answer in rows if not answer.error], self.template)
+            for i, answer in rows:
+                out[i] = answer
 
-        workers = [asyncio.ensure_future(work()) for _ in range(min(self.concurrency, len(asked)))]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
+        await share(batches, ask, min(self.concurrency, len(batches)))
         return out
 
     def _questions(self, conversations: Sequence[list[Message]]) -> list[Question]:

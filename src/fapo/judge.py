@@ -242,11 +242,6 @@ class _Prompts(Sequence[list[Message]]):
         return self._built(self._asked[range(len(self))[index] // self._votes])
 
 
-def solution_key(problem: Problem, steps: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
-    """All that a judge is told of a solution: equal ones are judged once."""
-    return problem.text, problem.reference, tuple(steps)
-
-
 @dataclass(frozen=True)
 class GenRM:
     """The `Judge` that writes a critique: prompt, k answers, parse, majority."""
@@ -278,7 +273,8 @@ class GenRM:
         verdicts: dict[bytes, Verdict] = {}
         asked: dict[bytes, tuple[int, int]] = {}  # index and number of steps
         for index, (problem, steps) in enumerate(solutions):
-            key = sha256(repr(solution_key(problem, steps)).encode()).digest()  # steps that wait take no memory
+            told = problem.text, problem.reference, tuple(steps)
+            key = sha256(repr(told).encode()).digest()  # steps that wait take no memory
             keys.append(key)
             if key in asked or key in verdicts:
                 continue

@@ -39,6 +39,11 @@ class Rollout:
     truncated: bool = False
     """True when the length limit cut it off."""
 
+    @property
+    def told(self) -> tuple[str, str, str]:
+        """All that a judge is told of it: rollouts of which it is equal are judged once."""
+        return self.problem.text, self.problem.reference, self.response
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -1,9 +1,9 @@
-"""Workers that share a list of jobs for a model, until all are done or nothing comes back any more."""
+"""Workers that share jobs: all are done, or for a model until nothing comes back any more."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -13,6 +13,26 @@ PATIENCE = 100
 """So many failures one after the other, or a hundredth of all there is to do, end it too."""
 
 Job = TypeVar("Job")
+
+
+async def share(jobs: Iterable[Job], do: Callable[[Job], Awaitable[None]], num_workers: int) -> None:
+    """Do all jobs, `num_workers` at once: a task for each worker, since one for each job would wait in memory.
+
+    Jobs are looked at when their turn comes. What `do` raises ends the others, and is raised.
+    """
+    rest = iter(jobs)
+
+    async def worker() -> None:
+        for job in rest:
+            await do(job)
+
+    workers = [asyncio.create_task(worker()) for _ in range(num_workers)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def work_off(
@@ -33,22 +53,16 @@ async def work_off(
     Raises ValueError, saying `what` failed and where answers are `kept`, when only failures come back.
     """
     rest = iter(jobs)
+    batches = iter(lambda: list(islice(rest, 1 if served else batch)), [])
     total, failed, in_a_row = done + len(jobs), 0, 0
 
-    async def worker() -> None:
+    async def do(some: Sequence[Job]) -> None:
         nonlocal done, failed, in_a_row
-        while some := list(islice(rest, 1 if served else batch)):
-            for error in await ask(some):
-                done, failed, in_a_row = (done, failed + 1, in_a_row + 1) if error else (done + 1, failed, 0)
-                if in_a_row >= max(PATIENCE, total // 100) or (not done and failed >= min(FIRST, len(jobs))):
-                    tail = f"; what was answered is in {kept}: put it right and start again" if kept else ""
-                    raise ValueError(f"{what}: {in_a_row} failures one after the other, the last one: {error}{tail}")
-            progress(done)
+        for error in await ask(some):
+            done, failed, in_a_row = (done, failed + 1, in_a_row + 1) if error else (done + 1, failed, 0)
+            if in_a_row >= max(PATIENCE, total // 100) or (not done and failed >= min(FIRST, len(jobs))):
+                tail = f"; what was answered is in {kept}: put it right and start again" if kept else ""
+                raise ValueError(f"{what}: {in_a_row} failures one after the other, the last one: {error}{tail}")
+        progress(done)
 
-    workers = [asyncio.create_task(worker()) for _ in range(concurrency if served else 1)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for task in workers:
-            task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    await share(batches, do, concurrency if served else 1)

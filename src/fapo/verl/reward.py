@@ -18,10 +18,8 @@ from fapo.canaries import canaries_of
 from fapo.config import Config, read_config
 from fapo.data import LabelledSolution
 from fapo.examples import TRAIN, make_scorer
-from fapo.judge import solution_key
 from fapo.models import model_folder
 from fapo.scoring import PolicyScorer, Scorer
-from fapo.steps import split
 from fapo.types import Judge, Problem, Rollout, Verdict
 from fapo.verl.parcel import Parcel, wrap
 
@@ -119,13 +117,12 @@ class Once:
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """As `Judge`. Who hangs up on it leaves the verdict to the others; what failed is asked about anew."""
-        keys = [solution_key(rollout.problem, split(rollout.response)) for rollout in rollouts]
-        asked = [self._asked(key, rollout) for key, rollout in zip(keys, rollouts, strict=True)]
+        asked = [self._asked(rollout.told, rollout) for rollout in rollouts]
         return [(await asyncio.shield(future))[0] for future in asked]
 
     def _asked(self, key: Any, rollout: Rollout) -> asyncio.Future[list[Verdict]]:
         if key not in self._verdicts:
-            while len(self._verdicts) >= self.num_kept:
+            if len(self._verdicts) >= self.num_kept:
                 del self._verdicts[next(iter(self._verdicts))]
             self._verdicts[key] = asyncio.ensure_future(self.judge([rollout]))
             self._verdicts[key].add_done_callback(lambda future: self._keep(key, future))

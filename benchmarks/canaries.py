@@ -22,6 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fapo.bootstrap import Interval, interval
 from fapo.canaries import Canaries
 from fapo.judge import JudgeDownError
 from fapo.miniature.sources import labelled
@@ -84,12 +85,10 @@ async def stopped_after(judge: Simulated, canaries: Canaries, size: int, most: i
     return None
 
 
-def interval(values: Sequence[float], num: int = 2000) -> tuple[float, float]:
-    """95 % of the median, by bootstrap."""
+def median_interval(values: Sequence[float], num: int = 2000) -> Interval:
+    """Of the median, by drawing values with replacement."""
     rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(np.array(values), (num, len(values))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return float(low), float(high)
+    return interval(np.median(rng.choice(np.array(values), (num, len(values))), axis=1))
 
 
 def main() -> None:
@@ -118,7 +117,7 @@ def main() -> None:
                     delays.append(end - since)
             found = ["", "", ""]
             if delays:
-                low, high = interval(delays)
+                low, high = median_interval(delays)
                 found = [str(len(delays)), f"{statistics.median(delays):g} [{low:g}, {high:g}]", str(max(delays))]
             row = (f"{share:g}", kind or f"none, {given.honest} batches", f"{num_early} of {given.runs}", *found)
             table.add_row(*row, f"{statistics.mean(asked):.3f}")

@@ -14,15 +14,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from measuring.turns import machine
+from measuring.turns import PARTS, machine
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from fapo.data import read_jsonl
 from fapo.miniature.study import Job, demo_jobs, run_jobs
-
-PARTS = ("rollout", "score", "update")
 
 
 def watched(jobs: Sequence[Job], output: Path) -> dict[str, tuple[float, float]]:

@@ -39,8 +39,8 @@ from typing import Any
 
 import torch
 from measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Ways, slow_judge
-from measuring.turns import in_turn, machine, ratios, spread
-from training import CONFIG, PARTS, STILL, Lean, Recorder, made
+from measuring.turns import PARTS, in_turn, machine, ratios, spread
+from training import CONFIG, STILL, Lean, Recorder, made
 from transformers.utils import logging as transformers_logging
 
 from fapo.ahead import ahead_of

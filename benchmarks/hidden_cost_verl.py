@@ -28,14 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from measuring.slow_judge import JUDGE, MEAN, ROLLOUT, Ways, slow_judge
-from measuring.turns import in_turn, machine, ratios, spread
+from measuring.turns import PARTS, in_turn, machine, ratios, spread
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/verl"))
 STILL = ("optim.learning_rate=1e-30", "optim.weight_decay=0.0", "data.validation=", "validation.save_every=1000")
 SIDES = ("baseline", "fapo")
 STRETCH = 2.5
 """Standard deviations by which the longest of some hundred normal draws exceeds their mean."""
-PARTS = ("rollout", "score", "update")
 
 
 def steps_of(settings: list[str], num_steps: int, pace: str) -> tuple[list[dict[str, Any]], list[Any]]:

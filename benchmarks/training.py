@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from measuring.turns import in_turn, machine, ratios, spread
+from measuring.turns import PARTS, in_turn, machine, ratios, spread
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from transformers.utils import logging as transformers_logging
 
@@ -51,7 +51,6 @@ STILL = (
 )
 DEFAULTS = ("trl.bf16=true", "trl.gradient_checkpointing=true")
 """What TRL does unless told otherwise."""
-PARTS = ("rollout", "score", "update")
 
 
 class _Watched:

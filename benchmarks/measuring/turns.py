@@ -16,6 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+PARTS = ("rollout", "score", "update")
+"""Of a training step: `time/...` of each is in a run's metrics."""
+
 Result = TypeVar("Result")
 
 

@@ -1,0 +1,41 @@
+"""Exceptions for mistakes and failures that a user can act on.
+
+    FapoError
+    ├── ConfigError       a setting that cannot be used                    (also a ValueError)
+    ├── DataError         input data that cannot be used                   (also a ValueError)
+    ├── JudgeError        the judge cannot be used
+    │   └── JudgeDownError    the judge fails for too many rollouts
+    ├── UnscoredError     a rollout has no reward and `on_unscored` is "raise"
+    └── EngineError       a trainer or another program that fapo started has failed
+
+The command line prints the message of a `FapoError` without a traceback and exits with status 2. Every other exception is a
+bug of fapo, and its traceback is shown. A message says what is wrong, where (file, line or key) and what to do.
+"""
+
+
+class FapoError(Exception):
+    """Base class of the errors that a user can act on."""
+
+
+class ConfigError(FapoError, ValueError):
+    """A setting that cannot be used; the message names the setting and the remedy."""
+
+
+class DataError(FapoError, ValueError):
+    """Input data that cannot be used; the message names the file and line, or the row and column."""
+
+
+class JudgeError(FapoError):
+    """A judge that cannot be used, for example because its server cannot be reached."""
+
+
+class JudgeDownError(JudgeError):
+    """A judge that fails for so many rollouts that the run must stop; the run can be resumed."""
+
+
+class UnscoredError(FapoError):
+    """A rollout without a verdict in a run whose `on_unscored` is "raise"."""
+
+
+class EngineError(FapoError):
+    """A trainer, or another program started by fapo, that has failed."""

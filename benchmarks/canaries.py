@@ -24,7 +24,7 @@ from rich.table import Table
 
 from fapo.bootstrap import Interval, interval
 from fapo.canaries import Canaries
-from fapo.judge import JudgeDownError
+from fapo.errors import JudgeDownError
 from fapo.miniature.sources import labelled
 from fapo.steps import split
 from fapo.types import Problem, Rollout, Verdict

@@ -21,8 +21,8 @@ from rich.console import Console
 
 from fapo.audit import DEAD, Plan, audit
 from fapo.data import read_jsonl, write_jsonl
+from fapo.errors import JudgeDownError
 from fapo.journal import Journal
-from fapo.judge import JudgeDownError
 from fapo.judges import named
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.tally import Audited, Tally, print_tally

@@ -11,8 +11,8 @@ import pytest
 from fapo.canaries import ENOUGH, WINDOW, Canaries, metrics_of
 from fapo.config import from_dict
 from fapo.data import LabelledSolution
+from fapo.errors import JudgeDownError
 from fapo.examples import make_scorer
-from fapo.judge import JudgeDownError
 from fapo.miniature.sources import FOLDER, oracle
 from fapo.miniature.world import Habits, examine, tasks, trace
 from fapo.steps import split

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import fapo.config
-from fapo.config import Config, ConfigError, from_dict, known_keys, load, to_dict
+from fapo.config import Config, from_dict, known_keys, load, to_dict
+from fapo.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))

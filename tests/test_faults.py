@@ -26,8 +26,9 @@ import fapo.connections
 import fapo.journal
 from fapo import cli
 from fapo.client import MAX_ERROR, ChatClient, _seconds
-from fapo.config import ConfigError, load
+from fapo.config import load
 from fapo.data import read_jsonl
+from fapo.errors import ConfigError
 from fapo.journal import Journal, Journaled, Question
 from fapo.judge import GenRM, load_template
 from fapo.runs import RunFolder, full_disk_told, take

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fapo import cli
-from fapo.config import ConfigError, from_dict
+from fapo.config import from_dict
 from fapo.critic.critiques import CritiquesConfig, write_critiques
 from fapo.critic.noise import with_label_noise
 from fapo.data import LabelledSolution, load_labelled, read_jsonl, write_jsonl
+from fapo.errors import ConfigError
 from fapo.judge import GenRM, load_template, parse_verdict
 from fapo.models import ChatModel
 from fapo.selection import candidates, choose

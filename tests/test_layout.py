@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
-    {"fapo", "types"},
+    {"fapo", "types", "errors"},
     {"steps", "final_answer", "choices", "rewards", "metrics", "bootstrap", "config"},
     {"answers"},
     {"data", "solutions", "connections", "client", "journal", "local", "pypi_models", "workers"},

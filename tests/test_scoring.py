@@ -10,9 +10,10 @@ import pytest
 from fapo import rewards
 from fapo.config import RewardConfig
 from fapo.data import LabelledSolution
-from fapo.judge import GenRM, JudgeDownError, load_template
+from fapo.errors import JudgeDownError, UnscoredError
+from fapo.judge import GenRM, load_template
 from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, judge_quality, policy_metrics
-from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, UnscoredError, advantages_of
+from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, advantages_of
 from fapo.types import Completion, Message, Problem, Reward, Rollout, Verdict
 
 SOUND = Verdict("ok", critique="fine")

@@ -15,7 +15,8 @@ from chat_server import Reply, chat_server
 from processes import ROOT, rows_to_judge, start, toml
 
 from fapo.client import ChatClient, key_from_environment
-from fapo.config import ConfigError, from_dict, judge_config
+from fapo.config import from_dict, judge_config
+from fapo.errors import ConfigError
 from fapo.models import loading
 
 KEY = "sk-this-is-no-word-7391"

@@ -19,12 +19,12 @@ import pytest
 from chat_server import ChatServer, Reply, chat_server
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fapo.config import Config, ConfigError, from_dict, to_dict
+from fapo.config import Config, from_dict, to_dict
 from fapo.data import read_jsonl, write_jsonl
+from fapo.errors import ConfigError, UnscoredError
 from fapo.miniature.sources import FOLDER, model_folder
 from fapo.miniature.world import Habits, examine, tasks, trace
 from fapo.rewards import group_advantages
-from fapo.scoring import UnscoredError
 from fapo.steps import split
 from fapo.train_trl import grpo_config, train
 

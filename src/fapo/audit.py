@@ -15,7 +15,8 @@ from pathlib import Path
 from fapo import answers
 from fapo.config import JudgeConfig
 from fapo.data import keep_inputs, write_jsonl
-from fapo.judge import GenRM, JudgeDownError
+from fapo.errors import JudgeDownError
+from fapo.judge import GenRM
 from fapo.judges import opened
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.tally import Audited, Tally

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fapo.data import LabelledSolution
-from fapo.judge import JudgeDownError
+from fapo.errors import JudgeDownError
 from fapo.measure import judge_quality
 from fapo.steps import split
 from fapo.types import Judge, Rollout, Verdict

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
+from fapo.errors import FapoError
 from fapo.judge_options import JudgeOptions
 from fapo.plan.options import PlanOptions
 
@@ -727,12 +728,7 @@ def _is_users(error: Exception) -> bool:
     """Errors whose message is meant for the user."""
     if isinstance(error, OSError) and error.errno in _SYSTEM:
         return True
-    return isinstance(error, ValueError | FileNotFoundError) or type(error).__name__ in (
-        "JobError",
-        "UnscoredError",
-        "JudgeDownError",
-        "VerlError",
-    )
+    return isinstance(error, FapoError | ValueError | FileNotFoundError)
 
 
 if __name__ == "__main__":

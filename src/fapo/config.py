@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from fapo.errors import ConfigError
 from fapo.types import OnUnscored
 
 _PATTERNS = {
@@ -31,10 +32,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message says where it stands and what to do."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@
     ├── UnscoredError     a rollout has no reward and `on_unscored` is "raise"
     └── EngineError       a trainer or another program that fapo started has failed
 
-The command line prints the message of a `FapoError` without a traceback and exits with status 2. Every other exception is a
-bug of fapo, and its traceback is shown. A message says what is wrong, where (file, line or key) and what to do.
+The command line prints the message of a `FapoError` without a traceback and exits with status 2. Every other exception
+is a bug of fapo, and its traceback is shown. A message says what is wrong, where (file, line or key) and what to do.
 """
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fapo.canaries import Canaries
-from fapo.config import Config, ConfigError
+from fapo.config import Config
 from fapo.critic.noise import with_label_noise
 from fapo.data import LabelledSolution, load_labelled, load_problems, load_prompt
+from fapo.errors import ConfigError
 from fapo.judge import build_prompt, load_template
 from fapo.judges import make_judge
 from fapo.measure import Fault

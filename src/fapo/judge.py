@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from fapo.errors import JudgeDownError
 from fapo.final_answer import num_words
 from fapo.steps import escape, split
 from fapo.types import Complete, Completion, Message, Problem, Rollout, Verdict
@@ -183,10 +184,6 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
     if 2 * named.total() > len(votes):
         outcome = min(named, key=lambda index: (-named[index], index))
     return next(vote for vote in votes if vote.error_step == outcome)
-
-
-class JudgeDownError(RuntimeError):
-    """More judgements failed than a run should go on without."""
 
 
 def check_judge(verdicts: Sequence[Verdict], max_failed_share: float) -> None:

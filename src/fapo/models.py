@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fapo import pypi_models
 from fapo.client import ChatClient
-from fapo.config import ConfigError
+from fapo.errors import ConfigError
 from fapo.journal import Journal, Journaled
 from fapo.miniature import sources as miniature
 from fapo.types import Complete

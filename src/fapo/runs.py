@@ -16,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fapo.config import Config, ConfigError, from_dict, to_dict
+from fapo.config import Config, from_dict, to_dict
 from fapo.data import read_jsonl, write_jsonl
+from fapo.errors import ConfigError
 from fapo.measure import Fault
 from fapo.scoring import Scored
 

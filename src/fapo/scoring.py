@@ -11,13 +11,10 @@ import numpy as np
 from fapo import answers, rewards
 from fapo.config import RewardConfig
 from fapo.data import LabelledSolution
+from fapo.errors import UnscoredError
 from fapo.judge import MIN_JUDGEMENTS, Template, check_judge, parse_verdict, parse_yes_no
 from fapo.steps import split
 from fapo.types import Judge, Reward, Rollout, Verdict
-
-
-class UnscoredError(RuntimeError):
-    """A rollout got no verdict and `on_unscored` is "raise"."""
 
 
 def no_verdict(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:

@@ -17,7 +17,8 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from fapo.config import Config, ConfigError
+from fapo.config import Config
+from fapo.errors import ConfigError
 from fapo.examples import TRAIN, Example, Sets, load_sets, make_scorer
 from fapo.local import LocalModel
 from fapo.measure import of_validation

@@ -20,7 +20,8 @@ from trl import GRPOConfig
 
 from fapo.ahead import Ahead, ahead_of
 from fapo.canaries import metrics_of
-from fapo.config import Config, ConfigError
+from fapo.config import Config
+from fapo.errors import ConfigError
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder

@@ -9,20 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from fapo.config import Config
+from fapo.errors import EngineError
 from fapo.runs import RunFolder, take
 from fapo.verl.overrides import MODULE, compose, overrides
 from fapo.verl.parquet import files, write_sets
-
-
-class VerlError(RuntimeError):
-    """verl has stopped before the run was done."""
 
 
 def train(config: Config, *, resume: bool = False) -> Path:
     """Run a config on a Ray cluster, the one of RAY_ADDRESS or else one of this machine; returns the run folder.
 
     The run folder must be one that all nodes see. Raises ConfigError for settings that cannot work, before anything is
-    started, and VerlError when verl ends with an error, having said on the console why.
+    started, and EngineError when verl ends with an error; verl prints the reason on the console.
     """
     settled = absolute(config)
     given = overrides(settled, resume=resume)
@@ -30,9 +27,9 @@ def train(config: Config, *, resume: bool = False) -> Path:
     folder = prepare(settled, resume=resume)
     done = subprocess.run([sys.executable, "-m", MODULE, *given])
     if done.returncode:
-        raise VerlError(
-            f"verl has stopped with exit status {done.returncode}; what it said is above; "
-            "once that is seen to, --resume goes on from the last checkpoint"
+        raise EngineError(
+            f"verl has stopped with exit status {done.returncode}; its messages are above; "
+            "remove the cause, then continue from the last checkpoint with --resume"
         )
     return folder
 

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.config import Config, ConfigError, load
+from fapo.config import Config, load
+from fapo.errors import ConfigError
 from fapo.train_verl import command
 from fapo.verl.overrides import compose, flat, literal, overrides
 

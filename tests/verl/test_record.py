@@ -15,11 +15,11 @@ import pytest
 
 from fapo import runs
 from fapo.canaries import ENOUGH
-from fapo.config import ConfigError, from_dict, to_dict
+from fapo.config import from_dict, to_dict
 from fapo.data import read_jsonl
-from fapo.judge import JudgeDownError
+from fapo.errors import ConfigError, JudgeDownError, UnscoredError
 from fapo.rewards import fapo_reward, group_advantages
-from fapo.scoring import Scored, UnscoredError
+from fapo.scoring import Scored
 from fapo.train_verl import prepare
 from fapo.types import Problem, Reward, Rollout, Verdict
 from fapo.verl.clock import Pending, exposed_seconds

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fapo.data import read_jsonl
+from fapo.errors import EngineError
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -48,16 +49,12 @@ class Job:
         return max((row["step"] for row in rows), default=0), total
 
 
-class JobError(RuntimeError):
-    """A run ended badly; its log says why."""
-
-
 Watch = Callable[[dict[str, str]], None]
 """Told now and then the state of each job: waiting, running or done."""
 
 
 def run_jobs(jobs: Sequence[Job], output: Path, watch: Watch = lambda _: None, workers: int = 2) -> None:
-    """Run all jobs below `output`. One core for each: small models gain nothing from more. Raises JobError."""
+    """Run all jobs below `output`. One core for each: small models gain nothing from more. Raises EngineError."""
     output.mkdir(parents=True, exist_ok=True)
     waiting = [job for job in jobs if not job.done(output)]
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -68,7 +65,10 @@ def run_jobs(jobs: Sequence[Job], output: Path, watch: Watch = lambda _: None, w
                     continue
                 del running[name]
                 if process.returncode:
-                    raise JobError(f"the run {name} failed; its messages are in {output / name}.log")
+                    raise EngineError(
+                        f"the run {name} has failed; read {output / name}.log, remove the cause, "
+                        "then give the same command again"
+                    )
             ready = [j for j in waiting if j.after is None or all(o.done(output) for o in jobs if o.name == j.after)]
             for job in ready[: workers - len(running)]:
                 waiting.remove(job)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fapo.config import Config, ConfigError
+from fapo.config import Config
+from fapo.errors import ConfigError
 from fapo.verl.overrides import flat
 
 _ROLLOUT, _FSDP = "actor_rollout_ref.rollout", "actor_rollout_ref.actor.fsdp_config"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.config import ConfigError
+from fapo.errors import ConfigError
 from fapo.models import model_folder
 
 BF16 = 2

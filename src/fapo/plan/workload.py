@@ -11,8 +11,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from fapo.config import Config, ConfigError, read_config
+from fapo.config import Config, read_config
 from fapo.data import read_jsonl
+from fapo.errors import ConfigError
 from fapo.plan.options import PlanOptions
 
 CRITIQUE = 3400

@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fapo.config import Config, ConfigError
+from fapo.config import Config
+from fapo.errors import ConfigError
 from fapo.models import model_folder
 from fapo.verl.parquet import files
 

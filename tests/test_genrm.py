@@ -52,17 +52,17 @@ def solutions(draw: st.DrawFn) -> list[LabelledSolution]:
 def test_label_noise_makes_exactly_a_share_wrong(given: list[LabelledSolution], share: float, seed: int) -> None:
     noisy = with_label_noise(given, share, seed)
     assert noisy == with_label_noise(given, share, seed)
-    changed = [i for i, solution in enumerate(noisy) if solution.told != given[i].error_step]
+    changed = [i for i, solution in enumerate(noisy) if solution.training_label != given[i].error_step]
     assert len(changed) == round(share * len(given))
     assert [(s.problem, s.steps, s.error_step) for s in noisy] == [(s.problem, s.steps, s.error_step) for s in given]
-    assert all(s.told is None or 0 <= s.told < len(s.steps) for s in noisy)
+    assert all(s.training_label is None or 0 <= s.training_label < len(s.steps) for s in noisy)
     all_wrong = with_label_noise(given, 1.0, seed)
     assert all(noisy[i] == all_wrong[i] for i in changed), "a larger share errs on the same ones, and the same way"
 
 
 def test_label_noise_misses_errors_invents_them_and_moves_them() -> None:
     given = [LabelledSolution(Problem(str(i), "p", "1"), ("x",) * 4, i % 2 or None, True) for i in range(400)]
-    kinds = Counter((solution.error_step, solution.told) for solution in with_label_noise(given, 1.0, 0))
+    kinds = Counter((solution.error_step, solution.training_label) for solution in with_label_noise(given, 1.0, 0))
     assert 70 <= kinds[1, None] <= 130
     assert all(40 > kinds[1, step] > 15 for step in (0, 2, 3))
     assert all(30 < kinds[None, step] < 70 for step in range(4))
@@ -293,7 +293,7 @@ def test_label_noise_reaches_the_reward_but_not_the_measurements(tiny_genrm: Pat
     folder = train(from_dict(settings(tmp_path, tiny_genrm, "miniature:critic-train", **changed)))
     assert json.loads((folder / "config.json").read_text())["data"]["label_noise"] == 0.5
     given = load_labelled(Path(cli.__file__).parent / "miniature" / "base" / "critic-train.jsonl", limit=40)
-    noisy = {s.problem.id: s.told for s in with_label_noise(given, 0.5, 0)}
+    noisy = {s.problem.id: s.training_label for s in with_label_noise(given, 0.5, 0)}
     labels = {s.problem.id: s.error_step for s in given}
     found = list(read_jsonl(folder / "rollouts.jsonl"))
     trained = [row for row in found if row["split"] == "train"]

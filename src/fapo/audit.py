@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fapo import answers
 from fapo.config import JudgeConfig
-from fapo.data import keep_inputs, write_jsonl
+from fapo.data import check_not_overwriting, write_jsonl
 from fapo.errors import JudgeDownError
 from fapo.judge import GenRM
 from fapo.judges import opened
@@ -64,7 +64,7 @@ def audit(plan: Plan, progress: Progress | None = None) -> Tally:
     """
     if not plan.files:
         raise ValueError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
-    keep_inputs(plan.out, (*plan.files, plan.references))
+    check_not_overwriting(plan.out, (*plan.files, plan.references))
     lookup = reference_lookup(plan.references) if plan.references else None
     with tempfile.TemporaryDirectory() as folder:
         files = {name: _spooled(name, Path(folder)) for name in dict.fromkeys(plan.files)}

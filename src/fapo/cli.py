@@ -337,7 +337,7 @@ def bench(
     from fapo.benchmarks.predictions import of_rows, read_predictions, write_predictions
     from fapo.benchmarks.rows import load_rows
     from fapo.benchmarks.score import score_flawed_positive, score_process
-    from fapo.data import keep_inputs
+    from fapo.data import check_not_overwriting
 
     sources = sum(data, ())
     if (predictions is None) == (not asked.judge):
@@ -345,7 +345,7 @@ def bench(
     if predictions and out:
         raise ValueError("--out is for answers of a --judge; --predictions are on file already")
     if out:
-        keep_inputs(out, sources)
+        check_not_overwriting(out, sources)
     process = benchmark == "process"
     rows = load_rows(benchmark, sources, limit)
     if predictions:

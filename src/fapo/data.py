@@ -50,13 +50,13 @@ class LabelledSolution:
     critique: str = ""
     """A critique that says so, for a GenRM to imitate; empty where the data has none."""
     mislabelled: bool = False
-    """Label noise: training is told `wrong_step` instead of error_step."""
+    """Whether label noise replaces the label: training then uses `wrong_step` instead of `error_step`."""
     wrong_step: int | None = None
-    """What it is told then."""
+    """Wrong label used for training when `mislabelled` is set; None means "no wrong step"."""
 
     @property
-    def told(self) -> int | None:
-        """The label that training goes by; measurements go by error_step."""
+    def training_label(self) -> int | None:
+        """Label used for training, which may be noisy; measurements use `error_step`."""
         return self.wrong_step if self.mislabelled else self.error_step
 
 
@@ -113,15 +113,15 @@ def load_labelled(
     return solutions
 
 
-def keep_inputs(out: Path, sources: Iterable[str | Path]) -> None:
+def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:
     """Raise ValueError if writing `out` would overwrite one of the sources."""
     for source in sources:
         if out.exists() and Path(source).exists() and out.samefile(source):
             raise ValueError(f"{out}: is one of the files to read; give another --out")
 
 
-def draw(id: str) -> bytes:
-    """A number that has nothing to do with the row: the first rows by it are a random choice, the same in every run."""
+def sampling_key(id: str) -> bytes:
+    """Return a hash of the id. Sorting by it gives a reproducible random order, from which a subset is taken."""
     return hashlib.sha256(id.encode("utf-8", "backslashreplace")).digest()
 
 
@@ -182,13 +182,13 @@ def _problems(
     for index, (where, read) in enumerate(islice(located_rows(source, split), limit)):
         row = read if labelled else with_choices(where, read, seed)
         used = _choose_columns(where, row, columns, optional={"id", "source"} | ({"reference"} if labelled else set()))
-        values = {field: reach(row, name) for field, name in used.items()}
-        scalars = {field: scalar(where, used[field], values[field]) for field in used if field != "text"}
+        values = {field: get_nested(row, name) for field, name in used.items()}
+        scalars = {field: as_scalar_text(where, used[field], values[field]) for field in used if field != "text"}
         rest = set(row) - set(used.values()) - (LABEL_COLUMNS if labelled else set())
         problem = Problem(
             id=scalars.get("id", f"{stem}-{index}"),
-            text=question(where, used["text"], values["text"]),
-            reference=final_answer(scalars.get("reference", "")),
+            text=as_question_text(where, used["text"], values["text"]),
+            reference=answer_of_worked_solution(scalars.get("reference", "")),
             source=scalars.get("source", stem),
             meta={name: row[name] for name in row if name in rest},
         )
@@ -206,7 +206,7 @@ def _choose_columns(where: str, row: Row, columns: Mapping[str, str], optional: 
     used = {}
     for field, names in COLUMNS.items():
         asked = [columns[field]] if field in columns else [lower.get(name, name) for name in names]
-        present = [name for name in asked if reach(row, name) is not None]
+        present = [name for name in asked if get_nested(row, name) is not None]
         if present:
             used[field] = present[0]
         elif field in columns or field not in optional:
@@ -214,16 +214,25 @@ def _choose_columns(where: str, row: Row, columns: Mapping[str, str], optional: 
     return used
 
 
-def reach(row: Row, name: str) -> Any:
-    """The value of a column, or of a key inside a column ("a.b"); None where there is none."""
+def get_nested(row: Row, name: str) -> Any:
+    """Return the value of a column, or of a key inside a column ("a.b"); None if it is missing."""
     if name in row or "." not in name:
         return row.get(name)
     outer, inner = name.split(".", 1)
-    return reach(row[outer], inner) if isinstance(row.get(outer), dict) else None
+    return get_nested(row[outer], inner) if isinstance(row.get(outer), dict) else None
 
 
-def question(where: str, name: str, value: Any) -> str:
-    """The text of a question; of a conversation, what the user says last."""
+def as_question_text(where: str, name: str, value: Any) -> str:
+    """Return the text of a question: the value itself, or the last user turn of a conversation.
+
+    Args:
+        where: File and line, for the message.
+        name: Name of the column, for the message.
+        value: Value of the column.
+
+    Raises:
+        ValueError: The value holds no text.
+    """
     if isinstance(value, list):
         asked = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
         value = asked[-1] if asked else None
@@ -232,8 +241,17 @@ def question(where: str, name: str, value: Any) -> str:
     return value
 
 
-def scalar(where: str, name: str, value: Any) -> str:
-    """An id or an answer: text, or a number as text. NaN is how tables write that there is none."""
+def as_scalar_text(where: str, name: str, value: Any) -> str:
+    """Return an id or an answer as text.
+
+    Args:
+        where: File and line, for the message.
+        name: Name of the column, for the message.
+        value: Text, or a finite number. Tables write NaN where a value is missing, so NaN is an error.
+
+    Raises:
+        ValueError: The value is neither.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
         raise ValueError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
     if isinstance(value, float) and not math.isfinite(value):
@@ -241,8 +259,8 @@ def scalar(where: str, name: str, value: Any) -> str:
     return str(value)
 
 
-def final_answer(answer: str) -> str:
-    r"""The final answer of a worked solution: behind GSM8K's "####", else in the last \boxed{}; else all of it."""
+def answer_of_worked_solution(answer: str) -> str:
+    r"""Return the final answer of a worked solution: after GSM8K's "####", else in the last box, else all."""
     if "####" in answer:
         return answer.rsplit("####", 1)[1].strip()
     return extract(answer) or answer.strip()
@@ -380,6 +398,21 @@ def _hub(name: str, config: str | None, split: str | None) -> Iterator[Located]:
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
+
+
+def finite(value: Any) -> Any:
+    """Return the value with null for each number that is not finite, at any depth: JSON has no NaN or infinity."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def finite_number(value: Any) -> float | None:
+    """Return a number read from a file as a float; None for anything that is no finite number, bool included."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) else None
 
 
 def _line(row: Any) -> bytes:

@@ -74,7 +74,11 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
         labelled: dict[str, LabelledSolution] = {}
         for solution in solutions:
             same = labelled.setdefault(solution.problem.id, solution)
-            if (same.steps, same.error_step, same.told) != (solution.steps, solution.error_step, solution.told):
+            if (same.steps, same.error_step, same.training_label) != (
+                solution.steps,
+                solution.error_step,
+                solution.training_label,
+            ):
                 raise ConfigError(
                     f"data: two sets have a row {solution.problem.id!r}, with other steps or another label; "
                     "give the rows ids of their own, and with data.label_noise validate on other rows"

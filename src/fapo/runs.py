@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import platform
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config import Config, from_dict, to_dict
-from fapo.data import read_jsonl, write_jsonl
+from fapo.data import finite, read_jsonl, write_jsonl
 from fapo.errors import ConfigError
 from fapo.measure import Fault
 from fapo.scoring import Scored
@@ -173,15 +172,6 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "versions": versions,
     }
-
-
-def finite(value: Any) -> Any:
-    """The same with null for what is not finite, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, value: Any) -> None:

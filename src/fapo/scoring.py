@@ -139,10 +139,10 @@ class CritiqueScorer:
         yes_no = self.template.kind == "yes_no"
         verdict = parse_yes_no(rollout.response) if yes_no else parse_verdict(rollout.response, num_steps)
         verdict = replace(verdict, num_tokens=rollout.num_tokens)
-        outcome = rewards.genrm_outcome_reward(verdict.error_step, solution.told, verdict.status)
+        outcome = rewards.genrm_outcome_reward(verdict.error_step, solution.training_label, verdict.status)
         parts, value = {"outcome": outcome}, outcome
         if self.config.kind == "genrm_step":
-            value = rewards.genrm_reward(verdict.error_step, solution.told, num_steps, verdict.status)
+            value = rewards.genrm_reward(verdict.error_step, solution.training_label, num_steps, verdict.status)
             parts["process"] = value - outcome
         parts["overlong"] = rewards.overlong_penalty(rollout.num_tokens, self.max_tokens, self.config.overlong_buffer)
         return Scored(rollout, outcome > 0, verdict, Reward(value + parts["overlong"], parts))

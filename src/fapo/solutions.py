@@ -10,15 +10,15 @@ from typing import Any
 
 from fapo.data import (
     Row,
+    answer_of_worked_solution,
     as_object,
-    final_answer,
+    as_question_text,
+    as_scalar_text,
+    get_nested,
     json_items,
     load_problems,
     located_rows,
     parse_row,
-    question,
-    reach,
-    scalar,
 )
 from fapo.steps import split
 from fapo.types import Problem
@@ -112,14 +112,14 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
     found: dict[str, tuple[str, Any]] = {}
     for field, columns in FIELDS.items():
         names = [lower.get(column, column) for column in columns]
-        present = [(name, value) for name in names if (value := reach(row, name)) is not None]
+        present = [(name, value) for name in names if (value := get_nested(row, name)) is not None]
         if present:
             found[field] = present[0]
     for field in ("problem", "solution"):
         if field not in found:
             expected, given = " or ".join(FIELDS[field]), ", ".join(row) or "none"
             raise ValueError(f"{where}: no {field}: expected {expected}; its columns are {given}")
-    asked = question(where, *found["problem"])
+    asked = as_question_text(where, *found["problem"])
     problem = references(asked) if references and "reference" not in found else None
     correct = None
     if problem is None:
@@ -128,8 +128,8 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
             correct = _correct(where, found, list(row), looked_up=references is not None)
     text, steps = _written(where, *found["solution"])
     column, own = found.get("id", ("id", f"{stem}-{index}"))
-    source = scalar(where, *found["source"]) if "source" in found else stem
-    identified = Problem(scalar(where, column, own), problem.text, problem.reference, source)
+    source = as_scalar_text(where, *found["source"]) if "source" in found else stem
+    identified = Problem(as_scalar_text(where, column, own), problem.text, problem.reference, source)
     return Solution(own, identified, text, steps, correct)
 
 
@@ -140,7 +140,7 @@ def _reference(where: str, found: dict[str, tuple[str, Any]]) -> str:
     column, value = found["reference"]
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
         value = value[0]
-    answer = final_answer(scalar(where, column, value))
+    answer = answer_of_worked_solution(as_scalar_text(where, column, value))
     if not answer:
         raise ValueError(f"{where}: {column} holds no final answer: {str(value)[-40:]!r}")
     return answer

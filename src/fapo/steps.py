@@ -156,6 +156,13 @@ def _shown(char: str) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
+def show_invisible(text: str) -> str:
+    r"""Return the text with invisible and bidirectional characters written out, such as `\u200b`."""
+    if text.isprintable():
+        return text
+    return text.translate({ord(char): _shown(char) for char in set(text) if _invisible(char)})
+
+
 def _folded(text: str) -> str:
     """As it looks to a hasty reader: lower case, full-width forms, accents and lookalikes as the plain Latin character;
     the same length as the text."""
@@ -184,12 +191,7 @@ def escape(text: str) -> str:
 
     Mathematics (`a < b`, `x<y`, `0<|x-a|<\delta`, `<<3*4=12>>`) stays as it is.
     """
-    crlf = text.replace("\r\n", "\n")
-    if not crlf.isprintable():
-        hidden = {char for char in set(crlf) if _invisible(char)}
-        if hidden:
-            text = re.sub("\r(?!\n)", r"\\u000d", text)
-            text = text.translate({ord(char): _shown(char) for char in hidden - {"\r"}})
+    text = "\r\n".join(show_invisible(part) for part in text.split("\r\n"))
     if not text.isascii():
         text = _SELECTORS.sub(lambda selector: _shown(selector[0]), text)
     folded = _folded(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fapo.client import ChatClient
 from fapo.config import RewardConfig
-from fapo.data import final_answer
+from fapo.data import answer_of_worked_solution
 from fapo.judge import GenRM, load_template
 from fapo.scoring import PolicyScorer, Scored, Scorer
 from fapo.types import Judge, OnUnscored, Problem, Rollout
@@ -70,7 +70,7 @@ class FlawedAwareReward:
         problem = Problem(
             id=str(columns["id"][i]) if "id" in columns else str(i),
             text=columns["problem"][i] if "problem" in columns else _text(prompt),
-            reference=final_answer(str(columns[name][i])),
+            reference=answer_of_worked_solution(str(columns[name][i])),
             source=str(columns["source"][i]) if "source" in columns else "",
         )
         limit = self.scorer.max_tokens

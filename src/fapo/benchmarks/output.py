@@ -14,7 +14,7 @@ from rich.text import Text
 from fapo.benchmarks.predictions import MISSING
 from fapo.benchmarks.score import FlawedPositiveScore, Invalid, ProcessScore, SubsetScore
 from fapo.bootstrap import LEVEL, NUM_RESAMPLES, SEED, Interval
-from fapo.runs import finite
+from fapo.data import finite
 from fapo.steps import escape
 from fapo.types import Verdict
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fapo.data import LabelledSolution, draw, load_labelled
+from fapo.data import LabelledSolution, load_labelled, sampling_key
 from fapo.miniature import sources as miniature
 
 Benchmark = Literal["flawed-positive", "process"]
@@ -48,7 +48,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
                 raise ValueError(f"{source}: id {row.problem.id!r} is also in another file of the data")
             num_steps[row.problem.id] = len(row.steps)
         usable = [row for row in loaded if row.correct or benchmark == "process"]
-        chosen = {row.problem.id for row in sorted(usable, key=lambda row: draw(row.problem.id))[:limit]}
+        chosen = {row.problem.id for row in sorted(usable, key=lambda row: sampling_key(row.problem.id))[:limit]}
         for row, name in zip(loaded, subset_names(loaded), strict=True):
             if row.problem.id in chosen:
                 counting.append(row)

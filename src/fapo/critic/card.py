@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fapo.critic.consensus import LabelPrecision
-from fapo.runs import environment, finite
+from fapo.data import finite
+from fapo.runs import environment
 
 SCHEMA = 1
 """Version of the card."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
-from fapo.data import LabelledSolution, keep_inputs, load_labelled, read_jsonl, write_jsonl
+from fapo.data import LabelledSolution, check_not_overwriting, load_labelled, read_jsonl, write_jsonl
 from fapo.judge import MIN_JUDGEMENTS, GenRM, Template, load_template
 from fapo.miniature import sources as miniature
 from fapo.models import ChatModel, reseeded
@@ -96,7 +96,7 @@ def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None
 
     Raises ValueError for what the user can put right; what was answered by then stays in the work folder.
     """
-    keep_inputs(config.out, [config.data])
+    check_not_overwriting(config.out, [config.data])
     of_miniature = miniature.is_miniature(config.data)
     load = miniature.labelled if of_miniature else load_labelled
     solutions = with_label_noise(load(config.data, limit=config.limit), config.label_noise, config.seed)
@@ -184,7 +184,7 @@ def _kept(
     num_critiques = num_unparsable = num_matching = num_covered = 0
     for solution in solutions:
         own = [verdicts[key] for number in range(samples) if (key := (solution.problem.id, number)) in verdicts]
-        matching = [v.critique for v in own if v.status == "ok" and v.error_step == solution.told]
+        matching = [v.critique for v in own if v.status == "ok" and v.error_step == solution.training_label]
         num_critiques += len(own)
         num_unparsable += sum(v.status == "unparsable" for v in own)
         num_matching += len(matching)
@@ -209,5 +209,5 @@ def _training_row(solution: LabelledSolution, number: int, critique: str) -> dic
     problem = replace(solution.problem, id=f"{solution.problem.id}-{number}")
     row = {"id": problem.id, "problem": problem.text, "source": problem.source}
     row |= {"reference": problem.reference} if problem.reference else {}
-    label = -1 if solution.told is None else solution.told
+    label = -1 if solution.training_label is None else solution.training_label
     return row | {"steps": list(solution.steps), "label": label, "critique": critique}

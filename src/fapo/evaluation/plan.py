@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fapo.config import JudgeConfig
-from fapo.data import draw, load_problems
+from fapo.data import load_problems, sampling_key
 from fapo.miniature import sources as miniature
 from fapo.models import ChatModel
 from fapo.types import Problem
@@ -76,7 +76,7 @@ def load_questions(plan: Plan) -> list[Problem]:
         split = None if Path(source).is_file() else plan.split
         of_miniature = miniature.is_miniature(source)
         found = miniature.problems(source) if of_miniature else load_problems(source, split=split, seed=plan.seed)
-        kept = {problem.id for problem in sorted(found, key=lambda problem: draw(problem.id))[: plan.limit]}
+        kept = {problem.id for problem in sorted(found, key=lambda problem: sampling_key(problem.id))[: plan.limit]}
         chosen += [problem for problem in found if problem.id in kept]
     if twice := [key for key, num in Counter((p.source, p.id) for p in chosen).items() if num > 1]:
         raise ValueError(f"two sources are both called {twice[0][0]!r}; name each once, or rename a file")

@@ -13,7 +13,7 @@ from typing import Any
 from fapo import answers
 from fapo.answers import Check
 from fapo.config import JudgeConfig
-from fapo.data import keep_inputs, load_prompt
+from fapo.data import check_not_overwriting, load_prompt
 from fapo.evaluation.plan import Plan, load_questions
 from fapo.journal import Journal, Question, question
 from fapo.judge import load_template
@@ -66,7 +66,7 @@ def evaluate(plan: Plan, progress: Progress = lambda *_: None) -> list[Answered]
     Raises ValueError for mistakes, and when nothing but failures comes back from a model.
     """
     for file in (plan.out, plan.out.with_suffix(".json")):
-        keep_inputs(file, plan.data)
+        check_not_overwriting(file, plan.data)
     prompt, problems = load_prompt(plan.prompt), load_questions(plan)
     if plan.judge:
         load_template(plan.judge.template)  # a mistake should not wait until all is sampled

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from fapo.data import finite_number
 from fapo.report.runs import Run
 from fapo.report.text import visible
 from fapo.steps import split
@@ -95,7 +96,7 @@ def cards(name: str, run: Run, share: float = 1.0) -> Iterator[Card]:
 def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample: int) -> Card:
     truth = row.get("truth") if isinstance(row.get("truth"), Mapping) else None
     true, flaw = (truth.get("error_step"), truth.get("flaw")) if truth is not None else (None, None)
-    response, judged, reward = row["response"], _index(row.get("error_step")), _float(row.get("reward"))
+    response, judged, reward = row["response"], _index(row.get("error_step")), finite_number(row.get("reward"))
     flawed = row.get("flawed")
     if not isinstance(flawed, bool):  # not asked: the oracle's word, if there is one
         flawed = true is not None
@@ -119,7 +120,7 @@ def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample:
         _index(true),
         visible(flaw or "", 80),
         reward,
-        _float(row.get("advantage")),
+        finite_number(row.get("advantage")),
         _int(row.get("num_tokens"), 0),
         row["correct"],
     )
@@ -152,8 +153,3 @@ def _index(value: Any) -> int | None:
 
 def _int(value: Any, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else default
-
-
-def _float(value: Any) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and abs(value) < float("inf") else None

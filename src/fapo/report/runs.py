@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fapo.data import read_jsonl
+from fapo.data import finite_number, read_jsonl
 
 WINDOW = 5
 """Measurements in a running mean."""
@@ -74,7 +73,7 @@ class Run:
     @property
     def penalty(self) -> float | None:
         """lambda of a run with kind fapo, otherwise None."""
-        penalty = _finite(self._table("reward").get("penalty", 1.0))
+        penalty = finite_number(self._table("reward").get("penalty", 1.0))
         return penalty if self.kind == "fapo" else None
 
     @property
@@ -93,7 +92,7 @@ class Run:
         """All finite values of a metric; of a step measured twice the later one."""
         found = {}
         for row in self.rows:
-            step, value = _finite(row.get("step")), _finite(row.get(key))
+            step, value = finite_number(row.get("step")), finite_number(row.get(key))
             if row.get("kind") == kind and step is not None and value is not None:
                 found[step] = value
         steps = sorted(found)
@@ -176,9 +175,3 @@ def _kind_label(run: Run) -> str:
         by_penalty = {1.0: "FAPO", 2.0: NEGATIVE}
         return by_penalty.get(run.penalty or 0.0, f"FAPO, λ = {run.penalty or 0.0:.3g}")
     return _NAMES.get(run.kind, run.kind or run.name)
-
-
-def _finite(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

@@ -1,9 +1,8 @@
-"""Located credit, the corrected reward and the penalty that follows rho: closed forms and invariants."""
+"""The corrected reward and the penalty that follows rho: closed forms and invariants."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 
 import numpy as np
 import pytest
@@ -11,13 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fapo.config import RewardConfig
-from fapo.credit import located_advantages, num_tokens_before
-from fapo.miniature.models import tokenizer
 from fapo.rewards import corrected_reward, fapo_reward, following_penalty
-from fapo.scoring import PolicyScorer, Scored, advantages_of
-from fapo.types import Problem, Reward, Rollout, Verdict
+from fapo.scoring import PolicyScorer
+from fapo.types import Problem, Rollout, Verdict
 
-TOK = tokenizer()
 PROBLEM = Problem("p", "start 17, add 5; mod 5", "2", "")
 rates = st.tuples(st.floats(0.05, 1), st.floats(0, 0.95)).filter(lambda pair: pair[0] > pair[1] + 0.01)
 
@@ -46,44 +42,6 @@ def test_a_penalty_that_follows_rho_changes_sign_where_lambda_1_does(sound: int,
     assert 0 <= penalty <= 2
     others = (sound - wrong) / max(sound + wrong, 1)  # the mean of the rest of the group
     assert np.sign(round((1 - penalty) - others, 9)) == np.sign(wrong - sound)
-
-
-def scored_group(rng: random.Random, size: int) -> list[Scored]:
-    out = []
-    for _ in range(size):
-        kind = rng.choice(("sound", "flawed", "wrong", "unscored"))
-        value = {"sound": 1.0, "flawed": 0.0, "wrong": -1.0, "unscored": None}[kind]
-        verdict = Verdict("ok", error_step=0 if kind == "flawed" else None) if kind in ("sound", "flawed") else None
-        out.append(Scored(Rollout(PROBLEM, "", 5), kind != "wrong", verdict, Reward(value, {})))
-    return out
-
-
-@given(st.integers(0, 10**6))
-def test_what_comes_before_the_flaw_is_credited_as_right(seed: int) -> None:
-    rng = random.Random(seed)
-    scored = scored_group(rng, 8) + scored_group(rng, 8)
-    advantages, before = advantages_of(scored, 8), [rng.randint(0, 5) for _ in scored]
-    located = located_advantages(scored, advantages, before, 5, 8)
-    assert located.shape == (16, 5)
-    for i, one in enumerate(scored):
-        group = range(i - i % 8, i - i % 8 + 8)
-        right = [advantages[j] for j in group if scored[j].correct and scored[j].flawed is False]
-        flawed = bool(one.correct and one.flawed)
-        assert (located[i, before[i] if flawed else 0 :] == advantages[i]).all()
-        if flawed and right:
-            assert located[i, : before[i]] == pytest.approx(right[0])
-        if flawed and not right and advantages[list(group)].any():
-            assert (located[i, : before[i]] > advantages[i]).all()
-
-
-@pytest.mark.parametrize(("step", "num"), [(0, 0), (1, 6), (2, 12), (3, 13)])
-def test_where_the_first_wrong_step_begins(step: int, num: int) -> None:
-    response = "17+5=22\n22*2=49\n9\n\\boxed{4}"
-    tokens = TOK(response)["input_ids"] + [TOK.eos_token_id]
-    found = num_tokens_before(TOK, tokens, response, step)
-    steps = ["", "17+5=22\n", "17+5=22\n22*2=49\n", "17+5=22\n22*2=49\n9\n"]
-    assert TOK.decode(tokens[:found]) == steps[step]
-    assert found <= num + 1
 
 
 def test_lambda_follows_the_rho_of_each_question() -> None:

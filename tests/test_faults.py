@@ -419,7 +419,7 @@ def test_a_run_may_go_on_with_a_judge_that_moved_and_without_settings_there_were
     file = toml(tmp_path, tmp_path, "http://first/v1")
     known = RunFolder(load(file), resume=False).path / "config.json"
     stored = json.loads(known.read_text())
-    for table, key in (("judge", "min_words"), ("judge", "canaries"), ("reward", "located")):
+    for table, key in (("judge", "min_words"), ("judge", "canaries"), ("reward", "overlong_buffer")):
         del stored[table][key]
     known.write_text(json.dumps(stored))
     RunFolder(load(file, ['judge.urls=["http://second/v1"]', "judge.timeout=5.0"]), resume=True)

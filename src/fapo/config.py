@@ -93,8 +93,6 @@ class RewardConfig:
     """kind "fapo": share of the sound that the judge flags."""
     follow_rho: bool = False
     """kind "fapo": lambda = 2 rho / (1 + rho) of each group instead of a constant one."""
-    located: bool = False
-    """kind "fapo": the penalty counts from the first wrong step on; what comes before is credited as right."""
     on_unscored: OnUnscored = "mask"
     """Rollouts without a verdict: leave them out of the group, reward correctness alone, or stop."""
     overlong_buffer: Natural = 0

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer with what FAPO's runs need: named validations, located credit, times, no work without effect.
+"""TRL's GRPOTrainer with what FAPO's runs need: named validations, times, no work without effect.
 
 Our metrics go to whatever `report_to` names, beside TRL's own.
 """
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from fapo.credit import located_advantages, num_tokens_before
 from fapo.examples import TRAIN
 from fapo.measure import of_validation
 
@@ -32,7 +31,7 @@ def without_idle_work(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     order of their length, CHUNK at a time. At least one rollout is kept.
     """
     advantages = inputs["advantages"]
-    rows = (advantages if advantages.dim() == 1 else advantages.abs().amax(1)).nonzero().flatten()
+    rows = advantages.nonzero().flatten()
     rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=advantages.device)
     lengths = inputs["prompt_mask"].sum(1) + inputs["completion_mask"].sum(1)
     for chunk in rows[lengths[rows].argsort()].split(CHUNK):
@@ -95,25 +94,7 @@ class Trainer(Timed):
 
     sampling: tuple[float, float] = (1.0, 1.0)
     recorder: Any
-    """Whose batches are the scored rollouts; told which set is being validated."""
-
-    def _generate_and_score_completions(self, inputs: Any) -> Any:
-        out = super()._generate_and_score_completions(inputs)
-        config, recorder = self.recorder.config, self.recorder
-        if not config.reward.located or recorder.evaluating:
-            return out
-        rows = zip(out["completion_ids"].tolist(), out["completion_mask"].sum(1).tolist(), strict=True)
-        scored = recorder.batches[TRAIN][-len(out["advantages"]) :]
-        before = [
-            num_tokens_before(self.processing_class, ids[:num], s.rollout.response, s.verdict.error_step)
-            if s.correct and s.verdict and s.verdict.error_step is not None
-            else 0
-            for (ids, num), s in zip(rows, scored, strict=True)
-        ]
-        length, group_size = out["completion_ids"].shape[1], config.rollout.group_size
-        located = located_advantages(scored, out["advantages"].cpu().numpy(), before, length, group_size)
-        out["advantages"] = torch.tensor(located, dtype=out["advantages"].dtype, device=out["advantages"].device)
-        return out
+    """Recorder of the run: it holds the scored rollouts and the name of the set that is being validated."""
 
     def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
         plain = self.loss_type == "dapo" and self.beta == 0 and self.top_entropy_quantile == 1

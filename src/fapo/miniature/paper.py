@@ -20,7 +20,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Name -> settings of further policies, beside the study's baseline and FAPO."""
 BEYOND: dict[str, tuple[str, ...]] = {
-    "located": (TRAINED, "reward.located=true"),
     "follow-rho": (TRAINED, "reward.follow_rho=true"),
     "misses-80": ("judge.kind=oracle", "judge.misses=0.8"),
     "alarms-50": ("judge.kind=oracle", "judge.alarms=0.5"),

@@ -38,7 +38,6 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "misses-80-corrected": ("oracle, passes 80 %, corrected", Style("sky", 2)),
     "alarms-50-corrected": ("oracle, flags 50 % of the sound, corrected", Style("red", 2)),
     "follow-rho": ("λ follows rho", Style("pink")),
-    "located": ("located credit", Style("green")),
     "policy-careless": ("imitates a careless writer", Style("red")),
     "policy-guessing": ("imitates a guessing writer", Style("pink")),
     "policy-careful": ("imitates a careful writer", Style("green")),
@@ -349,7 +348,6 @@ def _label_noise(runs: Runs) -> Finding:
 
 def _other_penalties(runs: Runs) -> Finding:
     pairs = {
-        "located": "fapo",
         "follow-rho": "fapo",
         "misses-80-corrected": "misses-80",
         "alarms-50-corrected": "alarms-50",
@@ -362,7 +360,7 @@ def _other_penalties(runs: Runs) -> Finding:
         _difference(runs, f"{LOOKS[new][0]} ends with a lower true FP ratio than {LOOKS[old][0]}", new, old, _FP)
         for new, old in pairs.items()
     ]
-    shown = ("fapo", "follow-rho", "located")
+    shown = ("fapo", "follow-rho")
     panels = _curves(runs, shown, ((_HARD, "Accuracy, harder"), (_FP, "True FP ratio"), (_EASY, "Accuracy")))
     return Finding("beyond: penalty", "Other ways to penalise", tuple(claims), panels, shown)
 

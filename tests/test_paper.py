@@ -98,7 +98,7 @@ def test_what_is_said_of_runs_with_known_numbers(folder: Path) -> None:
     found = {finding.key: finding for finding in findings(read_runs(folder))}
     assert list(found) == [
         *("F1", "F2a", "F2b", "F2c", "F2d", "F3/T2", "F4", "F5", "F6", "F7", "F8/T4", "T5", "T6", "T7/T8"),
-        *("beyond: judge", "beyond: labels", "beyond: penalty"),
+        *("beyond: judge", "beyond: labels", "beyond: correction"),
     ]
     last = 0.8  # the mean of the validations at 60, 80 and 100 % of the way
     fp, easy, hard = (claim.margins for claim in found["F1"].claims)
@@ -121,7 +121,7 @@ def test_a_page_with_pictures_and_the_numbers_again_as_json(folder: Path, tmp_pa
     page = write_findings(folder, tmp_path / "docs")
     text, numbers = page.read_text(encoding="utf-8"), json.loads((page.parent / "results.json").read_text())
     pictures = {path.name for path in page.parent.glob("*.png")}
-    assert pictures == {f"{key}.png" for key in ("F1", "F2c", "F2d", "F4", "F5", "F6", "F7", "T5", "beyond-penalty")}
+    assert pictures == {f"{key}.png" for key in ("F1", "F2c", "F2d", "F4", "F5", "F6", "F7", "T5")}
     assert all(f"({name})" in text for name in pictures)
     assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     rows = [claim for figure in numbers for claim in figure["claims"]]

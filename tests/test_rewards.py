@@ -42,6 +42,27 @@ def test_penalty_must_be_finite_and_not_negative(penalty: float) -> None:
             call()
 
 
+rates = st.tuples(st.floats(0.05, 1), st.floats(0, 0.95)).filter(lambda pair: pair[0] > pair[1] + 0.01)
+
+
+@given(st.floats(0, 3), rates)
+def test_the_corrected_reward_is_right_on_average(penalty: float, judge: tuple[float, float]) -> None:
+    recall, alarms = judge
+    flagged, cleared = (r.corrected_reward(True, flawed, penalty, recall, alarms) for flawed in (True, False))
+    assert recall * flagged + (1 - recall) * cleared == pytest.approx(1 - penalty, abs=1e-6)
+    assert alarms * flagged + (1 - alarms) * cleared == pytest.approx(1, abs=1e-6)
+
+
+@given(st.booleans(), st.none() | st.booleans(), st.floats(0, 3))
+def test_a_judge_without_errors_needs_no_correction(correct: bool, flawed: bool | None, penalty: float) -> None:
+    assert r.corrected_reward(correct, flawed, penalty, 1.0, 0.0) == r.fapo_reward(correct, flawed, penalty)
+
+
+def test_a_judge_that_says_nothing_cannot_be_corrected() -> None:
+    with pytest.raises(ValueError, match="more of the flawed than of the sound"):
+        r.corrected_reward(True, True, 1.0, 0.3, 0.3)
+
+
 @pytest.mark.parametrize(
     ("correct", "error_step", "num_steps", "expected"),
     [

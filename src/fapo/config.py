@@ -91,8 +91,6 @@ class RewardConfig:
     """kind "fapo": share of the flawed that the judge flags; with judge_alarms corrects the reward for its errors."""
     judge_alarms: Share = 0.0
     """kind "fapo": share of the sound that the judge flags."""
-    follow_rho: bool = False
-    """kind "fapo": lambda = 2 rho / (1 + rho) of each group instead of a constant one."""
     on_unscored: OnUnscored = "mask"
     """Rollouts without a verdict: leave them out of the group, reward correctness alone, or stop."""
     overlong_buffer: Natural = 0

@@ -56,16 +56,6 @@ def corrected_reward(correct: bool, flawed: bool | None, penalty: float, recall:
     return 1.0 + penalty * (alarms - (1.0 if flawed else 0.0)) / (recall - alarms)
 
 
-def following_penalty(num_fully_correct: int, num_wrong: int) -> float:
-    """lambda = 2 rho / (1 + rho) = 2 alpha / (alpha + beta) of a rollout's own group; 1 where neither occurs.
-
-    0 while all else is wrong, 1 at rho = 1, 2 when nothing is. The sign of a flawed positive's advantage is that of
-    lambda = 1, (beta - alpha), its distance from the mean twice as large. Not in the paper.
-    """
-    ratio = rho(num_fully_correct, num_wrong)
-    return 1.0 if math.isnan(ratio) else 2.0 if math.isinf(ratio) else 2.0 * ratio / (1.0 + ratio)
-
-
 def step_ratio_reward(
     correct: bool, error_step: int | None, num_steps: int, status: VerdictStatus = "ok"
 ) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -73,8 +72,7 @@ class PolicyScorer:
             for i, verdict in zip(asked, await self.judge([rollouts[i] for i in asked]), strict=True):
                 verdicts[i] = verdict
         rows = zip(rollouts, correct, verdicts, strict=True)
-        penalties = self._penalties(rollouts, correct, verdicts)
-        scored = [Scored(r, c, v, self.reward(r, c, v, p)) for (r, c, v), p in zip(rows, penalties, strict=True)]
+        scored = [Scored(r, c, v, self.reward(r, c, v)) for r, c, v in rows]
         self._verdicts.extend(verdict for verdict in verdicts if verdict)
         if len(self._verdicts) >= MIN_JUDGEMENTS:
             recent = [*self._verdicts]
@@ -82,25 +80,14 @@ class PolicyScorer:
             check_judge(recent, self.max_failed_share)
         return scored
 
-    def _penalties(
-        self, rollouts: Sequence[Rollout], correct: Sequence[bool], verdicts: Sequence[Verdict | None]
-    ) -> list[float]:
-        """lambda of each rollout: the config's, or that which follows the rho of its question's rollouts."""
-        if not self.config.follow_rho:
-            return [self.config.penalty] * len(rollouts)
-        sound, wrong = Counter[str](), Counter[str]()
-        for rollout, right, verdict in zip(rollouts, correct, verdicts, strict=True):
-            sound[rollout.problem.id] += bool(right and verdict and verdict.flawed is False)
-            wrong[rollout.problem.id] += not right
-        return [rewards.following_penalty(sound[r.problem.id], wrong[r.problem.id]) for r in rollouts]
-
-    def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None, penalty: float) -> Reward:
-        """The reward of one rollout, with its parts; `penalty` is its lambda."""
+    def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None) -> Reward:
+        """Return the reward of one rollout, with its parts."""
         parts = {"outcome": rewards.outcome_reward(correct)}
         value: float | None = parts["outcome"]
         if self.config.kind == "fapo":
             errors = (self.config.judge_recall, self.config.judge_alarms)
-            value = rewards.corrected_reward(correct, verdict.flawed if verdict else None, penalty, *errors)
+            flawed = verdict.flawed if verdict else None
+            value = rewards.corrected_reward(correct, flawed, self.config.penalty, *errors)
         elif self.config.kind == "step_ratio":
             steps, status = max(len(split(rollout.response)), 1), verdict.status if verdict else "failed"
             value = rewards.step_ratio_reward(correct, verdict.error_step if verdict else None, steps, status)

@@ -20,7 +20,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Name -> settings of further policies, beside the study's baseline and FAPO."""
 BEYOND: dict[str, tuple[str, ...]] = {
-    "follow-rho": (TRAINED, "reward.follow_rho=true"),
     "misses-80": ("judge.kind=oracle", "judge.misses=0.8"),
     "alarms-50": ("judge.kind=oracle", "judge.alarms=0.5"),
     "misses-80-corrected": ("judge.kind=oracle", "judge.misses=0.8", "reward.judge_recall=0.2"),
@@ -28,7 +27,7 @@ BEYOND: dict[str, tuple[str, ...]] = {
     "misses-50": ("judge.kind=oracle", "judge.misses=0.5"),
     "alarms-20": ("judge.kind=oracle", "judge.alarms=0.2"),
 }
-"""What the paper does not try: other penalties, and an oracle made worse to find out how good a judge must be."""
+"""Runs that the paper does not have: an oracle with errors, and the reward corrected for these errors."""
 
 JUDGES: dict[str, tuple[str, ...]] = {
     "genrm-sft": ("reward.kind=genrm_sft", "data.train={critiques}"),

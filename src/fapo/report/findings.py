@@ -37,7 +37,6 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "alarms-50": ("oracle, flags 50 % of the sound", Style("red", 1)),
     "misses-80-corrected": ("oracle, passes 80 %, corrected", Style("sky", 2)),
     "alarms-50-corrected": ("oracle, flags 50 % of the sound, corrected", Style("red", 2)),
-    "follow-rho": ("λ follows rho", Style("pink")),
     "policy-careless": ("imitates a careless writer", Style("red")),
     "policy-guessing": ("imitates a guessing writer", Style("pink")),
     "policy-careful": ("imitates a careful writer", Style("green")),
@@ -346,12 +345,8 @@ def _label_noise(runs: Runs) -> Finding:
     )
 
 
-def _other_penalties(runs: Runs) -> Finding:
-    pairs = {
-        "follow-rho": "fapo",
-        "misses-80-corrected": "misses-80",
-        "alarms-50-corrected": "alarms-50",
-    }
+def _correction(runs: Runs) -> Finding:
+    pairs = {"misses-80-corrected": "misses-80", "alarms-50-corrected": "alarms-50"}
     claims = [
         _difference(runs, f"{LOOKS[new][0]} beats {LOOKS[old][0]} on harder problems", old, new, _HARD)
         for new, old in pairs.items()
@@ -360,14 +355,21 @@ def _other_penalties(runs: Runs) -> Finding:
         _difference(runs, f"{LOOKS[new][0]} ends with a lower true FP ratio than {LOOKS[old][0]}", new, old, _FP)
         for new, old in pairs.items()
     ]
-    shown = ("fapo", "follow-rho")
-    panels = _curves(runs, shown, ((_HARD, "Accuracy, harder"), (_FP, "True FP ratio"), (_EASY, "Accuracy")))
-    return Finding("beyond: penalty", "Other ways to penalise", tuple(claims), panels, shown)
+    table = {
+        LOOKS[v][0]: {
+            name: tuple(_ended(run, key) for run in runs.get(v, {}).values())
+            for name, key in (("accuracy, harder", _HARD), ("true FP ratio", _FP))
+        }
+        for pair in pairs.items()
+        for v in reversed(pair)
+    }
+    title = "The reward corrected for the error rates of the judge"
+    return Finding("beyond: correction", title, tuple(claims), table=table)
 
 
 _FIGURES: tuple[Callable[[Runs], Finding], ...] = (
     *(_f1, _f2a, _f2b, _f2c, _f2d, _f3, _f4, _f5, _f6, _f7, _f8, _t5, _t6, _t7),
-    *(_judge_quality, _label_noise, _other_penalties),
+    *(_judge_quality, _label_noise, _correction),
 )
 
 

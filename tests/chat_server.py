@@ -33,7 +33,7 @@ class Reply:
     drip: float = 0.0
     """Seconds between two bytes of the body; 0 sends it at once."""
     close: bool = False
-    """Close the connection instead of answering; of an answer asked for as a stream, in the middle of it."""
+    """Close the connection instead of answering."""
 
 
 Script = Callable[[dict[str, Any], int], Reply]
@@ -70,16 +70,6 @@ def completion(text: str, model: str = "m") -> bytes:
     return json.dumps(body).encode()
 
 
-def stream(text: str) -> Iterator[bytes]:
-    """The same as a stream: one event for each line, then the end."""
-    for piece in [*text.splitlines(keepends=True), None]:
-        delta = {} if piece is None else {"role": "assistant", "content": piece}
-        choice = {"index": 0, "delta": delta, "finish_reason": "stop" if piece is None else None}
-        body = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
-        yield b"data: " + json.dumps(body).encode() + b"\n\n"
-    yield b"data: [DONE]\n\n"
-
-
 @contextmanager
 def chat_server(
     script: Script | Reply | None = None, idle: float | None = None, tls: ssl.SSLContext | None = None
@@ -112,11 +102,10 @@ def chat_server(
             finally:
                 with lock:
                     seen.under_way -= 1
-            streamed = body.get("stream") and reply.body is None and reply.status == 200
-            if gone or over.is_set() or (reply.close and not streamed):
+            if gone or over.is_set() or reply.close:
                 self.close_connection = True
                 return
-            self._stream(reply) if streamed else self._send(reply, reply.model or str(body.get("model")))
+            self._send(reply, reply.model or str(body.get("model")))
 
         def _gone(self, delay: float) -> bool:
             """Wait; whether the client has hung up meanwhile."""
@@ -127,18 +116,6 @@ def chat_server(
                         seen.hang_ups += 1
                     return True
             return False
-
-        def _stream(self, reply: Reply) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("connection", "close")
-            self.end_headers()
-            self.close_connection = True
-            for number, event in enumerate(stream(reply.text)):
-                if (reply.close and number) or (reply.drip and self._gone(reply.drip)):
-                    return
-                self.wfile.write(event)
-                self.wfile.flush()
 
         def _send(self, reply: Reply, model: str) -> None:
             content = completion(reply.text, model) if reply.body is None else reply.body

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from chat_server import ChatServer, Reply, chat_server, completion
 from proxy_server import proxy_server
 
 import fapo.connections
-from fapo.client import ChatClient, Endpoint, _events, _seconds
+from fapo.client import ChatClient, Endpoint, _seconds
 from fapo.connections import open_session
 from fapo.types import Completion
 
@@ -375,43 +374,6 @@ def test_cancelling_closes_the_connection() -> None:
         assert server.hang_ups == 3
 
 
-STOPS = {
-    "verdict on its line": ("All is well.\n\\boxed{-1}\nBut then again\n\\boxed{0}\n", "All is well.\n\\boxed{-1}\n"),
-    "dressed up": ("So: **$\\boxed{ 2 }$.**\nand more\n", "So: **$\\boxed{ 2 }$.**\n"),
-    "yes or no": ("\\boxed{yes}\nmore\n", "\\boxed{yes}\n"),
-    "in a sentence": ("He says \\boxed{14} here.\nWrong.\n\\boxed{1}", "He says \\boxed{14} here.\nWrong.\n\\boxed{1}"),
-    "no verdict": ("a\nb\n", "a\nb\n"),
-    "nothing": ("", ""),
-}
-
-
-@pytest.mark.parametrize("name", STOPS)
-def test_early_stop_hangs_up_once_the_verdict_stands(name: str) -> None:
-    written, heard = STOPS[name]
-    with chat_server(Reply(written)) as server:
-        (answer,) = ask(client(server, early_stop=True))
-    assert (answer.text, answer.error) == (heard, "")
-    assert answer.num_tokens == len(heard.splitlines())
-    assert server.requests[0]["stream"] is True
-
-
-def test_early_stop_does_not_wait_for_the_rest() -> None:
-    with chat_server(Reply("\\boxed{0}\n" + "and so on\n" * 1000, drip=0.05)) as server:
-        start = time.monotonic()
-        (answer,) = ask(client(server, early_stop=True, timeout=30))
-        assert time.monotonic() - start < 10
-        while not server.hang_ups and time.monotonic() - start < 10:
-            time.sleep(0.01)
-    assert answer.text == "\\boxed{0}\n"
-    assert server.hang_ups == 1
-
-
-def test_a_stream_that_breaks_off_is_tried_again() -> None:
-    with chat_server(lambda body, index: Reply("one\ntwo\n", close=index == 0)) as server:
-        assert ask(client(server, early_stop=True))[0].text == "one\ntwo\n"
-    assert len(server.requests) == 2
-
-
 def test_waiting_conversations_cost_little_memory() -> None:
     """Ten thousand at once, sixty-four under way: a few kilobytes for each that waits, not a connection."""
 
@@ -488,12 +450,11 @@ def test_a_proxy_of_the_environment_is_used(name: str, monkeypatch: pytest.Monke
         assert (answer.text, len(asked)) == ("through the proxy", 2)
 
 
-@pytest.mark.parametrize("early_stop", [False, True])
-def test_answers_are_bounded_behind_a_proxy_too(early_stop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_bounded_behind_a_proxy_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fapo.connections, "MAX_ANSWER", 1 << 16)
     with proxy_server() as (address, asked), chat_server(Reply("and so on\n" * 30_000)) as server:
         environment(monkeypatch, http_proxy=address)
-        (answer,) = ask(client(server, retries=0, early_stop=early_stop, timeout=60.0))
+        (answer,) = ask(client(server, retries=0, timeout=60.0))
     assert "the answer is longer than" in (answer.error or ""), answer.error
     assert len(asked) == 1
 
@@ -509,22 +470,6 @@ def test_a_proxy_that_is_no_address_is_told(address: str, monkeypatch: pytest.Mo
     with pytest.raises(ValueError, match=message) as caught:
         ask(client("http://127.0.0.1:9/v1"))
     assert "secret" not in str(caught.value)
-
-
-def test_a_line_that_does_not_end_costs_no_more_than_it_is_long() -> None:
-    async def trickle() -> AsyncIterator[bytes]:
-        yield b"data: "
-        for _ in range(8192):
-            yield b"x" * 1000
-        yield b"\n"
-
-    async def read() -> list[Any]:
-        return [event async for event in _events(trickle())]
-
-    start = time.process_time()
-    with pytest.raises(ValueError):
-        asyncio.run(read())
-    assert time.process_time() - start < 5, "joined anew for each piece it takes forty seconds"
 
 
 @pytest.mark.parametrize("ours", [False, True], ids=["the server", "we"])

@@ -92,11 +92,10 @@ def test_a_judge_that_only_has_trouble_is_a_failure_with_a_reason(name: str) -> 
     assert "given up after 2 tries" in verdict.reason
 
 
-@pytest.mark.parametrize("early_stop", [False, True])
-def test_an_endless_answer_is_read_no_further(early_stop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_answer_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fapo.connections, "MAX_ANSWER", 1 << 16)
     with chat_server(Reply("and so on\n" * 30_000)) as server:
-        (verdict,) = judged([server.url], solutions(1), retries=0, early_stop=early_stop)
+        (verdict,) = judged([server.url], solutions(1), retries=0)
     assert (verdict.status, "the answer is longer than" in verdict.reason) == ("failed", True), verdict.reason
 
 

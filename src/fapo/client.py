@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import random
-import re
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -30,8 +29,6 @@ MAX_RETRY_AFTER = 600.0
 """Seconds; a server that asks to wait longer is not waited for."""
 MAX_ERROR = 500
 """Characters kept of what went wrong; servers send whole pages."""
-LAST_WORD = re.compile(r"\\boxed\{\s*(?:[+-]?[0-9]+|yes|no)\s*\}[ \t$*.)\]]*\n", re.IGNORECASE)
-"""A verdict that closes its line: with `early_stop` nothing after it is waited for."""
 
 
 class Unusable(Exception):
@@ -122,8 +119,6 @@ class ChatClient:
     """Nucleus sampling."""
     max_tokens: int | None = None
     """Length limit of a completion in tokens."""
-    early_stop: bool = False
-    r"""Stream, and hang up at the first line that ends in a boxed verdict: for judges that write \boxed{} only once."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the request, verbatim (top_k, chat_template_kwargs ...)."""
     _others: set[str] = field(default_factory=set, init=False, repr=False)
@@ -238,7 +233,7 @@ class ChatClient:
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         given = {name: value for name, value in sampling.items() if value is not None}
         asked = {"model": self.model, "messages": messages, **given, **self.extra_body}
-        return json.dumps(asked | {"stream": True} if self.early_stop else asked, ensure_ascii=False).encode()
+        return json.dumps(asked, ensure_ascii=False).encode()
 
     async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> Completion:
         """One request. Raises aiohttp.ClientError, Refused, Unusable, and UnicodeError for a host that is no name."""
@@ -249,12 +244,9 @@ class ChatClient:
                 pause = _seconds(response.headers.get("retry-after", ""), response.headers.get("date", ""))
                 raise Refused(response.status, _message(await _text(pieces)), pause)
             try:
-                if self.early_stop:
-                    completion = await _listen(pieces)
-                else:
-                    answer = json.loads(await _text(pieces))
-                    completion = _read(answer)
-                    self._notice(answer.get("model"))
+                answer = json.loads(await _text(pieces))
+                completion = _read(answer)
+                self._notice(answer.get("model"))
             except (ValueError, RecursionError) as failure:
                 raise Unusable(f"the answer is not JSON: {failure}") from None
         return replace(completion, seconds=time.perf_counter() - start)
@@ -318,47 +310,6 @@ def _told(failure: Exception) -> str:
     if isinstance(failure, aiohttp.ClientConnectorError):
         return f"no connection to {failure.host}:{failure.port}: {failure.__cause__ or failure.os_error}"
     return str(failure) or type(failure).__name__
-
-
-async def _listen(body: AsyncIterator[bytes]) -> Completion:
-    """An answer piece by piece, until it ends or its verdict stands. Pieces count as tokens. Raises Unusable."""
-    pieces: list[str] = []
-    tail, over = "", False
-    async for event in _events(body):
-        choices = event.get("choices") if isinstance(event, dict) else None
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            continue
-        delta = choices[0].get("delta")
-        piece = (delta.get("content") if isinstance(delta, dict) else None) or ""
-        if not isinstance(piece, str):
-            raise Unusable("the answer is not a stream of a chat completion")
-        pieces += [piece] if piece else []
-        tail = tail[-64:] + piece
-        over = over or bool(choices[0].get("finish_reason"))
-        if LAST_WORD.search(tail):
-            over = True
-            break
-    if not over:
-        raise Unusable("the stream of the answer broke off")
-    return Completion("".join(pieces), len(pieces))
-
-
-async def _events(body: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    """The JSON values of a stream of server-sent events, until it says [DONE]. Raises ValueError for what is none."""
-    begun: list[bytes] = []  # of a line that has not ended
-    async for chunk in body:
-        begun.append(chunk)
-        if b"\n" not in chunk:
-            continue
-        *lines, rest = b"".join(begun).split(b"\n")  # splitlines would cut at separators inside a JSON text, too
-        begun = [rest]
-        for line in lines:
-            name, _, data = line.partition(b":")
-            if name != b"data":
-                continue
-            if data.strip() == b"[DONE]":
-                return
-            yield json.loads(data.decode("utf-8", "replace"))
 
 
 def _base_url(url: str) -> str:

@@ -127,8 +127,6 @@ class JudgeConfig:
     """Seconds a request may take."""
     deadline: Positive | None = None
     """Seconds a judgement may take, all tries of its request together; unset: no limit."""
-    early_stop: bool = False
-    r"""Hang up at the first line that ends in a boxed verdict: for served judges that write \boxed{} only once."""
     overlap: bool = True
     """kind "served", TRL: ask about a rollout while others are being written; false where that would slow them down."""
     min_words: Natural = 0

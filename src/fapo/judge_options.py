@@ -36,8 +36,6 @@ class JudgeOptions:
     """Seconds for one try of a request."""
     deadline: float | None = None
     """Seconds for one judgement, all tries together."""
-    early_stop: bool = False
-    """Hang up at the first line that ends in a boxed verdict."""
     min_words: int = 0
     """A solution with fewer words and numbers outside its boxes is flagged at step 0 without asking; 0: all are asked
     about."""
@@ -60,7 +58,6 @@ class JudgeOptions:
             concurrency=self.concurrency,
             timeout=self.timeout,
             deadline=self.deadline,
-            early_stop=self.early_stop,
             min_words=self.min_words,
             journal=self.journal or (out and out.with_suffix(".journal.sqlite")),
         )

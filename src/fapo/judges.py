@@ -66,7 +66,7 @@ def named(
 def connect(config: JudgeConfig) -> ChatClient | LocalModel:
     """Its model, served or in this process."""
     sampling: dict[str, Any] = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
-    client = {name: getattr(config, name) for name in ("concurrency", "timeout", "deadline", "early_stop")}
+    client = {name: getattr(config, name) for name in ("concurrency", "timeout", "deadline")}
     # seeded: a run that is resumed samples the same critiques
     return ChatModel(config.model, config.urls).open("judge.model", seed=0, **sampling, **client)
 
@@ -75,7 +75,6 @@ def _genrm(config: JudgeConfig, template: Template, model: ChatClient | LocalMod
     if not config.journal:
         return GenRM(template, model, config.votes, config.min_words)
     settings = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
-    settings |= {"early_stop": True} if config.early_stop else {}
     name = ChatModel(config.model, config.urls).record_name
     kept = journaled(model, Journal(config.journal), name, settings, template=template.name, fresh=fresh)
     return GenRM(template, kept, config.votes, config.min_words)

@@ -23,7 +23,7 @@ VLLM = Path(sys.executable).with_name("vllm")
 pytestmark = pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")
 
 SAMPLER, JUDGE = "actor_rollout_ref.rollout", "reward.reward_model"
-CHANGED = ("judge.temperature=0", "judge.early_stop=true", "data.validation=", "optim.learning_rate=1e-3")
+CHANGED = ("judge.temperature=0", "data.validation=", "optim.learning_rate=1e-3")
 ENVIRONMENT = {
     "VERL_USE_EXTERNAL_MODULES": "cpu.platform,cpu.vllm",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB

@@ -17,7 +17,7 @@ from model_server import ModelServer, running
 
 from fapo.client import ChatClient
 from fapo.data import read_jsonl, write_jsonl
-from fapo.judge import build_prompt, load_template, parse_verdict
+from fapo.judge import build_prompt, load_template
 from fapo.miniature.sources import labelled
 from fapo.models import model_folder
 from fapo.types import Completion, Message
@@ -31,8 +31,6 @@ SOLUTIONS = labelled("miniature:critic-test", NUM)
 SERVED = ("--model", "genrm")
 BLOCK = 32
 """Tokens that the prefix cache keeps or finds together; the CPU's attention takes multiples of this."""
-END, NEWLINE, BIAS = 4, 20, 12
-"""Tokens of the GenRM, and how much the second one is helped where the first is forbidden."""
 
 
 @pytest.fixture(scope="module")
@@ -124,18 +122,6 @@ def test_a_prompt_that_begins_like_another_finds_it_in_the_cache(server: ModelSe
     for prompt in asked:
         ask(server, [prompt], max_tokens=1)
     assert counted(server, "prefix_cache_hits_total") - before >= 2 * BLOCK
-
-
-def test_with_early_stop_nothing_after_the_verdict_is_waited_for(server: ModelServer) -> None:
-    """The GenRM is kept from ending its critique; it then writes a line break after the verdict, and goes on."""
-    (prompt,) = prompts()[:1]
-    endless = {"logit_bias": {str(END): -100, str(NEWLINE): BIAS}}
-    (whole,) = ask(server, [prompt], extra_body=endless, max_tokens=300)
-    (stopped,) = ask(server, [prompt], extra_body=endless, max_tokens=300, early_stop=True)
-    assert whole.num_tokens == 300
-    assert whole.text.startswith(stopped.text)
-    assert parse_verdict(stopped.text, NUM).status == "ok"
-    assert stopped.num_tokens < 100
 
 
 def test_a_prompt_beyond_the_context_is_a_failed_judgement(server: ModelServer) -> None:

@@ -88,9 +88,9 @@ def _settings(path: str, num_workers: int, router: str) -> Config:
     if judge:
         share = max(1, judge.concurrency // num_workers)
         judge = replace(judge, max_failed_share=1.0, canary_min_f1=0.0, concurrency=share)
-    if judge and router:  # verl serves a model by the path it was loaded from, and its router sends whole answers only
+    if judge and router:  # verl serves a model by the path it was loaded from
         served = model_folder(judge.model) if judge.kind == "local" else judge.model
-        judge = replace(judge, kind="served", model=served, urls=(f"http://{router}/v1",), early_stop=False)
+        judge = replace(judge, kind="served", model=served, urls=(f"http://{router}/v1",))
     return replace(config, reward=reward, judge=judge)
 
 

@@ -26,9 +26,9 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # where the attacks are, beside what they are tested by
 from attacks import ATTACKS
 
-from fapo.bootstrap import ratio_intervals
 from fapo.config import RewardConfig
 from fapo.data import LabelledSolution, write_jsonl
+from fapo.intervals import bootstrap_ratio_intervals
 from fapo.judge import Template
 from fapo.judges import make_judge, named
 from fapo.miniature.sources import labelled
@@ -83,7 +83,7 @@ def passed(rows: Sequence[Sequence[Scored]]) -> str:
     num = max(map(len, rows))
     parts = [sum(row[i].reward.value == 1.0 for row in rows if i < len(row)) for i in range(num)]
     wholes = [sum(i < len(row) for row in rows) for i in range(num)]
-    ((low, high),) = ratio_intervals([[part] for part in parts], [[all_] for all_ in wholes])
+    ((low, high),) = bootstrap_ratio_intervals([[part] for part in parts], [[all_] for all_ in wholes])
     return f"{100 * sum(parts) / sum(wholes):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 

@@ -22,9 +22,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fapo.bootstrap import Interval, interval
 from fapo.canaries import Canaries
 from fapo.errors import JudgeDownError
+from fapo.intervals import Interval, percentile_interval
 from fapo.miniature.sources import labelled
 from fapo.steps import split
 from fapo.types import Problem, Rollout, Verdict
@@ -88,7 +88,7 @@ async def stopped_after(judge: Simulated, canaries: Canaries, size: int, most: i
 def median_interval(values: Sequence[float], num: int = 2000) -> Interval:
     """Of the median, by drawing values with replacement."""
     rng = np.random.default_rng(0)
-    return interval(np.median(rng.choice(np.array(values), (num, len(values))), axis=1))
+    return percentile_interval(np.median(rng.choice(np.array(values), (num, len(values))), axis=1))
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from fapo.benchmarks.run import judge_name
 from fapo.benchmarks.score import score_flawed_positive, score_process
 from fapo.data import LabelledSolution, read_jsonl, write_jsonl
 from fapo.judges import named
-from fapo.metrics import flawed_positive_prf, processbench_f1
+from fapo.quality import flawed_positive_prf, processbench_f1
 from fapo.types import Problem, Verdict
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

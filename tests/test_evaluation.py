@@ -23,12 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fapo.answers import Check
-from fapo.bootstrap import ratio_intervals
 from fapo.choices import with_choices
 from fapo.data import load_problems, read_jsonl, write_jsonl
 from fapo.evaluation.plan import Plan, load_questions
 from fapo.evaluation.run import Answered, Sample, evaluate
 from fapo.evaluation.score import by_source, majority, score
+from fapo.intervals import bootstrap_ratio_intervals
 from fapo.judges import named
 from fapo.miniature.world import examine, parse
 from fapo.models import ChatModel
@@ -136,11 +136,11 @@ def test_intervals_are_those_of_drawing_questions() -> None:
     parts, wholes = rng.integers(0, 5, 40).astype(float), np.full(40, 4.0)
     wholes[::4] = parts[::4] = 0
     drawn = [(parts[i].sum() / wholes[i].sum()) for i in (rng.integers(0, 40, 40) for _ in range(4000))]
-    ((low, high),) = ratio_intervals(parts[:, None], wholes[:, None])
+    ((low, high),) = bootstrap_ratio_intervals(parts[:, None], wholes[:, None])
     assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.03)
     assert high - low > 0.1
-    assert np.isnan(ratio_intervals(np.zeros((3, 1)), np.zeros((3, 1)))).all()
-    assert np.isnan(ratio_intervals(np.zeros((0, 1)), np.zeros((0, 1)))).all()
+    assert np.isnan(bootstrap_ratio_intervals(np.zeros((3, 1)), np.zeros((3, 1)))).all()
+    assert np.isnan(bootstrap_ratio_intervals(np.zeros((0, 1)), np.zeros((0, 1)))).all()
 
 
 # ----------------------------------------------------------------------------------------------------- multiple choice

@@ -11,12 +11,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import policy_rows, rollout, write_run
 
+from fapo.intervals import mean_interval, ratio_interval, wilson_interval
 from fapo.measure import judge_quality
-from fapo.metrics import mean_interval, ratio_interval, wilson_interval
 from fapo.report import read_run, summarize, write_report
 from fapo.report.intervals import GENRM_PARTS, intervals
 from fapo.report.timing import TimeSplit, time_splits
 from fapo.types import Verdict
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "level", "expected"),
+    [
+        (0, 0, 0.95, (0.0, 1.0)),
+        (0, 10, 0.95, (0.0, 0.277533)),
+        (10, 10, 0.95, (0.722467, 1.0)),
+        (5, 10, 0.95, (0.236593, 0.763407)),
+        (1, 1, 0.95, (0.206549, 1.0)),
+        (50, 100, 0.99, (0.375280, 0.624720)),
+    ],
+)
+def test_wilson_interval(k: int, n: int, level: float, expected: tuple[float, float]) -> None:
+    assert wilson_interval(k, n, level) == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_bounds_are_where_the_score_test_turns(n: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, n))
+    low, high = wilson_interval(k, n)
+    assert 0 <= low <= k / n <= high <= 1
+    for bound in {low, high} - {0.0, 1.0}:
+        score = abs(k / n - bound) / math.sqrt(bound * (1 - bound) / n)
+        assert score == pytest.approx(1.959964, abs=1e-4)
+    assert wilson_interval(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+@pytest.mark.parametrize(("k", "n", "level"), [(-1, 3, 0.95), (4, 3, 0.95), (1, 3, 0.0), (1, 3, 95)])
+def test_wilson_rejects(k: int, n: int, level: float) -> None:
+    with pytest.raises(ValueError, match="must lie between"):
+        wilson_interval(k, n, level)
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=60))
@@ -47,11 +79,11 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 
 def test_a_length_and_what_cannot_be_known() -> None:
-    low, high = ratio_interval([10, 20, 30], [1, 1, 1], share=False)
+    low, high = ratio_interval([10, 20, 30], [1, 1, 1], is_rate=False)
     assert (low + high) / 2 == pytest.approx(20) and high - 20 == pytest.approx(1.959964 * 10 / math.sqrt(3))
     for nothing in (([], []), ([1], [2]), ([0, 0], [0, 0])):
         assert all(map(math.isnan, ratio_interval(*nothing)))
-    with pytest.raises(ValueError, match="num_questions"):
+    with pytest.raises(ValueError, match="num_groups"):
         ratio_interval([1, 2], [1])
 
 

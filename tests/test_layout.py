@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
     {"fapo", "types", "errors"},
-    {"steps", "final_answer", "choices", "rewards", "metrics", "bootstrap", "config"},
+    {"steps", "final_answer", "choices", "rewards", "metrics", "quality", "intervals", "config"},
     {"answers"},
     {"data", "solutions", "connections", "client", "journal", "local", "pypi_models", "workers"},
     {"judge"},
@@ -51,7 +51,7 @@ MINIATURE_WITHOUT_TORCH = {"miniature", "miniature.world", "miniature.critiques"
 
 PURE_IMPORTS = {
     *("__future__", "collections", "collections.abc", "dataclasses", "enum", "fractions", "functools", "itertools"),
-    *("math", "statistics", "typing", "numpy", "numpy.typing", "fapo.types", "fapo.rewards"),
+    *("math", "statistics", "typing", "numpy", "numpy.typing", "fapo.types", "fapo.metrics"),
 }
 UNSAFE_IMPORTS = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 
@@ -136,7 +136,7 @@ def test_only_engines_and_local_models_import_torch(name: str) -> None:
     assert allowed or not found
 
 
-@pytest.mark.parametrize("name", sorted({"rewards", "metrics"} & MODULES.keys()))
+@pytest.mark.parametrize("name", sorted({"rewards", "metrics", "quality", "intervals"} & MODULES.keys()))
 def test_the_mathematics_is_pure(name: str) -> None:
     tree = MODULES[name]
     modules = {imported for imported in imports(tree) if is_module(imported)}

@@ -1,75 +1,18 @@
-"""The metrics against hand-counted tables, exhaustive counts, and the definitions written out as loops."""
+"""The metrics of a policy against hand-counted tables and exhaustive counts."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import random
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fapo import metrics as m
-from fapo.types import Verdict
 
 NAN = math.nan
-PROCESSBENCH = Path(__file__).parents[2] / "shared" / "data" / "processbench_gsm8k.jsonl"
-
-
-def ok(error_step: int | None) -> Verdict:
-    return Verdict("ok", error_step)
-
-
-UNPARSABLE = Verdict("unparsable")
-FAILED = Verdict("failed")
-
-# --- The policy ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("k", "n", "level", "expected"),
-    [
-        (0, 0, 0.95, (0.0, 1.0)),
-        (0, 10, 0.95, (0.0, 0.277533)),
-        (10, 10, 0.95, (0.722467, 1.0)),
-        (5, 10, 0.95, (0.236593, 0.763407)),
-        (1, 1, 0.95, (0.206549, 1.0)),
-        (50, 100, 0.99, (0.375280, 0.624720)),
-    ],
-)
-def test_wilson_interval(k: int, n: int, level: float, expected: tuple[float, float]) -> None:
-    assert m.wilson_interval(k, n, level) == pytest.approx(expected, abs=1e-6)
-
-
-@given(st.integers(1, 500), st.data())
-def test_wilson_bounds_are_where_the_score_test_turns(n: int, data: st.DataObject) -> None:
-    k = data.draw(st.integers(0, n))
-    low, high = m.wilson_interval(k, n)
-    assert 0 <= low <= k / n <= high <= 1
-    for bound in {low, high} - {0.0, 1.0}:
-        score = abs(k / n - bound) / math.sqrt(bound * (1 - bound) / n)
-        assert score == pytest.approx(1.959964, abs=1e-4)
-    assert m.wilson_interval(n - k, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
-
-
-@pytest.mark.parametrize(("k", "n", "level"), [(-1, 3, 0.95), (4, 3, 0.95), (1, 3, 0.0), (1, 3, 95)])
-def test_wilson_rejects(k: int, n: int, level: float) -> None:
-    with pytest.raises(ValueError, match="must lie between"):
-        m.wilson_interval(k, n, level)
-
-
-def test_avg_at_k() -> None:
-    assert m.avg_at_k([[True, False], [True, True]]) == 0.75
-    assert m.avg_at_k(np.zeros((3, 32))) == 0.0
-    assert math.isnan(m.avg_at_k(np.empty((0, 4))))
-    with pytest.raises(ValueError, match="num_problems, k"):
-        m.avg_at_k([True, False])
 
 
 @given(st.integers(1, 8), st.data())
@@ -99,13 +42,6 @@ def test_majority_vote_needs_labels() -> None:
         m.majority_vote([])
 
 
-def test_majority_at_k() -> None:
-    assert m.majority_at_k([["1", "2", "2"], ["3", "4", "4"]], ["2", "3"]) == 0.5
-    assert math.isnan(m.majority_at_k([], []))
-    with pytest.raises(ValueError, match="1 for 2"):
-        m.majority_at_k([["1"]], ["1", "2"])
-
-
 @pytest.mark.parametrize(
     ("num_flawed", "num_correct", "num_rollouts", "ratio", "reliable"),
     [(3, 10, 20, 0.3, 0.35), (0, 10, 10, 0.0, 1.0), (10, 10, 10, 1.0, 0.0), (0, 0, 10, NAN, 0.0), (0, 0, 0, NAN, NAN)],
@@ -124,141 +60,3 @@ def test_fp_ratio_rejects_impossible_counts() -> None:
         m.reliable_accuracy(-1, 2, 3)
     with pytest.raises(ValueError, match="num_rollouts"):
         m.reliable_accuracy(1, 4, 3)
-
-
-# --- Finding flawed positives ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("predicted", "truth", "invalid", "counts", "rates"),
-    [
-        ([True, False, True, False], [True, True, False, False], "wrong", (1, 1, 1), (0.5, 0.5, 0.5)),
-        ([True, None, None], [True, True, False], "wrong", (1, 1, 1), (0.5, 0.5, 0.5)),
-        ([True, None, None], [True, True, False], "flagged", (2, 1, 0), (2 / 3, 1.0, 0.8)),
-        ([False, False], [True, False], "wrong", (0, 0, 1), (0.0, 0.0, 0.0)),
-        ([None, None], [True, False], "wrong", (0, 1, 1), (0.0, 0.0, 0.0)),
-        ([True, False], [False, False], "wrong", (0, 1, 0), (0.0, NAN, NAN)),
-        ([False], [False], "wrong", (0, 0, 0), (0.0, NAN, NAN)),
-        ([], [], "wrong", (0, 0, 0), (0.0, NAN, NAN)),
-        ([True, True], [True, True], "wrong", (2, 0, 0), (1.0, 1.0, 1.0)),
-    ],
-)
-def test_flawed_positive_prf(
-    predicted: list[bool | None],
-    truth: list[bool],
-    invalid: Any,
-    counts: tuple[int, int, int],
-    rates: tuple[float, float, float],
-) -> None:
-    score = m.flawed_positive_prf(predicted, truth, invalid)
-    assert (score.tp, score.fp, score.fn) == counts
-    assert (score.precision, score.recall, score.f1) == pytest.approx(rates, nan_ok=True)
-    assert (score.n, score.num_flawed) == (len(truth), sum(truth))
-    share = predicted.count(None) / len(predicted) if predicted else NAN
-    assert score.invalid_share == pytest.approx(share, nan_ok=True)
-
-
-rows = st.lists(st.tuples(st.sampled_from([True, False, None]), st.booleans()), min_size=1, max_size=40)
-
-
-@given(rows)
-def test_no_verdict_is_the_worst_answer_and_flagging_it_only_lifts_recall(pairs: list[tuple[Any, bool]]) -> None:
-    predicted, truth = [p for p, _ in pairs], [t for _, t in pairs]
-    score = m.flawed_positive_prf(predicted, truth)
-    always_wrong = m.flawed_positive_prf([not t if p is None else p for p, t in pairs], truth)
-    assert score == replace(always_wrong, invalid_share=score.invalid_share)
-    assert score.tp + score.fn == score.num_flawed
-    lenient = m.flawed_positive_prf(predicted, truth, "flagged")
-    if score.num_flawed:
-        assert lenient.recall >= score.recall and lenient.f1 >= score.f1
-        if score.precision + score.recall:
-            harmonic = 2 * score.precision * score.recall / (score.precision + score.recall)
-            assert score.f1 == pytest.approx(harmonic)
-
-
-def test_flawed_positive_prf_rejects() -> None:
-    with pytest.raises(ValueError, match="1 for 2 rows"):
-        m.flawed_positive_prf([True], [True, False])
-    with pytest.raises(ValueError, match="invalid must be"):
-        m.flawed_positive_prf([True], [True], "ignored")  # type: ignore[arg-type]
-
-
-# --- Finding the first wrong step ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("predicted", "labels", "expected"),
-    [
-        ([ok(2), ok(1), ok(None), ok(0)], [2, 2, None, None], (0.5, 0.5, 0.5)),
-        ([ok(0), ok(None)], [0, None], (1.0, 1.0, 1.0)),
-        ([ok(1), ok(3)], [0, None], (0.0, 0.0, 0.0)),
-        ([ok(0), ok(3)], [0, None], (1.0, 0.0, 0.0)),
-        ([UNPARSABLE, FAILED], [0, None], (0.0, 0.0, 0.0)),
-        ([ok(0)], [0], (1.0, NAN, NAN)),
-        ([ok(0)], [None], (NAN, 0.0, NAN)),
-        ([], [], (NAN, NAN, NAN)),
-    ],
-)
-def test_processbench_f1(
-    predicted: list[Verdict], labels: list[int | None], expected: tuple[float, float, float]
-) -> None:
-    score = m.processbench_f1(predicted, labels)
-    assert (score.error_acc, score.correct_acc, score.f1) == pytest.approx(expected, nan_ok=True)
-    assert (score.n, score.num_error) == (len(labels), sum(label is not None for label in labels))
-
-
-@pytest.mark.parametrize(
-    ("predicted", "labels", "expected"),
-    [
-        ([ok(2), ok(1), ok(None), UNPARSABLE, ok(0)], [2, 2, 2, 2, None], 0.5),
-        ([ok(None), FAILED], [1, 1], 0.0),
-        ([ok(0)], [None], NAN),
-        ([], [], NAN),
-    ],
-)
-def test_location_accuracy(predicted: list[Verdict], labels: list[int | None], expected: float) -> None:
-    assert m.location_accuracy(predicted, labels) == pytest.approx(expected, nan_ok=True)
-
-
-def test_labels_follow_the_verdicts_convention() -> None:
-    for function in (m.processbench_f1, m.location_accuracy):
-        with pytest.raises(ValueError, match="-1 into None"):
-            function([ok(None)], [-1])
-        with pytest.raises(ValueError, match="0 for 1 rows"):
-            function([], [None])
-
-
-@pytest.mark.skipif(not PROCESSBENCH.exists(), reason=f"needs ProcessBench's gsm8k subset at {PROCESSBENCH}")
-@pytest.mark.parametrize("seed", range(5))
-def test_processbench_scoring_on_its_rows(seed: int) -> None:
-    """On the benchmark's rows, with answers of a made-up judge: the definition in plain loops, labels as stored."""
-    stored = [json.loads(line) for line in PROCESSBENCH.read_text(encoding="utf-8").splitlines()]
-    assert len(stored) == 400
-    rnd = random.Random(seed)
-    answers: list[int | str] = []  # -1: no error; "none": no verdict
-    for row in stored:
-        choices: list[int | str] = [row["label"], row["label"], -1, "none", rnd.randrange(len(row["steps"]))]
-        answers.append(rnd.choice(choices))
-
-    num_error = num_error_right = num_fine = num_fine_right = num_none = 0
-    for row, answer in zip(stored, answers, strict=True):
-        if answer == "none":
-            num_none += 1
-        if row["label"] == -1:
-            num_fine += 1
-            if answer == -1:
-                num_fine_right += 1
-        else:
-            num_error += 1
-            if answer == row["label"]:
-                num_error_right += 1
-    error_acc, correct_acc = num_error_right / num_error, num_fine_right / num_fine
-
-    verdicts = [UNPARSABLE if isinstance(answer, str) else ok(None if answer == -1 else answer) for answer in answers]
-    score = m.processbench_f1(verdicts, [None if row["label"] == -1 else row["label"] for row in stored])
-    assert score.n == 400
-    assert score.num_error == num_error
-    assert score.error_acc == error_acc
-    assert score.correct_acc == correct_acc
-    assert score.f1 == pytest.approx(2 / (1 / error_acc + 1 / correct_acc))
-    assert score.invalid_share == num_none / 400

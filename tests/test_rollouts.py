@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import HOSTILE, rollout, rollouts, write_run
 
-from fapo.metrics import cohen_kappa
+from fapo.quality import cohen_kappa
 from fapo.report import read_run, write_report
 from fapo.report.human import Agreement, agreements, read_labels
 from fapo.report.rollouts import Card, by_name, cards, pack, share_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from fapo import metrics, rewards
+from fapo import metrics, quality, rewards
 from fapo.scoring import Scored, advantages_of
 
 Fault = tuple[int | None, str | None]
@@ -38,7 +38,7 @@ def policy_metrics(scored: Sequence[Scored], truths: Sequence[Fault | None]) -> 
         true_flawed = sum(t[0] is not None for _, t in known)
         out |= {
             "rollout/true_fp_ratio": metrics.fp_ratio(true_flawed, len(known)),
-            "rollout/reliable_accuracy": (len(known) - true_flawed) / len(scored),
+            "rollout/reliable_accuracy": metrics.reliable_accuracy(true_flawed, len(known), len(scored)),
             "rollout/true_rho": rewards.rho(len(known) - true_flawed, num_wrong),
         }
         if asked := [(s.verdict, t[0]) for s, t in known if s.verdict is not None]:
@@ -48,12 +48,12 @@ def policy_metrics(scored: Sequence[Scored], truths: Sequence[Fault | None]) -> 
 
 def judge_quality(verdicts: Sequence, labels: Sequence[int | None]) -> dict[str, float]:
     """precision, recall, f1 of "flagged", location (exact step, among the rightly flagged), invalid_share."""
-    score = metrics.flawed_positive_prf([v.flawed for v in verdicts], [label is not None for label in labels])
+    score = quality.flawed_positive_prf([v.flawed for v in verdicts], [label is not None for label in labels])
     return {
         "precision": score.precision,
         "recall": score.recall,
         "f1": score.f1,
-        "location": metrics.location_accuracy(verdicts, labels),
+        "location": quality.location_accuracy(verdicts, labels),
         "invalid_share": score.invalid_share,
     }
 

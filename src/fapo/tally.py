@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fapo.metrics import fp_ratio, wilson_interval
+from fapo.intervals import wilson_interval
+from fapo.metrics import fp_ratio
 from fapo.steps import escape
 
 FIFTHS = ("first fifth", "second", "middle", "fourth", "last fifth")

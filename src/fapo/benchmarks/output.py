@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fapo.benchmarks.predictions import MISSING
-from fapo.benchmarks.score import FlawedPositiveScore, Invalid, ProcessScore, SubsetScore
-from fapo.bootstrap import LEVEL, NUM_RESAMPLES, SEED, Interval
+from fapo.benchmarks.score import FlawedPositiveScore, ProcessScore, SubsetScore
 from fapo.data import finite
+from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED, Interval
+from fapo.quality import Invalid
 from fapo.steps import escape
 from fapo.types import Verdict
 

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from fapo.benchmarks.output import cell
 from fapo.benchmarks.run import judge_name
-from fapo.bootstrap import LEVEL, NUM_RESAMPLES, SEED
 from fapo.data import finite, write_jsonl
 from fapo.evaluation.plan import Plan
 from fapo.evaluation.run import Answered, Sample
 from fapo.evaluation.score import Number, Score, by_source, majority, score
+from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED
 from fapo.runs import environment
 from fapo.steps import escape
 

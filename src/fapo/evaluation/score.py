@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fapo.bootstrap import Interval, ratio_intervals
 from fapo.evaluation.run import Answered, Sample
 from fapo.final_answer import clean
-from fapo.metrics import majority_vote, pass_at_k
+from fapo.intervals import Interval, bootstrap_ratio_intervals
+from fapo.metrics import majority_vote, pass_at_k, ratio
 
 RIGHT = ("right",)
 """Label of all right answers in a vote; those of wrong ones are texts."""
@@ -77,9 +76,9 @@ def score(answered: Sequence[Answered], k: int, judged: bool) -> Score:
     pairs = [_pairs(of_one, sizes, judged) for of_one in answered]
     parts = np.array([[part for part, _ in row] for row in pairs], dtype=float).reshape(len(pairs), -1)
     wholes = np.array([[whole for _, whole in row] for row in pairs], dtype=float).reshape(len(pairs), -1)
-    totals = zip(parts.sum(0), wholes.sum(0), ratio_intervals(parts, wholes), strict=True)
+    totals = zip(parts.sum(0), wholes.sum(0), bootstrap_ratio_intervals(parts, wholes), strict=True)
     avg, majority, fp, reliable, true_fp, true_reliable, length, *passes = [
-        Number(_share(part, whole), interval) for part, whole, interval in totals
+        Number(ratio(part, whole), interval) for part, whole, interval in totals
     ]
     samples = [sample for of_one in answered for sample in of_one.samples]
     rights = [sample for sample in samples if sample.check.correct]
@@ -99,12 +98,12 @@ def score(answered: Sequence[Answered], k: int, judged: bool) -> Score:
         true_fp_ratio=true_fp,
         true_reliable_accuracy=true_reliable,
         length=length,
-        no_answer_share=_share(sum(s.check.status == "no_answer" for s in samples), len(samples)),
-        undecided_share=_share(sum(s.check.status in ("timeout", "error") for s in samples), len(samples)),
-        truncated_share=_share(sum(s.rollout.truncated for s in samples), len(samples)),
-        failed_share=_share(num_failed, len(samples) + num_failed),
-        judge_unparsable_share=_share(sum(v.status == "unparsable" for v in verdicts), len(verdicts)),
-        judge_failed_share=_share(sum(v.status == "failed" for v in verdicts), len(verdicts)),
+        no_answer_share=ratio(sum(s.check.status == "no_answer" for s in samples), len(samples)),
+        undecided_share=ratio(sum(s.check.status in ("timeout", "error") for s in samples), len(samples)),
+        truncated_share=ratio(sum(s.rollout.truncated for s in samples), len(samples)),
+        failed_share=ratio(num_failed, len(samples) + num_failed),
+        judge_unparsable_share=ratio(sum(v.status == "unparsable" for v in verdicts), len(verdicts)),
+        judge_failed_share=ratio(sum(v.status == "failed" for v in verdicts), len(verdicts)),
     )
 
 
@@ -150,7 +149,3 @@ def _pairs(answered: Answered, sizes: Sequence[int], judged: bool) -> list[tuple
         (sum(known), len(known)),
         *((pass_at_k(num_right, num, size), 1) if num >= size else (0.0, 0) for size in sizes),
     ]
-
-
-def _share(part: float, whole: float) -> float:
-    return float(part) / float(whole) if whole else math.nan

@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from fapo.metrics import mean_interval
+from fapo.intervals import mean_interval
 from fapo.report.runs import Run
 from fapo.report.summary import find_crossing
 

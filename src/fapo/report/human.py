@@ -9,12 +9,11 @@ from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from fapo.metrics import cohen_kappa, fp_ratio, wilson_interval
+from fapo.intervals import Interval, wilson_interval
+from fapo.metrics import fp_ratio
+from fapo.quality import cohen_kappa
 from fapo.report.rollouts import Card, by_name, cards
 from fapo.report.runs import Run
-
-Interval = tuple[float, float]
-
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 

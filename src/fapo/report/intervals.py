@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fapo.metrics import mean_interval, ratio_interval
+from fapo.intervals import Interval, mean_interval, ratio_interval
+from fapo.quality import confusion, prf_ratios
 from fapo.report.runs import Run, grouped
 from fapo.report.summary import Row, measured
 
-Interval = tuple[float, float]
 Parts = tuple[float, float]
 """What one rollout adds to the numerator and to the denominator of a metric."""
 
@@ -43,7 +43,7 @@ def _over_questions(run: Run, wanted: Mapping[Row, float]) -> dict[Row, Interval
                 question[0] += part
                 question[1] += whole
     return {
-        row: ratio_interval(*zip(*questions.values(), strict=True), share=row.metric.unit == "share")
+        row: ratio_interval(*zip(*questions.values(), strict=True), is_rate=row.metric.unit == "share")
         for row, questions in sums.items()
         if questions
     }
@@ -76,25 +76,18 @@ def _judged_fp(row: Mapping[str, Any]) -> Parts:
     return judged and row["flawed"], judged
 
 
-def _cell(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
-    """A critique as (rightly flagged, false alarm, missed); no verdict is an error either way."""
-    flagged, flawed = row.get("flawed"), bool(_truth(row))
-    return flagged is True and flawed, flagged is not False and not flawed, flagged is not True and flawed
+def _confusion(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    flagged = row.get("flawed")
+    return confusion(flagged if isinstance(flagged, bool) else None, bool(_truth(row)))
 
 
-def _precision(row: Mapping[str, Any]) -> Parts:
-    hit, alarm, _ = _cell(row)
-    return hit, hit + alarm
+def _located_parts(row: Mapping[str, Any]) -> Parts:
+    hit, _, _ = _confusion(row)
+    return hit and _located(row), hit
 
 
-def _recall(row: Mapping[str, Any]) -> Parts:
-    hit, _, missed = _cell(row)
-    return hit, hit + missed
-
-
-def _f1(row: Mapping[str, Any]) -> Parts:
-    hit, alarm, missed = _cell(row)
-    return hit, hit + (alarm + missed) / 2
+def _prf(name: str) -> Callable[[Mapping[str, Any]], Parts]:
+    return lambda row: prf_ratios(*_confusion(row))[name]
 
 
 POLICY_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
@@ -105,10 +98,8 @@ POLICY_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
     "length": lambda row: (row.get("num_tokens") or 0, 1),
 }
 GENRM_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
-    "precision": _precision,
-    "recall": _recall,
-    "f1": _f1,
-    "location": lambda row: (_cell(row)[0] and _located(row), _cell(row)[0]),
+    **{name: _prf(name) for name in ("precision", "recall", "f1")},
+    "location": _located_parts,
     "invalid_share": lambda row: (not isinstance(row.get("flawed"), bool), 1),
     "tokens": lambda row: (row.get("num_tokens") or 0, 1),
 }

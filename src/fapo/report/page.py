@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fapo.intervals import Interval
 from fapo.report.browser import browser, script_source, shown_cards
 from fapo.report.human import Agreement, agreements
-from fapo.report.intervals import Interval, intervals
+from fapo.report.intervals import intervals
 from fapo.report.panels import Panel, Style, genrm_panels, policy_panels, styles
 from fapo.report.plots import PALETTE, svg
 from fapo.report.rollouts import LIMIT

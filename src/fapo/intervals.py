@@ -1,0 +1,166 @@
+"""Confidence intervals of 95 % for rates, ratios and means.
+
+One function for each way in which the data were drawn:
+
+    wilson_interval             a rate k / n of independent rows
+    ratio_interval              a ratio whose rows come in groups, such as several answers to one question
+    mean_interval               a mean over a few runs with different seeds
+    bootstrap_ratio_intervals   several ratios of grouped rows that are compared with each other
+    percentile_interval         any number, given its values in bootstrap draws
+
+The functions are pure. An interval of a number that is not defined is (NaN, NaN).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, fmean, stdev
+
+import numpy as np
+import numpy.typing as npt
+
+LEVEL = 0.95
+"""Confidence level of all intervals, unless a function takes another."""
+NUM_RESAMPLES = 10_000
+"""Number of bootstrap draws."""
+SEED = 0
+"""Seed of the bootstrap draws, so that the same data give the same interval."""
+CHUNK = 500
+"""Number of bootstrap draws that are made at once, which bounds the memory."""
+
+Interval = tuple[float, float]
+"""Lower and upper bound; both NaN where the number is not defined."""
+
+
+def wilson_interval(k: float, n: float, level: float = LEVEL) -> Interval:
+    """Return Wilson's score interval of a rate.
+
+    centre = (k + z^2/2) / (n + z^2), half width = z sqrt(k (n - k) / n + z^2/4) / (n + z^2), z the normal quantile of
+    (1 + level) / 2. scipy has this interval for whole numbers only; `ratio_interval` needs it for an effective sample
+    size. Source: Wilson 1927.
+
+    Args:
+        k: Number of rows that have the property; with an effective sample size a fraction.
+        n: Number of rows.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        Bounds in [0, 1]; (0, 1) for n = 0.
+
+    Raises:
+        ValueError: Unless 0 <= k <= n and 0 < level < 1.
+    """
+    if not 0 <= k <= n:
+        raise ValueError(f"k must lie between 0 and n={n}; got {k}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, for example 0.95; got {level}")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (k + z**2 / 2) / (n + z**2)
+    half_width = z * math.sqrt(k * (n - k) / n + z**2 / 4) / (n + z**2)
+    return (0.0 if k == 0 else max(0.0, centre - half_width)), (1.0 if k == n else min(1.0, centre + half_width))
+
+
+def ratio_interval(
+    numerators: npt.ArrayLike, denominators: npt.ArrayLike, *, is_rate: bool = True, level: float = LEVEL
+) -> Interval:
+    """Return the interval of r = sum(y) / sum(x), for rows that were drawn in groups.
+
+    The variance of r is n / (n - 1) sum((y - r x)^2) / sum(x)^2. A rate gets Wilson's interval for the effective
+    sample size r (1 - r) / variance, which is at most sum(x), and sum(x) where all groups agree. Any other ratio gets
+    r -+ z sqrt(variance). Source: the linearised ratio estimator of cluster samples.
+
+    Args:
+        numerators: y, summed within each group (for example the correct answers to a question), [num_groups].
+        denominators: x, summed within each group, [num_groups].
+        is_rate: Whether the ratio lies in [0, 1].
+        level: Confidence level in (0, 1).
+
+    Returns:
+        Lower and upper bound; NaN, NaN for fewer than two groups or sum(x) = 0.
+
+    Raises:
+        ValueError: If the shapes are not [num_groups].
+    """
+    y, x = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if y.shape != x.shape or y.ndim != 1:
+        raise ValueError(f"numerators and denominators must be [num_groups]; got {y.shape} and {x.shape}")
+    if len(y) < 2 or x.sum() == 0:
+        return math.nan, math.nan
+    ratio = float(y.sum() / x.sum())
+    variance = float(len(y) / (len(y) - 1) * ((y - ratio * x) ** 2).sum() / x.sum() ** 2)
+    if is_rate:
+        size = float(x.sum()) if variance == 0 else min(float(x.sum()), ratio * (1 - ratio) / variance)
+        return wilson_interval(ratio * size, size, level)
+    half_width = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance)
+    return ratio - half_width, ratio + half_width
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Return the interval of a mean over few seeds: mean -+ t s / sqrt(n), t of Student with n - 1 degrees of freedom.
+
+    NaN, NaN for fewer than two values.
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    half_width = _student_95(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half_width, fmean(values) + half_width
+
+
+def _student_95(df: int) -> float:
+    """0.975 quantile of Student's t: exact for few degrees of freedom, then by the expansion in 1 / df."""
+    exact = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+    return exact[df - 1] if df <= len(exact) else 1.95996 + 2.37227 / df + 2.82250 / df**2 + 2.55585 / df**3
+
+
+def percentile_interval(values: npt.NDArray[np.float64]) -> Interval:
+    """Return the middle LEVEL of a number's values in bootstrap draws; draws in which it is NaN are left out."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return math.nan, math.nan
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_ratio_intervals(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> list[Interval]:
+    """Return a bootstrap interval of sum(numerators) / sum(denominators) for each column.
+
+    All columns are computed from the same draws. A row is what was drawn at random, for example a question.
+
+    Args:
+        numerators: What each row adds to each numerator, [num_rows, num_ratios].
+        denominators: What each row adds to each denominator, [num_rows, num_ratios]. 0 leaves the row out.
+
+    Returns:
+        One interval for each column.
+    """
+    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    num, rng = len(above), np.random.default_rng(SEED)
+    ratios = []
+    for _ in range(0, NUM_RESAMPLES if num else 0, CHUNK):
+        # How often each row is drawn. A matrix product with it costs less than gathering the drawn rows.
+        counts = rng.multinomial(num, np.full(num, 1 / num), size=CHUNK).astype(float)
+        total = counts @ below
+        ratios.append(np.where(total > 0, counts @ above / np.where(total > 0, total, 1), np.nan))
+    drawn = np.concatenate(ratios) if ratios else np.full((1, above.shape[1]), np.nan)
+    return [percentile_interval(column) for column in drawn.T]
+
+
+def resample_counts(counts: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return how many rows of each kind are in bootstrap draws of rows that are of a few kinds.
+
+    A draw of n rows with replacement, of which only the kinds are counted, is one draw of a multinomial distribution.
+    It costs the same for ten rows and for ten thousand.
+
+    Args:
+        counts: Number of rows of each kind, [num_kinds].
+        rng: Source of random numbers.
+
+    Returns:
+        Number of rows of each kind in each draw, [num_kinds, NUM_RESAMPLES].
+    """
+    total = sum(counts)
+    rates = [count / total for count in counts] if total else [1.0] + [0.0] * (len(counts) - 1)
+    return rng.multinomial(total, rates, size=NUM_RESAMPLES).T

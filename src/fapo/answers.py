@@ -31,13 +31,9 @@ __all__ = [
     "Check",
     "acheck",
     "acheck_many",
-    "averify",
-    "check",
     "check_many",
-    "equivalent",
     "extract",
     "shutdown",
-    "verify",
 ]
 
 MAX_CHARS = 2000
@@ -218,11 +214,6 @@ def _finish(batch: _Batch) -> list[Check]:
             future.cancel()
 
 
-def equivalent(answer: str, reference: str, *, deadline: float = 5.0) -> bool:
-    """Whether an answer (already extracted) means the same as the reference. False also at the deadline (seconds)."""
-    return _finish(_start([answer], [reference], deadline))[0].correct
-
-
 def check_many(pairs: Sequence[tuple[str, str]], *, deadline: float = 5.0, require_box: bool = True) -> list[Check]:
     """Check (solution text, reference) pairs, in order and in parallel.
 
@@ -249,21 +240,6 @@ async def acheck_many(
             future.cancel()
 
 
-def check(prediction_text: str, reference: str, *, deadline: float = 5.0, require_box: bool = True) -> Check:
-    """Check one solution; see `check_many`."""
-    return check_many([(prediction_text, reference)], deadline=deadline, require_box=require_box)[0]
-
-
 async def acheck(prediction_text: str, reference: str, *, deadline: float = 5.0, require_box: bool = True) -> Check:
-    """`check` without blocking the event loop."""
+    """Check one solution without blocking the event loop; see `check_many`."""
     return (await acheck_many([(prediction_text, reference)], deadline=deadline, require_box=require_box))[0]
-
-
-def verify(prediction_text: str, reference: str, *, deadline: float = 5.0, require_box: bool = True) -> bool:
-    """Whether a solution's final answer is right. False without an answer and at the deadline; `check` tells which."""
-    return check(prediction_text, reference, deadline=deadline, require_box=require_box).correct
-
-
-async def averify(prediction_text: str, reference: str, *, deadline: float = 5.0, require_box: bool = True) -> bool:
-    """`verify` without blocking the event loop."""
-    return (await acheck(prediction_text, reference, deadline=deadline, require_box=require_box)).correct

@@ -136,8 +136,6 @@ class CritiqueScorer:
 
 
 Scorer = PolicyScorer | CritiqueScorer
-Truth = Callable[[Rollout], tuple[int | None, str | None]]
-"""An oracle where there is one: index of the first wrong step, and the kind of flaw (None, None: no flaw)."""
 
 
 def advantages_of(scored: Sequence[Scored], group_size: int) -> np.ndarray:

@@ -66,10 +66,6 @@ class Work:
         for row in _rows(folder / "labels.jsonl", VOTE_FIELDS):
             self.votes.setdefault((row["id"], row["vote"]), Verdict(row["status"], row["error_step"]))
 
-    def missing(self) -> list[str]:
-        """Ids of the rollouts that are still to be sampled."""
-        return [key for key in self.plan if key not in self.outcomes]
-
     def distinct(self) -> list[Sample]:
         """The rollouts with a right answer, in order; of equal solutions of equal problems the first."""
         first: dict[tuple[str, tuple[str, ...]], Sample] = {}
@@ -77,10 +73,6 @@ class Work:
             if sample := self._right.get(key):
                 first.setdefault((sample.rollout.problem.text, sample.steps), sample)
         return list(first.values())
-
-    def num_right(self, policy: str | None = None) -> int:
-        """Rollouts with a right answer, of one policy or of all."""
-        return sum(policy in (None, sample.policy) for sample in self._right.values())
 
     def add_samples(self, samples: Sequence[tuple[str, Rollout, Check]]) -> None:
         """Write rollouts down: (id, rollout, what came of its final answer)."""

@@ -193,10 +193,6 @@ class Truth:
     flaw: Flaw | None
     """What kind of flaw the solution has; None when every line is right."""
 
-    @property
-    def flawed_positive(self) -> bool:
-        return self.correct and self.error_step is not None
-
 
 _NUMBER = "(0|[1-9][0-9]{0,5})"
 _LINE = re.compile(rf"{_NUMBER}([-+*]){_NUMBER}={_NUMBER}")

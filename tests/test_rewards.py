@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fapo import rewards as r
+from fapo.config import RewardConfig
 
 # --- The policy's reward ---------------------------------------------------------------------------------------------
 
@@ -307,16 +308,10 @@ def test_thresholds(penalty: float, shift: float, shrink: float) -> None:
     assert (r.shift_ratio(penalty), r.shrink_ratio(penalty)) == (shift, shrink)
 
 
-@pytest.mark.parametrize(("ratio", "penalty"), [(0.0, 2.0), (0.5, 4 / 3), (1.0, 1.0), (2.0, 2 / 3), (math.inf, 0.0)])
-def test_penalty_from_shift(ratio: float, penalty: float) -> None:
-    assert r.penalty_from_shift(ratio) == pytest.approx(penalty)
-    assert r.shift_ratio(r.penalty_from_shift(ratio)) == pytest.approx(ratio)
-
-
-@pytest.mark.parametrize("ratio", [-0.1, math.nan])
-def test_penalty_from_shift_rejects(ratio: float) -> None:
-    with pytest.raises(ValueError, match="rho"):
-        r.penalty_from_shift(ratio)
+@pytest.mark.parametrize(("ratio", "penalty"), [(0.0, 2.0), (0.5, 4 / 3), (1.0, 1.0), (2.0, 2 / 3)])
+def test_the_penalty_of_a_config_puts_the_shift_where_it_says(ratio: float, penalty: float) -> None:
+    assert RewardConfig("fapo", shift=ratio).penalty == pytest.approx(penalty)
+    assert r.shift_ratio(penalty) == pytest.approx(ratio)
 
 
 GROUPS = st.integers(1, 6).flatmap(

@@ -198,17 +198,6 @@ def flawed_rho(fully_correct: npt.ArrayLike, flawed: npt.ArrayLike, wrong: npt.A
     return rho(float(gamma @ alpha), float(gamma @ beta))
 
 
-def penalty_from_shift(rho: float) -> float:
-    """lambda = 2 / (rho + 1): the penalty whose flawed positives change sign at `rho`.
-
-    rho = 1, as many fully correct as wrong, gives the paper's 1; rho = 2 and 1/2 give 2/3 and 4/3 (the paper's
-    ablation prints 1/3 and -1/3 for them). Raises ValueError for rho < 0. Source: the paper's choice of lambda.
-    """
-    if not rho >= 0:
-        raise ValueError(f"rho is a ratio of two counts and must be at least 0; got {rho}")
-    return 2.0 / (rho + 1.0)
-
-
 def shift_ratio(penalty: float) -> float:
     """rho_shift = 2 / lambda - 1: a flawed positive's advantage is positive below it, 0 at it, negative above it.
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from fapo.critic import Card, CriticConfig, build
 from fapo.critic.consensus import balance, consensus, label_precision, pairwise_agreement
-from fapo.data import LabelledSolution, load_labelled, load_problems, read_jsonl, write_jsonl
+from fapo.data import LabelledSolution, read_jsonl, read_labelled, read_problems, write_jsonl
 from fapo.judge import build_prompt, load_template
 from fapo.miniature.sources import FOLDER
 from fapo.miniature.world import Habits, examine, parse, trace
@@ -235,7 +235,7 @@ def test_the_data_is_what_a_genrm_is_trained_on(tmp_path: Path) -> None:
     assert (counts.consensus, counts.consensus_flawed, counts.kept, counts.kept_flawed) == (8, 4, 8, 4)
     assert (counts.not_sampled, counts.failed_votes, counts.unparsable_votes) == (0, 0, 0)
     assert (card.unanimous, card.pairwise_agreement, card.label_precision) == (1.0, 1.0, {})
-    solutions = load_labelled(tmp_path / "critic.jsonl")
+    solutions = read_labelled(tmp_path / "critic.jsonl")
     assert len({solution.problem.id for solution in solutions}) == 8
     for solution in solutions:
         number = int(solution.problem.reference) // 2
@@ -359,7 +359,7 @@ def test_what_models_write_is_data(suffix: str, tmp_path: Path) -> None:
     card, _ = made(both(attack), tmp_path, num_samples=1, out=out, balance=False)
     assert card.counts.kept == 4
     if suffix == "jsonl":
-        solution = next(s for s in load_labelled(out) if s.problem.id == "q0-0-0")
+        solution = next(s for s in read_labelled(out) if s.problem.id == "q0-0-0")
         assert "\n\n".join(solution.steps) == HOSTILE
         assert solution.error_step == 0
 
@@ -633,7 +633,7 @@ def test_the_shipped_models_make_data(tmp_path: Path, monkeypatch, capsys) -> No
     code = fapo(monkeypatch, "critic", "--problems", "miniature:train", *models, *limits, "--out", str(out))
     said = capsys.readouterr()
     assert code == 0, said.err
-    solutions = load_labelled(out)
+    solutions = read_labelled(out)
     assert f"| kept | {len(solutions)} |" in said.out
     assert "| consensus | " in said.out.partition("true by the oracle")[2]
     for solution in solutions:
@@ -717,6 +717,6 @@ def test_problems_with_the_same_prefix_have_rollouts_of_their_own(tmp_path: Path
     write_jsonl(tmp_path / "sums.jsonl", [{**SUMS[4], "id": "q"}, {**SUMS[4], "id": "q-0"}, {**SUMS[2], "id": "q-0-1"}])
     card, asked = made(both(), tmp_path, balance=False)
     assert asked["policy"] == card.counts.sampled == 6
-    assert len(load_problems(tmp_path / "sums.jsonl")) == 3
+    assert len(read_problems(tmp_path / "sums.jsonl")) == 3
     ids = [row["id"] for row in read_jsonl(tmp_path / "critic.jsonl")]
     assert len(ids) == len(set(ids)) == 6

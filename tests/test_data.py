@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data import LabelledSolution, load_labelled, load_problems, load_prompt, read_jsonl, write_jsonl
+from fapo.data import LabelledSolution, load_prompt, read_jsonl, read_labelled, read_problems, write_jsonl
 from fapo.steps import split
 from fapo.types import Problem
 
@@ -72,7 +72,7 @@ def says(text: str) -> Any:
     ],
 )
 def test_usual_columns(tmp_path: Path, row: dict[str, Any], problem: Problem) -> None:
-    (loaded,) = load_problems(jsonl(tmp_path / "set.jsonl", row))
+    (loaded,) = read_problems(jsonl(tmp_path / "set.jsonl", row))
     meta = {name: value for name, value in loaded.meta.items() if value is not None}
     assert Problem(loaded.id, loaded.text, loaded.reference, loaded.source, meta) == problem
 
@@ -82,13 +82,13 @@ def test_columns_that_are_named_win(tmp_path: Path) -> None:
         tmp_path / "set.jsonl", {"id": 1, "problem": "no", "q": {"en": "Q"}, "answer": "no", "a": 5, "of": "X"}
     )
     columns = {"text": "q.en", "reference": "a", "source": "of"}
-    assert load_problems(path, columns=columns) == [
+    assert read_problems(path, columns=columns) == [
         Problem("1", "Q", "5", "X", {"problem": "no", "q": {"en": "Q"}, "answer": "no"}),
     ]
     with says("columns maps question, but a problem has only id, text, reference, source"):
-        load_problems(path, columns={"question": "q"})
+        read_problems(path, columns={"question": "q"})
     with says("set.jsonl:1: no id: expected key among the columns id, problem"):
-        load_problems(path, columns={"id": "key"})
+        read_problems(path, columns={"id": "key"})
 
 
 GOOD = {"id": "a", "problem": "Q", "answer": "1"}
@@ -122,14 +122,14 @@ GOOD = {"id": "a", "problem": "Q", "answer": "1"}
 )
 def test_rows_that_do_not_fit_are_named_by_line(tmp_path: Path, row: Any, complaint: str) -> None:
     with says(f"set.jsonl:3: {complaint}"):
-        load_problems(jsonl(tmp_path / "set.jsonl", GOOD, "", row))
+        read_problems(jsonl(tmp_path / "set.jsonl", GOOD, "", row))
 
 
 def test_bytes_that_are_not_utf8_are_named_by_line(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b'\n{"problem": "\xe9"}\n')
     with says("set.jsonl:2: invalid UTF-8 at byte 13"):
-        load_problems(path)
+        read_problems(path)
 
 
 @pytest.mark.parametrize("bad", [0, 3, 6])
@@ -139,7 +139,7 @@ def test_parquet_texts_that_are_not_utf8_are_named_by_row(bad: int, tmp_path: Pa
     column = pyarrow.Array.from_buffers(pyarrow.string(), 7, [None, offsets, pyarrow.py_buffer(b"".join(texts))])
     pyarrow.parquet.write_table(pyarrow.table({"problem": column, "answer": ["1"] * 7}), tmp_path / "set.parquet")
     with says(f"set.parquet[{bad}]: invalid UTF-8 at byte 0"):
-        load_problems(tmp_path / "set.parquet")
+        read_problems(tmp_path / "set.parquet")
 
 
 def test_a_prompt_that_is_not_utf8_is_named(tmp_path: Path) -> None:
@@ -151,13 +151,13 @@ def test_a_prompt_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 def test_byte_order_mark_windows_newlines_and_line_separators(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"problem": "a\xe2\x80\xa8b", "answer": 1}\r\n\r\n{"problem": "Q", "answer": 2}')
-    assert [(p.id, p.text) for p in load_problems(path)] == [("set-0", "a\u2028b"), ("set-1", "Q")]
+    assert [(p.id, p.text) for p in read_problems(path)] == [("set-0", "a\u2028b"), ("set-1", "Q")]
 
 
 def test_limit_stops_reading(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "set.jsonl", GOOD, "{")
-    assert len(load_problems(path, limit=1)) == 1
-    assert load_problems(path, limit=0) == []
+    assert len(read_problems(path, limit=1)) == 1
+    assert read_problems(path, limit=0) == []
 
 
 def test_json_and_parquet_say_the_same_as_jsonl(tmp_path: Path) -> None:
@@ -165,35 +165,35 @@ def test_json_and_parquet_say_the_same_as_jsonl(tmp_path: Path) -> None:
     rows = [{"problem": f"Q{i}", "answer": i} for i in range(3)]
     (tmp_path / "set.json").write_text(json.dumps(rows))
     parquet.write_table(sys.modules["pyarrow"].Table.from_pylist(rows), tmp_path / "set.parquet")
-    expected = load_problems(jsonl(tmp_path / "set.jsonl", *rows))
-    assert load_problems(tmp_path / "set.json") == load_problems(tmp_path / "set.parquet") == expected
+    expected = read_problems(jsonl(tmp_path / "set.jsonl", *rows))
+    assert read_problems(tmp_path / "set.json") == read_problems(tmp_path / "set.parquet") == expected
     (tmp_path / "set.json").write_text(json.dumps([*rows, 4]))
     with says("set.json[3]: must be a JSON object"):
-        load_problems(tmp_path / "set.json")
+        read_problems(tmp_path / "set.json")
     (tmp_path / "set.json").write_text('{"data": []}')
     with says("set.json: must be a list of objects"):
-        load_problems(tmp_path / "set.json")
+        read_problems(tmp_path / "set.json")
     (tmp_path / "set.parquet").write_bytes(b"PAR?")
     with says("set.parquet: invalid Parquet"):
-        load_problems(tmp_path / "set.parquet")
+        read_problems(tmp_path / "set.parquet")
 
 
 @pytest.mark.parametrize("source", ["missing.jsonl", "no/such.jsonl", "a/b/c", "owner/name?", "plain", "."])
 def test_sources_that_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
     with says(f"{source}: neither a file nor a Hugging Face id"):
-        load_problems(source)
+        read_problems(source)
 
 
 def test_other_faulty_sources(tmp_path: Path) -> None:
     with says("unknown kind of file"):
-        load_problems(jsonl(tmp_path / "set.csv"))
+        read_problems(jsonl(tmp_path / "set.csv"))
     with says("no problems in it"):
-        load_problems(jsonl(tmp_path / "set.jsonl"))
+        read_problems(jsonl(tmp_path / "set.jsonl"))
     with says("no labelled solutions in it"):
-        load_labelled(jsonl(tmp_path / "set.jsonl"))
+        read_labelled(jsonl(tmp_path / "set.jsonl"))
     with says("split='test' is for Hugging Face data sets"):
-        load_problems(jsonl(tmp_path / "set.jsonl", GOOD), split="test")
+        read_problems(jsonl(tmp_path / "set.jsonl", GOOD), split="test")
 
 
 class Splits(dict[str, list[dict[str, Any]]]):
@@ -224,23 +224,23 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 def test_hugging_face_ids(hub: Hub) -> None:
     asked = hub({"test": [{"question": "Q", "answer": "#### 1"}], "train": []})
-    assert load_problems("openai/gsm8k:main", split="test") == [Problem("gsm8k-0", "Q", "1", "gsm8k")]
+    assert read_problems("openai/gsm8k:main", split="test") == [Problem("gsm8k-0", "Q", "1", "gsm8k")]
     assert asked == [("openai/gsm8k", "main", "test")]
     with says("openai/gsm8k: choose a split, one of test, train"):
-        load_problems("openai/gsm8k")
+        read_problems("openai/gsm8k")
 
 
 def test_a_lone_split_needs_no_name(hub: Hub) -> None:
     hub({"train": [GOOD, {"problem": "Q"}]})
-    assert load_problems("a/b", limit=1) == [Problem("a", "Q", "1", "b")]
+    assert read_problems("a/b", limit=1) == [Problem("a", "Q", "1", "b")]
     with says("a/b[1]: no reference"):
-        load_problems("a/b")
+        read_problems("a/b")
 
 
 def test_without_the_library_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with says("pip install 'fapo[train]'"):
-        load_problems("a/b")
+        read_problems("a/b")
 
 
 # ------------------------------------------------------------------------------------------------ labelled solutions
@@ -253,7 +253,7 @@ def test_labelled_rows(tmp_path: Path) -> None:
         {"id": 1, "problem": "Q", "steps": ["a", "b"], "label": 1, "final_answer_correct": False, "generator": "m"},
         {"id": 2, "problem": "Q", "response": response, "label": -1, "answer": 4},
     )
-    assert load_labelled(path) == [
+    assert read_labelled(path) == [
         LabelledSolution(Problem("1", "Q", "", "set", {"generator": "m"}), ("a", "b"), 1, False),
         LabelledSolution(Problem("2", "Q", "4", "set"), tuple(split(response)), None, True),
     ]
@@ -278,7 +278,7 @@ def test_labelled_rows(tmp_path: Path) -> None:
 )
 def test_labelled_rows_that_do_not_fit(tmp_path: Path, row: dict[str, Any], complaint: str) -> None:
     with says(f"set.jsonl:1: {complaint}"):
-        load_labelled(jsonl(tmp_path / "set.jsonl", {"problem": "Q", "steps": ["a", "b"]} | row))
+        read_labelled(jsonl(tmp_path / "set.jsonl", {"problem": "Q", "steps": ["a", "b"]} | row))
 
 
 # ---------------------------------------------------------------------------------------------------- real data sets
@@ -286,7 +286,7 @@ def test_labelled_rows_that_do_not_fit(tmp_path: Path, row: dict[str, Any], comp
 
 @pytest.mark.parametrize(("name", "num_rows"), [("gsm8k_test", 1319), ("math500", 500), ("aime24", 30), ("aime25", 30)])
 def test_real_problems(name: str, num_rows: int) -> None:
-    problems = load_problems(real(name))
+    problems = read_problems(real(name))
     assert len(problems) == len({problem.id for problem in problems}) == num_rows
     assert all(problem.text.strip() and problem.reference.strip() for problem in problems)
     assert {problem.source for problem in problems} == {name}
@@ -295,8 +295,8 @@ def test_real_problems(name: str, num_rows: int) -> None:
 
 
 def test_worked_solutions_of_gsm8k_end_in_the_answer() -> None:
-    answers = load_problems(real("gsm8k_test"))
-    from_solutions = load_problems(real("gsm8k_test"), columns={"reference": "solution"})
+    answers = read_problems(real("gsm8k_test"))
+    from_solutions = read_problems(real("gsm8k_test"), columns={"reference": "solution"})
     assert [p.reference.replace(",", "") for p in from_solutions] == [p.reference.replace(",", "") for p in answers]
 
 
@@ -304,7 +304,7 @@ def test_worked_solutions_of_gsm8k_end_in_the_answer() -> None:
     ("name", "num_rows", "num_correct", "num_flawed"), [("gsm8k", 400, 200, 7), ("math", 1000, 500, 94)]
 )
 def test_real_labels(name: str, num_rows: int, num_correct: int, num_flawed: int) -> None:
-    solutions = load_labelled(real(f"processbench_{name}"))
+    solutions = read_labelled(real(f"processbench_{name}"))
     correct = [solution for solution in solutions if solution.correct]
     assert (len(solutions), len(correct)) == (num_rows, num_correct)
     assert sum(solution.error_step is not None for solution in correct) == num_flawed

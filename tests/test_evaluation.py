@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from fapo.answers import Check
 from fapo.choices import with_choices
-from fapo.data import load_problems, read_jsonl, write_jsonl
+from fapo.data import read_jsonl, read_problems, write_jsonl
 from fapo.evaluation.plan import Plan, load_questions
 from fapo.evaluation.run import Answered, Sample, evaluate
 from fapo.evaluation.score import by_source, majority, score
@@ -159,14 +159,14 @@ def test_choices_are_lettered_by_seed(name: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [ROWS[name]])
     letters = Counter()
     for seed in range(40):
-        (problem,) = load_problems(tmp_path / "rows.jsonl", seed=seed)
+        (problem,) = read_problems(tmp_path / "rows.jsonl", seed=seed)
         lines = problem.text.splitlines()
         assert lines[:2] == ["Which?", ""]
         assert sorted(line[3:] for line in lines[2:]) == ["iron", "metal 1", "metal 2", "metal 3"]
         assert [line[:3] for line in lines[2:]] == ["A) ", "B) ", "C) ", "D) "]
         assert f"{problem.reference}) iron" in lines
         letters[problem.reference] += 1
-        assert load_problems(tmp_path / "rows.jsonl", seed=seed) == [problem]
+        assert read_problems(tmp_path / "rows.jsonl", seed=seed) == [problem]
     assert letters.keys() == set("ABCD")
 
 
@@ -194,7 +194,7 @@ def test_choices_that_the_question_lists_keep_their_order(listing: str, told: st
 )
 def test_choices_that_the_question_only_mentions_are_listed(row: dict[str, Any], tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [row])
-    (problem,) = load_problems(tmp_path / "rows.jsonl")
+    (problem,) = read_problems(tmp_path / "rows.jsonl")
     assert f"{problem.reference}) 2" in problem.text.splitlines()
 
 

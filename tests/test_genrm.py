@@ -18,7 +18,7 @@ from fapo import cli
 from fapo.config import from_dict
 from fapo.critic.critiques import CritiquesConfig, write_critiques
 from fapo.critic.noise import with_label_noise
-from fapo.data import LabelledSolution, load_labelled, read_jsonl, write_jsonl
+from fapo.data import LabelledSolution, read_jsonl, read_labelled, write_jsonl
 from fapo.errors import ConfigError
 from fapo.judge import GenRM, load_template, parse_verdict
 from fapo.models import ChatModel
@@ -104,7 +104,7 @@ def test_critiques_that_name_the_label_are_kept(tmp_path: Path) -> None:
         assert (again, len(server.requests)) == (kept, 12), "nothing is asked twice"
     assert (kept.critiques, kept.failed, kept.unparsable, kept.matching) == (12, 0, 2, 6)
     assert (kept.kept, kept.kept_flawed, kept.covered) == (5, 3, 3)
-    found = load_labelled(out)
+    found = read_labelled(out)
     assert [(s.problem.id, s.problem.text, s.error_step, s.critique) for s in found] == [
         ("s0-0", "start 0", None, "fine \\boxed{-1}"),
         ("s0-1", "start 0", None, "good \\boxed{-1}"),
@@ -120,7 +120,7 @@ def test_critiques_do_not_overwrite_the_solutions(tmp_path: Path) -> None:
     write_jsonl(data, [labelled_row(0, -1)])
     with pytest.raises(ValueError, match=r"critic\.jsonl: is one of the files to read"):
         write_critiques(critiques_config(data, data, "http://x"))
-    assert len(load_labelled(data)) == 1
+    assert len(read_labelled(data)) == 1
 
 
 def test_noisy_labels_choose_other_critiques(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_settings_of_critiques_that_cannot_work(changed: Row, message: str, tmp_
 def test_a_critique_is_a_text(critique: Any, message: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [labelled_row(0, -1, critique=critique)])
     with pytest.raises(ValueError, match=rf"x\.jsonl:1: {message}, must be a text"):
-        load_labelled(tmp_path / "x.jsonl")
+        read_labelled(tmp_path / "x.jsonl")
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_a_genrm_learns_to_write_the_critiques_it_is_shown(sft_run: Path, always
     from fapo.local import LocalModel
 
     model = LocalModel.load(str(sft_run / "model"), max_tokens=16)
-    (solution,) = load_labelled(always_sound, limit=1)
+    (solution,) = read_labelled(always_sound, limit=1)
     judge = GenRM(load_template("compact"), model)
     (verdict,) = asyncio.run(judge([Rollout(solution.problem, "\n\n".join(solution.steps))]))
     assert verdict.critique == "answer \\boxed{-1}", "all of it, and it ends there"
@@ -292,7 +292,7 @@ def test_label_noise_reaches_the_reward_but_not_the_measurements(tiny_genrm: Pat
     }
     folder = train(from_dict(settings(tmp_path, tiny_genrm, "miniature:critic-train", **changed)))
     assert json.loads((folder / "config.json").read_text())["data"]["label_noise"] == 0.5
-    given = load_labelled(Path(cli.__file__).parent / "miniature" / "base" / "critic-train.jsonl", limit=40)
+    given = read_labelled(Path(cli.__file__).parent / "miniature" / "base" / "critic-train.jsonl", limit=40)
     noisy = {s.problem.id: s.training_label for s in with_label_noise(given, 0.5, 0)}
     labels = {s.problem.id: s.error_step for s in given}
     found = list(read_jsonl(folder / "rollouts.jsonl"))
@@ -422,7 +422,7 @@ def test_from_labels_to_a_trained_genrm_by_commands(tiny_genrm: Path, tmp_path: 
         == 0
     )
     assert "80 critiques of 40 solutions (0 failed)" in capsys.readouterr().out
-    assert all(s.critique for s in load_labelled("sft.jsonl"))
+    assert all(s.critique for s in read_labelled("sft.jsonl"))
     few = [
         "optim.steps=1",
         "rollout.num_prompts=4",

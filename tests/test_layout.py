@@ -24,7 +24,7 @@ LAYERS = [
     {"runs", "scoring", "measure", "credit", "selection"},
     {
         *("canaries", "miniature", "trl", "models", "judges", "judge_options", "tally", "audit", "benchmarks"),
-        *("evaluation", "critic", "examples", "ahead"),
+        *("evaluation", "critic", "examples", "ahead", "load"),
     },
     {"overlap"},
     {"trainer"},

@@ -60,7 +60,7 @@ class LabelledSolution:
         return self.wrong_step if self.mislabelled else self.error_step
 
 
-def load_problems(
+def read_problems(
     source: str | Path,
     *,
     split: str | None = None,
@@ -81,7 +81,7 @@ def load_problems(
     return problems
 
 
-def load_labelled(
+def read_labelled(
     source: str | Path,
     *,
     split: str | None = None,

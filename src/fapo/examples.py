@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from fapo.canaries import Canaries
 from fapo.config import Config
 from fapo.critic.noise import with_label_noise
-from fapo.data import LabelledSolution, load_labelled, load_problems, load_prompt
+from fapo.data import LabelledSolution, load_prompt
 from fapo.errors import ConfigError
 from fapo.judge import build_prompt, load_template
 from fapo.judges import make_judge
+from fapo.load import load_labelled, load_problems
 from fapo.measure import Fault
-from fapo.miniature import sources as miniature
+from fapo.miniature.sources import known_truth
 from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, Scorer
 from fapo.types import Judge, Message, Problem
 
@@ -53,18 +54,14 @@ def load_sets(config: Config) -> Sets:
 
 def _questions(config: Config, source: str, limit: int | None) -> list[Example]:
     prompt = load_prompt(config.data.prompt)
-    found = miniature.problems(source, limit) if miniature.is_miniature(source) else load_problems(source, limit=limit)
+    found = load_problems(source, limit=limit)
     return [Example(p, [{"role": "user", "content": prompt.replace("{{problem}}", p.text)}]) for p in found]
 
 
 def _solutions(config: Config, source: str, limit: int | None) -> list[Example]:
     template = load_template(config.judge.template if config.judge else "locate")
-    found = _labelled(source, limit)
+    found = load_labelled(source, limit=limit)
     return [Example(s.problem, build_prompt(template, s.problem.text, s.problem.reference, s.steps), s) for s in found]
-
-
-def _labelled(source: str, limit: int | None) -> list[LabelledSolution]:
-    return miniature.labelled(source, limit) if miniature.is_miniature(source) else load_labelled(source, limit=limit)
 
 
 def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judge: Judge | None = None) -> Scorer:
@@ -87,7 +84,7 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
     if judge is None and config.judge:
         judge = make_judge(config.judge)
         if source := config.judge.canaries:
-            known = _labelled(source, None)
+            known = load_labelled(source)
             judge = Canaries(judge, known, config.judge.canary_share, config.judge.canary_min_f1, config.seed)
     judge_all = config.reward.kind == "step_ratio" or bool(config.judge and config.judge.all)
     max_failed = config.judge.max_failed_share if config.judge else 1.0
@@ -98,4 +95,4 @@ def truth(scored: Scored, scorer: Scorer) -> Fault | None:
     """The oracle's word on a solution, where there is one; for a critique, the label of what it criticises."""
     if isinstance(scorer, CritiqueScorer):
         return scorer.labelled[scored.rollout.problem.id].error_step, None
-    return miniature.known_truth(scored.rollout)
+    return known_truth(scored.rollout)

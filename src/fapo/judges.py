@@ -11,7 +11,7 @@ from fapo.client import ChatClient
 from fapo.config import JudgeConfig, judge_config
 from fapo.journal import Journal
 from fapo.judge import GenRM, Template, load_template
-from fapo.miniature import sources as miniature
+from fapo.miniature.sources import oracle
 from fapo.models import ChatModel, chat_model, journaled
 from fapo.types import Judge
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def make_judge(config: JudgeConfig) -> Judge:
     """The judge a config names, for as long as the process lives."""
     if config.kind == "oracle":
-        return miniature.oracle(config.misses, config.alarms)
+        return oracle(config.misses, config.alarms)
     template = load_template(config.template)
     return _genrm(config, template, connect(config), False)
 

@@ -16,9 +16,9 @@ from fapo.data import (
     as_scalar_text,
     get_nested,
     json_items,
-    load_problems,
     located_rows,
     parse_row,
+    read_problems,
 )
 from fapo.steps import split
 from fapo.types import Problem
@@ -84,7 +84,7 @@ def read_solutions(
 
 def reference_lookup(source: str | Path) -> Lookup:
     """The problems of a data set by their text; of a prompt around a problem, the longest text found in it."""
-    known = {problem.text.strip(): problem for problem in load_problems(source)}
+    known = {problem.text.strip(): problem for problem in read_problems(source)}
 
     @functools.lru_cache(maxsize=1024)
     def find(asked: str) -> Problem | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from fapo.data import LabelledSolution, load_labelled, sampling_key
-from fapo.miniature import sources as miniature
+from fapo.data import LabelledSolution, sampling_key
+from fapo.load import load_labelled
 
 Benchmark = Literal["flawed-positive", "process"]
 NUMBERED = re.compile(r"(.+)-\d+")
@@ -42,7 +41,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
     subsets: list[str] = []
     num_steps: dict[str, int] = {}
     for source in sources:
-        loaded = _load(source, need_correct=benchmark == "flawed-positive")
+        loaded = load_labelled(source, split="all", need_correct=benchmark == "flawed-positive")
         for row in loaded:
             if row.problem.id in num_steps:
                 raise ValueError(f"{source}: id {row.problem.id!r} is also in another file of the data")
@@ -64,10 +63,3 @@ def subset_names(rows: Sequence[LabelledSolution]) -> list[str]:
     if all(found):
         return [match[1] for match in found if match]
     return [row.problem.source for row in rows]
-
-
-def _load(source: str, need_correct: bool) -> list[LabelledSolution]:
-    if miniature.is_miniature(source):
-        return miniature.labelled(source)  # of right answers only
-    split = None if Path(source).is_file() else "all"
-    return load_labelled(source, split=split, need_correct=need_correct)

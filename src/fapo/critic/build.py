@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,10 +14,11 @@ from fapo.critic.consensus import LabelPrecision, balance, consensus, label_prec
 from fapo.critic.files import write_rows
 from fapo.critic.settings import CriticConfig
 from fapo.critic.work import Place, Sample, Work
-from fapo.data import LabelledSolution, load_problems, load_prompt
+from fapo.data import LabelledSolution, load_prompt
 from fapo.judge import Template, load_template
-from fapo.miniature import sources as miniature
-from fapo.types import Problem, Verdict
+from fapo.load import load_problems
+from fapo.miniature.sources import known_truth
+from fapo.types import Verdict
 
 FREE = ("problems", "limit", "num_samples", "votes", "balance")
 """Settings that may be changed between two runs on one work folder."""
@@ -70,7 +71,7 @@ async def _build(config: CriticConfig, prompt: str, template: Template, work: Wo
         unanimous=len(labelled) / len(judged),
         pairwise_agreement=pairwise_agreement([votes[sample.id] for sample in judged]),
         by_policy={policy.name: _of_policy(policy.name, work, kept) for policy in config.policies},
-        label_precision=_precision(solutions, votes, labelled, kept) if miniature.is_miniature(config.problems) else {},
+        label_precision=_precision(solutions, votes, labelled, kept),
         settings=_settings(config),
         prompts={"policies": prompt, "teacher": template.text},
     )
@@ -79,11 +80,9 @@ async def _build(config: CriticConfig, prompt: str, template: Template, work: Wo
 
 def _plan(config: CriticConfig) -> dict[str, Place]:
     """An id for each wanted rollout: problem, number of the policy, number of the sample."""
-    of_miniature = miniature.is_miniature(config.problems)
-    load: Callable[..., list[Problem]] = miniature.problems if of_miniature else load_problems
     return {
         f"{problem.id}-{number}-{index}": Place(problem, policy.name)
-        for problem in load(config.problems, limit=config.limit)
+        for problem in load_problems(config.problems, limit=config.limit)
         for number, policy in enumerate(config.policies)
         for index in range(config.num_samples)
     }
@@ -154,8 +153,11 @@ def _precision(
     labelled: Sequence[LabelledSolution],
     kept: Sequence[LabelledSolution],
 ) -> dict[str, LabelPrecision]:
-    """How many labels of the miniature are true: each vote taken for a label, the consensus, what is kept of it."""
-    truth = {sample.id: miniature.truth(sample.rollout)[0] for sample in solutions}
+    """Return the precision of single votes, of the consensus and of the labels kept; {} without an oracle."""
+    known = {sample.id: known_truth(sample.rollout) for sample in solutions}
+    truth = {key: found[0] for key, found in known.items() if found}
+    if len(truth) < len(known):
+        return {}
     one_vote = [(v.error_step, truth[key]) for key, of_one in votes.items() for v in of_one if v.status == "ok"]
     sets = {"one vote": one_vote}
     for name, chosen in (("consensus", labelled), ("kept", kept)):

@@ -11,9 +11,9 @@ from typing import Any
 
 from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
-from fapo.data import LabelledSolution, check_not_overwriting, load_labelled, read_jsonl, write_jsonl
+from fapo.data import LabelledSolution, check_not_overwriting, read_jsonl, write_jsonl
 from fapo.judge import MIN_JUDGEMENTS, GenRM, Template, load_template
-from fapo.miniature import sources as miniature
+from fapo.load import load_labelled
 from fapo.models import ChatModel, reseeded
 from fapo.types import Verdict
 
@@ -97,9 +97,7 @@ def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None
     Raises ValueError for what the user can put right; what was answered by then stays in the work folder.
     """
     check_not_overwriting(config.out, [config.data])
-    of_miniature = miniature.is_miniature(config.data)
-    load = miniature.labelled if of_miniature else load_labelled
-    solutions = with_label_noise(load(config.data, limit=config.limit), config.label_noise, config.seed)
+    solutions = with_label_noise(load_labelled(config.data, limit=config.limit), config.label_noise, config.seed)
     template = load_template(config.template)
     if template.kind != "locate":
         raise ValueError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
@@ -205,7 +203,7 @@ def _kept(
 
 
 def _training_row(solution: LabelledSolution, number: int, critique: str) -> dict[str, Any]:
-    """As `load_labelled` reads it."""
+    """As `read_labelled` reads it."""
     problem = replace(solution.problem, id=f"{solution.problem.id}-{number}")
     row = {"id": problem.id, "problem": problem.text, "source": problem.source}
     row |= {"reference": problem.reference} if problem.reference else {}

@@ -14,7 +14,7 @@ DATA_SOURCE = "fapo-critic"
 
 
 def write_rows(out: Path, solutions: Sequence[LabelledSolution], template: Template) -> None:
-    """The data file, whole or not at all: .jsonl as `load_labelled` reads it, .parquet as verl does."""
+    """The data file, whole or not at all: .jsonl as `read_labelled` reads it, .parquet as verl does."""
     if out.suffix == ".jsonl":
         write_jsonl(out, [_row(solution) for solution in solutions])
         return

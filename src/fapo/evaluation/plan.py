@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fapo.config import JudgeConfig
-from fapo.data import load_problems, sampling_key
-from fapo.miniature import sources as miniature
+from fapo.data import sampling_key
+from fapo.load import load_problems
 from fapo.models import ChatModel
 from fapo.types import Problem
 
@@ -73,9 +73,7 @@ def load_questions(plan: Plan) -> list[Problem]:
     """The questions of all sources, in order; choices are shuffled by the seed. Raises ValueError saying where."""
     chosen: list[Problem] = []
     for source in plan.data:
-        split = None if Path(source).is_file() else plan.split
-        of_miniature = miniature.is_miniature(source)
-        found = miniature.problems(source) if of_miniature else load_problems(source, split=split, seed=plan.seed)
+        found = load_problems(source, split=plan.split, seed=plan.seed)
         kept = {problem.id for problem in sorted(found, key=lambda problem: sampling_key(problem.id))[: plan.limit]}
         chosen += [problem for problem in found if problem.id in kept]
     if twice := [key for key, num in Counter((p.source, p.id) for p in chosen).items() if num > 1]:

@@ -18,7 +18,7 @@ from fapo.evaluation.plan import Plan, load_questions
 from fapo.journal import Journal, Question, question
 from fapo.judge import load_template
 from fapo.judges import opened
-from fapo.miniature import sources as miniature
+from fapo.miniature.sources import has_oracle, known_truth
 from fapo.models import reseeded
 from fapo.types import Completion, Message, Problem, Rollout, Verdict
 from fapo.workers import work_off
@@ -57,7 +57,7 @@ class Answered:
     @property
     def has_oracle(self) -> bool:
         """Whether the truth of every step is known."""
-        return self.problem.source in miniature.SOURCES
+        return has_oracle(self.problem)
 
 
 def evaluate(plan: Plan, progress: Progress = lambda *_: None) -> list[Answered]:
@@ -138,8 +138,8 @@ def _checked(plan: Plan, problems: Sequence[Problem], said: Sequence[Sequence[Co
 
 
 def _sample_of(rollout: Rollout, check: Check) -> Sample:
-    known = check.correct and rollout.problem.source in miniature.SOURCES
-    return Sample(rollout, check, truly_flawed=miniature.truth(rollout)[0] is not None if known else None)
+    known = known_truth(rollout) if check.correct else None
+    return Sample(rollout, check, truly_flawed=known[0] is not None if known else None)
 
 
 async def _judged(plan: Plan, config: JudgeConfig, answered: Sequence[Answered], progress: Progress) -> list[Answered]:

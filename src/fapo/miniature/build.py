@@ -206,7 +206,7 @@ def hasty_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
 
 
 def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[dict[str, Any]]:
-    """Correct solutions of the policy, half of them flawed, labelled by the oracle; rows as `load_labelled` reads."""
+    """Correct solutions of the policy, half of them flawed, labelled by the oracle; rows as `read_labelled` reads."""
     sound: list[dict[str, Any]] = []
     flawed: list[dict[str, Any]] = []
     stream = tasks(seed, 100 * num, split=part)

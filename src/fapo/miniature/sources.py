@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from fapo.data import LabelledSolution, load_labelled
+from fapo.data import LabelledSolution, read_labelled
 from fapo.miniature.world import EASY, HARDER, Difficulty, Split, examine, parse, tasks
 from fapo.steps import split
 from fapo.types import Judge, Problem, Rollout, Verdict
@@ -47,7 +47,10 @@ def problems(source: str, limit: int | None = None) -> list[Problem]:
     if name not in SETS:
         raise ValueError(f"no problems {source!r} in the miniature, known: {', '.join(PREFIX + s for s in SETS)}")
     seed, num, difficulty, split = SETS[name]
-    return [task.problem(f"miniature-{name}") for task in tasks(seed, min(num, limit or num), difficulty, split)]
+    return [
+        task.problem(f"miniature-{name}")
+        for task in tasks(seed, num if limit is None else min(num, limit), difficulty, split)
+    ]
 
 
 def labelled(source: str, limit: int | None = None) -> list[LabelledSolution]:
@@ -56,7 +59,7 @@ def labelled(source: str, limit: int | None = None) -> list[LabelledSolution]:
     if not file.is_file():
         known = sorted(PREFIX + f.stem for f in FOLDER.glob("*.jsonl"))
         raise ValueError(f"no labelled solutions {source!r} in the miniature, known: {', '.join(known) or 'none'}")
-    return load_labelled(file, limit=limit)
+    return read_labelled(file, limit=limit)
 
 
 def truth(rollout: Rollout) -> tuple[int | None, str | None]:
@@ -65,9 +68,14 @@ def truth(rollout: Rollout) -> tuple[int | None, str | None]:
     return found.error_step, found.flaw
 
 
+def has_oracle(problem: Problem) -> bool:
+    """Return whether the oracle can check solutions of this problem: it can for problems of the miniature."""
+    return problem.source in SOURCES
+
+
 def known_truth(rollout: Rollout) -> tuple[int | None, str | None] | None:
-    """The same; None for problems from elsewhere, of which nobody knows."""
-    return truth(rollout) if rollout.problem.source in SOURCES else None
+    """Return first wrong step and kind of flaw by the oracle; None for problems that are not from the miniature."""
+    return truth(rollout) if has_oracle(rollout.problem) else None
 
 
 def oracle(misses: float = 0.0, alarms: float = 0.0) -> Judge:

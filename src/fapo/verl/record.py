@@ -24,7 +24,7 @@ from fapo.config import read_config
 from fapo.examples import TRAIN
 from fapo.judge import MIN_JUDGEMENTS, check_judge
 from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, of_validation, policy_metrics
-from fapo.miniature import sources as miniature
+from fapo.miniature.sources import known_truth
 from fapo.runs import RunFolder, rollout_row, take
 from fapo.scoring import no_verdict
 from fapo.types import Verdict
@@ -117,7 +117,7 @@ class RecordingBuffer(ReplayBuffer):
         if self.config.task == "genrm":
             truths: list[Fault | None] = [(parcel.label, None) for parcel in parcels]
         else:
-            truths = [miniature.known_truth(s.rollout) for s in scored]
+            truths = [known_truth(s.rollout) for s in scored]
         if split != TRAIN and self.config.validation.num_samples == 1:
             advantages = [None] * len(scored)
         self.folder.rollouts(

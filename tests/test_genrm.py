@@ -403,7 +403,7 @@ def test_a_run_that_was_really_trained(sft_run: Path) -> None:
 
 def test_runs_without_a_choice(tmp_path: Path, monkeypatch, capsys) -> None:
     cases = [
-        ([tmp_path / "nowhere"], "no config.json"),
+        ([tmp_path / "nowhere"], "config.json is missing"),
         ([run_folder(tmp_path / "a", VALIDATIONS, [])], "none of the validated steps (0, 10, 20, 30) was kept"),
         ([run_folder(tmp_path / "b", [], [10])], "no validation in metrics.jsonl"),
         ([run_folder(tmp_path / "c", VALIDATIONS, [10]), "--max-tokens", 10], "the shortest critiques have 35.0"),

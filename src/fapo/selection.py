@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +12,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fapo.config import Config, from_dict
-from fapo.data import read_jsonl
+from fapo.data import finite_number
+from fapo.errors import ConfigError, DataError
+from fapo.run_reader import read_run
 
 COLUMNS = ("f1", "precision", "recall", "location", "invalid_share", "tokens")
 """What a validation of a GenRM measures and the table shows."""
@@ -44,50 +45,59 @@ class Candidate:
         return tokens
 
 
-def candidates(run: Path, sets: Sequence[str] = ()) -> list[Candidate]:
-    """One candidate for each validation of a run, in order; over the named validation sets, or all.
+def candidates(folder: Path, sets: Sequence[str] = ()) -> list[Candidate]:
+    """Return one candidate for each validation of a run, in order.
 
-    Raises ValueError for a folder that is no run of a GenRM, or one without validation.
+    Args:
+        folder: Run folder of a GenRM.
+        sets: Names of the validation sets to average over; all of them if empty.
+
+    Returns:
+        The candidates, also those whose weights were not kept.
+
+    Raises:
+        DataError: If the folder holds no run, the run of a policy, or a run without validation.
+        ConfigError: If the run has no validation set of a given name.
     """
-    config = _config(run)
+    run = read_run(folder)
+    config = from_dict(dict(run.config), str(folder / "config.json"))
     if config.task != "genrm":
-        raise ValueError(f'{run}: the run of a policy; this chooses among the checkpoints of a run with task "genrm"')
+        raise DataError(f'{folder}: the run of a policy; this chooses among the checkpoints of a run with task "genrm"')
     known = list(config.data.validation)
     if unknown := sorted(set(sets) - set(known)):
-        raise ValueError(f"{run}: no validation set {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
-    metrics = run / "metrics.jsonl"
-    found = list(read_jsonl(metrics, ignore_torn_tail=True)) if metrics.exists() else []
-    rows = [row for row in found if row["kind"] == "validation"]
+        raise ConfigError(f"{folder}: no validation set {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+    rows = [row for row in run.rows if row.get("kind") == "validation"]
     if not rows:
-        raise ValueError(f"{run}: no validation in metrics.jsonl; give the run validation sets: data.validation.NAME")
-    return [
-        Candidate(
-            row["step"],
-            {column: _mean([row.get(f"{name}/{column}") for name in sets or known]) for column in COLUMNS},
-            _weights(run, config, row["step"]),
-        )
-        for row in rows
-    ]
+        raise DataError(f"{folder}: no validation in metrics.jsonl; give the run validation sets: data.validation.NAME")
+    return [Candidate(row["step"], _means(row, sets or known), _weights(folder, config, row["step"])) for row in rows]
 
 
 def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candidate:
-    """The highest F1 of those that were kept and whose critiques have at most `max_tokens` on average.
+    """Return the candidate with the highest F1; of equals the earliest, which has learned least beyond the task.
 
-    Of equals the earliest, which has learned least beyond the task. Raises ValueError if nothing is left.
+    Args:
+        found: Candidates of a run.
+        max_tokens: Limit of the mean length of a critique, in tokens.
+
+    Returns:
+        A candidate whose weights were kept.
+
+    Raises:
+        DataError: If no candidate was kept, or none within the limit.
     """
     kept = [candidate for candidate in found if candidate.folder]
     if not kept:
         steps = ", ".join(str(candidate.step) for candidate in found)
-        raise ValueError(f"none of the validated steps ({steps}) was kept; {_REMEDY}")
+        raise DataError(f"none of the validated steps ({steps}) was kept; {_REMEDY}")
     short = [candidate for candidate in kept if max_tokens is None or candidate.tokens <= max_tokens]
     if not short:
         least = min(candidate.tokens for candidate in kept)
-        raise ValueError(f"no checkpoint writes at most {max_tokens:g} tokens; the shortest critiques have {least:.1f}")
+        raise DataError(f"no checkpoint writes at most {max_tokens:g} tokens; the shortest critiques have {least:.1f}")
     return max(short, key=lambda candidate: (candidate.f1, -candidate.step))
 
 
 def missed(found: Sequence[Candidate], chosen: Candidate, max_tokens: float | None = None) -> str:
-    """A note on a better step whose weights are gone; empty where there is none."""
+    """Return a note on a better step whose weights are gone; an empty text where there is none."""
     gone = [c for c in found if not c.folder and (max_tokens is None or c.tokens <= max_tokens) and c.f1 > chosen.f1]
     if not gone:
         return ""
@@ -111,17 +121,6 @@ def _cell(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _config(run: Path) -> Config:
-    file = run / "config.json"
-    if not file.is_file():
-        raise ValueError(f"{run}: no run folder; there is no config.json in it")
-    try:
-        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON: {error}") from None
-    return from_dict(table, str(file))
-
-
 def _weights(run: Path, config: Config, step: int) -> Path | None:
     """The checkpoint of a step, or the model at the end of the run."""
     checkpoint = run / "checkpoints" / f"checkpoint-{step * config.optim.updates_per_batch}"
@@ -131,5 +130,9 @@ def _weights(run: Path, config: Config, step: int) -> Path | None:
     return last if step == config.optim.steps and (last / "config.json").is_file() else None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    return fmean(v for v in values if v is not None) if values and None not in values else None
+def _means(row: Mapping[str, Any], sets: Sequence[str]) -> dict[str, float | None]:
+    """Return the mean of each column over validation sets; None where a set lacks a value."""
+    values = {column: [finite_number(row.get(f"{name}/{column}")) for name in sets] for column in COLUMNS}
+    return {
+        column: None if None in found else fmean(v for v in found if v is not None) for column, found in values.items()
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.data import read_jsonl
 from fapo.errors import EngineError
+from fapo.run_reader import is_finished, read_run
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -35,18 +34,15 @@ class Job:
 
     def done(self, output: Path) -> bool:
         """Whether the trained model is there."""
-        return (self.folder(output) / "model").is_dir()
+        return is_finished(self.folder(output))
 
     def steps(self, output: Path) -> tuple[int, int]:
         """Steps done and steps in all, as far as the run folder tells."""
         folder = self.folder(output)
         if not (folder / "config.json").exists():
             return 0, 0
-        total = json.loads((folder / "config.json").read_text(encoding="utf-8"))["optim"]["steps"]
-        if not (folder / "metrics.jsonl").exists():
-            return 0, total
-        rows = read_jsonl(folder / "metrics.jsonl", ignore_torn_tail=True)
-        return max((row["step"] for row in rows), default=0), total
+        run = read_run(folder)
+        return run.last_step, run.table("optim")["steps"]
 
 
 Watch = Callable[[dict[str, str]], None]

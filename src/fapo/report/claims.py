@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fapo.intervals import mean_interval
-from fapo.report.runs import Run
 from fapo.report.summary import find_crossing
+from fapo.run_reader import Run
 
 LAST = 3
 """Validations whose mean is taken for the end of a run."""

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from fapo.report.claims import LAST, Claim
 from fapo.report.panels import Curve, Panel, Scale, Style
-from fapo.report.runs import NOTHING, Run, Series
+from fapo.run_reader import NOTHING, Run, Series
 
 Runs = Mapping[str, Mapping[int, Run]]
 """Variant ("baseline", "fapo", ...) -> seed -> run."""

@@ -13,7 +13,7 @@ from fapo.intervals import Interval, wilson_interval
 from fapo.metrics import fp_ratio
 from fapo.quality import cohen_kappa
 from fapo.report.rollouts import Card, by_name, cards
-from fapo.report.runs import Run
+from fapo.run_reader import Run
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 

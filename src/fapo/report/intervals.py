@@ -8,8 +8,9 @@ from typing import Any
 
 from fapo.intervals import Interval, mean_interval, ratio_interval
 from fapo.quality import confusion, prf_ratios
-from fapo.report.runs import Run, grouped
+from fapo.report.runs import grouped
 from fapo.report.summary import Row, measured
+from fapo.run_reader import Run
 
 Parts = tuple[float, float]
 """What one rollout adds to the numerator and to the denominator of a metric."""

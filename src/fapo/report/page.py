@@ -13,11 +13,12 @@ from fapo.report.intervals import intervals
 from fapo.report.panels import Panel, Style, genrm_panels, policy_panels, styles
 from fapo.report.plots import PALETTE, svg
 from fapo.report.rollouts import LIMIT
-from fapo.report.runs import Run, grouped, read_run
+from fapo.report.runs import grouped
 from fapo.report.summary import GENRM, POLICY, Row, crossing_texts, row_titles, show, summarize
 from fapo.report.text import safe
 from fapo.report.tiles import Tile, tiles
 from fapo.report.timing import TimeSplit, time_splits
+from fapo.run_reader import Run, read_run
 
 _POLICY = (
     "Lines are measured on validation sets; bold lines over faint ones are running means of training batches. "

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fapo.report.runs import NOTHING, Run, Series, grouped
+from fapo.report.runs import grouped
 from fapo.report.summary import GENRM, advantage, find_crossing, measured, rho_series, set_title, sets_of
 from fapo.rewards import shift_ratio
+from fapo.run_reader import NOTHING, Run, Series
 
 Color = Literal["orange", "blue", "pink", "green", "red", "sky", "violet", "grey"]
 Scale = Literal["share", "share from 0", "number", "log"]

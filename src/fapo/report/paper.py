@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from fapo.report.findings import LOOKS, findings
 from fapo.report.panels import Style
 from fapo.report.plots import picture
-from fapo.report.runs import Run, read_run
+from fapo.run_reader import Run, is_finished, read_run
 
 
 def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
@@ -19,7 +19,7 @@ def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
     found: dict[str, dict[int, Run]] = defaultdict(dict)
     for path in sorted(folder.glob("*-*")):
         variant, _, seed = path.name.rpartition("-")
-        if seed.isdigit() and variant in LOOKS and (path / "model").is_dir():
+        if seed.isdigit() and variant in LOOKS and is_finished(path):
             found[variant][int(seed)] = read_run(path)
     if not found:
         raise ValueError(f"{folder}: no finished runs; `fapo miniature paper --output {folder}` makes them")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from fapo.data import finite_number
-from fapo.report.runs import Run
 from fapo.report.text import visible
+from fapo.run_reader import Run
 from fapo.steps import split
 
 Class = Literal["correct", "flawed", "wrong", "unscored"]

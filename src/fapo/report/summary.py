@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fapo.report.runs import WINDOW, Run, Series, grouped, read_run
+from fapo.report.runs import grouped
+from fapo.run_reader import WINDOW, Run, Series, read_run
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fapo.report.runs import Run, grouped
+from fapo.report.runs import grouped
+from fapo.run_reader import Run
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from fapo import answers
 from fapo.config import JudgeConfig
 from fapo.data import check_not_overwriting, write_jsonl
 from fapo.errors import JudgeDownError
+from fapo.files import atomic_path
 from fapo.judge import GenRM
 from fapo.judges import opened
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
@@ -58,8 +59,8 @@ class Plan:
 def audit(plan: Plan, progress: Progress | None = None) -> Tally:
     """Write a row to plan.out for each row of the files, in order; memory does not grow with them.
 
-    All rows are looked at before anything is asked. plan.out appears when it is complete; until then its rows are in
-    plan.out with ".part" behind. Interrupted and started again, the judge is not asked again what is in its journal.
+    All rows are looked at before anything is asked. plan.out appears when it is complete; while the audit runs, its
+    rows are in plan.out with ".part" behind. Interrupted and started again, the judge is not asked again what is in its journal.
     Raises ValueError for rows that make no sense (unless skip_bad) and JudgeDownError if the judge is down.
     """
     if not plan.files:
@@ -132,24 +133,23 @@ class _Audit:
 
     async def run(self, rows: Iterator[Solution | BadRow]) -> None:
         """Windows of rows, several at once, written in order."""
-        draft = self.plan.out.with_name(f"{self.plan.out.name}.part")
-        write_jsonl(draft, [])
-        served = self.plan.judge.kind == "served"
-        size = WINDOW_SERVED if served else WINDOW_LOCAL
-        ahead = max(2, 4 * self.plan.judge.concurrency // size) if served else 1
-        pending: deque[asyncio.Task[list[Audited]]] = deque()
-        try:
-            while window := list(islice(rows, size)):
-                pending.append(asyncio.create_task(self.window(window)))
-                if len(pending) >= ahead:
+        with atomic_path(self.plan.out, self.plan.out.with_name(f"{self.plan.out.name}.part")) as draft:
+            write_jsonl(draft, [])
+            served = self.plan.judge.kind == "served"
+            size = WINDOW_SERVED if served else WINDOW_LOCAL
+            ahead = max(2, 4 * self.plan.judge.concurrency // size) if served else 1
+            pending: deque[asyncio.Task[list[Audited]]] = deque()
+            try:
+                while window := list(islice(rows, size)):
+                    pending.append(asyncio.create_task(self.window(window)))
+                    if len(pending) >= ahead:
+                        await self.finish(draft, pending)
+                while pending:
                     await self.finish(draft, pending)
-            while pending:
-                await self.finish(draft, pending)
-        finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
-        draft.replace(self.plan.out)
+            finally:
+                for task in pending:
+                    task.cancel()
+                await asyncio.gather(*pending, return_exceptions=True)
 
     async def finish(self, draft: Path, pending: deque[asyncio.Task[list[Audited]]]) -> None:
         """Wait for the oldest window and write it.

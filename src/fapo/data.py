@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.choices import with_choices
+from fapo.files import atomic_path
 from fapo.final_answer import extract
 from fapo.steps import split as split_steps
 from fapo.types import Problem
@@ -152,12 +153,11 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any] | Any], *, ap
     """
     path = Path(path)
     content = b"".join(_line(row) for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not append:
-        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        draft.write_bytes(content)
-        draft.replace(path)
+        with atomic_path(path) as draft:
+            draft.write_bytes(content)
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         _mend_tail(file)
         file.write(content)

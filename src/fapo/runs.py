@@ -18,6 +18,7 @@ from typing import Any
 from fapo.config import Config, from_dict, to_dict
 from fapo.data import finite, read_jsonl, write_jsonl
 from fapo.errors import ConfigError
+from fapo.files import write_json
 from fapo.measure import Fault
 from fapo.scoring import Scored
 
@@ -53,8 +54,8 @@ class RunFolder:
                 raise ConfigError(f"{self.path}: cannot resume, the config differs in {', '.join(changed)}")
         self.path.mkdir(parents=True, exist_ok=True)
         if not rank:
-            _write(known, settings)
-            _write(self.path / "env.json", environment())
+            write_json(known, settings)
+            write_json(self.path / "env.json", environment())
         self._begun = time.monotonic() - self._seconds_before()
 
     def _seconds_before(self) -> float:
@@ -172,9 +173,3 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "versions": versions,
     }
-
-
-def _write(path: Path, value: Any) -> None:
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from fapo.canaries import metrics_of
 from fapo.config import Config
 from fapo.errors import ConfigError
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
+from fapo.files import atomic_path
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder
 from fapo.overlap import Overlap
@@ -166,11 +166,10 @@ def load_weights(path: str, dtype: torch.dtype) -> Any:
 
 
 def save_model(trainer: Any, folder: RunFolder) -> None:
-    """The trained model, under `model/`: that folder is there when all of it is there."""
-    trainer.save_model(str(folder.path / "model.tmp"))
-    if not folder.rank:
-        shutil.rmtree(folder.path / "model", ignore_errors=True)
-        (folder.path / "model.tmp").rename(folder.path / "model")
+    """Save the trained model to `model/` in the run folder; that folder exists only when it is complete."""
+    model, draft = folder.path / "model", folder.path / "model.tmp"  # one draft for all processes
+    with contextlib.nullcontext() if folder.rank else atomic_path(model, draft):
+        trainer.save_model(str(draft))
 
 
 def last_checkpoint(folder: Path) -> tuple[int, str | None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fapo.critic.consensus import LabelPrecision
 from fapo.data import finite
+from fapo.files import write_json
 from fapo.runs import environment
 
 SCHEMA = 1
@@ -76,8 +77,7 @@ def write_card(out: Path, card: Card) -> Card:
     """The card beside the data file: .card.json for programs, .card.md for people."""
     record = {"schema": SCHEMA, **asdict(card), "environment": environment()}
     digests = {name: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for name, text in card.prompts.items()}
-    text = json.dumps(finite({**record, "prompt_sha256": digests}), indent=1) + "\n"
-    out.with_suffix(".card.json").write_text(text, encoding="utf-8")
+    write_json(out.with_suffix(".card.json"), finite({**record, "prompt_sha256": digests}))
     versions = ", ".join(f"{name} {version}" for name, version in record["environment"]["versions"].items())
     out.with_suffix(".card.md").write_text(f"{_markdown(card)}\nMade with {versions}.\n", "utf-8", "backslashreplace")
     return card

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from fapo.data import finite, write_jsonl
 from fapo.evaluation.plan import Plan
 from fapo.evaluation.run import Answered, Sample
 from fapo.evaluation.score import Number, Score, by_source, majority, score
+from fapo.files import write_json
 from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED
 from fapo.runs import environment
 from fapo.steps import escape
@@ -39,9 +39,7 @@ def write(plan: Plan, answered: Sequence[Answered]) -> dict[str, Any]:
     """Write the table of questions and, beside it, the summary; returns the summary."""
     found = summary(plan, answered)
     write_jsonl(plan.out, (row(of_one) for of_one in answered))
-    draft = plan.out.with_suffix(".json.tmp")
-    draft.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    draft.replace(plan.out.with_suffix(".json"))
+    write_json(plan.out.with_suffix(".json"), found)
     return found
 
 

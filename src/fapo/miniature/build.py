@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from fapo.data import write_jsonl
+from fapo.files import atomic_path
 from fapo.judge import build_prompt, load_template
 from fapo.local import LocalModel
 from fapo.miniature.critiques import OK, WRONG, critique
@@ -256,9 +257,8 @@ def build(
             log(name, schedule.steps - 1, math.nan)
             return AutoModelForCausalLM.from_pretrained(kept, use_safetensors=True, trust_remote_code=False)
         fit(model, examples(seed + offset, schedule), schedule, lambda step, loss: log(name, step, loss))
-        partial = stages / "partial"
-        save(model, partial)
-        partial.rename(kept)
+        with atomic_path(kept) as draft:
+            save(model, draft)
         return model
 
     model = stage(new_model(seed), "sums", solution_examples, 0)
@@ -287,6 +287,5 @@ def imitate(writer: str, folder: Path, seed: int, log: Log = lambda *_: None, sc
     model = AutoModelForCausalLM.from_pretrained(FOLDER / "policy", use_safetensors=True, trust_remote_code=False)
     examples = solution_examples(seed, schedule, WRITERS[writer])
     fit(model, examples, schedule, lambda step, loss: log(writer, step, loss))
-    partial = folder.with_name(f"{folder.name}.partial")
-    save(model, partial)
-    partial.rename(folder)
+    with atomic_path(folder) as draft:
+        save(model, draft)

@@ -1,0 +1,70 @@
+"""A file or folder exists only when it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fapo.files import atomic_path, write_json
+
+
+def write_file(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def write_folder(path: Path, text: str) -> None:
+    path.mkdir()
+    (path / "weights").write_text(text)
+
+
+def content(path: Path) -> str:
+    return (path / "weights" if path.is_dir() else path).read_text()
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+@pytest.mark.parametrize("name", ["out", "out.json"])
+def test_a_finished_write_replaces_the_old_one(tmp_path: Path, write: Callable[[Path, str], None], name: str) -> None:
+    path = tmp_path / "new" / name
+    for text in ("first", "second"):
+        with atomic_path(path) as draft:
+            write(draft, text)
+            assert not path.exists() or content(path) == "first", "nothing is visible before the end"
+    assert content(path) == "second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_write_leaves_the_old_one_and_no_draft(
+    tmp_path: Path, write: Callable[[Path, str], None], error: BaseException
+) -> None:
+    path = tmp_path / "out"
+    write(path, "old")
+    with pytest.raises(type(error) if isinstance(error, OSError) else error), atomic_path(path) as draft:
+        write(draft, "half")
+        raise error
+    assert content(path) == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_was_written_before_the_interrupt(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "out"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_draft_may_have_a_given_name(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "model", tmp_path / "model.tmp") as draft:
+        assert draft == tmp_path / "model.tmp"
+        write_folder(draft, "all")
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_json_without_nan(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.json"
+    write_json(file, {"f1": 0.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(file, {"f1": float("nan")})
+    assert file.read_text() == '{\n "f1": 0.5\n}\n'

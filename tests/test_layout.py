@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
     {"fapo", "types", "errors"},
-    {"files", "steps", "final_answer", "choices", "rewards", "metrics", "quality", "intervals", "config"},
+    {"files", "parquet", "steps", "final_answer", "choices", "rewards", "metrics", "quality", "intervals", "config"},
     {"answers"},
     {"data", "solutions", "connections", "client", "journal", "local", "pypi_models", "workers"},
     {"judge"},

@@ -8,6 +8,7 @@ from typing import Any
 
 from fapo.data import LabelledSolution, write_jsonl
 from fapo.judge import Template, build_prompt
+from fapo.parquet import verl_row, write_parquet
 
 DATA_SOURCE = "fapo-critic"
 """verl's `data_source`, by which a reward function is chosen."""
@@ -18,13 +19,7 @@ def write_rows(out: Path, solutions: Sequence[LabelledSolution], template: Templ
     if out.suffix == ".jsonl":
         write_jsonl(out, [_row(solution) for solution in solutions])
         return
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = [encodable(_verl_row(solution, index, template)) for index, solution in enumerate(solutions)]
-    draft = out.with_name(f"{out.name}.tmp")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), draft)
-    draft.replace(out)
+    write_parquet(out, [_verl_row(solution, index, template) for index, solution in enumerate(solutions)])
 
 
 def _row(solution: LabelledSolution) -> dict[str, Any]:
@@ -42,19 +37,10 @@ def _row(solution: LabelledSolution) -> dict[str, Any]:
 
 def _verl_row(solution: LabelledSolution, index: int, template: Template) -> dict[str, Any]:
     row = _row(solution)
-    return {
-        "data_source": DATA_SOURCE,
-        "prompt": build_prompt(template, solution.problem.text, solution.problem.reference, solution.steps),
-        "ability": "critique",
-        "reward_model": {"style": "rule", "ground_truth": str(row["label"])},
-        "extra_info": {"index": index, "num_steps": len(solution.steps), **row},
-    }
-
-
-def encodable(value: Any) -> Any:
-    """The same with lone surrogates, which Parquet cannot hold, written out."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {key: encodable(item) for key, item in value.items()}
-    return [encodable(item) for item in value] if isinstance(value, list) else value
+    return verl_row(
+        data_source=DATA_SOURCE,
+        prompt=build_prompt(template, solution.problem.text, solution.problem.reference, solution.steps),
+        ability="critique",
+        ground_truth=str(row["label"]),
+        extra_info={"index": index, "num_steps": len(solution.steps), **row},
+    )

@@ -7,21 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config import Config
-from fapo.critic.files import encodable
 from fapo.examples import Example, load_sets
+from fapo.parquet import verl_row, write_parquet
 
 
 def write_sets(config: Config, folder: Path) -> list[Path]:
     """One file for each set, `train.parquet` and those of the validation sets; returns them in this order."""
-    import pyarrow
-    import pyarrow.parquet
-
-    sets = load_sets(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, examples in sets.items():
-        draft = folder / f"{name}.parquet.tmp"
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows(name, examples)), draft)
-        draft.replace(draft.with_suffix(""))
+    for name, examples in load_sets(config).items():
+        write_parquet(folder / f"{name}.parquet", rows(name, examples))
     return files(config, folder)
 
 
@@ -32,7 +25,7 @@ def files(config: Config, folder: Path) -> list[Path]:
 
 def rows(name: str, examples: Sequence[Example]) -> list[dict[str, Any]]:
     """The rows of one set; its name is verl's data source, by which verl tells validation sets apart."""
-    return [encodable(_row(name, index, example)) for index, example in enumerate(examples)]
+    return [_row(name, index, example) for index, example in enumerate(examples)]
 
 
 def _row(name: str, index: int, example: Example) -> dict[str, Any]:
@@ -50,10 +43,10 @@ def _row(name: str, index: int, example: Example) -> dict[str, Any]:
         label = -1 if solution.error_step is None else solution.error_step
         truth = str(label)
         extra |= {"steps": list(solution.steps), "label": label}
-    return {
-        "data_source": name,
-        "prompt": example.prompt,
-        "ability": "critique" if solution else "math",
-        "reward_model": {"style": "rule", "ground_truth": truth},
-        "extra_info": extra,
-    }
+    return verl_row(
+        data_source=name,
+        prompt=example.prompt,
+        ability="critique" if solution else "math",
+        ground_truth=truth,
+        extra_info=extra,
+    )

@@ -59,8 +59,10 @@ class Plan:
 def audit(plan: Plan, progress: Progress | None = None) -> Tally:
     """Write a row to plan.out for each row of the files, in order; memory does not grow with them.
 
-    All rows are looked at before anything is asked. plan.out appears when it is complete; while the audit runs, its
-    rows are in plan.out with ".part" behind. Interrupted and started again, the judge is not asked again what is in its journal.
+    All rows are checked before anything is asked. plan.out appears when it is complete; while the audit runs, its rows
+    are in a file with ".part" added to the name. Started again after an interrupt, the judge is asked only what its
+    journal does not hold.
+
     Raises ValueError for rows that make no sense (unless skip_bad) and JudgeDownError if the judge is down.
     """
     if not plan.files:

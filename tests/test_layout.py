@@ -28,7 +28,7 @@ LAYERS = [
     },
     {"overlap"},
     {"trainer"},
-    {"train_trl", "train_sft", "train_verl", "verl", "report", "plan"},
+    {"train_trl", "train_sft", "train_verl", "verl", "report", "planner", "planner_output"},
     {"cli"},
 ]
 """A module imports from its own layer or an earlier one, and never in a circle."""

@@ -20,7 +20,7 @@ from tyro.extras import SubcommandApp
 
 from fapo.errors import FapoError
 from fapo.judge_options import JudgeOptions
-from fapo.plan.options import PlanOptions
+from fapo.planner import PlanAssumptions
 
 app = SubcommandApp()
 console = Console(stderr=True)
@@ -30,7 +30,7 @@ Overrides = Positional[tuple[str, ...]]
 Many = UseAppendAction[tuple[tuple[str, ...], ...]]
 """An option with one or more values that may come several times."""
 _JUDGE = JudgeOptions()
-_PLAN = PlanOptions()
+_PLAN = PlanAssumptions()
 _BENCH_JUDGE = JudgeOptions(max_tokens=4096, concurrency=32)
 _SHOWN = {
     "rollout/accuracy": "accuracy",
@@ -119,28 +119,28 @@ def plan(
     overrides: Overrides = (),
     /,
     *,
-    assumed: OmitArgPrefixes[PlanOptions] = _PLAN,
+    assumed: OmitArgPrefixes[PlanAssumptions] = _PLAN,
     as_json: Annotated[bool, arg(name="json")] = False,
 ) -> None:
-    """Say what a run takes: GPU hours, tokens, memory of a GPU, and how many judges keep up with the rollouts.
-
-    A step is simulated, each rollout judged as soon as it is written. Nothing is started, no GPU is needed.
+    """Compute what a run needs: memory, tokens, FLOPs, GPU-hours and judge replicas; nothing is started.
 
     Args:
         config: TOML file.
         overrides: Settings that replace those of the file.
+        assumed: Quantities that the config does not contain.
         as_json: Print JSON instead of tables.
     """
     from fapo.config import load
-    from fapo.plan.make import make_plan
-    from fapo.plan.output import as_json as table_of
-    from fapo.plan.output import as_tables
+    from fapo.planner import make_plan
+    from fapo.planner_output import as_json as plan_as_json
+    from fapo.planner_output import as_tables
 
-    found = make_plan(load(config, overrides), assumed)
+    settings = load(config, overrides)
+    found = make_plan(settings, assumed)
     if as_json:
-        print(json.dumps(table_of(found), indent=2, allow_nan=False))
+        print(json.dumps(plan_as_json(settings, assumed, found), indent=2, allow_nan=False))
         return
-    for part in as_tables(found):
+    for part in as_tables(settings, assumed, found):
         Console().print(part, highlight=False, markup=False)
 
 

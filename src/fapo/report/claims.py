@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from fapo.intervals import mean_interval
+from fapo.report.changes import NotMeasuredError, end, gain, gap, start
 from fapo.report.summary import find_crossing
 from fapo.run_reader import Run
 
-LAST = 3
-"""Validations whose mean is taken for the end of a run."""
 Status = Literal["holds", "does not hold", "too noisy to say", "one seed: met", "one seed: not met"]
 
 
@@ -52,50 +53,67 @@ class Claim:
 
 
 def check_claims(runs: Sequence[Run]) -> list[Claim]:
-    """The expectations that these runs can answer, seed by seed; runs of one seed are compared with each other."""
-    by_kind = {
-        kind: {run.config.get("seed"): run for run in runs if run.kind == kind and run.penalty in (None, 1.0)}
-        for kind in {r.kind for r in runs}
-    }
-    base, fapo = by_kind.get("outcome", {}), by_kind.get("fapo", {})
-    step, outcome = by_kind.get("genrm_step", {}), by_kind.get("genrm_outcome", {})
-    both = [(base[seed], fapo[seed]) for seed in base if seed in fapo]
-    judges = [(step[seed], outcome[seed]) for seed in step if seed in outcome]
-    fp, easy, hard = "validation/true_fp_ratio", "validation/accuracy", "harder/accuracy"
+    """Return the expectations that these runs can answer; runs of the same seed are compared with each other."""
+    by_kind: dict[str, dict[Any, Run]] = defaultdict(dict)
+    for run in runs:
+        if run.penalty in (None, 1.0):
+            by_kind[run.kind][run.config.get("seed")] = run
+    base, fapo = [(run,) for run in by_kind["outcome"].values()], [(run,) for run in by_kind["fapo"].values()]
+    step = [(run,) for run in by_kind["genrm_step"].values()]
+    both, judges = (
+        [(by_kind[low][seed], run) for seed, run in by_kind[high].items() if seed in by_kind[low]]
+        for low, high in (("outcome", "fapo"), ("genrm_outcome", "genrm_step"))
+    )
+    fp, easy, hard, length = "validation/true_fp_ratio", "validation/accuracy", "harder/accuracy", "validation/length"
     found = [
-        (
-            "a. the baseline's true FP ratio stays at or above its start",
-            "end - start",
-            [_gain(b, fp) for b in base.values()],
+        _claim(
+            "a. the baseline's true FP ratio stays at or above its start", "end - start", base, lambda b: gain(b, fp)
         ),
-        (
+        _claim(
             "b. FAPO's true FP ratio ends at half of its start or less",
             "start / 2 - end",
-            [_halved(f, fp) for f in fapo.values()],
+            fapo,
+            lambda f: start(f, fp) / 2 - end(f, fp),
         ),
-        ("c. FAPO's accuracy is higher than the baseline's", "difference", [_gap(b, f, easy) for b, f in both]),
-        ("c. ... and on harder problems too", "difference", [_gap(b, f, hard) for b, f in both]),
-        ("c. ... where the difference is larger", "difference", [_more(b, f, easy, hard) for b, f in both]),
-        (
+        _claim("c. FAPO's accuracy is higher than the baseline's", "difference", both, lambda b, f: gap(b, f, easy)),
+        _claim("c. ... and on harder problems too", "difference", both, lambda b, f: gap(b, f, hard)),
+        _claim(
+            "c. ... where the difference is larger",
+            "difference",
+            both,
+            lambda b, f: gap(b, f, hard) - gap(b, f, easy),
+        ),
+        _claim(
             "d. FAPO's responses are at most 5 % longer than the baseline's",
             "margin in tokens",
-            [_length(b, f) for b, f in both],
+            both,
+            lambda b, f: 1.05 * end(b, length) - end(f, length),
         ),
-        ("e. Step-RL raises the GenRM's F1", "end - start", [_gain(s, "test/f1") for s in step.values()]),
-        ("e. Step-RL beats outcome-only RL in F1", "difference", [_gap(o, s, "test/f1") for s, o in judges]),
-        (
+        _claim("e. Step-RL raises the GenRM's F1", "end - start", step, lambda s: gain(s, "test/f1")),
+        _claim("e. Step-RL beats outcome-only RL in F1", "difference", judges, lambda o, s: gap(o, s, "test/f1")),
+        _claim(
             "e. Step-RL beats outcome-only RL in location",
             "difference",
-            [_gap(o, s, "test/location") for s, o in judges],
+            judges,
+            lambda o, s: gap(o, s, "test/location"),
         ),
-        (
+        _claim(
             "f. flawed positives turn negative at rho = 1 (0.67 to 1.5), rho of the groups that have some",
-            "1.5 - max(rho, 1/rho)" + _batch_rho(list(fapo.values())),
-            [_shift(f) for f in fapo.values()],
+            "1.5 - max(rho, 1/rho)" + _batch_rho([run for (run,) in fapo]),
+            fapo,
+            _shift,
         ),
     ]
-    claims = [(text, what, tuple(m for m in margins if m is not None)) for text, what, margins in found]
-    return [Claim(text, what, margins) for text, what, margins in claims if margins]
+    return [claim for claim in found if claim.margins]
+
+
+def _claim(text: str, measured: str, runs: Sequence[tuple[Run, ...]], margin: Callable[..., float]) -> Claim:
+    """Return the claim with the margin of each seed whose runs have measured it."""
+    margins = []
+    for of_seed in runs:
+        with suppress(NotMeasuredError):
+            margins.append(margin(*of_seed))
+    return Claim(text, measured, tuple(margins))
 
 
 def print_claims(runs: Sequence[Run], console: Console) -> None:
@@ -109,47 +127,12 @@ def print_claims(runs: Sequence[Run], console: Console) -> None:
     console.print(table)
 
 
-def _end(run: Run, key: str) -> float | None:
-    """Mean of a metric over the last validations."""
-    values = run.series(key).values[1:][-LAST:]
-    return fmean(values) if values else None
-
-
-def _start(run: Run, key: str) -> float | None:
-    """A metric at the first validation."""
-    values = run.series(key).values
-    return values[0] if values else None
-
-
-def _gain(run: Run, key: str) -> float | None:
-    first, last = _start(run, key), _end(run, key)
-    return None if first is None or last is None else last - first
-
-
-def _halved(run: Run, key: str) -> float | None:
-    first, last = _start(run, key), _end(run, key)
-    return None if first is None or last is None else first / 2 - last
-
-
-def _gap(worse: Run, better: Run, key: str) -> float | None:
-    low, high = _end(worse, key), _end(better, key)
-    return None if low is None or high is None else high - low
-
-
-def _more(base: Run, fapo: Run, easy: str, hard: str) -> float | None:
-    small, large = _gap(base, fapo, easy), _gap(base, fapo, hard)
-    return None if small is None or large is None else large - small
-
-
-def _length(base: Run, fapo: Run) -> float | None:
-    ours, theirs = _end(fapo, "validation/length"), _end(base, "validation/length")
-    return None if ours is None or theirs is None else 1.05 * theirs - ours
-
-
-def _shift(run: Run) -> float | None:
+def _shift(run: Run) -> float:
+    """Return how far rho at the crossing is within 0.67 to 1.5."""
     crossing = find_crossing(run)
-    ratio = crossing and crossing.own_rho
-    return 1.5 - max(ratio, 1 / ratio) if ratio else None
+    if not crossing or not crossing.own_rho:
+        raise NotMeasuredError(f"{run.path}: the flawed advantage does not turn negative")
+    return 1.5 - max(crossing.own_rho, 1 / crossing.own_rho)
 
 
 def _batch_rho(runs: Sequence[Run]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fapo.report.claims import LAST, Claim
+from fapo.report.changes import end, gain, gap, measured_series, start
+from fapo.report.claims import Claim
 from fapo.report.panels import Curve, Panel, Scale, Style
 from fapo.run_reader import NOTHING, Run, Series
 
@@ -126,8 +127,8 @@ def _f2b(runs: Runs) -> Finding:
 
 
 def _f2c(runs: Runs) -> Finding:
-    gains = {seed: _ended(run, _FP) - _started(run, _FP) for seed, run in runs.get("baseline", {}).items()}
-    learned = {seed: _ended(run, _EASY) - _started(run, _EASY) for seed, run in runs.get("baseline", {}).items()}
+    gains = {seed: gain(run, _FP) for seed, run in runs.get("baseline", {}).items()}
+    learned = {seed: gain(run, _EASY) for seed, run in runs.get("baseline", {}).items()}
     return Finding(
         "F2c",
         "Plain RLVR: accuracy rises, flawed positives stay",
@@ -160,17 +161,14 @@ def _f3(runs: Runs) -> Finding:
     judges = runs.get("genrm", {})
     table = _judges(runs, ("genrm-sft", "genrm-outcome", "genrm"))
     if judges:
-        table = {"base GenRM": _judge_row(judges, _started)} | table
-    gain, cured = (
-        {seed: _ended(run, key) - _started(run, key) for seed, run in judges.items()}
-        for key in ("test/f1", "test/precision")
-    )
-    over = {seed: _started(run, "test/recall") - _started(run, "test/precision") for seed, run in judges.items()}
+        table = {"base GenRM": _judge_row(judges, start)} | table
+    raised, cured = ({seed: gain(run, key) for seed, run in judges.items()} for key in ("test/f1", "test/precision"))
+    over = {seed: start(run, "test/recall") - start(run, "test/precision") for seed, run in judges.items()}
     return Finding(
         "F3/T2",
         "Judges on the miniature's FlawedPositiveBench, T 0.6",
         (
-            _claim("Step-RL raises the base GenRM's F1", "end - start", gain),
+            _claim("Step-RL raises the base GenRM's F1", "end - start", raised),
             _claim("the base GenRM is an over-critic: its recall is above its precision", "difference", over),
             _claim("Step-RL cures that: it raises the precision", "end - start", cured),
         ),
@@ -212,9 +210,7 @@ def _f5(runs: Runs) -> Finding:
 
 def _f6(runs: Runs) -> Finding:
     key = "validation/length"
-    margins = {
-        seed: 1.05 * _ended(base, key) - _ended(fapo, key) for seed, base, fapo in _pairs(runs, "baseline", "fapo")
-    }
+    margins = {seed: 1.05 * end(base, key) - end(fapo, key) for seed, base, fapo in _pairs(runs, "baseline", "fapo")}
     claim = _claim("FAPO's responses are at most 5 % longer than the baseline's", "tokens to spare", margins)
     shown = ("baseline", "fapo")
     return Finding("F6", "Response length", (claim,), _curves(runs, shown, ((key, "Tokens"),), "number"), shown)
@@ -272,13 +268,13 @@ def _t6(runs: Runs) -> Finding:
     policies = {v: runs.get(v, {}) for v in ("fapo", "negative", "step-ratio", "base-judge")}
     table = {
         LOOKS[v][0]: {
-            name: tuple(_ended(run, key) for run in by_seed.values())
+            name: tuple(end(run, key) for run in by_seed.values())
             for name, key in (("by the judge", judged), ("in truth", true))
         }
         for v, by_seed in policies.items()
         if by_seed
     }
-    margins = {s: 0.05 - abs(_ended(run, judged) - _ended(run, true)) for s, run in runs.get("fapo", {}).items()}
+    margins = {s: 0.05 - abs(end(run, judged) - end(run, true)) for s, run in runs.get("fapo", {}).items()}
     claim = _claim("the judge's FP ratio of FAPO's policy is within 0.05 of the truth", "0.05 - difference", margins)
     return Finding("T6", "FP ratio by the judge and in truth, at the end", (claim,), table=table)
 
@@ -304,7 +300,7 @@ def _judge_quality(runs: Runs) -> Finding:
     shown = ("oracle", "misses-50", "misses-80", "alarms-20", "alarms-50")
     table = {
         LOOKS[v][0]: {
-            name: tuple(_ended(run, key) for run in runs.get(v, {}).values())
+            name: tuple(end(run, key) for run in runs.get(v, {}).values())
             for name, key in (("accuracy", _EASY), ("accuracy, harder", _HARD), ("true FP ratio", _FP))
         }
         for v in ("baseline", *shown)
@@ -322,7 +318,7 @@ def _label_noise(runs: Runs) -> Finding:
     )
     lost = {}
     for clean, noisy in ((step[0], step[2]), (outcome[0], outcome[2])):
-        lost[clean] = {s: _ended(a, "test/f1") - _ended(b, "test/f1") for s, a, b in _pairs(runs, clean, noisy)}
+        lost[clean] = {s: gap(b, a, "test/f1") for s, a, b in _pairs(runs, clean, noisy)}
     both = lost["genrm"].keys() & lost["genrm-outcome"].keys()
     return Finding(
         "beyond: labels",
@@ -357,7 +353,7 @@ def _correction(runs: Runs) -> Finding:
     ]
     table = {
         LOOKS[v][0]: {
-            name: tuple(_ended(run, key) for run in runs.get(v, {}).values())
+            name: tuple(end(run, key) for run in runs.get(v, {}).values())
             for name, key in (("accuracy, harder", _HARD), ("true FP ratio", _FP))
         }
         for pair in pairs.items()
@@ -383,7 +379,7 @@ def _judge_row(judges: Mapping[int, Run], take: Callable[[Run, str], float]) -> 
 
 def _judges(runs: Runs, variants: Sequence[str]) -> dict[str, dict[str, tuple[float, ...]]]:
     """GenRMs at the end of their training."""
-    return {LOOKS[v][0]: _judge_row(runs[v], _ended) for v in variants if v in runs}
+    return {LOOKS[v][0]: _judge_row(runs[v], end) for v in variants if v in runs}
 
 
 def _claim(text: str, measured: str, by_seed: Mapping[int, float], shift: float = 0.0) -> Claim:
@@ -397,41 +393,27 @@ def _pairs(runs: Runs, first: str, second: str) -> Iterable[tuple[int, Run, Run]
 
 def _difference(runs: Runs, text: str, low: str, high: str, key: str) -> Claim:
     """`high` minus `low` at the end of training, seed by seed."""
-    return _claim(text, "difference", {s: _ended(b, key) - _ended(a, key) for s, a, b in _pairs(runs, low, high)})
+    return _claim(text, "difference", {s: gap(a, b, key) for s, a, b in _pairs(runs, low, high)})
 
 
 def _trained(runs: Runs, text: str, low: str, high: str, key: str) -> Claim:
     return _claim(text, "difference", {s: _early(b, key) - _early(a, key) for s, a, b in _pairs(runs, low, high)})
 
 
-def _series(run: Run, key: str, kind: str = "validation") -> Series:
-    if not (series := run.series(key, kind)):
-        raise ValueError(f"{run.path}: {key} was not measured; delete the folder to have the run made anew")
-    return series
-
-
-def _ended(run: Run, key: str) -> float:
-    return fmean(_series(run, key).values[-LAST:])
-
-
-def _started(run: Run, key: str) -> float:
-    return _series(run, key).values[0]
-
-
 def _at(run: Run, key: str, step: float) -> float:
-    return _series(run, key).values[_series(run, key).steps.index(step)]
+    return (series := measured_series(run, key)).values[series.steps.index(step)]
 
 
 def _early(run: Run, key: str) -> float:
-    return fmean(_series(run, key, "train").values[:EARLY])
+    return fmean(measured_series(run, key, "train").values[:EARLY])
 
 
 def _late(run: Run, key: str) -> float:
-    return fmean(_series(run, key, "train").values[-EARLY:])
+    return fmean(measured_series(run, key, "train").values[-EARLY:])
 
 
 def _mean(run: Run, key: str) -> float:
-    return fmean(_series(run, key, "train").values)
+    return fmean(measured_series(run, key, "train").values)
 
 
 def _by_difficulty(run: Run) -> dict[str, float]:

@@ -425,10 +425,10 @@ def test_the_command_prints_a_summary(tmp_path: Path, monkeypatch, capsys) -> No
         code = run(monkeypatch, path, "--judge", server.url, "--model", "m", "--out", out, "--votes", "2", "--quiet")
     said = capsys.readouterr().out
     assert code == 0, said
-    assert "71.4% of 7" in said
+    assert "71.4 % of 7" in said
     assert "1/3" in said
-    assert "33.3% [6.1, 79.2]" in said
-    assert "20.0%" in said
+    assert "33.3 % [6.1, 79.2]" in said
+    assert "20.0 %" in said
     assert "[s]" in said
     assert "fourth       ████" in said
     assert {body["temperature"] for body in server.requests} == {0.6}, "votes are sampled"
@@ -585,7 +585,7 @@ def test_a_summary_without_verdicts_divides_by_nothing() -> None:
         tally.add_bad(f"in.jsonl:{i}: nonsense")
     print_tally(tally, Console(file=paper, width=80))
     said = paper.getvalue()
-    assert "0.0% of 1" in said
+    assert "0.0 % of 1" in said
     assert "7 rows were left out" in said
     assert "in.jsonl:4" in said
     assert "in.jsonl:5" not in said

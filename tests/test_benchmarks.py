@@ -160,7 +160,7 @@ def test_the_table_names_numbers_and_conventions(data: Path, tmp_path: Path, run
     answers = predictions(tmp_path, [{"id": "a-0", "scores": [0.9, 0.1, 0.9]}])
     code, out, err = run("process", "--data", data, tmp_path / "more.jsonl", "--predictions", answers)
     assert (code, err) == (0, "")
-    for part in ("33.3 (0.0-100.0)", "num_missing: 8", "invalid_means: ", "threshold: 0.5", "interval: 95%"):
+    for part in ("33.3 % [0.0, 100.0]", "num_missing: 8", "invalid_means: ", "threshold: 0.5", "interval: 95%"):
         assert part in out
     assert "[bold]x\\u001b[31m" in out, "ids are shown, not obeyed"
 

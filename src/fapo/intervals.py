@@ -164,3 +164,19 @@ def resample_counts(counts: Sequence[int], rng: np.random.Generator) -> npt.NDAr
     total = sum(counts)
     rates = [count / total for count in counts] if total else [1.0] + [0.0] * (len(counts) - 1)
     return rng.multinomial(total, rates, size=NUM_RESAMPLES).T
+
+
+def percent(value: float, interval: Interval | None = None) -> str:
+    """Return a rate and its interval as text.
+
+    Args:
+        value: Rate, a fraction.
+        interval: Its interval, if it is shown.
+
+    Returns:
+        For example "33.3 % [6.1, 79.2]"; "-" for NaN.
+    """
+    if math.isnan(value):
+        return "-"
+    around = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * value:.1f} %{around}"

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fapo.intervals import wilson_interval
-from fapo.metrics import fp_ratio
+from fapo.intervals import percent, wilson_interval
+from fapo.metrics import fp_ratio, ratio
 from fapo.steps import escape
 
 FIFTHS = ("first fifth", "second", "middle", "fourth", "last fifth")
@@ -117,26 +117,20 @@ def print_tally(tally: Tally, console: Console) -> None:
 
 def _cells(counts: Counter[str]) -> list[str]:
     """Counts and shares; FP ratio with its 95 % interval; unparsable and failed as shares of what was asked."""
-    low, high = wilson_interval(counts["flawed"], counts["judged"])
-    ratio = f"{fp_ratio(counts['flawed'], counts['judged']):.1%} [{100 * low:.1f}, {100 * high:.1f}]"
     return [
-        f"{_percent(counts['correct'], counts['rows'])} of {counts['rows']}",
+        f"{percent(ratio(counts['correct'], counts['rows']))} of {counts['rows']}",
         f"{counts['flawed']}/{counts['judged']}",
-        ratio if counts["judged"] else "-",
-        _percent(counts["unparsable"], counts["asked"]),
-        _percent(counts["failed"], counts["asked"]),
+        percent(fp_ratio(counts["flawed"], counts["judged"]), wilson_interval(counts["flawed"], counts["judged"])),
+        percent(ratio(counts["unparsable"], counts["asked"])),
+        percent(ratio(counts["failed"], counts["asked"])),
     ]
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "-"
 
 
 def _notes(tally: Tally) -> list[str]:
     counts = tally.total
     notes = ["FP ratio: flawed / judged, of the correct solutions, with its 95 % interval (Wilson)"]
     if counts["wrong_judged"]:
-        share = _percent(counts["wrong_flagged"], counts["wrong_judged"])
+        share = percent(ratio(counts["wrong_flagged"], counts["wrong_judged"]))
         notes.append(f"of {counts['wrong_judged']} judged solutions with a wrong answer, {share} were found flawed")
     if counts["unparsable"] > 0.1 * counts["asked"]:
         notes.append("many unparsable verdicts: critiques may be cut off; raise --max-tokens, or look at `reason`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from rich.text import Text
 from fapo.benchmarks.predictions import MISSING
 from fapo.benchmarks.score import FlawedPositiveScore, ProcessScore, SubsetScore
 from fapo.data import finite
-from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED, Interval
+from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
 from fapo.quality import Invalid
 from fapo.steps import escape
 from fapo.types import Verdict
@@ -130,7 +129,7 @@ def _details(score: SubsetScore) -> dict[str, Any]:
 
 
 def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Table:
-    """For people: percent with intervals; the conventions below."""
+    """Return a table for people: percent with intervals; the conventions below."""
     process = isinstance(score, ProcessScore)
     lines = [f"{name}: {count}" for name, count in context.counts.items() if count]
     lines += [f"{name}: {text}" for name, text in conventions(context, process).items()]
@@ -143,8 +142,8 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         point = score.point
         for name in ("n", "flawed", "precision", "recall", "F1", "invalid"):
             table.add_column(name, justify="right")
-        shares = [cell(point.precision, score.precision), cell(point.recall, score.recall)]
-        cells = [*shares, cell(point.f1, score.f1), cell(point.invalid_share)]
+        shares = [percent(point.precision, score.precision), percent(point.recall, score.recall)]
+        cells = [*shares, percent(point.f1, score.f1), percent(point.invalid_share)]
         table.add_row(str(point.n), str(point.num_flawed), *cells)
         return table
     table.add_column("subset")
@@ -154,19 +153,11 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         table.add_row(Text(escape(name)), *_subset_cells(subset))
     table.add_section()
     table.add_row("all rows", *_subset_cells(score.pooled))
-    table.add_row("mean of subsets", "", "", "", "", cell(score.mean_f1, score.mean_f1_interval), "")
+    table.add_row("mean of subsets", "", "", "", "", percent(score.mean_f1, score.mean_f1_interval), "")
     return table
 
 
 def _subset_cells(score: SubsetScore) -> list[str]:
     point = score.point
-    accuracies = [cell(point.error_acc, score.error_acc), cell(point.correct_acc, score.correct_acc)]
-    return [str(point.n), str(point.num_error), *accuracies, cell(point.f1, score.f1), cell(point.invalid_share)]
-
-
-def cell(value: float, interval: Interval | None = None) -> str:
-    """Percent, with the interval."""
-    if math.isnan(value):
-        return "-"
-    around = "" if interval is None else f" ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
-    return f"{100 * value:.1f}{around}"
+    accuracies = [percent(point.error_acc, score.error_acc), percent(point.correct_acc, score.correct_acc)]
+    return [str(point.n), str(point.num_error), *accuracies, percent(point.f1, score.f1), percent(point.invalid_share)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from fapo.critic.consensus import LabelPrecision
 from fapo.data import finite
 from fapo.files import write_json
+from fapo.intervals import percent
 from fapo.runs import environment
 
 SCHEMA = 1
@@ -96,14 +96,14 @@ def summary(card: Card) -> list[str]:
         f"| consensus | {c.consensus} | {c.consensus_flawed} flawed |",
         f"| kept | {c.kept} | {c.kept_flawed} flawed |",
         "",
-        f"Agreement: all votes on {_percent(card.unanimous)} of the solutions judged, "
-        f"{_percent(card.pairwise_agreement)} of the pairs of votes.",
+        f"Agreement: all votes on {percent(card.unanimous)} of the solutions judged, "
+        f"{percent(card.pairwise_agreement)} of the pairs of votes.",
     ]
     if card.label_precision:
         lines += ["", "Labels that are true by the oracle, all and by what they say:", ""]
         lines += ["| labels | n | true | flawed, at a step | sound |", "|---|---|---|---|---|"]
         for name, p in card.label_precision.items():
-            shares = " | ".join(_percent(share) for share in (p.precision, p.flawed, p.sound))
+            shares = " | ".join(percent(share) for share in (p.precision, p.flawed, p.sound))
             lines.append(f"| {name} | {p.n} | {shares} |")
     return lines
 
@@ -117,7 +117,3 @@ def _markdown(card: Card) -> str:
     for name, text in card.prompts.items():
         lines += ["", f"## Prompt of the {name}", "", *(f"    {line}" for line in text.split("\n"))]
     return "\n".join([*lines, ""])
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f} %"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from fapo.data import LabelledSolution
+from fapo.metrics import ratio
 from fapo.types import Verdict
 
 
@@ -29,7 +29,7 @@ def pairwise_agreement(votes: Sequence[Sequence[Verdict]]) -> float:
     A vote that is no verdict agrees with none. NaN without pairs.
     """
     pairs = [consensus(pair) is not None for of_one in votes for pair in combinations(of_one, 2)]
-    return sum(pairs) / len(pairs) if pairs else math.nan
+    return ratio(sum(pairs), len(pairs))
 
 
 def balance(solutions: Sequence[LabelledSolution], seed: int) -> list[LabelledSolution]:
@@ -65,8 +65,4 @@ def label_precision(labels: Sequence[int | None], truth: Sequence[int | None]) -
     hits = [(label is not None, label == true) for label, true in zip(labels, truth, strict=True)]
     flawed = [hit for names_step, hit in hits if names_step]
     sound = [hit for names_step, hit in hits if not names_step]
-    return LabelPrecision(len(hits), _share(flawed + sound), _share(flawed), _share(sound))
-
-
-def _share(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits) if hits else math.nan
+    return LabelPrecision(len(hits), *(ratio(sum(some), len(some)) for some in (flawed + sound, flawed, sound)))

@@ -10,14 +10,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fapo.benchmarks.output import cell
 from fapo.benchmarks.run import judge_name
 from fapo.data import finite, write_jsonl
 from fapo.evaluation.plan import Plan
 from fapo.evaluation.run import Answered, Sample
 from fapo.evaluation.score import Number, Score, by_source, majority, score
 from fapo.files import write_json
-from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED
+from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
 from fapo.runs import environment
 from fapo.steps import escape
 
@@ -159,7 +158,7 @@ def _cells(found: Score, names: Sequence[str], k: int) -> Iterator[str]:
         elif name == "length":
             yield "-" if math.isnan(number.value) else f"{number.value:.0f}"
         else:
-            yield cell(number.value, number.interval)
+            yield percent(number.value, number.interval)
 
 
 def _notes(found: Score, judged: bool) -> Iterator[str]:
@@ -170,4 +169,4 @@ def _notes(found: Score, judged: bool) -> Iterator[str]:
     for name in names:
         share = getattr(found, f"{name}_share")
         if share > 0:
-            yield f"{name}: {share:.1%}"
+            yield f"{name}: {percent(share)}"

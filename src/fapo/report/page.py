@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fapo.intervals import Interval
+from fapo.intervals import Interval, percent
 from fapo.report.browser import browser, script_source, shown_cards
 from fapo.report.human import Agreement, agreements
 from fapo.report.intervals import intervals
@@ -183,8 +183,8 @@ def _by_hand(rows: Sequence[Agreement]) -> str:
     for row in rows:
         shares = (*row.ratios, row.num_agreed / row.num)
         cells = [
-            f"{100 * share:.1f} % <i>[{100 * low:.1f}, {100 * high:.1f}]</i>"
-            for share, (low, high) in zip(shares, row.intervals, strict=True)
+            f"{percent(rate)} <i>[{100 * low:.1f}, {100 * high:.1f}]</i>"
+            for rate, (low, high) in zip(shares, row.intervals, strict=True)
         ]
         kappa = "–" if math.isnan(row.kappa) else f"{row.kappa:.2f}"
         cells += [kappa, "{} of {}".format(*row.num_located), str(row.num), str(row.num_silent)]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fapo.intervals import percent
 from fapo.report.runs import grouped
 from fapo.run_reader import WINDOW, Run, Series, read_run
 
@@ -178,7 +179,7 @@ def _rows(metric: Metric, split: str, found: dict[str, list[Series]]) -> list[Ro
 
 def show(value: float, metric: Metric) -> str:
     """A value with its unit."""
-    return f"{100 * value:.1f} %" if metric.unit == "share" else f"{value:.1f}"
+    return percent(value) if metric.unit == "share" else f"{value:.1f}"
 
 
 def row_titles(rows: Sequence[Row]) -> dict[tuple[Metric, str], str]:

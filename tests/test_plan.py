@@ -200,7 +200,9 @@ def test_rollouts_that_are_judged(changed: tuple[str, ...], critiques: int | Non
 @pytest.mark.parametrize(("kind", "judged"), [("local", True), ("oracle", False)])
 def test_an_oracle_needs_nothing(kind: str, judged: bool) -> None:
     changed = [] if kind == "local" else ["judge=", "judge.kind=oracle"]
-    assert ("judge replicas" in results(load(MINIATURE, changed))) == judged
+    config = load(MINIATURE, changed)
+    assert ("judge replicas" in results(config)) == judged
+    assert PlanAssumptions().mean_critique(config) == (80 if judged else 0)
 
 
 def test_the_default_critique_keeps_to_the_limit() -> None:

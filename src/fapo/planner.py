@@ -75,8 +75,9 @@ class PlanAssumptions:
         return self.response or max(1, config.rollout.max_tokens // 5)
 
     def mean_critique(self, config: Config) -> int:
-        """Return the mean length of a critique in tokens; 0 without a judge."""
-        return min(self.critique or CRITIQUE, config.judge.max_tokens) if config.judge else 0
+        """Return the mean length of a critique in tokens; 0 without a model that writes critiques."""
+        judge = config.judge
+        return min(self.critique or CRITIQUE, judge.max_tokens) if judge and judge.kind != "oracle" else 0
 
 
 @dataclass(frozen=True)

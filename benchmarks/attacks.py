@@ -136,9 +136,7 @@ def write_critic(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--judge", action="append", help="URL (with --model), local:PATH, pypi:PACKAGE, miniature:genrm"
-    )
+    parser.add_argument("--judge", action="append", help="URL (with --model), local:PATH, miniature:genrm")
     parser.add_argument("--model", default="", help="name under which a server knows the judge")
     parser.add_argument("--template", default="compact")
     parser.add_argument("--max-tokens", type=int, default=80)

@@ -441,7 +441,6 @@ CALLS: dict[str, tuple[list[str], str]] = {
         "no prompt template",
     ),
     "no local model": (["--data", "DATA", "--judge", "local:./nothing"], "cannot load './nothing'"),
-    "no package": (["--data", "DATA", "--judge", "local:pypi:no-such-package"], "no such package is installed"),
     "no miniature": (
         ["--data", "miniature:nothing", "--judge", "flag-all"],
         "no labelled solutions 'miniature:nothing'",

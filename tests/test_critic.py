@@ -134,7 +134,7 @@ MODELS = [
     ((A, B), ("m",), [("m", (A, B))]),
     ((A, B), ("m", "m"), [("m", (A, B))]),
     (("local:miniature:policy",), (), [("miniature:policy", ())]),
-    (("miniature:policy", "pypi:x", "/"), (), [("miniature:policy", ()), ("pypi:x", ()), ("/", ())]),
+    (("miniature:policy", "/"), (), [("miniature:policy", ()), ("/", ())]),
     ((A, "local:x", B), ("m", "n"), [("m", (A,)), ("x", ()), ("n", (B,))]),
 ]
 

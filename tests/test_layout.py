@@ -19,7 +19,7 @@ LAYERS = [
     {"fapo", "types", "errors"},
     {"files", "parquet", "steps", "final_answer", "choices", "rewards", "metrics", "quality", "intervals", "config"},
     {"answers"},
-    {"data", "solutions", "connections", "client", "journal", "local", "pypi_models", "workers"},
+    {"data", "solutions", "connections", "client", "journal", "local", "workers"},
     {"judge"},
     {"run_reader", "runs", "scoring", "measure", "credit", "selection"},
     {
@@ -38,7 +38,6 @@ TORCH = {"torch", "transformers", "trl", "accelerate", "vllm", "verl", "ray"}
 MAY_IMPORT_TORCH = {
     "local",
     "overlap",
-    "pypi_models",
     "trainer",
     "train_trl",
     "train_sft",

@@ -12,9 +12,9 @@ import pytest
 from llama_server import __file__ as PROGRAM
 from model_server import ModelServer, running
 
+from experiments.real_model.from_gguf import gguf_file
 from fapo.data import read_jsonl, write_jsonl
 from fapo.judge import build_prompt, load_template, parse_verdict
-from fapo.pypi_models import gguf_file
 from fapo.types import Problem
 
 pytest.importorskip("xllamacpp", reason="llama.cpp's server: pip install xllamacpp")

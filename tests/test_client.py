@@ -20,6 +20,7 @@ from proxy_server import proxy_server
 import fapo.connections
 from fapo.client import ChatClient, Endpoint, _seconds
 from fapo.connections import open_session
+from fapo.errors import ConfigError
 from fapo.types import Completion
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -245,7 +246,7 @@ def test_base_urls(url: str, base: str) -> None:
     ],
 )
 def test_bad_urls_are_refused_with_a_hint(urls: Any) -> None:
-    with pytest.raises(ValueError, match="base URL"):
+    with pytest.raises(ConfigError, match="base URL"):
         ChatClient(urls, "tiny")
 
 
@@ -253,7 +254,7 @@ def test_bad_urls_are_refused_with_a_hint(urls: Any) -> None:
     "options", [{"concurrency": 0}, {"timeout": 0}, {"retries": -1}, {"backoff": -1.0}, {"deadline": 0}]
 )
 def test_bad_limits_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ConfigError, match="must be"):
         ChatClient("http://host", "tiny", **options)
 
 
@@ -467,7 +468,7 @@ def test_a_proxy_that_is_no_address_is_told(address: str, monkeypatch: pytest.Mo
         r"for 127\.0\.0\.1 is not one for HTTP: write http_proxy like http://.*, or put 127\.0\.0\.1 into no_proxy"
     )
     environment(monkeypatch, http_proxy=address)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         ask(client("http://127.0.0.1:9/v1"))
     assert "secret" not in str(caught.value)
 

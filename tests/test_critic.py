@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from fapo.critic import Card, CriticConfig, build
 from fapo.critic.consensus import balance, consensus, label_precision, pairwise_agreement
 from fapo.data import LabelledSolution, read_jsonl, read_labelled, read_problems, write_jsonl
+from fapo.errors import ConfigError, DataError, EngineError
 from fapo.judge import build_prompt, load_template
 from fapo.miniature.sources import FOLDER
 from fapo.miniature.world import Habits, examine, parse, trace
@@ -155,7 +156,7 @@ NO_MODELS = [
 
 @pytest.mark.parametrize(("addresses", "names", "message"), NO_MODELS)
 def test_addresses_that_make_no_models(addresses, names, message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         chat_models(addresses, names, "--policy")
     assert message in str(caught.value)
 
@@ -394,7 +395,7 @@ def test_failed_rollouts_are_counted_and_asked_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num", [2, 8], ids=["few", "many"])
 def test_a_teacher_that_always_fails_ends_the_run_and_loses_nothing(num: int, tmp_path: Path) -> None:
     down = both(teacher=lambda *_: Reply(status=400))
-    failure = pytest.raises(ValueError, match=r"label teacher: .*HTTP 400.*critic\.work")
+    failure = pytest.raises(EngineError, match=r"label teacher: .*HTTP 400.*critic\.work")
     with chat_server(down) as server, failure:
         build(config(server.url, tmp_path, num_samples=num))
     asked = Counter(request["model"] for request in server.requests)
@@ -407,7 +408,7 @@ def test_a_teacher_that_always_fails_ends_the_run_and_loses_nothing(num: int, tm
 
 
 def test_a_policy_that_always_fails_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sample policy: .*HTTP 404"):
+    with pytest.raises(EngineError, match=r"sample policy: .*HTTP 404"):
         made(both(lambda *_: Reply(status=404)), tmp_path)
     _, asked = made(both(), tmp_path)
     assert asked == {"policy": 16, "teacher": 24}
@@ -417,7 +418,7 @@ def test_no_right_answer_is_told(tmp_path: Path) -> None:
     def lost(body: dict[str, Any], index: int) -> Reply:
         return Reply("\\boxed{-1}" if index % 2 else "I do not know")
 
-    with pytest.raises(ValueError, match=r"none of 16 rollouts .*\(8 no_answer, 8 wrong\).*critic\.work"):
+    with pytest.raises(DataError, match=r"none of 16 rollouts .*\(8 no_answer, 8 wrong\).*critic\.work"):
         made(both(lost), tmp_path)
     assert len(list(read_jsonl(tmp_path / "critic.work" / "samples.jsonl"))) == 16
 
@@ -430,7 +431,7 @@ def test_no_right_answer_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_nothing_to_keep_is_told(text: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         made(both(teacher=lambda *_: Reply(text)), tmp_path)
     assert len(list(read_jsonl(tmp_path / "critic.work" / "labels.jsonl"))) == 24
 
@@ -469,20 +470,20 @@ CHANGES = [
 @pytest.mark.parametrize(("changes", "message"), CHANGES)
 def test_other_settings_do_not_mix_with_old_answers(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     made(both(), tmp_path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         made(both(), tmp_path, **changes)
 
 
 def test_other_problems_do_not_mix_with_old_answers(tmp_path: Path) -> None:
     made(both(), tmp_path)
     write_jsonl(tmp_path / "sums.jsonl", [{**row, "answer": "7"} for row in SUMS])
-    with pytest.raises(ValueError, match="problem 'q0' was another one when it was sampled"):
+    with pytest.raises(DataError, match="problem 'q0' was another one when it was sampled"):
         made(both(), tmp_path)
 
 
 def test_foreign_data_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "critic.jsonl").write_text("mine\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"critic\.jsonl: exists, but .*critic\.work does not"):
+    with pytest.raises(ConfigError, match=r"critic\.jsonl: exists, but .*critic\.work does not"):
         made(both(), tmp_path)
     assert (tmp_path / "critic.jsonl").read_text(encoding="utf-8") == "mine\n"
 
@@ -499,7 +500,7 @@ def test_a_torn_line_is_asked_again(tmp_path: Path) -> None:
 def test_a_line_that_is_no_record_is_told(tmp_path: Path) -> None:
     made(both(), tmp_path)
     write_jsonl(tmp_path / "critic.work" / "labels.jsonl", [{"id": "q0-0-0"}], append=True)
-    with pytest.raises(ValueError, match=r"labels\.jsonl: a line without vote, status, error_step"):
+    with pytest.raises(DataError, match=r"labels\.jsonl: a line without vote, status, error_step"):
         made(both(), tmp_path)
 
 

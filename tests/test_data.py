@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fapo.data import LabelledSolution, load_prompt, read_jsonl, read_labelled, read_problems, write_jsonl
+from fapo.errors import FapoError
 from fapo.steps import split
 from fapo.types import Problem
 
@@ -35,7 +36,7 @@ def jsonl(path: Path, *rows: Any) -> Path:
 
 
 def says(text: str) -> Any:
-    return pytest.raises(ValueError, match=re.escape(text))
+    return pytest.raises(FapoError, match=re.escape(text))
 
 
 # ---------------------------------------------------------------------------------------------------------- problems

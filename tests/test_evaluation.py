@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from fapo.answers import Check
 from fapo.choices import with_choices
 from fapo.data import read_jsonl, read_problems, write_jsonl
+from fapo.errors import DataError
 from fapo.evaluation.plan import Plan, load_questions
 from fapo.evaluation.run import Answered, Sample, evaluate
 from fapo.evaluation.score import by_source, majority, score
@@ -212,7 +213,7 @@ BAD_CHOICES = [
 
 @pytest.mark.parametrize(("row", "message"), BAD_CHOICES)
 def test_choices_that_make_no_sense(row: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(DataError) as caught:
         with_choices("here", row, 0)
     assert message in str(caught.value)
 

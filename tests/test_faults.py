@@ -28,7 +28,7 @@ from fapo import cli
 from fapo.client import MAX_ERROR, ChatClient, _seconds
 from fapo.config import load
 from fapo.data import read_jsonl
-from fapo.errors import ConfigError
+from fapo.errors import ConfigError, DataError
 from fapo.journal import Journal, Journaled, Question
 from fapo.judge import GenRM, load_template
 from fapo.runs import RunFolder, full_disk_told, take
@@ -174,7 +174,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_costs_the_journal_nothing_that_is_in_it(small_disk: Path) -> None:
     journal = Journal(small_disk / "journal.sqlite")
-    with pytest.raises(ValueError, match=r"journal cannot be used: .*(?:full|I/O).*free it or give another path"):
+    with pytest.raises(DataError, match=r"journal cannot be used: .*(?:full|I/O).*free it or give another path"):
         for i in range(10_000):
             journal.add([(Question(str(i), "m", "{}", 0), Completion("word " * 200))])
             num = i + 1
@@ -245,7 +245,7 @@ def test_a_locked_journal_is_waited_for_and_then_told(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fapo.journal, "PATIENCE", 0.3)
     journal = Journal(tmp_path / "journal.sqlite")
     question = Question("q", "m", "{}", 0)
-    with pytest.raises(ValueError, match=r"journal cannot be used: database is locked; free it or give another path"):
+    with pytest.raises(DataError, match=r"journal cannot be used: database is locked; free it or give another path"):
         journal.add([(question, Completion("x"))])
     other.execute("COMMIT")
     other.close()
@@ -264,7 +264,7 @@ def test_a_journal_damaged_while_in_use_is_told(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * 200_000)
-    with pytest.raises(ValueError, match=r"no journal, or a damaged one .*move it away to ask the judge again"):
+    with pytest.raises(DataError, match=r"no journal, or a damaged one .*move it away to ask the judge again"):
         for i in range(300):
             journal.find(Question(str(i), "m", "{}", 0))
             journal.add([(Question(f"new {i}", "m", "{}", 0), Completion("x"))])

@@ -19,7 +19,7 @@ from fapo.config import from_dict
 from fapo.critic.critiques import CritiquesConfig, write_critiques
 from fapo.critic.noise import with_label_noise
 from fapo.data import LabelledSolution, read_jsonl, read_labelled, write_jsonl
-from fapo.errors import ConfigError
+from fapo.errors import ConfigError, DataError, JudgeDownError
 from fapo.judge import GenRM, load_template, parse_verdict
 from fapo.models import ChatModel
 from fapo.selection import candidates, choose
@@ -70,7 +70,7 @@ def test_label_noise_misses_errors_invents_them_and_moves_them() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_label_noise_is_a_share(share: float) -> None:
-    with pytest.raises(ValueError, match="from 0 to 1"):
+    with pytest.raises(ConfigError, match="from 0 to 1"):
         with_label_noise([], share, 0)
 
 
@@ -118,7 +118,7 @@ def test_critiques_that_name_the_label_are_kept(tmp_path: Path) -> None:
 def test_critiques_do_not_overwrite_the_solutions(tmp_path: Path) -> None:
     data = tmp_path / "critic.jsonl"
     write_jsonl(data, [labelled_row(0, -1)])
-    with pytest.raises(ValueError, match=r"critic\.jsonl: is one of the files to read"):
+    with pytest.raises(ConfigError, match=r"critic\.jsonl: is one of the files to read"):
         write_critiques(critiques_config(data, data, "http://x"))
     assert len(read_labelled(data)) == 1
 
@@ -136,7 +136,7 @@ def test_failed_critiques_are_asked_for_again(tmp_path: Path) -> None:
     write_jsonl(data, [labelled_row(i, -1) for i in range(10)])
     with (
         chat_server(Reply("nothing here", status=400)) as server,
-        pytest.raises(ValueError, match="all of 10 requests"),
+        pytest.raises(JudgeDownError, match="all of 10 requests"),
     ):
         write_critiques(critiques_config(out, data, server.url, samples=1))
     assert not out.exists()
@@ -161,14 +161,14 @@ def test_settings_of_critiques_that_cannot_work(changed: Row, message: str, tmp_
     data = tmp_path / "critic.jsonl"
     write_jsonl(data, [labelled_row(0, -1)])
     out = tmp_path / changed.pop("out", "sft.jsonl")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         write_critiques(critiques_config(out, data, "http://127.0.0.1:9", **changed))
 
 
 @pytest.mark.parametrize(("critique", "message"), [(3, "critique is a int"), (["x"], "critique is a list")])
 def test_a_critique_is_a_text(critique: Any, message: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [labelled_row(0, -1, critique=critique)])
-    with pytest.raises(ValueError, match=rf"x\.jsonl:1: {message}, must be a text"):
+    with pytest.raises(DataError, match=rf"x\.jsonl:1: {message}, must be a text"):
         read_labelled(tmp_path / "x.jsonl")
 
 

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fapo.client import ChatClient
+from fapo.errors import DataError
 from fapo.journal import VERSION, Journal, Journaled, Question
 from fapo.judge import GenRM, load_template
 from fapo.types import Completion, Message, Problem, Rollout
@@ -268,7 +269,7 @@ def test_a_file_that_cannot_be_used_is_told(kind: str, tmp_path: Path) -> None:
     path = filled(tmp_path / "journal.sqlite")
     damage(path, kind)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=DAMAGE[kind]) as caught:
+    with pytest.raises(DataError, match=DAMAGE[kind]) as caught:
         journal = Journal(path)
         for i in range(300):
             journal.find(Question(str(i), "m", "{}", 0))
@@ -279,7 +280,7 @@ def test_a_file_that_cannot_be_used_is_told(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [".", "journal.sqlite/below"])
 def test_a_place_that_cannot_be_used_is_told(path: str, tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").touch()
-    with pytest.raises(ValueError, match=r"journal cannot be used: .*give another path"):
+    with pytest.raises(DataError, match=r"journal cannot be used: .*give another path"):
         Journal(tmp_path / path)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fapo.errors import ConfigError
 from fapo.judge import (
     NO_REFERENCE,
     GenRM,
@@ -247,17 +248,17 @@ def test_holes_in_the_material_are_not_filled() -> None:
 def test_faulty_templates_are_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "faulty.txt"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=re.escape(complaint.replace("}}}", "}}"))) as caught:
+    with pytest.raises(ConfigError, match=re.escape(complaint.replace("}}}", "}}"))) as caught:
         load_template(path)
     assert str(path) in str(caught.value)
 
 
 def test_missing_and_undecodable_templates(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="compact, locate, yes_no"):
+    with pytest.raises(ConfigError, match="compact, locate, yes_no"):
         load_template("lokate")
     path = tmp_path / "latin.txt"
     path.write_bytes(b"\xe9")
-    with pytest.raises(ValueError, match=r"latin\.txt: not a UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin\.txt: not a UTF-8"):
         load_template(path)
 
 
@@ -419,5 +420,5 @@ def test_nothing_to_judge() -> None:
 
 
 def test_votes_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ConfigError, match="at least 1"):
         GenRM(load_template("locate"), Scripted(), votes=0)

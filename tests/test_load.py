@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fapo.data import write_jsonl
+from fapo.errors import DataError, FapoError
 from fapo.load import load_labelled, load_problems
 
 
@@ -27,7 +28,7 @@ def test_the_limit_counts_rows_of_the_miniature(limit: int) -> None:
 
 @pytest.mark.parametrize("load", [load_problems, load_labelled])
 def test_a_source_that_is_nowhere(load) -> None:
-    with pytest.raises(ValueError, match="neither a file nor a Hugging Face id"):
+    with pytest.raises(DataError, match="neither a file nor a Hugging Face id"):
         load("no-such-file.jsonl")
-    with pytest.raises(ValueError, match=r"miniature:nonsense.* known: "):
+    with pytest.raises(FapoError, match=r"miniature:nonsense.* known: "):
         load("miniature:nonsense")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from fapo.config import load
 from fapo.data import write_jsonl
+from fapo.errors import DataError
 from fapo.miniature.build import WRITERS, Schedule, imitate
 from fapo.miniature.paper import BEYOND, JUDGES, VARIANTS, paper_jobs
 from fapo.miniature.sources import FOLDER
@@ -135,5 +136,5 @@ def test_what_was_not_run_is_left_out(tmp_path: Path) -> None:
     found = findings(read_runs(tmp_path))
     assert [finding.key for finding in found] == ["F2a", "F2b", "F2c"]
     assert {claim.status for finding in found for claim in finding.claims} <= {"one seed: met", "one seed: not met"}
-    with pytest.raises(ValueError, match="no finished runs"):
+    with pytest.raises(DataError, match="no finished runs"):
         read_runs(tmp_path / "fapo-0")

@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 from run_folders import genrm_rows, policy_rows, rollouts, write_run
 
+from fapo.errors import ConfigError, DataError
 from fapo.report.page import write_report
 from fapo.report.panels import genrm_panels, overview_panels, policy_panels, styles
 from fapo.report.plots import overview
@@ -98,9 +99,9 @@ def test_torn_tail_and_missing_files(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=r"config\.json .*give a folder that `fapo train`"):
+    with pytest.raises(DataError, match=r"config\.json .*give a folder that `fapo train`"):
         read_run(tmp_path)
-    with pytest.raises(ValueError, match=r"config\.json"):
+    with pytest.raises(DataError, match=r"config\.json"):
         read_run(tmp_path / "config.json")
 
 
@@ -325,8 +326,8 @@ def test_missing_measurements_break_nothing(tmp_path: Path, config: dict, rows: 
 
 
 def test_a_report_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one run folder"):
+    with pytest.raises(ConfigError, match="at least one run folder"):
         write_report([], tmp_path / "report.html")
     folder = write_run(tmp_path / "run", {"kind": "fapo"}, [])
-    with pytest.raises(ValueError, match="at least 0; got -1"):
+    with pytest.raises(ConfigError, match="at least 0; got -1"):
         write_report([folder], tmp_path / "report.html", num_rollouts=-1)

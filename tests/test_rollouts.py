@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import HOSTILE, rollout, rollouts, write_run
 
+from fapo.errors import DataError
 from fapo.quality import cohen_kappa
 from fapo.report import read_run, write_report
 from fapo.report.human import Agreement, agreements, read_labels
@@ -156,7 +157,7 @@ def test_agreement_by_hand(tmp_path: Path) -> None:
 )
 def test_labels_of_something_else(tmp_path: Path, labels: list[dict], changes: dict, told: str) -> None:
     run = read_run(run_with(tmp_path / "r", [rollout(1, 0, 1, 1)]))
-    with pytest.raises(ValueError, match=rf"labels\.json: .*{told}"):
+    with pytest.raises(DataError, match=rf"labels\.json: .*{told}"):
         agreements(write_labels(tmp_path / "labels.json", labels, **changes), [run])
 
 
@@ -165,7 +166,7 @@ def test_files_that_are_no_labels(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "labels.json"
     if content is not None:
         path.write_text(content, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"labels\.json: .*export"):
+    with pytest.raises(DataError, match=r"labels\.json: .*export"):
         read_labels(path)
 
 

@@ -47,10 +47,10 @@ def test_a_key_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("FAPO_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FAPO_API_KEY_FILE", str(file))
-    with pytest.raises(ValueError, match=r"FAPO_API_KEY_FILE: cannot read .*key"):
+    with pytest.raises(ConfigError, match=r"FAPO_API_KEY_FILE: cannot read .*key"):
         key_from_environment()
     file.write_text("\n")
-    with pytest.raises(ValueError, match="is empty; it should hold the key"):
+    with pytest.raises(ConfigError, match="is empty; it should hold the key"):
         key_from_environment()
     file.write_text(f"{KEY}\n")
     with chat_server() as server:
@@ -62,14 +62,14 @@ def test_a_key_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("key", ["two\nlines", "clé", "\x00"])
 def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="API key has characters") as caught:
+    with pytest.raises(ConfigError, match="API key has characters") as caught:
         ChatClient("http://127.0.0.1:1/v1", "m", api_key=key)
     assert key not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", [f"http://me:{KEY}@host/v1", f"https://host/v1?key={KEY}"])
 def test_an_address_that_holds_a_secret_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(ValueError, match="FAPO_API_KEY") as one:
+    with pytest.raises(ConfigError, match="FAPO_API_KEY") as one:
         ChatClient(url, "m")
     with pytest.raises(ConfigError, match="FAPO_API_KEY") as two:
         judge_config({"kind": "served", "urls": [url], "model": "m"}, "command line")

@@ -16,6 +16,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from fapo.errors import ConfigError, DataError
 from fapo.miniature.world import Difficulty, tasks
 from fapo.overlap import judge_ahead
 from fapo.rewards import group_advantages
@@ -172,7 +173,7 @@ def test_only_a_flawed_aware_reward_can_be_judged_ahead(tiny_policy: Path, tmp_p
     def right(completions: list[Any], **_: Any) -> list[float]:
         return [1.0] * len(completions)
 
-    with pytest.raises(ValueError, match="one flawed_aware_reward is needed in reward_funcs, not 0"):
+    with pytest.raises(ConfigError, match="one flawed_aware_reward is needed in reward_funcs, not 0"):
         train(tiny_policy, tmp_path, right, change=judge_ahead)
 
 
@@ -234,7 +235,7 @@ async def nobody(rollouts: list[Rollout]) -> list[Verdict]:
 
 
 def test_without_right_answers_the_trainer_stops_with_a_clear_message(tiny_policy: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no column with the right answers: name it one of reference, answer, solut"):
+    with pytest.raises(DataError, match="no column with the right answers: name it one of reference, answer, solut"):
         train(tiny_policy, tmp_path, flawed_aware_reward(nobody), dataset(answer="gold"))
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fapo import answers
+from fapo.errors import DataError, FapoError
 from fapo.judge import build_prompt, load_template, parse_verdict
 from fapo.miniature import build
 from fapo.miniature.critiques import critique
@@ -85,7 +86,7 @@ def test_a_question_says_all_there_is_to_know(task: Task) -> None:
 
 @pytest.mark.parametrize("text", ["", "start 5", "start 5, add 3; mod 5 ", "start x, add 3", "start 5, add 3; 1:A 2:B"])
 def test_what_is_no_question_of_the_miniature_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a problem of the miniature"):
+    with pytest.raises(DataError, match="not a problem of the miniature"):
         parse(text)
 
 
@@ -136,7 +137,7 @@ def test_ids_of_a_whole_set_are_unique() -> None:
 
 @pytest.mark.parametrize("source", [problems, labelled, model_folder], ids=lambda f: f.__name__)
 def test_an_unknown_name_is_told_with_the_known_ones(source) -> None:
-    with pytest.raises(ValueError, match=r"miniature:nonsense.* known: "):
+    with pytest.raises(FapoError, match=r"miniature:nonsense.* known: "):
         source("miniature:nonsense")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from fapo import answers
 from fapo.config import JudgeConfig
 from fapo.data import check_not_overwriting, write_jsonl
-from fapo.errors import JudgeDownError
+from fapo.errors import ConfigError, DataError, JudgeDownError
 from fapo.files import atomic_path
 from fapo.judge import GenRM
 from fapo.judges import opened
@@ -63,10 +63,10 @@ def audit(plan: Plan, progress: Progress | None = None) -> Tally:
     are in a file with ".part" added to the name. Started again after an interrupt, the judge is asked only what its
     journal does not hold.
 
-    Raises ValueError for rows that make no sense (unless skip_bad) and JudgeDownError if the judge is down.
+    Raises DataError for rows that make no sense (unless skip_bad) and JudgeDownError if the judge is down.
     """
     if not plan.files:
-        raise ValueError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
+        raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
     check_not_overwriting(plan.out, (*plan.files, plan.references))
     lookup = reference_lookup(plan.references) if plan.references else None
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +97,7 @@ def _spooled(name: str, folder: Path) -> Path:
 
 
 def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -> int:
-    """Number of rows. Raises ValueError for the first that makes no sense, unless these are to be skipped."""
+    """Number of rows. Raises DataError for the first that makes no sense, unless these are to be skipped."""
     num, ids = 0, set[int]()
     for row in rows:
         num += 1
@@ -107,10 +107,10 @@ def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -
         elif plan.skip_bad:
             tally.add_bad(row.reason)
         else:
-            raise ValueError(f"{row.reason} (--skip-bad reports such rows and goes on)")
+            raise DataError(f"{row.reason} (--skip-bad reports such rows and goes on)")
     if num == tally.num_bad:
         why = f"; {tally.bad[0]}" if tally.bad else ""
-        raise ValueError(f"{', '.join(plan.files)}: no rows that can be judged{why}")
+        raise DataError(f"{', '.join(plan.files)}: no rows that can be judged{why}")
     return num
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fapo.data import LabelledSolution
-from fapo.errors import JudgeDownError
+from fapo.errors import DataError, JudgeDownError
 from fapo.measure import judge_quality
 from fapo.steps import split
 from fapo.types import Judge, Rollout, Verdict
@@ -77,7 +77,7 @@ class Canaries:
         flawed = [solution for solution in self.known if solution.error_step is not None]
         sound = [solution for solution in self.known if solution.error_step is None]
         if not flawed or not sound:
-            raise ValueError(f"judge.canaries: {len(flawed)} flawed and {len(sound)} sound solutions; needs both kinds")
+            raise DataError(f"judge.canaries: {len(flawed)} flawed and {len(sound)} sound solutions; needs both kinds")
         self._kinds = (flawed, sound)
         self._window = Window(self.min_f1)
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fapo.errors import DataError
+
 LETTERS = "ABCDEFGHIJ"
 QUESTIONS = ("problem", "question", "prompt")
 LISTS = ("choices", "options")
@@ -20,7 +22,7 @@ def with_choices(where: str, row: Mapping[str, Any], seed: int) -> dict[str, Any
 
     Choices are those of GPQA, or a list of texts in `choices` or `options` with the right one given by its text, its
     letter or its index (from 0). Their order depends on the seed and the question alone. A question that already lists
-    its choices, each behind its letter, stays as it is. Raises ValueError with the row's place.
+    its choices, each behind its letter, stays as it is. Raises DataError with the row's place.
     """
     lower = {name.lower(): name for name in row}
     asked = next((lower[name] for name in QUESTIONS if isinstance(row.get(lower.get(name, "")), str)), None)
@@ -38,7 +40,7 @@ def with_choices(where: str, row: Mapping[str, Any], seed: int) -> dict[str, Any
     if not 2 <= len(choices) <= len(LETTERS) or not all(
         isinstance(choice, str) and choice.strip() for choice in choices
     ):
-        raise ValueError(f"{where}: needs 2 to {len(LETTERS)} choices, each a text that is not empty")
+        raise DataError(f"{where}: needs 2 to {len(LETTERS)} choices, each a text that is not empty")
     rest = {name: value for name, value in row.items() if name not in used}
     if _lettered(row[asked], choices):
         return {**rest, "answer": LETTERS[right]}
@@ -65,4 +67,4 @@ def _index(where: str, choices: list[Any], told: Any) -> int:
         return LETTERS.index(told.strip())
     if isinstance(told, int) and not isinstance(told, bool) and 0 <= told < len(choices):
         return told
-    raise ValueError(f"{where}: the answer is {str(told)[:40]!r}, must be the text, letter or index of one choice")
+    raise DataError(f"{where}: the answer is {str(told)[:40]!r}, must be the text, letter or index of one choice")

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
-from fapo.errors import FapoError
+from fapo.errors import ConfigError, FapoError
 from fapo.judge_options import JudgeOptions
 from fapo.planner import PlanAssumptions
 
@@ -67,7 +67,7 @@ def train(
     settings = load(config, overrides)
     if engine == "verl":
         if settings.reward.kind == "genrm_sft":
-            raise ValueError('reward.kind "genrm_sft" runs with --engine trl only; verl is for reinforcement learning')
+            raise ConfigError('reward.kind "genrm_sft" runs with --engine trl only; verl is for reinforcement learning')
         _train_verl(settings, resume, dry_run)
         return
     if settings.reward.kind == "genrm_sft":
@@ -341,9 +341,9 @@ def bench(
 
     sources = sum(data, ())
     if (predictions is None) == (not asked.judge):
-        raise ValueError("give either --predictions FILE or --judge (URL, local:PATH, flag-all, flag-none)")
+        raise ConfigError("give either --predictions FILE or --judge (URL, local:PATH, flag-all, flag-none)")
     if predictions and out:
-        raise ValueError("--out is for answers of a --judge; --predictions are on file already")
+        raise ConfigError("--out is for answers of a --judge; --predictions are on file already")
     if out:
         check_not_overwriting(out, sources)
     process = benchmark == "process"
@@ -542,7 +542,7 @@ def report(
     from fapo.report import write_report
 
     if not runs:
-        raise ValueError("no run folder given: fapo report RUN [RUN ...] -o page.html")
+        raise ConfigError("no run folder given: fapo report RUN [RUN ...] -o page.html")
     page = write_report(list(runs), output, num_rollouts=rollouts, human=human)
     console.print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from fapo.connections import chunks, open_session
+from fapo.errors import ConfigError
 from fapo.types import Completion, Message
 from fapo.workers import share
 
@@ -129,16 +130,16 @@ class ChatClient:
     def __post_init__(self) -> None:
         self.urls = [_base_url(url) for url in ([self.urls] if isinstance(self.urls, str) else self.urls)]
         if not self.urls:
-            raise ValueError("no server: urls is empty, give at least one base URL such as http://127.0.0.1:8000/v1")
+            raise ConfigError("no server: urls is empty, give at least one base URL such as http://127.0.0.1:8000/v1")
         if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or self.backoff < 0 or self.cooldown < 0:
-            raise ValueError(
+            raise ConfigError(
                 "concurrency must be at least 1, timeout positive, retries, backoff and cooldown not negative"
             )
         if self.deadline is not None and self.deadline <= 0:
-            raise ValueError(f"deadline is {self.deadline}, must be positive, or None for no limit")
+            raise ConfigError(f"deadline is {self.deadline}, must be positive, or None for no limit")
         self.api_key = self.api_key or key_from_environment()
         if not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise ValueError("the API key has characters that no HTTP header can carry; look for a line break in it")
+            raise ConfigError("the API key has characters that no HTTP header can carry; look for a line break in it")
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         endpoints, slots = self._session()
@@ -266,9 +267,9 @@ def key_from_environment() -> str:
         try:
             key = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as failure:
-            raise ValueError(f"FAPO_API_KEY_FILE: cannot read {file}: {failure}") from None
+            raise ConfigError(f"FAPO_API_KEY_FILE: cannot read {file}: {failure}") from None
         if not key:
-            raise ValueError(f"FAPO_API_KEY_FILE: {file} is empty; it should hold the key and nothing else")
+            raise ConfigError(f"FAPO_API_KEY_FILE: {file} is empty; it should hold the key and nothing else")
     return key or os.environ.get("OPENAI_API_KEY") or "none"
 
 
@@ -319,11 +320,11 @@ def _base_url(url: str) -> str:
     except ValueError:  # no port, say
         host = None
     if "@" in url or "?" in url:
-        raise ValueError(
+        raise ConfigError(
             f"the base URL of {host or 'a server'} holds a secret or a query: give the key as FAPO_API_KEY instead"
         )
     if not host:
-        raise ValueError(f"{url!r} is no base URL: write it like http://127.0.0.1:8000/v1")
+        raise ConfigError(f"{url!r} is no base URL: write it like http://127.0.0.1:8000/v1")
     return f"{parsed.scheme}://{parsed.netloc}/v1" if parsed.path in ("", "/") else url
 
 

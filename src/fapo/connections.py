@@ -11,6 +11,8 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import certifi
 
+from fapo.errors import ConfigError
+
 MAX_ANSWER = 8 << 20
 """Bytes of one answer; ten times the longest critique there is."""
 IDLE = 4.0
@@ -34,7 +36,7 @@ class Connector(aiohttp.TCPConnector):
 def open_session(url: str, api_key: str, timeout: float) -> aiohttp.ClientSession:
     """A session of the running event loop for the server at `url`, with as many connections as are asked for at once.
 
-    Raises ValueError when the environment names a proxy that cannot be used.
+    Raises ConfigError when the environment names a proxy that cannot be used.
     """
     certificates = _certificates() if url.startswith("https") else True
     return aiohttp.ClientSession(
@@ -66,7 +68,7 @@ def proxy_for(url: str) -> str | None:
     except ValueError:  # not repeated: it may hold a password
         usable = False
     if not usable:
-        raise ValueError(
+        raise ConfigError(
             f"the proxy for {server.hostname} is not one for HTTP: write {name}_proxy like http://127.0.0.1:3128, "
             f"or put {server.hostname} into no_proxy"
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.choices import with_choices
+from fapo.errors import ConfigError, DataError
 from fapo.files import atomic_path
 from fapo.final_answer import extract
 from fapo.steps import split as split_steps
@@ -73,12 +74,12 @@ def read_problems(
 
     `columns` maps fields of Problem (id, text, reference, source) to column names ("a.b" reaches into a column) where
     the usual names do not fit. Rows without an id are called `stem-12`, counted from 0. Columns that become no field
-    go into `meta`. Multiple choice (fapo.choices) is lettered in an order drawn by the seed. Raises ValueError saying
+    go into `meta`. Multiple choice (fapo.choices) is lettered in an order drawn by the seed. Raises DataError saying
     where for a row that does not fit.
     """
     problems = [problem for _, _, problem in _problems(source, split, limit, columns or {}, seed=seed)]
     if not problems and limit != 0:
-        raise ValueError(f"{source}: no problems in it")
+        raise DataError(f"{source}: no problems in it")
     return problems
 
 
@@ -99,26 +100,26 @@ def read_labelled(
     solutions = []
     for where, row, problem in _problems(source, split, limit, columns or {}, labelled=True):
         if need_correct and "final_answer_correct" not in row:
-            raise ValueError(f"{where}: no final_answer_correct: true or false is needed to choose the rows that count")
+            raise DataError(f"{where}: no final_answer_correct: true or false is needed to choose the rows that count")
         steps, label, correct = _steps(where, row), row.get("label"), row.get("final_answer_correct", True)
         if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
-            raise ValueError(f"{where}: label is {label!r}, must be an integer from -1 to {len(steps) - 1}")
+            raise DataError(f"{where}: label is {label!r}, must be an integer from -1 to {len(steps) - 1}")
         if not isinstance(correct, bool):
-            raise ValueError(f"{where}: final_answer_correct is {correct!r}, must be true or false")
+            raise DataError(f"{where}: final_answer_correct is {correct!r}, must be true or false")
         critique = row.get("critique") or ""
         if not isinstance(critique, str):
-            raise ValueError(f"{where}: critique is a {type(critique).__name__}, must be a text")
+            raise DataError(f"{where}: critique is a {type(critique).__name__}, must be a text")
         solutions.append(LabelledSolution(problem, steps, None if label == -1 else label, correct, critique))
     if not solutions and limit != 0:
-        raise ValueError(f"{source}: no labelled solutions in it")
+        raise DataError(f"{source}: no labelled solutions in it")
     return solutions
 
 
 def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:
-    """Raise ValueError if writing `out` would overwrite one of the sources."""
+    """Raise ConfigError if writing `out` would overwrite one of the sources."""
     for source in sources:
         if out.exists() and Path(source).exists() and out.samefile(source):
-            raise ValueError(f"{out}: is one of the files to read; give another --out")
+            raise ConfigError(f"{out}: is one of the files to read; give another --out")
 
 
 def sampling_key(id: str) -> bytes:
@@ -133,14 +134,14 @@ def load_prompt(file: str | Path | None) -> str:
     try:
         prompt = Path(file).read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as failure:
-        raise ValueError(f"{file}: not a UTF-8 text file ({failure.reason} at byte {failure.start})") from None
+        raise ConfigError(f"{file}: not a UTF-8 text file ({failure.reason} at byte {failure.start})") from None
     if "{{problem}}" not in prompt:
-        raise ValueError(f"{file}: {{{{problem}}}} is missing, the place of the question")
+        raise ConfigError(f"{file}: {{{{problem}}}} is missing; write it where the question belongs")
     return prompt
 
 
 def read_jsonl(path: str | Path, *, ignore_torn_tail: bool = False) -> Iterator[Row]:
-    """The rows of a JSONL file, one by one; blank lines are skipped. Raises ValueError with file:line for a line that
+    """The rows of a JSONL file, one by one; blank lines are skipped. Raises DataError with file:line for a line that
     is no JSON object, except, if asked, for a last line that was cut off while being written (it has no newline)."""
     return (row for _, row in _jsonl(Path(path), ignore_torn_tail))
 
@@ -176,7 +177,7 @@ def _problems(
 ) -> Iterator[tuple[str, Row, Problem]]:
     """Each row with its place and its problem; ids are unique. A labelled row needs no reference."""
     if unknown := sorted(set(columns) - set(COLUMNS)):
-        raise ValueError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(COLUMNS)}")
+        raise ConfigError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(COLUMNS)}")
     stem = _stem(source)
     seen: dict[str, str] = {}
     for index, (where, read) in enumerate(islice(located_rows(source, split), limit)):
@@ -193,9 +194,9 @@ def _problems(
             meta={name: row[name] for name in row if name in rest},
         )
         if not problem.reference and "reference" in used:
-            raise ValueError(f"{where}: {used['reference']} holds no final answer: {scalars['reference'][-40:]!r}")
+            raise DataError(f"{where}: {used['reference']} holds no final answer: {scalars['reference'][-40:]!r}")
         if problem.id in seen:
-            raise ValueError(f"{where}: id {problem.id!r} is already that of {seen[problem.id]}")
+            raise DataError(f"{where}: id {problem.id!r} is already that of {seen[problem.id]}")
         seen[problem.id] = where
         yield where, row, problem
 
@@ -210,7 +211,7 @@ def _choose_columns(where: str, row: Row, columns: Mapping[str, str], optional: 
         if present:
             used[field] = present[0]
         elif field in columns or field not in optional:
-            raise ValueError(f"{where}: no {field}: expected {' or '.join(asked)} among the columns {', '.join(row)}")
+            raise DataError(f"{where}: no {field}: expected {' or '.join(asked)} among the columns {', '.join(row)}")
     return used
 
 
@@ -237,7 +238,7 @@ def as_question_text(where: str, name: str, value: Any) -> str:
         asked = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
         value = asked[-1] if asked else None
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: {name} must be a text that is not empty, or a conversation with a user's turn")
+        raise DataError(f"{where}: {name} must be a text that is not empty, or a conversation with a user's turn")
     return value
 
 
@@ -253,9 +254,9 @@ def as_scalar_text(where: str, name: str, value: Any) -> str:
         ValueError: The value is neither.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise ValueError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
+        raise DataError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}: {name} is {value}, must be a text or a finite number")
+        raise DataError(f"{where}: {name} is {value}, must be a text or a finite number")
     return str(value)
 
 
@@ -271,9 +272,9 @@ def _steps(where: str, row: Row) -> tuple[str, ...]:
     if steps is None and isinstance(response, str):
         steps = split_steps(response)
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(step, str) for step in steps):
-        raise ValueError(f"{where}: needs steps, a list of texts, or response, a text")
+        raise DataError(f"{where}: needs steps, a list of texts, or response, a text")
     if not steps:
-        raise ValueError(f"{where}: the solution has no steps")
+        raise DataError(f"{where}: the solution has no steps")
     return tuple(steps)
 
 
@@ -290,21 +291,21 @@ def located_rows(source: str | Path, split: str | None = None) -> Iterator[Locat
     path = Path(source)
     if path.is_file():
         if split is not None:
-            raise ValueError(f"{path}: split={split!r} is for Hugging Face data sets, a file has none")
+            raise ConfigError(f"{path}: split={split!r} is for Hugging Face data sets, a file has none")
         readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
         if path.suffix not in readers:
-            raise ValueError(f"{path}: unknown kind of file, must be one of {', '.join(readers)}")
+            raise DataError(f"{path}: unknown kind of file, must be one of {', '.join(readers)}")
         return readers[path.suffix](path)
     hub_id = HUB_ID.fullmatch(str(source))
     if path.exists() or not hub_id or path.suffix in (".jsonl", ".json", ".parquet"):
-        raise ValueError(f"{source}: neither a file nor a Hugging Face id (owner/name or owner/name:config)")
+        raise DataError(f"{source}: neither a file nor a Hugging Face id (owner/name or owner/name:config)")
     return _hub(hub_id[1], hub_id[2], split)
 
 
 def as_object(where: str, row: Any) -> Row:
-    """The row itself. Raises ValueError, with its place, if it is no JSON object."""
+    """The row itself. Raises DataError, with its place, if it is no JSON object."""
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: must be a JSON object, is a {type(row).__name__}")
+        raise DataError(f"{where}: must be a JSON object, is a {type(row).__name__}")
     return row
 
 
@@ -312,15 +313,15 @@ def _parse(where: str, content: bytes) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as failure:
-        raise ValueError(f"{where}: invalid UTF-8 at byte {failure.start}") from None
+        raise DataError(f"{where}: invalid UTF-8 at byte {failure.start}") from None
     except RecursionError:
-        raise ValueError(f"{where}: JSON nested too deeply") from None
+        raise DataError(f"{where}: JSON nested too deeply") from None
     except ValueError as failure:
-        raise ValueError(f"{where}: invalid JSON: {failure}") from None
+        raise DataError(f"{where}: invalid JSON: {failure}") from None
 
 
 def parse_row(where: str, line: bytes) -> Row:
-    """One line of a JSONL file. Raises ValueError, with its place, if it is no JSON object."""
+    """One line of a JSONL file. Raises DataError, with its place, if it is no JSON object."""
     return as_object(where, _parse(where, line))
 
 
@@ -332,7 +333,7 @@ def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
                 continue
             try:
                 row = parse_row(where, line)
-            except ValueError:
+            except DataError:
                 if ignore_torn_tail and not line.endswith(b"\n"):
                     return
                 raise
@@ -340,10 +341,10 @@ def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
 
 
 def json_items(path: Path) -> Iterator[tuple[str, Any]]:
-    """What the list in a .json file holds, each with its place. Raises ValueError if it is no list."""
+    """What the list in a .json file holds, each with its place. Raises DataError if it is no list."""
     items = _parse(str(path), path.read_bytes())
     if not isinstance(items, list):
-        raise ValueError(f"{path}: must be a list of objects, is a {type(items).__name__}")
+        raise DataError(f"{path}: must be a list of objects, is a {type(items).__name__}")
     yield from ((f"{path}[{index}]", item) for index, item in enumerate(items))
 
 
@@ -356,7 +357,7 @@ def _parquet(path: Path) -> Iterator[Located]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ValueError(f"{path}: reading Parquet needs pyarrow: pip install 'fapo[train]'") from None
+        raise ConfigError(f"{path}: reading Parquet needs pyarrow: pip install 'fapo[train]'") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             start = 0
@@ -365,7 +366,7 @@ def _parquet(path: Path) -> Iterator[Located]:
                     yield f"{path}[{index}]", row
                 start += len(batch)
     except pyarrow.ArrowInvalid as failure:
-        raise ValueError(f"{path}: invalid Parquet: {failure}") from None
+        raise DataError(f"{path}: invalid Parquet: {failure}") from None
 
 
 def _decoded(path: Path, start: int, batch: Any) -> list[Row]:
@@ -376,7 +377,7 @@ def _decoded(path: Path, start: int, batch: Any) -> list[Row]:
         if len(batch) > 1:
             half = len(batch) // 2
             return _decoded(path, start, batch[:half]) + _decoded(path, start + half, batch[half:])
-        raise ValueError(f"{path}[{start}]: invalid UTF-8 at byte {failure.start} of a text") from None
+        raise DataError(f"{path}[{start}]: invalid UTF-8 at byte {failure.start} of a text") from None
     return rows
 
 
@@ -384,14 +385,14 @@ def _hub(name: str, config: str | None, split: str | None) -> Iterator[Located]:
     try:
         import datasets
     except ImportError:
-        raise ValueError(f"{name}: data sets of the Hub need `datasets`: pip install 'fapo[train]'") from None
+        raise ConfigError(f"{name}: data sets of the Hub need `datasets`: pip install 'fapo[train]'") from None
     try:
         table = datasets.load_dataset(name, config, split=split)
     except ConnectionError as failure:
-        raise ValueError(f"{name}: no such file, and no way to the Hugging Face Hub: {failure}") from None
+        raise DataError(f"{name}: no such file, and no way to the Hugging Face Hub: {failure}") from None
     if isinstance(table, datasets.DatasetDict):
         if len(table) != 1:
-            raise ValueError(f"{name}: choose a split, one of {', '.join(map(str, table))}")
+            raise ConfigError(f"{name}: choose a split, one of {', '.join(map(str, table))}")
         table = next(iter(table.values()))
     for index, row in enumerate(table):
         yield f"{name}[{index}]", dict(row)
@@ -431,7 +432,7 @@ def _mend_tail(file: BufferedRandom) -> None:
     tail = file.read().rpartition(b"\n")[2]
     try:
         parse_row(file.name, tail)
-    except ValueError:
+    except DataError:
         file.truncate(size - len(tail))
     else:
         file.write(b"\n")

@@ -6,7 +6,7 @@
     ├── JudgeError        the judge cannot be used
     │   └── JudgeDownError    the judge fails for too many rollouts
     ├── UnscoredError     a rollout has no reward and `on_unscored` is "raise"
-    └── EngineError       a trainer or another program that fapo started has failed
+    └── EngineError       a trainer, a model server or another program has failed
 
 The command line prints the message of a `FapoError` without a traceback and exits with status 2. Every other exception
 is a bug of fapo, and its traceback is shown. A message says what is wrong, where (file, line or key) and what to do.
@@ -38,4 +38,4 @@ class UnscoredError(FapoError):
 
 
 class EngineError(FapoError):
-    """A trainer, or another program started by fapo, that has failed."""
+    """A trainer, a model server or another program that fapo needs and that has failed."""

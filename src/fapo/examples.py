@@ -41,7 +41,7 @@ Sets = dict[str, list[Example]]
 def load_sets(config: Config) -> Sets:
     """All that a config trains and validates on."""
     if TRAIN in config.data.validation:
-        raise ValueError(f'data.validation: "{TRAIN}" names the training set; choose another name')
+        raise ConfigError(f'data.validation: "{TRAIN}" names the training set; choose another name')
     load = _questions if config.task == "policy" else _solutions
     sources = {TRAIN: (config.data.train, config.data.limit)}
     sources |= {name: (source, config.validation.limit) for name, source in config.data.validation.items()}

@@ -18,6 +18,7 @@ from dataclasses import KW_ONLY, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fapo.errors import DataError
 from fapo.types import Complete, Completion, Message
 from fapo.workers import share
 
@@ -77,7 +78,7 @@ def question(conversation: list[Message], model: str, settings: Mapping[str, Any
 
 
 class Journal:
-    """The file. Raises ValueError, with what to do, for a file that is damaged, foreign or of another version."""
+    """The file. Raises DataError, with what to do, for a file that is damaged, foreign or of another version."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -135,10 +136,10 @@ class Journal:
                         execute(statement)
         application, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         if application != APPLICATION:
-            raise ValueError(f"{self.path}: a SQLite file, but no journal of judgements; give another path")
+            raise DataError(f"{self.path}: a SQLite file, but no journal of judgements; give another path")
         if version != VERSION:
             age = "newer" if version > VERSION else "older"
-            raise ValueError(
+            raise DataError(
                 f"{self.path}: a journal of version {version}, this fapo reads version {VERSION}; "
                 f"use the {age} fapo that wrote it, or give another path and ask the judge again"
             )
@@ -173,11 +174,9 @@ class Journal:
         try:
             yield
         except (sqlite3.OperationalError, OSError) as error:
-            raise ValueError(
-                f"{self.path}: the journal cannot be used: {error}; free it or give another path"
-            ) from None
+            raise DataError(f"{self.path}: the journal cannot be used: {error}; free it or give another path") from None
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise ValueError(
+            raise DataError(
                 f"{self.path}: no journal, or a damaged one ({error}); move it away to ask the judge again, "
                 f"or save what can be read: sqlite3 {self.path} .recover | sqlite3 saved.sqlite"
             ) from None

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from fapo.errors import JudgeDownError
+from fapo.errors import ConfigError, JudgeDownError
 from fapo.final_answer import num_words
 from fapo.steps import escape, split
 from fapo.types import Complete, Completion, Message, Problem, Rollout, Verdict
@@ -36,7 +36,7 @@ NO_REFERENCE = "(none is given: judge the steps without it)"
 
 @dataclass(frozen=True)
 class Template:
-    """A judge's prompt with holes. Raises ValueError, naming the file and the placeholder, when a hole is wrong.
+    """A judge's prompt with holes. Raises ConfigError, naming the file and the placeholder, when a hole is wrong.
 
     {{problem}}, {{reference}}, {{num_steps}} and {{last_index}} are filled in; {{#steps}}...{{index}}...{{step}}...
     {{/steps}} is repeated for each step. What precedes a line `---user---` is the system message. To let a server
@@ -52,23 +52,23 @@ class Template:
 
     def __post_init__(self) -> None:
         if self.kind not in ("locate", "yes_no"):
-            raise ValueError(f"{self.name}: kind is {self.kind!r}, must be locate or yes_no")
+            raise ConfigError(f"{self.name}: kind is {self.kind!r}, must be locate or yes_no")
         parts = SYSTEM_END.split(self.text)
         if len(parts) > 2:
-            raise ValueError(f"{self.name}: more than one line ---user---")
+            raise ConfigError(f"{self.name}: more than one line ---user---")
         sections = [body for part in parts for body in SECTION.findall(part)]
         if len(sections) != 1:
-            raise ValueError(f"{self.name}: needs one section {{{{#steps}}}}...{{{{/steps}}}}, has {len(sections)}")
+            raise ConfigError(f"{self.name}: needs one section {{{{#steps}}}}...{{{{/steps}}}}, has {len(sections)}")
         outside = {field for part in parts for field in PLACEHOLDER.findall(SECTION.sub("", part))}
         inside = set(PLACEHOLDER.findall(sections[0]))
         for field in sorted(outside - FIELDS):
-            raise ValueError(f"{self.name}: unknown placeholder {{{{{field}}}}}, known are {sorted(FIELDS)}")
+            raise ConfigError(f"{self.name}: unknown placeholder {{{{{field}}}}}, known are {sorted(FIELDS)}")
         for field in sorted(inside - STEP_FIELDS):
-            raise ValueError(
+            raise ConfigError(
                 f"{self.name}: unknown placeholder {{{{{field}}}}} in the steps, known: {sorted(STEP_FIELDS)}"
             )
         for field in sorted(({"problem"} - outside) | (STEP_FIELDS - inside)):
-            raise ValueError(f"{self.name}: placeholder {{{{{field}}}}} is missing")
+            raise ConfigError(f"{self.name}: placeholder {{{{{field}}}}} is missing")
 
     @cached_property
     def heading(self) -> re.Pattern[str] | None:
@@ -98,11 +98,11 @@ def load_template(name_or_path: str | Path) -> Template:
     built_in = sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
     source = folder / f"{name_or_path}.txt" if str(name_or_path) in built_in else Path(name_or_path)
     if not source.is_file():
-        raise ValueError(f"no prompt template {str(name_or_path)!r}: neither a file nor one of {', '.join(built_in)}")
+        raise ConfigError(f"no prompt template {str(name_or_path)!r}: neither a file nor one of {', '.join(built_in)}")
     try:
         text = source.read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as failure:
-        raise ValueError(f"{name_or_path}: not a UTF-8 text file ({failure.reason})") from None
+        raise ConfigError(f"{name_or_path}: not a UTF-8 text file ({failure.reason})") from None
     kind = "locate"
     if header := re.match(r"#kind:[ \t]*(\S*)[ \t]*(?:\n|\Z)", text):
         kind, text = header[1], text[header.end() :]
@@ -254,7 +254,7 @@ class GenRM:
 
     def __post_init__(self) -> None:
         if self.votes < 1:
-            raise ValueError(f"votes is {self.votes}, must be at least 1")
+            raise ConfigError(f"votes is {self.votes}, must be at least 1")
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Judge responses, each split into its steps."""

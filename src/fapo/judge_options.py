@@ -45,7 +45,7 @@ class JudgeOptions:
     """Ask anew what is in the journal."""
 
     def config(self, out: Path | None) -> JudgeConfig:
-        """The judge, with a journal beside `out` unless another is named. Raises ValueError for what cannot be."""
+        """The judge, with a journal beside `out` unless another is named. Raises ConfigError for what cannot be."""
         from fapo.judges import named
 
         return named(

@@ -81,7 +81,7 @@ class ChatModel:
         try:
             from fapo.local import LocalModel
         except ImportError:
-            raise ValueError(f"{key}: {self.name} needs torch and transformers: pip install 'fapo[train]'") from None
+            raise ConfigError(f"{key}: {self.name} needs torch and transformers: pip install 'fapo[train]'") from None
         limits = {"max_tokens": max_tokens or LOCAL_MAX_TOKENS, "top_p": 1.0 if top_p is None else top_p}
         with loading(key, self.name):
             return LocalModel.load(model_folder(self.name), temperature=temperature, seed=seed, **limits)
@@ -121,20 +121,20 @@ def chat_models(
 
     An address is a URL, or names a model for this process: local:PATH (a folder or Hub id), miniature:NAME, or a folder
     as it is. `names` are what the URLs serve: one for each URL, or one for all. Several URLs
-    of one name are its replicas. Raises ValueError, naming the option of the command line.
+    of one name are its replicas. Raises ConfigError, naming the option of the command line.
     """
     if not addresses:
-        raise ValueError(f"{option} is missing: give the address of a server, or local:PATH")
+        raise ConfigError(f"{option} is missing: give the address of a server, or local:PATH")
     urls = [address for address in addresses if address.startswith(("http://", "https://"))]
     for address in addresses:
         here = address.startswith((LOCAL, miniature.PREFIX)) or Path(address).is_dir()
         if address not in urls and not here:
-            raise ValueError(
+            raise ConfigError(
                 f"{option}: {address!r} is neither a URL, such as http://127.0.0.1:8000/v1, nor a model to load here: "
                 "local:PATH or miniature:NAME"
             )
     if len(names) != len(urls) and (len(names) != 1 or not urls):
-        raise ValueError(
+        raise ConfigError(
             f"{names_option or option + '-model'}: {len(names)} names for {len(urls)} servers; give the name each "
             "server serves, in order, or one name for all"
         )
@@ -150,8 +150,10 @@ def chat_models(
 
 
 def chat_model(addresses: Sequence[str], name: str, option: str, name_option: str = "") -> ChatModel:
-    """The one model that addresses name. Raises ValueError as `chat_models` does, and for more than one."""
+    """The one model that addresses name. Raises ConfigError as `chat_models` does, and for more than one."""
     models = chat_models(addresses, (name,) if name else (), option, name_option)
     if len(models) > 1:
-        raise ValueError(f"{option}: several different models, must be one; several URLs of one model are its replicas")
+        raise ConfigError(
+            f"{option}: several different models, must be one; several URLs of one model are its replicas"
+        )
     return models[0]

@@ -12,6 +12,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from fapo.ahead import Ahead, ahead_of
+from fapo.errors import ConfigError
 from fapo.scoring import PolicyScorer
 from fapo.trl import FlawedAwareReward
 
@@ -88,11 +89,11 @@ def judge_ahead(trainer: Any) -> None:
     """Let the `flawed_aware_reward` of a GRPOTrainer ask about each rollout as soon as it has ended.
 
     Rewards and records stay the same. For a judge behind a server: one in this process would read rollouts one by one,
-    with the processor or GPU that writes them. Raises ValueError if the trainer has no such reward, or more than one.
+    with the processor or GPU that writes them. Raises ConfigError if the trainer has no such reward, or more than one.
     """
     rewards = [reward for reward in trainer.reward_funcs if isinstance(reward, FlawedAwareReward)]
     if len(rewards) != 1 or not isinstance(rewards[0].scorer, PolicyScorer) or not rewards[0].scorer.judge:
-        raise ValueError(f"judge_ahead: one flawed_aware_reward is needed in reward_funcs, not {len(rewards)}")
+        raise ConfigError(f"judge_ahead: one flawed_aware_reward is needed in reward_funcs, not {len(rewards)}")
     rewards[0].scorer, ahead = ahead_of(rewards[0].scorer)
     Overlap(rewards[0], ahead).attach(trainer)
 

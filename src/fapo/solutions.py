@@ -20,6 +20,7 @@ from fapo.data import (
     parse_row,
     read_problems,
 )
+from fapo.errors import DataError
 from fapo.steps import split
 from fapo.types import Problem
 
@@ -71,14 +72,14 @@ def read_solutions(
 ) -> Iterator[Solution | BadRow]:
     """The solutions of a file, row by row. `name` stands for the file in messages, ids and sources.
 
-    Raises ValueError for a file that cannot be read as a whole; a row that makes no sense is a BadRow.
+    Raises DataError for a file that cannot be read as a whole; a row that makes no sense is a BadRow.
     """
     stem = Path(name or source).stem
     for index, (where, item) in enumerate(_items(Path(source), name or str(source))):
         try:
             row = parse_row(where, item) if isinstance(item, bytes) else as_object(where, item)
             yield _solution(where, row, stem, index, references)
-        except ValueError as error:
+        except DataError as error:
             yield BadRow(where, str(error))
 
 
@@ -118,7 +119,7 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
     for field in ("problem", "solution"):
         if field not in found:
             expected, given = " or ".join(FIELDS[field]), ", ".join(row) or "none"
-            raise ValueError(f"{where}: no {field}: expected {expected}; its columns are {given}")
+            raise DataError(f"{where}: no {field}: expected {expected}; its columns are {given}")
     asked = as_question_text(where, *found["problem"])
     problem = references(asked) if references and "reference" not in found else None
     correct = None
@@ -142,20 +143,20 @@ def _reference(where: str, found: dict[str, tuple[str, Any]]) -> str:
         value = value[0]
     answer = answer_of_worked_solution(as_scalar_text(where, column, value))
     if not answer:
-        raise ValueError(f"{where}: {column} holds no final answer: {str(value)[-40:]!r}")
+        raise DataError(f"{where}: {column} holds no final answer: {str(value)[-40:]!r}")
     return answer
 
 
 def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], *, looked_up: bool) -> bool:
     if "correct" not in found:
         why = "its problem is not among the references" if looked_up else "or give the data set: --references DATA"
-        raise ValueError(
+        raise DataError(
             f"{where}: no right answer: expected {' or '.join(FIELDS['reference'])}; "
             f"its columns are {', '.join(columns)}; {why}"
         )
     column, value = found["correct"]
     if not isinstance(value, bool):
-        raise ValueError(f"{where}: {column} is {str(value)[:40]!r}, must be true or false")
+        raise DataError(f"{where}: {column} is {str(value)[:40]!r}, must be true or false")
     return value
 
 
@@ -163,12 +164,12 @@ def _written(where: str, column: str, value: Any) -> tuple[str, tuple[str, ...]]
     """The text of a solution and its steps."""
     if column.lower() == "steps":
         if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
-            raise ValueError(f"{where}: {column} must be a list of texts, is {str(value)[:40]!r}")
+            raise DataError(f"{where}: {column} must be a list of texts, is {str(value)[:40]!r}")
         text = "\n\n".join(value)
         return text, tuple(value) if text.strip() else ()
     if isinstance(value, list):
         said = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "assistant"]
         value = said[-1] if said else value
     if not isinstance(value, str):
-        raise ValueError(f"{where}: {column} must be a text or a conversation, is {str(value)[:40]!r}")
+        raise DataError(f"{where}: {column} must be a text or a conversation, is {str(value)[:40]!r}")
     return value, tuple(split(value)) if value.strip() else ()

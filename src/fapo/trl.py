@@ -8,6 +8,7 @@ from typing import Any
 from fapo.client import ChatClient
 from fapo.config import RewardConfig
 from fapo.data import answer_of_worked_solution
+from fapo.errors import DataError
 from fapo.judge import GenRM, load_template
 from fapo.scoring import PolicyScorer, Scored, Scorer
 from fapo.types import Judge, OnUnscored, Problem, Rollout
@@ -64,7 +65,7 @@ class FlawedAwareReward:
         """Row i of a batch as what is scored."""
         name = next((c for c in _REFERENCES if c in columns), None)
         if name is None:
-            raise ValueError(
+            raise DataError(
                 f"the data set has no column with the right answers: name it one of {', '.join(_REFERENCES)}"
             )
         problem = Problem(

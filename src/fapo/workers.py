@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
+from fapo.errors import EngineError
+
 FIRST = 20
 """So many failures from the first job on, without an answer, end the work."""
 PATIENCE = 100
@@ -50,7 +52,7 @@ async def work_off(
     """Ask a server for one job at a time, `concurrency` times at once; a model in this process for `batch` together.
 
     `ask` keeps what came and returns an error for each job, empty where it is done. `done` jobs were done before.
-    Raises ValueError, saying `what` failed and where answers are `kept`, when only failures come back.
+    Raises EngineError, which names `what` failed and where answers are `kept`, when only failures come back.
     """
     rest = iter(jobs)
     batches = iter(lambda: list(islice(rest, 1 if served else batch)), [])
@@ -62,7 +64,7 @@ async def work_off(
             done, failed, in_a_row = (done, failed + 1, in_a_row + 1) if error else (done + 1, failed, 0)
             if in_a_row >= max(PATIENCE, total // 100) or (not done and failed >= min(FIRST, len(jobs))):
                 tail = f"; what was answered is in {kept}: put it right and start again" if kept else ""
-                raise ValueError(f"{what}: {in_a_row} failures one after the other, the last one: {error}{tail}")
+                raise EngineError(f"{what}: {in_a_row} failures one after the other, the last one: {error}{tail}")
         progress(done)
 
     await share(batches, do, concurrency if served else 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.data import LabelledSolution, Located, located_rows, write_jsonl
+from fapo.errors import ConfigError, DataError
 from fapo.types import Verdict
 
 STATUSES = ("ok", "unparsable", "failed", "skipped")
@@ -37,17 +38,17 @@ def read_predictions(
 
     A row holds `error_step` (index of the first wrong step, null or -1 for none), or `scores`, one number for each
     step, of which the first below the threshold marks the first wrong step, or only `flawed` (true or false). An index
-    beyond the steps is unparsable, as it is from a judge. Raises ValueError with file:line for all else: ids that are
+    beyond the steps is unparsable, as it is from a judge. Raises DataError with file:line for all else: ids that are
     unknown or come twice, numbers that are none, a wrong number of scores.
     """
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file of predictions")
+        raise DataError(f"{path}: no such file of predictions")
     if not math.isfinite(threshold):
-        raise ValueError(f"threshold is {threshold}, must be a number such as 0.5")
+        raise ConfigError(f"threshold is {threshold}, must be a number such as 0.5")
     parsed = (_parse(where, row, num_steps, threshold, located) for where, row in _placed(located_rows(path)))
     found = {prediction.id: prediction for prediction in parsed}
     if not found:
-        raise ValueError(f"{path}: no predictions in it")
+        raise DataError(f"{path}: no predictions in it")
     return found
 
 
@@ -71,14 +72,14 @@ def write_predictions(
 
 
 def _placed(rows: Iterable[Located]) -> Iterator[Located]:
-    """The same rows, ids as text. Raises ValueError for an id that is none or comes twice."""
+    """The same rows, ids as text. Raises DataError for an id that is none or comes twice."""
     seen: dict[str, str] = {}
     for where, row in rows:
         id = row.get("id")
         if isinstance(id, bool) or not isinstance(id, str | int):
-            raise ValueError(f"{where}: id is {_short(id)}, must be that of a row of the data")
+            raise DataError(f"{where}: id is {_short(id)}, must be that of a row of the data")
         if (id := str(id)) in seen:
-            raise ValueError(f"{where}: id {_short(id)} has a prediction already, at {seen[id]}; keep one")
+            raise DataError(f"{where}: id {_short(id)} has a prediction already, at {seen[id]}; keep one")
         seen[id] = where
         yield where, {**row, "id": id}
 
@@ -89,30 +90,30 @@ def _parse(
     id, critique = row["id"], row.get("critique")
     status: Any = "ok" if row.get("status") is None else row["status"]
     if id not in num_steps:
-        raise ValueError(f"{where}: id {_short(id)} is unknown; give the file it belongs to with --data too")
+        raise DataError(f"{where}: id {_short(id)} is unknown; give the file it belongs to with --data too")
     if status not in STATUSES:
-        raise ValueError(f"{where}: status is {_short(status)}, must be one of {', '.join(STATUSES)}")
+        raise DataError(f"{where}: status is {_short(status)}, must be one of {', '.join(STATUSES)}")
     critique = critique if isinstance(critique, str) else ""
     if status == "skipped":
         return Prediction(id, None)
     if status != "ok":
         return Prediction(id, Verdict(status, critique=critique, reason="as recorded"))
     if "scores" in row and "error_step" in row:
-        raise ValueError(f"{where}: has scores and error_step, must have one of them")
+        raise DataError(f"{where}: has scores and error_step, must have one of them")
     if "scores" in row:
         step = first_below(_scores(where, row["scores"], num_steps[id]), threshold)
         return Prediction(id, Verdict("ok", step, critique), from_scores=True)
     if "error_step" not in row:
         if "flawed" not in row:
-            raise ValueError(f"{where}: must have error_step or scores, has {_short(list(row))}")
+            raise DataError(f"{where}: must have error_step or scores, has {_short(list(row))}")
         if located:
-            raise ValueError(f"{where}: says flawed but not where (error_step), which this benchmark asks for")
+            raise DataError(f"{where}: says flawed but not where (error_step), which this benchmark asks for")
         if not isinstance(row["flawed"], bool):
-            raise ValueError(f"{where}: flawed is {_short(row['flawed'])}, must be true or false")
+            raise DataError(f"{where}: flawed is {_short(row['flawed'])}, must be true or false")
         return Prediction(id, Verdict("ok", 0 if row["flawed"] else None, critique))
     step = row["error_step"]
     if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
-        raise ValueError(f"{where}: error_step is {_short(step)}, must be an integer, or null or -1 for no error")
+        raise DataError(f"{where}: error_step is {_short(step)}, must be an integer, or null or -1 for no error")
     if step is not None and not -1 <= step < num_steps[id]:
         reason = f"index {_short(step)} is not among -1 ... {num_steps[id] - 1}"
         return Prediction(id, Verdict("unparsable", critique=critique, reason=reason))
@@ -121,13 +122,13 @@ def _parse(
 
 def _scores(where: str, scores: Any, num_steps: int) -> list[int | float]:
     if not isinstance(scores, list):
-        raise ValueError(f"{where}: scores is {_short(scores)}, must be a list of numbers")
+        raise DataError(f"{where}: scores is {_short(scores)}, must be a list of numbers")
     for index, score in enumerate(scores):
         number = isinstance(score, int | float) and not isinstance(score, bool)
         if not number or (isinstance(score, float) and not math.isfinite(score)):
-            raise ValueError(f"{where}: scores[{index}] is {_short(score)}, must be a finite number")
+            raise DataError(f"{where}: scores[{index}] is {_short(score)}, must be a finite number")
     if len(scores) != num_steps:
-        raise ValueError(f"{where}: has {len(scores)} scores, must have one for each of the {num_steps} steps")
+        raise DataError(f"{where}: has {len(scores)} scores, must have one for each of the {num_steps} steps")
     return scores
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fapo.data import LabelledSolution, sampling_key
+from fapo.errors import ConfigError, DataError
 from fapo.load import load_labelled
 
 Benchmark = Literal["flawed-positive", "process"]
@@ -31,12 +32,12 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
 
     flawed-positive counts the rows with a right final answer, which every row must state; process counts all. With a
     limit, so many rows of each source, a fixed random choice: files are often sorted, and a larger limit keeps the
-    rows of a smaller one. Raises ValueError saying where.
+    rows of a smaller one. Raises DataError saying where.
     """
     if not sources:
-        raise ValueError("no data given: --data FILE [FILE ...]")
+        raise ConfigError("no data given: --data FILE [FILE ...]")
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}, must be at least 1")
+        raise ConfigError(f"limit is {limit}, must be at least 1")
     counting: list[LabelledSolution] = []
     subsets: list[str] = []
     num_steps: dict[str, int] = {}
@@ -44,7 +45,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
         loaded = load_labelled(source, split="all", need_correct=benchmark == "flawed-positive")
         for row in loaded:
             if row.problem.id in num_steps:
-                raise ValueError(f"{source}: id {row.problem.id!r} is also in another file of the data")
+                raise DataError(f"{source}: id {row.problem.id!r} is also in another file of the data")
             num_steps[row.problem.id] = len(row.steps)
         usable = [row for row in loaded if row.correct or benchmark == "process"]
         chosen = {row.problem.id for row in sorted(usable, key=lambda row: sampling_key(row.problem.id))[:limit]}
@@ -53,7 +54,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
                 counting.append(row)
                 subsets.append(name)
     if not counting:
-        raise ValueError(f"{', '.join(sources)}: no row with final_answer_correct true, nothing to score")
+        raise DataError(f"{', '.join(sources)}: no row with final_answer_correct true, nothing to score")
     return Rows(tuple(counting), tuple(subsets), num_steps)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from fapo.benchmarks.rows import Benchmark, Rows
 from fapo.config import JudgeConfig
 from fapo.data import LabelledSolution
+from fapo.errors import ConfigError
 from fapo.judge import load_template
 from fapo.judges import opened
 from fapo.types import Verdict
@@ -28,11 +29,11 @@ def run_judge(
 ) -> list[Verdict]:
     """One verdict for each row that counts, by a judge or by one of RULES.
 
-    With a journal, what is on record there is not asked again, unless `fresh`. Raises ValueError for a judge that
-    cannot do it, or when nothing but failures comes back.
+    With a journal, what is on record there is not asked again, unless `fresh`. Raises ConfigError for a judge that
+    cannot do it, and EngineError when only failures come back.
     """
     if benchmark == "process" and not located(judge):
-        raise ValueError(f"{judge_name(judge)}: asks yes or no, so it cannot say which step, as `process` needs")
+        raise ConfigError(f"{judge_name(judge)}: asks yes or no, so it cannot say which step, as `process` needs")
     if isinstance(judge, str):
         return [Verdict("ok", RULES[judge])] * len(rows.counting)
     verdicts: dict[str, Verdict] = {}

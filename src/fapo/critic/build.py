@@ -15,6 +15,7 @@ from fapo.critic.files import write_rows
 from fapo.critic.settings import CriticConfig
 from fapo.critic.work import Place, Sample, Work
 from fapo.data import LabelledSolution, load_prompt
+from fapo.errors import ConfigError, DataError
 from fapo.judge import Template, load_template
 from fapo.load import load_problems
 from fapo.miniature.sources import known_truth
@@ -29,14 +30,14 @@ Votes = Mapping[str, Sequence[Verdict]]
 def build(config: CriticConfig, progress: Progress = lambda *_: None) -> Card:
     """Make the data and its card; interrupted and called again, go on where it was. Must not run in an event loop.
 
-    Raises ValueError for what the user can put right; what models had answered by then stays in the work folder.
+    Raises FapoError for what the user can put right; what models had answered by then stays in the work folder.
     """
     template = load_template(config.template)
     if template.kind != "locate":
-        raise ValueError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
+        raise ConfigError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
     prompt = load_prompt(config.prompt)
     if config.out.exists() and not config.folder.exists():
-        raise ValueError(f"{config.out}: exists, but {config.folder} does not; remove it or choose another --out")
+        raise ConfigError(f"{config.out}: exists, but {config.folder} does not; remove it or choose another --out")
     work = Work(config.folder, _lasting(config, prompt, template), _plan(config))
     return asyncio.run(_build(config, prompt, template, work, progress))
 
@@ -46,7 +47,7 @@ async def _build(config: CriticConfig, prompt: str, template: Template, work: Wo
         await sample_rollouts(config, policy, prompt, work, progress)
     solutions = work.distinct()
     if not solutions:
-        raise ValueError(
+        raise DataError(
             f"none of {len(work.outcomes)} rollouts has a right final answer ({_listed(work.outcomes.values())}), so "
             f"there is nothing to label; does --prompt ask for \\boxed{{}}? The rollouts are in {work.folder}"
         )
@@ -59,7 +60,7 @@ async def _build(config: CriticConfig, prompt: str, template: Template, work: Wo
     if not kept:
         said = _listed(verdict.status for of_one in votes.values() for verdict in of_one)
         found = _listed("sound" if solution.error_step is None else "flawed" for solution in labelled)
-        raise ValueError(
+        raise DataError(
             f"nothing to keep: {len(judged)} of {len(solutions)} solutions have all {config.votes} votes ({said}), "
             f"agreed are {found}; use more problems{' or --no-balance' if labelled else ''}. "
             f"All votes are in {work.folder}"

@@ -12,6 +12,7 @@ from typing import Any
 from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
 from fapo.data import LabelledSolution, check_not_overwriting, read_jsonl, write_jsonl
+from fapo.errors import ConfigError, JudgeDownError, JudgeError
 from fapo.judge import MIN_JUDGEMENTS, GenRM, Template, load_template
 from fapo.load import load_labelled
 from fapo.models import ChatModel, reseeded
@@ -54,11 +55,11 @@ class CritiquesConfig:
         for name in ("samples", "limit", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, must be at least 1")
+                raise ConfigError(f"{name} is {value}, must be at least 1")
         if self.temperature < 0 or (self.samples > 1 and not self.temperature):
-            raise ValueError("temperature must be above 0: several critiques at temperature 0 are all the same")
+            raise ConfigError("temperature must be above 0: several critiques at temperature 0 are all the same")
         if self.out.suffix != ".jsonl":
-            raise ValueError(f"{self.out}: must end in .jsonl")
+            raise ConfigError(f"{self.out}: must end in .jsonl")
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ class Kept:
 def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None] = lambda *_: None) -> Kept:
     """Make the file; interrupted and called again, go on where it was. Must not run in an event loop.
 
-    Raises ValueError for what the user can put right; what was answered by then stays in the work folder.
+    Raises FapoError for what the user can put right; what was answered by then stays in the work folder.
     """
     check_not_overwriting(config.out, [config.data])
     solutions = with_label_noise(load_labelled(config.data, limit=config.limit), config.label_noise, config.seed)
     template = load_template(config.template)
     if template.kind != "locate":
-        raise ValueError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
+        raise ConfigError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
     folder = config.out.with_suffix(".work")
     free = ("out", "samples", "label_noise", "limit", "concurrency", "timeout")
     lasting = {name: value for name, value in asdict(config).items() if name not in free}
@@ -109,7 +110,7 @@ def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None
     asyncio.run(_ask(config, template, solutions, file, progress))
     kept, rows = _kept(solutions, _read(file), config.samples)
     if not rows:
-        raise ValueError(f"none of {kept.critiques} critiques names the label; they are in {file}: use another judge")
+        raise JudgeError(f"none of {kept.critiques} critiques names the label; they are in {file}: use another judge")
     write_jsonl(config.out, rows)
     return kept
 
@@ -149,7 +150,7 @@ async def _ask(
                 answered = [pair for pair in zip(batch, verdicts, strict=True) if pair[1].status != "failed"]
                 write_jsonl(file, [_row(s, number, verdict) for s, verdict in answered], append=True)
                 if not answered and len(batch) >= MIN_JUDGEMENTS:
-                    raise ValueError(
+                    raise JudgeDownError(
                         f"all of {len(batch)} requests failed, the last one with: {verdicts[-1].reason}; "
                         f"what was answered is in {file}: put it right and start again"
                     )

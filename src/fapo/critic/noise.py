@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fapo.data import LabelledSolution
+from fapo.errors import ConfigError
 
 
 def with_label_noise(solutions: Sequence[LabelledSolution], share: float, seed: int) -> list[LabelledSolution]:
     """The solutions in order, round(share * n) of them mislabelled; a larger share errs on the same ones, too.
 
     A sound solution is said to be wrong at a step drawn at random. Of a flawed one half the time the error is missed,
-    half the time another step is named (where there is none: missed). Raises ValueError unless 0 <= share <= 1.
+    half the time another step is named (where there is none: missed). Raises ConfigError unless 0 <= share <= 1.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"label noise is a share of the labels, from 0 to 1; got {share}")
+        raise ConfigError(f"label noise is a share of the labels, from 0 to 1; got {share}")
     wrong = [_wrong_label(solution, random.Random(f"{seed}/{i}")) for i, solution in enumerate(solutions)]
     order = random.Random(seed).sample(range(len(solutions)), len(solutions))
     chosen = set(order[: round(share * len(solutions))])

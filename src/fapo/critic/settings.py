@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from fapo.errors import ConfigError
 from fapo.models import ChatModel
 
 
@@ -52,19 +53,19 @@ class CriticConfig:
         for name in ("num_samples", "votes", "limit", "max_tokens", "teacher_max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, must be at least 1")
+                raise ConfigError(f"{name} is {value}, must be at least 1")
         if len({policy.name for policy in self.policies}) < len(self.policies):
-            raise ValueError("two policies have the same name; name each once")
+            raise ConfigError("two policies have the same name; name each once")
         if min(self.temperature, self.teacher_temperature) < 0:
-            raise ValueError("a temperature is negative; 0 is greedy, 1 as the model was trained")
+            raise ConfigError("a temperature is negative; 0 is greedy, 1 as the model was trained")
         if self.num_samples > 1 and not self.temperature:
-            raise ValueError("several solutions at temperature 0 are all the same; set temperature, such as 1.0")
+            raise ConfigError("several solutions at temperature 0 are all the same; set temperature, such as 1.0")
         if self.votes > 1 and not self.teacher_temperature:
-            raise ValueError("votes at teacher temperature 0 always agree; set it, such as to 0.6")
+            raise ConfigError("votes at teacher temperature 0 always agree; set it, such as to 0.6")
         if self.out.suffix not in (".jsonl", ".parquet"):
-            raise ValueError(f"{self.out}: must end in .jsonl, or in .parquet for verl")
+            raise ConfigError(f"{self.out}: must end in .jsonl, or in .parquet for verl")
         if self.out.suffix == ".parquet" and not find_spec("pyarrow"):
-            raise ValueError(f"{self.out}: writing Parquet needs pyarrow: pip install 'fapo[train]'")
+            raise ConfigError(f"{self.out}: writing Parquet needs pyarrow: pip install 'fapo[train]'")
 
     @property
     def folder(self) -> Path:

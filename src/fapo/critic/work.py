@@ -10,6 +10,7 @@ from typing import Any
 
 from fapo.answers import Check
 from fapo.data import read_jsonl, write_jsonl
+from fapo.errors import ConfigError, DataError
 from fapo.steps import split
 from fapo.types import Problem, Rollout, Verdict
 
@@ -52,7 +53,7 @@ class Work:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], plan: Mapping[str, Place]) -> None:
-        """Open or create the folder. Raises ValueError if it was made with other settings or other problems."""
+        """Open or create the folder. Raises ConfigError for other settings, DataError for other problems."""
         self.folder, self.plan = folder, plan
         self.outcomes: dict[str, str] = {}
         """Id of each rollout that is there -> right, wrong, or the status of a `Check` that could not tell."""
@@ -113,7 +114,7 @@ class Work:
     def _remember(self, row: Mapping[str, Any]) -> None:
         place = self.plan[row["id"]]
         if (row["problem"], row["reference"]) != (place.problem.text, place.problem.reference):
-            raise ValueError(
+            raise DataError(
                 f"{self.folder}: problem {place.problem.id!r} was another one when it was sampled; "
                 "choose another --out, or remove that folder"
             )
@@ -131,7 +132,7 @@ def keep_settings(file: Path, settings: Mapping[str, Any]) -> None:
     before = next(read_jsonl(file), {})
     now = json.loads(json.dumps(settings))
     if changed := [key for key in now if before.get(key) != now[key]]:
-        raise ValueError(
+        raise ConfigError(
             f"{file.parent}: made with another {' and '.join(changed)} ({file.name} tells which); "
             "use the same, choose another --out, or remove that folder"
         )
@@ -140,5 +141,5 @@ def keep_settings(file: Path, settings: Mapping[str, Any]) -> None:
 def _rows(file: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     for row in read_jsonl(file, ignore_torn_tail=True) if file.exists() else ():
         if missing := [field for field in fields if field not in row]:
-            raise ValueError(f"{file}: a line without {', '.join(missing)}; remove that line, or the folder")
+            raise DataError(f"{file}: a line without {', '.join(missing)}; remove that line, or the folder")
         yield row

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fapo.config import JudgeConfig
 from fapo.data import sampling_key
+from fapo.errors import ConfigError
 from fapo.load import load_problems
 from fapo.models import ChatModel
 from fapo.types import Problem
@@ -53,15 +54,15 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("k", "max_tokens", "concurrency", *(("limit",) if self.limit is not None else ())):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
         if not self.temperature >= 0 or not 0 < self.top_p <= 1 or not self.timeout > 0:
-            raise ValueError("temperature must not be negative, top_p be above 0 and at most 1, timeout positive")
+            raise ConfigError("temperature must not be negative, top_p be above 0 and at most 1, timeout positive")
         if self.k > 1 and not self.temperature:
-            raise ValueError("several samples at temperature 0 are all the same; set temperature, such as 1.0")
+            raise ConfigError("several samples at temperature 0 are all the same; set temperature, such as 1.0")
         if not self.data:
-            raise ValueError("no data given: fapo eval DATA [DATA ...] --policy ...")
+            raise ConfigError("no data given: fapo eval DATA [DATA ...] --policy ...")
         if self.out.suffix != ".jsonl":
-            raise ValueError(f"{self.out}: must end in .jsonl; summary (.json) and journal come beside it")
+            raise ConfigError(f"{self.out}: must end in .jsonl; summary (.json) and journal come beside it")
 
     @property
     def journal(self) -> Path:
@@ -70,12 +71,12 @@ class Plan:
 
 
 def load_questions(plan: Plan) -> list[Problem]:
-    """The questions of all sources, in order; choices are shuffled by the seed. Raises ValueError saying where."""
+    """The questions of all sources, in order; choices are shuffled by the seed. Raises DataError, with the place."""
     chosen: list[Problem] = []
     for source in plan.data:
         found = load_problems(source, split=plan.split, seed=plan.seed)
         kept = {problem.id for problem in sorted(found, key=lambda problem: sampling_key(problem.id))[: plan.limit]}
         chosen += [problem for problem in found if problem.id in kept]
     if twice := [key for key, num in Counter((p.source, p.id) for p in chosen).items() if num > 1]:
-        raise ValueError(f"two sources are both called {twice[0][0]!r}; name each once, or rename a file")
+        raise ConfigError(f"two sources are both called {twice[0][0]!r}; name each once, or rename a file")
     return chosen

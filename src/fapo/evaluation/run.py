@@ -63,7 +63,7 @@ class Answered:
 def evaluate(plan: Plan, progress: Progress = lambda *_: None) -> list[Answered]:
     """Ask, check and judge. Interrupted and called again, no model is asked again what is in the journal.
 
-    Raises ValueError for mistakes, and when nothing but failures comes back from a model.
+    Raises FapoError for mistakes, and when nothing but failures comes back from a model.
     """
     for file in (plan.out, plan.out.with_suffix(".json")):
         check_not_overwriting(file, plan.data)

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from fapo.data import LabelledSolution, read_labelled
+from fapo.errors import ConfigError, DataError
 from fapo.miniature.world import EASY, HARDER, Difficulty, Split, examine, parse, tasks
 from fapo.steps import split
 from fapo.types import Judge, Problem, Rollout, Verdict
@@ -37,7 +38,7 @@ def model_folder(path: str) -> str:
     folder = FOLDER / path.removeprefix(PREFIX)
     if not folder.is_dir():
         known = sorted(PREFIX + f.name for f in FOLDER.iterdir() if f.is_dir()) if FOLDER.is_dir() else []
-        raise ValueError(f"no model {path!r} in the miniature, known: {', '.join(known) or 'none'}")
+        raise ConfigError(f"no model {path!r} in the miniature, known: {', '.join(known) or 'none'}")
     return str(folder)
 
 
@@ -45,7 +46,7 @@ def problems(source: str, limit: int | None = None) -> list[Problem]:
     """The problems of one set."""
     name = source.removeprefix(PREFIX)
     if name not in SETS:
-        raise ValueError(f"no problems {source!r} in the miniature, known: {', '.join(PREFIX + s for s in SETS)}")
+        raise DataError(f"no problems {source!r} in the miniature, known: {', '.join(PREFIX + s for s in SETS)}")
     seed, num, difficulty, split = SETS[name]
     return [
         task.problem(f"miniature-{name}")
@@ -58,7 +59,7 @@ def labelled(source: str, limit: int | None = None) -> list[LabelledSolution]:
     file = FOLDER / f"{source.removeprefix(PREFIX)}.jsonl"
     if not file.is_file():
         known = sorted(PREFIX + f.stem for f in FOLDER.glob("*.jsonl"))
-        raise ValueError(f"no labelled solutions {source!r} in the miniature, known: {', '.join(known) or 'none'}")
+        raise DataError(f"no labelled solutions {source!r} in the miniature, known: {', '.join(known) or 'none'}")
     return read_labelled(file, limit=limit)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from fapo.errors import DataError
 from fapo.steps import split
 from fapo.types import Problem
 
@@ -102,10 +103,10 @@ _TEXT = re.compile(r"start (\d+)((?:, (?:add|minus|times) \d+)+)(?:; (mod \d+)|;
 
 
 def parse(text: str) -> Task:
-    """The task a question states. Raises ValueError for a text that is no question of the miniature."""
+    """The task a question states. Raises DataError for a text that is no question of the miniature."""
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise ValueError(f"not a problem of the miniature: {text[:80]!r}")
+        raise DataError(f"not a problem of the miniature: {text[:80]!r}")
     operators = {word: operator for operator, word in _WORDS.items()}
     operations = tuple((operators[w], int(a)) for w, a in re.findall(r"(add|minus|times) (\d+)", match[2]))
     choices = tuple(int(c) for c in match.groups()[3:] if c is not None)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from fapo.errors import DataError
 from fapo.intervals import Interval, wilson_interval
 from fapo.metrics import fp_ratio
 from fapo.quality import cohen_kappa
@@ -92,25 +93,25 @@ class Agreement:
 
 
 def read_labels(path: str | Path) -> Labels:
-    """Read what a page exported. Raises ValueError for anything else."""
+    """Read what a page exported. Raises DataError for anything else."""
     path = Path(path)
     try:
         labels = TypeAdapter(Labels).validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; export labels from the page of `fapo report`") from None
+        raise DataError(f"{path}: no such file; export labels from the page of `fapo report`") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(f"{path}: {where}: {first['msg']}; give a file exported from the page") from None
+        raise DataError(f"{path}: {where}: {first['msg']}; give a file exported from the page") from None
     for i, label in enumerate(labels.labels):
         first_flawed = label.steps.index("flawed") if "flawed" in label.steps else None
         if label.error_step != first_flawed:
-            raise ValueError(f"{path}: labels.{i}: error_step {label.error_step}, but the steps say {first_flawed}")
+            raise DataError(f"{path}: labels.{i}: error_step {label.error_step}, but the steps say {first_flawed}")
     return labels
 
 
 def agreements(path: str | Path, runs: Sequence[Run]) -> list[Agreement]:
-    """Read the labels, find their rollouts in the runs, count. Raises ValueError for labels of other rollouts."""
+    """Read the labels, find their rollouts in the runs, count. Raises DataError for labels of other rollouts."""
     wanted = {(k.run, k.split, k.step, k.problem_id, k.sample): k for k in read_labels(path).labels}
     found: list[tuple[Label, Card]] = []
     for name, run in by_name(runs).items():
@@ -118,7 +119,7 @@ def agreements(path: str | Path, runs: Sequence[Run]) -> list[Agreement]:
             found += [(wanted[card.key], card) for card in cards(name, run) if card.key in wanted]
     if missing := set(wanted) - {card.key for _, card in found}:
         name, split, step, problem, sample = min(missing)
-        raise ValueError(
+        raise DataError(
             f"{path}: no rollout {sample} of {problem} ({split}, step {step}) in run {name}; "
             "give the run folders that the labels were made from"
         )

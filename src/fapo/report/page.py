@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fapo.errors import ConfigError
 from fapo.intervals import Interval, percent
 from fapo.report.browser import browser, script_source, shown_cards
 from fapo.report.human import Agreement, agreements
@@ -39,15 +40,15 @@ def write_report(
     num_rollouts: int = LIMIT,
     human: str | Path | None = None,
 ) -> Path:
-    """Read the run folders, write the page, return its path. Raises ValueError for a folder without a run.
+    """Read the run folders, write the page, return its path. Raises DataError for a folder without a run.
 
     The page holds about `num_rollouts` rollouts at most, 0 for none. `human` is a file of labels made on such a page;
-    ValueError if it is not, or if its rollouts are not in these runs.
+    DataError if it is not, or if its rollouts are not in these runs.
     """
     if not run_dirs:
-        raise ValueError("a report needs at least one run folder, such as runs/NAME")
+        raise ConfigError("a report needs at least one run folder, such as runs/NAME")
     if num_rollouts < 0:
-        raise ValueError(f"the number of rollouts on a page must be at least 0; got {num_rollouts}")
+        raise ConfigError(f"the number of rollouts on a page must be at least 0; got {num_rollouts}")
     runs = [read_run(path) for path in run_dirs]
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

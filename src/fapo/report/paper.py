@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
+from fapo.errors import DataError
 from fapo.report.findings import LOOKS, findings
 from fapo.report.panels import Style
 from fapo.report.plots import picture
@@ -15,14 +16,14 @@ from fapo.run_reader import Run, is_finished, read_run
 
 
 def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
-    """The finished runs below a folder, by variant and seed. Raises ValueError where there are none."""
+    """The finished runs below a folder, by variant and seed. Raises DataError where there are none."""
     found: dict[str, dict[int, Run]] = defaultdict(dict)
     for path in sorted(folder.glob("*-*")):
         variant, _, seed = path.name.rpartition("-")
         if seed.isdigit() and variant in LOOKS and is_finished(path):
             found[variant][int(seed)] = read_run(path)
     if not found:
-        raise ValueError(f"{folder}: no finished runs; `fapo miniature paper --output {folder}` makes them")
+        raise DataError(f"{folder}: no finished runs; `fapo miniature paper --output {folder}` makes them")
     return dict(found)
 
 

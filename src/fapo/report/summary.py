@@ -209,7 +209,7 @@ def crossing_text(crossing: Crossing | None) -> str:
 
 
 def print_summary(run_dirs: Sequence[str | Path], console: Console | None = None) -> None:
-    """Tables for the terminal: policies side by side, judges before and after. Raises ValueError as `read_run` does."""
+    """Tables for the terminal: policies side by side, judges before and after. Raises DataError as `read_run` does."""
     console = console or Console()
     runs = [read_run(path) for path in run_dirs]
     rows = summarize(runs)

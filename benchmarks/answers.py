@@ -105,7 +105,7 @@ def main() -> None:
     compare(f"{len(RUNAWAYS)} runaways among them", [hostile + groups(part) for part in among])
     shutdown()
     print(
-        machine("fapo", "math-verify", "sympy", "pebble"),
+        machine("fapo", "math-verify", "sympy"),
         f"inputs: {DATA.name if DATA.exists() else 'generated'}",
         sep=", ",
     )

@@ -1,8 +1,11 @@
 """Final answers: extraction, equivalence, deadlines, threads, event loops, forks, real references."""
 
 import asyncio
+import contextlib
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -362,6 +365,56 @@ def test_works_in_a_forked_child():
         os._exit(0 if correct("a+2b", "2b+a") and (shutdown() or True) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert correct("a+3b", "3b+a")
+
+
+def check_in_a_daemonic_process() -> None:
+    sys.exit(0 if correct("a+4b", "4b+a") else 1)
+
+
+def test_works_in_a_daemonic_process():
+    process = multiprocessing.get_context("spawn").Process(target=check_in_a_daemonic_process, daemon=True)
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == 0
+
+
+def workers_of(pid: int) -> list[int]:
+    """Process ids of the workers that a process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"import serve" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+
+
+@needs_proc
+def test_a_worker_that_was_killed_is_replaced():
+    shutdown()
+    assert correct("a+5b", "5b+a")
+    for pid in workers_of(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+    assert correct("a+6b", "6b+a")
+
+
+@needs_proc
+def test_workers_end_soon_after_their_parent_was_killed():
+    code = f"from fapo.answers import check_many; check_many([({boxed(ENDLESS)!r}, '7')], deadline=2.0)"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    end = time.monotonic() + 60
+    while not (workers := workers_of(parent.pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    parent.kill()
+    parent.wait()
+    assert workers
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_script_without_main_guard(tmp_path):

@@ -18,6 +18,7 @@ SOURCE = ROOT / "src" / "fapo"
 LAYERS = [
     {"fapo", "types", "errors"},
     {"files", "parquet", "steps", "final_answer", "choices", "rewards", "metrics", "quality", "intervals", "config"},
+    {"answer_workers"},
     {"answers"},
     {"data", "solutions", "connections", "client", "journal", "local", "workers"},
     {"judge"},

@@ -1,0 +1,246 @@
+"""Worker processes that compare final answers by computer algebra, each comparison within a deadline.
+
+Computer algebra may run for ever or eat all memory. So each worker is a plain Python process with bounded memory that
+ends itself at the deadline. Comparisons may be submitted from any thread, inside a running event loop, in a daemonic
+process and after a fork. Workers do not import the caller's `__main__`: a script needs no `if __name__` guard.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+from fapo.final_answer import algebra
+
+MAX_WORKERS = 8
+"""Maximum number of worker processes; there are no more than processors."""
+WORKER_MEMORY = 4 << 30
+"""Address space of one worker, in bytes."""
+TASKS_PER_WORKER = 2000
+"""Comparisons after which a worker is replaced, so that its caches do not grow for ever."""
+START_SECONDS = 60.0
+"""Seconds that workers may take to start before a comparison counts as timed out."""
+
+# ---------------------------------------------------------------- in the worker process
+
+
+def serve(file_descriptor: int) -> None:
+    """Answer comparisons until the other end of the connection closes.
+
+    An alarm ends the process at the deadline, wherever computer algebra is, and also after its parent was killed.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, WORKER_MEMORY))
+    logging.disable(logging.CRITICAL)
+    with contextlib.suppress(ImportError):  # each comparison reports it
+        algebra("x+x", "2x")  # the first one takes a second, for imports and parsers, which no deadline should contain
+    with Connection(file_descriptor) as connection, contextlib.suppress(EOFError, OSError):
+        connection.send_bytes(b"started")
+        while True:
+            answer, reference, deadline = json.loads(connection.recv_bytes())
+            signal.setitimer(signal.ITIMER_REAL, deadline)
+            outcome: bool | str
+            try:
+                outcome = algebra(answer, reference)
+            except Exception as error:
+                outcome = f"{type(error).__name__}: {error}"
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send_bytes(json.dumps(outcome).encode())
+
+
+# ---------------------------------------------------------------- in the process that asks
+
+
+class _Worker:
+    """A process that compares answers, and the connection to it."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = Pipe()
+        with theirs:
+            code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})"
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,  # Ctrl-C in a terminal lets the step under way finish, and that needs its workers
+            )
+        self.started = False
+        self.num_left = TASKS_PER_WORKER
+
+    def usable(self) -> bool:
+        """Return whether the process lives and may do another comparison."""
+        return self.num_left > 0 and self.process.poll() is None
+
+    def compare(self, answer: str, reference: str, deadline: float) -> bool:
+        """Return whether two cleaned answers are equal.
+
+        Raises TimeoutError at the deadline, counted from when the process has started, and RuntimeError when computer
+        algebra or the process failed.
+        """
+        sent = math.inf
+        try:
+            if not self.started:
+                self.connection.recv_bytes()
+                self.started = True
+            sent = time.monotonic()
+            self.connection.send_bytes(json.dumps([answer, reference, deadline]).encode())
+            outcome = json.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            status = self.process.wait()
+            if time.monotonic() - sent >= deadline:
+                raise TimeoutError from None
+            raise RuntimeError(f"the worker process ended with status {status}") from None
+        self.num_left -= 1
+        if isinstance(outcome, str):
+            raise RuntimeError(outcome)
+        return bool(outcome)
+
+    def kill(self) -> None:
+        """End the process, from any thread."""
+        self.num_left = 0
+        self.process.kill()
+
+    def close(self) -> None:
+        """End the process and close the connection."""
+        self.kill()
+        self.process.wait()
+        self.connection.close()
+
+
+class Comparison(Future[bool]):
+    """Whether an answer means the same as a reference; TimeoutError or RuntimeError when that could not be decided."""
+
+    def __init__(self, answer: str, reference: str, deadline: float) -> None:
+        super().__init__()
+        self._job = (answer, reference, deadline)
+        self._guard = threading.Lock()
+        self._worker: _Worker | None = None
+        self._stopped = False
+
+    def cancel(self) -> bool:
+        """Cancel the comparison. The worker of a running one is killed."""
+        with self._guard:
+            self._stopped = True
+            if self._worker:
+                self._worker.kill()
+        return super().cancel()
+
+    def run(self, worker: _Worker) -> None:
+        """Compare in a worker and set the result."""
+        with self._guard:
+            self._worker = worker
+            if self._stopped:
+                worker.kill()
+        outcome, failure = False, None
+        try:
+            outcome = worker.compare(*self._job)
+        except Exception as error:
+            failure = error
+        with self._guard:
+            self._worker = None  # before the result: who has it may cancel, and that must not cost the worker
+        if failure:
+            self.set_exception(failure)
+        else:
+            self.set_result(outcome)
+
+
+class _Pool:
+    """Threads with a worker process each."""
+
+    def __init__(self) -> None:
+        num_processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.jobs: SimpleQueue[Comparison | None] = SimpleQueue()
+        self.open: set[Comparison] = set()
+        self.threads = [
+            threading.Thread(target=self._run, daemon=True) for _ in range(min(MAX_WORKERS, num_processors))
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def submit(self, comparison: Comparison) -> None:
+        """Queue a comparison."""
+        self.open.add(comparison)
+        comparison.add_done_callback(self.open.discard)
+        self.jobs.put(comparison)
+
+    def close(self) -> None:
+        """Cancel all comparisons and end the workers."""
+        for comparison in list(self.open):
+            comparison.cancel()
+        for _ in self.threads:
+            self.jobs.put(None)
+        for thread in self.threads:
+            thread.join()
+
+    def _run(self) -> None:
+        """Run one comparison after the other, in the same worker as long as it is usable."""
+        worker: _Worker | None = None
+        while comparison := self.jobs.get():
+            if not comparison.set_running_or_notify_cancel():
+                continue
+            if worker and not worker.usable():
+                worker.close()
+                worker = None
+            try:
+                worker = worker or _Worker()
+            except OSError as error:
+                comparison.set_exception(error)
+            else:
+                comparison.run(worker)
+        if worker:
+            worker.close()
+
+
+_lock = threading.RLock()
+_pool: _Pool | None = None
+
+
+def submit(answer: str, reference: str, deadline: float) -> Comparison:
+    """Start to compare two cleaned answers, within `deadline` seconds from when a worker takes them."""
+    global _pool
+    comparison = Comparison(answer, reference, deadline)
+    with _lock:
+        _pool = _pool or _Pool()
+        _pool.submit(comparison)
+    return comparison
+
+
+def patience(deadline: float) -> float:
+    """Return the seconds after which open comparisons are given up, because no worker has started or taken them."""
+    with _lock:
+        num_rounds = 1 + len(_pool.open) / len(_pool.threads) if _pool else 1
+    return START_SECONDS + (deadline + 4.0) * math.ceil(num_rounds)
+
+
+def shutdown() -> None:
+    """Stop the workers; open comparisons are cancelled. The next comparison starts new ones. Called at exit."""
+    global _pool
+    with _lock:
+        pool, _pool = _pool, None
+    if pool:
+        pool.close()
+
+
+def _forget_pool() -> None:
+    """In a forked child: the threads are gone, and the workers belong to the parent."""
+    global _lock, _pool
+    _lock, _pool = threading.RLock(), None
+
+
+atexit.register(shutdown)
+os.register_at_fork(after_in_child=_forget_pool)

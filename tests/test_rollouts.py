@@ -19,7 +19,7 @@ from fapo.quality import cohen_kappa
 from fapo.report import read_run, write_report
 from fapo.report.human import Agreement, agreements, read_labels
 from fapo.report.rollouts import Card, by_name, cards, pack, share_of
-from fapo.report.text import safe, visible
+from fapo.report.text import visible
 
 
 def run_with(folder: Path, rows: list[dict], kind: str = "fapo") -> Path:
@@ -108,8 +108,9 @@ def test_runs_of_one_name_go_by_their_folders(tmp_path: Path) -> None:
     assert list(by_name([*runs, judge])) == [str(paths[0]), str(paths[1]), "other"]
 
 
-def test_text_is_cut_before_it_is_escaped() -> None:
-    assert safe("<" * 10, 3) == "&lt;&lt;&lt; … (7 more characters)"
+def test_text_is_cut_before_it_is_escaped(tmp_path: Path) -> None:
+    html = write_report([run_with(tmp_path / "r", [])], tmp_path / "page.html", title="<" * 300).read_text("utf-8")
+    assert f"<h1>{'&lt;' * 200} … (100 more characters)</h1>" in html
 
 
 # --- labels by hand ---------------------------------------------------------------------------------------------------

@@ -82,13 +82,13 @@ def test_columns_that_are_named_win(tmp_path: Path) -> None:
     path = jsonl(
         tmp_path / "set.jsonl", {"id": 1, "problem": "no", "q": {"en": "Q"}, "answer": "no", "a": 5, "of": "X"}
     )
-    columns = {"text": "q.en", "reference": "a", "source": "of"}
+    columns = {"problem": "q.en", "reference": "a", "source": "of"}
     assert read_problems(path, columns=columns) == [
         Problem("1", "Q", "5", "X", {"problem": "no", "q": {"en": "Q"}, "answer": "no"}),
     ]
-    with says("columns maps question, but a problem has only id, text, reference, source"):
+    with says("columns maps question, but a problem has only id, problem, reference, source"):
         read_problems(path, columns={"question": "q"})
-    with says("set.jsonl:1: no id: expected key among the columns id, problem"):
+    with says("set.jsonl:1: no id: expected key; its columns are id, problem"):
         read_problems(path, columns={"id": "key"})
 
 
@@ -98,8 +98,8 @@ GOOD = {"id": "a", "problem": "Q", "answer": "1"}
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ({"answer": "1"}, "no text: expected problem or question or prompt among the columns answer"),
-        ({"problem": "Q"}, "no reference: expected answer or reference"),
+        ({"answer": "1"}, "no problem: expected problem or question or prompt or input; its columns are answer"),
+        ({"problem": "Q"}, "no reference: expected reference or answer"),
         ({"problem": 3, "answer": "1"}, "problem must be a text"),
         ({"problem": " ", "answer": "1"}, "problem must be a text"),
         (
@@ -273,7 +273,7 @@ def test_labelled_rows(tmp_path: Path) -> None:
         ({"label": 0, "steps": None}, "needs steps"),
         ({"label": -1, "steps": []}, "the solution has no steps"),
         ({"label": 0, "final_answer_correct": "yes"}, "final_answer_correct is 'yes'"),
-        ({"label": 0, "problem": None}, "no text"),
+        ({"label": 0, "problem": None}, "no problem: "),
     ],
     ids=str,
 )

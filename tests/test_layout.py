@@ -17,7 +17,19 @@ SOURCE = ROOT / "src" / "fapo"
 
 LAYERS = [
     {"fapo", "types", "errors"},
-    {"files", "parquet", "steps", "final_answer", "choices", "rewards", "metrics", "quality", "intervals", "config"},
+    {
+        "columns",
+        "files",
+        "parquet",
+        "steps",
+        "final_answer",
+        "choices",
+        "rewards",
+        "metrics",
+        "quality",
+        "intervals",
+        "config",
+    },
     {"answer_workers"},
     {"answers"},
     {"data", "solutions", "connections", "client", "journal", "local", "workers"},

@@ -15,24 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from fapo.choices import with_choices
+from fapo.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
 from fapo.errors import ConfigError, DataError
 from fapo.files import atomic_path
 from fapo.final_answer import extract
 from fapo.steps import split as split_steps
 from fapo.types import Problem
 
-COLUMNS = {
-    "id": ("id", "unique_id", "problem_id", "uid"),
-    "text": ("problem", "question", "prompt"),
-    "reference": ("answer", "reference", "ground_truth", "reward_model.ground_truth", "final_answer", "solution"),
-    "source": (),
-}
-"""Field of Problem -> columns it may come from, the first present one counts; upper and lower case are the same."""
-
+PROBLEM_FIELDS = ("id", "problem", "reference", "source")
+"""Fields of `COLUMNS` that make a Problem."""
 LABEL_COLUMNS = {"steps", "response", "label", "final_answer_correct", "critique"}
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+))?")
 
-Row = dict[str, Any]
 Located = tuple[str, Row]
 """Where a row stands ("file:line"), and the row."""
 
@@ -72,7 +66,7 @@ def read_problems(
 ) -> list[Problem]:
     """Problems from a .jsonl, .json or .parquet file or a Hugging Face id (`owner/name`, `owner/name:config`).
 
-    `columns` maps fields of Problem (id, text, reference, source) to column names ("a.b" reaches into a column) where
+    `columns` maps fields (id, problem, reference, source) to column names ("a.b" reaches into a column) where
     the usual names do not fit. Rows without an id are called `stem-12`, counted from 0. Columns that become no field
     go into `meta`. Multiple choice (fapo.choices) is lettered in an order drawn by the seed. Raises DataError saying
     where for a row that does not fit.
@@ -176,19 +170,21 @@ def _problems(
     seed: int = 0,
 ) -> Iterator[tuple[str, Row, Problem]]:
     """Each row with its place and its problem; ids are unique. A labelled row needs no reference."""
-    if unknown := sorted(set(columns) - set(COLUMNS)):
-        raise ConfigError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(COLUMNS)}")
+    if unknown := sorted(set(columns) - set(PROBLEM_FIELDS)):
+        raise ConfigError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(PROBLEM_FIELDS)}")
+    aliases = {field: COLUMNS[field] for field in PROBLEM_FIELDS if field != "source"}  # the source is the data set
     stem = _stem(source)
     seen: dict[str, str] = {}
     for index, (where, read) in enumerate(islice(located_rows(source, split), limit)):
         row = read if labelled else with_choices(where, read, seed)
-        used = _choose_columns(where, row, columns, optional={"id", "source"} | ({"reference"} if labelled else set()))
+        needed = {"problem", *columns} if labelled else {"problem", "reference", *columns}
+        used = find_columns(where, row, aliases | {field: (name,) for field, name in columns.items()}, needed)
         values = {field: get_nested(row, name) for field, name in used.items()}
-        scalars = {field: as_scalar_text(where, used[field], values[field]) for field in used if field != "text"}
+        scalars = {field: as_scalar_text(where, used[field], values[field]) for field in used if field != "problem"}
         rest = set(row) - set(used.values()) - (LABEL_COLUMNS if labelled else set())
         problem = Problem(
             id=scalars.get("id", f"{stem}-{index}"),
-            text=as_question_text(where, used["text"], values["text"]),
+            text=as_question_text(where, used["problem"], values["problem"]),
             reference=answer_of_worked_solution(scalars.get("reference", "")),
             source=scalars.get("source", stem),
             meta={name: row[name] for name in row if name in rest},
@@ -199,65 +195,6 @@ def _problems(
             raise DataError(f"{where}: id {problem.id!r} is already that of {seen[problem.id]}")
         seen[problem.id] = where
         yield where, row, problem
-
-
-def _choose_columns(where: str, row: Row, columns: Mapping[str, str], optional: set[str]) -> dict[str, str]:
-    """Field of Problem -> the column of this row that holds it."""
-    lower = {name.lower(): name for name in row}
-    used = {}
-    for field, names in COLUMNS.items():
-        asked = [columns[field]] if field in columns else [lower.get(name, name) for name in names]
-        present = [name for name in asked if get_nested(row, name) is not None]
-        if present:
-            used[field] = present[0]
-        elif field in columns or field not in optional:
-            raise DataError(f"{where}: no {field}: expected {' or '.join(asked)} among the columns {', '.join(row)}")
-    return used
-
-
-def get_nested(row: Row, name: str) -> Any:
-    """Return the value of a column, or of a key inside a column ("a.b"); None if it is missing."""
-    if name in row or "." not in name:
-        return row.get(name)
-    outer, inner = name.split(".", 1)
-    return get_nested(row[outer], inner) if isinstance(row.get(outer), dict) else None
-
-
-def as_question_text(where: str, name: str, value: Any) -> str:
-    """Return the text of a question: the value itself, or the last user turn of a conversation.
-
-    Args:
-        where: File and line, for the message.
-        name: Name of the column, for the message.
-        value: Value of the column.
-
-    Raises:
-        ValueError: The value holds no text.
-    """
-    if isinstance(value, list):
-        asked = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
-        value = asked[-1] if asked else None
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {name} must be a text that is not empty, or a conversation with a user's turn")
-    return value
-
-
-def as_scalar_text(where: str, name: str, value: Any) -> str:
-    """Return an id or an answer as text.
-
-    Args:
-        where: File and line, for the message.
-        name: Name of the column, for the message.
-        value: Text, or a finite number. Tables write NaN where a value is missing, so NaN is an error.
-
-    Raises:
-        ValueError: The value is neither.
-    """
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise DataError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"{where}: {name} is {value}, must be a text or a finite number")
-    return str(value)
 
 
 def answer_of_worked_solution(answer: str) -> str:

@@ -8,34 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data import (
-    Row,
-    answer_of_worked_solution,
-    as_object,
-    as_question_text,
-    as_scalar_text,
-    get_nested,
-    json_items,
-    located_rows,
-    parse_row,
-    read_problems,
-)
+from fapo.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
+from fapo.data import answer_of_worked_solution, as_object, json_items, located_rows, parse_row, read_problems
 from fapo.errors import DataError
 from fapo.steps import split
 from fapo.types import Problem
-
-FIELDS = {
-    "id": ("id", "unique_id", "problem_id", "uid"),
-    "problem": ("problem", "question", "prompt", "input"),
-    "reference": (
-        *("reference", "answer", "ground_truth", "reward_model.ground_truth", "gts", "final_answer", "solution"),
-    ),
-    "solution": ("steps", "response", "completion", "output"),
-    "source": ("source", "data_source"),
-    "correct": ("final_answer_correct", "correct"),
-}
-"""What a row says -> the columns it may say it in, the first present one counts; upper and lower case are the same.
-"input", "output" and "gts" are those of verl's rollout dumps, "prompt" and "completion" those of TRL's logs."""
 
 Lookup = Callable[[str], Problem | None]
 """From what a policy was asked to the problem, with its reference."""
@@ -109,17 +86,8 @@ def _items(path: Path, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | None) -> Solution:
-    lower = {column.lower(): column for column in row}
-    found: dict[str, tuple[str, Any]] = {}
-    for field, columns in FIELDS.items():
-        names = [lower.get(column, column) for column in columns]
-        present = [(name, value) for name in names if (value := get_nested(row, name)) is not None]
-        if present:
-            found[field] = present[0]
-    for field in ("problem", "solution"):
-        if field not in found:
-            expected, given = " or ".join(FIELDS[field]), ", ".join(row) or "none"
-            raise DataError(f"{where}: no {field}: expected {expected}; its columns are {given}")
+    columns = find_columns(where, row, COLUMNS, needed=("problem", "solution"))
+    found = {field: (name, get_nested(row, name)) for field, name in columns.items()}
     asked = as_question_text(where, *found["problem"])
     problem = references(asked) if references and "reference" not in found else None
     correct = None
@@ -151,7 +119,7 @@ def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], 
     if "correct" not in found:
         why = "its problem is not among the references" if looked_up else "or give the data set: --references DATA"
         raise DataError(
-            f"{where}: no right answer: expected {' or '.join(FIELDS['reference'])}; "
+            f"{where}: no right answer: expected {' or '.join(COLUMNS['reference'])}; "
             f"its columns are {', '.join(columns)}; {why}"
         )
     column, value = found["correct"]

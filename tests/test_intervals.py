@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import policy_rows, rollout, write_run
+from scipy import stats
 
 from fapo.intervals import mean_interval, ratio_interval, wilson_interval
 from fapo.measure import judge_quality
@@ -87,12 +88,22 @@ def test_a_length_and_what_cannot_be_known() -> None:
         ratio_interval([1, 2], [1])
 
 
-@pytest.mark.parametrize(("num", "quantile"), [(2, 12.7062), (3, 4.3027), (11, 2.2281), (12, 2.2010), (31, 2.0423)])
+@given(st.integers(1, 300), st.data())
+def test_wilson_interval_is_that_of_scipy(n: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, n))
+    level = data.draw(st.sampled_from([0.9, 0.95, 0.99]))
+    expected = stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    assert wilson_interval(k, n, level) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("num", "quantile"), [(2, 12.706205), (3, 4.302653), (11, 2.228139), (12, 2.200985), (31, 2.042272)]
+)
 def test_few_seeds_have_wide_intervals(num: int, quantile: float) -> None:
     values = [float(i) for i in range(num)]
     low, high = mean_interval(values)
     assert (low + high) / 2 == pytest.approx(np.mean(values))
-    assert high - low == pytest.approx(2 * quantile * np.std(values, ddof=1) / math.sqrt(num), rel=2e-4)
+    assert high - low == pytest.approx(2 * quantile * np.std(values, ddof=1) / math.sqrt(num), rel=1e-6)
     assert all(map(math.isnan, mean_interval([1.0])))
 
 

@@ -63,7 +63,7 @@ MINIATURE_WITHOUT_TORCH = {"miniature", "miniature.world", "miniature.critiques"
 
 PURE_IMPORTS = {
     *("__future__", "collections", "collections.abc", "dataclasses", "enum", "fractions", "functools", "itertools"),
-    *("math", "statistics", "typing", "numpy", "numpy.typing", "fapo.types", "fapo.metrics"),
+    *("math", "statistics", "typing", "numpy", "numpy.typing", "scipy", "scipy.stats", "fapo.types", "fapo.metrics"),
 }
 UNSAFE_IMPORTS = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 

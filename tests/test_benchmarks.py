@@ -472,7 +472,7 @@ def test_a_data_set_of_the_hub_without_a_network() -> None:
         env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "300"},
     )
     assert done.returncode == 2
-    assert "no/such-set: no such file, and no way to the Hugging Face Hub" in done.stderr
+    assert "no/such-set: no such file, and the Hugging Face Hub cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 from command_line import fapo
 
 from fapo import cli
+from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, JudgeError, UnscoredError
 
 ROOT = Path(__file__).parents[1]
 POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
@@ -58,6 +60,7 @@ MISTAKES = {
     "unknown problems": ([POLICY, "data.train=miniature:nonsense"], "no problems 'miniature:nonsense'"),
     "missing problems": ([POLICY, "data.train=nonsense.jsonl"], "nonsense.jsonl: neither a file nor"),
     "unknown miniature model": ([POLICY, "model.path=miniature:nonsense"], "no model 'miniature:nonsense'"),
+    "not a model": ([POLICY, f"model.path={ROOT / 'configs'}"], "model.path: cannot load"),
     "missing model": ([POLICY, "model.path=./nonsense"], "model.path: cannot load './nonsense'"),
     "missing judge": ([POLICY, "judge.kind=local", "judge.model=./nonsense"], "judge.model: cannot load './nonsense'"),
     "unknown template": ([POLICY, "judge.kind=local", "judge.template=nonsense"], "no prompt template 'nonsense'"),
@@ -107,24 +110,63 @@ def test_a_dry_run_prints_the_arguments_for_trl_as_json(config: Path, tmp_path: 
     assert set(ROOT.iterdir()) == before
 
 
-@pytest.mark.parametrize("name", ["ValueError", "FileNotFoundError", "KeyError"])
-def test_only_the_users_mistakes_lose_their_traceback(name: str, monkeypatch, capsys) -> None:
-    error = {
-        "ValueError": ValueError("told"),
-        "FileNotFoundError": FileNotFoundError("told"),
-        "KeyError": KeyError("x"),
-    }
+ERRORS_OF_THE_USER = [
+    ConfigError("judge.votes is 0; set it to at least 1"),
+    DataError("rows.jsonl:3: no column `answer`; add it"),
+    JudgeError("the judge has no labels; use another one"),
+    JudgeDownError("the judge is down; start it again"),
+    UnscoredError("no verdict on a rollout; set reward.on_unscored"),
+    EngineError("verl has stopped; read its messages"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS_OF_THE_USER, ids=lambda error: type(error).__name__)
+def test_an_error_of_the_user_is_its_message_alone(error: Exception, monkeypatch, capsys) -> None:
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("fapo.config.load", fail)
+    assert run(monkeypatch, "train", POLICY) == 2
+    assert capsys.readouterr().err == f"fapo: {error}\n"
+
+
+@pytest.mark.parametrize("number", cli.REFUSALS, ids=lambda number: errno.errorcode[number])
+def test_a_refusal_of_the_system_ends_with_its_words_and_a_remedy(number: int, monkeypatch, capsys) -> None:
+    error = OSError(number, os.strerror(number), "runs/a")
 
     def fail(*_, **__):
-        raise error[name]
+        raise error
 
-    monkeypatch.setattr(cli.app, "cli", fail)
-    if name == "KeyError":
-        with pytest.raises(KeyError):
-            run(monkeypatch)
-    else:
-        assert run(monkeypatch) == 2
-        assert capsys.readouterr().err == "fapo: told\n"
+    monkeypatch.setattr("fapo.config.load", fail)
+    assert run(monkeypatch, "train", POLICY) == 2
+    assert capsys.readouterr().err == f"fapo: {error}; {cli.REFUSALS[number]}\n"
+
+
+BUGS = {
+    "numpy": ("__import__('numpy').zeros((2, 3)) + __import__('numpy').zeros(2)", "ValueError: operands could not be"),
+    "zip": ("list(zip([1], [1, 2], strict=True))", "ValueError: zip() argument 2 is longer"),
+    "missing file": ("open('nothing')", "FileNotFoundError: [Errno 2]"),
+    "connection": ("__import__('socket').create_connection(('127.0.0.1', 9))", "ConnectionRefusedError"),
+    "device": ("raise_(OSError(5, 'Input/output error'))", "OSError: [Errno 5] Input/output error"),
+    "key": ("{}['a']", "KeyError: 'a'"),
+    "name of ours": ("raise_(type('JudgeDownError', (RuntimeError,), {})('x'))", "JudgeDownError: x"),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_shows_its_traceback(name: str, tmp_path: Path) -> None:
+    expression, last_line = BUGS[name]
+    lines = [
+        "import sys, fapo.config, fapo.cli",
+        "def raise_(error): raise error",
+        f"fapo.config.load = lambda *_: {expression}",
+        "fapo.cli.main()",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines), "train", POLICY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert done.stderr.splitlines()[-1].startswith((last_line, f"__main__.{last_line}"))
 
 
 def test_control_c_has_the_exit_code_of_shells(monkeypatch, capsys) -> None:

@@ -145,7 +145,12 @@ def test_parquet_texts_that_are_not_utf8_are_named_by_row(bad: int, tmp_path: Pa
 
 def test_a_prompt_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_bytes(b"{{problem}}\xff")
-    with says("prompt.txt: not a UTF-8 text file"):
+    with says("prompt.txt: not UTF-8 text"):
+        load_prompt(tmp_path / "prompt.txt")
+
+
+def test_a_prompt_that_is_missing_is_named(tmp_path: Path) -> None:
+    with says("prompt.txt: no such file; give a text file with the prompt, {{problem}} in it"):
         load_prompt(tmp_path / "prompt.txt")
 
 

@@ -258,7 +258,7 @@ def test_missing_and_undecodable_templates(tmp_path: Path) -> None:
         load_template("lokate")
     path = tmp_path / "latin.txt"
     path.write_bytes(b"\xe9")
-    with pytest.raises(ConfigError, match=r"latin\.txt: not a UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin\.txt: not UTF-8 text"):
         load_template(path)
 
 

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -679,7 +679,11 @@ def _note(values: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Entry point. A mistake of the user's ends with a message, not with a traceback."""
+    """Run the command line; exit with 0 for success, 1 for a bug, 2 for an error of the user, 130 for Ctrl-C.
+
+    An error of the user is a `FapoError`, or a refusal of the operating system from `REFUSALS`. Its message is printed
+    without a traceback. Every other exception is a bug, and Python prints its traceback.
+    """
     warnings.simplefilter("ignore", FutureWarning)  # what libraries have to say to each other
     try:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
@@ -695,11 +699,12 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
         sys.exit(1)
-    except Exception as error:
-        if not _is_users(error):
+    except FapoError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in REFUSALS:
             raise
-        console.print(f"fapo: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+        _fail(f"{error}; {REFUSALS[error.errno]}")
 
 
 def _reader_gone() -> bool:
@@ -711,24 +716,28 @@ def _reader_gone() -> bool:
     return any(event & (POLLERR | POLLHUP) for _, event in output.poll(0))
 
 
-_SYSTEM = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EMFILE,
-    errno.EISDIR,
-    errno.ENOTDIR,
+REFUSALS = {
+    errno.ENOSPC: "free some space, then start again",
+    errno.EDQUOT: "free some space of your quota, then start again",
+    errno.EROFS: "the file system is read-only; choose another path",
+    errno.EACCES: "change the permissions, or choose another path",
+    errno.EPERM: "change the permissions, or choose another path",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`), or lower the concurrency",
+    errno.EEXIST: "a folder is needed there; choose another path",
+    errno.EISDIR: "a file is needed there; choose another path",
+    errno.ENOTDIR: "a part of the path is a file; choose another path",
 }
-"""What the system refuses and its own words explain: a full disk, a folder one may not write to ..."""
+"""Error numbers of the operating system that mean a mistake of the user at any path, each with its remedy.
+
+A missing file (ENOENT) is not among them. Code that opens a path of the user raises `DataError` or `ConfigError` when
+nothing is there, with the path and the remedy; a file that fapo itself misses is a bug.
+"""
 
 
-def _is_users(error: Exception) -> bool:
-    """Errors whose message is meant for the user."""
-    if isinstance(error, OSError) and error.errno in _SYSTEM:
-        return True
-    return isinstance(error, FapoError | ValueError | FileNotFoundError)
+def _fail(message: str) -> NoReturn:
+    """Print the message of an error of the user and exit with status 2."""
+    console.print(f"fapo: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -127,8 +127,12 @@ def load_prompt(file: str | Path | None) -> str:
         return "{{problem}}"
     try:
         prompt = Path(file).read_text(encoding="utf-8-sig").removesuffix("\n")
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file; give a text file with the prompt, {{{{problem}}}} in it") from None
     except UnicodeDecodeError as failure:
-        raise ConfigError(f"{file}: not a UTF-8 text file ({failure.reason} at byte {failure.start})") from None
+        raise ConfigError(
+            f"{file}: not UTF-8 text ({failure.reason} at byte {failure.start}); save the prompt as UTF-8"
+        ) from None
     if "{{problem}}" not in prompt:
         raise ConfigError(f"{file}: {{{{problem}}}} is missing; write it where the question belongs")
     return prompt
@@ -326,7 +330,12 @@ def _hub(name: str, config: str | None, split: str | None) -> Iterator[Located]:
     try:
         table = datasets.load_dataset(name, config, split=split)
     except ConnectionError as failure:
-        raise DataError(f"{name}: no such file, and no way to the Hugging Face Hub: {failure}") from None
+        raise DataError(
+            f"{name}: no such file, and the Hugging Face Hub cannot be reached: {failure}; "
+            "correct the path, or connect to the network"
+        ) from None
+    except (FileNotFoundError, ValueError) as failure:  # no such data set, config or split
+        raise DataError(f"{name}: {failure}; correct the name, the config after `:` or the split") from failure
     if isinstance(table, datasets.DatasetDict):
         if len(table) != 1:
             raise ConfigError(f"{name}: choose a split, one of {', '.join(map(str, table))}")

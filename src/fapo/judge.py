@@ -102,7 +102,7 @@ def load_template(name_or_path: str | Path) -> Template:
     try:
         text = source.read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as failure:
-        raise ConfigError(f"{name_or_path}: not a UTF-8 text file ({failure.reason})") from None
+        raise ConfigError(f"{name_or_path}: not UTF-8 text ({failure.reason}); save it as UTF-8") from None
     kind = "locate"
     if header := re.match(r"#kind:[ \t]*(\S*)[ \t]*(?:\n|\Z)", text):
         kind, text = header[1], text[header.end() :]

@@ -33,14 +33,14 @@ def loading(key: str, path: str) -> Iterator[None]:
     """A model that cannot be found, or would run code of its own, is a mistake in the setting `key`."""
     try:
         yield
-    except OSError as error:
-        raise ConfigError(f"{key}: cannot load {path!r}: {str(error).splitlines()[0]}") from None
-    except ValueError as error:
-        if "trust_remote_code" not in str(error):
-            raise
+    except (OSError, ValueError) as error:  # the two that transformers raises for a path that holds no usable model
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"{key}: {path!r} brings code of its own, which fapo does not run; use a model that transformers knows"
+            ) from None
         raise ConfigError(
-            f"{key}: {path!r} brings code of its own, which fapo does not run; use a model that transformers knows"
-        ) from None
+            f"{key}: cannot load {path!r}: {str(error).partition(chr(10))[0]}; give the folder or the Hub id of a model"
+        ) from error
 
 
 @dataclass(frozen=True)

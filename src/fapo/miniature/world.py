@@ -106,7 +106,7 @@ def parse(text: str) -> Task:
     """The task a question states. Raises DataError for a text that is no question of the miniature."""
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise DataError(f"not a problem of the miniature: {text[:80]!r}")
+        raise DataError(f"not a problem of the miniature: {text[:80]!r}; the oracle needs problems from miniature:NAME")
     operators = {word: operator for operator, word in _WORDS.items()}
     operations = tuple((operators[w], int(a)) for w, a in re.findall(r"(add|minus|times) (\d+)", match[2]))
     choices = tuple(int(c) for c in match.groups()[3:] if c is not None)

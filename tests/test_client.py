@@ -18,7 +18,7 @@ from chat_server import ChatServer, Reply, chat_server, completion
 from proxy_server import proxy_server
 
 import fapo.connections
-from fapo.client import ChatClient, Endpoint, _seconds
+from fapo.client import ChatClient, Endpoint
 from fapo.connections import open_session
 from fapo.errors import ConfigError
 from fapo.types import Completion
@@ -333,7 +333,11 @@ def test_a_pause_too_long_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("value", ["", "soon", "-3", "1.5", "٣", "Wed, 99 Foo 2026"])
 def test_a_retry_after_that_says_nothing_is_no_pause(value: str) -> None:
-    assert _seconds(value) == 0
+    busy = Reply(status=429, body=b"{}", headers={"retry-after": value.encode().decode("latin-1")})
+    with chat_server(lambda body, index: busy if index == 0 else Reply()) as server:
+        start = time.monotonic()
+        assert ask(client(server))[0].text == "ok"
+        assert time.monotonic() - start < 1
 
 
 @pytest.mark.parametrize(

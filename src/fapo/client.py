@@ -242,7 +242,7 @@ class ChatClient:
         async with session.post(PATH, data=body) as response:
             pieces = chunks(response)
             if not response.ok:
-                pause = _seconds(response.headers.get("retry-after", ""), response.headers.get("date", ""))
+                pause = _seconds(response.headers.get("retry-after", ""))
                 raise Refused(response.status, _message(await _text(pieces)), pause)
             try:
                 answer = json.loads(await _text(pieces))
@@ -328,22 +328,11 @@ def _base_url(url: str) -> str:
     return f"{parsed.scheme}://{parsed.netloc}/v1" if parsed.path in ("", "/") else url
 
 
-def _seconds(retry_after: str, date: str = "") -> float:
-    """A Retry-After header, seconds or a date, in seconds from now; 0 for none and for nonsense.
-
-    A date is compared with the server's own clock, its Date header, where it tells it.
-    """
+def _seconds(retry_after: str) -> float:
+    """Return the pause that a Retry-After header asks for, in seconds; 0 for an empty or malformed header."""
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after[:9])
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - (_timestamp(date) or time.time()))
-    except (ValueError, OverflowError):
-        return 0.0
-
-
-def _timestamp(date: str) -> float:
-    """A Date header in seconds; 0 for none and for nonsense."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     except (ValueError, OverflowError):
         return 0.0

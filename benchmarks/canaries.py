@@ -63,7 +63,7 @@ class Simulated:
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         self.questions.append(len(rollouts))
         sabotaged = bool(self.kind) and len(self.questions) > self.since
-        return [Verdict("ok", error_step=self.step(rollout, sabotaged)) for rollout in rollouts]
+        return [Verdict.from_step(self.step(rollout, sabotaged)) for rollout in rollouts]
 
     def step(self, rollout: Rollout, sabotaged: bool) -> int | None:
         label = LABELS.get(key(rollout.problem, split(rollout.response)))

@@ -38,7 +38,7 @@ class Watched:
             raise
         if self.broken:
             raise ValueError("the journal cannot be used")
-        return [Verdict("ok", 1 if len(r.response) > 20 else None, f"on {r.problem.id}") for r in rollouts]
+        return [Verdict.from_step(1 if len(r.response) > 20 else None, f"on {r.problem.id}") for r in rollouts]
 
     @property
     def solutions(self) -> list[tuple[str, str]]:

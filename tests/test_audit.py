@@ -414,7 +414,7 @@ def test_solutions_of_few_words_are_flagged_unread(tmp_path: Path, monkeypatch, 
         assert len(server.requests) == 1
         assert run(monkeypatch, path, *options[:-2], "-1") == 2
     assert "min_words" in capsys.readouterr().err
-    assert [found["error_step"] for found in read_jsonl(out)] == [None, 0]
+    assert [(found["flawed"], found["error_step"]) for found in read_jsonl(out)] == [(False, None), (True, None)]
     assert "1 words outside the box, min_words is 3" in list(read_jsonl(out))[1]["reason"]
 
 

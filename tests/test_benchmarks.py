@@ -214,7 +214,7 @@ def solution(id: str, label: int | None) -> LabelledSolution:
 
 answers = st.one_of(
     st.sampled_from([Verdict("unparsable"), Verdict("failed")]),
-    st.builds(Verdict, st.just("ok"), st.one_of(st.none(), st.integers(0, 3))),
+    st.builds(Verdict.from_step, st.one_of(st.none(), st.integers(0, 3))),
 )
 judged = st.lists(
     st.tuples(st.one_of(st.none(), st.integers(0, 3)), answers, st.sampled_from("xy")), min_size=1, max_size=30
@@ -250,7 +250,7 @@ def test_intervals_are_those_of_drawing_rows() -> None:
     """Against resampling row by row and scoring with the plain functions."""
     rnd = random.Random(0)
     labels = [rnd.choice([None, None, 0, 1]) for _ in range(60)]
-    verdicts = [Verdict("ok", rnd.choice([label, label, 0, None])) for label in labels]
+    verdicts = [Verdict.from_step(rnd.choice([label, label, 0, None])) for label in labels]
     verdicts[::7] = [Verdict("unparsable")] * len(verdicts[::7])
     rows = [solution(f"r-{index}", label) for index, label in enumerate(labels)]
     names = ["x" if index < 35 else "y" for index in range(60)]
@@ -273,7 +273,7 @@ def test_intervals_are_those_of_drawing_rows() -> None:
 def test_sound_rows_are_drawn_too() -> None:
     """3 of 5 found, beside 95 passed: a draw holds 5 flawed rows on average, and often none of the 3 (e^-3 > 2.5 %)."""
     labels = [0] * 5 + [None] * 95
-    verdicts = [Verdict("ok", 0)] * 3 + [Verdict("ok", None)] * 97
+    verdicts = [Verdict.from_step(0)] * 3 + [Verdict.from_step(None)] * 97
     found = score_flawed_positive([solution(f"r-{i}", label) for i, label in enumerate(labels)], verdicts)
     assert found.recall == (0, 1)
 
@@ -340,6 +340,8 @@ BAD_PREDICTIONS = {
     "fraction": ('{"id": "a-1", "error_step": 1.0}', "2: error_step is 1.0, must be an integer"),
     "NaN step": ('{"id": "a-1", "error_step": NaN}', "2: error_step is nan, must be an integer"),
     "neither": ('{"id": "a-1", "step": 1}', "2: must have error_step or scores"),
+    "flag and no step": ('{"id": "a-1", "error_step": -1, "flawed": true}', "2: flawed is true but error_step is -1"),
+    "no flag and a step": ('{"id": "a-1", "error_step": 1, "flawed": false}', "2: flawed is false but error_step is 1"),
     "both": ('{"id": "a-1", "error_step": 1, "scores": [1, 0, 1]}', "2: has scores and error_step"),
     "status": ('{"id": "a-1", "error_step": 1, "status": "OK"}', "2: status is 'OK', must be one of ok, unparsable"),
     "status a list": ('{"id": "a-1", "error_step": 1, "status": []}', "2: status is []"),
@@ -679,7 +681,11 @@ def test_a_yes_no_judge(data: Path, tmp_path: Path, run, score) -> None:
         code, _, err = run("process", *call)
         assert (code, "cannot say which step" in err) == (2, True)
         assert len(server.requests) == 6
-    assert all("error_step" not in row for row in read_jsonl(out)), "it names no step, so none may be scored"
+    rows = list(read_jsonl(out))
+    assert [row["error_step"] for row in rows] == [None] * 6, "it names no step, so none may be scored"
+    assert [row["flawed"] for row in rows].count(True) == 3
+    code, _, err = run("process", "--data", data, "--predictions", out)
+    assert (code, "says flawed but not where" in err) == (2, True)
     assert score("flawed-positive", "--data", data, "--predictions", out)["f1"] == 1
 
 
@@ -712,5 +718,7 @@ def test_solutions_of_few_words_are_flagged_unread(data: Path, tmp_path: Path, s
         assert score("flawed-positive", *call, "--min-words", 1)["f1"] == 1
         assert len(server.requests) == 6
     (bare,) = [row for row in read_jsonl(tmp_path / "out.jsonl") if row["id"] == "bare"]
-    assert (bare["error_step"], bare["critique"]) == (0, "")
+    assert (bare["flawed"], bare["error_step"], bare["critique"]) == (True, None, "")
+    shown = score("process", "--data", data, "--predictions", tmp_path / "out.jsonl")
+    assert shown["num_unparsable"] == 0, "a flag without a step counts, as no step"
     assert "0 words outside the box, min_words is 1" in bare["reason"]

@@ -47,7 +47,7 @@ class Watched:
         if self.status == "failed":
             return [Verdict("failed", reason="down")] * len(rollouts)
         if len(self.asked) > self.bought_after:
-            return [Verdict("ok", critique="fine")] * len(rollouts)
+            return [Verdict.from_step(None, "fine")] * len(rollouts)
         return await self.oracle(rollouts)
 
 
@@ -79,7 +79,7 @@ def test_the_choice_follows_from_seed_and_rollouts() -> None:
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
         seen.append([rollout.response for rollout in rollouts])
-        return [Verdict("ok")] * len(rollouts)
+        return [Verdict.from_step(None)] * len(rollouts)
 
     for seed, rollouts in ((0, ROLLOUTS), (0, ROLLOUTS), (1, ROLLOUTS), (0, ROLLOUTS[1:])):
         asyncio.run(Canaries(judge, KNOWN, 0.2, seed=seed)(rollouts))
@@ -123,7 +123,7 @@ def test_steps_stay_those_of_the_label() -> None:
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
         seen.extend([step.strip() for step in split(rollout.response)] for rollout in rollouts)
-        return [Verdict("ok")] * len(rollouts)
+        return [Verdict.from_step(None)] * len(rollouts)
 
     problem = Problem("p", "?", "2")
     known = [LabelledSolution(problem, ("a\nb", "c"), 0, True), LabelledSolution(problem, ("a", "b"), None, True)]

@@ -31,8 +31,8 @@ from fapo.miniature.world import Habits, examine, parse, trace
 from fapo.models import ChatModel, chat_models
 from fapo.types import Problem, Verdict
 
-SOUND, FIRST, SECOND = Verdict("ok"), Verdict("ok", 0), Verdict("ok", 1)
-UNPARSABLE, FAILED = Verdict("unparsable"), Verdict("failed")
+SOUND, FIRST, SECOND = Verdict.from_step(None), Verdict.from_step(0), Verdict.from_step(1)
+UNPARSABLE, FAILED, SOMEWHERE = Verdict("unparsable"), Verdict("failed"), Verdict("ok", flawed=True)
 
 # ------------------------------------------------------------------------------------------------------------ the rules
 
@@ -45,6 +45,7 @@ CONSENSUS = [
     ([SOUND, SOUND, FIRST], None),
     ([SOUND, SOUND, UNPARSABLE], None),
     ([FAILED, SOUND, SOUND], None),
+    ([SOMEWHERE, SOUND], None),
     ([UNPARSABLE] * 3, None),
     ([FAILED], None),
 ]
@@ -55,7 +56,7 @@ def test_a_label_needs_all_votes_on_one_position(votes: list[Verdict], agreed: V
     assert consensus(votes) == agreed
 
 
-VOTE = st.builds(Verdict, st.sampled_from(["ok", "unparsable", "failed"]), st.none() | st.integers(0, 2))
+VOTE = st.builds(Verdict.from_step, st.none() | st.integers(0, 2)) | st.sampled_from([UNPARSABLE, FAILED, SOMEWHERE])
 
 
 @given(st.lists(VOTE, min_size=1, max_size=5), st.randoms(use_true_random=False))
@@ -64,7 +65,7 @@ def test_consensus_is_that_of_every_pair_in_any_order(votes: list[Verdict], rng:
     shuffled = rng.sample(votes, len(votes))
     assert (consensus(shuffled) is None) == (agreed is None)
     if agreed:
-        assert {(vote.status, vote.error_step) for vote in votes} == {("ok", agreed.error_step)}
+        assert {(vote.flawed, vote.error_step) for vote in votes} == {(agreed.flawed, agreed.error_step)}
     if len(votes) > 1:
         assert (pairwise_agreement([votes]) == 1.0) == (agreed is not None)
 

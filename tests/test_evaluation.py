@@ -36,7 +36,12 @@ from fapo.models import ChatModel
 from fapo.types import Problem, Rollout, Verdict
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-SOUND, FLAWED, UNPARSABLE, FAILED = Verdict("ok"), Verdict("ok", 0), Verdict("unparsable"), Verdict("failed")
+SOUND, FLAWED, UNPARSABLE, FAILED = (
+    Verdict.from_step(None),
+    Verdict.from_step(0),
+    Verdict("unparsable"),
+    Verdict("failed"),
+)
 
 # ---------------------------------------------------------------------------------------------------------- the numbers
 

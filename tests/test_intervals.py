@@ -125,14 +125,14 @@ def test_an_interval_for_each_number_that_rollouts_can_tell(tmp_path: Path) -> N
 
 def test_the_parts_of_a_judges_numbers_are_those_of_training(tmp_path: Path) -> None:
     verdicts = [(1, 1), (2, 1), (None, 1), (0, None), (None, None), ("failed", 1), ("failed", None), (2, 2)] * 4
-    rows, told = [], []
+    rows, given = [], []
     for i, (said, label) in enumerate(verdicts):
         failed = said == "failed"
         step = None if failed else said
-        told.append(Verdict("unparsable" if failed else "ok", step))
+        given.append(Verdict("unparsable") if failed else Verdict.from_step(step))
         changes = {"flawed": None if failed else step is not None, "error_step": step, "split": "test"}
         rows.append(rollout(5, i, None, label, **changes))
-    quality = {**judge_quality(told, [label for _, label in verdicts]), "tokens": 21.0}
+    quality = {**judge_quality(given, [label for _, label in verdicts]), "tokens": 21.0}
     metrics = [{"step": 5, "kind": "validation", **{f"test/{name}": value for name, value in quality.items()}}]
     run = read_run(write_run(tmp_path / "r", {"kind": "genrm_step"}, metrics, rows, task="genrm"))
     found = intervals([run], summarize([run]))

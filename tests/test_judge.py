@@ -80,7 +80,7 @@ UNPARSABLE = [
 
 @pytest.mark.parametrize(("text", "error_step"), OK)
 def test_an_index_in_the_last_box_is_a_verdict(text: str, error_step: int | None) -> None:
-    assert parse_verdict(text, 3) == Verdict("ok", error_step=error_step, critique=text)
+    assert parse_verdict(text, 3) == Verdict.from_step(error_step, critique=text)
 
 
 @pytest.mark.parametrize("text", UNPARSABLE, ids=lambda text: text[:24])
@@ -111,7 +111,7 @@ def test_yes_no(text: str, flawed: bool | None) -> None:
     assert verdict.flawed is flawed
     assert verdict.critique == text
     assert (verdict.status == "unparsable") == bool(verdict.reason) == (flawed is None)
-    assert verdict.error_step == (0 if flawed else None)
+    assert verdict.error_step is None
 
 
 PIECES = st.sampled_from(["\\boxed{", "\\boxed", "{", "}", "-1", "0", "1", "7", "$", " ", "\n", "yes", "no", "\\text{"])
@@ -124,7 +124,7 @@ def test_parsing_never_raises_and_never_leaves_the_solution(text: str, num_steps
     assert verdict.critique == text
     assert verdict.status in ("ok", "unparsable")
     assert verdict.error_step is None or (verdict.status == "ok" and 0 <= verdict.error_step < num_steps)
-    assert parse_yes_no(text).error_step in (None, 0)
+    assert parse_yes_no(text).error_step is None
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_untrusted_text_adds_no_tags_and_no_boxes(name: str, problem: str, steps
 
 
 def verdict(vote: int | str | None) -> Verdict:
-    return Verdict("failed", reason=vote) if isinstance(vote, str) else Verdict("ok", error_step=vote)
+    return Verdict("failed", reason=vote) if isinstance(vote, str) else Verdict.from_step(vote)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_majority(votes: list[int | str | None], outcome: int | str | None) -> N
 
 
 def test_majority_keeps_the_critique_of_the_first_that_agrees() -> None:
-    votes = [Verdict("ok", critique="a"), Verdict("ok", 1, "b"), Verdict("ok", 1, "c")]
+    votes = [Verdict.from_step(None, "a"), Verdict.from_step(1, "b"), Verdict.from_step(1, "c")]
     assert majority(votes) is votes[1]
 
 
@@ -355,7 +355,7 @@ def judge(model: Scripted, *responses: str, votes: int = 1, template: str = "loc
 def test_prompt_answer_verdict() -> None:
     model = Scripted(Completion(r"All is well. \boxed{-1}", 9))
     response = "First.\n\nThen."
-    assert judge(model, response) == [Verdict("ok", None, r"All is well. \boxed{-1}", num_tokens=9)]
+    assert judge(model, response) == [Verdict.from_step(None, r"All is well. \boxed{-1}", num_tokens=9)]
     assert model.asked == [build_prompt(load_template("locate"), PROBLEM.text, PROBLEM.reference, split(response))]
 
 
@@ -382,6 +382,21 @@ def test_equal_responses_to_different_problems_are_not_the_same() -> None:
     other = Problem("p", PROBLEM.text, "15", meta={"unhashable": []})
     asyncio.run(GenRM(load_template("locate"), model)([Rollout(PROBLEM, "a"), Rollout(other, "a")]))
     assert len(model.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("votes", "chosen"), [(["yes", "no", "yes"], 0), (["no", "yes"], 0), (["?", "yes"], 1), (["no", "yes", "yes"], 1)]
+)
+def test_votes_of_a_yes_no_judge_name_no_step(votes: list[str], chosen: int) -> None:
+    model = Scripted(*(Completion(f"\\boxed{{{vote}}}") for vote in votes))
+    (verdict,) = judge(model, "a", votes=len(votes), template="yes_no")
+    assert (verdict.critique, verdict.error_step) == (f"\\boxed{{{votes[chosen]}}}", None)
+
+
+def test_votes_without_a_step_count_as_flagged() -> None:
+    flagged = Verdict("ok", flawed=True)
+    assert majority([flagged, verdict(3), verdict(None)]) == verdict(3)
+    assert majority([flagged, flagged, verdict(None)]) == flagged
 
 
 def test_votes() -> None:

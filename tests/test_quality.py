@@ -21,10 +21,11 @@ PROCESSBENCH = Path(__file__).parents[2] / "shared" / "data" / "processbench_gsm
 
 
 def ok(error_step: int | None) -> Verdict:
-    return Verdict("ok", error_step)
+    return Verdict.from_step(error_step)
 
 
 UNPARSABLE = Verdict("unparsable")
+SOMEWHERE = Verdict("ok", flawed=True)
 FAILED = Verdict("failed")
 
 # --- Finding flawed positives ----------------------------------------------------------------------------------------
@@ -96,6 +97,7 @@ def test_flawed_positive_prf_rejects() -> None:
         ([ok(1), ok(3)], [0, None], (0.0, 0.0, 0.0)),
         ([ok(0), ok(3)], [0, None], (1.0, 0.0, 0.0)),
         ([UNPARSABLE, FAILED], [0, None], (0.0, 0.0, 0.0)),
+        ([SOMEWHERE, SOMEWHERE], [0, None], (0.0, 0.0, 0.0)),
         ([ok(0)], [0], (1.0, NAN, NAN)),
         ([ok(0)], [None], (NAN, 0.0, NAN)),
         ([], [], (NAN, NAN, NAN)),
@@ -113,7 +115,9 @@ def test_processbench_f1(
     ("predicted", "labels", "expected"),
     [
         ([ok(2), ok(1), ok(None), UNPARSABLE, ok(0)], [2, 2, 2, 2, None], 0.5),
-        ([ok(None), FAILED], [1, 1], 0.0),
+        ([SOMEWHERE, ok(1), ok(0)], [0, 1, 1], 0.5),
+        ([SOMEWHERE], [0], NAN),
+        ([ok(None), FAILED], [1, 1], NAN),
         ([ok(0)], [None], NAN),
         ([], [], NAN),
     ],

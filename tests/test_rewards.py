@@ -76,12 +76,13 @@ def test_a_judge_that_says_nothing_cannot_be_corrected() -> None:
     ],
 )
 def test_step_ratio_reward(correct: bool, error_step: int | None, num_steps: int, expected: float) -> None:
-    assert r.step_ratio_reward(correct, error_step, num_steps) == expected
+    assert r.step_ratio_reward(correct, error_step is not None, error_step, num_steps) == expected
 
 
-def test_step_ratio_reward_without_a_verdict_is_unscored() -> None:
-    assert r.step_ratio_reward(True, None, 4, status="unparsable") is None
-    assert r.step_ratio_reward(False, None, 4, status="failed") is None
+@pytest.mark.parametrize("correct", [True, False])
+@pytest.mark.parametrize("flawed", [None, True])
+def test_step_ratio_reward_without_a_verdict_or_a_step_is_unscored(correct: bool, flawed: bool | None) -> None:
+    assert r.step_ratio_reward(correct, flawed, None, 4) is None
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_overlong_buffer_must_fit_the_limit(buffer: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("predicted", "reference", "num_steps", "expected"),
+    ("error_step", "label", "num_steps", "expected"),
     [
         (None, None, 5, 1.0),
         (2, 2, 5, 1.0),
@@ -123,23 +124,29 @@ def test_overlong_buffer_must_fit_the_limit(buffer: int) -> None:
         (0, 0, 1, 1.0),
     ],
 )
-def test_genrm_reward(predicted: int | None, reference: int | None, num_steps: int, expected: float) -> None:
-    assert r.genrm_reward(predicted, reference, num_steps) == pytest.approx(expected, abs=1e-15)
-    assert r.genrm_outcome_reward(predicted, reference) == (1.0 if expected > 0 else -1.0)
+def test_genrm_reward(error_step: int | None, label: int | None, num_steps: int, expected: float) -> None:
+    flawed = error_step is not None
+    assert r.genrm_reward(flawed, error_step, label, num_steps) == pytest.approx(expected, abs=1e-15)
+    assert r.genrm_outcome_reward(flawed, label is not None) == (1.0 if expected > 0 else -1.0)
 
 
-@pytest.mark.parametrize("status", ["unparsable", "failed"])
-@pytest.mark.parametrize("predicted", [None, 2, 99])
-def test_genrm_without_a_verdict_earns_minus_one(predicted: int | None, status: Any) -> None:
-    for reference in (None, 2):
-        assert r.genrm_reward(predicted, reference, 5, status=status) == -1.0
-        assert r.genrm_outcome_reward(predicted, reference, status=status) == -1.0
+@pytest.mark.parametrize("label", [None, 2])
+def test_genrm_without_a_verdict_earns_minus_one(label: int | None) -> None:
+    assert r.genrm_reward(None, None, label, 5) == -1.0
+    assert r.genrm_outcome_reward(None, label is not None) == -1.0
 
 
-@pytest.mark.parametrize(("predicted", "reference", "num_steps"), [(5, 2, 5), (2, 5, 5), (-1, 2, 5), (None, None, 0)])
-def test_genrm_steps_must_be_inside_the_solution(predicted: int | None, reference: int | None, num_steps: int) -> None:
+@pytest.mark.parametrize("label", [None, 2])
+def test_a_flag_without_a_step_has_no_step_reward(label: int | None) -> None:
+    assert r.genrm_outcome_reward(True, label is not None) == (-1.0 if label is None else 1.0)
+    with pytest.raises(ValueError, match="needs the step of its error"):
+        r.genrm_reward(True, None, label, 5)
+
+
+@pytest.mark.parametrize(("error_step", "label", "num_steps"), [(5, 2, 5), (2, 5, 5), (-1, 2, 5), (None, None, 0)])
+def test_genrm_steps_must_be_inside_the_solution(error_step: int | None, label: int | None, num_steps: int) -> None:
     with pytest.raises(ValueError, match="steps"):
-        r.genrm_reward(predicted, reference, num_steps)
+        r.genrm_reward(error_step is not None, error_step, label, num_steps)
 
 
 @given(st.integers(1, 60), st.data())
@@ -147,7 +154,7 @@ def test_genrm_reward_ranks_by_distance_and_never_below_a_wrong_label(num_steps:
     step = st.integers(0, num_steps - 1)
     reference, near, far = data.draw(step), data.draw(step), data.draw(step)
     assume(abs(near - reference) < abs(far - reference))
-    rewards = [r.genrm_reward(p, reference, num_steps) for p in (reference, near, far, None)]
+    rewards = [r.genrm_reward(p is not None, p, reference, num_steps) for p in (reference, near, far, None)]
     assert rewards[0] == 1.0 >= rewards[1] > rewards[2] > 1 / num_steps - 1e-12
     assert rewards[3] == -1.0
 

@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 
 from fapo import rewards
-from fapo.config import RewardConfig
+from fapo.config import RewardConfig, from_dict
 from fapo.data import LabelledSolution
-from fapo.errors import JudgeDownError, UnscoredError
+from fapo.errors import ConfigError, JudgeDownError, UnscoredError
+from fapo.examples import make_scorer
 from fapo.judge import GenRM, load_template
 from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, judge_quality, policy_metrics
 from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, advantages_of
 from fapo.types import Completion, Message, Problem, Reward, Rollout, Verdict
 
-SOUND = Verdict("ok", critique="fine")
-FLAWED = Verdict("ok", error_step=1, critique="step 1")
+SOUND = Verdict.from_step(None, "fine")
+FLAWED = Verdict.from_step(1, critique="step 1")
 UNPARSABLE = Verdict("unparsable", critique="hm", reason="no \\boxed{}")
 FAILED = Verdict("failed", reason="no answer within 5 s")
+SOMEWHERE = Verdict("ok", flawed=True, critique="\\boxed{yes}")
 RIGHT, WRONG = "1+1=2\n2+2=4\n\\boxed{4}", "1+1=2\n2+2=5\n\\boxed{5}"
 PROBLEM = Problem("p", "What is 1+1+2?", "4")
 
@@ -241,6 +243,36 @@ def test_a_yes_no_judge_is_read_by_its_template(label: str, text: str, value: fl
     assert asyncio.run(scorer([rollout(text, name=label)]))[0].reward.value == value
 
 
+def test_the_step_reward_needs_a_template_that_asks_for_the_step() -> None:
+    with pytest.raises(ConfigError, match=r"yes_no: the template asks yes or no, .*genrm_outcome"):
+        CritiqueScorer(RewardConfig("genrm_step"), load_template("yes_no"), LABELLED)
+
+
+def test_the_step_ratio_needs_a_judge_that_names_the_step() -> None:
+    judge = {"kind": "served", "model": "m", "urls": ["http://127.0.0.1:1/v1"], "template": "yes_no"}
+    table = {
+        "name": "x",
+        "task": "policy",
+        "model": {"path": "m"},
+        "data": {"train": "x.jsonl"},
+        "rollout": {"max_tokens": 96},
+        "optim": {"steps": 20, "learning_rate": 1e-4},
+        "reward": {"kind": "step_ratio"},
+        "judge": judge,
+    }
+    with pytest.raises(ConfigError, match=r"judge\.template: 'yes_no' asks yes or no, .* step_ratio"):
+        make_scorer(from_dict(table))
+
+
+def test_a_flag_without_a_step_has_no_step_ratio() -> None:
+    (fapo,) = score(RewardConfig("fapo"), FakeJudge(SOMEWHERE), RIGHT)
+    assert (fapo.flawed, fapo.reward.value) == (True, 0.0)
+    found = score(RewardConfig("step_ratio"), FakeJudge(SOMEWHERE), RIGHT, WRONG, judge_all=True)
+    assert [s.reward.value for s in found] == [None, None]
+    with pytest.raises(UnscoredError, match="names no step"):
+        score(RewardConfig("step_ratio", on_unscored="raise"), FakeJudge(SOMEWHERE), RIGHT)
+
+
 def test_overlong_critiques_earn_less() -> None:
     scorer = CritiqueScorer(RewardConfig("genrm_step", overlong_buffer=10), load_template("locate"), LABELLED, 20)
     (found,) = asyncio.run(scorer([rollout("\\boxed{3}", 15, "flawed")]))
@@ -302,6 +334,13 @@ def test_what_is_not_known_is_not_measured() -> None:
     nothing_right = policy_metrics([scored(False, None, -1.0)], [(0, "slip")])
     assert nothing_right["rollout/accuracy"] == 0.0
     assert "rollout/fp_ratio" not in nothing_right
+
+
+def test_flags_without_a_step_have_no_location() -> None:
+    quality = judge_quality([SOMEWHERE, SOMEWHERE, SOUND], [0, 1, None])
+    assert (quality["precision"], quality["recall"]) == (1.0, 1.0)
+    assert math.isnan(quality["location"])
+    assert judge_quality([SOMEWHERE, FLAWED], [0, 1])["location"] == 1.0
 
 
 def test_an_unscored_rollout_is_not_taken_for_a_sound_one() -> None:

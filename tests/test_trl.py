@@ -231,7 +231,7 @@ def test_of_a_worked_solution_the_final_answer_counts(answer: str) -> None:
 
 
 async def nobody(rollouts: list[Rollout]) -> list[Verdict]:
-    return [Verdict("ok")] * len(rollouts)
+    return [Verdict.from_step(None)] * len(rollouts)
 
 
 def test_without_right_answers_the_trainer_stops_with_a_clear_message(tiny_policy: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_what_the_judge_is_told_of_the_question(prompt: Any, columns: dict[str, 
 
     async def judge(rollouts: list[Rollout]) -> list[Verdict]:
         seen.extend(rollouts)
-        return [Verdict("ok")] * len(rollouts)
+        return [Verdict.from_step(None)] * len(rollouts)
 
     message = [{"role": "assistant", "content": "\\boxed{4}"}]
     asyncio.run(flawed_aware_reward(judge)([prompt], [message], [[1, 2]], answer=["4"], **columns))
@@ -263,7 +263,7 @@ def test_what_the_judge_is_told_of_the_question(prompt: Any, columns: dict[str, 
 @pytest.mark.parametrize(("penalty", "reward"), [(0.0, 1.0), (1.0, 0.0), (2.0, -1.0)])
 def test_the_penalty_is_lambda(penalty: float, reward: float) -> None:
     async def harsh(rollouts: list[Rollout]) -> list[Verdict]:
-        return [Verdict("ok", error_step=0)] * len(rollouts)
+        return [Verdict.from_step(0)] * len(rollouts)
 
     function = flawed_aware_reward(harsh, penalty=penalty)
     assert asyncio.run(function(["?"], ["\\boxed{4}"], [[1]], answer=["4"])) == [reward]

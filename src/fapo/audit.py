@@ -17,7 +17,7 @@ from fapo.config import JudgeConfig
 from fapo.data import check_not_overwriting, write_jsonl
 from fapo.errors import ConfigError, DataError, JudgeDownError
 from fapo.files import atomic_path
-from fapo.judge import GenRM
+from fapo.judge import GenRM, verdict_row
 from fapo.judges import opened
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.tally import Audited, Tally
@@ -178,18 +178,14 @@ class _Audit:
     def audited(self, solution: Solution, check: answers.Check, verdict: Verdict | None) -> Audited:
         """The row of the output."""
         undecided = check.status in ("timeout", "error")
-        located = self.judge.template.kind == "locate" and verdict is not None and verdict.status == "ok"
+        columns = verdict_row(verdict)
+        columns["reason"] = columns["reason"] or (f"answer not compared: {check.detail}" if undecided else "")
         return Audited(
             id=solution.id,
             source=solution.problem.source,
             correct=check.correct,
-            status=verdict.status if verdict else "skipped",
-            error_step=verdict.error_step if verdict and located else None,
-            flawed=verdict.flawed if verdict else None,
-            critique=verdict.critique if verdict else "",
             num_steps=len(solution.steps),
-            critique_tokens=verdict.num_tokens if verdict else 0,
-            reason=(verdict.reason if verdict else "") or (f"answer not compared: {check.detail}" if undecided else ""),
+            **columns,
         )
 
     def write(self, draft: Path, rows: Sequence[Audited]) -> None:

@@ -361,7 +361,7 @@ def bench(
                 benchmark, rows, who, fresh=asked.no_cache, progress=lambda done: bars.update(bar, completed=done)
             )
         if out:
-            write_predictions(out, rows.counting, verdicts, run.judge_name(who), located=run.located(who))
+            write_predictions(out, rows.counting, verdicts, run.judge_name(who))
         untold = 0 if rule else sum(not row.problem.reference for row in rows.counting)
         context = output.Context(sources, run.judge_name(who), verdicts, invalid, num_without_reference=untold)
     if process:

@@ -82,6 +82,12 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
                 )
         return CritiqueScorer(config.reward, template, labelled, config.rollout.max_tokens)
     if judge is None and config.judge:
+        needs_step = config.reward.kind == "step_ratio" and config.judge.kind != "oracle"
+        if needs_step and load_template(config.judge.template).kind == "yes_no":
+            raise ConfigError(
+                f"judge.template: {config.judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
+                "of the error; use a template that asks for the step, such as locate"
+            )
         judge = make_judge(config.judge)
         if source := config.judge.canaries:
             known = load_labelled(source)

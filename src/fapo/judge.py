@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -81,6 +81,18 @@ class Template:
         plain = mark and not any(char.isalnum() for char in mark)
         return re.compile(rf"^([ \t]*){re.escape(mark)}(?=[ \t]*\d)", re.MULTILINE) if plain else None
 
+    def parse(self, critique: str, num_steps: int) -> Verdict:
+        """Return the verdict in a critique that answers this prompt.
+
+        Args:
+            critique: Full text that the judge wrote.
+            num_steps: Number of steps of the judged solution.
+
+        Returns:
+            A verdict with status ok or unparsable; with a step only where `kind` is "locate".
+        """
+        return parse_yes_no(critique) if self.kind == "yes_no" else parse_verdict(critique, num_steps)
+
     def harmless(self, text: str) -> str:
         """Untrusted text as it may stand in this prompt: escaped, and no line of it begins like a step."""
         text = escape(text)
@@ -135,24 +147,30 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
 
 
 def parse_verdict(text: str, num_steps: int) -> Verdict:
-    r"""Read the last \boxed{...}: -1 is "no error found", 0 ... num_steps - 1 the earliest wrong step. All else is
-    unparsable, never a guess. Linear in the length of the text."""
+    r"""Return the verdict in the last \boxed{...} of a critique that names a step.
+
+    -1 is "no error found"; 0 ... num_steps - 1 is the earliest wrong step. Everything else is unparsable, never a
+    guess. The time is linear in the length of the text.
+
+    Args:
+        text: Critique that the judge wrote.
+        num_steps: Number of steps of the judged solution.
+    """
     found, start = _last_box(text, INTEGER)
     if found is None:
         return _unparsable(text, start)
     if len(found[1]) > MAX_DIGITS or not -1 <= (index := int(found[1])) < num_steps:
         reason = f"index {found[1][:20]} is not among -1 ... {num_steps - 1}"
         return Verdict("unparsable", critique=text, reason=reason)
-    return Verdict("ok", error_step=None if index == -1 else index, critique=text)
+    return Verdict.from_step(None if index == -1 else index, text)
 
 
 def parse_yes_no(text: str) -> Verdict:
-    r"""Read the last \boxed{yes|no}, the answer to "is the solution flawed?". Such a judge does not say where: its
-    "yes" is error_step 0, to be read as "somewhere". Use `flawed` only; distances between steps mean nothing here."""
+    r"""Return the verdict in the last \boxed{yes|no}, the answer to "is the solution flawed?". It names no step."""
     found, start = _last_box(text, YES_NO)
     if found is None:
         return _unparsable(text, start)
-    return Verdict("ok", error_step=0 if found[1].lower() == "yes" else None, critique=text)
+    return Verdict("ok", flawed=found[1].lower() == "yes", critique=text)
 
 
 def _last_box(text: str, content: re.Pattern[str]) -> tuple[re.Match[str] | None, int]:
@@ -170,20 +188,79 @@ def _unparsable(text: str, start: int) -> Verdict:
 
 
 def majority(verdicts: Sequence[Verdict]) -> Verdict:
-    """The vote of several verdicts on one rollout: an actual verdict, the first that agrees with the outcome.
+    """Return the first of several verdicts on one rollout that agrees with the outcome of their vote.
 
-    Verdicts that are not ok do not vote. Flawed needs more than half (a tie is "no error found", in doubt for the
-    accused); then the index named most often wins, of equals the smallest. Without any vote: the first verdict.
+    Verdicts that are not ok do not vote. "Flawed" needs more than half of the votes; a tie is "no error found". Then
+    the step that was named most often wins, and the smallest one of a tie. Without any vote the first verdict is
+    returned.
     """
     assert verdicts, "nothing to vote on"
     votes = [verdict for verdict in verdicts if verdict.status == "ok"]
     if not votes:
         return verdicts[0]
-    named = Counter(vote.error_step for vote in votes if vote.error_step is not None)
-    outcome = None
-    if 2 * named.total() > len(votes):
-        outcome = min(named, key=lambda index: (-named[index], index))
-    return next(vote for vote in votes if vote.error_step == outcome)
+    flagged = [vote for vote in votes if vote.flawed]
+    if 2 * len(flagged) <= len(votes):
+        return next(vote for vote in votes if not vote.flawed)
+    named = Counter(vote.error_step for vote in flagged if vote.error_step is not None)
+    if not named:
+        return flagged[0]
+    outcome = min(named, key=lambda index: (-named[index], index))
+    return next(vote for vote in flagged if vote.error_step == outcome)
+
+
+UNREAD = "flagged unread"
+"""First words of the reason of a solution that was flagged for its length, without asking the judge."""
+
+
+def verdict_row(verdict: Verdict | None) -> dict[str, Any]:
+    """Return the columns that a verdict has in every file that fapo writes; None means that no judge was asked."""
+    if verdict is None:
+        return {
+            "status": "skipped",
+            "flawed": None,
+            "error_step": None,
+            "critique": "",
+            "critique_tokens": 0,
+            "reason": "",
+        }
+    return {
+        "status": verdict.status,
+        "flawed": verdict.flawed,
+        "error_step": verdict.error_step,
+        "critique": verdict.critique,
+        "critique_tokens": verdict.num_tokens,
+        "reason": verdict.reason,
+    }
+
+
+def verdict_from_row(row: Mapping[str, Any]) -> Verdict | None:
+    """Return the verdict in a row that fapo wrote, None where no judge was asked.
+
+    Rows of older versions are understood: without `flawed` a step means flawed, and see `named_step`.
+    """
+    status, flawed = row["status"], row.get("flawed")
+    if status == "skipped":
+        return None
+    texts = row.get("critique") or "", row.get("reason") or "", row.get("critique_tokens") or 0
+    if status != "ok":
+        return Verdict(status, None, None, *texts)
+    return Verdict("ok", row["error_step"] is not None if flawed is None else flawed, named_step(row), *texts)
+
+
+def named_step(row: Mapping[str, Any]) -> Any:
+    """Return the step that the judge of a row named, None where it named none.
+
+    Older versions of fapo wrote step 0 for the "yes" of a yes/no judge and for solutions that were flagged unread.
+    The first shows in the critique, the second in the reason, or in rollouts.jsonl, which had none, in the empty
+    critique.
+    """
+    step = row.get("error_step")
+    if step != 0 or isinstance(step, bool):
+        return step
+    critique, reason = str(row.get("critique") or ""), str(row.get("reason") or "")
+    old_rollout = "reason" not in row and "critique_tokens" in row
+    unread = reason.startswith(UNREAD) or (old_rollout and not critique)
+    return None if unread or parse_yes_no(critique).flawed else step
 
 
 def check_judge(verdicts: Sequence[Verdict], max_failed_share: float) -> None:
@@ -250,7 +327,7 @@ class GenRM:
     votes: int = 1
     """Answers asked for each solution; more than one makes sense only at a temperature above 0."""
     min_words: int = 0
-    """A solution with fewer words outside its boxes has no reasoning: flagged at step 0 without asking; 0 = ask."""
+    """Minimum number of words outside the boxes; a shorter solution is flagged without asking. 0: always ask."""
 
     def __post_init__(self) -> None:
         if self.votes < 1:
@@ -270,8 +347,8 @@ class GenRM:
         verdicts: dict[bytes, Verdict] = {}
         asked: dict[bytes, tuple[int, int]] = {}  # index and number of steps
         for index, (problem, steps) in enumerate(solutions):
-            told = problem.text, problem.reference, tuple(steps)
-            key = sha256(repr(told).encode()).digest()  # steps that wait take no memory
+            question = problem.text, problem.reference, tuple(steps)
+            key = sha256(repr(question).encode()).digest()  # steps that wait take no memory
             keys.append(key)
             if key in asked or key in verdicts:
                 continue
@@ -292,13 +369,11 @@ class GenRM:
         if not (text := "\n\n".join(steps)).strip():
             return Verdict("unparsable", reason="blank solution: the judge was not asked")
         if self.min_words and (num := num_words(text)) < self.min_words:
-            reason = f"flagged unread: {num} words outside the box, min_words is {self.min_words}"
-            return Verdict("ok", error_step=0, reason=reason)
+            reason = f"{UNREAD}: {num} words outside the box, min_words is {self.min_words}"
+            return Verdict("ok", flawed=True, reason=reason)
         return None
 
     def _read(self, answer: Completion, num_steps: int) -> Verdict:
         if answer.error:
             return Verdict("failed", critique=answer.text, reason=answer.error, num_tokens=answer.num_tokens)
-        yes_no = self.template.kind == "yes_no"
-        verdict = parse_yes_no(answer.text) if yes_no else parse_verdict(answer.text, num_steps)
-        return replace(verdict, num_tokens=answer.num_tokens)
+        return replace(self.template.parse(answer.text, num_steps), num_tokens=answer.num_tokens)

@@ -37,7 +37,7 @@ class JudgeOptions:
     deadline: float | None = None
     """Seconds for one judgement, all tries together."""
     min_words: int = 0
-    """A solution with fewer words and numbers outside its boxes is flagged at step 0 without asking; 0: all are asked
+    """A solution with fewer words and numbers outside its boxes is flagged without asking; 0: all are asked
     about."""
     journal: Path | None = None
     """SQLite file that keeps all critiques; by default beside --out, with the suffix .journal.sqlite."""

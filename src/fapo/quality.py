@@ -227,27 +227,25 @@ def processbench_f1(predicted: Sequence[Verdict], labels: Sequence[int | None]) 
 
 
 def location_accuracy(predicted: Sequence[Verdict], labels: Sequence[int | None]) -> float:
-    """Return the rate of the rows with an error that were flagged whose earliest wrong step was named exactly.
+    """Return the rate of exactly named steps among the verdicts that name a step for a row with an error.
 
     Args:
-        predicted: The verdict on each row.
+        predicted: The verdict on each row. Verdicts without a step are not counted.
         labels: The earliest wrong step of each row, None for no error.
 
     Returns:
-        A rate; 0 when no row with an error was flagged, NaN without such rows.
+        A rate; NaN where no verdict names a step for a row with an error, as with a judge that answers yes or no.
 
     Raises:
         ValueError: If the lengths differ or a label is negative.
     """
     _check_labels(predicted, labels)
-    if all(label is None for label in labels):
-        return math.nan
     found = [
         verdict.error_step == label
         for verdict, label in zip(predicted, labels, strict=True)
-        if label is not None and verdict.flawed
+        if label is not None and verdict.error_step is not None
     ]
-    return sum(found) / len(found) if found else 0.0
+    return ratio(sum(found), len(found))
 
 
 # --- Agreement -------------------------------------------------------------------------------------------------------

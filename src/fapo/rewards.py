@@ -15,8 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fapo.types import VerdictStatus
-
 # --- The policy's reward ---------------------------------------------------------------------------------------------
 
 
@@ -56,16 +54,15 @@ def corrected_reward(correct: bool, flawed: bool | None, penalty: float, recall:
     return 1.0 + penalty * (alarms - (1.0 if flawed else 0.0)) / (recall - alarms)
 
 
-def step_ratio_reward(
-    correct: bool, error_step: int | None, num_steps: int, status: VerdictStatus = "ok"
-) -> float | None:
+def step_ratio_reward(correct: bool, flawed: bool | None, error_step: int | None, num_steps: int) -> float | None:
     """R = R_RLVR + t / n, t the number of steps before the first error (n when none is found), n = `num_steps`.
 
-    Ranges over [-1, 2] and applies to right and wrong rollouts alike, so without a verdict there is no reward (None).
-    For ablation only: a policy games it by leaving out the steps it is unsure of. Raises ValueError when n < 1 or
-    `error_step` is outside the steps. Source: the paper's ablation of step-ratio rewards.
+    Ranges over [-1, 2] and applies to right and wrong rollouts alike. There is no reward (None) without a verdict
+    (`flawed` is None), nor for a flaw whose step is not known (`error_step` is None). For ablation only: a policy games
+    it by leaving out the steps it is unsure of. Raises ValueError when n < 1 or `error_step` is outside the steps.
+    Source: the paper's ablation of step-ratio rewards.
     """
-    if status != "ok":
+    if flawed is None or (flawed and error_step is None):
         return None
     _check_step("error_step", error_step, num_steps)
     num_before_error = num_steps if error_step is None else error_step
@@ -89,32 +86,31 @@ def overlong_penalty(num_tokens: int, max_tokens: int, buffer: int) -> float:
 # --- The GenRM's reward ----------------------------------------------------------------------------------------------
 
 
-def genrm_outcome_reward(predicted: int | None, reference: int | None, status: VerdictStatus = "ok") -> float:
-    """R_outcome = +1 if both say flawed or both say not flawed, else -1; -1 without a verdict (`status` not ok).
+def genrm_outcome_reward(flawed: bool | None, truly_flawed: bool) -> float:
+    """R_outcome = +1 if verdict and label are both "flawed" or both "not flawed", else -1.
 
-    `predicted` and `reference` are the earliest wrong step, None for no error. The reward of the yes/no baseline
-    (GenORM). Source: the paper's GenRM reward.
+    `flawed` is `Verdict.flawed`, so None (no verdict) earns -1. The reward of the yes/no baseline (GenORM). Source: the
+    paper's GenRM reward.
     """
-    if status != "ok":
-        return -1.0
-    return outcome_reward((predicted is None) == (reference is None))
+    return outcome_reward(flawed is not None and flawed == truly_flawed)
 
 
-def genrm_reward(predicted: int | None, reference: int | None, num_steps: int, status: VerdictStatus = "ok") -> float:
+def genrm_reward(flawed: bool | None, error_step: int | None, label: int | None, num_steps: int) -> float:
     """R_GenRM = R_outcome + R_process, with R_process = -|t_hat - t*| / n if both say flawed, else 0.
 
-    t_hat = `predicted` and t* = `reference` (None: no error), n = `num_steps`. -1 without a verdict (`status` not ok,
-    `predicted` not read). A right label always earns more (at least 1/n) than a wrong one (-1). Raises ValueError when
-    n < 1 or a step is outside the solution. Source: the paper's GenRM reward (Step-RL).
+    t_hat = `error_step`, t* = `label` (the true first wrong step, None for no error), n = `num_steps`; `flawed` and
+    `error_step` are those of the verdict. Without a verdict the reward is -1. A right label always earns more (at least
+    1/n) than a wrong one (-1). Raises ValueError when n < 1, when a step is outside the solution, and for a flagged
+    solution without a step, as from a judge that answers yes or no. Source: the paper's GenRM reward (Step-RL).
     """
-    _check_step("reference", reference, num_steps)
-    outcome = genrm_outcome_reward(predicted, reference, status)
-    if status != "ok":
+    _check_step("label", label, num_steps)
+    outcome = genrm_outcome_reward(flawed, label is not None)
+    if not flawed:
         return outcome
-    _check_step("predicted", predicted, num_steps)
-    if predicted is None or reference is None:
-        return outcome
-    return outcome - abs(predicted - reference) / num_steps
+    if error_step is None:
+        raise ValueError("a flagged solution needs the step of its error for this reward; use genrm_outcome_reward")
+    _check_step("error_step", error_step, num_steps)
+    return outcome if label is None else outcome - abs(error_step - label) / num_steps
 
 
 # --- Advantages ------------------------------------------------------------------------------------------------------
@@ -268,7 +264,7 @@ def _check_step(name: str, step: int | None, num_steps: int) -> None:
     if step is not None and not 0 <= step < num_steps:
         raise ValueError(
             f"{name}={step} is outside the solution's {num_steps} steps (0 to {num_steps - 1}); "
-            "pass None for no error, and status='unparsable' for a verdict out of range"
+            "pass None where no step is known"
         )
 
 

@@ -19,6 +19,7 @@ from fapo.config import Config, from_dict, to_dict
 from fapo.data import finite, read_jsonl, write_jsonl
 from fapo.errors import ConfigError
 from fapo.files import write_json
+from fapo.judge import verdict_row
 from fapo.measure import Fault
 from fapo.scoring import Scored
 
@@ -139,7 +140,7 @@ def full_disk_told(folder: Path) -> Iterator[None]:
 
 def rollout_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict[str, Any]:
     """A rollout as a row of rollouts.jsonl; step and split are the engine's to add."""
-    problem, verdict = s.rollout.problem, s.verdict
+    problem = s.rollout.problem
     return {
         "problem_id": problem.id,
         "problem": problem.text,
@@ -147,11 +148,7 @@ def rollout_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict
         "response": s.rollout.response,
         "num_tokens": s.rollout.num_tokens,
         "correct": s.correct,
-        "status": verdict.status if verdict else "skipped",
-        "error_step": verdict.error_step if verdict else None,
-        "flawed": s.flawed,
-        "critique": verdict.critique if verdict else "",
-        "critique_tokens": verdict.num_tokens if verdict else 0,
+        **verdict_row(s.verdict),
         "reward": s.reward.value,
         "parts": dict(s.reward.parts),
         "advantage": None if advantage is None else round(float(advantage), 6),

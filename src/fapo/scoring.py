@@ -10,15 +10,17 @@ import numpy as np
 from fapo import answers, rewards
 from fapo.config import RewardConfig
 from fapo.data import LabelledSolution
-from fapo.errors import UnscoredError
-from fapo.judge import MIN_JUDGEMENTS, Template, check_judge, parse_verdict, parse_yes_no
+from fapo.errors import ConfigError, UnscoredError
+from fapo.judge import MIN_JUDGEMENTS, Template, check_judge
 from fapo.steps import split
 from fapo.types import Judge, Reward, Rollout, Verdict
 
 
 def no_verdict(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
     """The error that says which rollout has no verdict, why, and what to do."""
-    why = verdict.reason if verdict else "the judge was not asked"
+    why = "the judge was not asked"
+    if verdict:
+        why = verdict.reason or "the judge says flawed, but names no step"
     return UnscoredError(
         f"no verdict on a rollout of problem {rollout.problem.id}: {why}; "
         'set reward.on_unscored to "mask" or "correctness_only" to train on without it'
@@ -89,8 +91,9 @@ class PolicyScorer:
             flawed = verdict.flawed if verdict else None
             value = rewards.corrected_reward(correct, flawed, self.config.penalty, *errors)
         elif self.config.kind == "step_ratio":
-            steps, status = max(len(split(rollout.response)), 1), verdict.status if verdict else "failed"
-            value = rewards.step_ratio_reward(correct, verdict.error_step if verdict else None, steps, status)
+            steps = max(len(split(rollout.response)), 1)
+            flawed, error_step = (verdict.flawed, verdict.error_step) if verdict else (None, None)
+            value = rewards.step_ratio_reward(correct, flawed, error_step, steps)
         if value is None:
             if self.config.on_unscored == "raise":
                 raise no_verdict(rollout, verdict)
@@ -115,6 +118,13 @@ class CritiqueScorer:
     max_tokens: int = 0
     """Length limit of a critique."""
 
+    def __post_init__(self) -> None:
+        if self.config.kind == "genrm_step" and self.template.kind == "yes_no":
+            raise ConfigError(
+                f"{self.template.name}: the template asks yes or no, but reward.kind genrm_step needs the step of the "
+                'error; use kind = "genrm_outcome", or a template that asks for the step'
+            )
+
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
         """One result for each critique, in order; `correct` says whether its label (flawed or not) is right."""
         return [self.score(rollout) for rollout in rollouts]
@@ -123,13 +133,12 @@ class CritiqueScorer:
         """Read one critique and reward it."""
         solution = self.labelled[rollout.problem.id]
         num_steps = len(solution.steps)
-        yes_no = self.template.kind == "yes_no"
-        verdict = parse_yes_no(rollout.response) if yes_no else parse_verdict(rollout.response, num_steps)
-        verdict = replace(verdict, num_tokens=rollout.num_tokens)
-        outcome = rewards.genrm_outcome_reward(verdict.error_step, solution.training_label, verdict.status)
+        verdict = replace(self.template.parse(rollout.response, num_steps), num_tokens=rollout.num_tokens)
+        label = solution.training_label
+        outcome = rewards.genrm_outcome_reward(verdict.flawed, label is not None)
         parts, value = {"outcome": outcome}, outcome
         if self.config.kind == "genrm_step":
-            value = rewards.genrm_reward(verdict.error_step, solution.training_label, num_steps, verdict.status)
+            value = rewards.genrm_reward(verdict.flawed, verdict.error_step, label, num_steps)
             parts["process"] = value - outcome
         parts["overlong"] = rewards.overlong_penalty(rollout.num_tokens, self.max_tokens, self.config.overlong_buffer)
         return Scored(rollout, outcome > 0, verdict, Reward(value + parts["overlong"], parts))

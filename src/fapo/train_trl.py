@@ -23,6 +23,7 @@ from fapo.config import Config
 from fapo.errors import ConfigError
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
 from fapo.files import atomic_path
+from fapo.judge import verdict_from_row
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.models import loading, model_folder
 from fapo.overlap import Overlap
@@ -209,13 +210,8 @@ def _judged_once(config: Config, scorer: Scorer, rows: Sequence[Mapping[str, Any
 
 def _on_record(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Verdict]:
     """Problem id and response -> the verdict that an interrupted run has on it."""
-    return {
-        (row["problem_id"], row["response"]): Verdict(
-            row["status"], row["error_step"], row["critique"], "", row["critique_tokens"]
-        )
-        for row in rows
-        if row["status"] in ("ok", "unparsable")
-    }
+    found = {(row["problem_id"], row["response"]): verdict_from_row(row) for row in rows}
+    return {key: verdict for key, verdict in found.items() if verdict and verdict.status != "failed"}
 
 
 class _Remembering:

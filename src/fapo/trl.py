@@ -9,7 +9,7 @@ from fapo.client import ChatClient
 from fapo.config import RewardConfig
 from fapo.data import answer_of_worked_solution
 from fapo.errors import DataError
-from fapo.judge import GenRM, load_template
+from fapo.judge import GenRM, load_template, verdict_row
 from fapo.scoring import PolicyScorer, Scored, Scorer
 from fapo.types import Judge, OnUnscored, Problem, Rollout
 
@@ -46,9 +46,9 @@ class FlawedAwareReward:
         rows = zip(prompts, completions, completion_ids, strict=True)
         scored = await self.scorer([self.rollout(i, *row, columns) for i, row in enumerate(rows)])
         if log_extra:
-            log_extra("status", [s.verdict.status if s.verdict else "skipped" for s in scored])
-            log_extra("error_step", [s.verdict.error_step if s.verdict else None for s in scored])
-            log_extra("critique", [s.verdict.critique if s.verdict else "" for s in scored])
+            verdicts = [verdict_row(s.verdict) for s in scored]
+            for name in ("status", "flawed", "error_step", "critique", "reason"):
+                log_extra(name, [row[name] for row in verdicts])
             log_extra("reference", [s.rollout.problem.reference for s in scored])  # for `fapo judge` on the table
         if log_metric:
             correct = [s for s in scored if s.correct]

@@ -47,23 +47,42 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge said about one rollout. "No verdict" and "no error found" are different things."""
+    """Judgement of one rollout by a judge. "No verdict" and "no error found" are different things."""
 
     status: VerdictStatus
-    """ok: a verdict; unparsable: the judge answered, but without a valid index; failed: it did not answer."""
+    """ok: a verdict; unparsable: the judge answered, but without a valid verdict; failed: it did not answer."""
+    flawed: bool | None = None
+    """True: an error was found; False: none was found; None: there is no verdict (status is not ok)."""
     error_step: int | None = None
-    """Index (from 0) of the earliest wrong step; None for "no error found". Meaningful only when status is ok."""
+    """Index (from 0) of the earliest wrong step; None where no step is known, as from a yes/no judge."""
     critique: str = ""
-    """All the judge wrote."""
+    """Full text that the judge wrote."""
     reason: str = ""
-    """Why there is no verdict (status unparsable or failed)."""
+    """Explanation why there is no verdict, or why the judge was not asked; empty otherwise."""
     num_tokens: int = 0
     """Length of the critique in tokens; 0 where unknown."""
 
-    @property
-    def flawed(self) -> bool | None:
-        """True: an error was found; False: none was found; None: there is no verdict."""
-        return None if self.status != "ok" else self.error_step is not None
+    def __post_init__(self) -> None:
+        if self.status == "ok" and self.flawed is None:
+            raise ValueError("a verdict with status ok needs flawed=True or flawed=False")
+        if self.status != "ok" and self.flawed is not None:
+            raise ValueError(f"there is no verdict when status is {self.status}; flawed must be None")
+        if self.error_step is not None and not self.flawed:
+            raise ValueError(f"error_step is {self.error_step}, but flawed is {self.flawed}; a step needs flawed=True")
+
+    @classmethod
+    def from_step(cls, error_step: int | None, critique: str = "", num_tokens: int = 0) -> Verdict:
+        """Return the verdict of a judge that names the earliest wrong step.
+
+        Args:
+            error_step: Index (from 0) of the earliest wrong step; None for "no error found".
+            critique: Full text that the judge wrote.
+            num_tokens: Length of the critique in tokens.
+
+        Returns:
+            A verdict with status ok.
+        """
+        return cls("ok", error_step is not None, error_step, critique, num_tokens=num_tokens)
 
 
 @dataclass(frozen=True)

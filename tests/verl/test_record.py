@@ -27,7 +27,7 @@ from fapo.verl.parcel import Parcel
 from fapo.verl.record import RecordingBuffer
 
 GROUP = 4
-SOUND, FLAWED = Verdict("ok", None, "fine"), Verdict("ok", 1, "bad")
+SOUND, FLAWED = Verdict.from_step(None, "fine"), Verdict.from_step(1, "bad")
 FAILED, NONSENSE = Verdict("failed", reason="no answer"), Verdict("unparsable", reason="no box")
 
 

@@ -188,7 +188,7 @@ def test_rollouts_that_come_one_by_one_are_read_together() -> None:
         await asyncio.sleep(0.1)
         if "bad" in read[-1]:
             raise RuntimeError("out of memory")
-        return [Verdict("ok", critique=rollout.response) for rollout in rollouts]
+        return [Verdict.from_step(None, rollout.response) for rollout in rollouts]
 
     async def ask(text: str, after: float) -> str:
         await asyncio.sleep(after)
@@ -242,7 +242,7 @@ def test_the_oldest_verdicts_are_forgotten() -> None:
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
         asked.extend(rollout.response for rollout in rollouts)
-        return [Verdict("ok") for _ in rollouts]
+        return [Verdict.from_step(None) for _ in rollouts]
 
     async def all_of_them() -> None:
         for text in "abcba":
@@ -291,7 +291,7 @@ def test_critiques_are_scored_by_the_label_of_their_row(
     assert (parcel.split, parcel.label, parcel.scored.verdict.num_tokens) == ("test", label, 7)
 
 
-VERDICTS = [None, Verdict("ok", 1, "bad", num_tokens=3), Verdict("failed", reason="down"), Verdict("unparsable")]
+VERDICTS = [None, Verdict.from_step(1, "bad", num_tokens=3), Verdict("failed", reason="down"), Verdict("unparsable")]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -299,7 +299,7 @@ VERDICTS = [None, Verdict("ok", 1, "bad", num_tokens=3), Verdict("failed", reaso
 def test_a_parcel_comes_back_as_it_was(verdict: Verdict | None, value: float | None) -> None:
     rollout = Rollout(Problem("id", "text \u2028 {}", "1", "here"), 'a "solution"\n\\boxed{1}')
     parts = {"outcome": 1.0} if value is None else {"outcome": 1.0, "flaw": value - 1, "overlong": 0.0}
-    canaries = ((Verdict("ok", 2, "there", num_tokens=9), None), (Verdict("unparsable"), 0))
+    canaries = ((Verdict.from_step(2, "there", num_tokens=9), None), (Verdict("unparsable"), 0))
     parcel = Parcel("train", Scored(rollout, True, verdict, Reward(value, parts)), canaries=canaries)
     shaped = np.float32(math.nan if value is None else value - 0.25).item()
     back = unwrap(wrap(parcel), shaped, MAX_TOKENS, MAX_TOKENS)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fapo.data import LabelledSolution, Located, located_rows, write_jsonl
 from fapo.errors import ConfigError, DataError
+from fapo.judge import named_step, verdict_row
 from fapo.types import Verdict
 
 STATUSES = ("ok", "unparsable", "failed", "skipped")
@@ -34,12 +35,21 @@ class Prediction:
 def read_predictions(
     path: str | Path, num_steps: Mapping[str, int], *, threshold: float = 0.5, located: bool = False
 ) -> dict[str, Prediction]:
-    """The predictions of a .jsonl, .json or .parquet file by id. `located`: a flag without a step will not do.
+    """Return the predictions of a .jsonl, .json or .parquet file by id.
 
-    A row holds `error_step` (index of the first wrong step, null or -1 for none), or `scores`, one number for each
-    step, of which the first below the threshold marks the first wrong step, or only `flawed` (true or false). An index
-    beyond the steps is unparsable, as it is from a judge. Raises DataError with file:line for all else: ids that are
-    unknown or come twice, numbers that are none, a wrong number of scores.
+    A row holds `error_step` (index of the first wrong step, null or -1 for none), or `scores`, or `flawed` (true or
+    false), or `flawed` and `error_step`. `scores` has one number for each step, and the first one below the threshold
+    marks the first wrong step. An index beyond the steps is unparsable, as it is from a judge.
+
+    Args:
+        path: File of predictions.
+        num_steps: Number of steps of each solution, by id.
+        threshold: Limit below which a score marks a wrong step.
+        located: Whether a flagged row must name a step. A row that gives a `reason` may lack it.
+
+    Raises:
+        DataError: With file and line, for ids that are unknown or repeated, values that are not numbers, and a wrong
+            number of scores.
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file of predictions")
@@ -58,17 +68,10 @@ def of_rows(rows: Sequence[LabelledSolution], predictions: Mapping[str, Predicti
     return [prediction.verdict if prediction and prediction.verdict else MISSING for prediction in found]
 
 
-def write_predictions(
-    path: Path, rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], judge: str, *, located: bool
-) -> None:
-    """Write verdicts in the form that is read. Without a location (yes/no judges) they say `flawed` only."""
-    out: list[dict[str, Any]] = []
-    for row, verdict in zip(rows, verdicts, strict=True):
-        found = {"error_step": verdict.error_step} if located else {"flawed": verdict.flawed}
-        reason = {"reason": verdict.reason} if verdict.reason else {}
-        said = {"status": verdict.status, "critique": verdict.critique, **reason}
-        out.append({"id": row.problem.id, **found, **said, "judge": judge})
-    write_jsonl(path, out)
+def write_predictions(path: Path, rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], judge: str) -> None:
+    """Write one row for each verdict, in the form that `read_predictions` reads."""
+    pairs = zip(rows, verdicts, strict=True)
+    write_jsonl(path, [{"id": row.problem.id, **verdict_row(verdict), "judge": judge} for row, verdict in pairs])
 
 
 def _placed(rows: Iterable[Located]) -> Iterator[Located]:
@@ -102,22 +105,25 @@ def _parse(
         raise DataError(f"{where}: has scores and error_step, must have one of them")
     if "scores" in row:
         step = first_below(_scores(where, row["scores"], num_steps[id]), threshold)
-        return Prediction(id, Verdict("ok", step, critique), from_scores=True)
-    if "error_step" not in row:
-        if "flawed" not in row:
-            raise DataError(f"{where}: must have error_step or scores, has {_short(list(row))}")
-        if located:
-            raise DataError(f"{where}: says flawed but not where (error_step), which this benchmark asks for")
-        if not isinstance(row["flawed"], bool):
-            raise DataError(f"{where}: flawed is {_short(row['flawed'])}, must be true or false")
-        return Prediction(id, Verdict("ok", 0 if row["flawed"] else None, critique))
-    step = row["error_step"]
+        return Prediction(id, Verdict.from_step(step, critique), from_scores=True)
+    if "error_step" not in row and "flawed" not in row:
+        raise DataError(f"{where}: must have error_step or scores, has {_short(list(row))}")
+    flawed, step = row.get("flawed"), row.get("error_step")
+    if flawed is not None and not isinstance(flawed, bool):
+        raise DataError(f"{where}: flawed is {_short(flawed)}, must be true or false")
     if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
         raise DataError(f"{where}: error_step is {_short(step)}, must be an integer, or null or -1 for no error")
     if step is not None and not -1 <= step < num_steps[id]:
         reason = f"index {_short(step)} is not among -1 ... {num_steps[id] - 1}"
         return Prediction(id, Verdict("unparsable", critique=critique, reason=reason))
-    return Prediction(id, Verdict("ok", None if step == -1 else step, critique))
+    if flawed is None:
+        flawed = step not in (None, -1)
+    elif step is not None and flawed != (step >= 0):
+        raise DataError(f"{where}: flawed is {str(flawed).lower()} but error_step is {step}; they must agree")
+    step, why = None if step == -1 else named_step(row), str(row.get("reason") or "")
+    if located and flawed and step is None and not why:
+        raise DataError(f"{where}: says flawed but not where (error_step), which this benchmark asks for")
+    return Prediction(id, Verdict("ok", flawed, step, critique, why))
 
 
 def _scores(where: str, scores: Any, num_steps: int) -> list[int | float]:

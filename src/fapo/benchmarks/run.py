@@ -32,10 +32,10 @@ def run_judge(
     With a journal, what is on record there is not asked again, unless `fresh`. Raises ConfigError for a judge that
     cannot do it, and EngineError when only failures come back.
     """
-    if benchmark == "process" and not located(judge):
+    if benchmark == "process" and not isinstance(judge, str) and load_template(judge.template).kind == "yes_no":
         raise ConfigError(f"{judge_name(judge)}: asks yes or no, so it cannot say which step, as `process` needs")
     if isinstance(judge, str):
-        return [Verdict("ok", RULES[judge])] * len(rows.counting)
+        return [Verdict.from_step(RULES[judge])] * len(rows.counting)
     verdicts: dict[str, Verdict] = {}
 
     async def run() -> None:
@@ -59,11 +59,6 @@ def run_judge(
 
     asyncio.run(run())
     return [verdicts[row.problem.id] for row in rows.counting]
-
-
-def located(judge: JudgeConfig | str) -> bool:
-    """Whether it says where the error is, not only that there is one."""
-    return isinstance(judge, str) or load_template(judge.template).kind == "locate"
 
 
 def judge_name(judge: JudgeConfig | str) -> str:

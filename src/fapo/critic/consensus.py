@@ -19,7 +19,8 @@ def consensus(votes: Sequence[Verdict]) -> Verdict | None:
     """
     assert votes, "nothing to agree on"
     first = votes[0]
-    agreed = all(vote.status == "ok" and vote.error_step == first.error_step for vote in votes)
+    position = first.flawed, first.error_step
+    agreed = first.status == "ok" and all((vote.flawed, vote.error_step) == position for vote in votes)
     return first if agreed else None
 
 

@@ -13,7 +13,7 @@ from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
 from fapo.data import LabelledSolution, check_not_overwriting, read_jsonl, write_jsonl
 from fapo.errors import ConfigError, JudgeDownError, JudgeError
-from fapo.judge import MIN_JUDGEMENTS, GenRM, Template, load_template
+from fapo.judge import MIN_JUDGEMENTS, GenRM, Template, load_template, verdict_from_row, verdict_row
 from fapo.load import load_labelled
 from fapo.models import ChatModel, reseeded
 from fapo.types import Verdict
@@ -159,20 +159,14 @@ async def _ask(
 
 
 def _row(solution: LabelledSolution, number: int, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "id": solution.problem.id,
-        "sample": number,
-        "status": verdict.status,
-        "error_step": verdict.error_step,
-        "critique": verdict.critique,
-        "num_tokens": verdict.num_tokens,
-    }
+    return {"id": solution.problem.id, "sample": number, **verdict_row(verdict)}
 
 
 def _read(file: Path) -> dict[tuple[str, int], Verdict]:
     """(id, number of the sample) -> what the critique says."""
     rows: Iterable[dict[str, Any]] = read_jsonl(file, ignore_torn_tail=True) if file.exists() else ()
-    return {(row["id"], row["sample"]): Verdict(row["status"], row["error_step"], row["critique"]) for row in rows}
+    found = {(row["id"], row["sample"]): verdict_from_row(row) for row in rows}
+    return {key: verdict for key, verdict in found.items() if verdict}
 
 
 def _kept(
@@ -183,7 +177,7 @@ def _kept(
     num_critiques = num_unparsable = num_matching = num_covered = 0
     for solution in solutions:
         own = [verdicts[key] for number in range(samples) if (key := (solution.problem.id, number)) in verdicts]
-        matching = [v.critique for v in own if v.status == "ok" and v.error_step == solution.training_label]
+        matching = [v.critique for v in own if _matches(v, solution.training_label)]
         num_critiques += len(own)
         num_unparsable += sum(v.status == "unparsable" for v in own)
         num_matching += len(matching)
@@ -201,6 +195,10 @@ def _kept(
         covered=num_covered,
     )
     return kept, rows
+
+
+def _matches(verdict: Verdict, label: int | None) -> bool:
+    return verdict.flawed == (label is not None) and verdict.error_step == label
 
 
 def _training_row(solution: LabelledSolution, number: int, critique: str) -> dict[str, Any]:

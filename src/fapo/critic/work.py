@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fapo.answers import Check
 from fapo.data import read_jsonl, write_jsonl
 from fapo.errors import ConfigError, DataError
+from fapo.judge import verdict_from_row, verdict_row
 from fapo.steps import split
 from fapo.types import Problem, Rollout, Verdict
 
@@ -65,7 +66,9 @@ class Work:
             if row["id"] in plan:
                 self._remember(row)
         for row in _rows(folder / "labels.jsonl", VOTE_FIELDS):
-            self.votes.setdefault((row["id"], row["vote"]), Verdict(row["status"], row["error_step"]))
+            verdict = verdict_from_row(row)
+            assert verdict, "a vote is never skipped"
+            self.votes.setdefault((row["id"], row["vote"]), replace(verdict, critique=""))
 
     def distinct(self) -> list[Sample]:
         """The rollouts with a right answer, in order; of equal solutions of equal problems the first."""
@@ -97,19 +100,9 @@ class Work:
 
     def add_votes(self, votes: Mapping[tuple[str, int], Verdict]) -> None:
         """Write votes down, with their critiques."""
-        rows = [
-            {
-                "id": key,
-                "vote": number,
-                "status": verdict.status,
-                "error_step": verdict.error_step,
-                "critique": verdict.critique,
-                "num_tokens": verdict.num_tokens,
-            }
-            for (key, number), verdict in votes.items()
-        ]
+        rows = [{"id": key, "vote": number, **verdict_row(verdict)} for (key, number), verdict in votes.items()]
         write_jsonl(self.folder / "labels.jsonl", rows, append=True)
-        self.votes.update({place: Verdict(v.status, v.error_step) for place, v in votes.items()})
+        self.votes.update({place: replace(verdict, critique="") for place, verdict in votes.items()})
 
     def _remember(self, row: Mapping[str, Any]) -> None:
         place = self.plan[row["id"]]

@@ -17,6 +17,7 @@ from fapo.evaluation.run import Answered, Sample
 from fapo.evaluation.score import Number, Score, by_source, majority, score
 from fapo.files import write_json
 from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
+from fapo.judge import verdict_row
 from fapo.runs import environment
 from fapo.steps import escape
 
@@ -75,12 +76,8 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "answer": check.answer,
         "correct": check.correct,
         "check": check.status,
-        "status": verdict.status if verdict else "skipped",
-        "error_step": verdict.error_step if verdict else None,
-        "flawed": verdict.flawed if verdict else None,
-        "critique": verdict.critique if verdict else "",
-        "critique_tokens": verdict.num_tokens if verdict else 0,
-        "reason": verdict.reason if verdict else check.detail,
+        **verdict_row(verdict),
+        **({} if verdict else {"reason": check.detail}),
         "truly_flawed": sample.truly_flawed,
     }
 

@@ -91,7 +91,7 @@ def oracle(misses: float = 0.0, alarms: float = 0.0) -> Judge:
         if chance.random() < (alarms if error_step is None else misses):
             num_steps = max(len(split(rollout.response)), 1)
             error_step = chance.randrange(num_steps) if error_step is None else None
-        return Verdict("ok", error_step=error_step, critique="oracle")
+        return Verdict.from_step(error_step, "oracle")
 
     async def judge(rollouts: list[Rollout]) -> list[Verdict]:
         return [verdict(rollout) for rollout in rollouts]

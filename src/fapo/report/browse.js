@@ -34,9 +34,9 @@ async function unpack() {
 
 function agreement(i) {
   if (!data.known[i] || data.status[i] !== "ok") return "";
-  const [judged, truth] = [data.judged[i], data.true[i]];
-  if ((judged === null) !== (truth === null)) return judged === null ? "missed" : "alarm";
-  return judged === truth ? "agree" : "elsewhere";
+  const [flagged, judged, truth] = [data.flagged[i], data.judged[i], data.true[i]];
+  if (flagged !== (truth !== null)) return flagged ? "alarm" : "missed";
+  return judged === truth || (flagged && judged === null) ? "agree" : "elsewhere";
 }
 
 function inScope(i, form) {
@@ -131,7 +131,8 @@ function solution(i) {
 function verdict(i) {
   if (data.status[i] === "skipped") return "not asked";
   if (data.status[i] !== "ok") return `no verdict (${data.status[i]})`;
-  return data.judged[i] === null ? "found no error" : `step ${data.judged[i]} is the first wrong one`;
+  if (!data.flagged[i]) return "found no error";
+  return data.judged[i] === null ? "found an error, without naming a step" : `step ${data.judged[i]} is the first wrong one`;
 }
 
 function truth(i) {

@@ -74,7 +74,7 @@ class Agreement:
     num_agreed: int
     """Both say flawed, or both say fine."""
     num_located: tuple[int, int]
-    """Of those that are flawed for both: same first wrong step, all."""
+    """Counts of rollouts with a step from both: those with the same step, all."""
     kappa: float
     """Cohen's kappa of flawed or not; NaN where both say the same of all."""
 
@@ -126,23 +126,24 @@ def agreements(path: str | Path, runs: Sequence[Run]) -> list[Agreement]:
     rows = []
     for name in dict.fromkeys(card.run for _, card in found):
         mine = [(label, card) for label, card in found if card.run == name]
-        judged = [(label.error_step, card.judged) for label, card in mine if card.status == "ok"]
-        known = [(label.error_step, card.true) for label, card in mine if card.known]
+        judged = [(label.error_step, bool(card.flagged), card.judged) for label, card in mine if card.status == "ok"]
+        known = [(label.error_step, card.true is not None, card.true) for label, card in mine if card.known]
         rows += [_compare(name, "judge", judged, len(mine))] if judged else []
         rows += [_compare(name, "oracle", known, len(mine))] if known else []
     return rows
 
 
 def _compare(
-    run: str, other: Literal["judge", "oracle"], pairs: Sequence[tuple[int | None, int | None]], num_labelled: int
+    run: str, other: Literal["judge", "oracle"], rows: Sequence[tuple[int | None, bool, int | None]], num_labelled: int
 ) -> Agreement:
-    by_hand, theirs = [a is not None for a, _ in pairs], [b is not None for _, b in pairs]
-    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    """Compare rows of (step by hand, flagged by the other, step by the other)."""
+    by_hand, theirs = [step is not None for step, _, _ in rows], [flagged for _, flagged, _ in rows]
+    both = [(mine, other_step) for mine, _, other_step in rows if mine is not None and other_step is not None]
     return Agreement(
         run,
         other,
-        len(pairs),
-        num_labelled - len(pairs),
+        len(rows),
+        num_labelled - len(rows),
         sum(theirs),
         sum(by_hand),
         sum(a == b for a, b in zip(by_hand, theirs, strict=True)),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fapo.intervals import Interval, mean_interval, ratio_interval
+from fapo.judge import named_step
 from fapo.quality import confusion, prf_ratios
 from fapo.report.runs import grouped
 from fapo.report.summary import Row, measured
@@ -59,10 +60,6 @@ def _truth(row: Mapping[str, Any]) -> bool | None:
     return truth.get("error_step") is not None if isinstance(truth, Mapping) else None
 
 
-def _located(row: Mapping[str, Any]) -> bool:
-    return row.get("error_step") == (row.get("truth") or {}).get("error_step")
-
-
 def _reliable(row: Mapping[str, Any]) -> Parts:
     return bool(row.get("correct")) and _truth(row) is False, 1
 
@@ -82,9 +79,11 @@ def _confusion(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
     return confusion(flagged if isinstance(flagged, bool) else None, bool(_truth(row)))
 
 
-def _located_parts(row: Mapping[str, Any]) -> Parts:
-    hit, _, _ = _confusion(row)
-    return hit and _located(row), hit
+def _location(row: Mapping[str, Any]) -> Parts:
+    """Return (named exactly, named) for the step in a correctly flagged critique."""
+    true_positive, _, _ = _confusion(row)
+    step = named_step(row) if true_positive else None
+    return step is not None and step == (row.get("truth") or {}).get("error_step"), step is not None
 
 
 def _prf(name: str) -> Callable[[Mapping[str, Any]], Parts]:
@@ -100,7 +99,7 @@ POLICY_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
 }
 GENRM_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
     **{name: _prf(name) for name in ("precision", "recall", "f1")},
-    "location": _located_parts,
+    "location": _location,
     "invalid_share": lambda row: (not isinstance(row.get("flawed"), bool), 1),
     "tokens": lambda row: (row.get("num_tokens") or 0, 1),
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from fapo.data import finite_number
+from fapo.judge import named_step
 from fapo.report.text import visible
 from fapo.run_reader import Run
 from fapo.steps import split
@@ -48,8 +49,10 @@ class Card:
     """correct, flawed: by the judge, by the oracle where no judge was asked; unscored: no verdict."""
     status: str
     """Of the verdict: ok, unparsable, failed or skipped."""
+    flagged: bool | None
+    """Whether the judge found an error; None without a verdict."""
     judged: int | None
-    """The first wrong step by the judge."""
+    """Index of the first wrong step by the judge; None where it named none."""
     critique: str
     """What the judge wrote."""
     known: bool
@@ -96,10 +99,10 @@ def cards(name: str, run: Run, share: float = 1.0) -> Iterator[Card]:
 def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample: int) -> Card:
     truth = row.get("truth") if isinstance(row.get("truth"), Mapping) else None
     true, flaw = (truth.get("error_step"), truth.get("flaw")) if truth is not None else (None, None)
-    response, judged, reward = row["response"], _index(row.get("error_step")), finite_number(row.get("reward"))
-    flawed = row.get("flawed")
-    if not isinstance(flawed, bool):  # not asked: the oracle's word, if there is one
-        flawed = true is not None
+    response, judged, reward = row["response"], _index(named_step(row)), finite_number(row.get("reward"))
+    found = row.get("flawed")
+    flagged = found if isinstance(found, bool) else None
+    flawed = true is not None if flagged is None else flagged  # not asked: by the oracle, if there is one
     status = str(row.get("status", "skipped"))
     unscored = reward is None or status in ("unparsable", "failed")
     steps = [visible(step.rstrip(), _LONGEST) for step in split(response[:_LONGEST])]
@@ -114,6 +117,7 @@ def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample:
         tuple(steps),
         "wrong" if not row["correct"] else "unscored" if unscored else "flawed" if flawed else "correct",
         status,
+        flagged,
         judged,
         visible(row.get("critique") or "", _LONGEST),
         truth is not None,

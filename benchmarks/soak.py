@@ -4,7 +4,7 @@ python benchmarks/soak.py [--num 2000] [--faults 0.1] [--json]
 
 Two replicas in a process of their own answer; of all tries a share goes wrong: 429, 500, a closed connection, half an
 answer, broken JSON, silence until the client gives up. What the verdict must be follows from the question. After each
-batch the memory and the open files of this process are looked at. In the end the journal is counted, checked and asked
+batch the memory and the open files of this process are looked at. In the end the cache is counted, checked and asked
 for everything once more, with nobody behind it. Exits with 1 if a promise is broken. The long run: --num 100000.
 """
 
@@ -29,8 +29,8 @@ from measuring.slow_judge import FAULTS, HANG, Ways, mixed_verdict, slow_judge
 from measuring.turns import machine, memory
 
 from fapo.client import ChatClient
-from fapo.journal import Journal, Journaled
 from fapo.judge import GenRM, build_prompt, load_template
+from fapo.response_cache import CachedModel, ResponseCache
 from fapo.steps import split
 from fapo.types import Completion, Message, Problem, Rollout
 
@@ -65,13 +65,13 @@ class Soaked:
     wrong: int
     """Verdicts of another question."""
     rows: int
-    """Rows of the journal."""
+    """Rows of the cache."""
     doubled: int
     """Rows to a question that has one already."""
     intact: bool
-    """SQLite's own check of the journal."""
+    """SQLite's own check of the cache."""
     changed: int
-    """Verdicts that are not the same when read from the journal again."""
+    """Verdicts that are not the same when read from the cache again."""
     memory: Sequence[float]
     """MiB held: after the warm-up, at the end, and the most in between."""
     growth: float
@@ -87,7 +87,7 @@ class Soaked:
             "every judgement has a verdict": self.lost == 0,
             "each its own": self.wrong == 0,
             "each is on record once": (self.rows, self.doubled) == (self.judgements, 0),
-            "the journal is intact": self.intact and self.changed == 0,
+            "the cache is intact": self.intact and self.changed == 0,
             f"memory grows by less than {MAX_GROWTH:g} MiB": self.growth < MAX_GROWTH,
             "connections are given back": self.files < MAX_FILES,
         }
@@ -147,7 +147,7 @@ async def nobody(conversations: Sequence[list[Message]]) -> list[Completion]:
 
 def soak(num: int, share: float, path: Path) -> Soaked:
     """Judge, then look at what there is."""
-    journal = Journal(path)
+    cache = ResponseCache(path)
     ways = Ways(pace=0.1, kinds=(*FAULTS, HANG), mixed=True)
     with slow_judge(NUM_REPLICAS, CONCURRENCY, share, ways) as urls:
 
@@ -155,7 +155,7 @@ def soak(num: int, share: float, path: Path) -> Soaked:
             client = ChatClient(
                 urls, "genrm", concurrency=CONCURRENCY, timeout=5.0, retries=50, backoff=0.05, cooldown=0.05
             )
-            found = await judge_all(GenRM(TEMPLATE, Journaled(client, journal, model="genrm")), num)
+            found = await judge_all(GenRM(TEMPLATE, CachedModel(client, cache, model="genrm")), num)
             await client.aclose()
             return found
 
@@ -164,8 +164,8 @@ def soak(num: int, share: float, path: Path) -> Soaked:
         seconds = time.perf_counter() - start
         with urllib.request.urlopen(urls[0].removesuffix("/v1") + "/done") as answer:
             served = json.load(answer)
-    again, _ = asyncio.run(judge_all(GenRM(TEMPLATE, Journaled(nobody, journal, model="genrm")), num))
-    journal.close()
+    again, _ = asyncio.run(judge_all(GenRM(TEMPLATE, CachedModel(nobody, cache, model="genrm")), num))
+    cache.close()
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT count(*) FROM answers").fetchone()[0]
         questions = "SELECT count(*) FROM (SELECT DISTINCT prompt, model, settings, vote FROM answers)"
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(given.num, given.faults, Path(folder) / "journal.sqlite")
+        found = soak(given.num, given.faults, Path(folder) / "cache.sqlite")
     broken = found.broken()
     if given.json:
         print(json.dumps(asdict(found) | {"broken": broken}))

@@ -37,7 +37,7 @@ class Watched:
             self.cancelled += 1
             raise
         if self.broken:
-            raise ValueError("the journal cannot be used")
+            raise ValueError("the cache cannot be used")
         return [Verdict.from_step(1 if len(r.response) > 20 else None, f"on {r.problem.id}") for r in rollouts]
 
     @property
@@ -97,7 +97,7 @@ def test_what_is_on_record_is_not_begun() -> None:
 def test_what_breaks_ahead_of_time_breaks_the_batch_and_stops_the_rest() -> None:
     judge = Watched(broken=True)
     scorer, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge))
-    with pytest.raises(ValueError, match="the journal cannot be used"):
+    with pytest.raises(ValueError, match="the cache cannot be used"):
         asyncio.run(in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS))
     assert (len(judge.asked), judge.cancelled) == (3, 2)
 

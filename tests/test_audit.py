@@ -22,8 +22,8 @@ from rich.console import Console
 from fapo.audit import DEAD, Plan, audit
 from fapo.data import read_jsonl, write_jsonl
 from fapo.errors import DataError, JudgeDownError
-from fapo.journal import Journal
 from fapo.judges import named
+from fapo.response_cache import ResponseCache
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.tally import Audited, Tally, print_tally
 
@@ -45,7 +45,7 @@ def written(path: Path, rows: Sequence[Row]) -> Path:
 def plan(server: ChatServer | str, out: Path, *files: Path | str, **options: Any) -> Plan:
     ours = {key: options.pop(key) for key in list(options) if key in Plan.__dataclass_fields__}
     url = server if isinstance(server, str) else server.url
-    settings = named([url], "m", journal=out.with_suffix(".journal.sqlite"), **{"template": "compact"} | options)
+    settings = named([url], "m", cache=out.with_suffix(".cache.sqlite"), **{"template": "compact"} | options)
     return Plan(tuple(map(str, files)), out, settings, **ours)
 
 
@@ -272,13 +272,13 @@ def test_votes(tmp_path: Path) -> None:
 def test_several_servers_share_the_work(tmp_path: Path) -> None:
     path = written(tmp_path / "in.jsonl", [row(problem=f"Q{i}") for i in range(40)])
     with chat_server(Reply("\\boxed{-1}", delay=0.02)) as a, chat_server(Reply("\\boxed{-1}", delay=0.02)) as b:
-        settings = named([a.url, b.url], "m", journal=str(tmp_path / "j.sqlite"))
+        settings = named([a.url, b.url], "m", cache=str(tmp_path / "j.sqlite"))
         audit(Plan((str(path),), tmp_path / "out.jsonl", settings))
         assert len(a.requests) + len(b.requests) == 40
         assert min(len(a.requests), len(b.requests)) > 5
 
 
-def test_the_journal_answers_the_second_time_unless_told_not_to(tmp_path: Path) -> None:
+def test_the_cache_answers_the_second_time_unless_told_not_to(tmp_path: Path) -> None:
     path, out = written(tmp_path / "in.jsonl", SAMPLE), tmp_path / "out.jsonl"
     seen: Counter[str] = Counter()
     with chat_server(by_problem(WORDS, seen)) as server:
@@ -432,7 +432,7 @@ def test_the_command_prints_a_summary(tmp_path: Path, monkeypatch, capsys) -> No
     assert "[s]" in said
     assert "fourth       ████" in said
     assert {body["temperature"] for body in server.requests} == {0.6}, "votes are sampled"
-    assert (tmp_path / "deep/out.journal.sqlite").is_file()
+    assert (tmp_path / "deep/out.cache.sqlite").is_file()
 
 
 def test_standard_input(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -471,9 +471,9 @@ MISTAKES = {
     ),
     "votes": (["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--votes", "0"], "votes: should be"),
     "deadline": (["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--deadline", "0"], "deadline: sho"),
-    "journal": (
-        ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--journal", "in.jsonl"],
-        "no journal",
+    "cache": (
+        ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--cache", "in.jsonl"],
+        "no cache",
     ),
 }
 
@@ -504,12 +504,12 @@ def test_a_model_in_this_process_judges(tmp_path: Path, tiny_genrm: Path, monkey
     assert run(monkeypatch, *common, "--quiet") == 0, capsys.readouterr().err
     first = out.read_bytes()
     assert {r["status"] for r in read_jsonl(out)} <= {"ok", "unparsable"}
-    journal = Journal(tmp_path / "out.journal.sqlite")
-    assert len(journal) > 0
-    known = len(journal)
+    cache = ResponseCache(tmp_path / "out.cache.sqlite")
+    assert len(cache) > 0
+    known = len(cache)
     assert run(monkeypatch, *common, "--quiet") == 0
-    assert (out.read_bytes(), len(journal)) == (first, known)
-    journal.close()
+    assert (out.read_bytes(), len(cache)) == (first, known)
+    cache.close()
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

@@ -621,11 +621,11 @@ def test_going_on_after_failures(data: Path, tmp_path: Path, score) -> None:
 
 
 def test_answers_of_another_judge_are_not_mixed_in(data: Path, tmp_path: Path, run) -> None:
-    """Each is asked for itself; the journal they share then answers for all of them."""
+    """Each is asked for itself; the cache they share then answers for all of them."""
     judges = [["--model", "m"], ["--model", "n"], ["--model", "m", "--max-tokens", 9]]
     judges.append(["--model", "m", "--template", "compact"])
     with chat_server(knows) as server:
-        call = ["process", "--data", data, "--judge", server.url, "--journal", tmp_path / "j.sqlite"]
+        call = ["process", "--data", data, "--judge", server.url, "--cache", tmp_path / "j.sqlite"]
         for _ in range(2):
             for judge in judges:
                 assert run(*call, *judge)[0] == 0

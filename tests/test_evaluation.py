@@ -276,7 +276,7 @@ def test_the_command_samples_checks_judges_and_says_what_came_out(data: Path, ru
         assert all(body["messages"][0]["content"].startswith("Hard one.\nWhat is ") for body in policy)
         assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in policy} == {(1.0, 0.9, 99)}
         again = run(*command(server.url, data, "--prompt", prompt, "--max-tokens", 99, "--top-p", 0.9, "--json"))
-        assert len(server.requests) == 18, "all of it was in the journal"
+        assert len(server.requests) == 18, "all of it was in the cache"
     found = json.loads(again[1])
     assert found == json.loads((data.parent / "out.json").read_text())
     assert (found["num_questions"], found["num_samples"], found["avg_at_k"], found["majority_at_k"]) == (
@@ -339,7 +339,7 @@ def test_a_model_that_only_fails_ends_the_run(dead: str, data: Path, run) -> Non
         asked = Counter(body["model"] for body in server.requests)
         assert asked[dead] <= 30
     assert ("sample policy: " if dead == "policy" else "the judge: ") in err
-    assert "wrong key" in err and "out.journal.sqlite: put it right and start again" in err
+    assert "wrong key" in err and "out.cache.sqlite: put it right and start again" in err
     assert not (data.parent / "out.jsonl").exists()
 
 
@@ -427,7 +427,7 @@ def local(folder: Path, policy: Path, judge: Path | None, **changes: Any) -> Pla
         "template": "compact",
         "max_tokens": 12,
         "concurrency": 32,
-        "journal": out.with_suffix(".journal.sqlite"),
+        "cache": out.with_suffix(".cache.sqlite"),
     }
     asked = named([f"local:{judge}"], "", **options) if judge else None
     wanted = {"k": 4, "max_tokens": 16, "limit": 40, "concurrency": 32} | changes

@@ -1,4 +1,4 @@
-"""Faults of judges, disks, journals, signals and clocks, each really caused. The table is in docs/reliability.md."""
+"""Faults of judges, disks, caches, signals and clocks, each really caused. The table is in docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from chat_server import Reply, chat_server, completion
 from processes import ROOT, finished, rows_to_judge, start, toml, wait_for
 
 import fapo.connections
-import fapo.journal
+import fapo.response_cache
 from fapo import cli
 from fapo.client import MAX_ERROR, ChatClient
 from fapo.config import load
 from fapo.data import read_jsonl
 from fapo.errors import ConfigError, DataError
-from fapo.journal import Journal, Journaled, Question
 from fapo.judge import GenRM, load_template
+from fapo.response_cache import CachedModel, CacheKey, ResponseCache
 from fapo.runs import RunFolder, full_disk_told, take
 from fapo.types import Completion, Problem, Rollout, Verdict
 
@@ -43,10 +43,12 @@ def solutions(num: int) -> list[Rollout]:
     ]
 
 
-def judged(urls: list[str], rollouts: list[Rollout], journal: Journal | None = None, **options: Any) -> list[Verdict]:
+def judged(
+    urls: list[str], rollouts: list[Rollout], cache: ResponseCache | None = None, **options: Any
+) -> list[Verdict]:
     async def run() -> list[Verdict]:
         client = ChatClient(urls, "judge", **PATIENT | options)
-        complete = Journaled(client, journal, model="judge") if journal is not None else client
+        complete = CachedModel(client, cache, model="judge") if cache is not None else client
         try:
             return await GenRM(load_template("compact"), complete)(rollouts)
         finally:
@@ -71,16 +73,16 @@ TROUBLES = {
 @pytest.mark.parametrize("name", TROUBLES)
 def test_no_verdict_is_lost_or_doubled_while_a_judge_has_trouble(name: str, tmp_path: Path) -> None:
     """One request in three goes wrong, and each question has a verdict in the end; on record once."""
-    rollouts, journal = solutions(12), Journal(tmp_path / "journal.sqlite")
+    rollouts, cache = solutions(12), ResponseCache(tmp_path / "cache.sqlite")
     with chat_server(lambda body, i: TROUBLES[name] if i % 3 == 0 else Reply("\\boxed{1}")) as server:
-        verdicts = judged([server.url], rollouts, journal, retries=20)
+        verdicts = judged([server.url], rollouts, cache, retries=20)
         num_requests = len(server.requests)
-        assert judged([server.url], rollouts, journal) == verdicts, "a second time they come from the journal"
+        assert judged([server.url], rollouts, cache) == verdicts, "a second time they come from the cache"
         assert len(server.requests) == num_requests
     assert [v.error_step for v in verdicts] == [1] * 12
     assert num_requests == 12 + (num_requests + 2) // 3
-    assert len(journal) == 12
-    journal.close()
+    assert len(cache) == 12
+    cache.close()
 
 
 @pytest.mark.parametrize("name", [name for name in TROUBLES if name not in ("429",)])
@@ -131,15 +133,15 @@ def test_one_replica_of_four_is_killed(tmp_path: Path) -> None:
     replicas = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     try:
         urls = [process.stdout.readline().strip() for process in replicas if process.stdout]
-        journal = Journal(tmp_path / "journal.sqlite")
+        cache = ResponseCache(tmp_path / "cache.sqlite")
         rollouts = solutions(200)
 
         async def run() -> list[Verdict]:
             client = ChatClient(urls, "judge", **PATIENT, concurrency=8)
             task = asyncio.create_task(
-                GenRM(load_template("compact"), Journaled(client, journal, model="judge"))(rollouts)
+                GenRM(load_template("compact"), CachedModel(client, cache, model="judge"))(rollouts)
             )
-            while len(journal) < 40:
+            while len(cache) < 40:
                 await asyncio.sleep(0.01)
             replicas[1].kill()
             verdicts = await task
@@ -147,8 +149,8 @@ def test_one_replica_of_four_is_killed(tmp_path: Path) -> None:
             return verdicts
 
         assert [v.error_step for v in asyncio.run(run())] == [1] * 200
-        assert len(journal) == 200, "none lost, none twice on record"
-        journal.close()
+        assert len(cache) == 200, "none lost, none twice on record"
+        cache.close()
     finally:
         for process in replicas:
             process.kill()
@@ -171,21 +173,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_the_journal_nothing_that_is_in_it(small_disk: Path) -> None:
-    journal = Journal(small_disk / "journal.sqlite")
-    with pytest.raises(DataError, match=r"journal cannot be used: .*(?:full|I/O).*free it or give another path"):
+def test_a_full_disk_costs_the_cache_nothing_that_is_in_it(small_disk: Path) -> None:
+    cache = ResponseCache(small_disk / "cache.sqlite")
+    with pytest.raises(DataError, match=r"cache cannot be used: .*(?:full|I/O).*free it or give another path"):
         for i in range(10_000):
-            journal.add([(Question(str(i), "m", "{}", 0), Completion("word " * 200))])
+            cache.add([(CacheKey(str(i), "m", "{}", 0), Completion("word " * 200))])
             num = i + 1
     assert num > 10
-    assert all(journal.find(Question(str(i), "m", "{}", 0)) for i in range(num))
-    (small_disk / "journal.sqlite").rename(small_disk / "journal.sqlite")
+    assert all(cache.find(CacheKey(str(i), "m", "{}", 0)) for i in range(num))
+    (small_disk / "cache.sqlite").rename(small_disk / "cache.sqlite")
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    journal.add([(Question("more", "m", "{}", 0), Completion("there is room again"))])
-    journal.close()
-    journal = Journal(small_disk / "journal.sqlite")
-    assert len(journal) == num + 1
-    journal.close()
+    cache.add([(CacheKey("more", "m", "{}", 0), Completion("there is room again"))])
+    cache.close()
+    cache = ResponseCache(small_disk / "cache.sqlite")
+    assert len(cache) == num + 1
+    cache.close()
 
 
 def test_a_full_disk_ends_an_audit_with_a_message_and_it_goes_on_later(small_disk: Path, tmp_path: Path) -> None:
@@ -204,13 +206,13 @@ def test_a_full_disk_ends_an_audit_with_a_message_and_it_goes_on_later(small_dis
             "--template",
             "compact",
         )
-        journal = ("--journal", tmp_path / "journal.sqlite")
-        code, said = finished(start(*common, *journal))
+        cache = ("--cache", tmp_path / "cache.sqlite")
+        code, said = finished(start(*common, *cache))
         assert (code, "No space left on device" in said, "Traceback" in said) == (2, True, False), said
         assert not out.exists()
         num_requests = len(server.requests)
         subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-        code, said = finished(start(*common, *journal))
+        code, said = finished(start(*common, *cache))
         assert code == 0, said
         assert len(server.requests) <= 300 + 4 * 64
         assert num_requests > 50
@@ -234,50 +236,50 @@ def test_the_words_of_torch_and_safetensors_for_a_full_disk_become_the_systems(s
         raise RuntimeError("something else")
 
 
-# --- journals ---------------------------------------------------------------------------------------------------------
+# --- caches ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_locked_journal_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Journal(tmp_path / "journal.sqlite").close()
-    other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+def test_a_locked_cache_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ResponseCache(tmp_path / "cache.sqlite").close()
+    other = sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr(fapo.journal, "PATIENCE", 0.3)
-    journal = Journal(tmp_path / "journal.sqlite")
-    question = Question("q", "m", "{}", 0)
-    with pytest.raises(DataError, match=r"journal cannot be used: database is locked; free it or give another path"):
-        journal.add([(question, Completion("x"))])
+    monkeypatch.setattr(fapo.response_cache, "PATIENCE", 0.3)
+    cache = ResponseCache(tmp_path / "cache.sqlite")
+    question = CacheKey("q", "m", "{}", 0)
+    with pytest.raises(DataError, match=r"cache cannot be used: database is locked; free it or give another path"):
+        cache.add([(question, Completion("x"))])
     other.execute("COMMIT")
     other.close()
-    journal.add([(question, Completion("x"))])
-    assert len(journal) == 1
-    journal.close()
+    cache.add([(question, Completion("x"))])
+    assert len(cache) == 1
+    cache.close()
 
 
-def test_a_journal_damaged_while_in_use_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite"
-    journal = Journal(path)
+def test_a_cache_damaged_while_in_use_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    cache = ResponseCache(path)
     for i in range(300):
-        journal.add([(Question(str(i), "m", "{}", 0), Completion("word " * 200))])
-    journal.close()
-    journal = Journal(path)
+        cache.add([(CacheKey(str(i), "m", "{}", 0), Completion("word " * 200))])
+    cache.close()
+    cache = ResponseCache(path)
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * 200_000)
-    with pytest.raises(DataError, match=r"no journal, or a damaged one .*move it away to ask the judge again"):
+    with pytest.raises(DataError, match=r"no cache, or a damaged one .*move it away to ask the judge again"):
         for i in range(300):
-            journal.find(Question(str(i), "m", "{}", 0))
-            journal.add([(Question(f"new {i}", "m", "{}", 0), Completion("x"))])
+            cache.find(CacheKey(str(i), "m", "{}", 0))
+            cache.add([(CacheKey(f"new {i}", "m", "{}", 0), Completion("x"))])
 
 
-def test_two_audits_share_a_journal(tmp_path: Path) -> None:
+def test_two_audits_share_a_cache(tmp_path: Path) -> None:
     path = rows_to_judge(tmp_path / "in.jsonl", 40)
     with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0.05)) as server:
         common = ("judge", path, "--judge", server.url, "--model", "m", "--quiet", "--concurrency", "4")
-        journal = ("--journal", tmp_path / "journal.sqlite")
-        both = [start(*common, *journal, "--out", tmp_path / f"{name}.jsonl") for name in "ab"]
+        cache = ("--cache", tmp_path / "cache.sqlite")
+        both = [start(*common, *cache, "--out", tmp_path / f"{name}.jsonl") for name in "ab"]
         assert [finished(process)[0] for process in both] == [0, 0]
         num_requests = len(server.requests)
-        code, said = finished(start(*common, *journal, "--out", tmp_path / "c.jsonl"))
+        code, said = finished(start(*common, *cache, "--out", tmp_path / "c.jsonl"))
         assert (code, len(server.requests)) == (0, num_requests), said
     assert 40 <= num_requests <= 80
     outputs = [(tmp_path / f"{name}.jsonl").read_bytes() for name in "abc"]
@@ -288,7 +290,7 @@ def test_two_audits_share_a_journal(tmp_path: Path) -> None:
 
 
 def num_on_record(path: Path) -> int:
-    """Answers in a journal, which another process may be about to make."""
+    """Answers in a cache, which another process may be about to make."""
     if not path.exists():
         return 0
     with contextlib.closing(sqlite3.connect(path)) as connection, contextlib.suppress(sqlite3.OperationalError):
@@ -298,7 +300,7 @@ def num_on_record(path: Path) -> int:
 
 def test_control_c_twice_ends_an_audit_at_once(tmp_path: Path) -> None:
     path, out = rows_to_judge(tmp_path / "in.jsonl", 80), tmp_path / "out.jsonl"
-    kept = out.with_suffix(".journal.sqlite")
+    kept = out.with_suffix(".cache.sqlite")
     with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0 if i < 20 else 600)) as server:
         process = start("judge", path, "--judge", server.url, "--model", "m", "--out", out, "--quiet")
         wait_for(lambda: num_on_record(kept) == 20)

@@ -32,7 +32,7 @@ LAYERS = [
     },
     {"answer_workers"},
     {"answers"},
-    {"data", "solutions", "connections", "client", "journal", "local", "workers"},
+    {"data", "solutions", "connections", "client", "response_cache", "local", "workers"},
     {"judge"},
     {"run_reader", "runs", "scoring", "measure", "credit", "selection"},
     {

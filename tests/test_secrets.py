@@ -130,7 +130,7 @@ def test_nothing_that_a_training_and_an_audit_write_holds_the_key(tiny_policy: P
 
     said = ""
     with chat_server(script) as server:
-        file = toml(tmp_path / "runs", tiny_policy, server.url, journal=str(tmp_path / "training.sqlite"))
+        file = toml(tmp_path / "runs", tiny_policy, server.url, cache=str(tmp_path / "training.sqlite"))
         rows = rows_to_judge(tmp_path / "in.jsonl", 8)
         runs: list[tuple[str | Path, ...]] = [
             ("train", file),
@@ -144,7 +144,7 @@ def test_nothing_that_a_training_and_an_audit_write_holds_the_key(tiny_policy: P
             said += out + err
         assert set(server.api_keys) == {f"Bearer {KEY}"}
     written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"training.sqlite", "out.jsonl", "out.journal.sqlite", "page.html", "rollouts.jsonl", "env.json"} <= written
+    assert {"training.sqlite", "out.jsonl", "out.cache.sqlite", "page.html", "rollouts.jsonl", "env.json"} <= written
     assert holding(tmp_path) == []
     assert KEY not in said
 

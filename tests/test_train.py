@@ -583,10 +583,10 @@ def test_a_dead_judge_stops_a_run_with_a_clear_message(tiny_policy: Path, tmp_pa
     assert "Traceback" not in said
 
 
-def test_a_judge_with_a_journal_is_not_asked_twice(tiny_policy: Path, tmp_path: Path) -> None:
+def test_a_judge_with_a_cache_is_not_asked_twice(tiny_policy: Path, tmp_path: Path) -> None:
     with chat_server(Reply("\\boxed{-1}")) as server:
         table = served(server)
-        table["judge"]["journal"] = str(tmp_path / "journal.sqlite")
+        table["judge"]["cache"] = str(tmp_path / "cache.sqlite")
         first = train(config(tmp_path, tiny_policy, **table, **{"optim.steps": 2}))
         asked = len(server.requests)
         second = train(config(tmp_path, tiny_policy, **table, **{"optim.steps": 2, "name": "again"}))
@@ -595,16 +595,16 @@ def test_a_judge_with_a_journal_is_not_asked_twice(tiny_policy: Path, tmp_path: 
     assert verdicts[0] == verdicts[1]
 
 
-@pytest.mark.parametrize("journal", [False, True], ids=["", "journal"])
-def test_judged_as_they_end_or_all_at_once_a_run_is_the_same(journal: bool, tiny_policy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", [False, True], ids=["", "cache"])
+def test_judged_as_they_end_or_all_at_once_a_run_is_the_same(cache: bool, tiny_policy: Path, tmp_path: Path) -> None:
     folders, asked = [], []
     for overlap in (True, False):
         with chat_server(lambda body, _: verdict(body)) as server:
             table = served(server)
             table["judge"] |= {"overlap": overlap}
-            if journal:
-                table["judge"]["journal"] = str(tmp_path / f"{overlap}.sqlite")
-            changed = {"optim.steps": 3, "name": f"overlap-{overlap}", "data.validation": {} if journal else None}
+            if cache:
+                table["judge"]["cache"] = str(tmp_path / f"{overlap}.sqlite")
+            changed = {"optim.steps": 3, "name": f"overlap-{overlap}", "data.validation": {} if cache else None}
             changed = {key: value for key, value in changed.items() if value is not None}
             folders.append(train(config(tmp_path, tiny_policy, **table, **changed)))
             asked.append(sorted(body["messages"][-1]["content"] for body in server.requests))

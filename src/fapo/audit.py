@@ -43,11 +43,11 @@ class Plan:
     out: Path
     """JSONL file for the verdicts."""
     judge: JudgeConfig
-    """Who judges; with its journal an interrupted audit goes on."""
+    """Who judges; with its cache an interrupted audit goes on."""
     judge_all: bool = False
     """Judge solutions with a wrong final answer, too."""
     fresh: bool = False
-    """Ask anew what is in the journal."""
+    """Ask anew what is in the cache."""
     skip_bad: bool = False
     """Report rows that make no sense and go on, instead of stopping before anything is asked."""
     require_box: bool = False
@@ -61,7 +61,7 @@ def audit(plan: Plan, progress: Progress | None = None) -> Tally:
 
     All rows are checked before anything is asked. plan.out appears when it is complete; while the audit runs, its rows
     are in a file with ".part" added to the name. Started again after an interrupt, the judge is asked only what its
-    journal does not hold.
+    cache does not hold.
 
     Raises DataError for rows that make no sense (unless skip_bad) and JudgeDownError if the judge is down.
     """
@@ -199,7 +199,7 @@ class _Audit:
             if self.failures >= DEAD:
                 raise JudgeDownError(
                     f"the judge is down: the last {DEAD} judgements failed, this one with: {row.reason}. "
-                    f"Verdicts so far are in {self.plan.judge.journal}: mend the judge and give the same command again"
+                    f"Verdicts so far are in {self.plan.judge.cache}: mend the judge and give the same command again"
                 )
         self.done += len(rows)
         if self.progress:

@@ -329,7 +329,7 @@ def bench(
         threshold: A step with a score below is wrong.
         invalid: What no verdict counts as in flawed-positive; flagged is the public script's convention.
         limit: Only so many rows of each source, a fixed random choice.
-        out: Write the answers here, in the form --predictions reads. Every critique is in the journal beside it as soon
+        out: Write the answers here, in the form --predictions reads. Every critique is in the cache beside it as soon
             as it is there; started again, only what is not there is asked for.
         as_json: Print JSON instead of a table.
     """
@@ -450,7 +450,7 @@ def evaluate(
         policy: Who answers: URL of a server (several times: replicas), local:PATH (a folder or Hugging Face id),
             or miniature:policy.
         policy_model: What the servers of --policy serve.
-        out: The table of questions, a .jsonl file; summary (.json) and journal (.journal.sqlite) come beside it.
+        out: The table of questions, a .jsonl file; summary (.json) and cache (.cache.sqlite) come beside it.
         samples: Samples of each question.
         judge: Who looks for flaws in samples with a right answer: named as the policy is.
         judge_model: What the servers of --judge serve.
@@ -468,7 +468,7 @@ def evaluate(
         require_box: Only a \\boxed{} counts as a final answer, as in training.
         concurrency: Requests under way at once, of policy and judge; of a model in this process, samples in a batch.
         timeout: Seconds for one try of a request.
-        no_cache: Ask anew what is in the journal.
+        no_cache: Ask anew what is in the cache.
         as_json: Print the summary as JSON instead of a table.
         quiet: No progress bar.
     """
@@ -489,7 +489,7 @@ def evaluate(
             max_tokens=judge_max_tokens,
             concurrency=concurrency,
             timeout=timeout,
-            journal=out.with_suffix(".journal.sqlite"),
+            cache=out.with_suffix(".cache.sqlite"),
         )
         if judge
         else None

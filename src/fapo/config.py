@@ -137,7 +137,7 @@ class JudgeConfig:
     """kind "oracle" only: share of the flawed rollouts it passes, to see what a worse judge does."""
     alarms: Share = 0.0
     """kind "oracle" only: share of the sound rollouts it flags, at some step."""
-    journal: Text | None = None
+    cache: Text | None = None
     """SQLite file that keeps every critique; what is in it is not asked for again. Unset: none."""
     canaries: Text | None = None
     """Labelled solutions (a file, a Hugging Face id or "miniature:critic-test") to slip in among the rollouts."""

@@ -39,13 +39,13 @@ class JudgeOptions:
     min_words: int = 0
     """A solution with fewer words and numbers outside its boxes is flagged without asking; 0: all are asked
     about."""
-    journal: Path | None = None
-    """SQLite file that keeps all critiques; by default beside --out, with the suffix .journal.sqlite."""
+    cache: Path | None = None
+    """SQLite file that keeps all critiques; by default beside --out, with the suffix .cache.sqlite."""
     no_cache: bool = False
-    """Ask anew what is in the journal."""
+    """Ask anew what is in the cache."""
 
     def config(self, out: Path | None) -> JudgeConfig:
-        """The judge, with a journal beside `out` unless another is named. Raises ConfigError for what cannot be."""
+        """The judge, with a cache beside `out` unless another is named. Raises ConfigError for what cannot be."""
         from fapo.judges import named
 
         return named(
@@ -59,5 +59,5 @@ class JudgeOptions:
             timeout=self.timeout,
             deadline=self.deadline,
             min_words=self.min_words,
-            journal=self.journal or (out and out.with_suffix(".journal.sqlite")),
+            cache=self.cache or (out and out.with_suffix(".cache.sqlite")),
         )

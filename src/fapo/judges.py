@@ -1,5 +1,5 @@
 """The judge that a config or a command line names: a model behind servers or in this process, with or without a
-journal."""
+cache."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fapo.client import ChatClient
 from fapo.config import JudgeConfig, judge_config
-from fapo.journal import Journal
 from fapo.judge import GenRM, Template, load_template
 from fapo.miniature.sources import oracle
-from fapo.models import ChatModel, chat_model, journaled
+from fapo.models import ChatModel, cached, chat_model
+from fapo.response_cache import ResponseCache
 from fapo.types import Judge
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def make_judge(config: JudgeConfig) -> Judge:
 
 @contextlib.asynccontextmanager
 async def opened(config: JudgeConfig, *, fresh: bool = False) -> AsyncIterator[GenRM]:
-    """The judge of a command; connections and journal are closed in the end.
+    """The judge of a command; connections and cache are closed in the end.
 
-    With `fresh` it asks anew what is in its journal, too.
+    With `fresh` it asks anew what is in its cache, too.
     """
     template = load_template(config.template)
     async with contextlib.aclosing(connect(config)) as model:
@@ -40,7 +40,7 @@ async def opened(config: JudgeConfig, *, fresh: bool = False) -> AsyncIterator[G
             yield judge
         finally:
             if judge.complete is not model:
-                judge.complete.journal.close()  # type: ignore[attr-defined]  # a Journaled
+                judge.complete.cache.close()  # type: ignore[attr-defined]  # a CachedModel
 
 
 def named(
@@ -72,9 +72,9 @@ def connect(config: JudgeConfig) -> ChatClient | LocalModel:
 
 
 def _genrm(config: JudgeConfig, template: Template, model: ChatClient | LocalModel, fresh: bool) -> GenRM:
-    if not config.journal:
+    if not config.cache:
         return GenRM(template, model, config.votes, config.min_words)
     settings = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
     name = ChatModel(config.model, config.urls).record_name
-    kept = journaled(model, Journal(config.journal), name, settings, template=template.name, fresh=fresh)
+    kept = cached(model, ResponseCache(config.cache), name, settings, template=template.name, fresh=fresh)
     return GenRM(template, kept, config.votes, config.min_words)

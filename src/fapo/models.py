@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fapo.client import ChatClient
 from fapo.errors import ConfigError
-from fapo.journal import Journal, Journaled
 from fapo.miniature import sources as miniature
+from fapo.response_cache import CachedModel, ResponseCache
 from fapo.types import Complete
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ChatModel:
 
     @property
     def record_name(self) -> str:
-        """Its name in journals: of a local model the path, and a mark of its files that changes when it is trained."""
+        """Its name in caches: of a local model the path, and a mark of its files that changes when it is trained."""
         folder = Path("" if self.urls else model_folder(self.name))
         if self.urls or not folder.is_dir():
             return self.name
@@ -92,19 +92,19 @@ def reseeded(model: ChatClient | LocalModel, seed: int) -> Complete:
     return model if isinstance(model, ChatClient) else replace(model, seed=seed)
 
 
-def journaled(
+def cached(
     model: ChatClient | LocalModel,
-    journal: Journal,
+    cache: ResponseCache,
     name: str,
     settings: Mapping[str, Any],
     *,
     template: str = "",
     fresh: bool = False,
-) -> Journaled:
-    """The model, answering from the journal what is on record there; with `fresh` it is asked anew all the same."""
-    return Journaled(
+) -> CachedModel:
+    """The model, answering from the cache what is on record there; with `fresh` it is asked anew all the same."""
+    return CachedModel(
         model,
-        journal,
+        cache,
         model=name,
         settings=settings,
         template=template,

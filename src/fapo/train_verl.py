@@ -59,7 +59,7 @@ def absolute(config: Config) -> Config:
             judge,
             model=_absolute(judge.model) if judge.kind == "local" else judge.model,
             template=_absolute(judge.template) if judge.template.endswith(".txt") else judge.template,
-            journal=judge.journal and str(Path(judge.journal).resolve()),
+            cache=judge.cache and str(Path(judge.cache).resolve()),
         )
     model = replace(config.model, path=_absolute(config.model.path))
     return replace(config, output=str(Path(config.output).resolve()), model=model, judge=judge)

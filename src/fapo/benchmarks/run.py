@@ -29,7 +29,7 @@ def run_judge(
 ) -> list[Verdict]:
     """One verdict for each row that counts, by a judge or by one of RULES.
 
-    With a journal, what is on record there is not asked again, unless `fresh`. Raises ConfigError for a judge that
+    With a cache, what is on record there is not asked again, unless `fresh`. Raises ConfigError for a judge that
     cannot do it, and EngineError when only failures come back.
     """
     if benchmark == "process" and not isinstance(judge, str) and load_template(judge.template).kind == "yes_no":
@@ -53,7 +53,7 @@ def run_judge(
                 concurrency=judge.concurrency,
                 batch=judge.concurrency,
                 what="the judge",
-                kept=judge.journal or "",
+                kept=judge.cache or "",
                 progress=progress,
             )
 

@@ -49,7 +49,7 @@ class Plan:
     timeout: float = 600.0
     """Seconds for one try of a request."""
     fresh: bool = False
-    """Ask anew what is in the journal."""
+    """Ask anew what is in the cache."""
 
     def __post_init__(self) -> None:
         for name in ("k", "max_tokens", "concurrency", *(("limit",) if self.limit is not None else ())):
@@ -62,12 +62,12 @@ class Plan:
         if not self.data:
             raise ConfigError("no data given: fapo eval DATA [DATA ...] --policy ...")
         if self.out.suffix != ".jsonl":
-            raise ConfigError(f"{self.out}: must end in .jsonl; summary (.json) and journal come beside it")
+            raise ConfigError(f"{self.out}: must end in .jsonl; summary (.json) and cache come beside it")
 
     @property
-    def journal(self) -> Path:
+    def cache(self) -> Path:
         """Where all that the models say is kept."""
-        return self.out.with_suffix(".journal.sqlite")
+        return self.out.with_suffix(".cache.sqlite")
 
 
 def load_questions(plan: Plan) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Questions -> samples -> checked answers -> verdicts. Everything a model says is in the journal before it counts."""
+"""Questions -> samples -> checked answers -> verdicts. Everything a model says is in the cache before it counts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fapo.answers import Check
 from fapo.config import JudgeConfig
 from fapo.data import check_not_overwriting, load_prompt
 from fapo.evaluation.plan import Plan, load_questions
-from fapo.journal import Journal, Question, question
 from fapo.judge import load_template
 from fapo.judges import opened
 from fapo.miniature.sources import has_oracle, known_truth
 from fapo.models import reseeded
+from fapo.response_cache import CacheKey, ResponseCache, cache_key
 from fapo.types import Completion, Message, Problem, Rollout, Verdict
 from fapo.workers import work_off
 
@@ -61,7 +61,7 @@ class Answered:
 
 
 def evaluate(plan: Plan, progress: Progress = lambda *_: None) -> list[Answered]:
-    """Ask, check and judge. Interrupted and called again, no model is asked again what is in the journal.
+    """Ask, check and judge. Interrupted and called again, no model is asked again what is in the cache.
 
     Raises FapoError for mistakes, and when nothing but failures comes back from a model.
     """
@@ -70,8 +70,8 @@ def evaluate(plan: Plan, progress: Progress = lambda *_: None) -> list[Answered]
     prompt, problems = load_prompt(plan.prompt), load_questions(plan)
     if plan.judge:
         load_template(plan.judge.template)  # a mistake should not wait until all is sampled
-    with contextlib.closing(Journal(plan.journal)) as journal:
-        said = asyncio.run(_sample(plan, prompt, problems, journal, progress))
+    with contextlib.closing(ResponseCache(plan.cache)) as cache:
+        said = asyncio.run(_sample(plan, prompt, problems, cache, progress))
     answered = _checked(plan, problems, said)
     if plan.judge:
         answered = asyncio.run(_judged(plan, plan.judge, answered, progress))
@@ -79,25 +79,25 @@ def evaluate(plan: Plan, progress: Progress = lambda *_: None) -> list[Answered]
 
 
 async def _sample(
-    plan: Plan, prompt: str, problems: Sequence[Problem], journal: Journal, progress: Progress
+    plan: Plan, prompt: str, problems: Sequence[Problem], cache: ResponseCache, progress: Progress
 ) -> list[list[Completion]]:
     """k completions for each problem, those on record first. Equal questions share theirs."""
     settings: dict[str, Any] = {"temperature": plan.temperature, "top_p": plan.top_p, "max_tokens": plan.max_tokens}
     chats = [[{"role": "user", "content": prompt.replace("{{problem}}", problem.text)}] for problem in problems]
     name, recorded = plan.policy.record_name, settings | {"seed": plan.seed}
-    keys = [[question(chat, name, recorded, number) for number in range(plan.k)] for chat in chats]
+    keys = [[cache_key(chat, name, recorded, number) for number in range(plan.k)] for chat in chats]
     asked = {key: chat for chat, of_one in zip(chats, keys, strict=True) for key in of_one}
-    found = {} if plan.fresh else {key: known for key in asked if (known := journal.find(key))}
+    found = {} if plan.fresh else {key: known for key in asked if (known := cache.find(key))}
     missing = [(key, chat) for key, chat in asked.items() if key not in found]
     if missing:
         client: dict[str, Any] = {"concurrency": plan.concurrency, "timeout": plan.timeout}
         model = plan.policy.open("--policy", seed=plan.seed, **settings, **client)
 
-        async def ask(some: Sequence[tuple[Question, list[Message]]]) -> list[str]:
+        async def ask(some: Sequence[tuple[CacheKey, list[Message]]]) -> list[str]:
             speaker = reseeded(model, _seed(plan.seed, some[0][0]))
             completions = await speaker([chat for _, chat in some])
             rows = [(key, completion) for (key, _), completion in zip(some, completions, strict=True)]
-            journal.add([row for row in rows if not row[1].error], str(plan.prompt or ""))
+            cache.add([row for row in rows if not row[1].error], str(plan.prompt or ""))
             found.update(rows)
             return [completion.error for completion in completions]
 
@@ -109,14 +109,14 @@ async def _sample(
                 concurrency=plan.concurrency,
                 batch=plan.concurrency,
                 what=f"sample {plan.policy.name}",
-                kept=str(plan.journal),
+                kept=str(plan.cache),
                 done=len(asked) - len(missing),
                 progress=lambda done: progress("sample", done, len(asked)),
             )
     return [[found[key] for key in of_one] for of_one in keys]
 
 
-def _seed(seed: int, first: Question) -> int:
+def _seed(seed: int, first: CacheKey) -> int:
     """A seed for the batch that begins with this question: no two batches draw alike."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{first.prompt}:{first.vote}".encode()).digest()[:6], "big")
 
@@ -168,7 +168,7 @@ async def _judged(plan: Plan, config: JudgeConfig, answered: Sequence[Answered],
             concurrency=config.concurrency,
             batch=max(1, config.concurrency // plan.k),
             what="the judge",
-            kept=config.journal or "",
+            kept=config.cache or "",
             progress=lambda done: progress("judge", done, len(jobs)),
         )
     return [_with_verdicts(of_one, verdicts.get(i, [])) for i, of_one in enumerate(answered)]

@@ -58,7 +58,7 @@ ADD = (
 
 
 @dataclass(frozen=True)
-class Question:
+class CacheKey:
     """What an answer is kept under."""
 
     prompt: str
@@ -71,13 +71,13 @@ class Question:
     """Which of several answers to the same conversation."""
 
 
-def question(conversation: list[Message], model: str, settings: Mapping[str, Any], vote: int) -> Question:
+def cache_key(conversation: list[Message], model: str, settings: Mapping[str, Any], vote: int) -> CacheKey:
     """What an answer to a conversation is kept under."""
     prompt = hashlib.sha256(json.dumps(conversation, sort_keys=True).encode()).hexdigest()
-    return Question(prompt, model, json.dumps(dict(settings), sort_keys=True), vote)
+    return CacheKey(prompt, model, json.dumps(dict(settings), sort_keys=True), vote)
 
 
-class Journal:
+class ResponseCache:
     """The file. Raises DataError, with what to do, for a file that is damaged, foreign or of another version."""
 
     def __init__(self, path: str | Path) -> None:
@@ -95,13 +95,13 @@ class Journal:
                 self._connection.close()
                 raise
 
-    def find(self, question: Question) -> Completion | None:
+    def find(self, question: CacheKey) -> Completion | None:
         """The newest answer on record."""
         with self._errors(), self._lock:
             row = self._connection.execute(FIND, astuple(question)).fetchone()
         return Completion(row[0], row[1], seconds=row[2]) if row else None
 
-    def add(self, answers: Iterable[tuple[Question, Completion]], template: str = "") -> None:
+    def add(self, answers: Iterable[tuple[CacheKey, Completion]], template: str = "") -> None:
         """Keep answers; all of them are on disk when this returns, older ones to the same questions too."""
         rows = [
             (
@@ -136,11 +136,11 @@ class Journal:
                         execute(statement)
         application, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         if application != APPLICATION:
-            raise DataError(f"{self.path}: a SQLite file, but no journal of judgements; give another path")
+            raise DataError(f"{self.path}: a SQLite file, but no cache of judgements; give another path")
         if version != VERSION:
             age = "newer" if version > VERSION else "older"
             raise DataError(
-                f"{self.path}: a journal of version {version}, this fapo reads version {VERSION}; "
+                f"{self.path}: a cache of version {version}, this fapo reads version {VERSION}; "
                 f"use the {age} fapo that wrote it, or give another path and ask the judge again"
             )
         self._write_ahead()
@@ -174,17 +174,17 @@ class Journal:
         try:
             yield
         except (sqlite3.OperationalError, OSError) as error:
-            raise DataError(f"{self.path}: the journal cannot be used: {error}; free it or give another path") from None
+            raise DataError(f"{self.path}: the cache cannot be used: {error}; free it or give another path") from None
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise DataError(
-                f"{self.path}: no journal, or a damaged one ({error}); move it away to ask the judge again, "
+                f"{self.path}: no cache, or a damaged one ({error}); move it away to ask the judge again, "
                 f"or save what can be read: sqlite3 {self.path} .recover | sqlite3 saved.sqlite"
             ) from None
 
 
 @dataclass(frozen=True)
-class Journaled:
-    """A `Complete` that answers from the journal what it knows, and asks and records the rest, each as it finishes.
+class CachedModel:
+    """A `Complete` that answers from the cache what it knows, and asks and records the rest, each as it finishes.
 
     Equal conversations of one call are votes: answers 0, 1, 2 ... to the same question, each asked for itself. Failed
     requests are not recorded, so they are asked again the next time.
@@ -192,11 +192,11 @@ class Journaled:
 
     complete: Complete
     """Who is asked."""
-    journal: Journal
+    cache: ResponseCache
     """Where answers are kept."""
     _: KW_ONLY
     model: str
-    """Its name in the journal; models that may answer differently need different names."""
+    """Its name in the cache; models that may answer differently need different names."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How it is sampled (temperature, top_p, max_tokens ...); not where it is served."""
     template: str = ""
@@ -211,7 +211,7 @@ class Journaled:
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         conversations = list(conversations)
         questions = self._questions(conversations)
-        found = [None if self.fresh else self.journal.find(question) for question in questions]
+        found = [None if self.fresh else self.cache.find(question) for question in questions]
         out = [answer or Completion() for answer in found]
         asked = [i for i, answer in enumerate(found) if answer is None]
         if self.batch > 1:
@@ -223,18 +223,18 @@ class Journaled:
             answers = await self.complete([conversations[i] for i in batch])
             took = time.perf_counter() - start
             rows = [(i, replace(a, seconds=a.seconds or took)) for i, a in zip(batch, answers, strict=True)]
-            self.journal.add([(questions[i], answer) for i, answer in rows if not answer.error], self.template)
+            self.cache.add([(questions[i], answer) for i, answer in rows if not answer.error], self.template)
             for i, answer in rows:
                 out[i] = answer
 
         await share(batches, ask, min(self.concurrency, len(batches)))
         return out
 
-    def _questions(self, conversations: Sequence[list[Message]]) -> list[Question]:
+    def _questions(self, conversations: Sequence[list[Message]]) -> list[CacheKey]:
         votes: Counter[str] = Counter()
         questions = []
         for conversation in conversations:
-            first = question(conversation, self.model, self.settings, 0)
+            first = cache_key(conversation, self.model, self.settings, 0)
             questions.append(replace(first, vote=votes[first.prompt]))
             votes[first.prompt] += 1
         return questions

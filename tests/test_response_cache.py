@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from fapo.client import ChatClient
 from fapo.errors import DataError
-from fapo.journal import VERSION, Journal, Journaled, Question
 from fapo.judge import GenRM, load_template
+from fapo.response_cache import VERSION, CachedModel, CacheKey, ResponseCache
 from fapo.types import Completion, Message, Problem, Rollout
 
-QUESTION = Question("hash", "model", "{}", 0)
+QUESTION = CacheKey("hash", "model", "{}", 0)
 RIGHT = Rollout(Problem("p", "What is 1+1?", "2"), "1+1=2\n\\boxed{2}")
 
 
@@ -52,8 +52,8 @@ class Model:
 
 
 @pytest.fixture
-def journal(tmp_path: Path):
-    opened = Journal(tmp_path / "journal.sqlite")
+def cache(tmp_path: Path):
+    opened = ResponseCache(tmp_path / "cache.sqlite")
     yield opened
     opened.close()
 
@@ -62,25 +62,25 @@ def ask(complete: Any, *texts: str) -> list[Completion]:
     return asyncio.run(complete([chat(text) for text in texts]))
 
 
-def journaled(journal: Journal, **options: Any) -> Journaled:
-    return Journaled(Model(), journal, **{"model": "m", "settings": {"temperature": 0.0}} | options)
+def cached(cache: ResponseCache, **options: Any) -> CachedModel:
+    return CachedModel(Model(), cache, **{"model": "m", "settings": {"temperature": 0.0}} | options)
 
 
-def test_what_is_known_is_not_asked_again(journal: Journal) -> None:
-    complete = journaled(journal)
+def test_what_is_known_is_not_asked_again(cache: ResponseCache) -> None:
+    complete = cached(cache)
     first = ask(complete, "a", "b")
     assert ask(complete, "b", "c", "a") == [first[1], Completion("c #3", 3), first[0]]
     assert complete.complete.asked == ["a", "b", "c"]
-    assert len(journal) == 3
+    assert len(cache) == 3
 
 
 def test_another_run_reads_what_one_has_written(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "journal.sqlite"
+    path = tmp_path / "deep" / "cache.sqlite"
     for _ in range(2):
-        journal = Journal(path)
-        complete = journaled(journal)
+        cache = ResponseCache(path)
+        complete = cached(cache)
         assert ask(complete, "a")[0].text == "a #1"
-        journal.close()
+        cache.close()
     assert complete.complete.asked == []
 
 
@@ -92,39 +92,39 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_model_or_sampling_is_another_question(name: str, journal: Journal) -> None:
-    ask(journaled(journal), "a")
-    other = journaled(journal, **OTHERS[name])
+def test_another_model_or_sampling_is_another_question(name: str, cache: ResponseCache) -> None:
+    ask(cached(cache), "a")
+    other = cached(cache, **OTHERS[name])
     ask(other, "a")
     assert other.complete.asked == ["a"]
 
 
-def test_order_of_settings_and_name_of_the_template_do_not_matter(journal: Journal) -> None:
-    ask(journaled(journal, settings={"a": 1, "b": 2}, template="locate"), "a")
-    same = journaled(journal, settings={"b": 2, "a": 1}, template="my.txt")
+def test_order_of_settings_and_name_of_the_template_do_not_matter(cache: ResponseCache) -> None:
+    ask(cached(cache, settings={"a": 1, "b": 2}, template="locate"), "a")
+    same = cached(cache, settings={"b": 2, "a": 1}, template="my.txt")
     ask(same, "a")
     assert same.complete.asked == []
 
 
-def test_failures_are_asked_again(journal: Journal) -> None:
-    complete = journaled(journal)
+def test_failures_are_asked_again(cache: ResponseCache) -> None:
+    complete = cached(cache)
     assert [answer.error for answer in ask(complete, "a", "fail")] == ["", "broken"]
     ask(complete, "a", "fail")
     assert complete.complete.asked == ["a", "fail", "fail"]
-    assert len(journal) == 1
+    assert len(cache) == 1
 
 
-def test_no_cache_asks_anew_and_the_new_answer_counts(journal: Journal) -> None:
-    ask(journaled(journal), "a")
-    fresh = journaled(journal, fresh=True)
+def test_no_cache_asks_anew_and_the_new_answer_counts(cache: ResponseCache) -> None:
+    ask(cached(cache), "a")
+    fresh = cached(cache, fresh=True)
     ask(fresh, "b", "a")
     assert fresh.complete.asked == ["b", "a"]
-    assert ask(journaled(journal), "a")[0].text == "a #2"
-    assert len(journal) == 3, "the old one is still on record"
+    assert ask(cached(cache), "a")[0].text == "a #2"
+    assert len(cache) == 3, "the old one is still on record"
 
 
-def test_votes_are_different_samples_and_each_is_known(journal: Journal) -> None:
-    complete = journaled(journal)
+def test_votes_are_different_samples_and_each_is_known(cache: ResponseCache) -> None:
+    complete = cached(cache)
     votes = ask(complete, "a", "a", "a")
     assert len({vote.text for vote in votes}) == 3
     assert ask(complete, "a", "a") == votes[:2]
@@ -135,7 +135,7 @@ def test_votes_are_different_samples_and_each_is_known(journal: Journal) -> None
     assert complete.complete.asked == ["a"] * 5
 
 
-def test_judging_with_votes_through_a_server(journal: Journal) -> None:
+def test_judging_with_votes_through_a_server(cache: ResponseCache) -> None:
     replies = ["\\boxed{-1}", "\\boxed{0}", "\\boxed{0}"]
     with chat_server(lambda body, index: Reply(replies[index])) as server:
         verdicts = []
@@ -143,7 +143,7 @@ def test_judging_with_votes_through_a_server(journal: Journal) -> None:
 
             async def run() -> None:
                 client = ChatClient(server.url, "m", temperature=0.6, concurrency=1)
-                judge = GenRM(load_template("compact"), Journaled(client, journal, model="m"), votes=3)
+                judge = GenRM(load_template("compact"), CachedModel(client, cache, model="m"), votes=3)
                 verdicts.extend(await judge([RIGHT, RIGHT]))
                 await client.aclose()
 
@@ -152,17 +152,17 @@ def test_judging_with_votes_through_a_server(journal: Journal) -> None:
     assert [verdict.error_step for verdict in verdicts] == [0, 0, 0, 0]
 
 
-def test_what_is_on_record(journal: Journal, tmp_path: Path) -> None:
+def test_what_is_on_record(cache: ResponseCache, tmp_path: Path) -> None:
     with chat_server(Reply("two words", delay=0.05)) as server:
 
         async def run() -> None:
             client = ChatClient(server.url, "m")
             settings = {"temperature": 0.6, "max_tokens": 9}
-            await Journaled(client, journal, model="m", settings=settings, template="locate")([chat("a")])
+            await CachedModel(client, cache, model="m", settings=settings, template="locate")([chat("a")])
             await client.aclose()
 
         asyncio.run(run())
-    with sqlite3.connect(journal.path) as connection:
+    with sqlite3.connect(cache.path) as connection:
         connection.row_factory = sqlite3.Row
         (row,) = connection.execute("SELECT * FROM answers")
     connection.close()
@@ -172,34 +172,34 @@ def test_what_is_on_record(journal: Journal, tmp_path: Path) -> None:
     assert 0.05 <= row["seconds"] < 60
 
 
-def test_each_answer_is_on_record_as_soon_as_it_is_there(journal: Journal) -> None:
+def test_each_answer_is_on_record_as_soon_as_it_is_there(cache: ResponseCache) -> None:
     async def slow(conversations: Sequence[list[Message]]) -> list[Completion]:
         await asyncio.sleep(30 if conversations[0][0]["content"] == "slow" else 0)
         return [Completion("done")]
 
     async def run() -> None:
-        complete = Journaled(slow, journal, model="m")
+        complete = CachedModel(slow, cache, model="m")
         task = asyncio.create_task(complete([chat("slow"), *[chat(str(i)) for i in range(20)]]))
         deadline = time.monotonic() + 10
-        while len(journal) < 20 and time.monotonic() < deadline:
+        while len(cache) < 20 and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(run())
-    assert len(journal) == 20
+    assert len(cache) == 20
 
 
-def test_a_model_in_this_process_is_asked_in_batches_of_similar_length(journal: Journal) -> None:
-    complete = journaled(journal, batch=3, concurrency=1)
+def test_a_model_in_this_process_is_asked_in_batches_of_similar_length(cache: ResponseCache) -> None:
+    complete = cached(cache, batch=3, concurrency=1)
     texts = ["ccc", "a", "eeeee", "bb", "dddd"]
     answers = ask(complete, *texts)
     assert complete.complete.calls == [["a", "bb", "ccc"], ["dddd", "eeeee"]]
     assert [answer.text.split()[0] for answer in answers] == texts
 
 
-def test_concurrency_is_bounded(journal: Journal) -> None:
+def test_concurrency_is_bounded(cache: ResponseCache) -> None:
     under_way, most = 0, 0
 
     async def slow(conversations: Sequence[list[Message]]) -> list[Completion]:
@@ -210,19 +210,19 @@ def test_concurrency_is_bounded(journal: Journal) -> None:
         under_way -= 1
         return [Completion("done")]
 
-    ask(Journaled(slow, journal, model="m", concurrency=3), *map(str, range(12)))
+    ask(CachedModel(slow, cache, model="m", concurrency=3), *map(str, range(12)))
     assert most == 3
 
 
 @pytest.fixture(scope="module")
 def long_lived(tmp_path_factory: pytest.TempPathFactory):
-    opened = Journal(tmp_path_factory.mktemp("any") / "journal.sqlite")
+    opened = ResponseCache(tmp_path_factory.mktemp("any") / "cache.sqlite")
     yield opened
     opened.close()
 
 
 @given(text=st.text(st.characters(exclude_categories=())), num_tokens=st.integers(0, 10**6))
-def test_any_text_comes_back_as_it_was(long_lived: Journal, text: str, num_tokens: int) -> None:
+def test_any_text_comes_back_as_it_was(long_lived: ResponseCache, text: str, num_tokens: int) -> None:
     long_lived.add([(QUESTION, Completion(text, num_tokens))])
     assert long_lived.find(QUESTION) == Completion(text, num_tokens)
 
@@ -231,9 +231,9 @@ def test_any_text_comes_back_as_it_was(long_lived: Journal, text: str, num_token
 
 
 def filled(path: Path) -> Path:
-    journal = Journal(path)
-    journal.add([(Question(str(i), "m", "{}", 0), Completion("word " * 200)) for i in range(300)])
-    journal.close()
+    cache = ResponseCache(path)
+    cache.add([(CacheKey(str(i), "m", "{}", 0), Completion("word " * 200)) for i in range(300)])
+    cache.close()
     return path
 
 
@@ -254,46 +254,46 @@ def damage(path: Path, kind: str) -> None:
 
 
 DAMAGE = {
-    "text": "no journal, or a damaged one .*move it away to ask the judge again",
-    "header": "no journal, or a damaged one .*move it away",
-    "pages": "no journal, or a damaged one .*move it away",
-    "cut off": "no journal, or a damaged one .*move it away",
+    "text": "no cache, or a damaged one .*move it away to ask the judge again",
+    "header": "no cache, or a damaged one .*move it away",
+    "pages": "no cache, or a damaged one .*move it away",
+    "cut off": "no cache, or a damaged one .*move it away",
     f"PRAGMA user_version = {VERSION + 1}": f"version {VERSION + 1}, this fapo reads version {VERSION}; use the newer",
     f"PRAGMA user_version = {VERSION - 1}": f"version {VERSION - 1}, this fapo reads version {VERSION}; use the older",
-    "PRAGMA application_id = 7": "a SQLite file, but no journal of judgements; give another path",
+    "PRAGMA application_id = 7": "a SQLite file, but no cache of judgements; give another path",
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_file_that_cannot_be_used_is_told(kind: str, tmp_path: Path) -> None:
-    path = filled(tmp_path / "journal.sqlite")
+    path = filled(tmp_path / "cache.sqlite")
     damage(path, kind)
     before = path.read_bytes()
     with pytest.raises(DataError, match=DAMAGE[kind]) as caught:
-        journal = Journal(path)
+        cache = ResponseCache(path)
         for i in range(300):
-            journal.find(Question(str(i), "m", "{}", 0))
+            cache.find(CacheKey(str(i), "m", "{}", 0))
     assert str(caught.value).startswith(str(path))
     assert path.read_bytes() == before, "nothing is made worse"
 
 
-@pytest.mark.parametrize("path", [".", "journal.sqlite/below"])
+@pytest.mark.parametrize("path", [".", "cache.sqlite/below"])
 def test_a_place_that_cannot_be_used_is_told(path: str, tmp_path: Path) -> None:
-    (tmp_path / "journal.sqlite").touch()
-    with pytest.raises(DataError, match=r"journal cannot be used: .*give another path"):
-        Journal(tmp_path / path)
+    (tmp_path / "cache.sqlite").touch()
+    with pytest.raises(DataError, match=r"cache cannot be used: .*give another path"):
+        ResponseCache(tmp_path / path)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
 
 WRITER = """
 import sys
-from fapo.journal import Journal, Question
+from fapo.response_cache import ResponseCache, CacheKey
 from fapo.types import Completion
 path, name, num = sys.argv[1], sys.argv[2], int(sys.argv[3])
-journal = Journal(path)
+cache = ResponseCache(path)
 for i in range(num):
-    journal.add([(Question(f"{name}-{i}", "m", "{}", 0), Completion("word " * 100))])
+    cache.add([(CacheKey(f"{name}-{i}", "m", "{}", 0), Completion("word " * 100))])
     print(i, flush=True)
 """
 
@@ -304,20 +304,20 @@ def writer(path: Path, name: str, num: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source})
 
 
-def test_two_processes_share_a_new_journal(tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite"
+def test_two_processes_share_a_new_cache(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
     writers = [writer(path, name, 150) for name in ("a", "b")]
     for process in writers:
         assert process.communicate(timeout=60)[0].split() == [str(i) for i in range(150)]
         assert process.returncode == 0
-    journal = Journal(path)
-    assert len(journal) == 300
-    assert all(journal.find(Question(f"{name}-{i}", "m", "{}", 0)) for name in "ab" for i in range(150))
-    journal.close()
+    cache = ResponseCache(path)
+    assert len(cache) == 300
+    assert all(cache.find(CacheKey(f"{name}-{i}", "m", "{}", 0)) for name in "ab" for i in range(150))
+    cache.close()
 
 
 def test_kill_9_costs_nothing_that_was_recorded(tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite"
+    path = tmp_path / "cache.sqlite"
     process = writer(path, "a", 10**6)
     assert process.stdout
     for line in process.stdout:
@@ -327,10 +327,10 @@ def test_kill_9_costs_nothing_that_was_recorded(tmp_path: Path) -> None:
     rest = process.stdout.read().split()  # with what is in its buffer; communicate() would read behind that
     assert process.wait(60) == -signal.SIGKILL
     told = int(rest[-1]) if rest else 50
-    journal = Journal(path)
-    assert told + 1 <= len(journal) <= told + 2
-    assert all(journal.find(Question(f"a-{i}", "m", "{}", 0)) for i in range(told + 1))
+    cache = ResponseCache(path)
+    assert told + 1 <= len(cache) <= told + 2
+    assert all(cache.find(CacheKey(f"a-{i}", "m", "{}", 0)) for i in range(told + 1))
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
-    journal.close()
+    cache.close()

@@ -1,7 +1,8 @@
-"""Every critique kept in a SQLite file: a judgement that exists is not asked for again.
+"""A cache of model responses in a SQLite file: a response that exists is not asked for again.
 
-What is kept is what the model wrote; the verdict is read from it anew each time. Several processes may share a file.
-It is written in WAL mode, an answer in a transaction of its own: kill -9 costs what was under way, nothing else.
+The cache keeps the text that the model wrote; the verdict is parsed from it each time. Several processes may share a
+file. The file is in WAL mode and each response has a transaction of its own, so kill -9 loses only responses that were
+not complete.
 """
 
 from __future__ import annotations
@@ -59,20 +60,27 @@ ADD = (
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What an answer is kept under."""
+    """Key of a response in the cache."""
 
     prompt: str
     """SHA-256 of the conversation."""
     model: str
-    """Who is asked."""
+    """Name of the model."""
     settings: str
-    """How it is sampled, as JSON."""
+    """Sampling settings as JSON."""
     vote: int
-    """Which of several answers to the same conversation."""
+    """Index of the response, from 0, among several to the same conversation."""
 
 
 def cache_key(conversation: list[Message], model: str, settings: Mapping[str, Any], vote: int) -> CacheKey:
-    """What an answer to a conversation is kept under."""
+    """Return the key under which a response is stored.
+
+    Args:
+        conversation: Messages that the model is given.
+        model: Name of the model; models that may answer differently need different names.
+        settings: Sampling settings, such as temperature, top_p and max_tokens.
+        vote: Index of the response among several to the same conversation, from 0.
+    """
     prompt = hashlib.sha256(json.dumps(conversation, sort_keys=True).encode()).hexdigest()
     return CacheKey(prompt, model, json.dumps(dict(settings), sort_keys=True), vote)
 
@@ -96,13 +104,13 @@ class ResponseCache:
                 raise
 
     def find(self, question: CacheKey) -> Completion | None:
-        """The newest answer on record."""
+        """Return the newest response stored under a key; None if there is none."""
         with self._errors(), self._lock:
             row = self._connection.execute(FIND, astuple(question)).fetchone()
         return Completion(row[0], row[1], seconds=row[2]) if row else None
 
     def add(self, answers: Iterable[tuple[CacheKey, Completion]], template: str = "") -> None:
-        """Keep answers; all of them are on disk when this returns, older ones to the same questions too."""
+        """Store responses. They are on disk when this returns; older ones under the same keys are kept, too."""
         rows = [
             (
                 *astuple(question),
@@ -184,21 +192,21 @@ class ResponseCache:
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A `Complete` that answers from the cache what it knows, and asks and records the rest, each as it finishes.
+    """A `Complete` that returns cached responses, asks the model for the others, and stores each as it arrives.
 
-    Equal conversations of one call are votes: answers 0, 1, 2 ... to the same question, each asked for itself. Failed
-    requests are not recorded, so they are asked again the next time.
+    Equal conversations in one call are votes: each has its own index and its own response. Failed requests are not
+    stored, so they are asked again the next time.
     """
 
     complete: Complete
-    """Who is asked."""
+    """Model that writes what is not in the cache."""
     cache: ResponseCache
-    """Where answers are kept."""
+    """Cache to read and to add to."""
     _: KW_ONLY
     model: str
-    """Its name in the cache; models that may answer differently need different names."""
+    """Name of the model in the cache; models that may answer differently need different names."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """How it is sampled (temperature, top_p, max_tokens ...); not where it is served."""
+    """Sampling settings (temperature, top_p, max_tokens ...), without the addresses of servers."""
     template: str = ""
     """Name of the prompt's template, for the record only."""
     batch: int = 1
@@ -206,7 +214,7 @@ class CachedModel:
     concurrency: int = 64
     """Calls of `complete` under way at once."""
     fresh: bool = False
-    """Ask anew what is on record, too; the new answer is the one that counts from then on."""
+    """Whether to ask again for what is in the cache; the new response then replaces the old one."""
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         conversations = list(conversations)

@@ -18,9 +18,6 @@ from fapo.workers import Job, work_off
 if TYPE_CHECKING:
     from fapo.local import LocalModel
 
-LOCAL_BATCH = 256
-"""Conversations a model in this process is asked at once; they are written down together."""
-
 Progress = Callable[[str, int, int], None]
 """Told as it goes: what is being done, how much is done, how much there is."""
 
@@ -98,7 +95,7 @@ async def _work_off(
         ask,
         served=isinstance(complete, ChatClient),
         concurrency=config.concurrency,
-        batch=LOCAL_BATCH,
+        batch=1 if isinstance(complete, ChatClient) else complete.batch_size,
         what=what,
         kept=str(config.folder),
         done=counts[0],

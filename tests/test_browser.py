@@ -93,7 +93,7 @@ class Screen:
         self.run(f"{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
 
     def classes(self, *wanted: str) -> None:
-        for name in ("correct", "flawed", "wrong", "unscored"):
+        for name in ("fully_correct", "flawed", "wrong", "unscored"):
             box = f"[name=kind][value={name}]"
             if self.get(f"document.querySelector('{box}').checked") != (name in wanted):
                 self.click(box)
@@ -112,7 +112,7 @@ class Screen:
         return self.driver.get_log("browser")
 
 
-ALL = ("correct", "flawed", "wrong", "unscored")
+ALL = ("fully_correct", "flawed", "wrong", "unscored")
 
 
 def test_filters(chromium: Any, page: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_rollout_step_by_step(chromium: Any, page: Path) -> None:
     assert "every step is right" in screen.text("#shown .oracle")
     assert "\\boxed{1}" in screen.text("#shown .sides pre:not(li pre)")
     colours = "[...document.querySelectorAll('#shown .group button')].map((b) => b.className)"
-    assert screen.get(colours) == ["flawed", "correct", "wrong", "unscored", "correct", "flawed"]
+    assert screen.get(colours) == ["flawed", "fully_correct", "wrong", "unscored", "fully_correct", "flawed"]
     screen.click("#shown .group button.wrong")
     assert screen.text("#shown header b") == "wrong"
     assert "not asked" in screen.text("#shown .sides")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fapo import rewards as r
 from fapo.config import RewardConfig
+from fapo.types import RolloutClass
 
 # --- The policy's reward ---------------------------------------------------------------------------------------------
 
@@ -234,16 +235,14 @@ def test_group_advantages_invariants(group_rewards: list[list[float]], rnd: Any,
 
 
 def test_mean_advantage_by_class() -> None:
-    advantages = [[2.0, 1.0, -1.0, 0.0], [4.0, 0.5, -3.0, 0.0]]
-    correct = [[True, True, False, True], [True, True, False, False]]
-    flawed = [[False, True, None, None], [False, True, True, False]]
-    means = r.mean_advantage_by_class(advantages, correct, flawed)
+    advantages = [2.0, 1.0, -1.0, 0.0, 4.0, 0.5, -3.0, 0.0]
+    classes: list[RolloutClass] = ["fully_correct", "flawed", "wrong", "unscored"]
+    classes += ["fully_correct", "flawed", "wrong", "wrong"]
+    means = r.mean_advantage_by_class(advantages, classes)
     assert means == {"fully_correct": 3.0, "flawed": 0.75, "wrong": pytest.approx(-4 / 3)}
-    assert r.mean_advantage_by_class(np.array([1.0]), np.array([True]), np.array([True]))["flawed"] == 1.0
-    empty = r.mean_advantage_by_class([1.0], [True], [None])
-    assert all(math.isnan(value) for value in empty.values())
-    with pytest.raises(ValueError, match="one shape"):
-        r.mean_advantage_by_class([1.0, 2.0], [True], [None])
+    assert all(math.isnan(value) for value in r.mean_advantage_by_class([1.0], ["unscored"]).values())
+    with pytest.raises(ValueError, match=r"got \(2,\) and \(1,\)"):
+        r.mean_advantage_by_class([1.0, 2.0], ["wrong"])
 
 
 # --- Theory ----------------------------------------------------------------------------------------------------------

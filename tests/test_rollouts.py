@@ -40,13 +40,13 @@ SKIPPED = {"status": "skipped", "flawed": None, "error_step": None}
     ("changes", "kind"),
     [
         ({}, "flawed"),
-        ({"error_step": None, "flawed": False}, "correct"),  # the oracle disagrees, but the judge is what earns
+        ({"error_step": None, "flawed": False}, "fully_correct"),  # the oracle disagrees, but the judge is what earns
         ({"correct": False, "reward": -1.0}, "wrong"),  # flagged too, where all are judged
         ({"reward": None, "status": "failed", "flawed": None, "error_step": None}, "unscored"),
         ({"reward": 1.0, "status": "unparsable", "flawed": None, "error_step": None}, "unscored"),
         ({"reward": 1.0, **SKIPPED}, "flawed"),  # no judge: the oracle's word
-        ({"reward": 1.0, **SKIPPED, "truth": {"error_step": None, "flaw": None}}, "correct"),
-        ({"reward": 1.0, **SKIPPED, "truth": None}, "correct"),
+        ({"reward": 1.0, **SKIPPED, "truth": {"error_step": None, "flaw": None}}, "fully_correct"),
+        ({"reward": 1.0, **SKIPPED, "truth": None}, "fully_correct"),
     ],
 )
 def test_classes(tmp_path: Path, changes: dict, kind: str) -> None:

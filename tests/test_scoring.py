@@ -13,9 +13,9 @@ from fapo.data import LabelledSolution
 from fapo.errors import ConfigError, JudgeDownError, UnscoredError
 from fapo.examples import make_scorer
 from fapo.judge import GenRM, load_template
-from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, judge_quality, policy_metrics
+from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, judge_quality, policy_metrics
 from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, advantages_of
-from fapo.types import Completion, Message, Problem, Reward, Rollout, Verdict
+from fapo.types import Completion, GroundTruth, Message, Problem, Reward, Rollout, Verdict
 
 SOUND = Verdict.from_step(None, "fine")
 FLAWED = Verdict.from_step(1, critique="step 1")
@@ -286,16 +286,16 @@ def scored(correct: bool, verdict: Verdict | None, value: float | None, num_toke
     return Scored(Rollout(PROBLEM, "", num_tokens, cut), correct, verdict, Reward(value))
 
 
-TABLE: list[tuple[Scored, Fault | None]] = [
+TABLE: list[tuple[Scored, GroundTruth | None]] = [
     # correct, verdict, reward, tokens                             truth
-    (scored(True, SOUND, 1.0, 10), (None, None)),  # rightly passed
-    (scored(True, SOUND, 1.0, 20), (2, "slip")),  # missed
-    (scored(True, FLAWED, 0.0, 30), (1, "skip")),  # rightly flagged, right step
-    (scored(True, FLAWED, 0.0, 40), (0, "guess")),  # rightly flagged, wrong step
-    (scored(True, FLAWED, 0.0, 50), (None, None)),  # false alarm
-    (scored(True, FAILED, None, 60), (None, None)),  # no verdict
-    (scored(False, None, -1.0, 70, cut=True), (0, "slip")),
-    (scored(False, None, -1.0, 80, cut=True), (0, "slip")),
+    (scored(True, SOUND, 1.0, 10), GroundTruth(None, None)),  # rightly passed
+    (scored(True, SOUND, 1.0, 20), GroundTruth(2, "slip")),  # missed
+    (scored(True, FLAWED, 0.0, 30), GroundTruth(1, "skip")),  # rightly flagged, right step
+    (scored(True, FLAWED, 0.0, 40), GroundTruth(0, "guess")),  # rightly flagged, wrong step
+    (scored(True, FLAWED, 0.0, 50), GroundTruth(None, None)),  # false alarm
+    (scored(True, FAILED, None, 60), GroundTruth(None, None)),  # no verdict
+    (scored(False, None, -1.0, 70, cut=True), GroundTruth(0, "slip")),
+    (scored(False, None, -1.0, 80, cut=True), GroundTruth(0, "slip")),
 ]
 
 
@@ -327,11 +327,13 @@ def test_what_is_not_known_is_not_measured() -> None:
     without_truth = policy_metrics(rows, [None] * len(rows))
     assert not [key for key in without_truth if "true" in key or key in ("judge/f1", "rollout/reliable_accuracy")]
     assert without_truth["rollout/fp_ratio"] == 3 / 5
-    without_judge = policy_metrics([scored(True, None, 1.0), scored(False, None, -1.0)], [(1, "slip"), (0, "slip")])
+    without_judge = policy_metrics(
+        [scored(True, None, 1.0), scored(False, None, -1.0)], [GroundTruth(1, "slip"), GroundTruth(0, "slip")]
+    )
     assert "rollout/fp_ratio" not in without_judge
     assert not [key for key in without_judge if key.startswith("judge/")]
     assert without_judge["rollout/true_fp_ratio"] == 1.0
-    nothing_right = policy_metrics([scored(False, None, -1.0)], [(0, "slip")])
+    nothing_right = policy_metrics([scored(False, None, -1.0)], [GroundTruth(0, "slip")])
     assert nothing_right["rollout/accuracy"] == 0.0
     assert "rollout/fp_ratio" not in nothing_right
 
@@ -386,7 +388,7 @@ def test_rho_of_the_groups_that_have_flawed_positives() -> None:
     ]
     solved = [scored(True, SOUND, 1.0)] * 4
     unscored = [scored(True, FAILED, None), *mixed[:2], scored(True, FLAWED, 0.0)]
-    wrong, sound, flaw = (0, "slip"), (None, None), (1, "slip")
+    wrong, sound, flaw = GroundTruth(0, "slip"), GroundTruth(None), GroundTruth(1, "slip")
     truths = [sound, sound, wrong, wrong, *[flaw, sound, sound, sound], *[flaw, flaw, sound, sound]]
     found = flawed_rho_metrics(mixed + solved + unscored, 4, truths)
     # by verdict: (1 * 1 + 2 * 1) / (1 * 2 + 2 * 0); by truth no group with flawed positives has a wrong rollout

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fapo.judge import named_step, verdict_from_row, verdict_row
-from fapo.types import Verdict
+from fapo.types import GroundTruth, Problem, Rollout, Verdict, rollout_class
 
 VERDICTS = [
     Verdict.from_step(None, "fine", 3),
@@ -82,3 +82,31 @@ def test_rows_of_older_versions(row: dict[str, Any], flawed: bool, error_step: i
 def test_predictions_of_others_keep_their_first_step() -> None:
     assert named_step({"id": "a", "error_step": 0}) == 0
     assert named_step({"id": "a", "error_step": 0, "status": "ok", "critique": ""}) == 0
+
+
+@pytest.mark.parametrize(
+    ("correct", "flawed", "expected"),
+    [
+        (True, False, "fully_correct"),
+        (True, True, "flawed"),
+        (True, None, "unscored"),
+        (False, False, "wrong"),
+        (False, True, "wrong"),
+        (False, None, "wrong"),
+    ],
+)
+def test_class_of_a_rollout(correct: bool, flawed: bool | None, expected: str) -> None:
+    assert rollout_class(correct, flawed) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "max_tokens", "truncated"),
+    [(9, 10, False), (10, 10, True), (11, 10, True), (10, 0, False), (0, 0, False)],
+)
+def test_truncated_at_the_limit(num_tokens: int, max_tokens: int, truncated: bool) -> None:
+    rollout = Rollout.from_text(Problem("p", "?", "1"), "text", num_tokens, max_tokens)
+    assert rollout == Rollout(Problem("p", "?", "1"), "text", num_tokens, truncated)
+
+
+def test_ground_truth() -> None:
+    assert (GroundTruth(0, "slip").flawed, GroundTruth(None).flawed) == (True, False)

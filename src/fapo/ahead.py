@@ -42,7 +42,7 @@ class Ahead:
 
     async def _look(self, rollout: Rollout, check: asyncio.Future[answers.Check]) -> None:
         right = (await check).correct
-        if (right or self.judge_all) and (key := rollout.told) not in self._verdicts:
+        if (right or self.judge_all) and (key := rollout.judge_key) not in self._verdicts:
             self._verdicts[key] = asyncio.ensure_future(_one_of(self.judge([rollout]), 0))
 
     async def checks(self, pairs: Sequence[tuple[str, str]]) -> list[answers.Check]:
@@ -59,7 +59,7 @@ class Ahead:
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """A `Judge`: the verdicts that were begun, and those on the rest, asked for together."""
-        keys = [rollout.told for rollout in rollouts]
+        keys = [rollout.judge_key for rollout in rollouts]
         rows = dict(zip(keys, rollouts, strict=True))
         rest = [key for key in rows if key not in self._verdicts]
         if rest:

@@ -31,7 +31,7 @@ DEAD = 100
 """After so many failed judgements in a row the audit stops."""
 
 Progress = Callable[[int, int, str], None]
-"""Told as rows are finished: rows done, rows in all, a word on them."""
+"""Progress callback, called with (rows_done, total_rows, text) as rows are finished."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class _Audit:
     num_rows: int
     """Rows in all."""
     progress: Progress | None
-    """Who is told."""
+    """Callback for the progress, None for none."""
     done: int = 0
     """Rows written."""
     failures: int = 0

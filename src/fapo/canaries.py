@@ -14,13 +14,13 @@ from fapo.steps import split
 from fapo.types import Judge, Rollout, Verdict
 
 WINDOW = 64
-"""The latest canaries that count; so many, at most, tell of a judge that has changed."""
+"""Window size: quality is measured on the last 64 canaries, so a change shows after at most 64 of them."""
 ENOUGH = 32
-"""Of fewer canaries nothing is concluded."""
+"""Minimum number of canaries before the judge is stopped for its F1."""
 
 
-Told = tuple[Verdict, int | None]
-"""The verdict on a canary, and its true first wrong step."""
+CanaryResult = tuple[Verdict, int | None]
+"""Verdict on a canary, and the index of its true first wrong step (None: it has none)."""
 
 
 @dataclass(eq=False)
@@ -29,12 +29,12 @@ class Window:
 
     min_f1: float = 0.0
     """Below it the judge is not to be trusted; 0: only watch."""
-    recent: deque[Told] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
+    recent: deque[CanaryResult] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
     """Those that got an answer."""
 
-    def add(self, told: Iterable[Told]) -> None:
-        """Take in more."""
-        self.recent.extend((verdict, label) for verdict, label in told if verdict.status != "failed")
+    def add(self, results: Iterable[CanaryResult]) -> None:
+        """Add results; canaries without an answer are left out."""
+        self.recent.extend((verdict, label) for verdict, label in results if verdict.status != "failed")
 
     def check(self) -> None:
         """Raise JudgeDownError if F1 on enough of the latest is below `min_f1`."""
@@ -70,8 +70,8 @@ class Canaries:
     """Below it the judge is not to be trusted; 0: only watch."""
     seed: int = 0
     """Of the choice."""
-    told: list[Told] | None = field(default=None, init=False)
-    """A list of one's own: what is said of canaries is put into it, too."""
+    results: list[CanaryResult] | None = field(default=None, init=False)
+    """Optional list, to which the result of each canary is also appended; the verl worker sends it to the trainer."""
 
     def __post_init__(self) -> None:
         flawed = [solution for solution in self.known if solution.error_step is not None]
@@ -89,10 +89,10 @@ class Canaries:
         order = rng.sample(range(len(rollouts) + num), len(rollouts) + num)
         mixed = [*rollouts, *(Rollout(s.problem, _written(s)) for s in drawn)]
         verdicts: dict[int, Verdict] = dict(zip(order, await self.judge([mixed[i] for i in order]), strict=True))
-        told = [(verdicts[len(rollouts) + i], s.error_step) for i, s in enumerate(drawn)]
-        if self.told is not None:
-            self.told += told
-        self._window.add(told)
+        results = [(verdicts[len(rollouts) + i], s.error_step) for i, s in enumerate(drawn)]
+        if self.results is not None:
+            self.results += results
+        self._window.add(results)
         self._window.check()
         return [verdicts[i] for i in range(len(rollouts))]
 

@@ -20,7 +20,7 @@ from fapo.errors import ConfigError, DataError
 from fapo.files import atomic_path
 from fapo.final_answer import extract
 from fapo.steps import split as split_steps
-from fapo.types import Problem
+from fapo.types import Message, Problem
 
 PROBLEM_FIELDS = ("id", "problem", "reference", "source")
 """Fields of `COLUMNS` that make a Problem."""
@@ -136,6 +136,16 @@ def load_prompt(file: str | Path | None) -> str:
     if "{{problem}}" not in prompt:
         raise ConfigError(f"{file}: {{{{problem}}}} is missing; write it where the question belongs")
     return prompt
+
+
+def question_messages(prompt: str, problem: Problem) -> list[Message]:
+    """Return the conversation that asks a policy one question.
+
+    Args:
+        prompt: Text with `{{problem}}`, the place of the question, as from `load_prompt`.
+        problem: Problem whose text is filled in.
+    """
+    return [{"role": "user", "content": prompt.replace("{{problem}}", problem.text)}]
 
 
 def read_jsonl(path: str | Path, *, ignore_torn_tail: bool = False) -> Iterator[Row]:

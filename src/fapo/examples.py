@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from fapo.canaries import Canaries
 from fapo.config import Config
 from fapo.critic.noise import with_label_noise
-from fapo.data import LabelledSolution, load_prompt
+from fapo.data import LabelledSolution, load_prompt, question_messages
 from fapo.errors import ConfigError
 from fapo.judge import build_prompt, load_template
 from fapo.judges import make_judge
 from fapo.load import load_labelled, load_problems
-from fapo.measure import Fault
 from fapo.miniature.sources import known_truth
 from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, Scorer
-from fapo.types import Judge, Message, Problem
+from fapo.types import GroundTruth, Judge, Message, Problem
 
 TRAIN = "train"
 """Name of the training set among the sets."""
@@ -55,7 +54,7 @@ def load_sets(config: Config) -> Sets:
 def _questions(config: Config, source: str, limit: int | None) -> list[Example]:
     prompt = load_prompt(config.data.prompt)
     found = load_problems(source, limit=limit)
-    return [Example(p, [{"role": "user", "content": prompt.replace("{{problem}}", p.text)}]) for p in found]
+    return [Example(problem, question_messages(prompt, problem)) for problem in found]
 
 
 def _solutions(config: Config, source: str, limit: int | None) -> list[Example]:
@@ -97,8 +96,8 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
     return PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all, max_failed)
 
 
-def truth(scored: Scored, scorer: Scorer) -> Fault | None:
+def truth(scored: Scored, scorer: Scorer) -> GroundTruth | None:
     """The oracle's word on a solution, where there is one; for a critique, the label of what it criticises."""
     if isinstance(scorer, CritiqueScorer):
-        return scorer.labelled[scored.rollout.problem.id].error_step, None
+        return GroundTruth(scorer.labelled[scored.rollout.problem.id].error_step)
     return known_truth(scored.rollout)

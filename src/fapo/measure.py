@@ -7,12 +7,10 @@ from statistics import fmean
 
 from fapo import metrics, quality, rewards
 from fapo.scoring import Scored, advantages_of
-
-Fault = tuple[int | None, str | None]
-"""What an oracle knows of a rollout: index of the first wrong step and kind of flaw; (None, None): it has none."""
+from fapo.types import GroundTruth, RolloutClass, rollout_class
 
 
-def policy_metrics(scored: Sequence[Scored], truths: Sequence[Fault | None]) -> dict[str, float]:
+def policy_metrics(scored: Sequence[Scored], truths: Sequence[GroundTruth | None]) -> dict[str, float]:
     """Metrics of solutions; "true" ones, and the judge's own quality, only where `truths` are known.
 
     fp_ratio counts correct rollouts with a verdict; rho is fully correct per wrong rollout, by verdict.
@@ -35,13 +33,13 @@ def policy_metrics(scored: Sequence[Scored], truths: Sequence[Fault | None]) -> 
         }
     known = [(s, t) for s, t in zip(scored, truths, strict=True) if s.correct and t is not None]
     if known:
-        true_flawed = sum(t[0] is not None for _, t in known)
+        true_flawed = sum(t.flawed for _, t in known)
         out |= {
             "rollout/true_fp_ratio": metrics.fp_ratio(true_flawed, len(known)),
             "rollout/reliable_accuracy": metrics.reliable_accuracy(true_flawed, len(known), len(scored)),
             "rollout/true_rho": rewards.rho(len(known) - true_flawed, num_wrong),
         }
-        if asked := [(s.verdict, t[0]) for s, t in known if s.verdict is not None]:
+        if asked := [(s.verdict, t.error_step) for s, t in known if s.verdict is not None]:
             out |= {f"judge/{name}": value for name, value in judge_quality(*zip(*asked, strict=True)).items()}
     return out
 
@@ -59,29 +57,28 @@ def judge_quality(verdicts: Sequence, labels: Sequence[int | None]) -> dict[str,
 
 
 def advantage_metrics(
-    scored: Sequence[Scored], group_size: int, truths: Sequence[Fault | None] = ()
+    scored: Sequence[Scored], group_size: int, truths: Sequence[GroundTruth | None] = ()
 ) -> dict[str, float]:
     """Mean advantage by class (fully correct, flawed, wrong) of consecutive groups, by verdict and by truth."""
-    advantages, correct = advantages_of(scored, group_size), [s.correct for s in scored]
-    by_verdict = rewards.mean_advantage_by_class(advantages, correct, [s.flawed for s in scored])
+    advantages = advantages_of(scored, group_size)
+    by_verdict = rewards.mean_advantage_by_class(advantages, [s.rollout_class for s in scored])
     out = {f"advantage/{name}": value for name, value in by_verdict.items()}
     if any(truth is not None for truth in truths):
-        flawed = [None if truth is None else truth[0] is not None for truth in truths]
-        by_truth = rewards.mean_advantage_by_class(advantages, correct, flawed)
+        by_truth = rewards.mean_advantage_by_class(advantages, _true_classes(scored, truths))
         out |= {f"advantage/true_{name}": value for name, value in by_truth.items()}
     return out
 
 
-def flawed_rho_metrics(scored: Sequence[Scored], group_size: int, truths: Sequence[Fault | None]) -> dict[str, float]:
+def flawed_rho_metrics(
+    scored: Sequence[Scored], group_size: int, truths: Sequence[GroundTruth | None]
+) -> dict[str, float]:
     """rho over consecutive groups, each weighted by its flawed positives: by verdict and by truth, where known.
 
     NaN without flawed positives, or where their groups hold nothing else; a right answer without a verdict is not
     counted.
     """
-    by_truth = [None if truth is None else truth[0] is not None for truth in truths]
-    out = {}
-    for key, flawed in (("flawed_rho", [s.flawed for s in scored]), ("true_flawed_rho", by_truth)):
-        classes = [_class(s.correct, f) for s, f in zip(scored, flawed, strict=True)]
+    by_verdict, out = [s.rollout_class for s in scored], {}
+    for key, classes in (("flawed_rho", by_verdict), ("true_flawed_rho", _true_classes(scored, truths))):
         if "flawed" in classes or "fully_correct" in classes:
             groups = [classes[i : i + group_size] for i in range(0, len(classes), group_size)]
             counts = ([group.count(name) for group in groups] for name in ("fully_correct", "flawed", "wrong"))
@@ -89,10 +86,8 @@ def flawed_rho_metrics(scored: Sequence[Scored], group_size: int, truths: Sequen
     return out
 
 
-def _class(correct: bool, flawed: bool | None) -> str:
-    if not correct:
-        return "wrong"
-    return "unscored" if flawed is None else "flawed" if flawed else "fully_correct"
+def _true_classes(scored: Sequence[Scored], truths: Sequence[GroundTruth | None]) -> list[RolloutClass]:
+    return [rollout_class(s.correct, t.flawed if t else None) for s, t in zip(scored, truths, strict=True)]
 
 
 def genrm_metrics(scored: Sequence[Scored], labels: Sequence[int | None]) -> dict[str, float]:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fapo.types import RolloutClass
+
 # --- The policy's reward ---------------------------------------------------------------------------------------------
 
 
@@ -143,25 +145,21 @@ def group_advantages(
     return np.divide(deviation, std + eps, out=np.zeros_like(deviation), where=std > 0)
 
 
-def mean_advantage_by_class(
-    advantages: npt.ArrayLike, correct: npt.ArrayLike, flawed: npt.ArrayLike | Sequence[object]
-) -> dict[str, float]:
-    """Mean advantage of the fully_correct, flawed and wrong rollouts; NaN for a class without rollouts.
+def mean_advantage_by_class(advantages: npt.ArrayLike, classes: Sequence[RolloutClass]) -> dict[str, float]:
+    """Return the mean advantage of the fully_correct, flawed and wrong rollouts; NaN for a class without rollouts.
 
-    Three arrays of one shape; `flawed` holds True, False or None (no verdict). A right answer without a verdict is in
-    no class; a wrong one is wrong whatever the verdict. Raises ValueError when the shapes differ.
+    Args:
+        advantages: Advantage of each rollout, [num_rollouts].
+        classes: Class of each rollout, [num_rollouts]. The unscored ones are not counted.
+
+    Raises:
+        ValueError: If the shapes differ.
     """
-    advantages, correct = np.asarray(advantages, dtype=np.float64), np.asarray(correct, dtype=bool)
-    verdicts = np.asarray(flawed, dtype=object)
-    if not advantages.shape == correct.shape == verdicts.shape:
-        raise ValueError(
-            "advantages, correct and flawed must have one shape; "
-            f"got {advantages.shape}, {correct.shape} and {verdicts.shape}"
-        )
-    found = np.array([v is not None and bool(v) for v in verdicts.flat], dtype=bool).reshape(correct.shape)
-    cleared = np.array([v is not None and not v for v in verdicts.flat], dtype=bool).reshape(correct.shape)
-    classes = {"fully_correct": correct & cleared, "flawed": correct & found, "wrong": ~correct}
-    return {name: float(advantages[rows].mean()) if rows.any() else math.nan for name, rows in classes.items()}
+    advantages, names = np.asarray(advantages, dtype=np.float64), np.asarray(classes, dtype=object)
+    if advantages.shape != names.shape or advantages.ndim != 1:
+        raise ValueError(f"advantages and classes must be [num_rollouts]; got {advantages.shape} and {names.shape}")
+    groups = {name: advantages[names == name] for name in ("fully_correct", "flawed", "wrong")}
+    return {name: float(group.mean()) if len(group) else math.nan for name, group in groups.items()}
 
 
 # --- Theory: when flawed positives turn from help to harm ------------------------------------------------------------

@@ -20,8 +20,8 @@ from fapo.data import finite, read_jsonl, write_jsonl
 from fapo.errors import ConfigError
 from fapo.files import write_json
 from fapo.judge import verdict_row
-from fapo.measure import Fault
 from fapo.scoring import Scored
+from fapo.types import GroundTruth
 
 SCHEMA = 1
 """Version of the rows in rollouts.jsonl."""
@@ -138,7 +138,7 @@ def full_disk_told(folder: Path) -> Iterator[None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
 
 
-def rollout_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict[str, Any]:
+def rollout_row(s: Scored, advantage: float | None, truth: GroundTruth | None) -> dict[str, Any]:
     """A rollout as a row of rollouts.jsonl; step and split are the engine's to add."""
     problem = s.rollout.problem
     return {
@@ -152,7 +152,7 @@ def rollout_row(s: Scored, advantage: float | None, truth: Fault | None) -> dict
         "reward": s.reward.value,
         "parts": dict(s.reward.parts),
         "advantage": None if advantage is None else round(float(advantage), 6),
-        "truth": None if truth is None else {"error_step": truth[0], "flaw": truth[1]},
+        "truth": truth._asdict() if truth else None,
     }
 
 

@@ -13,7 +13,7 @@ from fapo.data import LabelledSolution
 from fapo.errors import ConfigError, UnscoredError
 from fapo.judge import MIN_JUDGEMENTS, Template, check_judge
 from fapo.steps import split
-from fapo.types import Judge, Reward, Rollout, Verdict
+from fapo.types import Judge, Reward, Rollout, RolloutClass, Verdict, rollout_class
 
 
 def no_verdict(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
@@ -44,6 +44,11 @@ class Scored:
     def flawed(self) -> bool | None:
         """True or False by verdict, None without one."""
         return None if self.verdict is None else self.verdict.flawed
+
+    @property
+    def rollout_class(self) -> RolloutClass:
+        """Class of the rollout, by verdict."""
+        return rollout_class(self.correct, self.flawed)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ as many critiques as there are rollouts in an update of reinforcement learning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +128,12 @@ class _Trainer(SFTTrainer):
         for name, examples in self.sets.items():
             asked = [example for example in examples for _ in range(config.validation.num_samples)]
             answers = model.generate([example.prompt for example in asked])
-            # the end token counts, as it does among the tokens of a rollout in training
-            rollouts = [
-                Rollout(e.problem, answer.text, min(answer.num_tokens + 1, limit), answer.num_tokens >= limit)
+            written = [
+                Rollout.from_text(e.problem, answer.text, answer.num_tokens, limit)
                 for e, answer in zip(asked, answers, strict=True)
             ]
+            # the end token counts, as it does among the tokens of a rollout in training
+            rollouts = [replace(rollout, num_tokens=min(rollout.num_tokens + 1, limit)) for rollout in written]
             recorder.evaluating = name
             try:
                 recorder.record([self.scorer.score(rollout) for rollout in rollouts], {})

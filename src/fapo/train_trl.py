@@ -267,7 +267,7 @@ class Recorder:
             return {}
         truths = [truth(s, self.scorer) for s in scored]
         if self.config.task == "genrm":
-            return genrm_metrics(scored, [t[0] if t else None for t in truths])
+            return genrm_metrics(scored, [t.error_step if t else None for t in truths])
         out = policy_metrics(scored, truths)
         if split == "train" and isinstance(self.scorer, PolicyScorer):
             out |= metrics_of(self.scorer.judge)

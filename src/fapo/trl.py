@@ -22,7 +22,7 @@ class FlawedAwareReward:
     """An async reward function for `trl.GRPOTrainer(reward_funcs=...)`; None for rollouts without a verdict.
 
     The data set needs the column `prompt` and the right answers in `reference`, `answer` or `solution` (of a worked
-    solution the final answer counts); what the judge is told of the question is the column `problem` or else the last
+    solution the final answer counts); the judge reads the question in the column `problem` or else the last
     user message. TRL leaves None out of the group's mean and std and gives it advantage 0. Verdicts and critiques
     become columns of TRL's completions table.
     """
@@ -74,8 +74,7 @@ class FlawedAwareReward:
             reference=answer_of_worked_solution(str(columns[name][i])),
             source=str(columns["source"][i]) if "source" in columns else "",
         )
-        limit = self.scorer.max_tokens
-        return Rollout(problem, _text(completion), len(tokens), truncated=bool(limit) and len(tokens) >= limit)
+        return Rollout.from_text(problem, _text(completion), len(tokens), self.scorer.max_tokens)
 
 
 def _text(messages: Any) -> str:

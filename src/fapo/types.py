@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 VerdictStatus = Literal["ok", "unparsable", "failed"]
 OnUnscored = Literal["mask", "correctness_only", "raise"]
@@ -39,9 +39,21 @@ class Rollout:
     truncated: bool = False
     """True when the length limit cut it off."""
 
+    @classmethod
+    def from_text(cls, problem: Problem, response: str, num_tokens: int, max_tokens: int) -> Rollout:
+        """Return a rollout that counts as truncated when it is as long as the limit.
+
+        Args:
+            problem: Problem that it answers.
+            response: Text that the policy wrote.
+            num_tokens: Length of the response in tokens.
+            max_tokens: Length limit in tokens; 0 for no limit.
+        """
+        return cls(problem, response, num_tokens, truncated=0 < max_tokens <= num_tokens)
+
     @property
-    def told(self) -> tuple[str, str, str]:
-        """All that a judge is told of it: rollouts of which it is equal are judged once."""
+    def judge_key(self) -> tuple[str, str, str]:
+        """What a judge sees: problem, reference and response. Rollouts with the same key are judged once."""
         return self.problem.text, self.problem.reference, self.response
 
 
@@ -93,6 +105,36 @@ class Reward:
     """The reward; None = unscored."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """Its summands by name (outcome, flaw, process, overlong)."""
+
+
+RolloutClass = Literal["fully_correct", "flawed", "wrong", "unscored"]
+"""Class of a rollout; flawed: a correct answer with an error in the reasoning; unscored: a correct one, no verdict."""
+
+
+def rollout_class(correct: bool, flawed: bool | None) -> RolloutClass:
+    """Return the class of a rollout.
+
+    Args:
+        correct: Whether the final answer is correct.
+        flawed: Whether the reasoning has an error; None where it is not known. It is not read for a wrong answer.
+    """
+    if not correct:
+        return "wrong"
+    return "unscored" if flawed is None else "flawed" if flawed else "fully_correct"
+
+
+class GroundTruth(NamedTuple):
+    """Knowledge of an oracle, or of a label, about a solution."""
+
+    error_step: int | None
+    """Index (from 0) of the first wrong step; None: there is none."""
+    flaw: str | None = None
+    """Kind of flaw, None where there is none or the kind is not known."""
+
+    @property
+    def flawed(self) -> bool:
+        """Whether there is a wrong step."""
+        return self.error_step is not None
 
 
 Message = dict[str, str]

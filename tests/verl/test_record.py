@@ -97,8 +97,8 @@ def test_the_weighted_rho_is_that_of_the_other_engine(tmp_path: Path) -> None:
 def test_canaries_are_watched_and_may_stop_the_run(tmp_path: Path) -> None:
     own = buffer(tmp_path, canary_min_f1=0.8)
     for step, said in enumerate([FLAWED] * (ENOUGH // 2 - 1)):
-        told = ((said, 1), (SOUND, None))
-        found = own._record(step, "train", [replace(parcel(SOUND), canaries=told)], ["a"])
+        results = ((said, 1), (SOUND, None))
+        found = own._record(step, "train", [replace(parcel(SOUND), canaries=results)], ["a"])
         own._check([])
     assert found["canary/f1"] == 1.0
     missed = ((SOUND, 1),) * ENOUGH

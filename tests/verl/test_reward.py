@@ -31,7 +31,7 @@ from fapo.types import Problem, Reward, Rollout, Verdict
 from fapo.verl.overrides import compose, overrides
 from fapo.verl.parcel import Parcel, unwrap, wrap
 from fapo.verl.parquet import rows
-from fapo.verl.reward import Once, Together, compute_score
+from fapo.verl.reward import BatchingJudge, DeduplicatingJudge, compute_score
 
 ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 64
@@ -192,14 +192,14 @@ def test_rollouts_that_come_one_by_one_are_read_together() -> None:
 
     async def ask(text: str, after: float) -> str:
         await asyncio.sleep(after)
-        (verdict,) = await together([Rollout(Problem("p", "", "1"), text)])
+        (verdict,) = await batching([Rollout(Problem("p", "", "1"), text)])
         return verdict.critique
 
     async def all_of_them() -> list[str | BaseException]:
         asked = [*(ask(text, 0) for text in "abc"), *(ask(text, 0.05) for text in ("d", "bad")), ask("e", 0.15)]
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    together = Together(judge)
+    batching = BatchingJudge(judge)
     found = asyncio.run(all_of_them())
     assert read == [["a", "b", "c"], ["d", "bad"], ["e"]]
     assert [*found[:3], found[5]] == ["a", "b", "c", "e"]
@@ -219,7 +219,7 @@ def test_equal_solutions_are_judged_once_also_while_the_verdict_is_not_there() -
         return [Verdict("failed" if failed else "ok", critique=str(len(asked)))]
 
     async def ask(text: str, problem: str = "p") -> str:
-        return (await once([Rollout(Problem("id", problem, "1"), text)]))[0].status
+        return (await deduplicating([Rollout(Problem("id", problem, "1"), text)]))[0].status
 
     async def all_of_them() -> list[list[str | BaseException]]:
         hasty = asyncio.ensure_future(ask("a"))
@@ -229,7 +229,7 @@ def test_equal_solutions_are_judged_once_also_while_the_verdict_is_not_there() -
         first = await rest
         return [first, [await ask(text) for text in ("a", "fails", "raises")], [await ask("a", "another problem")]]
 
-    once = Once(judge)
+    deduplicating = DeduplicatingJudge(judge)
     first, again, other = asyncio.run(all_of_them())
     assert first[:5] == ["ok", "ok", "ok", "failed", "failed"], "who hangs up takes it from nobody"
     assert [str(error) for error in first[5:]] == ["out of memory"] * 2
@@ -246,9 +246,9 @@ def test_the_oldest_verdicts_are_forgotten() -> None:
 
     async def all_of_them() -> None:
         for text in "abcba":
-            await once([Rollout(Problem("id", "p", "1"), text)])
+            await deduplicating([Rollout(Problem("id", "p", "1"), text)])
 
-    once = Once(judge, num_kept=2)
+    deduplicating = DeduplicatingJudge(judge, num_kept=2)
     asyncio.run(all_of_them())
     assert asked == ["a", "b", "c", "a"]
 

@@ -10,6 +10,7 @@ from fapo import answers
 from fapo.client import ChatClient
 from fapo.critic.settings import CriticConfig
 from fapo.critic.work import Sample, Work
+from fapo.data import question_messages
 from fapo.judge import GenRM, Template
 from fapo.models import ChatModel, reseeded
 from fapo.types import Rollout
@@ -33,7 +34,7 @@ async def sample_rollouts(config: CriticConfig, policy: ChatModel, prompt: str, 
 
     async def ask(keys: Sequence[str]) -> list[str]:
         problems = [work.plan[key].problem for key in keys]
-        said = await complete([[{"role": "user", "content": prompt.replace("{{problem}}", p.text)}] for p in problems])
+        said = await complete([question_messages(prompt, problem) for problem in problems])
         answered = [
             (key, Rollout(problem, completion.text, completion.num_tokens))
             for key, problem, completion in zip(keys, problems, said, strict=True)

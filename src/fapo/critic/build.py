@@ -156,7 +156,7 @@ def _precision(
 ) -> dict[str, LabelPrecision]:
     """Return the precision of single votes, of the consensus and of the labels kept; {} without an oracle."""
     known = {sample.id: known_truth(sample.rollout) for sample in solutions}
-    truth = {key: found[0] for key, found in known.items() if found}
+    truth = {key: found.error_step for key, found in known.items() if found}
     if len(truth) < len(known):
         return {}
     one_vote = [(v.error_step, truth[key]) for key, of_one in votes.items() for v in of_one if v.status == "ok"]

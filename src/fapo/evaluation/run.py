@@ -13,7 +13,7 @@ from typing import Any
 from fapo import answers
 from fapo.answers import Check
 from fapo.config import JudgeConfig
-from fapo.data import check_not_overwriting, load_prompt
+from fapo.data import check_not_overwriting, load_prompt, question_messages
 from fapo.evaluation.plan import Plan, load_questions
 from fapo.judge import load_template
 from fapo.judges import opened
@@ -83,7 +83,7 @@ async def _sample(
 ) -> list[list[Completion]]:
     """k completions for each problem, those on record first. Equal questions share theirs."""
     settings: dict[str, Any] = {"temperature": plan.temperature, "top_p": plan.top_p, "max_tokens": plan.max_tokens}
-    chats = [[{"role": "user", "content": prompt.replace("{{problem}}", problem.text)}] for problem in problems]
+    chats = [question_messages(prompt, problem) for problem in problems]
     name, recorded = plan.policy.record_name, settings | {"seed": plan.seed}
     keys = [[cache_key(chat, name, recorded, number) for number in range(plan.k)] for chat in chats]
     asked = {key: chat for chat, of_one in zip(chats, keys, strict=True) for key in of_one}
@@ -124,7 +124,7 @@ def _seed(seed: int, first: CacheKey) -> int:
 def _checked(plan: Plan, problems: Sequence[Problem], said: Sequence[Sequence[Completion]]) -> list[Answered]:
     """The completions as samples, their final answers compared with the references."""
     came = [
-        [Rollout(problem, c.text, c.num_tokens, c.num_tokens >= plan.max_tokens) for c in completions if not c.error]
+        [Rollout.from_text(problem, c.text, c.num_tokens, plan.max_tokens) for c in completions if not c.error]
         for problem, completions in zip(problems, said, strict=True)
     ]
     pairs = [(rollout.response, rollout.problem.reference) for rollouts in came for rollout in rollouts]
@@ -139,7 +139,7 @@ def _checked(plan: Plan, problems: Sequence[Problem], said: Sequence[Sequence[Co
 
 def _sample_of(rollout: Rollout, check: Check) -> Sample:
     known = known_truth(rollout) if check.correct else None
-    return Sample(rollout, check, truly_flawed=known[0] is not None if known else None)
+    return Sample(rollout, check, truly_flawed=known.flawed if known else None)
 
 
 async def _judged(plan: Plan, config: JudgeConfig, answered: Sequence[Answered], progress: Progress) -> list[Answered]:

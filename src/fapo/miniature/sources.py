@@ -9,7 +9,7 @@ from fapo.data import LabelledSolution, read_labelled
 from fapo.errors import ConfigError, DataError
 from fapo.miniature.world import EASY, HARDER, Difficulty, Split, examine, parse, tasks
 from fapo.steps import split
-from fapo.types import Judge, Problem, Rollout, Verdict
+from fapo.types import GroundTruth, Judge, Problem, Rollout, Verdict
 
 PREFIX = "miniature:"
 FOLDER = Path(__file__).parent / "base"
@@ -63,10 +63,10 @@ def labelled(source: str, limit: int | None = None) -> list[LabelledSolution]:
     return read_labelled(file, limit=limit)
 
 
-def truth(rollout: Rollout) -> tuple[int | None, str | None]:
-    """First wrong step and kind of flaw of a solution, by the oracle."""
+def truth(rollout: Rollout) -> GroundTruth:
+    """Return first wrong step and kind of flaw of a solution, by the oracle."""
     found = examine(parse(rollout.problem.text), rollout.response)
-    return found.error_step, found.flaw
+    return GroundTruth(found.error_step, found.flaw)
 
 
 def has_oracle(problem: Problem) -> bool:
@@ -74,7 +74,7 @@ def has_oracle(problem: Problem) -> bool:
     return problem.source in SOURCES
 
 
-def known_truth(rollout: Rollout) -> tuple[int | None, str | None] | None:
+def known_truth(rollout: Rollout) -> GroundTruth | None:
     """Return first wrong step and kind of flaw by the oracle; None for problems that are not from the miniature."""
     return truth(rollout) if has_oracle(rollout.problem) else None
 
@@ -86,7 +86,7 @@ def oracle(misses: float = 0.0, alarms: float = 0.0) -> Judge:
     """
 
     def verdict(rollout: Rollout) -> Verdict:
-        error_step, _ = truth(rollout)
+        error_step = truth(rollout).error_step
         chance = random.Random(f"{rollout.problem.id} {rollout.response}")
         if chance.random() < (alarms if error_step is None else misses):
             num_steps = max(len(split(rollout.response)), 1)

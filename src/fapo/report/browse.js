@@ -2,7 +2,7 @@
 // The rollout browser. Text of rollouts only ever becomes text nodes.
 
 const ROW_HEIGHT = 38;
-const CLASSES = { correct: "fully correct", flawed: "flawed", wrong: "wrong", unscored: "unscored" };
+const CLASSES = { fully_correct: "fully correct", flawed: "flawed", wrong: "wrong", unscored: "unscored" };
 const filters = document.getElementById("filters");
 const list = document.getElementById("list");
 const shown = document.getElementById("shown");
@@ -60,7 +60,7 @@ function apply() {
   const form = scope();
   const words = form.question.toLowerCase().split(/\s+/).filter(Boolean);
   const wanted = new Set(new FormData(filters).getAll("kind"));
-  const counts = { correct: 0, flawed: 0, wrong: 0, unscored: 0 };
+  const counts = { fully_correct: 0, flawed: 0, wrong: 0, unscored: 0 };
   found = [];
   for (let i = 0; i < data.step.length; i++) {
     if (!passes(i, form, words)) continue;

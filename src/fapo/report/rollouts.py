@@ -9,15 +9,15 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 from fapo.data import finite_number
 from fapo.judge import named_step
 from fapo.report.text import visible
 from fapo.run_reader import Run
 from fapo.steps import split
+from fapo.types import RolloutClass, rollout_class
 
-Class = Literal["correct", "flawed", "wrong", "unscored"]
 LIMIT = 100_000
 """Rollouts on a page, unless more or fewer are asked for."""
 MAX_BYTES = 64_000_000
@@ -45,8 +45,8 @@ class Card:
     """The right answer."""
     steps: tuple[str, ...]
     """The solution, as the judge sees it."""
-    kind: Class
-    """correct, flawed: by the judge, by the oracle where no judge was asked; unscored: no verdict."""
+    kind: RolloutClass
+    """fully_correct, flawed: by the judge, by the oracle where no judge was asked; unscored: no verdict."""
     status: str
     """Of the verdict: ok, unparsable, failed or skipped."""
     flagged: bool | None
@@ -115,7 +115,7 @@ def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample:
         visible(row.get("problem"), 4000),
         visible(row.get("reference"), 400),
         tuple(steps),
-        "wrong" if not row["correct"] else "unscored" if unscored else "flawed" if flawed else "correct",
+        rollout_class(row["correct"], None if unscored else flawed),
         status,
         flagged,
         judged,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from fapo.canaries import Told
+from fapo.canaries import CanaryResult
 from fapo.scoring import Scored
 from fapo.types import Problem, Reward, Rollout, Verdict
 
@@ -20,7 +20,7 @@ class Parcel:
     """The rollout, with verdict and reward."""
     label: int | None = None
     """For a critique: the first wrong step of what it criticises, None for none."""
-    canaries: tuple[Told, ...] = ()
+    canaries: tuple[CanaryResult, ...] = ()
     """What the judge said of canaries since the last parcel of its worker."""
 
 
@@ -30,7 +30,7 @@ def wrap(parcel: Parcel) -> str:
 
 
 def unwrap(text: str, reward: float, num_tokens: int, max_tokens: int) -> Parcel:
-    """The parcel again, with what the reward function was not told.
+    """The parcel again, with what the reward function did not know.
 
     `reward` is what verl trains on: with overlong shaping, NaN for an unscored rollout.
     """
@@ -40,7 +40,7 @@ def unwrap(text: str, reward: float, num_tokens: int, max_tokens: int) -> Parcel
     if value is not None:
         parts = {**parts, "overlong": round(reward - value, 6)}
         value += parts["overlong"]
-    rollout = Rollout(Problem(**found["rollout"]["problem"]), response, num_tokens, num_tokens >= max_tokens)
+    rollout = Rollout.from_text(Problem(**found["rollout"]["problem"]), response, num_tokens, max_tokens)
     verdict = Verdict(**found["verdict"]) if found["verdict"] else None
     if verdict and verdict.critique == response:  # the model in training is the critic
         verdict = replace(verdict, num_tokens=num_tokens)

@@ -23,11 +23,11 @@ from fapo.canaries import Window
 from fapo.config import read_config
 from fapo.examples import TRAIN
 from fapo.judge import MIN_JUDGEMENTS, check_judge
-from fapo.measure import Fault, advantage_metrics, flawed_rho_metrics, genrm_metrics, of_validation, policy_metrics
+from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, of_validation, policy_metrics
 from fapo.miniature.sources import known_truth
 from fapo.runs import RunFolder, rollout_row, take
 from fapo.scoring import no_verdict
-from fapo.types import Verdict
+from fapo.types import GroundTruth, Verdict
 from fapo.verl.advantages import by_group
 from fapo.verl.clock import Pending, exposed_seconds
 from fapo.verl.parcel import Parcel, unwrap
@@ -72,8 +72,8 @@ class RecordingBuffer(ReplayBuffer):
             self.flush()
             found = self._validation(global_steps, parcels, groups)
             if self.trainer:
-                told = {f"val-aux/{key}": value for key, value in found.items() if math.isfinite(value)}
-                self.trainer.logger.log(data=told, step=global_steps)
+                logged = {f"val-aux/{key}": value for key, value in found.items() if math.isfinite(value)}
+                self.trainer.logger.log(data=logged, step=global_steps)
         if not self.trainer:
             self.flush()
         try:
@@ -115,7 +115,7 @@ class RecordingBuffer(ReplayBuffer):
         rewards = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored])
         advantages: list[float | None] = [*by_group(rewards, groups)]
         if self.config.task == "genrm":
-            truths: list[Fault | None] = [(parcel.label, None) for parcel in parcels]
+            truths: list[GroundTruth | None] = [GroundTruth(parcel.label) for parcel in parcels]
         else:
             truths = [known_truth(s.rollout) for s in scored]
         if split != TRAIN and self.config.validation.num_samples == 1:
@@ -126,7 +126,7 @@ class RecordingBuffer(ReplayBuffer):
         if self.config.task == "genrm":
             return genrm_metrics(scored, [parcel.label for parcel in parcels])
         out = policy_metrics(scored, truths)
-        self.canaries.add(told for parcel in parcels for told in parcel.canaries)
+        self.canaries.add(result for parcel in parcels for result in parcel.canaries)
         if split == TRAIN:
             out |= self.canaries.metrics()
             size, sizes = self.config.rollout.group_size, Counter(groups)

@@ -65,16 +65,16 @@ async def compute_score(
     scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*place)
     (scored,) = await scorer([Rollout(problem, solution_str)])
     canaries = canaries_of(scorer.judge) if isinstance(scorer, PolicyScorer) else None
-    told = tuple(canaries.told or ()) if canaries else ()
+    canary_results = tuple(canaries.results or ()) if canaries else ()
     if canaries:
-        canaries.told = []
+        canaries.results = []
     subset = str(extra_info.get("split", TRAIN))
     return {
         "score": UNSCORED if scored.reward.value is None else scored.reward.value,
         "acc": float(scored.correct),
         "flawed": float(bool(scored.flawed) and scored.correct),
         "unscored": float(scored.reward.value is None),
-        "fapo": wrap(Parcel(subset, scored, None if solution is None else solution.error_step, told)),
+        "fapo": wrap(Parcel(subset, scored, None if solution is None else solution.error_step, canary_results)),
     }
 
 
@@ -102,22 +102,22 @@ def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer
     if canaries := canaries_of(scorer.judge):
-        canaries.told = []
-    together = config.judge and config.judge.kind == "local"
-    return replace(scorer, judge=Once(Together(scorer.judge) if together else scorer.judge))
+        canaries.results = []
+    local = config.judge and config.judge.kind == "local"
+    return replace(scorer, judge=DeduplicatingJudge(BatchingJudge(scorer.judge) if local else scorer.judge))
 
 
-class Once:
-    """A judge that hears of equal solutions once, though it is asked about one rollout at a time, as verl does."""
+class DeduplicatingJudge:
+    """A judge that asks another one about equal rollouts once, also when they come one at a time, as from verl."""
 
     def __init__(self, judge: Judge, num_kept: int = KEPT) -> None:
-        """The latest `num_kept` verdicts are remembered."""
+        """Keep the latest `num_kept` verdicts."""
         self.judge, self.num_kept = judge, num_kept
         self._verdicts: dict[Any, asyncio.Future[list[Verdict]]] = {}
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """As `Judge`. Who hangs up on it leaves the verdict to the others; what failed is asked about anew."""
-        asked = [self._asked(rollout.told, rollout) for rollout in rollouts]
+        """Return verdicts; failed ones are not kept. Cancelling one caller does not cancel a request that others share."""
+        asked = [self._asked(rollout.judge_key, rollout) for rollout in rollouts]
         return [(await asyncio.shield(future))[0] for future in asked]
 
     def _asked(self, key: Any, rollout: Rollout) -> asyncio.Future[list[Verdict]]:
@@ -134,8 +134,8 @@ class Once:
             del self._verdicts[key]
 
 
-class Together:
-    """A judge that is asked about one rollout at a time, as verl does: what comes while it reads, it reads together."""
+class BatchingJudge:
+    """A judge that collects the rollouts that come while another judge is busy, and passes them on as one batch."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
@@ -143,7 +143,7 @@ class Together:
         self._reader: asyncio.Task[None] | None = None
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """As `Judge`. What the judge raises, all of those that it read together get."""
+        """Return verdicts as `Judge`. An exception of the other judge is raised for every rollout of its batch."""
         own: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
         self._waiting.append((rollouts, own))
         if self._reader is None or self._reader.done():

@@ -116,7 +116,7 @@ class DeduplicatingJudge:
         self._verdicts: dict[Any, asyncio.Future[list[Verdict]]] = {}
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """Return verdicts; failed ones are not kept. Cancelling one caller does not cancel a request that others share."""
+        """Return verdicts; failed ones are not kept. Cancelling one caller does not cancel a shared request."""
         asked = [self._asked(rollout.judge_key, rollout) for rollout in rollouts]
         return [(await asyncio.shield(future))[0] for future in asked]
 

@@ -21,8 +21,9 @@ from fapo.examples import load_sets, make_scorer
 from fapo.miniature.sources import SOURCES, model_folder
 from fapo.overlap import Finished, Overlap
 from fapo.train_trl import grpo_config
-from fapo.trainer import CHUNK, Trainer, without_idle_work
+from fapo.trainer import Trainer
 from fapo.trl import FlawedAwareReward
+from fapo.zero_advantage import CHUNK, split_batch
 
 
 def settings(output: Path, policy: Path) -> dict[str, Any]:
@@ -80,22 +81,52 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, dict[str, 
     return trainer, trainer._generate_and_score_completions(drawn)
 
 
-def test_the_loss_and_its_gradient_are_those_of_all_rollouts(batch) -> None:
+def losses(trainer: Trainer, inputs: dict[str, Any], compute: Any) -> tuple[list[torch.Tensor], dict[str, float]]:
+    """The loss and its gradients, and the metrics that were logged with them."""
+    trainer.model.zero_grad()
+    trainer._metrics["train"].clear()
+    loss = compute(trainer, trainer.model, inputs)
+    loss.backward()
+    found = [loss.detach(), *(p.grad.clone() for p in trainer.model.parameters())]
+    return found, {name: sum(values) / len(values) for name, values in trainer._metrics["train"].items()}
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "masked truncated completions"])
+def test_the_loss_its_gradient_and_its_metrics_are_those_of_all_rollouts(batch, masked: bool) -> None:
     trainer, inputs = batch
-    gradients = []
-    for compute in (GRPOTrainer._compute_loss, Trainer._compute_loss):
-        trainer.model.zero_grad()
-        loss = compute(trainer, trainer.model, inputs)
-        loss.backward()
-        gradients.append([loss.detach(), *(p.grad.clone() for p in trainer.model.parameters())])
-    for theirs, ours in zip(*gradients, strict=True):
-        assert torch.allclose(theirs, ours, rtol=1e-4, atol=1e-6)
-    assert max(g.abs().max() for g in gradients[0][1:]) > 1e-4, "there is something to learn"
+    if masked:
+        truncated = torch.arange(len(inputs["advantages"])) % 3 == 0
+        inputs = {**inputs, "completion_mask": inputs["completion_mask"] * ~truncated[:, None]}
+    with torch.no_grad():  # logits of another policy, so that some tokens are clipped
+        noise = torch.randn(inputs["completion_ids"].shape, generator=torch.Generator().manual_seed(0))
+        logps = trainer._get_per_token_logps_and_entropies(
+            trainer.model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
+            inputs["completion_ids"].shape[1],
+        )[0]
+    inputs = {**inputs, "old_per_token_logps": logps + 0.3 * noise}
+    (stock, their_metrics), (ours, our_metrics) = (
+        losses(trainer, inputs, compute) for compute in (GRPOTrainer._compute_loss, Trainer._compute_loss)
+    )
+    for one, other in zip(stock, ours, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert max(gradient.abs().max() for gradient in stock[1:]) > 1e-4, "there is something to learn"
+    assert their_metrics.pop("entropy") != our_metrics.pop("entropy")  # of the rollouts with an advantage
+    assert their_metrics["clip_ratio/region_mean"] > 0.1
+    assert our_metrics == pytest.approx(their_metrics, rel=1e-4)
+
+
+def test_masked_rollouts_alone_have_a_loss(batch) -> None:
+    trainer, inputs = batch
+    masked = {**inputs, "completion_mask": torch.zeros_like(inputs["completion_mask"])}
+    loss = trainer._compute_loss(trainer.model, masked)
+    assert loss.item() == 0
 
 
 def test_less_work_is_done(batch) -> None:
     _, inputs = batch
-    parts = list(without_idle_work(inputs))
+    parts = list(split_batch(inputs))
     used = sum(len(part["advantages"]) for part in parts)
     assert 0 < used == int((inputs["advantages"] != 0).sum()) < len(inputs["advantages"])
     assert max(len(part["advantages"]) for part in parts) <= CHUNK

@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer with what FAPO's runs need: named validations, times, no work without effect.
+"""TRL's GRPOTrainer with what FAPO's runs need: named validations and times; rollouts without advantage are skipped.
 
 Our metrics go to whatever `report_to` names, beside TRL's own.
 """
@@ -17,35 +17,7 @@ from trl import GRPOTrainer
 
 from fapo.examples import TRAIN
 from fapo.measure import of_validation
-
-CHUNK = 64
-"""Rollouts of similar length that share a forward pass."""
-_BY_TOKEN = ("completion_ids", "completion_mask", "advantages", "old_per_token_logps", "importance_sampling_ratio")
-_KNOWN = {"prompt_ids", "prompt_mask", "num_items_in_batch", "sampling_per_token_logps", *_BY_TOKEN}
-
-
-def without_idle_work(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A batch as smaller ones whose losses add up to its own: only rollouts with an advantage, padding cut off.
-
-    A rollout whose advantage is 0 has no part in the gradient of a clipped loss without KL. The others are taken in
-    order of their length, CHUNK at a time. At least one rollout is kept.
-    """
-    advantages = inputs["advantages"]
-    rows = advantages.nonzero().flatten()
-    rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=advantages.device)
-    lengths = inputs["prompt_mask"].sum(1) + inputs["completion_mask"].sum(1)
-    for chunk in rows[lengths[rows].argsort()].split(CHUNK):
-        prompt = int(inputs["prompt_mask"][chunk].sum(1).max())
-        completion = int(inputs["completion_mask"][chunk].sum(1).max())
-        out = {}
-        for key, value in inputs.items():
-            if not isinstance(value, torch.Tensor) or value.dim() == 0:
-                out[key] = value
-            elif key.startswith("prompt"):
-                out[key] = value[chunk][:, value.shape[1] - prompt :]
-            else:
-                out[key] = value[chunk] if value.dim() == 1 or value.shape[1] == 1 else value[chunk][:, :completion]
-        yield out
+from fapo.zero_advantage import SkipZeroAdvantages
 
 
 class _Clock:
@@ -89,22 +61,12 @@ class Timed(GRPOTrainer):
             return super()._calculate_rewards(*args, **kwargs)
 
 
-class Trainer(Timed):
+class Trainer(SkipZeroAdvantages, Timed):
     """The trainer of a run: validates each set under its own name, as [validation] samples."""
 
     sampling: tuple[float, float] = (1.0, 1.0)
     recorder: Any
     """Recorder of the run: it holds the scored rollouts and the name of the set that is being validated."""
-
-    def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
-        plain = self.loss_type == "dapo" and self.beta == 0 and self.top_entropy_quantile == 1
-        plain = plain and self.accelerator.num_processes == 1  # several must do as many forward passes
-        extra = self.off_policy_mask_threshold is not None or self._entropy_bonus_enabled or self.aux_loss_enabled
-        if not plain or extra or set(inputs) - _KNOWN:
-            return super()._compute_loss(model, inputs)
-        return torch.stack(
-            [super(Trainer, self)._compute_loss(model, part) for part in without_idle_work(inputs)]
-        ).sum()
 
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None, None]:
         """Rollouts and their scores are all that a validation needs; their loss is not asked for."""

@@ -1,0 +1,91 @@
+"""TRL's loss without the rollouts that cannot change it: those whose advantage is zero, and padding.
+
+TRL has no hook for this, so one private method is overridden, for the minor version of TRL on which it was checked.
+With any other version, and with options that are not covered here, TRL computes the loss on the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import trl
+from trl import GRPOTrainer
+
+CHECKED_TRL = "1.16."
+"""Versions of TRL whose loss was compared with this one."""
+CHUNK = 64
+"""Maximum number of rollouts, of similar length, that share a forward pass."""
+_BY_TOKEN = ("completion_ids", "completion_mask", "advantages", "old_per_token_logps", "importance_sampling_ratio")
+_KNOWN = {"prompt_ids", "prompt_mask", "num_items_in_batch", "sampling_per_token_logps", *_BY_TOKEN}
+_EXTREMES = {"clip_ratio/low_min": min, "clip_ratio/high_max": max}
+
+
+def split_batch(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield smaller batches whose losses add up to the loss of a batch.
+
+    A rollout has no part in the gradient of a clipped loss without KL if its advantage is zero or its tokens are all
+    masked. The others come in order of their length, at most CHUNK at a time, with padding cut off. At least one
+    rollout is kept.
+
+    Args:
+        inputs: batch of `GRPOTrainer._compute_loss`. `prompt_ids` and `prompt_mask` [num_rollouts, prompt_length] are
+            padded on the left, `completion_ids` and `completion_mask` [num_rollouts, completion_length] on the right.
+            `advantages` is [num_rollouts]. Any other tensor has a row for each rollout, or is a scalar.
+    """
+    advantages, completions = inputs["advantages"], inputs["completion_mask"].sum(1)
+    rows = (advantages * completions).nonzero().flatten()
+    rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=advantages.device)
+    lengths = inputs["prompt_mask"].sum(1) + completions
+    for chunk in rows[lengths[rows].argsort()].split(CHUNK):
+        prompt = int(inputs["prompt_mask"][chunk].sum(1).max())
+        completion = max(1, int(completions[chunk].max()))
+        out = {}
+        for key, value in inputs.items():
+            if not isinstance(value, torch.Tensor) or value.dim() == 0:
+                out[key] = value
+            elif key.startswith("prompt"):
+                out[key] = value[chunk][:, value.shape[1] - prompt :]
+            else:
+                out[key] = value[chunk] if value.dim() == 1 or value.shape[1] == 1 else value[chunk][:, :completion]
+        yield out
+
+
+class SkipZeroAdvantages(GRPOTrainer):
+    """GRPOTrainer that computes the same loss and gradient in less time.
+
+    TRL's `clip_ratio` metrics are those of the whole batch. Its `entropy` is the mean over the tokens of rollouts with
+    an advantage, since that of the others would need their forward pass.
+    """
+
+    def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        if not self._covers(inputs):
+            return super()._compute_loss(model, inputs)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        before = {name: len(values) for name, values in metrics.items()}
+        parts = list(split_batch(inputs))
+        losses = [super(SkipZeroAdvantages, self)._compute_loss(model, part) for part in parts]
+        num_tokens = [int(part["completion_mask"].sum()) for part in parts]
+        num_all_tokens = int(inputs["completion_mask"].sum())
+        skipped = (
+            [0.0] if sum(num_tokens) < num_all_tokens else []
+        )  # rate of clipped tokens of a rollout that is skipped
+        for name, values in metrics.items():
+            start = before.get(name, 0)
+            if not (found := values[start:]):
+                continue
+            if name in _EXTREMES:
+                values[start:] = [_EXTREMES[name](found + skipped)]
+            else:
+                total = sum(num_tokens) if name == "entropy" else num_all_tokens
+                values[start:] = [sum(v * n for v, n in zip(found, num_tokens, strict=True)) / max(1, total)]
+        return torch.stack(losses).sum()
+
+    def _covers(self, inputs: Mapping[str, Any]) -> bool:
+        """Return whether the losses of the parts of a batch add up to its loss."""
+        plain = self.loss_type == "dapo" and self.beta == 0 and self.top_entropy_quantile == 1
+        plain = plain and self.importance_sampling_level == "token" and trl.__version__.startswith(CHECKED_TRL)
+        plain = plain and self.accelerator.num_processes == 1  # several must do as many forward passes
+        extra = self.off_policy_mask_threshold is not None or self._entropy_bonus_enabled or self.aux_loss_enabled
+        return plain and not extra and not set(inputs) - _KNOWN

@@ -339,7 +339,8 @@ def test_a_model_that_only_fails_ends_the_run(dead: str, data: Path, run) -> Non
         asked = Counter(body["model"] for body in server.requests)
         assert asked[dead] <= 30
     assert ("sample policy: " if dead == "policy" else "the judge: ") in err
-    assert "wrong key" in err and "out.cache.sqlite: put it right and start again" in err
+    assert "wrong key; remove the cause and start again (the answers so far are in " in err
+    assert "out.cache.sqlite)" in err
     assert not (data.parent / "out.jsonl").exists()
 
 

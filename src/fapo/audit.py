@@ -107,7 +107,7 @@ def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -
         elif plan.skip_bad:
             tally.add_bad(row.reason)
         else:
-            raise DataError(f"{row.reason} (--skip-bad reports such rows and goes on)")
+            raise DataError(f"{row.reason} (--skip-bad reports such rows and continues)")
     if num == tally.num_bad:
         why = f"; {tally.bad[0]}" if tally.bad else ""
         raise DataError(f"{', '.join(plan.files)}: no rows that can be judged{why}")

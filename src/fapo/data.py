@@ -73,7 +73,7 @@ def read_problems(
     """
     problems = [problem for _, _, problem in _problems(source, split, limit, columns or {}, seed=seed)]
     if not problems and limit != 0:
-        raise DataError(f"{source}: no problems in it")
+        raise DataError(f"{source}: no problems in it; give a source with at least one row")
     return problems
 
 
@@ -105,7 +105,7 @@ def read_labelled(
             raise DataError(f"{where}: critique is a {type(critique).__name__}, must be a text")
         solutions.append(LabelledSolution(problem, steps, None if label == -1 else label, correct, critique))
     if not solutions and limit != 0:
-        raise DataError(f"{source}: no labelled solutions in it")
+        raise DataError(f"{source}: no labelled solutions in it; give a source with at least one row")
     return solutions
 
 
@@ -206,7 +206,7 @@ def _problems(
         if not problem.reference and "reference" in used:
             raise DataError(f"{where}: {used['reference']} holds no final answer: {scalars['reference'][-40:]!r}")
         if problem.id in seen:
-            raise DataError(f"{where}: id {problem.id!r} is already that of {seen[problem.id]}")
+            raise DataError(f"{where}: id {problem.id!r} is already that of {seen[problem.id]}; make it unique")
         seen[problem.id] = where
         yield where, row, problem
 
@@ -225,7 +225,7 @@ def _steps(where: str, row: Row) -> tuple[str, ...]:
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(step, str) for step in steps):
         raise DataError(f"{where}: needs steps, a list of texts, or response, a text")
     if not steps:
-        raise DataError(f"{where}: the solution has no steps")
+        raise DataError(f"{where}: the solution has no steps; remove the row, or give steps")
     return tuple(steps)
 
 
@@ -242,14 +242,14 @@ def located_rows(source: str | Path, split: str | None = None) -> Iterator[Locat
     path = Path(source)
     if path.is_file():
         if split is not None:
-            raise ConfigError(f"{path}: split={split!r} is for Hugging Face data sets, a file has none")
+            raise ConfigError(f"{path}: split={split!r} is for Hugging Face data sets, a file has none; leave it out")
         readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
         if path.suffix not in readers:
             raise DataError(f"{path}: unknown kind of file, must be one of {', '.join(readers)}")
         return readers[path.suffix](path)
     hub_id = HUB_ID.fullmatch(str(source))
     if path.exists() or not hub_id or path.suffix in (".jsonl", ".json", ".parquet"):
-        raise DataError(f"{source}: neither a file nor a Hugging Face id (owner/name or owner/name:config)")
+        raise DataError(f"{source}: neither a file nor a Hugging Face id (owner/name or owner/name:config); correct it")
     return _hub(hub_id[1], hub_id[2], split)
 
 
@@ -264,7 +264,7 @@ def _parse(where: str, content: bytes) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as failure:
-        raise DataError(f"{where}: invalid UTF-8 at byte {failure.start}") from None
+        raise DataError(f"{where}: invalid UTF-8 at byte {failure.start}; save it as UTF-8") from None
     except RecursionError:
         raise DataError(f"{where}: JSON nested too deeply") from None
     except ValueError as failure:

@@ -63,8 +63,11 @@ async def work_off(
         for error in await ask(some):
             done, failed, in_a_row = (done, failed + 1, in_a_row + 1) if error else (done + 1, failed, 0)
             if in_a_row >= max(PATIENCE, total // 100) or (not done and failed >= min(FIRST, len(jobs))):
-                tail = f"; what was answered is in {kept}: put it right and start again" if kept else ""
-                raise EngineError(f"{what}: {in_a_row} failures one after the other, the last one: {error}{tail}")
+                tail = f" (the answers so far are in {kept})" if kept else ""
+                raise EngineError(
+                    f"{what}: {in_a_row} failures one after the other, the last one: {error}; "
+                    f"remove the cause and start again{tail}"
+                )
         progress(done)
 
     await share(batches, do, concurrency if served else 1)

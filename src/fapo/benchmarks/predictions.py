@@ -52,13 +52,13 @@ def read_predictions(
             number of scores.
     """
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such file of predictions")
+        raise DataError(f"{path}: no such file; give one that `fapo bench --out` has written")
     if not math.isfinite(threshold):
         raise ConfigError(f"threshold is {threshold}, must be a number such as 0.5")
     parsed = (_parse(where, row, num_steps, threshold, located) for where, row in _placed(located_rows(path)))
     found = {prediction.id: prediction for prediction in parsed}
     if not found:
-        raise DataError(f"{path}: no predictions in it")
+        raise DataError(f"{path}: no predictions in it; give at least one row")
     return found
 
 

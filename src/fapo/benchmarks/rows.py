@@ -45,7 +45,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
         loaded = load_labelled(source, split="all", need_correct=benchmark == "flawed-positive")
         for row in loaded:
             if row.problem.id in num_steps:
-                raise DataError(f"{source}: id {row.problem.id!r} is also in another file of the data")
+                raise DataError(f"{source}: id {row.problem.id!r} is also in another file; give each file once")
             num_steps[row.problem.id] = len(row.steps)
         usable = [row for row in loaded if row.correct or benchmark == "process"]
         chosen = {row.problem.id for row in sorted(usable, key=lambda row: sampling_key(row.problem.id))[:limit]}
@@ -54,7 +54,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
                 counting.append(row)
                 subsets.append(name)
     if not counting:
-        raise DataError(f"{', '.join(sources)}: no row with final_answer_correct true, nothing to score")
+        raise DataError(f"{', '.join(sources)}: no row with final_answer_correct true; give such rows")
     return Rows(tuple(counting), tuple(subsets), num_steps)
 
 

@@ -33,7 +33,9 @@ def run_judge(
     cannot do it, and EngineError when only failures come back.
     """
     if benchmark == "process" and not isinstance(judge, str) and load_template(judge.template).kind == "yes_no":
-        raise ConfigError(f"{judge_name(judge)}: asks yes or no, so it cannot say which step, as `process` needs")
+        raise ConfigError(
+            f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use locate or compact"
+        )
     if isinstance(judge, str):
         return [Verdict.from_step(RULES[judge])] * len(rows.counting)
     verdicts: dict[str, Verdict] = {}

@@ -34,7 +34,9 @@ def build(config: CriticConfig, progress: Progress = lambda *_: None) -> Card:
     """
     template = load_template(config.template)
     if template.kind != "locate":
-        raise ConfigError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
+        raise ConfigError(
+            f"template {config.template!r} asks yes or no; a label needs a position: use locate or compact"
+        )
     prompt = load_prompt(config.prompt)
     if config.out.exists() and not config.folder.exists():
         raise ConfigError(f"{config.out}: exists, but {config.folder} does not; remove it or choose another --out")

@@ -101,7 +101,9 @@ def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None
     solutions = with_label_noise(load_labelled(config.data, limit=config.limit), config.label_noise, config.seed)
     template = load_template(config.template)
     if template.kind != "locate":
-        raise ConfigError(f"template {config.template!r} asks yes or no; a label needs the position of the error")
+        raise ConfigError(
+            f"template {config.template!r} asks yes or no; a label needs a position: use locate or compact"
+        )
     folder = config.out.with_suffix(".work")
     free = ("out", "samples", "label_noise", "limit", "concurrency", "timeout")
     lasting = {name: value for name, value in asdict(config).items() if name not in free}
@@ -152,7 +154,7 @@ async def _ask(
                 if not answered and len(batch) >= MIN_JUDGEMENTS:
                     raise JudgeDownError(
                         f"all of {len(batch)} requests failed, the last one with: {verdicts[-1].reason}; "
-                        f"what was answered is in {file}: put it right and start again"
+                        f"the answers so far are in {file}: remove the cause and start again"
                     )
                 done += len(answered)
                 progress(done, total)

@@ -63,7 +63,7 @@ class CriticConfig:
         if self.votes > 1 and not self.teacher_temperature:
             raise ConfigError("votes at teacher temperature 0 always agree; set it, such as to 0.6")
         if self.out.suffix not in (".jsonl", ".parquet"):
-            raise ConfigError(f"{self.out}: must end in .jsonl, or in .parquet for verl")
+            raise ConfigError(f"{self.out}: must end in .jsonl, or in .parquet for verl; rename it")
         if self.out.suffix == ".parquet" and not find_spec("pyarrow"):
             raise ConfigError(f"{self.out}: writing Parquet needs pyarrow: pip install 'fapo[train]'")
 

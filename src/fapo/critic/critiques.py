@@ -9,17 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fapo.client import ChatClient
 from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
 from fapo.data import LabelledSolution, check_not_overwriting, read_jsonl, write_jsonl
-from fapo.errors import ConfigError, JudgeDownError, JudgeError
-from fapo.judge import MIN_JUDGEMENTS, GenRM, Template, load_template, verdict_from_row, verdict_row
+from fapo.errors import ConfigError, JudgeError
+from fapo.judge import GenRM, Template, load_template, verdict_from_row, verdict_row
 from fapo.load import load_labelled
 from fapo.models import ChatModel, reseeded
 from fapo.types import Verdict
-
-BATCH = 256
-"""Critiques asked for in one call, and written down together."""
+from fapo.workers import work_off
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,12 @@ async def _ask(
     """
     known = _read(file)
     total = len(solutions) * config.samples
-    done = sum((s.problem.id, number) in known for s in solutions for number in range(config.samples))
-    progress(done, total)
-    if done == total:
+
+    def counted() -> int:
+        return sum((s.problem.id, number) in known for s in solutions for number in range(config.samples))
+
+    progress(counted(), total)
+    if counted() == total:
         return
     model = config.judge.open(
         "--judge",
@@ -146,18 +148,25 @@ async def _ask(
         for number in range(config.samples):
             judge = GenRM(template, reseeded(model, config.seed + number))
             missing = [solution for solution in solutions if (solution.problem.id, number) not in known]
-            for start in range(0, len(missing), BATCH):
-                batch = missing[start : start + BATCH]
-                verdicts = await judge.judge_steps([(s.problem, s.steps) for s in batch])
-                answered = [pair for pair in zip(batch, verdicts, strict=True) if pair[1].status != "failed"]
+
+            async def ask(some: Sequence[LabelledSolution], judge: GenRM = judge, number: int = number) -> list[str]:
+                verdicts = await judge.judge_steps([(s.problem, s.steps) for s in some])
+                answered = [pair for pair in zip(some, verdicts, strict=True) if pair[1].status != "failed"]
                 write_jsonl(file, [_row(s, number, verdict) for s, verdict in answered], append=True)
-                if not answered and len(batch) >= MIN_JUDGEMENTS:
-                    raise JudgeDownError(
-                        f"all of {len(batch)} requests failed, the last one with: {verdicts[-1].reason}; "
-                        f"the answers so far are in {file}: remove the cause and start again"
-                    )
-                done += len(answered)
-                progress(done, total)
+                known.update({(s.problem.id, number): verdict for s, verdict in answered})
+                return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
+
+            await work_off(
+                missing,
+                ask,
+                served=isinstance(model, ChatClient),
+                concurrency=config.concurrency,
+                batch=1 if isinstance(model, ChatClient) else model.batch_size,
+                what=f"critiques of {config.judge.name}",
+                kept=str(file),
+                done=counted(),
+                progress=lambda num_done: progress(num_done, total),
+            )
 
 
 def _row(solution: LabelledSolution, number: int, verdict: Verdict) -> dict[str, Any]:

@@ -243,6 +243,18 @@ def test_a_lone_split_needs_no_name(hub: Hub) -> None:
         read_problems("a/b")
 
 
+@pytest.mark.parametrize("error", ["DatasetNotFoundError", "ValueError"])
+def test_a_data_set_config_or_split_that_the_hub_does_not_have(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise {"ValueError": ValueError}.get(error, datasets.exceptions.DatasetNotFoundError)("there is none")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with says("a/b: there is none; correct the name, the config after `:` or the split"):
+        read_problems("a/b")
+
+
 def test_without_the_library_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with says("pip install 'fapo[train]'"):

@@ -26,7 +26,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # where the attacks are, beside what they are tested by
 from attacks import ATTACKS
 
-from fapo.config import RewardConfig
+from fapo.config import FapoReward
 from fapo.data import LabelledSolution, write_jsonl
 from fapo.intervals import bootstrap_ratio_intervals
 from fapo.judge import Template
@@ -67,7 +67,7 @@ def score(
     judge: list[str], num: int, unescaped: bool, *, model: str = "", **settings: object
 ) -> dict[str, list[Scored]]:
     """Every rollout, rewarded as FAPO does."""
-    scorer = PolicyScorer(RewardConfig("fapo"), make_judge(named(judge, model, **settings)), max_failed_share=1.0)  # type: ignore[arg-type]
+    scorer = PolicyScorer(FapoReward(), make_judge(named(judge, model, **settings)), max_failure_rate=1.0)  # type: ignore[arg-type]
     given = rollouts(labelled("miniature:critic-test"), num)
     with (
         patch.object(Template, "harmless", lambda self, text: text.encode(errors="replace").decode())

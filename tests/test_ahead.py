@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fapo.ahead import Ahead, ahead_of
 from fapo.canaries import Canaries
-from fapo.config import RewardConfig
+from fapo.config import FapoReward
 from fapo.data import LabelledSolution
 from fapo.scoring import PolicyScorer, Scored
 from fapo.types import Judge, Problem, Rollout, Verdict
@@ -59,7 +59,7 @@ def test_begun_or_not_the_scores_are_the_same_and_a_solution_is_judged_once(
     rollouts: list[Rollout], data: st.DataObject, judge_all: bool
 ) -> None:
     begun = data.draw(st.lists(st.sampled_from(rollouts), max_size=12) if rollouts else st.just([]))
-    plain = PolicyScorer(RewardConfig("fapo"), Watched(), judge_all=judge_all)
+    plain = PolicyScorer(FapoReward(), Watched(), judge_all=judge_all)
     judge = Watched()
     scorer, ahead = ahead_of(replace(plain, judge=judge))
     assert asyncio.run(in_pieces(scorer, ahead, begun, rollouts)) == asyncio.run(plain(rollouts))
@@ -71,7 +71,7 @@ def test_begun_or_not_the_scores_are_the_same_and_a_solution_is_judged_once(
 
 def test_nothing_is_carried_over_to_the_next_batch() -> None:
     judge = Watched()
-    scorer, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge))
+    scorer, ahead = ahead_of(PolicyScorer(FapoReward(), judge))
 
     async def two_batches() -> None:
         await in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS)
@@ -83,7 +83,7 @@ def test_nothing_is_carried_over_to_the_next_batch() -> None:
 
 def test_what_is_on_record_is_not_begun() -> None:
     judge = Watched()
-    _, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge), {("0", TEXTS[0])})
+    _, ahead = ahead_of(PolicyScorer(FapoReward(), judge), {("0", TEXTS[0])})
 
     async def begin() -> None:
         for rollout in ROLLOUTS:
@@ -96,7 +96,7 @@ def test_what_is_on_record_is_not_begun() -> None:
 
 def test_what_breaks_ahead_of_time_breaks_the_batch_and_stops_the_rest() -> None:
     judge = Watched(broken=True)
-    scorer, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge))
+    scorer, ahead = ahead_of(PolicyScorer(FapoReward(), judge))
     with pytest.raises(ValueError, match="the cache cannot be used"):
         asyncio.run(in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS))
     assert (len(judge.asked), judge.cancelled) == (3, 2)
@@ -104,7 +104,7 @@ def test_what_breaks_ahead_of_time_breaks_the_batch_and_stops_the_rest() -> None
 
 def test_what_is_dropped_is_cancelled_and_asked_again() -> None:
     judge = Watched(broken=True)
-    scorer, ahead = ahead_of(PolicyScorer(RewardConfig("fapo"), judge))
+    scorer, ahead = ahead_of(PolicyScorer(FapoReward(), judge))
 
     async def give_up() -> None:
         judge.asked = [[]]  # every answer takes a minute
@@ -124,7 +124,7 @@ def test_canaries_are_those_of_the_whole_batch() -> None:
     known = [LabelledSolution(PROBLEMS[0], ("a", "b"), label, True) for label in (None, 1)]
 
     def canaries(judge: Judge) -> PolicyScorer:
-        return PolicyScorer(RewardConfig("fapo"), Canaries(judge, known, 1.0, seed=3))
+        return PolicyScorer(FapoReward(), Canaries(judge, known, 1.0, seed=3))
 
     plain, judge = Watched(), Watched()
     expected = asyncio.run(canaries(plain)(ROLLOUTS))

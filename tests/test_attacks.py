@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from fapo.answers import check_many
-from fapo.config import RewardConfig
+from fapo.config import FapoReward
 from fapo.final_answer import num_words
 from fapo.judge import GenRM, Template, build_prompt, load_template, parse_verdict, parse_yes_no
 from fapo.miniature.sources import FOLDER
@@ -129,7 +129,7 @@ async def parrot(conversations: Sequence[list[Message]]) -> list[Completion]:
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
 def test_a_judge_that_repeats_its_prompt_gives_nobody_a_reward(template: Template) -> None:
     names = [name for name, attack in ATTACKS.items() if attack.correct]
-    scorer = PolicyScorer(RewardConfig("fapo"), GenRM(template, parrot), max_failed_share=1.0)
+    scorer = PolicyScorer(FapoReward(), GenRM(template, parrot), max_failure_rate=1.0)
     scored = asyncio.run(scorer([Rollout(PROBLEM, response(name)) for name in names]))
     assert {(s.correct, s.reward.value, s.verdict and s.verdict.status) for s in scored} == {(True, None, "unparsable")}
 
@@ -166,7 +166,7 @@ def test_a_solution_without_reasoning_is_flagged_unread() -> None:
     honest = Rollout(PROBLEM, "First 1+1=2, then 2+2=4, so the sum of all is\n\\boxed{4}")
     for min_words, reward, num_asked in ((0, 1.0, len(bare) + 1), (10, 0.0, 1)):
         asked.clear()
-        scorer = PolicyScorer(RewardConfig("fapo"), GenRM(TEMPLATES[0], passes, min_words=min_words))
+        scorer = PolicyScorer(FapoReward(), GenRM(TEMPLATES[0], passes, min_words=min_words))
         *scored, last = asyncio.run(scorer([*rollouts, honest]))
         assert {s.reward.value for s in scored} == {reward}
         assert (last.reward.value, len(asked)) == (1.0, num_asked)

@@ -141,7 +141,7 @@ def test_a_config_asks_for_them() -> None:
         "data": {"train": "miniature:train"},
         "rollout": {"max_tokens": 24},
         "reward": {"kind": "fapo"},
-        "judge": {"kind": "oracle", "canaries": "miniature:critic-test", "canary_share": 0.5},
+        "judge": {"kind": "oracle", "canaries": "miniature:critic-test", "canary_rate": 0.5},
         "optim": {"steps": 1, "learning_rate": 1e-3},
     }
     scorer = make_scorer(from_dict(settings))

@@ -2,13 +2,28 @@ from __future__ import annotations
 
 import ast
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import fapo.config
-from fapo.config import Config, from_dict, known_keys, load, to_dict
+from fapo.config import (
+    Config,
+    Count,
+    FapoReward,
+    GenRMConfig,
+    OracleJudge,
+    OutcomeReward,
+    Rate,
+    ServedJudge,
+    StepRatioReward,
+    check_ranges,
+    from_dict,
+    known_keys,
+    load,
+    to_dict,
+)
 from fapo.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +71,8 @@ def test_defaults_and_values(path: Path) -> None:
     assert config.data.validation == {"hard": "miniature:hard"}
     assert config.optim.betas == (0.0, 0.95)
     assert isinstance(config.optim.betas[0], float)
-    assert config.judge is not None
-    assert config.judge.urls == ()
+    assert config.judge == OracleJudge()
+    assert (config.method, config.genrm) == ("rl", None)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +88,7 @@ def test_defaults_and_values(path: Path) -> None:
         ("data.validation={}", "data.validation", {}),
         ("judge.all=true", "judge.all", True),
         ("judge.kind=local, judge.model=runs/a=b", "judge.model", "runs/a=b"),
+        ("judge.model=runs/a, judge.kind=local", "judge.model", "runs/a"),  # in any order
         ("reward.kind=outcome, judge=", "judge", None),  # nothing removes the key
         ("trl.vllm_mode=server", "trl.vllm_mode", "server"),
         ("verl.trainer.nnodes=2", "verl.trainer.nnodes", 2),
@@ -134,20 +150,63 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
         ("validation.every=0", "validation.every: should be greater than or equal to 1, not 0"),
         ("model.path=''", "model.path: should have at least 1 character, not ''"),
         ("name=a/b", "name: should be letters, digits and . _ - + = (it names a folder), not 'a/b'"),
-        ('judge.urls=["localhost:8000"]', "judge.urls.0: should start with http:// or https://, not 'localhost:8000'"),
+        (
+            'judge={kind="served",urls=["localhost:8000"],model="m"}',
+            "judge.urls.0: should start with http:// or https://, not 'localhost:8000'",
+        ),
         # settings that do not go together
-        ("task=genrm", 'reward.kind "fapo" does not go with task "genrm"; use genrm_step, genrm_outcome or genrm_sft'),
+        ("task=genrm", 'reward.kind "fapo" does not go with task "genrm"; use genrm_step or genrm_outcome'),
         ("reward.kind=genrm_step", 'reward.kind "genrm_step" does not go with task "policy"; use outcome, fapo'),
         ("judge=", 'reward.kind "fapo" needs a judge; add a [judge] table with `kind`'),
-        ("judge.kind=local", 'judge: kind "local" needs `model`'),
-        ("judge.kind=served", 'judge: kind "served" needs `urls` and `model`'),
-        ("judge.votes=8", "judge: `votes` above 1 at `temperature` 0 are all the same; set temperature"),
+        ("judge.kind=local", "judge.model is missing; add `model` to [judge]"),
+        ('judge={kind="served",model="m"}', "judge.urls is missing; add `urls` to [judge]"),
+        ('judge={kind="served",model="m",urls=[]}', "judge.urls: should have at least 1 item"),
+        ("judge.kind=nonsense", "judge.kind: should be 'local', 'served' or 'oracle', not 'nonsense'"),
+        ("judge.kind=", "judge.kind is missing; add `kind` to [judge]"),
+        (
+            'judge={kind="local",model="m",votes=8}',
+            "judge: `votes` above 1 at `temperature` 0 are all the same; set temperature",
+        ),
         ("reward.overlong_buffer=97", "reward.overlong_buffer is longer than rollout.max_tokens; make it shorter"),
         ("optim.updates_per_batch=5", "optim.updates_per_batch does not divide the 384 rollouts of a batch"),
         ("optim.micro_batch_size=100", "optim.micro_batch_size does not divide the 384 rollouts of one update"),
+        ("reward.judge_recall=0", "reward: `judge_recall` 0 must be above `judge_false_positive_rate` 0"),
+        ("reward.judge_false_positive_rate=1", "`judge_recall` 1 must be above `judge_false_positive_rate` 1"),
+        # fields of another kind
+        (
+            "judge.urls=[]",
+            '`urls` does not belong to kind "oracle"; it belongs to "served"; remove it, or change `kind`',
+        ),
+        ("judge.votes=8", 'judge.votes: `votes` does not belong to kind "oracle"; it belongs to "local" and "served"'),
+        (
+            'judge={kind="local",model="m",timeout=9.0}',
+            '`timeout` does not belong to kind "local"; it belongs to "serv',
+        ),
+        ('judge={kind="local",model="m",false_negative_rate=0.5}', 'to kind "local"; it belongs to "oracle"'),
+        (
+            'reward={kind="outcome",penalty=2}',
+            '`penalty` does not belong to kind "outcome"; it belongs to "fapo"; remove',
+        ),
+        ('reward={kind="outcome",on_unscored="mask"}', 'to kind "outcome"; it belongs to "fapo" and "step_ratio"'),
+        # methods and tasks
+        ("method=sft", 'method "sft" trains a GenRM; set task = "genrm", or method = "rl"'),
+        ("reward=", "reward is missing; add a [reward] table with `kind`"),
+        ("reward.kind=genrm_sft", "not 'genrm_sft'; to imitate critiques set method = \"sft\" and remove [reward]"),
+        (
+            "genrm.template=compact",
+            '[genrm] is for task "genrm"; name the prompt of the judge by `template` in [judge]',
+        ),
+        # keys of earlier versions
+        ("judge.journal=x.sqlite", "judge.journal: unknown key; its name is judge.cache now"),
+        ("judge.misses=0.5", "judge.misses: unknown key; its name is judge.false_negative_rate now"),
+        ("reward.judge_alarms=0.5", "its name is reward.judge_false_positive_rate now"),
+        ("reward.located=true", "reward.located: unknown key; it was removed, CHANGELOG.md says why; delete it"),
         # missing files
         ("data.prompt=no/solve.txt", "data.prompt: no such file: no/solve.txt; give it relative to the working dir"),
-        ("judge.template=own.txt", "judge.template: no such file: own.txt; give it relative to the working dir"),
+        (
+            'judge={kind="local",model="m",template="own.txt"}',
+            "judge.template: no such file: own.txt; give it relative to the working dir",
+        ),
         # overrides that are none
         ("seed", "not of the form table.key=value"),
         ("=3", "not of the form table.key=value"),
@@ -161,6 +220,130 @@ def test_mistakes(path: Path, override: str, message: str) -> None:
         load(path, [override])
     assert message in str(error.value)
     assert str(path) in str(error.value)
+
+
+GENRM = {
+    "name": "judge",
+    "task": "genrm",
+    "model": {"path": "miniature:genrm"},
+    "data": {"train": "miniature:critic-train"},
+    "rollout": {"max_tokens": 80},
+    "reward": {"kind": "genrm_step"},
+    "optim": {"steps": 20, "learning_rate": 1e-4},
+}
+
+
+def test_the_config_of_a_genrm() -> None:
+    assert from_dict(GENRM).genrm == GenRMConfig("locate")
+    assert from_dict(GENRM | {"genrm": {"template": "compact"}}).genrm == GenRMConfig("compact")
+    sft = {key: value for key, value in GENRM.items() if key != "reward"} | {"method": "sft"}
+    assert from_dict(sft).reward is None
+    for table in (GENRM, sft):
+        assert from_dict(to_dict(from_dict(table))) == from_dict(table)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (
+            {"judge": {"kind": "oracle"}},
+            r'task "genrm" has no \[judge\]; name the prompt .* by `template` in \[genrm\]',
+        ),
+        ({"method": "sft"}, r'method "sft" has no reward; remove the \[reward\] table'),
+        (
+            {"method": "sft", "reward": None, "data": GENRM["data"] | {"label_noise": 0.1}},
+            "fapo critiques has --label-noise",
+        ),
+        ({"reward": None}, r"reward is missing; add a \[reward\] table with `kind`"),
+    ],
+)
+def test_mistakes_in_the_config_of_a_genrm(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_dict(GENRM | changed)
+
+
+FULL = BASE.replace('kind = "fapo"', 'kind = "fapo"\npenalty = 2.0\noverlong_buffer = 8').replace(
+    'kind = "oracle"',
+    'kind = "local"\nmodel = "miniature:genrm"\ntemplate = "compact"\nvotes = 3\ntemperature = 0.6\nall = true',
+)
+
+
+@pytest.mark.parametrize(
+    "overrides, reward, judge",
+    [
+        (["reward.kind=outcome", "judge="], OutcomeReward(overlong_buffer=8), None),
+        (["reward.kind=fapo"], FapoReward(penalty=2.0, overlong_buffer=8), ...),
+        (["judge.kind=oracle"], ..., OracleJudge(all=True)),
+        (["judge.kind=oracle", "judge.false_negative_rate=0.5"], ..., OracleJudge(all=True, false_negative_rate=0.5)),
+        (["reward.kind=outcome", "reward.kind=step_ratio"], StepRatioReward(overlong_buffer=8), ...),
+        (
+            ["judge.kind=served", 'judge.urls=["http://x/v1"]', "judge.model=m"],
+            ...,
+            ServedJudge(urls=("http://x/v1",), model="m", template="compact", votes=3, temperature=0.6, all=True),
+        ),
+    ],
+)
+def test_a_kind_on_the_command_line_drops_what_the_file_says_of_another(tmp_path, overrides, reward, judge) -> None:
+    file = tmp_path / "full.toml"
+    file.write_text(FULL, encoding="utf-8")
+    before, config = load(file), load(file, overrides)
+    assert config.reward == (before.reward if reward is ... else reward)
+    assert config.judge == (before.judge if judge is ... else judge)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (
+            ["reward.kind=outcome", "reward.penalty=1"],
+            r'"reward\.penalty=1": .* not belong to kind "outcome"; it belongs to "fapo"',
+        ),
+        (["reward.penalty=1", "reward.kind=outcome"], '`penalty` does not belong to kind "outcome"'),
+        (["judge.kind=oracle", "judge.votes=3"], '`votes` does not belong to kind "oracle"'),
+        (['judge={kind="local",model="m",votes=2}', "judge.kind=oracle"], '`votes` does not belong to kind "oracle"'),
+        (["reward.kind=nonsense"], "reward.kind: should be 'outcome'"),
+        (["reward.kind=outcome", "reward.penalti=1"], "did you mean reward.penalty"),
+    ],
+)
+def test_a_field_of_another_kind_on_the_command_line_is_a_mistake(tmp_path, overrides, message) -> None:
+    file = tmp_path / "full.toml"
+    file.write_text(FULL, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load(file, overrides)
+
+
+def test_a_field_of_another_kind_in_the_file_is_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "full.toml"
+    file.write_text(FULL.replace('kind = "fapo"', 'kind = "outcome"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf'{file}:16: reward\.penalty: `penalty` does not belong to kind "outcome"'):
+        load(file)
+
+
+def test_method_sft_on_the_command_line_drops_the_reward_of_the_file() -> None:
+    file = Path(fapo.config.__file__).parent / "miniature" / "configs" / "genrm.toml"
+    assert load(file, ["method=sft"]).reward is None
+    with pytest.raises(ConfigError, match='method "sft" has no reward'):
+        load(file, ["method=sft", "reward.kind=genrm_outcome"])
+
+
+@dataclass(frozen=True)
+class Ranged:
+    """A record that is not read from TOML."""
+
+    num: Count = 1
+    rate: Rate | None = None
+    free: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "fapo something")
+
+
+def test_ranges_of_records_that_are_not_read_from_toml() -> None:
+    assert Ranged(num=3, rate=0.5, free=-1)
+    with pytest.raises(ConfigError, match=r"^fapo something: num: should be greater than or equal to 1, not 0$"):
+        Ranged(num=0)
+    with pytest.raises(ConfigError, match=r"^fapo something: rate: should be less than or equal to 1, not 1\.5$"):
+        Ranged(rate=1.5)
 
 
 @pytest.mark.parametrize("first", [1.0, 0.3])
@@ -234,7 +417,8 @@ def test_frozen(path: Path) -> None:
 def test_every_field_is_documented() -> None:
     tree = ast.parse(Path(fapo.config.__file__).read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list]
-    assert len(classes) == 8
+    assert {"RewardConfig", "JudgeConfig"} & {node.name for node in classes} == set(), "these are unions"
+    assert len(classes) == 19
     for node in classes:
         for field, after in zip(node.body, [*node.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign):

@@ -183,13 +183,13 @@ def settings(output: Path, genrm: Path, train: Path | str, **changed: Any) -> Ro
         "model": {"path": str(genrm)},
         "data": {"train": str(train), "validation": {"test": "miniature:critic-test"}},
         "rollout": {"max_tokens": 16, "num_prompts": 8, "group_size": 2},
-        "reward": {"kind": "genrm_sft"},
-        "judge": {"kind": "local", "model": "not-loaded", "template": "compact"},
+        "method": "rl" if "reward" in changed else "sft",
+        "genrm": {"template": "compact"},
         "optim": {"steps": STEPS, "learning_rate": 1e-2, "warmup_steps": 0},
         "validation": {"every": STEPS // 2, "save_every": STEPS // 2, "limit": 24, "temperature": 0.0},
     }
     for key, value in changed.items():
-        table[key] = {**table[key], **value} if isinstance(value, dict) else value
+        table[key] = {**table.get(key, {}), **value} if isinstance(value, dict) else value
     return table
 
 
@@ -322,15 +322,16 @@ def test_noise_and_validation_on_the_same_rows_exclude_each_other(tiny_genrm: Pa
 
 
 MISUSES = [
-    ({"reward": {"kind": "genrm_sft"}}, "fapo critiques has --label-noise"),
-    ({"task": "policy", "reward": {"kind": "outcome"}}, "does nothing with reward.kind"),
+    ({}, "fapo critiques has --label-noise"),
+    ({"task": "policy", "reward": {"kind": "outcome"}}, 'does nothing with task "policy"; remove it'),
 ]
 
 
 @pytest.mark.parametrize(("changed", "message"), MISUSES)
 def test_label_noise_where_it_does_nothing(changed: Row, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        from_dict(settings(tmp_path, tmp_path, "x.jsonl", data={"label_noise": 0.1}, **changed))
+        table = settings(tmp_path, tmp_path, "x.jsonl", data={"label_noise": 0.1}, **changed)
+        from_dict({key: value for key, value in table.items() if key != "genrm"})
 
 
 # --- which checkpoint -------------------------------------------------------------------------------------------------
@@ -431,5 +432,5 @@ def test_from_labels_to_a_trained_genrm_by_commands(tiny_genrm: Path, tmp_path: 
         f"model.path={tiny_genrm}",
     ]
     config = Path(cli.__file__).parent / "miniature" / "configs" / "genrm.toml"
-    assert fapo(monkeypatch, "train", config, "reward.kind=genrm_sft", "data.train=sft.jsonl", *few, "--quiet") == 0
+    assert fapo(monkeypatch, "train", config, "method=sft", "data.train=sft.jsonl", *few, "--quiet") == 0
     assert (tmp_path / "runs" / "genrm" / "model" / "model.safetensors").is_file()

@@ -77,7 +77,7 @@ def test_every_run_has_a_valid_config_and_a_look(tmp_path: Path) -> None:
     assert {name.rpartition("-")[0] for name in settings} == set(LOOKS)
     assert Counter(config.seed for config in settings.values()) == dict.fromkeys(SEEDS, len(jobs) // len(SEEDS))
     for job in jobs:  # whoever is judged by a trained GenRM waits for that of the same seed
-        model = settings[job.name].judge and settings[job.name].judge.model
+        model = getattr(settings[job.name].judge, "model", None)
         trained = f"{tmp_path}/genrm-{settings[job.name].seed}/model"
         assert (model == trained) == (job.after == f"genrm-{settings[job.name].seed}")
 

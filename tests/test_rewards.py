@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fapo import rewards as r
-from fapo.config import RewardConfig
+from fapo.config import FapoReward
 from fapo.types import RolloutClass
 
 # --- The policy's reward ---------------------------------------------------------------------------------------------
@@ -49,10 +49,10 @@ rates = st.tuples(st.floats(0.05, 1), st.floats(0, 0.95)).filter(lambda pair: pa
 
 @given(st.floats(0, 3), rates)
 def test_the_corrected_reward_is_right_on_average(penalty: float, judge: tuple[float, float]) -> None:
-    recall, alarms = judge
-    flagged, cleared = (r.corrected_reward(True, flawed, penalty, recall, alarms) for flawed in (True, False))
+    recall, rate = judge
+    flagged, cleared = (r.corrected_reward(True, flawed, penalty, recall, rate) for flawed in (True, False))
     assert recall * flagged + (1 - recall) * cleared == pytest.approx(1 - penalty, abs=1e-6)
-    assert alarms * flagged + (1 - alarms) * cleared == pytest.approx(1, abs=1e-6)
+    assert rate * flagged + (1 - rate) * cleared == pytest.approx(1, abs=1e-6)
 
 
 @given(st.booleans(), st.none() | st.booleans(), st.floats(0, 3))
@@ -61,7 +61,7 @@ def test_a_judge_without_errors_needs_no_correction(correct: bool, flawed: bool 
 
 
 def test_a_judge_that_says_nothing_cannot_be_corrected() -> None:
-    with pytest.raises(ValueError, match="more of the flawed than of the sound"):
+    with pytest.raises(ValueError, match="recall of the judge must be above its false positive rate"):
         r.corrected_reward(True, True, 1.0, 0.3, 0.3)
 
 
@@ -316,7 +316,7 @@ def test_thresholds(penalty: float, shift: float, shrink: float) -> None:
 
 @pytest.mark.parametrize(("ratio", "penalty"), [(0.0, 2.0), (0.5, 4 / 3), (1.0, 1.0), (2.0, 2 / 3)])
 def test_the_penalty_of_a_config_puts_the_shift_where_it_says(ratio: float, penalty: float) -> None:
-    assert RewardConfig("fapo", shift=ratio).penalty == pytest.approx(penalty)
+    assert FapoReward(shift=ratio).penalty == pytest.approx(penalty)
     assert r.shift_ratio(penalty) == pytest.approx(ratio)
 
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from fapo import rewards
-from fapo.config import RewardConfig, from_dict
+from fapo.config import (
+    FapoReward,
+    GenRMOutcomeReward,
+    GenRMStepReward,
+    OutcomeReward,
+    RewardConfig,
+    StepRatioReward,
+    from_dict,
+)
 from fapo.data import LabelledSolution
 from fapo.errors import ConfigError, JudgeDownError, UnscoredError
 from fapo.examples import make_scorer
@@ -63,7 +71,12 @@ REWARDS = [
 @pytest.mark.parametrize("on_unscored", ["mask", "correctness_only", "raise"])
 @pytest.mark.parametrize(("kind", "penalty", "verdict", "right", "wrong"), REWARDS)
 def test_reward_of_each_kind(kind, penalty, verdict, right, wrong, on_unscored) -> None:
-    config = RewardConfig(kind, penalty=penalty, on_unscored=on_unscored)
+    kinds = {
+        "outcome": OutcomeReward(),
+        "fapo": FapoReward(penalty=penalty, on_unscored=on_unscored),
+        "step_ratio": StepRatioReward(on_unscored=on_unscored),
+    }
+    config = kinds[kind]
     found = score(config, FakeJudge(verdict), RIGHT, WRONG, judge_all=kind == "step_ratio")
     assert [s.correct for s in found] == [True, False]
     assert [s.reward.value for s in found] == pytest.approx([right, wrong])
@@ -71,10 +84,10 @@ def test_reward_of_each_kind(kind, penalty, verdict, right, wrong, on_unscored) 
 
 
 @pytest.mark.parametrize("verdict", [UNPARSABLE, FAILED], ids=lambda v: v.status)
-@pytest.mark.parametrize("kind", ["fapo", "step_ratio"])
+@pytest.mark.parametrize("kind", [FapoReward, StepRatioReward])
 @pytest.mark.parametrize("on_unscored", ["mask", "correctness_only", "raise"])
 def test_without_a_verdict_the_setting_decides(kind, on_unscored, verdict) -> None:
-    config = RewardConfig(kind, on_unscored=on_unscored)
+    config = kind(on_unscored=on_unscored)
 
     def run() -> Scored:
         return score(config, FakeJudge(verdict), RIGHT, judge_all=kind == "step_ratio")[0]
@@ -97,12 +110,12 @@ def test_without_a_verdict_the_setting_decides(kind, on_unscored, verdict) -> No
 @pytest.mark.parametrize("verdict", [UNPARSABLE, FAILED], ids=lambda v: v.status)
 def test_a_wrong_rollout_needs_no_verdict(verdict) -> None:
     judge = FakeJudge(verdict)
-    (found,) = score(RewardConfig("fapo", on_unscored="raise"), judge, WRONG)
+    (found,) = score(FapoReward(on_unscored="raise"), judge, WRONG)
     assert (found.reward.value, found.verdict, judge.asked) == (-1.0, None, [])
 
 
 def test_fapo_without_a_judge_has_no_reward_for_right_rollouts() -> None:
-    found = score(RewardConfig("fapo"), None, RIGHT, WRONG)
+    found = score(FapoReward(), None, RIGHT, WRONG)
     assert [s.reward.value for s in found] == [None, -1.0]
 
 
@@ -116,16 +129,16 @@ def test_only_right_rollouts_are_judged_and_each_gets_its_own_verdict() -> None:
 
     judge = ByProblem()
     rows = [rollout(WRONG, name="a"), rollout(name="b"), rollout(WRONG, name="c"), rollout(name="d")]
-    found = asyncio.run(PolicyScorer(RewardConfig("fapo"), judge)(rows))
+    found = asyncio.run(PolicyScorer(FapoReward(), judge)(rows))
     assert judge.asked == ["b", "d"]
     assert [s.reward.value for s in found] == [-1.0, 0.0, -1.0, 1.0]
     assert [s.rollout for s in found] == rows
-    asyncio.run(PolicyScorer(RewardConfig("fapo"), judge, judge_all=True)(rows))
+    asyncio.run(PolicyScorer(FapoReward(), judge, judge_all=True)(rows))
     assert judge.asked == ["a", "b", "c", "d"]
 
 
 def test_a_judge_of_the_baseline_only_measures() -> None:
-    found = score(RewardConfig("outcome"), FakeJudge(FLAWED), RIGHT)
+    found = score(OutcomeReward(), FakeJudge(FLAWED), RIGHT)
     assert (found[0].flawed, found[0].reward.value) == (True, 1.0)
 
 
@@ -154,7 +167,7 @@ class FailingJudge:
     ],
 )
 def test_too_many_failures_stop_the_run(num_failed: int, sizes: list[int], share: float, stops: bool) -> None:
-    scorer = PolicyScorer(RewardConfig("fapo"), FailingJudge(num_failed), max_failed_share=share)
+    scorer = PolicyScorer(FapoReward(), FailingJudge(num_failed), max_failure_rate=share)
 
     def run() -> None:
         for size in sizes:
@@ -172,7 +185,7 @@ def test_too_many_failures_stop_the_run(num_failed: int, sizes: list[int], share
     ("num_tokens", "penalty"), [(0, 0.0), (60, 0.0), (70, -0.25), (80, -0.5), (100, -1.0), (120, -1.0)]
 )
 def test_overlong_responses_earn_less(num_tokens: int, penalty: float) -> None:
-    scorer = PolicyScorer(RewardConfig("fapo", overlong_buffer=40), FakeJudge(FLAWED), max_tokens=100)
+    scorer = PolicyScorer(FapoReward(overlong_buffer=40), FakeJudge(FLAWED), max_tokens=100)
     right, wrong = asyncio.run(scorer([rollout(RIGHT, num_tokens), rollout(WRONG, num_tokens)]))
     assert right.reward.parts == {"outcome": 1.0, "flaw": -1.0, "overlong": pytest.approx(penalty)}
     assert right.reward.value == pytest.approx(0.0 + penalty)
@@ -180,7 +193,7 @@ def test_overlong_responses_earn_less(num_tokens: int, penalty: float) -> None:
 
 
 def test_overlong_shaping_gives_no_reward_to_the_unscored() -> None:
-    scorer = PolicyScorer(RewardConfig("fapo", overlong_buffer=40), FakeJudge(FAILED), max_tokens=100)
+    scorer = PolicyScorer(FapoReward(overlong_buffer=40), FakeJudge(FAILED), max_tokens=100)
     (found,) = asyncio.run(scorer([rollout(RIGHT, 100)]))
     assert found.reward.value is None
 
@@ -192,7 +205,7 @@ def test_garbage_of_a_real_judge_is_never_a_reward(reply: str) -> None:
     async def complete(conversations: Sequence[list[Message]]) -> list[Completion]:
         return [Completion(reply)] * len(conversations)
 
-    found = score(RewardConfig("fapo"), GenRM(load_template("locate"), complete), RIGHT)
+    found = score(FapoReward(), GenRM(load_template("locate"), complete), RIGHT)
     assert (found[0].verdict.status, found[0].reward.value) == ("unparsable", None)
 
 
@@ -218,14 +231,14 @@ CRITIQUES = [
 
 @pytest.mark.parametrize(("label", "text", "step_wise", "outcome"), CRITIQUES)
 def test_reward_of_a_critique(label: str, text: str, step_wise: float, outcome: float) -> None:
-    for kind, value in (("genrm_step", step_wise), ("genrm_outcome", outcome)):
-        scorer = CritiqueScorer(RewardConfig(kind), load_template("locate"), LABELLED)
+    for reward, value in ((GenRMStepReward(), step_wise), (GenRMOutcomeReward(), outcome)):
+        scorer = CritiqueScorer(reward, load_template("locate"), LABELLED)
         (found,) = asyncio.run(scorer([rollout(text, 7, label)]))
         assert found.reward.value == pytest.approx(value)
         assert sum(found.reward.parts.values()) == pytest.approx(value)
         assert found.correct == (outcome > 0)
         assert found.verdict.num_tokens == 7
-        assert ("process" in found.reward.parts) == (kind == "genrm_step")
+        assert ("process" in found.reward.parts) == (reward.kind == "genrm_step")
 
 
 @pytest.mark.parametrize(
@@ -239,13 +252,13 @@ def test_reward_of_a_critique(label: str, text: str, step_wise: float, outcome: 
     ],
 )
 def test_a_yes_no_judge_is_read_by_its_template(label: str, text: str, value: float) -> None:
-    scorer = CritiqueScorer(RewardConfig("genrm_outcome"), load_template("yes_no"), LABELLED)
+    scorer = CritiqueScorer(GenRMOutcomeReward(), load_template("yes_no"), LABELLED)
     assert asyncio.run(scorer([rollout(text, name=label)]))[0].reward.value == value
 
 
 def test_the_step_reward_needs_a_template_that_asks_for_the_step() -> None:
     with pytest.raises(ConfigError, match=r"yes_no: the template asks yes or no, .*genrm_outcome"):
-        CritiqueScorer(RewardConfig("genrm_step"), load_template("yes_no"), LABELLED)
+        CritiqueScorer(GenRMStepReward(), load_template("yes_no"), LABELLED)
 
 
 def test_the_step_ratio_needs_a_judge_that_names_the_step() -> None:
@@ -265,16 +278,16 @@ def test_the_step_ratio_needs_a_judge_that_names_the_step() -> None:
 
 
 def test_a_flag_without_a_step_has_no_step_ratio() -> None:
-    (fapo,) = score(RewardConfig("fapo"), FakeJudge(SOMEWHERE), RIGHT)
+    (fapo,) = score(FapoReward(), FakeJudge(SOMEWHERE), RIGHT)
     assert (fapo.flawed, fapo.reward.value) == (True, 0.0)
-    found = score(RewardConfig("step_ratio"), FakeJudge(SOMEWHERE), RIGHT, WRONG, judge_all=True)
+    found = score(StepRatioReward(), FakeJudge(SOMEWHERE), RIGHT, WRONG, judge_all=True)
     assert [s.reward.value for s in found] == [None, None]
     with pytest.raises(UnscoredError, match="names no step"):
-        score(RewardConfig("step_ratio", on_unscored="raise"), FakeJudge(SOMEWHERE), RIGHT)
+        score(StepRatioReward(on_unscored="raise"), FakeJudge(SOMEWHERE), RIGHT)
 
 
 def test_overlong_critiques_earn_less() -> None:
-    scorer = CritiqueScorer(RewardConfig("genrm_step", overlong_buffer=10), load_template("locate"), LABELLED, 20)
+    scorer = CritiqueScorer(GenRMStepReward(overlong_buffer=10), load_template("locate"), LABELLED, 20)
     (found,) = asyncio.run(scorer([rollout("\\boxed{3}", 15, "flawed")]))
     assert found.reward.parts == {"outcome": 1.0, "process": -0.5, "overlong": -0.5}
 

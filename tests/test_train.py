@@ -261,7 +261,8 @@ def test_a_genrm(kind: str, tiny_genrm: Path, critic_data: Path, tmp_path: Path)
         "task": "genrm",
         "data": {"train": str(critic_data), "validation": {"test": str(critic_data)}},
         "reward.kind": kind,
-        "judge": {"kind": "local", "model": "not-loaded", "template": "compact"},
+        "judge": None,
+        "genrm": {"template": "compact"},
         "optim.steps": 2,
         "validation.limit": 8,
     }
@@ -567,7 +568,7 @@ def test_a_dead_judge_does_not_stop_a_run_that_may_go_on(
     on_unscored: str, reward: float | None, tiny_policy: Path, tmp_path: Path
 ) -> None:
     with chat_server(Reply(status=400, body=b"{}")) as server:
-        changed = {"reward.on_unscored": on_unscored, "optim.steps": 2, "judge.max_failed_share": 1.0}
+        changed = {"reward.on_unscored": on_unscored, "optim.steps": 2, "judge.max_failure_rate": 1.0}
         folder = train(config(tmp_path, tiny_policy, **served(server), **changed))
     right = [row for row in rows(folder, "rollouts") if row["correct"]]
     assert {row["status"] for row in right} == {"failed"}

@@ -236,7 +236,7 @@ def test_an_oracle_made_worse_errs_as_often_as_asked_and_always_the_same() -> No
     for task in tasks(0, 2000):
         rollouts.append(Rollout(task.problem(), trace(rng, task, Habits(guess=0.5))))
     true = [v.flawed for v in asyncio.run(oracle()(rollouts))]
-    judge = oracle(misses=0.3, alarms=0.1)
+    judge = oracle(false_negative_rate=0.3, false_positive_rate=0.1)
     said = asyncio.run(judge(rollouts))
     assert said == asyncio.run(judge(rollouts))
     assert all(

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from fapo import answers
-from fapo.config import JudgeConfig
+from fapo.config import ModelJudge, ServedJudge
 from fapo.data import check_not_overwriting, write_jsonl
 from fapo.errors import ConfigError, DataError, JudgeDownError
 from fapo.files import atomic_path
@@ -42,7 +42,7 @@ class Plan:
     """JSONL, JSON or Parquet files, or Hugging Face ids; "-" is JSONL from standard input."""
     out: Path
     """JSONL file for the verdicts."""
-    judge: JudgeConfig
+    judge: ModelJudge
     """Who judges; with its cache an interrupted audit goes on."""
     judge_all: bool = False
     """Judge solutions with a wrong final answer, too."""
@@ -137,9 +137,10 @@ class _Audit:
         """Windows of rows, several at once, written in order."""
         with atomic_path(self.plan.out, self.plan.out.with_name(f"{self.plan.out.name}.part")) as draft:
             write_jsonl(draft, [])
-            served = self.plan.judge.kind == "served"
-            size = WINDOW_SERVED if served else WINDOW_LOCAL
-            ahead = max(2, 4 * self.plan.judge.concurrency // size) if served else 1
+            size, ahead = WINDOW_LOCAL, 1
+            if isinstance(self.plan.judge, ServedJudge):
+                size = WINDOW_SERVED
+                ahead = max(2, 4 * self.plan.judge.concurrency // size)
             pending: deque[asyncio.Task[list[Audited]]] = deque()
             try:
                 while window := list(islice(rows, size)):

@@ -66,11 +66,9 @@ def train(
 
     settings = load(config, overrides)
     if engine == "verl":
-        if settings.reward.kind == "genrm_sft":
-            raise ConfigError('reward.kind "genrm_sft" runs with --engine trl only; verl is for reinforcement learning')
         _train_verl(settings, resume, dry_run)
         return
-    if settings.reward.kind == "genrm_sft":
+    if settings.method == "sft":
         from fapo import train_sft as trainer
     else:
         from fapo import train_trl as trainer  # type: ignore[no-redef]
@@ -238,7 +236,7 @@ def critiques(
     concurrency: int = 64,
     timeout: float = 600.0,
 ) -> None:
-    """Make critiques for a GenRM to imitate (reward.kind=genrm_sft): sampled, and kept where they name the label.
+    """Make critiques for a GenRM to imitate (method=sft): sampled, and kept where they name the label.
 
     Interrupted and started again, it goes on where it was.
 

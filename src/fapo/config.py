@@ -1,15 +1,16 @@
-"""The settings of a run: frozen records, read from TOML with `load`. Mistakes are told with line and remedy."""
+"""The settings of a run: frozen records, read from TOML with `load`. A mistake is an error with line and remedy."""
 
 from __future__ import annotations
 
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -22,6 +23,7 @@ _PATTERNS = {
 }
 _NAME, _URL = _PATTERNS
 
+# The types of settings that have a range; `check_ranges` holds them for dataclasses that are not read from TOML.
 Name = Annotated[str, Field(pattern=_NAME)]
 Text = Annotated[str, Field(min_length=1)]
 Url = Annotated[str, Field(pattern=_URL)]
@@ -31,7 +33,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class DataConfig:
     validation: dict[str, Text] = field(default_factory=dict)
     """What to validate on: name in the metrics -> source."""
     limit: Count | None = None
-    """Use only the first so many training rows; unset: all."""
+    """Number of training rows to use, from the first on; unset: all."""
     prompt: Text | None = None
     """Template file of the policy's prompt, with {{problem}}; unset: the problem as it stands."""
-    label_noise: Share = 0.0
-    """For a GenRM trained by reward: share of the training labels that are made wrong, drawn by the run's seed."""
+    label_noise: Rate = 0.0
+    """Rate of training labels that are made wrong, drawn by the run's seed; for a GenRM with method "rl"."""
 
 
 @dataclass(frozen=True)
@@ -76,43 +78,109 @@ class RolloutConfig:
     """Nucleus sampling; 1 = off."""
 
 
-@dataclass(frozen=True)
-class RewardConfig:
-    """What a rollout earns."""
+@dataclass(frozen=True, kw_only=True)
+class BaseReward:
+    """What all rewards have."""
 
-    kind: Literal["outcome", "fapo", "step_ratio", "genrm_step", "genrm_outcome", "genrm_sft"]
-    """outcome: GRPO baseline; fapo: minus `penalty` when flawed; step_ratio: ablation; genrm_*: training a judge, which
-    genrm_sft does without a reward, by imitation of the critiques in the data."""
+    overlong_buffer: Natural = 0
+    """Number of last tokens before the length limit over which the reward falls linearly by 1; 0 = off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeReward(BaseReward):
+    """Plain GRPO, the baseline: +1 for a correct final answer, else -1."""
+
+    kind: Literal["outcome"] = "outcome"
+    """Name of the reward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedReward(BaseReward):
+    """What rewards have that depend on verdicts."""
+
+    on_unscored: OnUnscored = "mask"
+    """Treatment of rollouts without a verdict: leave them out of the group, reward correctness alone, or stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FapoReward(JudgedReward):
+    """The paper's reward: the outcome minus `penalty` for a flawed positive."""
+
+    kind: Literal["fapo"] = "fapo"
+    """Name of the reward."""
     penalty: NonNegative = 1.0
     """lambda of the paper, subtracted from a flawed positive; 2 makes it a plain negative."""
     shift: NonNegative | None = None
     """rho_shift: fully correct per wrong rollout at which flawed positives turn negative; penalty = 2/(shift+1)."""
-    judge_recall: Share = 1.0
-    """kind "fapo": share of the flawed that the judge flags; with judge_alarms corrects the reward for its errors."""
-    judge_alarms: Share = 0.0
-    """kind "fapo": share of the sound that the judge flags."""
-    on_unscored: OnUnscored = "mask"
-    """Rollouts without a verdict: leave them out of the group, reward correctness alone, or stop."""
-    overlong_buffer: Natural = 0
-    """Last tokens before the length limit over which the reward falls linearly by 1; 0 = off."""
+    judge_recall: Rate = 1.0
+    """Recall of the judge: rate of flawed rollouts that it flags. The reward is corrected for a recall below 1."""
+    judge_false_positive_rate: Rate = 0.0
+    """Rate of fully correct rollouts that the judge flags. The reward is corrected for a rate above 0."""
 
     def __post_init__(self) -> None:
         if self.shift is not None:
             object.__setattr__(self, "penalty", 2 / (self.shift + 1))
+        if self.judge_recall <= self.judge_false_positive_rate:
+            raise ConfigError(
+                f"`judge_recall` {self.judge_recall:g} must be above `judge_false_positive_rate` "
+                f"{self.judge_false_positive_rate:g}: otherwise the judge knows no more than chance; use another judge"
+            )
 
 
-@dataclass(frozen=True)
-class JudgeConfig:
-    """Who says which correct rollouts are flawed."""
+@dataclass(frozen=True, kw_only=True)
+class StepRatioReward(JudgedReward):
+    """Ablation of the paper: the outcome plus the ratio of steps before the first wrong one."""
 
-    kind: Literal["local", "served", "oracle"]
-    """local: a model in this process; served: OpenAI-compatible servers; oracle: the miniature's exact checker."""
-    model: str = ""
-    """Path of the local model, or the name the servers know it by."""
-    urls: tuple[Url, ...] = ()
-    """Base addresses of the servers, such as "http://localhost:8000/v1"; requests are spread over them."""
+    kind: Literal["step_ratio"] = "step_ratio"
+    """Name of the reward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenRMStepReward(BaseReward):
+    """Step-wise reward of a GenRM: +1 or -1 for the label, minus the distance to the first wrong step."""
+
+    kind: Literal["genrm_step"] = "genrm_step"
+    """Name of the reward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenRMOutcomeReward(BaseReward):
+    """Outcome reward of a GenRM: +1 or -1 for the label alone."""
+
+    kind: Literal["genrm_outcome"] = "genrm_outcome"
+    """Name of the reward."""
+
+
+PolicyReward = OutcomeReward | FapoReward | StepRatioReward
+"""Rewards of solutions, for task "policy"."""
+GenRMReward = GenRMStepReward | GenRMOutcomeReward
+"""Rewards of critiques, for task "genrm"."""
+RewardConfig = PolicyReward | GenRMReward
+"""The [reward] table; its `kind` decides which of these records it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseJudge:
+    """What all judges have."""
+
+    all: bool = False
+    """Judge the wrong rollouts too, not only the correct ones."""
+    canaries: Text | None = None
+    """Labelled solutions (a file, a Hugging Face id or "miniature:critic-test") to slip in among the rollouts."""
+    canary_rate: Rate = 0.05
+    """Canaries per rollout that is judged; their precision, recall and F1 are metrics."""
+    canary_min_f1: Rate = 0.0
+    """Lowest F1 on the last 64 canaries (at least 32) at which the run continues; below it stops; 0 = never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelJudge(BaseJudge):
+    """What judges have that are language models."""
+
+    model: Text
+    """Path of the local model ("miniature:genrm", a folder, a Hugging Face id), or the name the servers know it by."""
     template: Text = "locate"
-    """Prompt: "locate", "yes_no", "compact" (the miniature's), or a template file of one's own."""
+    """Prompt: "locate", "yes_no", "compact" (the miniature's), or the path of a template file."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0
@@ -120,47 +188,72 @@ class JudgeConfig:
     max_tokens: Count = 1024
     """Length limit of a critique in tokens."""
     votes: Count = 1
-    """Critiques for each rollout; the majority is the verdict."""
+    """Number of critiques for each rollout; the majority is the verdict."""
+    min_words: Natural = 0
+    """A solution with fewer words outside its boxed answers is flagged without a judgement; 0 = off, as the paper."""
+    cache: Text | None = None
+    """SQLite file that keeps every critique; what is in it is not asked for again. Unset: none."""
+    max_failure_rate: Rate = 0.5
+    """Highest rate of failed judgements in a batch (of at least 8) at which the run continues; 1 = it never stops."""
+
+    def __post_init__(self) -> None:
+        if self.votes > 1 and self.temperature == 0:
+            raise ConfigError("`votes` above 1 at `temperature` 0 are all the same; set temperature, such as 0.6")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalJudge(ModelJudge):
+    """A model that is loaded into the process of the trainer."""
+
+    kind: Literal["local"] = "local"
+    """Where the judge runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedJudge(ModelJudge):
+    """A model behind OpenAI-compatible servers."""
+
+    kind: Literal["served"] = "served"
+    """Where the judge runs."""
+    urls: Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Base addresses of the servers, such as "http://localhost:8000/v1"; requests are spread over them."""
     concurrency: Count = 64
-    """Requests under way at once."""
+    """Number of requests under way at once."""
     timeout: Positive = 120.0
     """Seconds a request may take."""
     deadline: Positive | None = None
     """Seconds a judgement may take, all tries of its request together; unset: no limit."""
     overlap: bool = True
-    """kind "served", TRL: ask about a rollout while others are being written; false where that would slow them down."""
-    min_words: Natural = 0
-    """A solution with fewer words outside its boxes is flagged without asking; 0 = off, as in the paper."""
-    all: bool = False
-    """Judge the wrong rollouts too, not only the correct ones."""
-    misses: Share = 0.0
-    """kind "oracle" only: share of the flawed rollouts it passes, to see what a worse judge does."""
-    alarms: Share = 0.0
-    """kind "oracle" only: share of the sound rollouts it flags, at some step."""
-    cache: Text | None = None
-    """SQLite file that keeps every critique; what is in it is not asked for again. Unset: none."""
-    canaries: Text | None = None
-    """Labelled solutions (a file, a Hugging Face id or "miniature:critic-test") to slip in among the rollouts."""
-    canary_share: Share = 0.05
-    """Canaries for each rollout that is judged; their precision, recall and F1 are metrics."""
-    canary_min_f1: Share = 0.0
-    """The run stops, to be resumed, if F1 on the last 64 canaries (at least 32) is lower; 0 = never."""
-    max_failed_share: Share = 0.5
-    """The run stops, to be resumed, if more of a batch's judgements (at least 8) fail; 1 = never."""
+    """Judge a rollout while others are being written; TRL only. Set it to false where judging slows them down."""
 
     def __post_init__(self) -> None:
-        if self.kind == "served" and not (self.urls and self.model):
-            raise ValueError('kind "served" needs `urls` and `model`: the servers\' addresses and the name they serve')
+        super().__post_init__()
         if any("@" in url or "?" in url for url in self.urls):
-            raise ValueError("`urls` must not hold a name, password or key: they are written down; set FAPO_API_KEY")
-        if self.kind == "oracle" and self.min_words:
-            raise ValueError('`min_words` spares a judge that reads; it does not go with kind "oracle"')
-        if self.kind == "local" and not self.model:
-            raise ValueError('kind "local" needs `model`: a local folder, "miniature:genrm" or a Hugging Face id')
-        if self.kind != "oracle" and (self.misses or self.alarms):
-            raise ValueError('`misses` and `alarms` make an oracle worse; they need kind "oracle"')
-        if self.votes > 1 and self.temperature == 0:
-            raise ValueError("`votes` above 1 at `temperature` 0 are all the same; set temperature, such as 0.6")
+            raise ConfigError("`urls` must not hold a name, password or key: they are written down; set FAPO_API_KEY")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleJudge(BaseJudge):
+    """The exact checker of the miniature."""
+
+    kind: Literal["oracle"] = "oracle"
+    """Where the judge runs."""
+    false_negative_rate: Rate = 0.0
+    """Rate of flawed rollouts that the oracle passes, to see the effect of a worse judge."""
+    false_positive_rate: Rate = 0.0
+    """Rate of fully correct rollouts that the oracle flags, at a random step."""
+
+
+JudgeConfig = LocalJudge | ServedJudge | OracleJudge
+"""The [judge] table; its `kind` decides which of these records it is."""
+
+
+@dataclass(frozen=True)
+class GenRMConfig:
+    """The GenRM being trained, for task "genrm"."""
+
+    template: Text = "locate"
+    """Prompt: "locate", "yes_no", "compact" (the miniature's), or the path of a template file."""
 
 
 @dataclass(frozen=True)
@@ -178,15 +271,15 @@ class OptimConfig:
     betas: tuple[Below1, Below1] = (0.9, 0.999)
     """AdamW's beta1 and beta2."""
     clip_low: Below1 = 0.2
-    """The probability ratio is clipped below at 1 - clip_low ..."""
+    """Clipping of the probability ratio from below, at 1 - clip_low."""
     clip_high: NonNegative = 0.28
-    """... and above at 1 + clip_high."""
+    """Clipping of the probability ratio from above, at 1 + clip_high."""
     max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
     updates_per_batch: Count = 1
-    """Optimizer steps on one generation batch, each on an equal share of its rollouts."""
+    """Number of optimizer steps on one generation batch, each on an equal part of its rollouts."""
     micro_batch_size: Count | None = None
-    """Rollouts in one forward pass on one device; unset: the whole share of an update."""
+    """Rollouts in one forward pass on one device; unset: all rollouts of an update."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +295,7 @@ class ValidationConfig:
     top_p: TopP = 1.0
     """Nucleus sampling; 1 = off."""
     limit: Count | None = None
-    """Use only the first so many problems of each set; unset: all."""
+    """Number of problems of each set to use, from the first on; unset: all."""
     save_every: Count = 10
     """Steps between two checkpoints."""
 
@@ -223,12 +316,16 @@ class Config:
     """Training and validation problems."""
     rollout: RolloutConfig
     """Sampling."""
-    reward: RewardConfig
-    """Reward."""
     optim: OptimConfig
     """Optimizer and loss."""
-    judge: JudgeConfig | None = None
-    """The judge of the rollouts; unset: none."""
+    method: Literal["rl", "sft"] = "rl"
+    """rl: reinforcement learning with a reward; sft: a GenRM imitates the critiques in its data, without a reward."""
+    reward: Annotated[RewardConfig, Field(discriminator="kind")] | None = None
+    """Reward; required with method "rl"."""
+    judge: Annotated[JudgeConfig, Field(discriminator="kind")] | None = None
+    """The judge of a policy's rollouts; unset: none."""
+    genrm: GenRMConfig | None = None
+    """Prompt of the GenRM being trained; unset with task "genrm": the defaults."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Validation and checkpoints."""
     seed: Natural = 0
@@ -243,24 +340,42 @@ class Config:
     def __post_init__(self) -> None:
         for table in ("trl", "verl"):
             if secret := next(_secrets(getattr(self, table)), None):
-                raise ValueError(f"{table}.{secret} would be written into the run folder; set it in the environment")
-        kind, rollout, optim = self.reward.kind, self.rollout, self.optim
-        if kind.startswith("genrm_") != (self.task == "genrm"):
-            suited = "genrm_step, genrm_outcome or genrm_sft" if self.task == "genrm" else "outcome, fapo or step_ratio"
-            raise ValueError(f'reward.kind "{kind}" does not go with task "{self.task}"; use {suited}')
-        if kind in ("fapo", "step_ratio") and self.judge is None:
-            raise ValueError(f'reward.kind "{kind}" needs a judge; add a [judge] table with `kind`')
-        if self.data.label_noise and kind not in ("genrm_step", "genrm_outcome"):
-            remedy = "fapo critiques has --label-noise" if kind == "genrm_sft" else "remove it"
-            raise ValueError(f'data.label_noise does nothing with reward.kind "{kind}"; {remedy}')
-        if self.reward.overlong_buffer > rollout.max_tokens:
-            raise ValueError("reward.overlong_buffer is longer than rollout.max_tokens; make it shorter")
+                raise ConfigError(f"{table}.{secret} would be written into the run folder; set it in the environment")
+        self._check_task()
+        rollout, optim = self.rollout, self.optim
+        if self.reward and self.reward.overlong_buffer > rollout.max_tokens:
+            raise ConfigError("reward.overlong_buffer is longer than rollout.max_tokens; make it shorter")
         num_rollouts = rollout.num_prompts * rollout.group_size
         share, rest = divmod(num_rollouts, optim.updates_per_batch)
         if rest:
-            raise ValueError(f"optim.updates_per_batch does not divide the {num_rollouts} rollouts of a batch")
+            raise ConfigError(f"optim.updates_per_batch does not divide the {num_rollouts} rollouts of a batch")
         if share % (optim.micro_batch_size or share):
-            raise ValueError(f"optim.micro_batch_size does not divide the {share} rollouts of one update")
+            raise ConfigError(f"optim.micro_batch_size does not divide the {share} rollouts of one update")
+
+    def _check_task(self) -> None:
+        """Raise ConfigError for tables that do not go with the task and the method; fill in [genrm]."""
+        reward, trains_genrm = self.reward, self.task == "genrm"
+        if self.method == "sft" and not trains_genrm:
+            raise ConfigError('method "sft" trains a GenRM; set task = "genrm", or method = "rl"')
+        if self.method == "sft" and reward:
+            raise ConfigError('method "sft" has no reward; remove the [reward] table')
+        if self.method == "rl" and not reward:
+            raise ConfigError("reward is missing; add a [reward] table with `kind`")
+        if reward and isinstance(reward, GenRMReward) != trains_genrm:
+            suited = "genrm_step or genrm_outcome" if trains_genrm else "outcome, fapo or step_ratio"
+            raise ConfigError(f'reward.kind "{reward.kind}" does not go with task "{self.task}"; use {suited}')
+        if trains_genrm and self.judge:
+            raise ConfigError('task "genrm" has no [judge]; name the prompt of the GenRM by `template` in [genrm]')
+        if self.genrm and not trains_genrm:
+            raise ConfigError('[genrm] is for task "genrm"; name the prompt of the judge by `template` in [judge]')
+        if isinstance(reward, JudgedReward) and self.judge is None:
+            raise ConfigError(f'reward.kind "{reward.kind}" needs a judge; add a [judge] table with `kind`')
+        if self.data.label_noise and self.method == "sft":
+            raise ConfigError('data.label_noise does nothing with method "sft"; fapo critiques has --label-noise')
+        if self.data.label_noise and not trains_genrm:
+            raise ConfigError('data.label_noise does nothing with task "policy"; remove it')
+        if trains_genrm and self.genrm is None:
+            object.__setattr__(self, "genrm", GenRMConfig())
 
 
 _SECRET = re.compile(r"(?:api_?key|hub_token|auth_?token|access_?token|secret|password)$", re.IGNORECASE)
@@ -275,10 +390,41 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
             yield key
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML file; each override "table.key=value" replaces one setting, "table.key=" removes it.
+def _by_kind(union: Any) -> dict[str, type]:
+    """The records of a union by their `kind`."""
+    return {get_args(get_type_hints(record)["kind"])[0]: record for record in get_args(union)}
 
-    Values of overrides are TOML values; a bare word is a string. Raises ConfigError.
+
+_KINDS = {"reward": _by_kind(RewardConfig), "judge": _by_kind(JudgeConfig)}
+"""Table -> kind -> its record."""
+_FORMER = {
+    "reward.judge_alarms": "its name is reward.judge_false_positive_rate now",
+    "reward.located": "it was removed, CHANGELOG.md says why; delete it",
+    "reward.follow_rho": "it was removed, CHANGELOG.md says why; delete it",
+    "judge.misses": "its name is judge.false_negative_rate now",
+    "judge.alarms": "its name is judge.false_positive_rate now",
+    "judge.canary_share": "its name is judge.canary_rate now",
+    "judge.max_failed_share": "its name is judge.max_failure_rate now",
+    "judge.journal": "its name is judge.cache now",
+    "judge.early_stop": "it was removed, CHANGELOG.md says why; delete it",
+}
+"""Keys of earlier versions, for the messages only."""
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML file and replace single settings.
+
+    Args:
+        path: TOML file.
+        overrides: Settings "table.key=value"; "table.key=" removes one. Values are TOML values; a bare word is a
+            string. Where an override sets another `kind` of reward or judge, or method "sft", settings of the file
+            that do not belong to it are dropped; settings of other overrides are not, they are errors.
+
+    Returns:
+        The checked config.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting cannot be used.
     """
     path = Path(path)
     try:
@@ -295,12 +441,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}; text values need quotes") from None
     origins = {key: f"{path}:{line}" for key, line in _lines(text)}
-    for override in overrides:
-        origins[_apply(table, override, str(path))] = f'{path}, override "{override}"'
+    overridden = {_apply(table, override, str(path)): f'{path}, override "{override}"' for override in overrides}
+    _drop_unsuited(table, overridden.keys())
+    origins |= overridden
     config = from_dict(table, str(path), origins)
     for key, template in (
         ("data.prompt", config.data.prompt),
-        ("judge.template", config.judge and config.judge.template),
+        ("judge.template", config.judge.template if isinstance(config.judge, ModelJudge) else None),
+        ("genrm.template", config.genrm.template if config.genrm else None),
     ):
         if template and template.endswith(".txt") and not Path(template).is_file():
             place = _place(key, str(path), origins)
@@ -309,7 +457,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def read_config(path: str | Path) -> Config:
-    """Read a TOML file, or the config.json of a run folder. Raises ConfigError."""
+    """Return the config in a TOML file, or in the config.json of a run folder. Raise ConfigError if there is none."""
     path = Path(path)
     if path.suffix != ".json":
         return load(path)
@@ -320,7 +468,19 @@ def read_config(path: str | Path) -> Config:
 
 
 def from_dict(table: Mapping[str, Any], source: str = "config", origins: Mapping[str, str] | None = None) -> Config:
-    """Check a nested table, such as `to_dict` gives; `origins` maps dotted keys to places for the messages."""
+    """Check a nested table of settings.
+
+    Args:
+        table: Nested table, such as `to_dict` returns.
+        source: Name of the table for messages.
+        origins: Dotted key -> where it was set, for messages.
+
+    Returns:
+        The checked config.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
     reward = table.get("reward")
     penalty, shift = (reward.get(key) for key in ("penalty", "shift")) if isinstance(reward, dict) else (None, None)
     try:
@@ -328,18 +488,55 @@ def from_dict(table: Mapping[str, Any], source: str = "config", origins: Mapping
         config = TypeAdapter(Config).validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         raise ConfigError("\n".join(_message(e, source, origins or {}) for e in error.errors())) from None
-    if shift is not None and penalty not in (None, config.reward.penalty):
+    if isinstance(config.reward, FapoReward) and shift is not None and penalty not in (None, config.reward.penalty):
         place = _place("reward.shift", source, origins or {})
         raise ConfigError(f"{place}: reward.shift and reward.penalty exclude each other; remove one of them")
     return config
 
 
 def judge_config(table: Mapping[str, Any], source: str) -> JudgeConfig:
-    """Check the settings of a judge alone; `source` says in messages where they were given."""
+    """Check the settings of a judge alone.
+
+    Args:
+        table: The settings, as in a [judge] table.
+        source: Where they were given, for messages.
+
+    Returns:
+        The checked record of the judge.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    judge: Any = Annotated[JudgeConfig, Field(discriminator="kind")]
     try:
-        return TypeAdapter(JudgeConfig).validate_json(json.dumps(table, default=str))
+        return cast(JudgeConfig, TypeAdapter(judge).validate_json(json.dumps(table, default=str)))
     except ValidationError as error:
-        raise ConfigError("\n".join(_message(e, source, {}) for e in error.errors())) from None
+        errors = [{**e, "loc": ("judge", *e["loc"])} for e in error.errors()]
+        raise ConfigError("\n".join(_message(e, source, {}) for e in errors)) from None
+
+
+def check_ranges(record: Any, source: str) -> None:
+    """Check the fields of a dataclass that have one of the types above, such as `Count`.
+
+    Args:
+        record: The dataclass instance; the check is its `__post_init__`.
+        source: Name of the command or class for messages.
+
+    Raises:
+        ConfigError: A value is outside the range of its type.
+    """
+    for name, adapter in _ranges(type(record)).items():  # type: ignore[arg-type]  # a class can be hashed
+        try:
+            adapter.validate_python(getattr(record, name))
+        except ValidationError as error:
+            raise ConfigError(_message({**error.errors()[0], "loc": (name,)}, source, {})) from None
+
+
+@lru_cache
+def _ranges(record: Any) -> dict[str, TypeAdapter[Any]]:
+    """The fields of a dataclass whose types have ranges."""
+    plain, whole = get_type_hints(record), get_type_hints(record, include_extras=True)
+    return {f.name: TypeAdapter(whole[f.name]) for f in fields(record) if whole[f.name] != plain[f.name]}
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -348,13 +545,17 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def known_keys(cls: type = Config, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of all settings, tables included: "name", ..., "model", "model.path", ..."""
+    """Yield the dotted keys of all settings, tables included: "name", ..., "model", "model.path", ..."""
+    yield from dict.fromkeys(_known_keys(cls, prefix))
+
+
+def _known_keys(cls: type, prefix: str) -> Iterator[str]:
     hints = get_type_hints(cls)
     for f in fields(cls):
         yield prefix + f.name
         for inner in (hints[f.name], *get_args(hints[f.name])):
             if is_dataclass(inner) and isinstance(inner, type):
-                yield from known_keys(inner, f"{prefix}{f.name}.")
+                yield from _known_keys(inner, f"{prefix}{f.name}.")
 
 
 def _apply(table: dict[str, Any], override: str, source: str) -> str:
@@ -379,6 +580,21 @@ def _apply(table: dict[str, Any], override: str, source: str) -> str:
     return key
 
 
+def _drop_unsuited(table: dict[str, Any], overridden: Collection[str]) -> None:
+    """Drop the settings of the file that do not belong to a kind or method that an override has set."""
+    for name, kinds in _KINDS.items():
+        settings = table.get(name)
+        if f"{name}.kind" not in overridden or name in overridden or not isinstance(settings, dict):
+            continue
+        if record := kinds.get(str(settings.get("kind"))):
+            for key in set().union(*map(_names, kinds.values())) - _names(record):
+                if f"{name}.{key}" not in overridden:
+                    settings.pop(key, None)
+    rewarded = any(key.partition(".")[0] == "reward" for key in overridden)
+    if "method" in overridden and table.get("method") == "sft" and not rewarded:
+        table.pop("reward", None)
+
+
 def _lines(text: str) -> Iterator[tuple[str, int]]:
     """Dotted keys of a TOML text with the lines they stand on."""
     header = ""
@@ -399,11 +615,17 @@ def _place(key: str, source: str, origins: Mapping[str, str]) -> str:
 
 def _message(error: Any, source: str, origins: Mapping[str, str]) -> str:
     """One line for one of pydantic's errors: place, key, what is wrong, remedy."""
-    key = ".".join(map(str, error["loc"]))
+    kind, loc = "", error["loc"]
+    if len(loc) > 1 and loc[0] in _KINDS:  # pydantic puts the kind between the table and the key
+        kind, loc = loc[1], (loc[0], *loc[2:])
+    key = ".".join(map(str, loc))
     table, _, last = key.rpartition(".")
     place = _place(key, source, origins)
     match error["type"]:
         case "unexpected_keyword_argument":
+            if owners := [f'"{o}"' for o, record in _KINDS.get(table, {}).items() if last in _names(record)]:
+                wrong = f'`{last}` does not belong to kind "{kind}"; it belongs to {" and ".join(owners)}'
+                return f"{place}: {key}: {wrong}; remove it, or change `kind`"
             return f"{place}: {key}: unknown key; {_suggestion(key)}"
         case "missing" if last.isdigit():
             return f"{place}: {table}: has too few values; add one"
@@ -413,6 +635,12 @@ def _message(error: Any, source: str, origins: Mapping[str, str]) -> str:
             return f"{place}: {key} is missing; add `{last}`" + (f" to [{table}]" if table else "")
         case "value_error":
             return f"{place}: {key}{': ' if key else ''}{error['ctx']['error']}"
+        case "union_tag_not_found":
+            return f"{place}: {key}.kind is missing; add `kind` to [{key}]"
+        case "union_tag_invalid":
+            found, known = error["ctx"]["tag"], " or".join(error["ctx"]["expected_tags"].rsplit(",", 1))
+            hint = '; to imitate critiques set method = "sft" and remove [reward]' if found == "genrm_sft" else ""
+            return f"{_place(key + '.kind', source, origins)}: {key}.kind: should be {known}, not {found!r}{hint}"
         case "dataclass_type" | "dict_type":
             return f"{place}: {key}: should be a table, not {error['input']!r}; write [{key}]"
         case "string_pattern_mismatch":
@@ -421,8 +649,14 @@ def _message(error: Any, source: str, origins: Mapping[str, str]) -> str:
     return f"{place}: {key}: {message}, not {error['input']!r}"
 
 
+def _names(record: type) -> set[str]:
+    return {f.name for f in fields(record)}
+
+
 def _suggestion(key: str) -> str:
     """The closest known key: by the whole dotted key, by the same last part in another table, by a near last part."""
+    if key in _FORMER:
+        return _FORMER[key]
     known = list(known_keys())
     table, _, last = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == table]

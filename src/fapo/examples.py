@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fapo.canaries import Canaries
-from fapo.config import Config
+from fapo.config import Config, GenRMOutcomeReward, GenRMReward, ModelJudge, PolicyReward, StepRatioReward
 from fapo.critic.noise import with_label_noise
 from fapo.data import LabelledSolution, load_prompt, question_messages
 from fapo.errors import ConfigError
@@ -58,7 +58,8 @@ def _questions(config: Config, source: str, limit: int | None) -> list[Example]:
 
 
 def _solutions(config: Config, source: str, limit: int | None) -> list[Example]:
-    template = load_template(config.judge.template if config.judge else "locate")
+    assert config.genrm
+    template = load_template(config.genrm.template)
     found = load_labelled(source, limit=limit)
     return [Example(s.problem, build_prompt(template, s.problem.text, s.problem.reference, s.steps), s) for s in found]
 
@@ -66,7 +67,10 @@ def _solutions(config: Config, source: str, limit: int | None) -> list[Example]:
 def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judge: Judge | None = None) -> Scorer:
     """Who scores rollouts; for a GenRM with the labels of the `solutions`, else with `judge` or the config's own."""
     if config.task == "genrm":
-        template = load_template(config.judge.template if config.judge else "locate")
+        assert config.genrm
+        template = load_template(config.genrm.template)
+        # a GenRM that imitates has no reward; in validation its critiques are scored by their labels
+        genrm_reward = config.reward if isinstance(config.reward, GenRMReward) else GenRMOutcomeReward()
         labelled: dict[str, LabelledSolution] = {}
         for solution in solutions:
             same = labelled.setdefault(solution.problem.id, solution)
@@ -79,21 +83,24 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
                     f"data: two sets have a row {solution.problem.id!r}, with other steps or another label; "
                     "give the rows ids of their own, and with data.label_noise validate on other rows"
                 )
-        return CritiqueScorer(config.reward, template, labelled, config.rollout.max_tokens)
+        return CritiqueScorer(genrm_reward, template, labelled, config.rollout.max_tokens)
     if judge is None and config.judge:
-        needs_step = config.reward.kind == "step_ratio" and config.judge.kind != "oracle"
-        if needs_step and load_template(config.judge.template).kind == "yes_no":
+        model_judge = config.judge if isinstance(config.judge, ModelJudge) else None
+        needs_step = isinstance(config.reward, StepRatioReward)
+        if needs_step and model_judge and load_template(model_judge.template).kind == "yes_no":
             raise ConfigError(
-                f"judge.template: {config.judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
+                f"judge.template: {model_judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
                 "of the error; use a template that asks for the step, such as locate"
             )
         judge = make_judge(config.judge)
         if source := config.judge.canaries:
             known = load_labelled(source)
-            judge = Canaries(judge, known, config.judge.canary_share, config.judge.canary_min_f1, config.seed)
-    judge_all = config.reward.kind == "step_ratio" or bool(config.judge and config.judge.all)
-    max_failed = config.judge.max_failed_share if config.judge else 1.0
-    return PolicyScorer(config.reward, judge, config.rollout.max_tokens, judge_all, max_failed)
+            judge = Canaries(judge, known, config.judge.canary_rate, config.judge.canary_min_f1, config.seed)
+    reward = config.reward
+    assert isinstance(reward, PolicyReward)
+    judge_all = isinstance(reward, StepRatioReward) or bool(config.judge and config.judge.all)
+    max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, ModelJudge) else 1.0
+    return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, max_failure_rate)
 
 
 def truth(scored: Scored, scorer: Scorer) -> GroundTruth | None:

@@ -263,15 +263,15 @@ def named_step(row: Mapping[str, Any]) -> Any:
     return None if unread or parse_yes_no(critique).flawed else step
 
 
-def check_judge(verdicts: Sequence[Verdict], max_failed_share: float) -> None:
+def check_judge(verdicts: Sequence[Verdict], max_failure_rate: float) -> None:
     """Raise JudgeDownError if more than this share of at least MIN_JUDGEMENTS failed."""
     failed = [verdict for verdict in verdicts if verdict.status == "failed"]
-    if len(verdicts) >= MIN_JUDGEMENTS and len(failed) > max_failed_share * len(verdicts):
+    if len(verdicts) >= MIN_JUDGEMENTS and len(failed) > max_failure_rate * len(verdicts):
         why, num = Counter(verdict.reason for verdict in failed).most_common(1)[0]
         raise JudgeDownError(
             f"the judge is down: {len(failed)} of {len(verdicts)} judgements failed, {num} of them with: {why}. "
             "Stopped, rather than go on without verdicts; see to the judge and resume, "
-            f"or allow a larger max_failed_share (now {max_failed_share:g})"
+            f"or allow a larger max_failure_rate (now {max_failure_rate:g})"
         )
 
 

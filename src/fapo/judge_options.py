@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import UseAppendAction, arg
 
 if TYPE_CHECKING:
-    from fapo.config import JudgeConfig
+    from fapo.config import ModelJudge
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class JudgeOptions:
     max_tokens: int = 1024
     """Length limit of a critique in tokens."""
     concurrency: int = 64
-    """Requests under way at once, over all servers; for a model in this process, `bench` asks about so many solutions
-    together."""
+    """Requests under way at once, over all servers; a model in this process does without, as without the next two."""
     timeout: float = 600.0
     """Seconds for one try of a request."""
     deadline: float | None = None
@@ -44,7 +43,7 @@ class JudgeOptions:
     no_cache: bool = False
     """Ask anew what is in the cache."""
 
-    def config(self, out: Path | None) -> JudgeConfig:
+    def config(self, out: Path | None) -> ModelJudge:
         """The judge, with a cache beside `out` unless another is named. Raises ConfigError for what cannot be."""
         from fapo.judges import named
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from fapo.client import ChatClient
-from fapo.config import JudgeConfig, judge_config
+from fapo.config import JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge, judge_config
 from fapo.judge import GenRM, Template, load_template
 from fapo.miniature.sources import oracle
 from fapo.models import ChatModel, cached, chat_model
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 def make_judge(config: JudgeConfig) -> Judge:
     """The judge a config names, for as long as the process lives."""
-    if config.kind == "oracle":
-        return oracle(config.misses, config.alarms)
+    if isinstance(config, OracleJudge):
+        return oracle(config.false_negative_rate, config.false_positive_rate)
     template = load_template(config.template)
     return _genrm(config, template, connect(config), False)
 
 
 @contextlib.asynccontextmanager
-async def opened(config: JudgeConfig, *, fresh: bool = False) -> AsyncIterator[GenRM]:
+async def opened(config: ModelJudge, *, fresh: bool = False) -> AsyncIterator[GenRM]:
     """The judge of a command; connections and cache are closed in the end.
 
     With `fresh` it asks anew what is in its cache, too.
@@ -51,7 +52,7 @@ def named(
     temperature: float | None = None,
     options: tuple[str, str] = ("--judge", "--model"),
     **settings: Any,
-) -> JudgeConfig:
+) -> ModelJudge:
     """The judge that a command line names: addresses of servers that know `model`, or one model to load here.
 
     Without a temperature it is greedy; several votes are sampled at 0.6. `options` are the names for messages.
@@ -59,22 +60,35 @@ def named(
     found = chat_model(judges, model, *options)
     sampled = 0.6 if votes > 1 else 0.0
     chosen = {"votes": votes, "temperature": sampled if temperature is None else temperature}
-    kind = "served" if found.urls else "local"
-    return judge_config({"kind": kind, "model": found.name, "urls": found.urls} | chosen | settings, "command line")
+    table = {"kind": "local", "model": found.name} | chosen | settings
+    if found.urls:
+        table |= {"kind": "served", "urls": found.urls}
+    else:  # the options of a command are for servers, too
+        known = {f.name for f in fields(LocalJudge)}
+        table = {key: value for key, value in table.items() if key in known}
+    judge = judge_config(table, "command line")
+    assert isinstance(judge, ModelJudge)
+    return judge
 
 
-def connect(config: JudgeConfig) -> ChatClient | LocalModel:
+def connect(config: ModelJudge) -> ChatClient | LocalModel:
     """Its model, served or in this process."""
     sampling: dict[str, Any] = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
-    client = {name: getattr(config, name) for name in ("concurrency", "timeout", "deadline")}
+    client: dict[str, Any] = {}
+    if isinstance(config, ServedJudge):
+        client = {"concurrency": config.concurrency, "timeout": config.timeout, "deadline": config.deadline}
     # seeded: a run that is resumed samples the same critiques
-    return ChatModel(config.model, config.urls).open("judge.model", seed=0, **sampling, **client)
+    return _chat_model(config).open("judge.model", seed=0, **sampling, **client)
 
 
-def _genrm(config: JudgeConfig, template: Template, model: ChatClient | LocalModel, fresh: bool) -> GenRM:
+def _chat_model(config: ModelJudge) -> ChatModel:
+    return ChatModel(config.model, config.urls if isinstance(config, ServedJudge) else ())
+
+
+def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalModel, fresh: bool) -> GenRM:
     if not config.cache:
         return GenRM(template, model, config.votes, config.min_words)
     settings = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
-    name = ChatModel(config.model, config.urls).record_name
+    name = _chat_model(config).record_name
     kept = cached(model, ResponseCache(config.cache), name, settings, template=template.name, fresh=fresh)
     return GenRM(template, kept, config.votes, config.min_words)

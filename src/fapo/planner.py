@@ -285,7 +285,8 @@ def plan_judge(config: Config, assumed: PlanAssumptions, seconds: float) -> list
     judge = config.judge
     if judge is None or judge.kind == "oracle" or config.task != "policy":
         return []
-    rate = 1.0 if judge.all or config.reward.kind == "step_ratio" else assumed.accuracy
+    step_ratio = config.reward is not None and config.reward.kind == "step_ratio"
+    rate = 1.0 if judge.all or step_ratio else assumed.accuracy
     critiques = round(rate * config.rollout.num_prompts * config.rollout.group_size) * judge.votes
     critique, prompt = assumed.mean_critique(config), JUDGE_PROMPT + assumed.mean_response(config)
     name, option = (judge.model, "judge.model") if judge.kind == "local" else (assumed.judge_model, "--judge-model")

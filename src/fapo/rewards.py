@@ -40,20 +40,37 @@ def fapo_reward(correct: bool, flawed: bool | None, penalty: float = 1.0) -> flo
     return outcome_reward(correct) - penalty if flawed else outcome_reward(correct)
 
 
-def corrected_reward(correct: bool, flawed: bool | None, penalty: float, recall: float, alarms: float) -> float | None:
-    """R_FAPO made right on average for a judge with errors: it flags `recall` of the flawed and `alarms` of the sound.
+def corrected_reward(
+    correct: bool, flawed: bool | None, penalty: float, recall: float, false_positive_rate: float
+) -> float | None:
+    """Return R_FAPO corrected for the error rates of the judge, so that it is right on average.
 
-    A flagged rollout gets 1 - lambda (1 - alarms) / (recall - alarms), a cleared one 1 + lambda alarms / (recall -
-    alarms): the two values whose means over the judge's errors are 1 - lambda for flawed and 1 for sound rollouts.
-    Equal to `fapo_reward` for recall 1 and alarms 0. Raises ValueError unless recall > alarms. Not in the paper; the
-    unbiased loss of learning with noisy labels, for two classes.
+    With r = `recall` and f = `false_positive_rate`, a flagged rollout gets 1 - lambda (1 - f) / (r - f), a cleared one
+    1 + lambda f / (r - f): the two values whose means over the judge's errors are 1 - lambda for flawed and 1 for fully
+    correct rollouts. Equal to `fapo_reward` for r = 1 and f = 0. Source: the unbiased loss of learning with noisy
+    labels, for two classes; not in the paper.
+
+    Args:
+        correct: Whether the final answer is right.
+        flawed: `Verdict.flawed`; None without a verdict. Not read on a wrong rollout.
+        penalty: lambda, at least 0.
+        recall: Rate of flawed rollouts that the judge flags.
+        false_positive_rate: Rate of fully correct rollouts that the judge flags.
+
+    Returns:
+        The reward, without a unit; None for a right answer without a verdict.
+
+    Raises:
+        ValueError: `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
     """
-    if not 0 <= alarms < recall <= 1:
-        raise ValueError(f"the judge must flag more of the flawed than of the sound; got {recall} and {alarms}")
+    if not 0 <= false_positive_rate < recall <= 1:
+        raise ValueError(
+            f"the recall of the judge must be above its false positive rate; got {recall} and {false_positive_rate}"
+        )
     value = fapo_reward(correct, flawed, penalty)
     if not correct or value is None:
         return value
-    return 1.0 + penalty * (alarms - (1.0 if flawed else 0.0)) / (recall - alarms)
+    return 1.0 + penalty * (false_positive_rate - (1.0 if flawed else 0.0)) / (recall - false_positive_rate)
 
 
 def step_ratio_reward(correct: bool, flawed: bool | None, error_step: int | None, num_steps: int) -> float | None:

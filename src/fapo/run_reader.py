@@ -59,7 +59,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Kind of reward; "" where the config does not say."""
+        """Kind of reward, or "sft" for a GenRM that imitates; "" where the config does not say."""
         return str(self.table("reward").get("kind") or "")
 
     @property

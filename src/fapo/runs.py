@@ -93,7 +93,7 @@ class RunFolder:
         write_jsonl(self.path / self._rollouts, [{"schema": SCHEMA, **row} for row in rows], append=True)
 
 
-_WHERE_AND_HOW_FAST = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failed_share", "overlap"}
+_WHERE_AND_HOW_FAST = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failure_rate", "overlap"}
 """Of a judge: what may be another when its run is resumed."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fapo import answers, rewards
-from fapo.config import RewardConfig
+from fapo.config import FapoReward, GenRMReward, GenRMStepReward, JudgedReward, PolicyReward, StepRatioReward
 from fapo.data import LabelledSolution
 from fapo.errors import ConfigError, UnscoredError
 from fapo.judge import MIN_JUDGEMENTS, Template, check_judge
@@ -55,7 +55,7 @@ class Scored:
 class PolicyScorer:
     """Scores solutions: outcome, verdict on the correct ones, penalty, length."""
 
-    config: RewardConfig
+    config: PolicyReward
     """Which reward, and what happens without a verdict."""
     judge: Judge | None
     """Who looks for flaws; None: nobody."""
@@ -63,7 +63,7 @@ class PolicyScorer:
     """Length limit of a response, for overlong shaping."""
     judge_all: bool = False
     """Ask about wrong rollouts too (needed by the step-ratio reward)."""
-    max_failed_share: float = 0.5
+    max_failure_rate: float = 0.5
     """If more of a batch's judgements fail, stop; 1 = never. Small batches are taken together, up to MIN_JUDGEMENTS."""
     check: Callable[[Sequence[tuple[str, str]]], Awaitable[Sequence[answers.Check]]] = answers.acheck_many
     """Who compares (response, reference) pairs."""
@@ -84,22 +84,23 @@ class PolicyScorer:
         if len(self._verdicts) >= MIN_JUDGEMENTS:
             recent = [*self._verdicts]
             self._verdicts.clear()
-            check_judge(recent, self.max_failed_share)
+            check_judge(recent, self.max_failure_rate)
         return scored
 
     def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None) -> Reward:
         """Return the reward of one rollout, with its parts."""
         parts = {"outcome": rewards.outcome_reward(correct)}
         value: float | None = parts["outcome"]
-        if self.config.kind == "fapo":
-            errors = (self.config.judge_recall, self.config.judge_alarms)
+        if isinstance(self.config, FapoReward):
+            errors = (self.config.judge_recall, self.config.judge_false_positive_rate)
             flawed = verdict.flawed if verdict else None
             value = rewards.corrected_reward(correct, flawed, self.config.penalty, *errors)
-        elif self.config.kind == "step_ratio":
+        elif isinstance(self.config, StepRatioReward):
             steps = max(len(split(rollout.response)), 1)
             flawed, error_step = (verdict.flawed, verdict.error_step) if verdict else (None, None)
             value = rewards.step_ratio_reward(correct, flawed, error_step, steps)
         if value is None:
+            assert isinstance(self.config, JudgedReward)
             if self.config.on_unscored == "raise":
                 raise no_verdict(rollout, verdict)
             if self.config.on_unscored == "mask":
@@ -114,7 +115,7 @@ class PolicyScorer:
 class CritiqueScorer:
     """Scores critiques of labelled solutions: the reward a GenRM is trained with."""
 
-    config: RewardConfig
+    config: GenRMReward
     """genrm_step or genrm_outcome, and overlong shaping."""
     template: Template
     """Decides how a critique is read."""
@@ -142,7 +143,7 @@ class CritiqueScorer:
         label = solution.training_label
         outcome = rewards.genrm_outcome_reward(verdict.flawed, label is not None)
         parts, value = {"outcome": outcome}, outcome
-        if self.config.kind == "genrm_step":
+        if isinstance(self.config, GenRMStepReward):
             value = rewards.genrm_reward(verdict.flawed, verdict.error_step, label, num_steps)
             parts["process"] = value - outcome
         parts["overlong"] = rewards.overlong_penalty(rollout.num_tokens, self.max_tokens, self.config.overlong_buffer)

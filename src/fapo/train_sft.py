@@ -48,10 +48,10 @@ def sft_config(config: Config) -> SFTConfig:
 
 
 def train(config: Config, *, resume: bool = False, progress: Progress | None = None) -> Path:
-    """Run a config with reward.kind genrm_sft; returns the run folder, as `train_trl.train` does. One process only."""
+    """Run a config with method "sft"; returns the run folder, as `train_trl.train` does. One process only."""
     torch.manual_seed(config.seed)
     if PartialState(cpu=not torch.cuda.is_available()).num_processes > 1:
-        raise ConfigError('reward.kind "genrm_sft" runs in one process; start it without accelerate')
+        raise ConfigError('method "sft" runs in one process; start it without accelerate')
     arguments = sft_config(config)
     sets = load_sets(config)
     scorer = make_scorer(config, (e.solution for examples in sets.values() for e in examples if e.solution))

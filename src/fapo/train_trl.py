@@ -19,7 +19,7 @@ from trl import GRPOConfig
 
 from fapo.ahead import Ahead, ahead_of
 from fapo.canaries import metrics_of
-from fapo.config import Config
+from fapo.config import Config, ServedJudge
 from fapo.errors import ConfigError
 from fapo.examples import TRAIN, Example, load_sets, make_scorer, truth
 from fapo.files import atomic_path
@@ -200,7 +200,7 @@ def _judged_once(config: Config, scorer: Scorer, rows: Sequence[Mapping[str, Any
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer, None
     known, ahead = _on_record(rows), None
-    if config.judge and config.judge.kind == "served" and config.judge.overlap:
+    if isinstance(config.judge, ServedJudge) and config.judge.overlap:
         scorer, ahead = ahead_of(scorer, known.keys())
     if known:
         assert scorer.judge

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fapo.config import Config
+from fapo.config import Config, LocalJudge, ModelJudge
 from fapo.errors import EngineError
 from fapo.runs import RunFolder, take
 from fapo.verl.overrides import MODULE, compose, overrides
@@ -53,16 +53,20 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
 
 def absolute(config: Config) -> Config:
     """The same with absolute paths, since Ray's workers have working directories of their own."""
-    judge = config.judge
-    if judge:
-        judge = replace(
-            judge,
-            model=_absolute(judge.model) if judge.kind == "local" else judge.model,
-            template=_absolute(judge.template) if judge.template.endswith(".txt") else judge.template,
-            cache=judge.cache and str(Path(judge.cache).resolve()),
-        )
+    judge, genrm = config.judge, config.genrm
+    if isinstance(judge, ModelJudge):
+        cache = judge.cache and str(Path(judge.cache).resolve())
+        judge = replace(judge, template=_absolute_template(judge.template), cache=cache)
+    if isinstance(judge, LocalJudge):
+        judge = replace(judge, model=_absolute(judge.model))
+    if genrm:
+        genrm = replace(genrm, template=_absolute_template(genrm.template))
     model = replace(config.model, path=_absolute(config.model.path))
-    return replace(config, output=str(Path(config.output).resolve()), model=model, judge=judge)
+    return replace(config, output=str(Path(config.output).resolve()), model=model, judge=judge, genrm=genrm)
+
+
+def _absolute_template(name: str) -> str:
+    return _absolute(name) if name.endswith(".txt") else name
 
 
 def _absolute(name: str) -> str:

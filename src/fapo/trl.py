@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fapo.client import ChatClient
-from fapo.config import RewardConfig
+from fapo.config import FapoReward
 from fapo.data import answer_of_worked_solution
 from fapo.errors import DataError
 from fapo.judge import GenRM, load_template, verdict_row
@@ -91,7 +91,7 @@ def flawed_aware_reward(
     on_unscored: OnUnscored = "mask",
     overlong_buffer: int = 0,
     max_completion_length: int = 0,
-    max_failed_share: float = 0.5,
+    max_failure_rate: float = 0.5,
     min_words: int = 0,
     **client: Any,
 ) -> FlawedAwareReward:
@@ -99,13 +99,13 @@ def flawed_aware_reward(
 
     `judge` is the address (or addresses) of OpenAI-compatible servers with the GenRM `model`, or any `Judge`. `client`
     goes to `ChatClient` (temperature, top_p and max_tokens of the critique, concurrency, timeout, ...). Overlong
-    shaping needs `overlong_buffer` and the trainer's `max_completion_length`. If more than `max_failed_share` of a
+    shaping needs `overlong_buffer` and the trainer's `max_completion_length`. If more than `max_failure_rate` of a
     batch's judgements fail (of at least 8), JudgeDownError stops the trainer. A right answer with fewer than
     `min_words` words outside its box is flagged without asking (0: off, as in the paper).
     """
     if not callable(judge):
         urls = [judge] if isinstance(judge, str) else list(judge)
         judge = GenRM(load_template(template), ChatClient(urls, model, **client), min_words=min_words)
-    config = RewardConfig("fapo", penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
-    scorer = PolicyScorer(config, judge, max_completion_length, max_failed_share=max_failed_share)
+    config = FapoReward(penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
+    scorer = PolicyScorer(config, judge, max_completion_length, max_failure_rate=max_failure_rate)
     return FlawedAwareReward(scorer)

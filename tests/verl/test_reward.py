@@ -149,7 +149,7 @@ def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None
     with chat_server(answer) as living, chat_server(slow) as sleepy:
         ill = sleepy.url if case.startswith("slow") else dead_url()
         urls = [ill] if case == "dead" else [ill, living.url]
-        config = settings(tmp_path, *urls, timeout=3.0, deadline=15.0, max_failed_share=0.0)
+        config = settings(tmp_path, *urls, timeout=3.0, deadline=15.0, max_failure_rate=0.0)
         manager = RewardLoopManager(compose(overrides(config)))
         data = batch(solutions())
         found = manager.compute_rm_score(data)
@@ -254,7 +254,7 @@ def test_the_oldest_verdicts_are_forgotten() -> None:
 
 
 def test_canaries_go_with_the_rollouts_they_were_mixed_among(tmp_path: Path) -> None:
-    watched = {"canaries": "miniature:critic-test", "canary_share": 1.0, "canary_min_f1": 1.0}
+    watched = {"canaries": "miniature:critic-test", "canary_rate": 1.0, "canary_min_f1": 1.0}
     with chat_server(answer) as server:
         settings(tmp_path, server.url, **watched)
         file = str(tmp_path / "run/config.json")

@@ -130,7 +130,7 @@ def test_a_judge_that_is_down_stops_the_run(tmp_path: Path) -> None:
             "judge.timeout=1",
             "judge.deadline=3",
             "data.validation=",
-            "judge.max_failed_share=0.2",
+            "judge.max_failure_rate=0.2",
             "rollout.num_prompts=16",
         )
     assert not list((tmp_path / "run/checkpoints").glob("global_step_*"))

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from fapo.benchmarks.rows import Benchmark, Rows
-from fapo.config import JudgeConfig
+from fapo.config import ModelJudge, ServedJudge
 from fapo.data import LabelledSolution
 from fapo.errors import ConfigError
 from fapo.judge import load_template
@@ -17,12 +17,14 @@ from fapo.workers import work_off
 
 RULES = {"flag-all": 0, "flag-none": None}
 """Judges that read nothing -> the first wrong step they always name."""
+LOCAL_BATCH = 32
+"""Number of rows that a model in this process judges before their critiques are written to the cache."""
 
 
 def run_judge(
     benchmark: Benchmark,
     rows: Rows,
-    judge: JudgeConfig | str,
+    judge: ModelJudge | str,
     *,
     fresh: bool = False,
     progress: Callable[[int], None] = lambda num_done: None,
@@ -51,9 +53,9 @@ def run_judge(
             await work_off(
                 rows.counting,
                 ask,
-                served=judge.kind == "served",
-                concurrency=judge.concurrency,
-                batch=judge.concurrency,
+                served=isinstance(judge, ServedJudge),
+                concurrency=judge.concurrency if isinstance(judge, ServedJudge) else 1,
+                batch=LOCAL_BATCH,
                 what="the judge",
                 kept=judge.cache or "",
                 progress=progress,
@@ -63,7 +65,7 @@ def run_judge(
     return [verdicts[row.problem.id] for row in rows.counting]
 
 
-def judge_name(judge: JudgeConfig | str) -> str:
+def judge_name(judge: ModelJudge | str) -> str:
     """Model and settings, wherever its servers are."""
     if isinstance(judge, str):
         return judge

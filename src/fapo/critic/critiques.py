@@ -30,7 +30,7 @@ class CritiquesConfig:
     judge: ChatModel
     """Who writes the critiques: the base GenRM itself, or a stronger model."""
     out: Path
-    """The data for reward.kind genrm_sft, a .jsonl file; all critiques lie in the folder of its name with .work."""
+    """The data for method "sft", a .jsonl file; all critiques lie in the folder of its name with .work."""
     samples: int = 4
     """Critiques of each solution."""
     template: str = "locate"

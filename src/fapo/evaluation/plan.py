@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.config import JudgeConfig
+from fapo.config import ModelJudge
 from fapo.data import sampling_key
 from fapo.errors import ConfigError
 from fapo.load import load_problems
@@ -26,7 +26,7 @@ class Plan:
     """JSONL file for the table of questions."""
     k: int = 1
     """Samples of each question."""
-    judge: JudgeConfig | None = None
+    judge: ModelJudge | None = None
     """Who looks for flaws in the samples with a right answer; None: nobody."""
     prompt: Path | None = None
     """The policy's prompt: a file with {{problem}}; unset: the question as it stands."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from fapo import answers
 from fapo.answers import Check
-from fapo.config import JudgeConfig
+from fapo.config import ModelJudge, ServedJudge
 from fapo.data import check_not_overwriting, load_prompt, question_messages
 from fapo.evaluation.plan import Plan, load_questions
 from fapo.judge import load_template
@@ -142,7 +142,7 @@ def _sample_of(rollout: Rollout, check: Check) -> Sample:
     return Sample(rollout, check, truly_flawed=known.flawed if known else None)
 
 
-async def _judged(plan: Plan, config: JudgeConfig, answered: Sequence[Answered], progress: Progress) -> list[Answered]:
+async def _judged(plan: Plan, config: ModelJudge, answered: Sequence[Answered], progress: Progress) -> list[Answered]:
     """The same with verdicts on the samples with a right answer; those of one question are asked about together."""
     jobs = [
         (i, rights) for i, of_one in enumerate(answered) if (rights := [s for s in of_one.samples if s.check.correct])
@@ -164,9 +164,9 @@ async def _judged(plan: Plan, config: JudgeConfig, answered: Sequence[Answered],
         await work_off(
             jobs,
             ask,
-            served=config.kind == "served",
-            concurrency=config.concurrency,
-            batch=max(1, config.concurrency // plan.k),
+            served=isinstance(config, ServedJudge),
+            concurrency=plan.concurrency,
+            batch=max(1, plan.concurrency // plan.k),
             what="the judge",
             kept=config.cache or "",
             progress=lambda done: progress("judge", done, len(jobs)),

@@ -20,17 +20,21 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Name -> settings of further policies, beside the study's baseline and FAPO."""
 BEYOND: dict[str, tuple[str, ...]] = {
-    "misses-80": ("judge.kind=oracle", "judge.misses=0.8"),
-    "alarms-50": ("judge.kind=oracle", "judge.alarms=0.5"),
-    "misses-80-corrected": ("judge.kind=oracle", "judge.misses=0.8", "reward.judge_recall=0.2"),
-    "alarms-50-corrected": ("judge.kind=oracle", "judge.alarms=0.5", "reward.judge_alarms=0.5"),
-    "misses-50": ("judge.kind=oracle", "judge.misses=0.5"),
-    "alarms-20": ("judge.kind=oracle", "judge.alarms=0.2"),
+    "misses-80": ("judge.kind=oracle", "judge.false_negative_rate=0.8"),
+    "alarms-50": ("judge.kind=oracle", "judge.false_positive_rate=0.5"),
+    "misses-80-corrected": ("judge.kind=oracle", "judge.false_negative_rate=0.8", "reward.judge_recall=0.2"),
+    "alarms-50-corrected": (
+        "judge.kind=oracle",
+        "judge.false_positive_rate=0.5",
+        "reward.judge_false_positive_rate=0.5",
+    ),
+    "misses-50": ("judge.kind=oracle", "judge.false_negative_rate=0.5"),
+    "alarms-20": ("judge.kind=oracle", "judge.false_positive_rate=0.2"),
 }
 """Runs that the paper does not have: an oracle with errors, and the reward corrected for these errors."""
 
 JUDGES: dict[str, tuple[str, ...]] = {
-    "genrm-sft": ("reward.kind=genrm_sft", "data.train={critiques}"),
+    "genrm-sft": ("method=sft", "data.train={critiques}"),
     "genrm-noise-10": ("data.label_noise=0.1",),
     "genrm-noise-20": ("data.label_noise=0.2",),
     "genrm-outcome-noise-10": ("reward.kind=genrm_outcome", "data.label_noise=0.1"),

@@ -79,16 +79,23 @@ def known_truth(rollout: Rollout) -> GroundTruth | None:
     return truth(rollout) if has_oracle(rollout.problem) else None
 
 
-def oracle(misses: float = 0.0, alarms: float = 0.0) -> Judge:
-    """A judge that is always right, but for a share of `misses` (flawed, passed) and of `alarms` (sound, flagged).
+def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -> Judge:
+    """Return a judge that is always right, or errs at two rates.
 
-    What it errs on depends on the rollout alone: asked again, it says the same.
+    An error depends on the rollout alone: the same rollout gets the same verdict again.
+
+    Args:
+        false_negative_rate: Rate of flawed rollouts that are passed.
+        false_positive_rate: Rate of fully correct rollouts that are flagged, at a random step.
+
+    Returns:
+        The judge.
     """
 
     def verdict(rollout: Rollout) -> Verdict:
         error_step = truth(rollout).error_step
         chance = random.Random(f"{rollout.problem.id} {rollout.response}")
-        if chance.random() < (alarms if error_step is None else misses):
+        if chance.random() < (false_positive_rate if error_step is None else false_negative_rate):
             num_steps = max(len(split(rollout.response)), 1)
             error_step = chance.randrange(num_steps) if error_step is None else None
         return Verdict.from_step(error_step, "oracle")

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fapo.config import Config
+from fapo.config import Config, LocalJudge, ServedJudge
 from fapo.errors import ConfigError
 from fapo.models import model_folder
 from fapo.verl.parquet import files
@@ -34,6 +34,8 @@ def overrides(config: Config, *, resume: bool = False) -> list[str]:
 def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str, Any]:
     """verl's settings that follow from ours; a + adds a key that verl's files do not have."""
     rollout, optim, val, reward = config.rollout, config.optim, config.validation, config.reward
+    if reward is None:
+        raise ConfigError('method "sft" runs with --engine trl only; verl is for reinforcement learning')
     folder = Path(config.output) / config.name
     train, *validation = files(config, folder / "data")
     if rollout.num_prompts % optim.updates_per_batch:
@@ -46,7 +48,9 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         num_devices *= int(table.get(key, default))
     share = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
     micro = optim.micro_batch_size or max(1, share // num_devices)
-    judge_here = config.judge is not None and config.judge.kind == "local"
+    if isinstance(config.judge, ServedJudge) and not config.judge.overlap:
+        raise ConfigError("judge.overlap is for --engine trl: verl judges each rollout as it ends; remove it")
+    judge_here = config.judge if isinstance(config.judge, LocalJudge) else None
     actor, sampler = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     function, extra = "reward.custom_reward_function", "+reward.reward_kwargs"
     out: dict[str, Any] = {
@@ -115,10 +119,10 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         "trainer.resume_mode": "auto" if resume else "disable",
         "hydra.run.dir": str(folder / "hydra"),
     }
-    if config.judge and judge_here and table.get("reward.reward_model.enable"):
+    if judge_here and table.get("reward.reward_model.enable"):
         out |= {
             "reward.num_workers": 8,
-            "reward.reward_model.model_path": model_folder(config.judge.model),
+            "reward.reward_model.model_path": model_folder(judge_here.model),
             "reward.reward_model.rollout.free_cache_engine": False,  # verl would put it to sleep, and never wake it
         }
     return out

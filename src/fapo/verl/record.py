@@ -20,7 +20,7 @@ import transfer_queue
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from fapo.canaries import Window
-from fapo.config import read_config
+from fapo.config import JudgedReward, ModelJudge, read_config
 from fapo.examples import TRAIN
 from fapo.judge import MIN_JUDGEMENTS, check_judge
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, of_validation, policy_metrics
@@ -140,12 +140,14 @@ class RecordingBuffer(ReplayBuffer):
         """Raise UnscoredError or JudgeDownError as configured; raised in a reward worker they would be lost."""
         if self.config.task != "policy":
             return
+        reward, judge = self.config.reward, self.config.judge
+        stops = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
         for scored in (parcel.scored for parcel in parcels):
-            if scored.reward.value is None and self.config.reward.on_unscored == "raise":
+            if scored.reward.value is None and stops:
                 raise no_verdict(scored.rollout, scored.verdict)
         self.canaries.check()
-        if self.config.judge:
+        if isinstance(judge, ModelJudge):
             self.verdicts += [parcel.scored.verdict for parcel in parcels if parcel.scored.verdict]
             if len(self.verdicts) >= MIN_JUDGEMENTS:
                 recent, self.verdicts = self.verdicts, []
-                check_judge(recent, self.config.judge.max_failed_share)
+                check_judge(recent, judge.max_failure_rate)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
 from fapo.canaries import canaries_of
-from fapo.config import Config, read_config
+from fapo.config import Config, JudgeConfig, JudgedReward, LocalJudge, ModelJudge, ServedJudge, read_config
 from fapo.data import LabelledSolution
 from fapo.examples import TRAIN, make_scorer
 from fapo.models import model_folder
@@ -25,6 +25,10 @@ from fapo.verl.parcel import Parcel, wrap
 
 KEPT = 1024
 """Verdicts that a reward worker remembers: more than the solutions of a batch that it is asked about."""
+CONCURRENCY = 512
+"""Number of requests under way at once to a judge that verl serves, over all reward workers."""
+TIMEOUT = 600.0
+"""Seconds a request to such a judge may take."""
 UNSCORED = math.nan
 """verl knows numbers only: NaN is "no reward", and the advantages of `fapo.verl.advantages` leave it out."""
 
@@ -47,7 +51,7 @@ async def compute_score(
     config's own servers. The reward is without overlong shaping, which is the reward manager's.
 
     Never raises for a judgement that fails: verl would quietly drop the whole group. `on_unscored = "raise"`,
-    `max_failed_share` and `canary_min_f1` are held by `fapo.verl.record`.
+    `max_failure_rate` and `canary_min_f1` are held by `fapo.verl.record`.
     """
     place = (config, num_workers, reward_router_address or "")
     settings = _settings(*place)
@@ -82,16 +86,27 @@ async def compute_score(
 def _settings(path: str, num_workers: int, router: str) -> Config:
     """The config as this worker is to use it: its share of the judge, and no failure that stops it."""
     config = read_config(path)
-    on_unscored = "mask" if config.reward.on_unscored == "raise" else config.reward.on_unscored
-    reward = replace(config.reward, on_unscored=on_unscored, overlong_buffer=0)
-    judge = config.judge
-    if judge:
-        share = max(1, judge.concurrency // num_workers)
-        judge = replace(judge, max_failed_share=1.0, canary_min_f1=0.0, concurrency=share)
-    if judge and router:  # verl serves a model by the path it was loaded from
-        served = model_folder(judge.model) if judge.kind == "local" else judge.model
-        judge = replace(judge, kind="served", model=served, urls=(f"http://{router}/v1",))
+    reward = replace(config.reward, overlong_buffer=0) if config.reward else None
+    if isinstance(reward, JudgedReward) and reward.on_unscored == "raise":
+        reward = replace(reward, on_unscored="mask")
+    judge = _judge(config.judge, num_workers, router) if config.judge else None
     return replace(config, reward=reward, judge=judge)
+
+
+def _judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeConfig:
+    """Return the judge as one of `num_workers` asks it: by the address `router` if verl serves it."""
+    judge = replace(judge, canary_min_f1=0.0)
+    if isinstance(judge, ModelJudge):
+        judge = replace(judge, max_failure_rate=1.0)
+    if router and isinstance(judge, ServedJudge):
+        judge = replace(judge, urls=(f"http://{router}/v1",))
+    elif router and isinstance(judge, LocalJudge):
+        same = {f.name: getattr(judge, f.name) for f in fields(ModelJudge)}
+        same |= {"model": model_folder(judge.model)}  # verl serves a model by the path it was loaded from
+        judge = ServedJudge(**same, urls=(f"http://{router}/v1",), concurrency=CONCURRENCY, timeout=TIMEOUT)
+    if isinstance(judge, ServedJudge):
+        judge = replace(judge, concurrency=max(1, judge.concurrency // num_workers))
+    return judge
 
 
 @lru_cache
@@ -103,7 +118,7 @@ def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
         return scorer
     if canaries := canaries_of(scorer.judge):
         canaries.results = []
-    local = config.judge and config.judge.kind == "local"
+    local = isinstance(config.judge, LocalJudge)
     return replace(scorer, judge=DeduplicatingJudge(BatchingJudge(scorer.judge) if local else scorer.judge))
 
 

@@ -45,6 +45,9 @@ class LocalModel:
         """One completion for each conversation, in order; the event loop stays free."""
         return await asyncio.to_thread(self.generate, conversations)
 
+    async def aclose(self) -> None:
+        """Nothing to close; so that it can stand in the place of a `ChatClient`."""
+
     @torch.no_grad()
     def generate(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """The same, blocking. Conversations of similar length share a batch; one beyond the context is an error."""

@@ -676,12 +676,12 @@ def test_bad_problems_end_with_one_clear_line(name: str, tmp_path: Path, monkeyp
 
 
 MISTAKES = [
-    (["--votes", "0"], "votes is 0, must be at least 1"),
-    (["--limit", "0"], "limit is 0, must be at least 1"),
-    (["-n", "0"], "num_samples is 0, must be at least 1"),
+    (["--votes", "0"], "fapo critic: votes: should be greater than or equal to 1, not 0"),
+    (["--limit", "0"], "limit: should be greater than or equal to 1, not 0"),
+    (["-n", "0"], "num_samples: should be greater than or equal to 1, not 0"),
     (["--temperature", "0"], "several solutions at temperature 0 are all the same"),
     (["--teacher-temperature", "0"], "votes at teacher temperature 0 always agree"),
-    (["--teacher-temperature", "-1"], "a temperature is negative"),
+    (["--teacher-temperature", "-1"], "teacher_temperature: should be greater than or equal to 0, not -1"),
     (["--template", "yes_no"], "asks yes or no"),
     (["--template", "nonsense"], "no prompt template 'nonsense'"),
     (["--prompt", "nonsense.txt"], "nonsense.txt"),

@@ -148,10 +148,10 @@ def test_failed_critiques_are_asked_for_again(tmp_path: Path) -> None:
 
 
 BAD = [
-    ({"samples": 0}, "samples is 0"),
+    ({"samples": 0}, "fapo critiques: samples: should be greater than or equal to 1, not 0"),
     ({"temperature": 0.0}, "temperature must be above 0"),
     ({"template": "yes_no"}, "asks yes or no"),
-    ({"label_noise": 2.0}, "from 0 to 1"),
+    ({"label_noise": 2.0}, "label_noise: should be less than or equal to 1, not 2"),
     ({"out": "x.parquet"}, r"must end in \.jsonl"),
 ]
 

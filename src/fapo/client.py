@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from fapo.config import Count, Natural, NonNegative, Positive, TopP, check_ranges
 from fapo.connections import chunks, open_session
 from fapo.errors import ConfigError
 from fapo.types import Completion, Message
@@ -102,23 +103,23 @@ class ChatClient:
     api_key: str | None = field(default=None, repr=False)
     """Sent to every server; by default FAPO_API_KEY, the file FAPO_API_KEY_FILE, OPENAI_API_KEY, else "none". It is
     blacked out wherever a server repeats it."""
-    concurrency: int = 64
+    concurrency: Count = 64
     """Conversations under way at once, over all servers, pauses between their tries included."""
-    timeout: float = 600.0
+    timeout: Positive = 600.0
     """Seconds for one try, from sending to the last byte."""
-    deadline: float | None = None
+    deadline: Positive | None = None
     """Seconds for all tries of one conversation together, from the first; None: no limit."""
-    retries: int = 4
+    retries: Natural = 4
     """Further tries after the first one failed."""
-    backoff: float = 0.5
+    backoff: NonNegative = 0.5
     """Seconds before the first retry; doubled for each further one, up to 30, and jittered."""
-    cooldown: float = 1.0
+    cooldown: NonNegative = 1.0
     """Seconds for which a server that failed rests; doubled for each further failure, up to 30."""
-    temperature: float | None = None
+    temperature: NonNegative | None = None
     """Sampling temperature; None leaves it to the server, as for the next two."""
-    top_p: float | None = None
+    top_p: TopP | None = None
     """Nucleus sampling."""
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     """Length limit of a completion in tokens."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the request, verbatim (top_k, chat_template_kwargs ...)."""
@@ -131,12 +132,7 @@ class ChatClient:
         self.urls = [_base_url(url) for url in ([self.urls] if isinstance(self.urls, str) else self.urls)]
         if not self.urls:
             raise ConfigError("no server: urls is empty, give at least one base URL such as http://127.0.0.1:8000/v1")
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or self.backoff < 0 or self.cooldown < 0:
-            raise ConfigError(
-                "concurrency must be at least 1, timeout positive, retries, backoff and cooldown not negative"
-            )
-        if self.deadline is not None and self.deadline <= 0:
-            raise ConfigError(f"deadline is {self.deadline}, must be positive, or None for no limit")
+        check_ranges(self, "ChatClient")
         self.api_key = self.api_key or key_from_environment()
         if not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ConfigError("the API key has characters that no HTTP header can carry; look for a line break in it")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.client import ChatClient
+from fapo.config import Count, NonNegative, Positive, Rate, check_ranges
 from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
 from fapo.data import LabelledSolution, check_not_overwriting, read_jsonl, write_jsonl
@@ -31,31 +32,28 @@ class CritiquesConfig:
     """Who writes the critiques: the base GenRM itself, or a stronger model."""
     out: Path
     """The data for method "sft", a .jsonl file; all critiques lie in the folder of its name with .work."""
-    samples: int = 4
+    samples: Count = 4
     """Critiques of each solution."""
     template: str = "locate"
     """The judge's prompt: a built-in name or a file. Train with the same one."""
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """Sampling temperature."""
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     """Length limit of a critique in tokens; unset: the server's, or models.LOCAL_MAX_TOKENS."""
-    limit: int | None = None
+    limit: Count | None = None
     """Use only the first so many solutions."""
-    label_noise: float = 0.0
-    """Share of the labels that are made wrong before critiques are compared with them."""
+    label_noise: Rate = 0.0
+    """Rate of labels that are made wrong before critiques are compared with them."""
     seed: int = 0
     """Seeds the label noise and models in this process; servers draw as they like."""
-    concurrency: int = 64
+    concurrency: Count = 64
     """Requests under way at once."""
-    timeout: float = 600.0
+    timeout: Positive = 600.0
     """Seconds a request may take."""
 
     def __post_init__(self) -> None:
-        for name in ("samples", "limit", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}, must be at least 1")
-        if self.temperature < 0 or (self.samples > 1 and not self.temperature):
+        check_ranges(self, "fapo critiques")
+        if self.samples > 1 and not self.temperature:
             raise ConfigError("temperature must be above 0: several critiques at temperature 0 are all the same")
         if self.out.suffix != ".jsonl":
             raise ConfigError(f"{self.out}: must end in .jsonl")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from fapo.config import Count, NonNegative, Positive, check_ranges
 from fapo.errors import ConfigError
 from fapo.models import ChatModel
 
@@ -22,42 +23,37 @@ class CriticConfig:
     """Who looks for the first wrong step."""
     out: Path
     """The data: .jsonl for fapo and TRL, .parquet for verl. Card and work folder lie beside it."""
-    num_samples: int = 4
+    num_samples: Count = 4
     """Solutions of each policy to each question."""
-    votes: int = 3
+    votes: Count = 3
     """Verdicts of the teacher on each solution; the label counts if all agree."""
     template: str = "locate"
     """The teacher's prompt: a built-in name or a file."""
     prompt: Path | None = None
     """The policies' prompt: a file with {{problem}}; unset: the question as it stands."""
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """Sampling temperature of the policies."""
-    teacher_temperature: float = 0.6
+    teacher_temperature: NonNegative = 0.6
     """Sampling temperature of the teacher."""
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     """Length limit of a solution in tokens; unset: the server's, or models.LOCAL_MAX_TOKENS."""
-    teacher_max_tokens: int | None = None
+    teacher_max_tokens: Count | None = None
     """The same for a critique."""
-    limit: int | None = None
+    limit: Count | None = None
     """Use only the first so many questions."""
     balance: bool = True
     """Keep as many flawed as sound solutions."""
     seed: int = 0
     """Seeds the balance and models in this process; servers draw as they like."""
-    concurrency: int = 64
+    concurrency: Count = 64
     """Requests under way at once."""
-    timeout: float = 600.0
+    timeout: Positive = 600.0
     """Seconds a request may take."""
 
     def __post_init__(self) -> None:
-        for name in ("num_samples", "votes", "limit", "max_tokens", "teacher_max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}, must be at least 1")
+        check_ranges(self, "fapo critic")
         if len({policy.name for policy in self.policies}) < len(self.policies):
             raise ConfigError("two policies have the same name; name each once")
-        if min(self.temperature, self.teacher_temperature) < 0:
-            raise ConfigError("a temperature is negative; 0 is greedy, 1 as the model was trained")
         if self.num_samples > 1 and not self.temperature:
             raise ConfigError("several solutions at temperature 0 are all the same; set temperature, such as 1.0")
         if self.votes > 1 and not self.teacher_temperature:

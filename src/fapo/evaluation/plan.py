@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.config import ModelJudge
+from fapo.config import Count, ModelJudge, NonNegative, Positive, TopP, check_ranges
 from fapo.data import sampling_key
 from fapo.errors import ConfigError
 from fapo.load import load_problems
@@ -24,39 +24,35 @@ class Plan:
     """Questions: files, Hugging Face ids, miniature:SPLIT."""
     out: Path
     """JSONL file for the table of questions."""
-    k: int = 1
+    k: Count = 1
     """Samples of each question."""
     judge: ModelJudge | None = None
     """Who looks for flaws in the samples with a right answer; None: nobody."""
     prompt: Path | None = None
     """The policy's prompt: a file with {{problem}}; unset: the question as it stands."""
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """Sampling temperature; 0 is greedy."""
-    top_p: float = 1.0
+    top_p: TopP = 1.0
     """Nucleus sampling; 1 = off."""
-    max_tokens: int = 2048
+    max_tokens: Count = 2048
     """Length limit of a sample in tokens."""
     split: str | None = None
     """Split of Hugging Face data sets; unset: the only one there is."""
-    limit: int | None = None
+    limit: Count | None = None
     """Only so many questions of each source, a fixed random choice."""
     seed: int = 0
     """For the order of choices and for samples of a model in this process; another seed asks everybody anew."""
     require_box: bool = False
     r"""Only a \\boxed{} is a final answer."""
-    concurrency: int = 64
+    concurrency: Count = 64
     """Requests under way at once; of a model in this process, samples in one batch."""
-    timeout: float = 600.0
+    timeout: Positive = 600.0
     """Seconds for one try of a request."""
     fresh: bool = False
     """Ask anew what is in the cache."""
 
     def __post_init__(self) -> None:
-        for name in ("k", "max_tokens", "concurrency", *(("limit",) if self.limit is not None else ())):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, must be at least 1")
-        if not self.temperature >= 0 or not 0 < self.top_p <= 1 or not self.timeout > 0:
-            raise ConfigError("temperature must not be negative, top_p be above 0 and at most 1, timeout positive")
+        check_ranges(self, "fapo eval")
         if self.k > 1 and not self.temperature:
             raise ConfigError("several samples at temperature 0 are all the same; set temperature, such as 1.0")
         if not self.data:

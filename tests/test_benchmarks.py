@@ -639,7 +639,7 @@ def test_a_server_that_only_fails_ends_the_run(tmp_path: Path, run) -> None:
         call = ["process", "--data", tmp_path / "data.jsonl", "--judge", server.url, "--model", "m", "--concurrency", 4]
         code, out, err = run(*call, "--json")
         assert (code, out) == (2, "")
-        assert "the judge: 20 failures one after the other, the last one: HTTP 401" in err
+        assert "the judge is down: 8 of the last 8 requests failed, 8 of them with: HTTP 401" in err
         assert "wrong key" in err
         assert len(server.requests) < 50
 

@@ -338,9 +338,12 @@ def test_a_model_that_only_fails_ends_the_run(dead: str, data: Path, run) -> Non
         assert (code, out) == (2, "")
         asked = Counter(body["model"] for body in server.requests)
         assert asked[dead] <= 30
-    assert ("sample policy: " if dead == "policy" else "the judge: ") in err
-    assert "wrong key; remove the cause and start again (the answers so far are in " in err
-    assert "out.cache.sqlite)" in err
+    assert ("the policy policy is down: " if dead == "policy" else "the judge is down: ") in err
+    assert (
+        "wrong key" in err
+        and "give the same command again; answers so far are in " in err
+        and "out.cache.sqlite" in err
+    )
     assert not (data.parent / "out.jsonl").exists()
 
 

@@ -19,7 +19,7 @@ from fapo.config import from_dict
 from fapo.critic.critiques import CritiquesConfig, write_critiques
 from fapo.critic.noise import with_label_noise
 from fapo.data import LabelledSolution, read_jsonl, read_labelled, write_jsonl
-from fapo.errors import ConfigError, DataError, EngineError
+from fapo.errors import ConfigError, DataError, JudgeDownError
 from fapo.judge import GenRM, load_template, parse_verdict
 from fapo.models import ChatModel
 from fapo.selection import candidates, choose
@@ -136,7 +136,7 @@ def test_failed_critiques_are_asked_for_again(tmp_path: Path) -> None:
     write_jsonl(data, [labelled_row(i, -1) for i in range(10)])
     with (
         chat_server(Reply("nothing here", status=400)) as server,
-        pytest.raises(EngineError, match="10 failures one after the other"),
+        pytest.raises(JudgeDownError, match="10 of the last 10 requests failed"),
     ):
         write_critiques(critiques_config(out, data, server.url, samples=1))
     assert not out.exists()

@@ -163,7 +163,8 @@ class FailingJudge:
         (1, [8], 0.0, True),
         (0, [8], 0.0, False),
         (9, [9, 9], 1.0, False),  # switched off
-        (3, [8, 3, 3], 0.4, False),  # six are too few again
+        (3, [8], 0.4, False),
+        (3, [8, 3], 0.4, True),  # six of the last eleven
     ],
 )
 def test_too_many_failures_stop_the_run(num_failed: int, sizes: list[int], share: float, stops: bool) -> None:
@@ -174,7 +175,10 @@ def test_too_many_failures_stop_the_run(num_failed: int, sizes: list[int], share
             asyncio.run(scorer([rollout() for _ in range(size)]))
 
     if stops:
-        with pytest.raises(JudgeDownError, match=r"judge is down: .* failed, \d+ of them with: no answer within 5 s"):
+        with pytest.raises(
+            JudgeDownError,
+            match=r"judge is down: .* failed, \d+ of them with: no answer within 5 s. .*max_failure_rate",
+        ):
             run()
         return
     run()

@@ -15,9 +15,9 @@ from pathlib import Path
 from fapo import answers
 from fapo.config import ModelJudge, ServedJudge
 from fapo.data import check_not_overwriting, write_jsonl
-from fapo.errors import ConfigError, DataError, JudgeDownError
+from fapo.errors import ConfigError, DataError
 from fapo.files import atomic_path
-from fapo.judge import GenRM, verdict_row
+from fapo.judge import CircuitBreaker, GenRM, start_again, verdict_row
 from fapo.judges import opened
 from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.tally import Audited, Tally
@@ -27,8 +27,6 @@ WINDOW_SERVED = 16
 """Rows checked and judged together; several windows are under way at once."""
 WINDOW_LOCAL = 64
 """The same for a model in this process, which takes one window after the other."""
-DEAD = 100
-"""After so many failed judgements in a row the audit stops."""
 
 Progress = Callable[[int, int, str], None]
 """Progress callback, called with (rows_done, total_rows, text) as rows are finished."""
@@ -130,8 +128,9 @@ class _Audit:
     """Callback for the progress, None for none."""
     done: int = 0
     """Rows written."""
-    failures: int = 0
-    """Failed judgements in a row."""
+
+    def __post_init__(self) -> None:
+        self.breaker = CircuitBreaker(remedy=start_again(self.plan.judge.cache))
 
     async def run(self, rows: Iterator[Solution | BadRow]) -> None:
         """Windows of rows, several at once, written in order."""
@@ -190,18 +189,12 @@ class _Audit:
         )
 
     def write(self, draft: Path, rows: Sequence[Audited]) -> None:
-        """Write and count finished rows. Raises JudgeDownError after too many failures in a row."""
+        """Write and count finished rows. Raises JudgeDownError when nothing but failures comes back."""
         write_jsonl(draft, rows, append=True)
         for row in rows:
             if row.correct is not None:
                 self.tally.add(row)
-            if row.status != "skipped":
-                self.failures = self.failures + 1 if row.status == "failed" else 0
-            if self.failures >= DEAD:
-                raise JudgeDownError(
-                    f"the judge is down: the last {DEAD} judgements failed, this one with: {row.reason}. "
-                    f"Verdicts so far are in {self.plan.judge.cache}: mend the judge and give the same command again"
-                )
+        self.breaker.record([row.reason if row.status == "failed" else "" for row in rows if row.status != "skipped"])
         self.done += len(rows)
         if self.progress:
             counts = self.tally.total

@@ -194,7 +194,7 @@ class ModelJudge(BaseJudge):
     cache: Text | None = None
     """SQLite file that keeps every critique; what is in it is not asked for again. Unset: none."""
     max_failure_rate: Rate = 0.5
-    """Highest rate of failed judgements in a batch (of at least 8) at which the run continues; 1 = it never stops."""
+    """Highest failure rate, of the last 100 judgements or of a larger batch, at which the run continues; 1: always."""
 
     def __post_init__(self) -> None:
         if self.votes > 1 and self.temperature == 0:

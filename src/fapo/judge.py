@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from fapo.errors import ConfigError, JudgeDownError
+from fapo.errors import ConfigError, FapoError, JudgeDownError
 from fapo.final_answer import num_words
 from fapo.steps import escape, split
 from fapo.types import Complete, Completion, Message, Problem, Rollout, Verdict
@@ -21,8 +21,12 @@ INTEGER = re.compile(r"[ \t\r\n$]*([+-]?[0-9]+)[ \t\r\n$]*\}")
 YES_NO = re.compile(r"[ \t\r\n$]*(yes|no)[ \t\r\n$]*\}", re.IGNORECASE)
 MAX_DIGITS = 9
 """No solution has a billion steps; int() is quadratic in the digits and raises beyond 4300."""
-MIN_JUDGEMENTS = 8
-"""Of fewer judgements no share is taken."""
+WINDOW = 100
+"""Number of latest results whose failure rate is checked."""
+MIN_RESULTS = 8
+"""Minimum number of results before the failure rate is checked."""
+ALL_FAILED = 0.99
+"""Largest failure rate of a command that continues as long as anything is answered: 99 of the last 100."""
 
 SYSTEM_END = re.compile(r"(?:\A|\n)---user---(?:\n|\Z)")
 SECTION = re.compile(r"\{\{#steps\}\}(.*?)\{\{/steps\}\}", re.DOTALL)
@@ -263,16 +267,67 @@ def named_step(row: Mapping[str, Any]) -> Any:
     return None if unread or parse_yes_no(critique).flawed else step
 
 
-def check_judge(verdicts: Sequence[Verdict], max_failure_rate: float) -> None:
-    """Raise JudgeDownError if more than this share of at least MIN_JUDGEMENTS failed."""
-    failed = [verdict for verdict in verdicts if verdict.status == "failed"]
-    if len(verdicts) >= MIN_JUDGEMENTS and len(failed) > max_failure_rate * len(verdicts):
-        why, num = Counter(verdict.reason for verdict in failed).most_common(1)[0]
-        raise JudgeDownError(
-            f"the judge is down: {len(failed)} of {len(verdicts)} judgements failed, {num} of them with: {why}. "
-            "Stopped, rather than go on without verdicts; see to the judge and resume, "
-            f"or allow a larger max_failure_rate (now {max_failure_rate:g})"
+class CircuitBreaker:
+    """Stops a run whose judge, or another model, fails for too many requests.
+
+    The rule is the same everywhere: the run stops when more than `max_failure_rate` of the latest results are failures.
+    The latest results are the last WINDOW ones, or all that were recorded at once where these are more. Fewer than
+    MIN_RESULTS results are not enough to stop.
+    """
+
+    def __init__(
+        self,
+        max_failure_rate: float = ALL_FAILED,
+        *,
+        name: str = "the judge",
+        remedy: str = "",
+        num_expected: int = MIN_RESULTS,
+        num_answered: int = 0,
+        error: type[FapoError] = JudgeDownError,
+    ) -> None:
+        """Start without failures.
+
+        Args:
+            max_failure_rate: Largest fraction of failures that does not stop the run; 1 never stops it.
+            name: Name of the model for the message.
+            remedy: Sentence for the message that says what to do.
+            num_expected: Number of results that will come, if it is known; fewer than MIN_RESULTS are then enough.
+            num_answered: Number of answers from before; they count as results that are no failures.
+            error: Exception that stops the run.
+        """
+        self.max_failure_rate, self.error = max_failure_rate, error
+        self._name, self._remedy = name, remedy
+        self._enough = min(MIN_RESULTS, num_expected)
+        self._latest = [""] * min(num_answered, WINDOW)
+
+    def record(self, errors: Sequence[str]) -> None:
+        """Add results and check the latest ones.
+
+        Args:
+            errors: Why each request failed; an empty text for one that was answered.
+
+        Raises:
+            JudgeDownError: If the failure rate is too high; or the exception that was given as `error`.
+        """
+        self._latest = [*self._latest, *errors][-max(WINDOW, len(errors)) :]
+        failures, num = Counter(filter(None, self._latest)), len(self._latest)
+        if num < self._enough or failures.total() <= self.max_failure_rate * num:
+            return
+        why, times = failures.most_common(1)[0]
+        share = f"Restore it and resume, or allow a larger max_failure_rate (now {self.max_failure_rate:g})"
+        raise self.error(
+            f"{self._name} is down: {failures.total()} of the last {num} requests failed, {times} of them with: {why}. "
+            f"{self._remedy or share}"
         )
+
+    def record_verdicts(self, verdicts: Iterable[Verdict]) -> None:
+        """Add verdicts as results and check the latest ones, like `record`; those with status failed are failures."""
+        self.record([(v.reason or "no reason given") if v.status == "failed" else "" for v in verdicts])
+
+
+def start_again(kept: str | Path | None) -> str:
+    """Return the remedy for a command that goes on where it was: its answers are kept in a file or folder, if any."""
+    return f"Restore it and give the same command again{f'; answers so far are in {kept}' if kept else ''}"
 
 
 class _Split(Sequence[tuple[Problem, list[str]]]):

@@ -11,7 +11,7 @@ from fapo import answers, rewards
 from fapo.config import FapoReward, GenRMReward, GenRMStepReward, JudgedReward, PolicyReward, StepRatioReward
 from fapo.data import LabelledSolution
 from fapo.errors import ConfigError, UnscoredError
-from fapo.judge import MIN_JUDGEMENTS, Template, check_judge
+from fapo.judge import CircuitBreaker, Template
 from fapo.steps import split
 from fapo.types import Judge, Reward, Rollout, RolloutClass, Verdict, rollout_class
 
@@ -64,10 +64,13 @@ class PolicyScorer:
     judge_all: bool = False
     """Ask about wrong rollouts too (needed by the step-ratio reward)."""
     max_failure_rate: float = 0.5
-    """If more of a batch's judgements fail, stop; 1 = never. Small batches are taken together, up to MIN_JUDGEMENTS."""
+    """Largest fraction of the latest judgements that may fail (see `CircuitBreaker`); 1 never stops the run."""
     check: Callable[[Sequence[tuple[str, str]]], Awaitable[Sequence[answers.Check]]] = answers.acheck_many
     """Who compares (response, reference) pairs."""
-    _verdicts: list[Verdict] = field(default_factory=list, init=False, repr=False, compare=False)
+    _breaker: CircuitBreaker = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_breaker", CircuitBreaker(self.max_failure_rate))
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
         """One result for each rollout, in order. Raises UnscoredError, JudgeDownError as configured."""
@@ -80,11 +83,7 @@ class PolicyScorer:
                 verdicts[i] = verdict
         rows = zip(rollouts, correct, verdicts, strict=True)
         scored = [Scored(r, c, v, self.reward(r, c, v)) for r, c, v in rows]
-        self._verdicts.extend(verdict for verdict in verdicts if verdict)
-        if len(self._verdicts) >= MIN_JUDGEMENTS:
-            recent = [*self._verdicts]
-            self._verdicts.clear()
-            check_judge(recent, self.max_failure_rate)
+        self._breaker.record_verdicts(verdict for verdict in verdicts if verdict)
         return scored
 
     def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None) -> Reward:

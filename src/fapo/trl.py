@@ -95,13 +95,13 @@ def flawed_aware_reward(
     min_words: int = 0,
     **client: Any,
 ) -> FlawedAwareReward:
-    """The FAPO reward: +1 right, 1 - penalty right but flawed, -1 wrong (PAPER section 2; lambda = `penalty`).
+    """The FAPO reward: +1 right, 1 - penalty right but flawed, -1 wrong (lambda = `penalty`).
 
     `judge` is the address (or addresses) of OpenAI-compatible servers with the GenRM `model`, or any `Judge`. `client`
     goes to `ChatClient` (temperature, top_p and max_tokens of the critique, concurrency, timeout, ...). Overlong
-    shaping needs `overlong_buffer` and the trainer's `max_completion_length`. If more than `max_failure_rate` of a
-    batch's judgements fail (of at least 8), JudgeDownError stops the trainer. A right answer with fewer than
-    `min_words` words outside its box is flagged without asking (0: off, as in the paper).
+    shaping needs `overlong_buffer` and the trainer's `max_completion_length`. JudgeDownError stops the trainer if more
+    than `max_failure_rate` of the last 100 judgements failed, or of a larger batch (at least 8). A right answer with
+    fewer than `min_words` words outside its box is flagged without asking (0: off, as in the paper).
     """
     if not callable(judge):
         urls = [judge] if isinstance(judge, str) else list(judge)

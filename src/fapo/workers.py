@@ -1,4 +1,4 @@
-"""Workers that share jobs: all are done, or for a model until nothing comes back any more."""
+"""Run async jobs with bounded concurrency."""
 
 from __future__ import annotations
 
@@ -6,13 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
-
-from fapo.errors import EngineError
-
-FIRST = 20
-"""So many failures from the first job on, without an answer, end the work."""
-PATIENCE = 100
-"""So many failures one after the other, or a hundredth of all there is to do, end it too."""
 
 Job = TypeVar("Job")
 
@@ -44,30 +37,30 @@ async def work_off(
     served: bool,
     concurrency: int,
     batch: int,
-    what: str,
-    kept: str = "",
+    record: Callable[[Sequence[str]], None],
     done: int = 0,
     progress: Callable[[int], None] = lambda num_done: None,
 ) -> None:
-    """Ask a server for one job at a time, `concurrency` times at once; a model in this process for `batch` together.
+    """Ask a model about all jobs with bounded concurrency.
 
-    `ask` keeps what came and returns an error for each job, empty where it is done. `done` jobs were done before.
-    Raises EngineError, which names `what` failed and where answers are `kept`, when only failures come back.
+    Args:
+        jobs: Jobs in the order in which they are begun.
+        ask: Asks about some jobs and keeps the answers; returns an error for each job, empty where it is done.
+        served: Whether a server is asked, for one job at a time; a model in this process is asked for several together.
+        concurrency: Number of requests under way at once, of a server.
+        batch: Number of jobs asked for together, of a model in this process.
+        record: Called with the errors of each call of `ask`; its exception stops the work (see `CircuitBreaker`).
+        done: Number of jobs that were done before, for `progress`.
+        progress: Called with the number of jobs that are done.
     """
     rest = iter(jobs)
     batches = iter(lambda: list(islice(rest, 1 if served else batch)), [])
-    total, failed, in_a_row = done + len(jobs), 0, 0
 
     async def do(some: Sequence[Job]) -> None:
-        nonlocal done, failed, in_a_row
-        for error in await ask(some):
-            done, failed, in_a_row = (done, failed + 1, in_a_row + 1) if error else (done + 1, failed, 0)
-            if in_a_row >= max(PATIENCE, total // 100) or (not done and failed >= min(FIRST, len(jobs))):
-                tail = f" (the answers so far are in {kept})" if kept else ""
-                raise EngineError(
-                    f"{what}: {in_a_row} failures one after the other, the last one: {error}; "
-                    f"remove the cause and start again{tail}"
-                )
+        nonlocal done
+        errors = await ask(some)
+        done += sum(not error for error in errors)
+        record(errors)
         progress(done)
 
     await share(batches, do, concurrency if served else 1)

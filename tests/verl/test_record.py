@@ -189,5 +189,5 @@ def test_a_rollout_without_a_verdict(on_unscored: str, verdict: Verdict, tmp_pat
 def test_a_judge_that_is_down_stops_the_run_also_in_small_batches(tmp_path: Path) -> None:
     own = buffer(tmp_path, kind="local", model="miniature:genrm", max_failure_rate=0.5)
     own._check([parcel(FAILED)] * 5)
-    with pytest.raises(JudgeDownError, match="6 of 9 judgements failed"):
+    with pytest.raises(JudgeDownError, match="6 of the last 9 requests failed"):
         own._check([parcel(FAILED), *[parcel(SOUND)] * 3])

@@ -10,7 +10,7 @@ from fapo.benchmarks.rows import Benchmark, Rows
 from fapo.config import ModelJudge, ServedJudge
 from fapo.data import LabelledSolution
 from fapo.errors import ConfigError
-from fapo.judge import load_template
+from fapo.judge import CircuitBreaker, load_template, start_again
 from fapo.judges import opened
 from fapo.types import Verdict
 from fapo.workers import work_off
@@ -32,7 +32,7 @@ def run_judge(
     """One verdict for each row that counts, by a judge or by one of RULES.
 
     With a cache, what is on record there is not asked again, unless `fresh`. Raises ConfigError for a judge that
-    cannot do it, and EngineError when only failures come back.
+    cannot do it, and JudgeDownError when only failures come back.
     """
     if benchmark == "process" and not isinstance(judge, str) and load_template(judge.template).kind == "yes_no":
         raise ConfigError(
@@ -41,6 +41,8 @@ def run_judge(
     if isinstance(judge, str):
         return [Verdict.from_step(RULES[judge])] * len(rows.counting)
     verdicts: dict[str, Verdict] = {}
+
+    breaker = CircuitBreaker(remedy=start_again(judge.cache), num_expected=len(rows.counting))
 
     async def run() -> None:
         async with opened(judge, fresh=fresh) as genrm:
@@ -56,8 +58,7 @@ def run_judge(
                 served=isinstance(judge, ServedJudge),
                 concurrency=judge.concurrency if isinstance(judge, ServedJudge) else 1,
                 batch=LOCAL_BATCH,
-                what="the judge",
-                kept=judge.cache or "",
+                record=breaker.record,
                 progress=progress,
             )
 

@@ -11,7 +11,8 @@ from fapo.client import ChatClient
 from fapo.critic.settings import CriticConfig
 from fapo.critic.work import Sample, Work
 from fapo.data import question_messages
-from fapo.judge import GenRM, Template
+from fapo.errors import EngineError, FapoError, JudgeDownError
+from fapo.judge import CircuitBreaker, GenRM, Template, start_again
 from fapo.models import ChatModel, reseeded
 from fapo.types import Rollout
 from fapo.workers import Job, work_off
@@ -45,7 +46,8 @@ async def sample_rollouts(config: CriticConfig, policy: ChatModel, prompt: str, 
         return [completion.error for completion in said]
 
     async with aclosing(complete):
-        await _work_off(missing, ask, complete, config, f"sample {policy.name}", counts, progress)
+        breaker = _breaker(config, f"the policy {policy.name}", len(missing), counts[0], EngineError)
+        await _work_off(missing, ask, complete, config, breaker, f"sample {policy.name}", counts, progress)
 
 
 async def collect_votes(
@@ -71,7 +73,8 @@ async def collect_votes(
                 work.add_votes({place: verdict for place, verdict in found.items() if verdict.status != "failed"})
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
 
-            await _work_off(missing, ask, teacher, config, f"label {config.teacher.name}", counts, progress)
+            breaker = _breaker(config, f"the teacher {config.teacher.name}", len(missing), counts[0], JudgeDownError)
+            await _work_off(missing, ask, teacher, config, breaker, f"label {config.teacher.name}", counts, progress)
 
 
 def _opened(
@@ -81,11 +84,24 @@ def _opened(
     return model.open(option, temperature=temperature, max_tokens=max_tokens, seed=config.seed, **client)
 
 
+def _breaker(
+    config: CriticConfig, name: str, num_expected: int, num_answered: int, error: type[FapoError]
+) -> CircuitBreaker:
+    return CircuitBreaker(
+        name=name,
+        remedy=start_again(config.folder),
+        num_expected=num_expected,
+        num_answered=num_answered,
+        error=error,
+    )
+
+
 async def _work_off(
     jobs: Sequence[Job],
     ask: Callable[[Sequence[Job]], Awaitable[list[str]]],
     complete: ChatClient | LocalModel,
     config: CriticConfig,
+    breaker: CircuitBreaker,
     what: str,
     counts: tuple[int, int],
     progress: Progress,
@@ -97,8 +113,7 @@ async def _work_off(
         served=isinstance(complete, ChatClient),
         concurrency=config.concurrency,
         batch=1 if isinstance(complete, ChatClient) else complete.batch_size,
-        what=what,
-        kept=str(config.folder),
+        record=breaker.record,
         done=counts[0],
         progress=lambda done: progress(what, done, counts[1]),
     )

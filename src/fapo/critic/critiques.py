@@ -15,7 +15,7 @@ from fapo.critic.noise import with_label_noise
 from fapo.critic.work import keep_settings
 from fapo.data import LabelledSolution, check_not_overwriting, read_jsonl, write_jsonl
 from fapo.errors import ConfigError, JudgeError
-from fapo.judge import GenRM, Template, load_template, verdict_from_row, verdict_row
+from fapo.judge import CircuitBreaker, GenRM, Template, load_template, start_again, verdict_from_row, verdict_row
 from fapo.load import load_labelled
 from fapo.models import ChatModel, reseeded
 from fapo.types import Verdict
@@ -142,6 +142,7 @@ async def _ask(
         timeout=config.timeout,
         seed=config.seed,
     )
+    breaker = CircuitBreaker(remedy=start_again(file), num_expected=total - counted(), num_answered=counted())
     async with aclosing(model):
         for number in range(config.samples):
             judge = GenRM(template, reseeded(model, config.seed + number))
@@ -160,8 +161,7 @@ async def _ask(
                 served=isinstance(model, ChatClient),
                 concurrency=config.concurrency,
                 batch=1 if isinstance(model, ChatClient) else model.batch_size,
-                what=f"critiques of {config.judge.name}",
-                kept=str(file),
+                record=breaker.record,
                 done=counted(),
                 progress=lambda num_done: progress(num_done, total),
             )

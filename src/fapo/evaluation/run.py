@@ -14,8 +14,9 @@ from fapo import answers
 from fapo.answers import Check
 from fapo.config import ModelJudge, ServedJudge
 from fapo.data import check_not_overwriting, load_prompt, question_messages
+from fapo.errors import EngineError
 from fapo.evaluation.plan import Plan, load_questions
-from fapo.judge import load_template
+from fapo.judge import CircuitBreaker, load_template, start_again
 from fapo.judges import opened
 from fapo.miniature.sources import has_oracle, known_truth
 from fapo.models import reseeded
@@ -101,6 +102,14 @@ async def _sample(
             found.update(rows)
             return [completion.error for completion in completions]
 
+        num_answered = len(asked) - len(missing)
+        breaker = CircuitBreaker(
+            name=f"the policy {plan.policy.name}",
+            remedy=start_again(plan.cache),
+            num_expected=len(missing),
+            num_answered=num_answered,
+            error=EngineError,
+        )
         async with contextlib.aclosing(model):
             await work_off(
                 missing,
@@ -108,9 +117,8 @@ async def _sample(
                 served=bool(plan.policy.urls),
                 concurrency=plan.concurrency,
                 batch=plan.concurrency,
-                what=f"sample {plan.policy.name}",
-                kept=str(plan.cache),
-                done=len(asked) - len(missing),
+                record=breaker.record,
+                done=num_answered,
                 progress=lambda done: progress("sample", done, len(asked)),
             )
     return [[found[key] for key in of_one] for of_one in keys]
@@ -167,8 +175,7 @@ async def _judged(plan: Plan, config: ModelJudge, answered: Sequence[Answered], 
             served=isinstance(config, ServedJudge),
             concurrency=plan.concurrency,
             batch=max(1, plan.concurrency // plan.k),
-            what="the judge",
-            kept=config.cache or "",
+            record=CircuitBreaker(remedy=start_again(config.cache), num_expected=len(jobs)).record,
             progress=lambda done: progress("judge", done, len(jobs)),
         )
     return [_with_verdicts(of_one, verdicts.get(i, [])) for i, of_one in enumerate(answered)]

@@ -22,12 +22,12 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from fapo.canaries import Window
 from fapo.config import JudgedReward, ModelJudge, read_config
 from fapo.examples import TRAIN
-from fapo.judge import MIN_JUDGEMENTS, check_judge
+from fapo.judge import CircuitBreaker
 from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, of_validation, policy_metrics
 from fapo.miniature.sources import known_truth
 from fapo.runs import RunFolder, rollout_row, take
 from fapo.scoring import no_verdict
-from fapo.types import GroundTruth, Verdict
+from fapo.types import GroundTruth
 from fapo.verl.advantages import by_group
 from fapo.verl.clock import Pending, exposed_seconds
 from fapo.verl.parcel import Parcel, unwrap
@@ -45,7 +45,8 @@ class RecordingBuffer(ReplayBuffer):
         self.begun = False
         self.pending: Pending | None = None
         self.canaries = Window(self.config.judge.canary_min_f1 if self.config.judge else 0.0)
-        self.verdicts: list[Verdict] = []
+        judge = self.config.judge
+        self.breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """A batch of verl's and its metrics, ours among them."""
@@ -140,14 +141,10 @@ class RecordingBuffer(ReplayBuffer):
         """Raise UnscoredError or JudgeDownError as configured; raised in a reward worker they would be lost."""
         if self.config.task != "policy":
             return
-        reward, judge = self.config.reward, self.config.judge
+        reward = self.config.reward
         stops = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
         for scored in (parcel.scored for parcel in parcels):
             if scored.reward.value is None and stops:
                 raise no_verdict(scored.rollout, scored.verdict)
         self.canaries.check()
-        if isinstance(judge, ModelJudge):
-            self.verdicts += [parcel.scored.verdict for parcel in parcels if parcel.scored.verdict]
-            if len(self.verdicts) >= MIN_JUDGEMENTS:
-                recent, self.verdicts = self.verdicts, []
-                check_judge(recent, judge.max_failure_rate)
+        self.breaker.record_verdicts(parcel.scored.verdict for parcel in parcels if parcel.scored.verdict)

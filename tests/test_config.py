@@ -448,3 +448,18 @@ def test_trl_tables_hold_only_what_trl_knows(file: Path, monkeypatch: pytest.Mon
     known = pytest.importorskip("trl").GRPOConfig.__dataclass_fields__
     monkeypatch.chdir(ROOT)
     assert set(load(file).trl) <= set(known)
+
+
+@pytest.mark.parametrize(
+    "file, overrides, message",
+    [
+        ("src/fapo/miniature/configs/genrm.toml", ["method=sft"], 'method "sft" runs with --engine trl only'),
+        ("configs/fapo_7b.toml", ["judge.overlap=false"], r"judge\.overlap is for --engine trl"),
+    ],
+)
+def test_what_verl_would_ignore_is_refused(file: str, overrides: list[str], message: str, monkeypatch) -> None:
+    from fapo.verl.overrides import overrides as verl_overrides
+
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ConfigError, match=message):
+        verl_overrides(load(file, overrides))

@@ -63,7 +63,13 @@ def settings(folder: Path, *urls: str, **judge: Any) -> Config:
         "data": {"train": "miniature:train"},
         "rollout": {"max_tokens": MAX_TOKENS, "num_prompts": 8},
         "reward": {"kind": "fapo", "overlong_buffer": 60},
-        "judge": {"kind": "served", "model": "m", "urls": list(urls), "template": "compact", **judge},
+        "judge": {
+            "kind": "served",
+            "model": "m",
+            "template": "compact",
+            **({"urls": list(urls)} if urls else {}),
+            **judge,
+        },
         "optim": {"steps": 1, "learning_rate": 1e-3},
         "verl": {"reward.num_workers": 2},
     }

@@ -161,7 +161,8 @@ def test_one_row_for_each_rollout(oracle_run) -> None:
     assert len([row for row in found if row["split"] == "easy"]) == 4 * 16
     schema = {
         *("schema", "step", "split", "problem_id", "problem", "reference", "response", "num_tokens", "correct"),
-        *("status", "error_step", "flawed", "critique", "critique_tokens", "reward", "parts", "advantage", "truth"),
+        *("status", "flawed", "error_step", "critique", "critique_tokens", "reason"),
+        *("reward", "parts", "advantage", "truth"),
     }
     assert all(row.keys() == schema and row["schema"] == 1 for row in found)
     assert any(row["correct"] for row in trained)

@@ -15,7 +15,7 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_SETUP := .venv-vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes demo test test-verl test-vllm fuzz check bench docs
+.PHONY: help setup hashes demo test test-fast test-verl test-vllm fuzz check bench docs
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -44,6 +44,9 @@ demo: $(SETUP)  ## train a judge and two policies in the miniature, and show wha
 test: $(SETUP)  ## the test suite
 	$(BIN)/python -m pytest -n 2
 
+test-fast: $(SETUP)  ## the tests that take seconds: no training, no real servers, no browser
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not server and not browser'
+
 $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 	$(PYTHON) -m venv .venv-verl
 	$(VERL_BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements/verl-constraints.txt torch
@@ -51,7 +54,7 @@ $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 	@touch $@
 
 test-verl: $(VERL_SETUP)  ## the tests of the verl engine, in .venv-verl (1.9 GB)
-	$(VERL_BIN)/python -m pytest tests/verl tests/test_rewards.py tests/test_answers.py
+	$(VERL_BIN)/python -m pytest tests/verl tests/rewards/test_rewards.py tests/rewards/test_verify.py
 
 $(VLLM_SETUP): requirements/vllm-constraints.txt tests/vllm_cpu/alias/pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
@@ -65,7 +68,7 @@ test-vllm: $(VLLM_SETUP)  ## the tests with vLLM on the CPU, alone and inside ve
 
 fuzz: $(SETUP)  ## made-up text for the parsers, for SECONDS=60 (atheris, on Linux)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) 'atheris>=3.1,<4'
-	$(BIN)/python tests/fuzz.py --seconds $(SECONDS)
+	$(BIN)/python tests/support/fuzz.py --seconds $(SECONDS)
 
 check: $(SETUP)  ## format, lint, types, direction of imports, licences, known vulnerabilities
 	$(BIN)/ruff format --check .
@@ -80,7 +83,7 @@ check: $(SETUP)  ## format, lint, types, direction of imports, licences, known v
 	else echo 'vulnerabilities: NOT CHECKED, '$$url' does not answer'; fi
 
 bench: $(SETUP)  ## the speed of the parts that must not hold a run back
-	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 docs: $(SETUP)  ## the documentation site, site/index.html; a broken link ends it
 	$(BIN)/mkdocs build --strict

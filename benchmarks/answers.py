@@ -1,6 +1,6 @@
-"""Answer checks per second: fapo.answers.check_many against math_verify called in this process, on the same inputs.
+"""Answer checks per second: fapo.rewards.verify.check_many against math_verify called in this process, on the same inputs.
 
-python benchmarks/answers.py [--quick] [--rounds 5]
+python -m benchmarks.answers [--quick] [--rounds 5]
 
 Inputs: for each reference, four rollouts (right, right but written differently, wrong, without a box), as in a group of
 GRPO. References are those of MATH-500 when ../shared/data/math500.jsonl exists, else generated ones of the same kinds.
@@ -20,9 +20,9 @@ from pathlib import Path
 
 from math_verify import parse
 from math_verify import verify as same
-from measuring.turns import cost_of, in_turn, machine, ratios, spread
 
-from fapo.answers import check_many, shutdown
+from benchmarks.measuring.turns import cost_of, in_turn, machine, ratios, spread
+from fapo.rewards.verify import check_many, shutdown
 
 Pairs = list[tuple[str, str]]
 RUNAWAYS = ("9^{9^{9^{9}}}", "2^{3^{4^{5^{6}}}}")

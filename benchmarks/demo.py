@@ -1,6 +1,6 @@
 """`fapo demo` as a whole: when its runs began and ended, where their time went, which of them are its critical path.
 
-python benchmarks/demo.py [--seed 0] [--output FOLDER]
+python -m benchmarks.demo [--seed 0] [--output FOLDER]
 
 The runs are those of the demo, made anew in --output (default: a folder that is thrown away). Nothing is compared: the
 demo's parts are, by training.py and verdicts.py.
@@ -14,13 +14,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from measuring.turns import PARTS, machine
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fapo.data import read_jsonl
-from fapo.miniature.study import Job, demo_jobs, run_jobs
+from benchmarks.measuring.turns import PARTS, machine
+from fapo.data.jsonl import read_jsonl
+from fapo.training.parallel_runs import Job, demo_jobs, run_jobs
 
 
 def watched(jobs: Sequence[Job], output: Path) -> dict[str, tuple[float, float]]:

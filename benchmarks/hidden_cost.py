@@ -1,6 +1,6 @@
 """What judging adds to a training step under TRL: FAPO against the same run without a judge.
 
-python benchmarks/hidden_cost.py [--quick] [--rounds 3] [--steps 2] [--seconds 3] [--slots 32]
+python -m benchmarks.hidden_cost [--quick] [--rounds 3] [--steps 2] [--seconds 3] [--slots 32]
     [--picture FILE] [KEY=VALUE ...]
 
 Sides, on the same rollouts of the miniature's policy (the learning rate moves no weight) and with equal rewards (the
@@ -38,17 +38,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Ways, slow_judge
-from measuring.turns import PARTS, in_turn, machine, ratios, spread
 from training import CONFIG, STILL, Lean, Recorder, made
 from transformers.utils import logging as transformers_logging
 
-from fapo.ahead import ahead_of
-from fapo.config import Config, load
-from fapo.examples import TRAIN, Example, load_sets, make_scorer
-from fapo.overlap import Overlap
-from fapo.scoring import PolicyScorer
-from fapo.trl import FlawedAwareReward
+from benchmarks.measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Ways, slow_judge
+from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
+from fapo.config.load import load
+from fapo.config.schema import Config
+from fapo.rewards.eager_scorer import ahead_of
+from fapo.rewards.from_config import make_scorer
+from fapo.rewards.scorer import PolicyScorer
+from fapo.training.datasets import TRAIN, Example, load_sets
+from fapo.trl.judge_while_generating import Overlap
+from fapo.trl.reward import FlawedAwareReward
 
 SIDES = ("baseline", "judged after", "judged ahead")
 

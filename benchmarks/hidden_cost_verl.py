@@ -1,6 +1,6 @@
 """What judging adds to a training step under verl: FAPO against the same run without a judge.
 
-.venv-verl/bin/python benchmarks/hidden_cost_verl.py [--rounds 2] [--steps 2] [--prompts 16] [--slots 4] [--seconds 18]
+.venv-verl/bin/python -m benchmarks.hidden_cost_verl [--rounds 2] [--steps 2] [--prompts 16] [--slots 4] [--seconds 18]
     [--median 0.35]
 
 Complete runs of verl's main_ppo on the miniature, on Ray without an accelerator (tests/verl/cpu), as `fapo train
@@ -20,17 +20,15 @@ import itertools
 import json
 import math
 import statistics
-import sys
 import tempfile
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from measuring.slow_judge import JUDGE, MEAN, ROLLOUT, Ways, slow_judge
-from measuring.turns import PARTS, in_turn, machine, ratios, spread
+from benchmarks.measuring.slow_judge import JUDGE, MEAN, ROLLOUT, Ways, slow_judge
+from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/verl"))
 STILL = ("optim.learning_rate=1e-30", "optim.weight_decay=0.0", "data.validation=", "validation.save_every=1000")
 SIDES = ("baseline", "fapo")
 STRETCH = 2.5
@@ -98,6 +96,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if not find_spec("verl"):
-        print("verl is not installed here: make test-verl, then .venv-verl/bin/python benchmarks/hidden_cost_verl.py")
+        print("verl is not installed here: make test-verl, then .venv-verl/bin/python -m benchmarks.hidden_cost_verl")
     else:
         main()

@@ -1,6 +1,6 @@
 """The judging pipeline against what one would write instead: 2 000 judgements by a slow, sometimes faulty judge.
 
-python benchmarks/judging.py [--quick] [--rounds 3] [--judgements 2000] [--config REPLICASxSLOTS[+FAULTS] ...]
+python -m benchmarks.judging [--quick] [--rounds 3] [--judgements 2000] [--config REPLICASxSLOTS[+FAULTS] ...]
 
 The judge answers on 127.0.0.1, in a process of its own (measuring/slow_judge.py): log-normal latencies, so many slots
 for each replica, what has no slot waits. Each side is a process, too, may have as many requests under way as there
@@ -19,11 +19,11 @@ import json
 import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 
-from measuring.slow_judge import ideal, slow_judge
-from measuring.turns import alone, cost_of, in_turn, machine, ratios, spread, tell
-
-from fapo.judge import build_prompt, load_template, parse_verdict
-from fapo.steps import split
+from benchmarks.measuring.slow_judge import ideal, slow_judge
+from benchmarks.measuring.turns import alone, cost_of, in_turn, machine, ratios, spread, tell
+from fapo.data.steps import split
+from fapo.judge.template import build_prompt, load_template
+from fapo.judge.verdicts import parse_verdict
 from fapo.types import Message, Problem, Rollout
 
 CONFIGS = ("1x256", "4x64", "4x64+0.05")
@@ -55,8 +55,8 @@ def read(text: str | None, rollout: Rollout) -> bool:
 
 
 async def fapo(urls: list[str], judged: Sequence[Rollout], limit: int) -> int:
-    from fapo.client import ChatClient
-    from fapo.judge import GenRM
+    from fapo.inference.client import ChatClient
+    from fapo.judge.genrm import GenRM
 
     client = ChatClient(urls, "genrm", concurrency=limit, max_tokens=4096)
     verdicts = await GenRM(load_template("locate"), client)(judged)
@@ -116,7 +116,7 @@ SIDES: dict[str, Callable[[list[str], Sequence[Rollout], int], Awaitable[int]]] 
 def one_side(name: str, num: int, limit: int, urls: list[str]) -> None:
     """What a process of its own does: load, judge, tell."""
     judged = rollouts(num)
-    load = {OURS: "fapo.client", "session a call": "aiohttp", "openai gather": "openai"}[name]
+    load = {OURS: "fapo.inference.client", "session a call": "aiohttp", "openai gather": "openai"}[name]
     __import__(load)
     cost, num_verdicts = cost_of(lambda: asyncio.run(SIDES[name](urls, judged, limit)))
     tell(cost, lost=num - num_verdicts)

@@ -1,6 +1,6 @@
 """Benchmark scoring and report on 50 000 rows: time and peak memory over reading the files, and growth with the work.
 
-python benchmarks/scoring.py [--quick] [--rounds 3] [--rows 50000]
+python -m benchmarks.scoring [--quick] [--rounds 3] [--rows 50000]
 
 There is no other program that writes our tables and pages, so the peer is the least one could do: json.loads on every
 line of the same files. All turns are processes of their own; the time is that of the work, after the imports. Work:
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measuring.turns import alone, cost_of, in_turn, machine, ratios, spread, tell
+from benchmarks.measuring.turns import alone, cost_of, in_turn, machine, ratios, spread, tell
 
 STEP = "Adding the two equations gives $3x = 12$, hence $x = 4$, which is what the second one asks for as well. "
 
@@ -74,10 +74,10 @@ def write_files(folder: Path, num: int) -> None:
 def bench(benchmark: Any, folder: Path) -> Callable[[], Any]:
     from rich.console import Console
 
-    from fapo.benchmarks import output
-    from fapo.benchmarks.predictions import of_rows, read_predictions
-    from fapo.benchmarks.rows import load_rows
-    from fapo.benchmarks.score import score_flawed_positive, score_process
+    from fapo.evaluation.judge_benchmarks import output
+    from fapo.evaluation.judge_benchmarks.predictions import of_rows, read_predictions
+    from fapo.evaluation.judge_benchmarks.rows import load_rows
+    from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
 
     def work() -> None:
         process = benchmark == "process"

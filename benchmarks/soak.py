@@ -1,6 +1,6 @@
 """A long stretch of judging while a judge has every kind of trouble: nothing lost, nothing doubled, memory flat.
 
-python benchmarks/soak.py [--num 2000] [--faults 0.1] [--json]
+python -m benchmarks.soak [--num 2000] [--faults 0.1] [--json]
 
 Two replicas in a process of their own answer; of all tries a share goes wrong: 429, 500, a closed connection, half an
 answer, broken JSON, silence until the client gives up. What the verdict must be follows from the question. After each
@@ -25,13 +25,13 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from measuring.slow_judge import FAULTS, HANG, Ways, mixed_verdict, slow_judge
-from measuring.turns import machine, memory
-
-from fapo.client import ChatClient
-from fapo.judge import GenRM, build_prompt, load_template
-from fapo.response_cache import CachedModel, ResponseCache
-from fapo.steps import split
+from benchmarks.measuring.slow_judge import FAULTS, HANG, Ways, mixed_verdict, slow_judge
+from benchmarks.measuring.turns import machine, memory
+from fapo.data.steps import split
+from fapo.inference.client import ChatClient
+from fapo.inference.response_cache import CachedModel, ResponseCache
+from fapo.judge.genrm import GenRM
+from fapo.judge.template import build_prompt, load_template
 from fapo.types import Completion, Message, Problem, Rollout
 
 BATCH = 250

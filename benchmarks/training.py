@@ -1,6 +1,6 @@
 """The training step: fapo's Trainer against TRL's GRPOTrainer, on the same rollouts, by part.
 
-python benchmarks/training.py [--quick] [--rounds 3] [--steps 2] [--config FILE] [KEY=VALUE ...]
+python -m benchmarks.training [--quick] [--rounds 3] [--steps 2] [--config FILE] [KEY=VALUE ...]
 
 All sides train the same config from the same weights with the same seed: ours; TRL's with the switches that ours sets;
 TRL's with its own defaults for them, bfloat16 and gradient checkpointing. The learning rate is too small to move a
@@ -29,19 +29,23 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from measuring.turns import PARTS, in_turn, machine, ratios, spread
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from transformers.utils import logging as transformers_logging
 
-from fapo.config import Config, load
-from fapo.examples import TRAIN, Example, load_sets, make_scorer
-from fapo.models import model_folder
-from fapo.scoring import Scored, Scorer, advantages_of
-from fapo.train_trl import grpo_config
-from fapo.trainer import Timed, Trainer
-from fapo.trl import FlawedAwareReward
+from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
+from fapo.config.load import load
+from fapo.config.schema import Config
+from fapo.inference.models import model_folder
+from fapo.rewards.critique_scorer import Scorer
+from fapo.rewards.from_config import make_scorer
+from fapo.rewards.scorer import advantages_of
+from fapo.training.datasets import TRAIN, Example, load_sets
+from fapo.trl.arguments import grpo_config
+from fapo.trl.reward import FlawedAwareReward
+from fapo.trl.trainer import Timed, Trainer
+from fapo.types import Scored
 
-CONFIG = Path(__file__).parents[1] / "src/fapo/miniature/configs/policy.toml"
+CONFIG = Path(__file__).parents[1] / "src/fapo/data/miniature/configs/policy.toml"
 STILL = (
     "optim.learning_rate=1e-30",
     "optim.warmup_steps=0",

@@ -1,6 +1,6 @@
 """Local GenRM verdicts per second: LocalModel against transformers' generate as one would call it.
 
-python benchmarks/verdicts.py [--quick] [--rounds 3] [--solutions 512] [--model miniature:genrm]
+python -m benchmarks.verdicts [--quick] [--rounds 3] [--solutions 512] [--model miniature:genrm]
 
 All sides judge the miniature's held-out critic rows with one model, one prompt, greedily, in one process. Sides:
 
@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from measuring.turns import cost_of, in_turn, machine, ratios, spread
 
-from fapo.judge import build_prompt, load_template, parse_verdict
-from fapo.local import LocalModel
-from fapo.miniature.sources import labelled
-from fapo.models import model_folder
+from benchmarks.measuring.turns import cost_of, in_turn, machine, ratios, spread
+from fapo.data.miniature.sets import labelled
+from fapo.inference.models import model_folder
+from fapo.inference.transformers_model import LocalModel
+from fapo.judge.template import build_prompt, load_template
+from fapo.judge.verdicts import parse_verdict
 from fapo.types import Message
 
 BATCH = 64

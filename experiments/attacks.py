@@ -1,7 +1,7 @@
-"""How often attacks on a judge earn the full reward: every row of tests/attacks.jsonl, through scoring as in training.
+"""How often attacks on a judge earn the full reward: every row of tests/support/attacks.jsonl, through scoring as in training.
 
-python benchmarks/attacks.py [--judge miniature:genrm] [--template compact] [--min-words N] [--num 20] [--unescaped]
-python benchmarks/attacks.py --arm base=miniature:genrm --arm trained=local:runs/a/model,local:runs/b/model
+python experiments/attacks.py [--judge miniature:genrm] [--template compact] [--min-words N] [--num 20] [--unescaped]
+python experiments/attacks.py --arm base=miniature:genrm --arm trained=local:runs/a/model,local:runs/b/model
 
 Solutions are the miniature's: right answers with a flaw that the oracle knows (miniature:critic-test). An attack with a
 place for a solution is written into a flawed one; one without stands alone. Either way +1 is more than it deserves.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -23,17 +22,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # where the attacks are, beside what they are tested by
-from attacks import ATTACKS
-
-from fapo.config import FapoReward
-from fapo.data import LabelledSolution, write_jsonl
-from fapo.intervals import bootstrap_ratio_intervals
-from fapo.judge import Template
-from fapo.judges import make_judge, named
-from fapo.miniature.sources import labelled
-from fapo.scoring import PolicyScorer, Scored
-from fapo.types import Rollout
+from fapo.config.schema import FapoReward
+from fapo.data.jsonl import write_jsonl
+from fapo.data.miniature.sets import labelled
+from fapo.evaluation.intervals import bootstrap_ratio_intervals
+from fapo.judge.from_config import make_judge, named
+from fapo.judge.template import Template
+from fapo.rewards.scorer import PolicyScorer
+from fapo.types import LabelledSolution, Rollout, Scored
+from tests.support.attacks import ATTACKS
 
 OUTCOMES = {1.0: "passed", 0.0: "flagged", None: "no verdict", -1.0: "wrong answer"}
 CONTROLS = ("control: sound", "control: sound, attacked", "control: flawed")

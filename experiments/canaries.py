@@ -1,6 +1,6 @@
 """How soon canaries find out a judge that is sabotaged mid-run, how often they stop a run for nothing, at what cost.
 
-python benchmarks/canaries.py [--runs 100] [--batch 100] [--min-f1 0.7]
+python experiments/canaries.py [--runs 100] [--batch 100] [--min-f1 0.7]
 
 The judge is simulated: it knows the labels of the miniature's critic data, flags a flawed solution with probability
 --recall and a sound one with probability --alarms, names the right step, and from a batch drawn anew for each run on
@@ -22,11 +22,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fapo.canaries import Canaries
+from fapo.data.miniature.sets import labelled
+from fapo.data.steps import split
 from fapo.errors import JudgeDownError
-from fapo.intervals import Interval, percentile_interval
-from fapo.miniature.sources import labelled
-from fapo.steps import split
+from fapo.evaluation.intervals import Interval, percentile_interval
+from fapo.judge.canaries import Canaries
 from fapo.types import Problem, Rollout, Verdict
 
 SABOTAGE: dict[str, Callable[[random.Random, int | None], int | None]] = {

@@ -16,9 +16,10 @@ hypothesis.settings.load_profile("any machine")
 @pytest.fixture(scope="session")
 def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a policy that writes a sum or none and then guesses: often right, mostly for no good reason."""
-    from fapo.miniature.build import Example, Schedule, fit
-    from fapo.miniature.models import new_model, save
-    from fapo.miniature.world import Difficulty, Habits, make, trace
+    from experiments.base_models.build import Example, Schedule, fit
+    from experiments.base_models.models import new_model, save
+    from experiments.base_models.writers import Habits, trace
+    from fapo.data.miniature.world import Difficulty, make
 
     short = Difficulty((1, 2), ("mod 2", "mod 5", "mod 10", "choice"))
 
@@ -34,9 +35,10 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_genrm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a judge that answers with some index, mostly a valid one."""
-    from fapo.miniature.build import Example, Schedule, fit, judge_prompt
-    from fapo.miniature.models import new_model, save
-    from fapo.miniature.world import Habits, make, trace
+    from experiments.base_models.build import Example, Schedule, fit, judge_prompt
+    from experiments.base_models.models import new_model, save
+    from experiments.base_models.writers import Habits, trace
+    from fapo.data.miniature.world import make
 
     def examples() -> Iterator[list[Example]]:
         rng = random.Random(0)

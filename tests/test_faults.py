@@ -18,20 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import Reply, chat_server, completion
-from processes import ROOT, finished, rows_to_judge, start, toml, wait_for
 
-import fapo.connections
-import fapo.response_cache
-from fapo import cli
-from fapo.client import MAX_ERROR, ChatClient
-from fapo.config import load
-from fapo.data import read_jsonl
+import fapo.inference.response_cache
+import fapo.inference.transport
+from fapo.cli import main as cli
+from fapo.config.load import load
+from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, DataError
-from fapo.judge import GenRM, load_template
-from fapo.response_cache import CachedModel, CacheKey, ResponseCache
-from fapo.runs import RunFolder, full_disk_told, take
+from fapo.inference.client import MAX_ERROR, ChatClient
+from fapo.inference.response_cache import CachedModel, CacheKey, ResponseCache
+from fapo.judge.genrm import GenRM
+from fapo.judge.template import load_template
+from fapo.training.run_folder import RunFolder
+from fapo.training.run_lock import full_disk_told, take
 from fapo.types import Completion, Problem, Rollout, Verdict
+from tests.support.chat_server import Reply, chat_server, completion
+from tests.support.processes import ROOT, finished, rows_to_judge, start, toml, wait_for
 
 PATIENT = {"backoff": 0.01, "cooldown": 0.05, "timeout": 60.0}
 
@@ -94,7 +96,7 @@ def test_a_judge_that_only_has_trouble_is_a_failure_with_a_reason(name: str) -> 
 
 
 def test_an_endless_answer_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fapo.connections, "MAX_ANSWER", 1 << 16)
+    monkeypatch.setattr(fapo.inference.transport, "MAX_ANSWER", 1 << 16)
     with chat_server(Reply("and so on\n" * 30_000)) as server:
         (verdict,) = judged([server.url], solutions(1), retries=0)
     assert (verdict.status, "the answer is longer than" in verdict.reason) == ("failed", True), verdict.reason
@@ -121,7 +123,7 @@ def test_another_models_name_is_told_once(caplog: pytest.LogCaptureFixture) -> N
 REPLICA = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from chat_server import Reply, chat_server
+from tests.support.chat_server import Reply, chat_server
 with chat_server(lambda body, i: Reply("\\\\boxed{1}", delay=0.05)) as server:
     print(server.url, flush=True)
     time.sleep(600)
@@ -243,7 +245,7 @@ def test_a_locked_cache_is_waited_for_and_then_told(tmp_path: Path, monkeypatch:
     ResponseCache(tmp_path / "cache.sqlite").close()
     other = sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr(fapo.response_cache, "PATIENCE", 0.3)
+    monkeypatch.setattr(fapo.inference.response_cache, "PATIENCE", 0.3)
     cache = ResponseCache(tmp_path / "cache.sqlite")
     question = CacheKey("q", "m", "{}", 0)
     with pytest.raises(DataError, match=r"cache cannot be used: database is locked; free it or give another path"):
@@ -351,7 +353,7 @@ def test_only_dates_are_read_off_the_clock_of_the_wall() -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fapo.runs import take
+from fapo.training.run_folder import take
 take(Path(sys.argv[1]))
 print("taken", flush=True)
 time.sleep(600)

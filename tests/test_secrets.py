@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import Reply, chat_server
-from processes import ROOT, rows_to_judge, start, toml
 
-from fapo.client import ChatClient, key_from_environment
-from fapo.config import from_dict, judge_config
+from fapo.config.load import from_dict, judge_config
 from fapo.errors import ConfigError
-from fapo.models import loading
+from fapo.inference.client import ChatClient, key_from_environment
+from fapo.inference.models import loading
+from tests.support.chat_server import Reply, chat_server
+from tests.support.processes import ROOT, rows_to_judge, start, toml
 
 KEY = "sk-this-is-no-word-7391"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -170,7 +170,7 @@ def test_every_model_is_loaded_without_its_code_and_without_pickle() -> None:
 
 
 def test_a_model_with_code_of_its_own_is_refused_and_the_code_not_run(tiny_genrm: Path, tmp_path: Path) -> None:
-    from fapo.local import LocalModel
+    from fapo.inference.transformers_model import LocalModel
 
     folder = tmp_path / "model"
     shutil.copytree(tiny_genrm, folder)
@@ -188,7 +188,7 @@ def test_a_pickle_is_no_model(tiny_genrm: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from fapo.local import LocalModel
+    from fapo.inference.transformers_model import LocalModel
 
     folder = tmp_path / "model"
     shutil.copytree(tiny_genrm, folder)

@@ -9,7 +9,7 @@ import re
 from typing import Any
 from unittest.mock import patch
 
-from fapo import cli
+from fapo.cli import app
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -28,5 +28,5 @@ def help_of(*command: str) -> str:
     """Return what `fapo COMMAND --help` prints in a terminal of 80 columns."""
     shown = io.StringIO()
     with patch.dict(os.environ, COLUMNS="80"), contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        cli.app.cli(prog="fapo", description="Flawed-aware policy optimization.", args=[*command, "--help"])
+        app.app.cli(prog="fapo", description="Flawed-aware policy optimization.", args=[*command, "--help"])
     return "".join(f"{line.rstrip()}\n" for line in shown.getvalue().strip().splitlines())

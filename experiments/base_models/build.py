@@ -16,30 +16,17 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from fapo.data import write_jsonl
-from fapo.files import atomic_path
-from fapo.judge import build_prompt, load_template
-from fapo.local import LocalModel
-from fapo.miniature.critiques import OK, WRONG, critique
-from fapo.miniature.models import new_model, save, tokenizer
-from fapo.miniature.sources import FOLDER
-from fapo.miniature.world import (
-    EASY,
-    HARDER,
-    PERFECT,
-    Difficulty,
-    Habits,
-    Split,
-    Task,
-    apply,
-    examine,
-    line,
-    make,
-    tasks,
-    trace,
-    written,
-)
-from fapo.steps import split
+from experiments.base_models.critiques import OK, WRONG, critique
+from experiments.base_models.models import new_model, save, tokenizer
+from experiments.base_models.writers import PERFECT, Habits, trace, written
+from fapo.data.files import atomic_path
+from fapo.data.jsonl import write_jsonl
+from fapo.data.miniature.oracle import examine
+from fapo.data.miniature.sets import FOLDER
+from fapo.data.miniature.world import EASY, HARDER, Difficulty, Split, Task, apply, line, make, tasks
+from fapo.data.steps import split
+from fapo.inference.transformers_model import LocalModel
+from fapo.judge.template import build_prompt, load_template
 
 EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "mod 10", "choice"))
 """What the base models see: all that is asked later, and easier."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 
-from fapo.miniature.world import Habits, Task, box, line, written
-from fapo.steps import split
+from experiments.base_models.writers import Habits, written
+from fapo.data.miniature.world import Task, box, line
+from fapo.data.steps import split
 
 OK, WRONG = "ok", "no"
 

@@ -1,4 +1,4 @@
-"""The paper's figures and tables as the runs of `fapo miniature paper` show them: claims, curves, tables."""
+"""The paper's figures and tables as the runs of `python -m experiments.miniature paper` show them: claims, curves, tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import fmean
 from fapo.report.changes import end, gain, gap, measured_series, start
 from fapo.report.claims import Claim
 from fapo.report.panels import Curve, Panel, Scale, Style
-from fapo.run_reader import NOTHING, Run, Series
+from fapo.training.run_reader import NOTHING, Run, Series
 
 Runs = Mapping[str, Mapping[int, Run]]
 """Variant ("baseline", "fapo", ...) -> seed -> run."""

@@ -1,4 +1,4 @@
-"""Run folders of `fapo miniature paper` -> a page of pictures and tables, and the numbers as JSON."""
+"""Run folders of `python -m experiments.miniature paper` -> a page of pictures and tables, and the numbers as JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
+from experiments.paper.findings import LOOKS, findings
 from fapo.errors import DataError
-from fapo.report.findings import LOOKS, findings
 from fapo.report.panels import Style
 from fapo.report.plots import picture
-from fapo.run_reader import Run, is_finished, read_run
+from fapo.training.run_reader import Run, is_finished, read_run
 
 
 def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
@@ -23,7 +23,9 @@ def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
         if seed.isdigit() and variant in LOOKS and is_finished(path):
             found[variant][int(seed)] = read_run(path)
     if not found:
-        raise DataError(f"{folder}: no finished runs; `fapo miniature paper --output {folder}` makes them")
+        raise DataError(
+            f"{folder}: no finished runs; `python -m experiments.miniature paper --output {folder}` makes them"
+        )
     return dict(found)
 
 
@@ -41,7 +43,7 @@ def write_findings(folder: Path, out: Path) -> Path:
         "95 % interval of the mean (Student's t), it *does not hold* in the mirror image, otherwise it is *too noisy "
         "to say*. True flawed positives are the oracle's.",
         "",
-        "    fapo miniature paper --output runs/paper --docs docs/paper",
+        "    python -m experiments.miniature paper --output runs/paper --docs docs/paper",
         "",
         "| | expected | measured | mean ± sd | each seed | |",
         "|---|---|---|---|---|---|",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fapo.miniature.build import WRITERS
-from fapo.miniature.study import CONFIGS, Job, study_jobs
+from experiments.base_models.build import WRITERS
+from fapo.training.parallel_runs import CONFIGS, Job, study_jobs
 
 TRAINED = "judge.model={genrm}"
 """Whose judge is the GenRM that was trained with the same seed."""

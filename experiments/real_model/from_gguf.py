@@ -15,8 +15,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from fapo.data.files import atomic_path
 from fapo.errors import DataError
-from fapo.files import atomic_path
 
 
 def gguf_file(package: str) -> Path:

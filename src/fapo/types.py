@@ -165,3 +165,52 @@ class Judge(Protocol):
     """Gives one verdict for each rollout, in order. Never raises for a single failed judgement."""
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]: ...
+
+
+@dataclass(frozen=True)
+class LabelledSolution:
+    """A solution whose first wrong step is known: what a GenRM is trained and evaluated on."""
+
+    problem: Problem
+    """What it answers; the reference is empty where the data has none."""
+    steps: tuple[str, ...]
+    """The solution, cut into the steps the label counts."""
+    error_step: int | None
+    """Index (from 0) of the first wrong step; None for "no wrong step"."""
+    correct: bool
+    """Whether its final answer is right."""
+    critique: str = ""
+    """A critique that says so, for a GenRM to imitate; empty where the data has none."""
+    mislabelled: bool = False
+    """Whether label noise replaces the label: training then uses `wrong_step` instead of `error_step`."""
+    wrong_step: int | None = None
+    """Wrong label used for training when `mislabelled` is set; None means "no wrong step"."""
+
+    @property
+    def training_label(self) -> int | None:
+        """Label used for training, which may be noisy; measurements use `error_step`."""
+        return self.wrong_step if self.mislabelled else self.error_step
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A rollout with all that was found out about it."""
+
+    rollout: Rollout
+    """The rollout."""
+    correct: bool
+    """Its final answer is right (for a critique: its label is right)."""
+    verdict: Verdict | None
+    """What the judge said; None when it was not asked. For a critique: what the critique itself says."""
+    reward: Reward
+    """What it earns."""
+
+    @property
+    def flawed(self) -> bool | None:
+        """True or False by verdict, None without one."""
+        return None if self.verdict is None else self.verdict.flawed
+
+    @property
+    def rollout_class(self) -> RolloutClass:
+        """Class of the rollout, by verdict."""
+        return rollout_class(self.correct, self.flawed)

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from benchmarks.measuring.slow_judge import mixed_verdict
+from benchmarks.soak import MAX_FILES, MAX_GROWTH, Soaked, expected
 
-from measuring.slow_judge import mixed_verdict
-from soak import MAX_FILES, MAX_GROWTH, Soaked, expected
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WELL = Soaked(
     judgements=10, faults=3, requests=13, lost=0, wrong=0, rows=10, doubled=0, intact=True, changed=0,
     memory=(90.0, 91.0, 95.0), growth=1.0, files=40, seconds=1.0,

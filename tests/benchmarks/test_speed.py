@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -12,12 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.client import ChatClient
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
-from measuring import slow_judge as judge
-from measuring.turns import alone, in_turn, peak_memory, spread
+from benchmarks.measuring import slow_judge as judge
+from benchmarks.measuring.turns import alone, in_turn, peak_memory, spread
+from fapo.inference.client import ChatClient
 
 
 @given(st.lists(st.text(max_size=5), max_size=40), st.integers(1, 50))
@@ -74,7 +70,9 @@ def test_sides_take_turns() -> None:
 def test_a_process_of_its_own_is_not_blamed_for_the_memory_of_the_one_that_started_it(tmp_path: Path) -> None:
     ballast = bytearray(b"x" * 100_000_000)
     script = tmp_path / "script.py"
-    script.write_text("from measuring.turns import *\nprint('more')\ntell(cost_of(lambda: None)[0], found=7)\n")
+    script.write_text(
+        "from benchmarks.measuring.turns import *\nprint('more')\ntell(cost_of(lambda: None)[0], found=7)\n"
+    )
     script.write_text(f"import sys; sys.path.append({str(Path(judge.__file__).parents[1])!r})\n" + script.read_text())
     found = alone(str(script))
     assert found["found"] == 7

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import fapo
 
-from fapo import cli
+from fapo.cli import app
+from fapo.cli import main as cli
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, JudgeError, UnscoredError
+from tests.support.command_line import fapo
 
-ROOT = Path(__file__).parents[1]
-POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
 COMMANDS = ["train", "data", "plan", "judge", "bench", "eval", "critic", "report", "demo", "miniature"]
 
 
@@ -125,7 +126,7 @@ def test_an_error_of_the_user_is_its_message_alone(error: Exception, monkeypatch
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("fapo.config.load", fail)
+    monkeypatch.setattr("fapo.config.load.load", fail)
     assert run(monkeypatch, "train", POLICY) == 2
     assert capsys.readouterr().err == f"fapo: {error}\n"
 
@@ -137,7 +138,7 @@ def test_a_refusal_of_the_system_ends_with_its_words_and_a_remedy(number: int, m
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("fapo.config.load", fail)
+    monkeypatch.setattr("fapo.config.load.load", fail)
     assert run(monkeypatch, "train", POLICY) == 2
     assert capsys.readouterr().err == f"fapo: {error}; {cli.REFUSALS[number]}\n"
 
@@ -157,10 +158,10 @@ BUGS = {
 def test_a_bug_shows_its_traceback(name: str, tmp_path: Path) -> None:
     expression, last_line = BUGS[name]
     lines = [
-        "import sys, fapo.config, fapo.cli",
+        "import sys, fapo.config.schema, fapo.cli.main",
         "def raise_(error): raise error",
-        f"fapo.config.load = lambda *_: {expression}",
-        "fapo.cli.main()",
+        f"fapo.config.load.load = lambda *_: {expression}",
+        "fapo.cli.main.main()",
     ]
     command = [sys.executable, "-c", "\n".join(lines), "train", POLICY]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
@@ -173,7 +174,7 @@ def test_control_c_has_the_exit_code_of_shells(monkeypatch, capsys) -> None:
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.app, "cli", interrupted)
+    monkeypatch.setattr(app.app, "cli", interrupted)
     before = signal.getsignal(signal.SIGINT)
     try:
         assert run(monkeypatch) == 130
@@ -186,7 +187,18 @@ def test_who_reads_no_further_ends_a_command_quietly(tmp_path: Path) -> None:
     data = tmp_path / "a.jsonl"
     row = {"id": "a-1", "problem": "Q", "steps": ["x"], "label": 0, "final_answer_correct": True}
     data.write_text(json.dumps(row))
-    command = [sys.executable, "-m", "fapo.cli", "bench", "process", "--data", data, "--judge", "flag-all", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "fapo.cli.main",
+        "bench",
+        "process",
+        "--data",
+        data,
+        "--judge",
+        "flag-all",
+        "--json",
+    ]
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import fapo.config
-from fapo.config import (
+import fapo.config.schema
+from fapo.config.load import check_ranges, from_dict, known_keys, load, to_dict
+from fapo.config.schema import (
     Config,
     Count,
     FapoReward,
@@ -18,15 +19,10 @@ from fapo.config import (
     Rate,
     ServedJudge,
     StepRatioReward,
-    check_ranges,
-    from_dict,
-    known_keys,
-    load,
-    to_dict,
 )
 from fapo.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 
 BASE = """\
@@ -320,7 +316,7 @@ def test_a_field_of_another_kind_in_the_file_is_a_mistake(tmp_path: Path) -> Non
 
 
 def test_method_sft_on_the_command_line_drops_the_reward_of_the_file() -> None:
-    file = Path(fapo.config.__file__).parent / "miniature" / "configs" / "genrm.toml"
+    file = Path(fapo.config.schema.__file__).parent / "miniature" / "configs" / "genrm.toml"
     assert load(file, ["method=sft"]).reward is None
     with pytest.raises(ConfigError, match='method "sft" has no reward'):
         load(file, ["method=sft", "reward.kind=genrm_outcome"])
@@ -415,7 +411,7 @@ def test_frozen(path: Path) -> None:
 
 
 def test_every_field_is_documented() -> None:
-    tree = ast.parse(Path(fapo.config.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(fapo.config.schema.__file__).read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list]
     assert {"RewardConfig", "JudgeConfig"} & {node.name for node in classes} == set(), "these are unions"
     assert len(classes) == 19
@@ -453,7 +449,7 @@ def test_trl_tables_hold_only_what_trl_knows(file: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "file, overrides, message",
     [
-        ("src/fapo/miniature/configs/genrm.toml", ["method=sft"], 'method "sft" runs with --engine trl only'),
+        ("src/fapo/data/miniature/configs/genrm.toml", ["method=sft"], 'method "sft" runs with --engine trl only'),
         ("configs/fapo_7b.toml", ["judge.overlap=false"], r"judge\.overlap is for --engine trl"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fapo.files import atomic_path, write_json
+from fapo.data.files import atomic_path, write_json
 
 
 def write_file(path: Path, text: str) -> None:

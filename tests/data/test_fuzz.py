@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from attacks import ATTACKS
-from fuzz import CHECKS, WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.support.attacks import ATTACKS
+from tests.support.fuzz import CHECKS, WORDS
 
 TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=20).map("".join)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fapo.data import write_jsonl
+from fapo.data.jsonl import write_jsonl
+from fapo.data.load import load_labelled, load_problems
 from fapo.errors import DataError, FapoError
-from fapo.load import load_labelled, load_problems
 
 
 def test_files_and_the_miniature_have_no_splits(tmp_path: Path) -> None:

@@ -11,34 +11,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fapo import answers
-from fapo.errors import DataError, FapoError
-from fapo.judge import build_prompt, load_template, parse_verdict
-from fapo.miniature import build
-from fapo.miniature.critiques import critique
-from fapo.miniature.models import new_model, save, tokenizer
-from fapo.miniature.sources import SETS, labelled, model_folder, oracle, problems
-from fapo.miniature.world import (
+from experiments.base_models import build
+from experiments.base_models.critiques import critique
+from experiments.base_models.models import new_model, save, tokenizer
+from experiments.base_models.writers import PERFECT, Habits, guessable, is_hard, trace
+from fapo.data.miniature.oracle import examine
+from fapo.data.miniature.sets import SETS, labelled, model_folder, problems
+from fapo.data.miniature.world import (
     CHOICE_GAP,
     EASY,
     HARDER,
     MAX_VALUE,
-    PERFECT,
     Difficulty,
-    Habits,
     Task,
     apply,
     borrows,
-    examine,
-    guessable,
-    is_hard,
     make,
     parse,
     split_of,
     tasks,
-    trace,
 )
-from fapo.steps import split
+from fapo.data.steps import split
+from fapo.errors import DataError, FapoError
+from fapo.judge.oracle import oracle
+from fapo.judge.template import build_prompt, load_template
+from fapo.judge.verdicts import parse_verdict
+from fapo.rewards import verify as answers
 from fapo.types import Rollout
 
 EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "mod 10", "choice"))

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data import LabelledSolution, load_prompt, read_jsonl, read_labelled, read_problems, write_jsonl
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.problems import load_prompt, read_labelled, read_problems
+from fapo.data.steps import split
 from fapo.errors import FapoError
-from fapo.steps import split
-from fapo.types import Problem
+from fapo.types import LabelledSolution, Problem
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 
 
 def real(name: str) -> Path:

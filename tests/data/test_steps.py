@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.judge import Template, build_prompt
-from fapo.steps import escape, protected, split
+from fapo.data.steps import protected, split
+from fapo.data.untrusted_text import escape
+from fapo.judge.template import Template, build_prompt
 
-DATA = Path(__file__).parents[1] / "../shared/data"
+DATA = Path(__file__).parents[2] / "../shared/data"
 
 BLOCKS = [
     "$$x = 1$$",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fapo.parquet import verl_row, write_parquet
+from fapo.data.verl_rows import verl_row, write_parquet
 
 
 def test_rows_come_back_and_lone_surrogates_are_escaped(tmp_path: Path) -> None:

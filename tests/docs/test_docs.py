@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
 from tyro.extras import SubcommandApp
 
-from fapo import cli
-from fapo.config import from_dict, load
+from fapo.cli import main as cli
+from fapo.config.load import from_dict, load
+from tests.support.documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
 
-POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
+POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
 IN_REPOSITORY = re.compile(r"^(?:configs|src|tests|benchmarks|docs|requirements)/[\w./*+-]*$")
 every_page = pytest.mark.parametrize("page", PAGES, ids=named)
 
@@ -51,7 +51,7 @@ def test_files_of_the_repository_exist(page: Path) -> None:
 def parsed(command: list[str]) -> Any:
     """What the real command line understands, without doing it: the values by name. SystemExit where it does not."""
     app = SubcommandApp()
-    for name, spec in cli.app._subcommands.items():
+    for name, spec in app.app._subcommands.items():
         app.command(_told(spec.target), name=name)
     return app.cli(prog="fapo", args=command)
 
@@ -70,7 +70,7 @@ COMMANDS = [(named(page), " ".join(words), words) for page in PAGES for words in
 def test_commands_are_found() -> None:
     assert len(COMMANDS) >= 50
     assert ("docs/genrm.md", "select runs/genrm", ["select", "runs/genrm"]) in COMMANDS, "inside of $(...)"
-    noisy = "train src/fapo/miniature/configs/genrm.toml name=step-noise-0.0 data.label_noise=0.0"
+    noisy = "train src/fapo/data/miniature/configs/genrm.toml name=step-noise-0.0 data.label_noise=0.0"
     assert noisy in [told for page, told, _ in COMMANDS if page == "docs/genrm.md"], "variables and loops"
 
 

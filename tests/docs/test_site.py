@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from fapo import cli
-from fapo.config import known_keys
+from fapo.cli import app
+from fapo.config.load import known_keys
 
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install -e '.[docs]'")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_reference_is_whole(site: Path) -> None:
     shown = set(re.findall(r'id="fapo\.config\.[\w.]+\.(\w+)"', page))
     assert {key.rpartition(".")[2] for key in known_keys()} - shown == set()
     commands = text_of(site / "reference/cli.html")
-    assert all(f"usage: fapo {name} " in commands for name in cli.app._subcommands)
+    assert all(f"usage: fapo {name} " in commands for name in app.app._subcommands)
     assert "Go on with an interrupted run of the same name." in commands
     python = (site / "reference/python.html").read_text(encoding="utf-8")
     assert all(f'id="fapo.{name}"' in python for name in ("rewards.group_advantages", "types.Verdict.error_step"))

@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, Reply, chat_server
-from command_line import fapo
 from rich.console import Console
 
-from fapo.audit import Plan, audit
-from fapo.data import read_jsonl, write_jsonl
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import DataError, JudgeDownError
-from fapo.judges import named
-from fapo.response_cache import ResponseCache
-from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
-from fapo.tally import Audited, Tally, print_tally
+from fapo.evaluation.audit.counts import Audited, Tally, print_tally
+from fapo.evaluation.audit.run import Plan, audit
+from fapo.inference.response_cache import ResponseCache
+from fapo.judge.from_config import named
+from tests.support.chat_server import ChatServer, Reply, chat_server
+from tests.support.command_line import fapo
 
-SHARED = Path(__file__).parents[2] / "shared/data"
+SHARED = Path(__file__).parents[3] / "shared/data"
 Row = dict[str, Any]
 ROW: Row = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
 
@@ -513,7 +513,7 @@ def test_a_model_in_this_process_judges(tmp_path: Path, tiny_genrm: Path, monkey
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "COLUMNS": "200"}
     command = [sys.executable, "-m", "fapo.cli", "judge", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, **pipes, env=environment, preexec_fn=hear_ctrl_c)

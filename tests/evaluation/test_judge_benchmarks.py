@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_server import Reply, chat_server
-from command_line import fapo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo.benchmarks.predictions import first_below
-from fapo.benchmarks.rows import load_rows, subset_names
-from fapo.benchmarks.run import judge_name
-from fapo.benchmarks.score import score_flawed_positive, score_process
-from fapo.data import LabelledSolution, read_jsonl, write_jsonl
-from fapo.judges import named
-from fapo.quality import flawed_positive_prf, processbench_f1
-from fapo.types import Problem, Verdict
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.evaluation.judge_benchmarks.predictions import first_below
+from fapo.evaluation.judge_benchmarks.rows import load_rows, subset_names
+from fapo.evaluation.judge_benchmarks.run import judge_name
+from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
+from fapo.judge.from_config import named
+from fapo.judge.quality import flawed_positive_prf, processbench_f1
+from fapo.types import LabelledSolution, Problem, Verdict
+from tests.support.chat_server import Reply, chat_server
+from tests.support.command_line import fapo
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 STORED = [SHARED / "processbench_gsm8k.jsonl", SHARED / "processbench_math.jsonl"]
 
 
@@ -464,7 +464,17 @@ def test_a_wrong_call_is_told(name: str, data: Path, tmp_path: Path, run, monkey
 
 
 def test_a_data_set_of_the_hub_without_a_network() -> None:
-    command = [sys.executable, "-m", "fapo.cli", "bench", "process", "--data", "no/such-set", "--judge", "flag-all"]
+    command = [
+        sys.executable,
+        "-m",
+        "fapo.cli.main",
+        "bench",
+        "process",
+        "--data",
+        "no/such-set",
+        "--judge",
+        "flag-all",
+    ]
     pytest.importorskip("datasets")
     done = subprocess.run(
         command,
@@ -528,7 +538,7 @@ def test_predictions_for_the_miniature_need_no_torch(tmp_path: Path) -> None:
     answers = predictions(tmp_path, [{"id": row.problem.id, "error_step": row.error_step} for row in rows])
     command = [
         "-m",
-        "fapo.cli",
+        "fapo.cli.main",
         "bench",
         "flawed-positive",
         "--data",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo import metrics as m
+from fapo.evaluation import metrics as m
 
 NAN = math.nan
 

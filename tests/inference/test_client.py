@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, Reply, chat_server, completion
-from proxy_server import proxy_server
 
-import fapo.connections
-from fapo.client import ChatClient, Endpoint
-from fapo.connections import open_session
+import fapo.inference.transport
 from fapo.errors import ConfigError
+from fapo.inference.client import ChatClient
+from fapo.inference.endpoints import Endpoint
+from fapo.inference.transport import open_session
 from fapo.types import Completion
+from tests.support.chat_server import ChatServer, Reply, chat_server, completion
+from tests.support.proxy_server import proxy_server
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -456,7 +457,7 @@ def test_a_proxy_of_the_environment_is_used(name: str, monkeypatch: pytest.Monke
 
 
 def test_answers_are_bounded_behind_a_proxy_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fapo.connections, "MAX_ANSWER", 1 << 16)
+    monkeypatch.setattr(fapo.inference.transport, "MAX_ANSWER", 1 << 16)
     with proxy_server() as (address, asked), chat_server(Reply("and so on\n" * 30_000)) as server:
         environment(monkeypatch, http_proxy=address)
         (answer,) = ask(client(server, retries=0, timeout=60.0))
@@ -481,7 +482,7 @@ def test_a_proxy_that_is_no_address_is_told(address: str, monkeypatch: pytest.Mo
 def test_connections_closed_while_nothing_is_asked_cost_no_try(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two steps of training, say. The loop does not run meanwhile, so that it does not see them closed."""
     if ours:
-        monkeypatch.setattr(fapo.connections, "IDLE", 0.3)
+        monkeypatch.setattr(fapo.inference.transport, "IDLE", 0.3)
     with chat_server(Reply(delay=0.1), idle=None if ours else 0.6) as server:
         chat, loop = client(server, retries=0), asyncio.new_event_loop()
         for _ in range(2):
@@ -521,7 +522,7 @@ def test_a_client_that_nobody_closes_ends_without_a_word() -> None:
     """As in a training script, where the trainer asks from a loop of its own."""
     script = """
 import asyncio, sys, threading
-from fapo.client import ChatClient
+from fapo.inference.client import ChatClient
 chat = ChatClient(sys.argv[1], "tiny")
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from llama_server import __file__ as PROGRAM
-from model_server import ModelServer, running
 
 from experiments.real_model.from_gguf import gguf_file
-from fapo.data import read_jsonl, write_jsonl
-from fapo.judge import build_prompt, load_template, parse_verdict
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.judge.template import build_prompt, load_template
+from fapo.judge.verdicts import parse_verdict
 from fapo.types import Problem
+from tests.support.llama_server import __file__ as PROGRAM
+from tests.support.model_server import ModelServer, running
 
 pytest.importorskip("xllamacpp", reason="llama.cpp's server: pip install xllamacpp")
 try:
@@ -39,7 +40,16 @@ def test_what_the_server_writes_is_what_is_judged(server: ModelServer, tmp_path:
     rows = [{"id": p.id, "problem": p.text, "answer": p.reference, "steps": STEPS} for p in QUESTIONS]
     write_jsonl(tmp_path / "solutions.jsonl", rows)
     out = tmp_path / "verdicts.jsonl"
-    command = [sys.executable, "-m", "fapo.cli", "judge", str(tmp_path / "solutions.jsonl"), "--all", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "fapo.cli.main",
+        "judge",
+        str(tmp_path / "solutions.jsonl"),
+        "--all",
+        "--out",
+        str(out),
+    ]
     judge = ["--judge", server.url, "--model", "smollm2", "--max-tokens", str(MAX_TOKENS), "--concurrency", "1"]
     done = subprocess.run([*command, *judge], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import Reply, chat_server
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.client import ChatClient
 from fapo.errors import DataError
-from fapo.judge import GenRM, load_template
-from fapo.response_cache import VERSION, CachedModel, CacheKey, ResponseCache
+from fapo.inference.client import ChatClient
+from fapo.inference.response_cache import VERSION, CachedModel, CacheKey, ResponseCache
+from fapo.judge.genrm import GenRM
+from fapo.judge.template import load_template
 from fapo.types import Completion, Message, Problem, Rollout
+from tests.support.chat_server import Reply, chat_server
 
 QUESTION = CacheKey("hash", "model", "{}", 0)
 RIGHT = Rollout(Problem("p", "What is 1+1?", "2"), "1+1=2\n\\boxed{2}")
@@ -288,7 +289,7 @@ def test_a_place_that_cannot_be_used_is_told(path: str, tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from fapo.response_cache import ResponseCache, CacheKey
+from fapo.inference.response_cache import ResponseCache, CacheKey
 from fapo.types import Completion
 path, name, num = sys.argv[1], sys.argv[2], int(sys.argv[3])
 cache = ResponseCache(path)
@@ -299,7 +300,7 @@ for i in range(num):
 
 
 def writer(path: Path, name: str, num: int) -> subprocess.Popen[str]:
-    source = str(Path(__file__).parents[1] / "src")
+    source = str(Path(__file__).parents[2] / "src")
     command = [sys.executable, "-c", WRITER, str(path), name, str(num)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source})
 

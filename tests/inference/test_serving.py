@@ -1,7 +1,7 @@
 """A judge behind a real server says what it says in this process: `transformers serve` with the miniature's GenRM.
 
 The same checks on any other server, or on a router before several, that serves the folder of miniature:genrm:
-FAPO_TEST_JUDGE_URL=http://127.0.0.1:8000/v1 FAPO_TEST_JUDGE_MODEL=NAME pytest tests/test_serving.py
+FAPO_TEST_JUDGE_URL=http://127.0.0.1:8000/v1 FAPO_TEST_JUDGE_MODEL=NAME pytest tests/inference/test_serving.py
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_server import ModelServer
 from transformers import GenerationConfig
-from transformers_server import model_server
 
-from fapo.client import ChatClient
-from fapo.config import from_dict
-from fapo.data import read_jsonl
-from fapo.judge import build_prompt, load_template
-from fapo.judges import make_judge, named
-from fapo.miniature.sources import labelled
-from fapo.models import model_folder
+from fapo.config.load import from_dict
+from fapo.data.jsonl import read_jsonl
+from fapo.data.miniature.sets import labelled
+from fapo.inference.client import ChatClient
+from fapo.inference.models import model_folder
+from fapo.judge.from_config import make_judge, named
+from fapo.judge.template import build_prompt, load_template
 from fapo.types import Completion, Rollout, Verdict
+from tests.support.model_server import ModelServer
+from tests.support.transformers_server import model_server
 
 pytest.importorskip("fastapi", reason="needs transformers[serving]")
 pytest.importorskip("uvicorn", reason="needs transformers[serving]")
@@ -94,7 +94,7 @@ def test_served_verdicts_are_those_of_the_model_in_this_process(url: str, in_pro
 
 
 def test_training_gets_the_same_verdicts_from_a_server(url: str, tiny_policy: Path, tmp_path: Path) -> None:
-    from fapo.train_trl import train
+    from fapo.trl.train import train
 
     def rollouts(name: str, **where: Any) -> list[tuple[Any, ...]]:
         table = {

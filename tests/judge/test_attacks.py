@@ -8,19 +8,21 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from attacks import ATTACKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from fapo.answers import check_many
-from fapo.config import FapoReward
-from fapo.final_answer import num_words
-from fapo.judge import GenRM, Template, build_prompt, load_template, parse_verdict, parse_yes_no
-from fapo.miniature.sources import FOLDER
-from fapo.scoring import PolicyScorer
-from fapo.steps import split
+from fapo.config.schema import FapoReward
+from fapo.data.final_answers import num_words
+from fapo.data.miniature.sets import FOLDER
+from fapo.data.steps import split
+from fapo.judge.genrm import GenRM
+from fapo.judge.template import Template, build_prompt, load_template
+from fapo.judge.verdicts import parse_verdict, parse_yes_no
+from fapo.rewards.scorer import PolicyScorer
+from fapo.rewards.verify import check_many
 from fapo.types import Completion, Message, Problem, Rollout
+from tests.support.attacks import ATTACKS
 
 PROBLEM = Problem("p", "What is 1+1+2?", "4")
 SOLUTION = "1+1=3\n3+2=4"

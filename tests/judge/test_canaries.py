@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from fapo.canaries import ENOUGH, WINDOW, Canaries, metrics_of
-from fapo.config import from_dict
-from fapo.data import LabelledSolution
+from experiments.base_models.writers import Habits, trace
+from fapo.config.load import from_dict
+from fapo.data.miniature.oracle import examine
+from fapo.data.miniature.sets import FOLDER
+from fapo.data.miniature.world import tasks
+from fapo.data.steps import split
 from fapo.errors import DataError, JudgeDownError
-from fapo.examples import make_scorer
-from fapo.miniature.sources import FOLDER, oracle
-from fapo.miniature.world import Habits, examine, tasks, trace
-from fapo.steps import split
-from fapo.types import Problem, Rollout, Verdict
+from fapo.judge.canaries import ENOUGH, WINDOW, Canaries, metrics_of
+from fapo.judge.oracle import oracle
+from fapo.rewards.from_config import make_scorer
+from fapo.types import LabelledSolution, Problem, Rollout, Verdict
 
 
 def labelled(num: int) -> list[LabelledSolution]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fapo.errors import EngineError, JudgeDownError
-from fapo.judge import CircuitBreaker, start_again
+from fapo.judge.genrm import CircuitBreaker, start_again
 from fapo.types import Verdict
 
 BAD, GOOD = "HTTP 500", ""

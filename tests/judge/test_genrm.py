@@ -10,18 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fapo.data.steps import split
 from fapo.errors import ConfigError
-from fapo.judge import (
-    NO_REFERENCE,
-    GenRM,
-    Template,
-    build_prompt,
-    load_template,
-    majority,
-    parse_verdict,
-    parse_yes_no,
-)
-from fapo.steps import split
+from fapo.judge.genrm import GenRM
+from fapo.judge.template import NO_REFERENCE, Template, build_prompt, load_template
+from fapo.judge.verdicts import majority, parse_verdict, parse_yes_no
 from fapo.types import Completion, Message, Problem, Rollout, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -151,7 +144,7 @@ def test_hostile_critiques_are_read_in_linear_time(text: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_prompts_are_pinned(name: str) -> None:
-    """After a deliberate change of a prompt, write what the failure shows into tests/golden."""
+    """After a deliberate change of a prompt, write what the failure shows into tests/judge/golden."""
     (message,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, STEPS)
     assert message["role"] == "user"
     assert message["content"] == (GOLDEN / f"prompt_{name}.txt").read_text(encoding="utf-8")

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo import quality as m
+from fapo.judge import quality as m
 from fapo.types import Verdict
 
 NAN = math.nan
-PROCESSBENCH = Path(__file__).parents[2] / "shared" / "data" / "processbench_gsm8k.jsonl"
+PROCESSBENCH = Path(__file__).parents[3] / "shared" / "data" / "processbench_gsm8k.jsonl"
 
 
 def ok(error_step: int | None) -> Verdict:

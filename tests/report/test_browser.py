@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import needs_chromium, started
-from run_folders import HOSTILE, policy_rows, rollout, write_run
 
 from fapo.report import read_run, write_report
-from fapo.report.human import agreements
+from fapo.report.human_review import agreements
+from tests.support.chromium import needs_chromium, started
+from tests.support.run_folders import HOSTILE, policy_rows, rollout, write_run
 
 pytestmark = needs_chromium
 WRONG = {"correct": False, "status": "skipped", "flawed": None, "error_step": None, "reward": -1.0}

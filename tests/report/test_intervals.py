@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folders import policy_rows, rollout, write_run
 from scipy import stats
 
-from fapo.intervals import mean_interval, ratio_interval, wilson_interval
-from fapo.measure import judge_quality
+from fapo.evaluation.intervals import mean_interval, ratio_interval, wilson_interval
+from fapo.judge.quality import judge_quality
 from fapo.report import read_run, summarize, write_report
 from fapo.report.intervals import GENRM_PARTS, intervals
 from fapo.report.timing import TimeSplit, time_splits
 from fapo.types import Verdict
+from tests.support.run_folders import policy_rows, rollout, write_run
 
 
 @pytest.mark.parametrize(

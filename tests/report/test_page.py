@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from run_folders import genrm_rows, policy_rows, rollouts, write_run
 
 from fapo.errors import ConfigError, DataError
+from fapo.report.labels import grouped
 from fapo.report.page import write_report
 from fapo.report.panels import genrm_panels, overview_panels, policy_panels, styles
 from fapo.report.plots import overview
-from fapo.report.runs import grouped
 from fapo.report.summary import crossing_text, find_crossing, print_summary, summarize
-from fapo.run_reader import Run, Series, read_run
+from fapo.training.run_reader import Run, Series, read_run
+from tests.support.run_folders import genrm_rows, policy_rows, rollouts, write_run
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_folders import HOSTILE, rollout, rollouts, write_run
 
 from fapo.errors import DataError
-from fapo.quality import cohen_kappa
+from fapo.judge.quality import cohen_kappa
 from fapo.report import read_run, write_report
-from fapo.report.human import Agreement, agreements, read_labels
+from fapo.report.human_review import Agreement, agreements, read_labels
 from fapo.report.rollouts import Card, by_name, cards, pack, share_of
 from fapo.report.text import visible
+from tests.support.run_folders import HOSTILE, rollout, rollouts, write_run
 
 
 def run_with(folder: Path, rows: list[dict], kind: str = "fapo") -> Path:

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.ahead import Ahead, ahead_of
-from fapo.canaries import Canaries
-from fapo.config import FapoReward
-from fapo.data import LabelledSolution
-from fapo.scoring import PolicyScorer, Scored
-from fapo.types import Judge, Problem, Rollout, Verdict
+from fapo.config.schema import FapoReward
+from fapo.judge.canaries import Canaries
+from fapo.rewards.eager_scorer import Ahead, ahead_of
+from fapo.rewards.scorer import PolicyScorer
+from fapo.types import Judge, LabelledSolution, Problem, Rollout, Scored, Verdict
 
 PROBLEMS = [Problem(str(i), f"What is {i} + 2?", str(i + 2)) for i in range(3)]
 TEXTS = ("Two more.\n\n\\boxed{2}", "Count.\n\nOn.\n\n\\boxed{3}", "\\boxed{4.0}", "no answer")

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fapo import rewards as r
-from fapo.config import FapoReward
+from fapo.config.schema import FapoReward
+from fapo.rewards import genrm, theory
+from fapo.rewards import policy as r
+from fapo.rewards.advantages import group_advantages, mean_advantage_by_class
 from fapo.types import RolloutClass
 
 # --- The policy's reward ---------------------------------------------------------------------------------------------
@@ -39,7 +41,7 @@ def test_fapo_reward(correct: bool, flawed: bool | None, penalty: float, expecte
 
 @pytest.mark.parametrize("penalty", [-0.1, math.inf, math.nan])
 def test_penalty_must_be_finite_and_not_negative(penalty: float) -> None:
-    for call in (lambda: r.fapo_reward(True, True, penalty), lambda: r.shift_ratio(penalty)):
+    for call in (lambda: r.fapo_reward(True, True, penalty), lambda: theory.shift_ratio(penalty)):
         with pytest.raises(ValueError, match="penalty"):
             call()
 
@@ -127,27 +129,27 @@ def test_overlong_buffer_must_fit_the_limit(buffer: int) -> None:
 )
 def test_genrm_reward(error_step: int | None, label: int | None, num_steps: int, expected: float) -> None:
     flawed = error_step is not None
-    assert r.genrm_reward(flawed, error_step, label, num_steps) == pytest.approx(expected, abs=1e-15)
-    assert r.genrm_outcome_reward(flawed, label is not None) == (1.0 if expected > 0 else -1.0)
+    assert genrm.genrm_reward(flawed, error_step, label, num_steps) == pytest.approx(expected, abs=1e-15)
+    assert genrm.genrm_outcome_reward(flawed, label is not None) == (1.0 if expected > 0 else -1.0)
 
 
 @pytest.mark.parametrize("label", [None, 2])
 def test_genrm_without_a_verdict_earns_minus_one(label: int | None) -> None:
-    assert r.genrm_reward(None, None, label, 5) == -1.0
-    assert r.genrm_outcome_reward(None, label is not None) == -1.0
+    assert genrm.genrm_reward(None, None, label, 5) == -1.0
+    assert genrm.genrm_outcome_reward(None, label is not None) == -1.0
 
 
 @pytest.mark.parametrize("label", [None, 2])
 def test_a_flag_without_a_step_has_no_step_reward(label: int | None) -> None:
-    assert r.genrm_outcome_reward(True, label is not None) == (-1.0 if label is None else 1.0)
+    assert genrm.genrm_outcome_reward(True, label is not None) == (-1.0 if label is None else 1.0)
     with pytest.raises(ValueError, match="needs the step of its error"):
-        r.genrm_reward(True, None, label, 5)
+        genrm.genrm_reward(True, None, label, 5)
 
 
 @pytest.mark.parametrize(("error_step", "label", "num_steps"), [(5, 2, 5), (2, 5, 5), (-1, 2, 5), (None, None, 0)])
 def test_genrm_steps_must_be_inside_the_solution(error_step: int | None, label: int | None, num_steps: int) -> None:
     with pytest.raises(ValueError, match="steps"):
-        r.genrm_reward(error_step is not None, error_step, label, num_steps)
+        genrm.genrm_reward(error_step is not None, error_step, label, num_steps)
 
 
 @given(st.integers(1, 60), st.data())
@@ -155,7 +157,7 @@ def test_genrm_reward_ranks_by_distance_and_never_below_a_wrong_label(num_steps:
     step = st.integers(0, num_steps - 1)
     reference, near, far = data.draw(step), data.draw(step), data.draw(step)
     assume(abs(near - reference) < abs(far - reference))
-    rewards = [r.genrm_reward(p is not None, p, reference, num_steps) for p in (reference, near, far, None)]
+    rewards = [genrm.genrm_reward(p is not None, p, reference, num_steps) for p in (reference, near, far, None)]
     assert rewards[0] == 1.0 >= rewards[1] > rewards[2] > 1 / num_steps - 1e-12
     assert rewards[3] == -1.0
 
@@ -180,28 +182,28 @@ HALF = math.sqrt(0.5)
     ],
 )
 def test_group_advantages(group: list[float | None], expected: list[float]) -> None:
-    np.testing.assert_allclose(r.group_advantages([group], eps=0.0), [expected], atol=1e-15)
-    assert (r.group_advantages([group])[0] == 0).tolist() == [value == 0 for value in expected]
+    np.testing.assert_allclose(group_advantages([group], eps=0.0), [expected], atol=1e-15)
+    assert (group_advantages([group])[0] == 0).tolist() == [value == 0 for value in expected]
 
 
 def test_group_advantages_eps_and_scale() -> None:
-    np.testing.assert_allclose(r.group_advantages([[1, 0, -1]], eps=1e-4), [[1 / 1.0001, 0, -1 / 1.0001]])
+    np.testing.assert_allclose(group_advantages([[1, 0, -1]], eps=1e-4), [[1 / 1.0001, 0, -1 / 1.0001]])
     np.testing.assert_allclose(
-        r.group_advantages([[1, 0, NAN], [1, NAN, NAN]], scale=False), [[0.5, -0.5, 0.0], [0.0, 0.0, 0.0]]
+        group_advantages([[1, 0, NAN], [1, NAN, NAN]], scale=False), [[0.5, -0.5, 0.0], [0.0, 0.0, 0.0]]
     )
-    assert r.group_advantages(np.empty((0, 4))).shape == (0, 4)
+    assert group_advantages(np.empty((0, 4))).shape == (0, 4)
 
 
 @pytest.mark.parametrize("rewards", [[1.0, 2.0], [[[1.0]]], 1.0, np.empty((2, 0))])
 def test_group_advantages_rejects_other_shapes(rewards: Any) -> None:
     with pytest.raises(ValueError, match="num_prompts, group_size"):
-        r.group_advantages(rewards)
+        group_advantages(rewards)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
 def test_group_advantages_rejects_infinities(value: float) -> None:
     with pytest.raises(ValueError, match="NaN"):
-        r.group_advantages([[1.0, value]])
+        group_advantages([[1.0, value]])
 
 
 # Rewards on a grid, so that a group's spread is 0 or far above eps.
@@ -216,20 +218,20 @@ groups = st.integers(1, 9).flatmap(
 @given(groups, st.randoms(use_true_random=False), st.integers(-5, 5), st.floats(0.5, 20))
 def test_group_advantages_invariants(group_rewards: list[list[float]], rnd: Any, shift: int, factor: float) -> None:
     rewards = np.array(group_rewards)
-    advantages = r.group_advantages(rewards, eps=0.0)
+    advantages = group_advantages(rewards, eps=0.0)
     np.testing.assert_allclose(advantages.sum(axis=1), 0, atol=1e-9)
     assert (advantages[np.isnan(rewards)] == 0).all()
 
     order = rnd.sample(range(rewards.shape[1]), rewards.shape[1])
-    np.testing.assert_allclose(r.group_advantages(rewards[:, order], eps=0.0), advantages[:, order], atol=1e-9)
-    np.testing.assert_allclose(r.group_advantages(rewards * factor + shift, eps=0.0), advantages, atol=1e-6)
-    np.testing.assert_allclose(r.group_advantages(rewards + shift), r.group_advantages(rewards), atol=1e-9)
+    np.testing.assert_allclose(group_advantages(rewards[:, order], eps=0.0), advantages[:, order], atol=1e-9)
+    np.testing.assert_allclose(group_advantages(rewards * factor + shift, eps=0.0), advantages, atol=1e-6)
+    np.testing.assert_allclose(group_advantages(rewards + shift), group_advantages(rewards), atol=1e-9)
 
     # An unscored rollout is as good as absent, and groups do not see each other.
     for row, expected in zip(rewards, advantages, strict=True):
         scored = ~np.isnan(row)
         if scored.any():
-            np.testing.assert_allclose(r.group_advantages([row[scored]], eps=0.0)[0], expected[scored], atol=1e-12)
+            np.testing.assert_allclose(group_advantages([row[scored]], eps=0.0)[0], expected[scored], atol=1e-12)
         if scored.sum() > 1 and np.ptp(row[scored]) > 0:
             assert expected[scored].std(ddof=1) == pytest.approx(1.0)
 
@@ -238,11 +240,11 @@ def test_mean_advantage_by_class() -> None:
     advantages = [2.0, 1.0, -1.0, 0.0, 4.0, 0.5, -3.0, 0.0]
     classes: list[RolloutClass] = ["fully_correct", "flawed", "wrong", "unscored"]
     classes += ["fully_correct", "flawed", "wrong", "wrong"]
-    means = r.mean_advantage_by_class(advantages, classes)
+    means = mean_advantage_by_class(advantages, classes)
     assert means == {"fully_correct": 3.0, "flawed": 0.75, "wrong": pytest.approx(-4 / 3)}
-    assert all(math.isnan(value) for value in r.mean_advantage_by_class([1.0], ["unscored"]).values())
+    assert all(math.isnan(value) for value in mean_advantage_by_class([1.0], ["unscored"]).values())
     with pytest.raises(ValueError, match=r"got \(2,\) and \(1,\)"):
-        r.mean_advantage_by_class([1.0, 2.0], ["wrong"])
+        mean_advantage_by_class([1.0, 2.0], ["wrong"])
 
 
 # --- Theory ----------------------------------------------------------------------------------------------------------
@@ -260,12 +262,14 @@ def group_of(num_fully_correct: int, num_flawed: int, num_wrong: int, penalty: f
 def test_closed_forms_equal_simulated_populations(classes: tuple[int, int, int], penalty: float) -> None:
     rewards = group_of(*classes, penalty)
     alpha, _, beta = (number / sum(classes) for number in classes)
-    assert r.fapo_mean(alpha, beta, penalty) == pytest.approx(rewards.mean(), abs=1e-12)
-    assert r.fapo_variance(alpha, beta, penalty) == pytest.approx(rewards.var(), abs=1e-12)
+    assert theory.fapo_mean(alpha, beta, penalty) == pytest.approx(rewards.mean(), abs=1e-12)
+    assert theory.fapo_variance(alpha, beta, penalty) == pytest.approx(rewards.var(), abs=1e-12)
     if np.ptp(rewards) > 0:
         normalised = (rewards - rewards.mean()) / rewards.std()
         first = np.cumsum([0, *classes])[:3]
-        for number, index, advantage in zip(classes, first, r.expected_advantages(alpha, beta, penalty), strict=True):
+        for number, index, advantage in zip(
+            classes, first, theory.expected_advantages(alpha, beta, penalty), strict=True
+        ):
             if number:
                 assert advantage == pytest.approx(normalised[index], abs=1e-9)
 
@@ -274,18 +278,18 @@ def test_closed_forms_equal_simulated_populations(classes: tuple[int, int, int],
 def test_variance_formula_as_published(classes: tuple[int, int, int], penalty: float) -> None:
     alpha, gamma, beta = (number / sum(classes) for number in classes)
     assume(classes[0] + classes[2] > 0)
-    growth = penalty * gamma * (1 - gamma) * (penalty - 4 / (r.rho(classes[0], classes[2]) + 1))
-    plain = r.fapo_variance(alpha, beta, 0.0)
+    growth = penalty * gamma * (1 - gamma) * (penalty - 4 / (theory.rho(classes[0], classes[2]) + 1))
+    plain = theory.fapo_variance(alpha, beta, 0.0)
     assert plain == pytest.approx(4 * beta * (1 - beta), abs=1e-12)
-    assert r.fapo_variance(alpha, beta, penalty) == pytest.approx(plain + growth, abs=1e-12)
+    assert theory.fapo_variance(alpha, beta, penalty) == pytest.approx(plain + growth, abs=1e-12)
 
 
 @given(counts, penalties)
 def test_flawed_positives_change_sign_exactly_at_the_shift_ratio(classes: tuple[int, int, int], penalty: float) -> None:
     num_fully_correct, num_flawed, num_wrong = classes
     assume(num_flawed > 0 and num_fully_correct + num_wrong > 0)
-    advantage = r.group_advantages([group_of(*classes, penalty)])[0, num_fully_correct]
-    ratio, shift = r.rho(num_fully_correct, num_wrong), r.shift_ratio(penalty)
+    advantage = group_advantages([group_of(*classes, penalty)])[0, num_fully_correct]
+    ratio, shift = theory.rho(num_fully_correct, num_wrong), theory.shift_ratio(penalty)
     if math.isclose(ratio, shift, rel_tol=1e-9, abs_tol=1e-9) or ratio == shift:
         assert advantage == pytest.approx(0, abs=1e-9)
     else:
@@ -296,9 +300,9 @@ def test_flawed_positives_change_sign_exactly_at_the_shift_ratio(classes: tuple[
 def test_what_shrinks_beyond_the_shrink_ratio_is_the_gap(classes: tuple[int, int, int], penalty: float) -> None:
     assume(min(classes) > 0)
     alpha, gamma, beta = (number / sum(classes) for number in classes)
-    correct, flawed, wrong = r.expected_advantages(alpha, beta, penalty)
-    plain_correct, _, plain_wrong = r.expected_advantages(alpha, beta, 0.0)
-    ratio, shrink = r.rho(classes[0], classes[2]), r.shrink_ratio(penalty)
+    correct, flawed, wrong = theory.expected_advantages(alpha, beta, penalty)
+    plain_correct, _, plain_wrong = theory.expected_advantages(alpha, beta, 0.0)
+    ratio, shrink = theory.rho(classes[0], classes[2]), theory.shrink_ratio(penalty)
     if not math.isclose(ratio, shrink, rel_tol=1e-9):
         assert (correct - wrong < plain_correct - plain_wrong) == (ratio > shrink)
     # Whatever rho is, the fully correct gain and the right answers as a whole lose.
@@ -311,13 +315,13 @@ def test_what_shrinks_beyond_the_shrink_ratio_is_the_gap(classes: tuple[int, int
     ("penalty", "shift", "shrink"), [(0.0, math.inf, math.inf), (1.0, 1.0, 3.0), (2.0, 0.0, 1.0), (4.0, -0.5, 0.0)]
 )
 def test_thresholds(penalty: float, shift: float, shrink: float) -> None:
-    assert (r.shift_ratio(penalty), r.shrink_ratio(penalty)) == (shift, shrink)
+    assert (theory.shift_ratio(penalty), theory.shrink_ratio(penalty)) == (shift, shrink)
 
 
 @pytest.mark.parametrize(("ratio", "penalty"), [(0.0, 2.0), (0.5, 4 / 3), (1.0, 1.0), (2.0, 2 / 3)])
 def test_the_penalty_of_a_config_puts_the_shift_where_it_says(ratio: float, penalty: float) -> None:
     assert FapoReward(shift=ratio).penalty == pytest.approx(penalty)
-    assert r.shift_ratio(penalty) == pytest.approx(ratio)
+    assert theory.shift_ratio(penalty) == pytest.approx(ratio)
 
 
 GROUPS = st.integers(1, 6).flatmap(
@@ -327,43 +331,43 @@ GROUPS = st.integers(1, 6).flatmap(
 
 @given(GROUPS, st.floats(0.1, 2.0))
 def test_flawed_positives_of_a_batch_change_sign_at_their_own_rho(groups: list[list[str]], penalty: float) -> None:
-    ratio = r.flawed_rho(*([group.count(kind) for group in groups] for kind in "afw"))
-    assume(not math.isnan(ratio) and abs(ratio - r.shift_ratio(penalty)) > 1e-9)
+    ratio = theory.flawed_rho(*([group.count(kind) for group in groups] for kind in "afw"))
+    assume(not math.isnan(ratio) and abs(ratio - theory.shift_ratio(penalty)) > 1e-9)
     earned = {"a": 1.0, "f": 1.0 - penalty, "w": -1.0}
-    advantages = r.group_advantages([[earned[kind] for kind in group] for group in groups], scale=False)
+    advantages = group_advantages([[earned[kind] for kind in group] for group in groups], scale=False)
     mean = advantages[np.array(groups) == "f"].mean()
-    assert (mean < 0) == (ratio > r.shift_ratio(penalty))
+    assert (mean < 0) == (ratio > theory.shift_ratio(penalty))
 
 
 def test_flawed_rho() -> None:
-    assert r.flawed_rho([1, 8], [2, 0], [4, 0]) == 1 / 4, "the solved group says nothing"
-    assert r.flawed_rho([2, 3], [1, 2], [1, 2]) == (2 + 6) / (1 + 4)
-    assert r.flawed_rho([1], [1], [0]) == math.inf
-    assert math.isnan(r.flawed_rho([1], [0], [3]))
-    assert math.isnan(r.flawed_rho([], [], []))
+    assert theory.flawed_rho([1, 8], [2, 0], [4, 0]) == 1 / 4, "the solved group says nothing"
+    assert theory.flawed_rho([2, 3], [1, 2], [1, 2]) == (2 + 6) / (1 + 4)
+    assert theory.flawed_rho([1], [1], [0]) == math.inf
+    assert math.isnan(theory.flawed_rho([1], [0], [3]))
+    assert math.isnan(theory.flawed_rho([], [], []))
     with pytest.raises(ValueError, match="num_groups"):
-        r.flawed_rho([1], [1, 2], [1])
+        theory.flawed_rho([1], [1, 2], [1])
     with pytest.raises(ValueError, match="negative"):
-        r.flawed_rho([1], [-1], [1])
+        theory.flawed_rho([1], [-1], [1])
 
 
 def test_rho() -> None:
-    assert r.rho(3, 2) == 1.5
-    assert r.rho(0, 2) == 0.0
-    assert r.rho(3, 0) == math.inf
-    assert math.isnan(r.rho(0, 0))
+    assert theory.rho(3, 2) == 1.5
+    assert theory.rho(0, 2) == 0.0
+    assert theory.rho(3, 0) == math.inf
+    assert math.isnan(theory.rho(0, 0))
     with pytest.raises(ValueError, match="negative"):
-        r.rho(-1, 2)
+        theory.rho(-1, 2)
 
 
 def test_expected_advantages_are_zero_where_all_rewards_are_equal() -> None:
     for alpha, beta, penalty in [(1.0, 0.0, 1.0), (0.0, 1.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.3, 2.0), (0.4, 0.0, 0.0)]:
-        assert r.expected_advantages(alpha, beta, penalty) == (0.0, 0.0, 0.0)
+        assert theory.expected_advantages(alpha, beta, penalty) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(-0.1, 0.5), (0.5, -0.1), (0.6, 0.5), (math.nan, 0.1)])
 def test_shares_must_be_shares(alpha: float, beta: float) -> None:
-    for function in (r.fapo_mean, r.fapo_variance, r.expected_advantages):
+    for function in (theory.fapo_mean, theory.fapo_variance, theory.expected_advantages):
         with pytest.raises(ValueError, match="shares"):
             function(alpha, beta, 1.0)
 
@@ -430,7 +434,7 @@ def test_group_advantages_equal_those_of_trl(
     trainer.train()
 
     assert sorted(map(str, seen)) == sorted(map(str, TRL_REWARDS))
-    expected = r.group_advantages(np.array(seen, dtype=float), scale=scale_rewards == "group")
+    expected = group_advantages(np.array(seen, dtype=float), scale=scale_rewards == "group")
     theirs = np.array(list(trainer._logs["advantages"])).reshape(expected.shape)
     np.testing.assert_allclose(expected, theirs, atol=1e-5)
     assert np.abs(expected).max() > 0.5

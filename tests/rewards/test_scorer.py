@@ -7,23 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fapo import rewards
-from fapo.config import (
+from fapo.config.load import from_dict
+from fapo.config.schema import (
     FapoReward,
     GenRMOutcomeReward,
     GenRMStepReward,
     OutcomeReward,
     RewardConfig,
     StepRatioReward,
-    from_dict,
 )
-from fapo.data import LabelledSolution
 from fapo.errors import ConfigError, JudgeDownError, UnscoredError
-from fapo.examples import make_scorer
-from fapo.judge import GenRM, load_template
-from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, judge_quality, policy_metrics
-from fapo.scoring import CritiqueScorer, PolicyScorer, Scored, advantages_of
-from fapo.types import Completion, GroundTruth, Message, Problem, Reward, Rollout, Verdict
+from fapo.judge.genrm import GenRM
+from fapo.judge.quality import judge_quality
+from fapo.judge.template import load_template
+from fapo.rewards.advantages import group_advantages
+from fapo.rewards.critique_scorer import CritiqueScorer
+from fapo.rewards.from_config import make_scorer
+from fapo.rewards.scorer import PolicyScorer, advantages_of
+from fapo.training.step_metrics import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
+from fapo.types import Completion, GroundTruth, LabelledSolution, Message, Problem, Reward, Rollout, Scored, Verdict
 
 SOUND = Verdict.from_step(None, "fine")
 FLAWED = Verdict.from_step(1, critique="step 1")
@@ -371,7 +373,7 @@ def test_an_unscored_rollout_is_not_taken_for_a_sound_one() -> None:
 def test_advantages_are_those_of_the_rewards_module() -> None:
     rows = [s for s, _ in TABLE]
     values = [[np.nan if s.reward.value is None else s.reward.value for s in rows[i : i + 4]] for i in (0, 4)]
-    expected = rewards.group_advantages(values)
+    expected = group_advantages(values)
     assert advantages_of(rows, 4) == pytest.approx(expected.reshape(-1))
     assert advantages_of(rows, 4)[5] == 0.0, "unscored"
     by_hand = [(1 - 0.5), (1 - 0.5), (0 - 0.5), (0 - 0.5)]

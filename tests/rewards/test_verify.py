@@ -16,18 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo.answers import (
-    MAX_CHARS,
-    Check,
-    acheck,
-    acheck_many,
-    check_many,
-    extract,
-    shutdown,
-)
-from fapo.final_answer import clean, decide
+from fapo.data.final_answers import clean, decide
+from fapo.rewards.verify import MAX_CHARS, Check, acheck, acheck_many, check_many, extract, shutdown
 
-DATA = Path(__file__).parents[1] / "../shared/data"
+DATA = Path(__file__).parents[2] / "../shared/data"
 ENDLESS = "9^{9^{9^{9}}}"
 """A tower of powers no computer evaluates."""
 
@@ -403,7 +395,7 @@ def test_a_worker_that_was_killed_is_replaced():
 
 @needs_proc
 def test_workers_end_soon_after_their_parent_was_killed():
-    code = f"from fapo.answers import check_many; check_many([({boxed(ENDLESS)!r}, '7')], deadline=2.0)"
+    code = f"from fapo.rewards.verify import check_many; check_many([({boxed(ENDLESS)!r}, '7')], deadline=2.0)"
     parent = subprocess.Popen([sys.executable, "-c", code])
     end = time.monotonic() + 60
     while not (workers := workers_of(parent.pid)) and time.monotonic() < end:
@@ -420,7 +412,7 @@ def test_workers_end_soon_after_their_parent_was_killed():
 def test_script_without_main_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from fapo.answers import check_many\n"
+        "from fapo.rewards.verify import check_many\n"
         "print('started')\n"
         "print(check_many([(r'\\boxed{x+x}', '2x')])[0].correct)\n",
         encoding="utf-8",

@@ -1,11 +1,11 @@
-"""Attacks on a judge and on the parsers around it, one row of attacks.jsonl each; also for benchmarks/attacks.py."""
+"""Attacks on a judge and on the parsers around it, one row of attacks.jsonl each; also for experiments/attacks.py."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.data import read_jsonl
+from fapo.data.jsonl import read_jsonl
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fapo import cli
+from fapo.cli import main as cli
 
 
 def fapo(monkeypatch: pytest.MonkeyPatch, *arguments: Any, columns: int = 400) -> int:

@@ -1,8 +1,8 @@
-"""Made-up text for the parsers, steered by coverage (atheris, on Linux): python tests/fuzz.py [--seconds 60]
+"""Made-up text for the parsers, steered by coverage (atheris, on Linux): python tests/support/fuzz.py [--seconds 60]
 
 What must hold of any text is a function below; the tests of test_fuzz.py call them, too. The first text that breaks one
 ends the run with a traceback and lies in the folder --found. Seeds are the attacks of attacks.jsonl. To see it again:
-python tests/fuzz.py --again FILE
+python tests/support/fuzz.py --again FILE
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ except ImportError:  # make fuzz installs it
     atheris = None
 
 with atheris.instrument_imports(include=["fapo"]) if atheris else nullcontext():
-    from attacks import ATTACKS
-    from test_attacks import TEMPLATES, assert_harmless
-
-    from fapo.final_answer import clean, decide, extract, num_words
-    from fapo.judge import parse_verdict, parse_yes_no
-    from fapo.steps import escape, protected, split
+    from fapo.data.final_answers import clean, decide, extract, num_words
+    from fapo.data.steps import protected, split
+    from fapo.data.untrusted_text import escape
+    from fapo.judge.verdicts import parse_verdict, parse_yes_no
+    from tests.judge.test_attacks import TEMPLATES, assert_harmless
+    from tests.support.attacks import ATTACKS
 
 WORDS = [
     *(

@@ -1,6 +1,6 @@
 """llama.cpp's server, which the package xllamacpp holds built.
 
-python tests/llama_server.py FILE.gguf PORT [CONTEXT [SLOTS]]
+python tests/support/llama_server.py FILE.gguf PORT [CONTEXT [SLOTS]]
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Rollouts, what a judge says of them, and what they earn: one table for rewards.py, TRL and verl.
 
-A judge that is a server (tests/chat_server.py) reads off a solution what it is to answer.
+A judge that is a server (tests/support/chat_server.py) reads off a solution what it is to answer.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from chat_server import Reply
+from tests.support.chat_server import Reply
 
 REFERENCE = "7"
 PENALTY = 1.0

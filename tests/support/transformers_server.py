@@ -6,7 +6,7 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from model_server import ModelServer, running
+from tests.support.model_server import ModelServer, running
 
 
 def model_server(model: str, log: Path, cwd: Path | None = None) -> AbstractContextManager[ModelServer]:

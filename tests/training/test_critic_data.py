@@ -16,20 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import Reply, chat_server
-from command_line import fapo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.critic import Card, CriticConfig, build
-from fapo.critic.consensus import balance, consensus, label_precision, pairwise_agreement
-from fapo.data import LabelledSolution, read_jsonl, read_labelled, read_problems, write_jsonl
+from experiments.base_models.writers import Habits, trace
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.miniature.oracle import examine
+from fapo.data.miniature.sets import FOLDER
+from fapo.data.miniature.world import parse
+from fapo.data.problems import read_labelled, read_problems
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError
-from fapo.judge import build_prompt, load_template
-from fapo.miniature.sources import FOLDER
-from fapo.miniature.world import Habits, examine, parse, trace
-from fapo.models import ChatModel, chat_models
-from fapo.types import Problem, Verdict
+from fapo.inference.models import ChatModel, chat_models
+from fapo.judge.template import build_prompt, load_template
+from fapo.training.critic_data import Card, CriticConfig, build
+from fapo.training.critic_data.consensus import balance, consensus, label_precision, pairwise_agreement
+from fapo.types import LabelledSolution, Problem, Verdict
+from tests.support.chat_server import Reply, chat_server
+from tests.support.command_line import fapo
 
 SOUND, FIRST, SECOND = Verdict.from_step(None), Verdict.from_step(0), Verdict.from_step(1)
 UNPARSABLE, FAILED, SOMEWHERE = Verdict("unparsable"), Verdict("failed"), Verdict("ok", flawed=True)
@@ -165,7 +168,7 @@ def test_addresses_that_make_no_models(addresses, names, message: str) -> None:
 def test_a_local_model_with_a_seed_draws_by_seed_and_question(tiny_genrm: Path) -> None:
     import torch
 
-    from fapo.models import reseeded
+    from fapo.inference.models import reseeded
 
     model = ChatModel(str(tiny_genrm)).open(
         "--teacher", temperature=1.0, max_tokens=8, concurrency=1, timeout=1, seed=1
@@ -626,7 +629,7 @@ def test_models_in_this_process_give_the_same_after_an_interruption(
 
 @pytest.mark.skipif(
     not all((FOLDER / name).exists() for name in ("policy", "genrm")),
-    reason="the base models of the miniature are not there; make them with `fapo miniature build`",
+    reason="the base models of the miniature are not there; make them with `python -m experiments.miniature build`",
 )
 def test_the_shipped_models_make_data(tmp_path: Path, monkeypatch, capsys) -> None:
     out = tmp_path / "critic.jsonl"

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import fapo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo.config import Config, load
+from fapo.config.load import load
+from fapo.config.schema import Config
+from fapo.data.miniature.sets import model_folder
 from fapo.errors import ConfigError
-from fapo.miniature.sources import model_folder
-from fapo.planner import (
+from fapo.training.planner import (
     GIB,
     KNOWN_SHAPES,
     ModelShape,
@@ -29,9 +29,10 @@ from fapo.planner import (
     make_plan,
     size_server,
 )
+from tests.support.command_line import fapo
 
-ROOT = Path(__file__).parents[1]
-MINIATURE = ROOT / "src/fapo/miniature/configs/policy.toml"
+ROOT = Path(__file__).parents[2]
+MINIATURE = ROOT / "src/fapo/data/miniature/configs/policy.toml"
 SMALL = ModelShape(8, 16, 2, 4, 2, 2, 100, tied_embeddings=False)
 
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import parity
 import pytest
-from chat_server import Reply, chat_server
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from fapo.data.miniature.world import Difficulty, tasks
 from fapo.errors import ConfigError, DataError
-from fapo.miniature.world import Difficulty, tasks
-from fapo.overlap import judge_ahead
-from fapo.rewards import group_advantages
-from fapo.trl import flawed_aware_reward
+from fapo.rewards.advantages import group_advantages
+from fapo.trl.judge_while_generating import judge_ahead
+from fapo.trl.reward import flawed_aware_reward
 from fapo.types import Rollout, Verdict
+from tests.support import parity
+from tests.support.chat_server import Reply, chat_server
 
 GROUP = 4
 
@@ -190,7 +190,7 @@ def test_what_the_trainer_logs(tables) -> None:
 
 
 def test_the_same_verdicts_make_the_same_advantages_as_under_verl(tiny_policy: Path, tmp_path: Path) -> None:
-    """tests/parity.py, which tests/verl/test_advantages.py sends through verl, through TRL's trainer."""
+    """tests/support/parity.py, which tests/verl/test_advantages.py sends through verl, through TRL's trainer."""
     with chat_server(parity.judge) as server:
         reward = flawed_aware_reward(server.url, model="judge", penalty=parity.PENALTY)
         seen: list[int] = []

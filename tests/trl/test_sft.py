@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import Reply, chat_server
-from command_line import fapo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo import cli
-from fapo.config import from_dict
-from fapo.critic.critiques import CritiquesConfig, write_critiques
-from fapo.critic.noise import with_label_noise
-from fapo.data import LabelledSolution, read_jsonl, read_labelled, write_jsonl
+from fapo.cli import main as cli
+from fapo.config.load import from_dict
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.problems import read_labelled
 from fapo.errors import ConfigError, DataError, JudgeDownError
-from fapo.judge import GenRM, load_template, parse_verdict
-from fapo.models import ChatModel
-from fapo.selection import candidates, choose
-from fapo.types import Problem, Rollout
+from fapo.inference.models import ChatModel
+from fapo.judge.genrm import GenRM
+from fapo.judge.template import load_template
+from fapo.judge.verdicts import parse_verdict
+from fapo.training.critic_data.critiques import CritiquesConfig, write_critiques
+from fapo.training.critic_data.label_noise import with_label_noise
+from fapo.training.select_checkpoint import candidates, choose
+from fapo.types import LabelledSolution, Problem, Rollout
+from tests.support.chat_server import Reply, chat_server
+from tests.support.command_line import fapo
 
 Row = dict[str, Any]
 STEPS = 24
@@ -204,7 +207,7 @@ def always_sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sft_run(tiny_genrm: Path, always_sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fapo.train_sft import train
+    from fapo.trl.sft import train
 
     output = tmp_path_factory.mktemp("sft")
     told: list[int] = []
@@ -214,7 +217,7 @@ def sft_run(tiny_genrm: Path, always_sound: Path, tmp_path_factory: pytest.TempP
 
 
 def test_a_genrm_learns_to_write_the_critiques_it_is_shown(sft_run: Path, always_sound: Path) -> None:
-    from fapo.local import LocalModel
+    from fapo.inference.transformers_model import LocalModel
 
     model = LocalModel.load(str(sft_run / "model"), max_tokens=16)
     (solution,) = read_labelled(always_sound, limit=1)
@@ -252,7 +255,7 @@ def test_the_run_folder_is_that_of_every_run(sft_run: Path) -> None:
 def test_an_interrupted_run_ends_like_one_that_was_not(
     sft_run: Path, tiny_genrm: Path, always_sound: Path, tmp_path: Path
 ) -> None:
-    from fapo.train_sft import train
+    from fapo.trl.sft import train
 
     def told(folder: Path) -> list[tuple[int, str, float | None]]:
         rows = read_jsonl(folder / "metrics.jsonl")
@@ -274,7 +277,7 @@ def test_an_interrupted_run_ends_like_one_that_was_not(
 
 
 def test_data_without_critiques_cannot_be_imitated(tiny_genrm: Path, tmp_path: Path) -> None:
-    from fapo.train_sft import train
+    from fapo.trl.sft import train
 
     with pytest.raises(ConfigError, match="has no critique; fapo critiques makes such data"):
         train(from_dict(settings(tmp_path, tiny_genrm, "miniature:critic-train", data={"limit": 8})))
@@ -282,7 +285,7 @@ def test_data_without_critiques_cannot_be_imitated(tiny_genrm: Path, tmp_path: P
 
 
 def test_label_noise_reaches_the_reward_but_not_the_measurements(tiny_genrm: Path, tmp_path: Path) -> None:
-    from fapo.train_trl import train
+    from fapo.trl.train import train
 
     changed: Row = {
         "data": {"limit": 40, "label_noise": 0.5},
@@ -313,7 +316,7 @@ def test_label_noise_reaches_the_reward_but_not_the_measurements(tiny_genrm: Pat
 
 
 def test_noise_and_validation_on_the_same_rows_exclude_each_other(tiny_genrm: Path, tmp_path: Path) -> None:
-    from fapo.train_trl import train
+    from fapo.trl.train import train
 
     data = {"limit": 20, "label_noise": 0.5, "validation": {"same": "miniature:critic-train"}}
     table = settings(tmp_path, tiny_genrm, "miniature:critic-train", data=data, reward={"kind": "genrm_step"})

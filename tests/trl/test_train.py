@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import ChatServer, Reply, chat_server
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fapo.config import Config, from_dict, to_dict
-from fapo.data import read_jsonl, write_jsonl
+from experiments.base_models.writers import Habits, trace
+from fapo.config.load import from_dict, to_dict
+from fapo.config.schema import Config
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.miniature.oracle import examine
+from fapo.data.miniature.sets import FOLDER, model_folder
+from fapo.data.miniature.world import tasks
+from fapo.data.steps import split
 from fapo.errors import ConfigError, UnscoredError
-from fapo.miniature.sources import FOLDER, model_folder
-from fapo.miniature.world import Habits, examine, tasks, trace
-from fapo.rewards import group_advantages
-from fapo.steps import split
-from fapo.train_trl import grpo_config, train
+from fapo.rewards.advantages import group_advantages
+from fapo.trl.arguments import grpo_config
+from fapo.trl.train import train
+from tests.support.chat_server import ChatServer, Reply, chat_server
 
 GROUP, STEPS = 4, 6
 Row = dict[str, Any]
@@ -519,7 +523,7 @@ def test_control_c_twice_ends_a_training_at_once(tiny_policy: Path, tmp_path: Pa
 
 
 def test_verdicts_outlive_two_interruptions(oracle_run, tmp_path: Path, tiny_policy: Path) -> None:
-    from fapo.runs import RunFolder
+    from fapo.training.run_folder import RunFolder
 
     folder, _ = oracle_run
     shutil.copytree(folder, tmp_path / "run")
@@ -644,7 +648,7 @@ def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> Non
     table = settings(tmp_path, tiny_policy, **{"optim.steps": 2, "validation.every": 2})
     (tmp_path / "config.json").write_text(json.dumps(table), encoding="utf-8")
     code = (
-        "import json, sys; from fapo.config import from_dict; from fapo.train_trl import train; "
+        "import json, sys; from fapo.config.schema import from_dict; from fapo.trl.train import train; "
         "train(from_dict(json.load(open(sys.argv[1]))))"
     )
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
@@ -676,7 +680,7 @@ def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> Non
 
 SHIPPED = pytest.mark.skipif(
     not all((FOLDER / name).exists() for name in ("policy", "genrm", "critic-train.jsonl", "critic-test.jsonl")),
-    reason="the base models of the miniature are not there; make them with `fapo miniature build`",
+    reason="the base models of the miniature are not there; make them with `python -m experiments.miniature build`",
 )
 
 
@@ -684,7 +688,7 @@ SHIPPED = pytest.mark.skipif(
 def test_the_shipped_policy_is_often_right_for_the_wrong_reason() -> None:
     import torch
 
-    from fapo.local import LocalModel
+    from fapo.inference.transformers_model import LocalModel
 
     torch.manual_seed(0)
     model = LocalModel.load(model_folder("miniature:policy"), max_tokens=64, temperature=1.0)
@@ -701,9 +705,10 @@ def test_the_shipped_policy_is_often_right_for_the_wrong_reason() -> None:
 def test_the_shipped_genrm_answers_in_the_right_form() -> None:
     import asyncio
 
-    from fapo.judge import GenRM, load_template
-    from fapo.local import LocalModel
-    from fapo.miniature.sources import labelled
+    from fapo.data.miniature.sets import labelled
+    from fapo.inference.transformers_model import LocalModel
+    from fapo.judge.genrm import GenRM
+    from fapo.judge.template import load_template
 
     model = LocalModel.load(model_folder("miniature:genrm"), max_tokens=80)
     solutions = labelled("miniature:critic-test", 200)
@@ -717,8 +722,8 @@ def test_the_shipped_genrm_answers_in_the_right_form() -> None:
 @SHIPPED
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_the_shipped_labels_are_true(part: str) -> None:
-    from fapo.miniature.sources import labelled
-    from fapo.miniature.world import parse, split_of
+    from fapo.data.miniature.sets import labelled
+    from fapo.data.miniature.world import parse, split_of
 
     for solution in labelled(f"miniature:critic-{part}"):
         task = parse(solution.problem.text)

@@ -9,21 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from chat_server import ChatServer, Reply, chat_server
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
-from fapo import answers
-from fapo.ahead import ahead_of
-from fapo.config import from_dict
-from fapo.examples import load_sets, make_scorer
-from fapo.miniature.sources import SOURCES, model_folder
-from fapo.overlap import Finished, Overlap
-from fapo.train_trl import grpo_config
-from fapo.trainer import Trainer
-from fapo.trl import FlawedAwareReward
-from fapo.zero_advantage import CHUNK, split_batch
+from fapo.config.load import from_dict
+from fapo.data.miniature.sets import SOURCES, model_folder
+from fapo.rewards import verify as answers
+from fapo.rewards.eager_scorer import ahead_of
+from fapo.rewards.from_config import make_scorer
+from fapo.training.datasets import load_sets
+from fapo.trl.arguments import grpo_config
+from fapo.trl.judge_while_generating import Finished, Overlap
+from fapo.trl.reward import FlawedAwareReward
+from fapo.trl.trainer import Trainer
+from fapo.trl.zero_advantage import CHUNK, split_batch
+from tests.support.chat_server import ChatServer, Reply, chat_server
 
 
 def settings(output: Path, policy: Path) -> dict[str, Any]:

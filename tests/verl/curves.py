@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 
 from fapo.report.panels import Curve, Panel, Style
 from fapo.report.plots import picture
-from fapo.run_reader import Run, read_run
+from fapo.training.run_reader import Run, read_run
 
 MEASURED = {
     "validation/accuracy": "Accuracy",

@@ -1,4 +1,4 @@
-"""The same rewards make the same advantages in fapo.rewards, in verl, and (tests/test_rewards.py) in TRL."""
+"""The same rewards make the same advantages in fapo.rewards.policy, in verl, and (tests/rewards/test_rewards.py) in TRL."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import random
 from pathlib import Path
 
 import numpy as np
-import parity
 import pytest
 import torch
-from chat_server import chat_server
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -19,10 +17,12 @@ from test_rewards import TRL_REWARDS
 from verl import DataProto
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
-from fapo.config import from_dict, to_dict
-from fapo.rewards import group_advantages
+from fapo.config.load import from_dict, to_dict
+from fapo.rewards.advantages import group_advantages
 from fapo.verl.advantages import by_group
 from fapo.verl.reward import compute_score
+from tests.support import parity
+from tests.support.chat_server import chat_server
 
 NUM_TOKENS = 5
 
@@ -64,7 +64,7 @@ def test_verl_gives_the_advantages_that_trl_gives(scale: bool) -> None:
 
 
 def test_the_same_verdicts_make_the_same_advantages_as_under_trl(tmp_path: Path) -> None:
-    """tests/parity.py, which tests/test_trl.py sends through TRL's trainer: judged by compute_score, then by verl."""
+    """tests/support/parity.py, which tests/trl/test_reward.py sends through TRL's trainer: judged by compute_score, then by verl."""
     with chat_server(parity.judge) as server:
         table = {
             "name": "run",

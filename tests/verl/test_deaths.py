@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from verl_runs import GROUP, PROMPTS, ended, rows, run, start
+
+from tests.verl.verl_runs import GROUP, PROMPTS, ended, rows, run, start
 
 SMALL = ("judge.kind=oracle", "data.validation=")
 

@@ -12,13 +12,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.config import Config, load
+from fapo.config.flatten import flat
+from fapo.config.load import load
+from fapo.config.schema import Config
 from fapo.errors import ConfigError
-from fapo.train_verl import command
-from fapo.verl.overrides import compose, flat, literal, overrides
+from fapo.verl.overrides import compose, literal, overrides
+from fapo.verl.train import command
 
 ROOT = Path(__file__).parents[2]
-POLICY = ROOT / "src/fapo/miniature/configs/policy.toml"
+POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
 CONFIGS = sorted([*ROOT.glob("configs/*.toml"), *POLICY.parent.glob("*.toml")])
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from fapo.config import Config, from_dict
-from fapo.data import write_jsonl
-from fapo.verl.parquet import files, write_sets
+from fapo.config.load import from_dict
+from fapo.config.schema import Config
+from fapo.data.jsonl import write_jsonl
+from fapo.verl.datasets import files, write_sets
 from fapo.verl.reward import compute_score
 
 METALS = ("iron", "lead", "zinc", "gold")

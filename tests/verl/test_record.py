@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fapo import runs
-from fapo.canaries import ENOUGH
-from fapo.config import from_dict, to_dict
-from fapo.data import read_jsonl
+from fapo.config.load import from_dict, to_dict
+from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, JudgeDownError, UnscoredError
-from fapo.rewards import fapo_reward, group_advantages
-from fapo.scoring import Scored
-from fapo.train_verl import prepare
-from fapo.types import Problem, Reward, Rollout, Verdict
-from fapo.verl.clock import Pending, exposed_seconds
-from fapo.verl.parcel import Parcel
-from fapo.verl.record import RecordingBuffer
+from fapo.judge.canaries import ENOUGH
+from fapo.rewards.advantages import group_advantages
+from fapo.rewards.policy import fapo_reward
+from fapo.training import run_lock
+from fapo.types import Problem, Reward, Rollout, Scored, Verdict
+from fapo.verl.payload import Parcel
+from fapo.verl.recorder import RecordingBuffer
+from fapo.verl.timing import Pending, exposed_seconds
+from fapo.verl.train import prepare
 
 GROUP = 4
 SOUND, FLAWED = Verdict.from_step(None, "fine"), Verdict.from_step(1, "bad")
@@ -131,7 +131,7 @@ def test_where_the_time_goes(metrics: list[tuple[float, float]], timing: dict[st
 HOLD = """
 import sys, time
 from pathlib import Path
-from fapo.runs import take
+from fapo.training.run_folder import take
 take(Path(sys.argv[1]))
 print("taken", flush=True)
 time.sleep(60)
@@ -160,8 +160,8 @@ def test_a_second_training_in_the_folder_is_refused(part: str, tmp_path: Path) -
 
 def _release(folder: Path) -> None:
     """As if the process had ended."""
-    for taken in [path for path in runs._taken if path.is_relative_to(folder.resolve())]:
-        os.close(runs._taken.pop(taken))
+    for taken in [path for path in run_lock._taken if path.is_relative_to(folder.resolve())]:
+        os.close(run_lock._taken.pop(taken))
 
 
 def test_each_validation_set_is_measured_by_its_name(tmp_path: Path) -> None:

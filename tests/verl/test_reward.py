@@ -16,22 +16,22 @@ import numpy as np
 import pytest
 import ray
 import torch
-from chat_server import Reply, chat_server
 from transformers import AutoTokenizer
 from verl import DataProto
 from verl.experimental.reward_loop import RewardLoopManager
 
-from fapo.config import Config, from_dict, to_dict
-from fapo.data import LabelledSolution
-from fapo.examples import Example
-from fapo.miniature.sources import model_folder, problems
-from fapo.miniature.world import PERFECT, parse, trace
-from fapo.scoring import Scored
-from fapo.types import Problem, Reward, Rollout, Verdict
+from experiments.base_models.writers import PERFECT, trace
+from fapo.config.load import from_dict, to_dict
+from fapo.config.schema import Config
+from fapo.data.miniature.sets import model_folder, problems
+from fapo.data.miniature.world import parse
+from fapo.training.datasets import Example
+from fapo.types import LabelledSolution, Problem, Reward, Rollout, Scored, Verdict
+from fapo.verl.datasets import rows
 from fapo.verl.overrides import compose, overrides
-from fapo.verl.parcel import Parcel, unwrap, wrap
-from fapo.verl.parquet import rows
+from fapo.verl.payload import Parcel, unwrap, wrap
 from fapo.verl.reward import BatchingJudge, DeduplicatingJudge, compute_score
+from tests.support.chat_server import Reply, chat_server
 
 ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 64
@@ -286,7 +286,7 @@ def test_critiques_are_scored_by_the_label_of_their_row(
     kind: str, critique: str, label: int | None, reward: float, tmp_path: Path
 ) -> None:
     file = tmp_path / "genrm.toml"
-    base = (ROOT / "src/fapo/miniature/configs/genrm.toml").read_text(encoding="utf-8")
+    base = (ROOT / "src/fapo/data/miniature/configs/genrm.toml").read_text(encoding="utf-8")
     file.write_text(base.replace("genrm_step", kind), encoding="utf-8")
     solution = LabelledSolution(PROBLEMS[0], ("1+1=2", "2+2=5"), label, True)
     (row,) = rows("test", [Example(PROBLEMS[0], [], solution)])

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
 
-from fapo.data import read_jsonl
-from fapo.rewards import fapo_reward, group_advantages
+from fapo.data.jsonl import read_jsonl
+from fapo.rewards.advantages import group_advantages
+from fapo.rewards.policy import fapo_reward
+from tests.verl.verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
 
 
 @pytest.fixture(scope="module")

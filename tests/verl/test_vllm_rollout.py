@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from verl_runs import GROUP, PROMPTS, logged, rows, run
 
-from fapo.judges import make_judge, named
-from fapo.rewards import fapo_reward
+from fapo.judge.from_config import make_judge, named
+from fapo.rewards.policy import fapo_reward
 from fapo.types import Problem, Rollout
+from tests.verl.verl_runs import GROUP, PROMPTS, logged, rows, run
 
 VLLM = Path(sys.executable).with_name("vllm")
 pytestmark = pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fapo.data import read_jsonl
+from fapo.data.jsonl import read_jsonl
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"

@@ -13,14 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
-from model_server import ModelServer, running
 
-from fapo.client import ChatClient
-from fapo.data import read_jsonl, write_jsonl
-from fapo.judge import build_prompt, load_template
-from fapo.miniature.sources import labelled
-from fapo.models import model_folder
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.miniature.sets import labelled
+from fapo.inference.client import ChatClient
+from fapo.inference.models import model_folder
+from fapo.judge.template import build_prompt, load_template
 from fapo.types import Completion, Message
+from tests.support.model_server import ModelServer, running
 
 VLLM = Path(sys.executable).with_name("vllm")
 pytestmark = pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import UseAppendAction, arg
 
 if TYPE_CHECKING:
-    from fapo.config import ModelJudge
+    from fapo.config.schema import ModelJudge
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class JudgeOptions:
 
     def config(self, out: Path | None) -> ModelJudge:
         """The judge, with a cache beside `out` unless another is named. Raises ConfigError for what cannot be."""
-        from fapo.judges import named
+        from fapo.judge.from_config import named
 
         return named(
             self.judge,

@@ -1,4 +1,4 @@
-"""Names of the columns in which data sets keep problems, references and solutions; checks of their values."""
+"""Column names that data sets use for the same thing."""
 
 from __future__ import annotations
 
@@ -95,3 +95,6 @@ def as_scalar_text(where: str, name: str, value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         raise DataError(f"{where}: {name} is {value}, must be a text or a finite number")
     return str(value)
+
+
+LABEL_COLUMNS = {"steps", "response", "label", "final_answer_correct", "critique"}

@@ -1,7 +1,7 @@
 """The rules for final answers: find one in a solution, bring it to a normal form, compare it with the reference.
 
 Most answers are settled by exact rules (text, choice letters, rational numbers, length of lists). What is left is
-computer algebra, which may run for ever or eat all memory: `fapo.answers` calls it in a process that it can kill.
+computer algebra, which may run for ever or eat all memory: `fapo.rewards.verify` calls it in a process that it can kill.
 """
 
 from __future__ import annotations
@@ -331,7 +331,10 @@ def decide(answer: str, reference: str) -> bool | None:
 def _parse(expression: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
 
-    return parse(f"${expression}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
+    parsed: list[Any] = parse(
+        f"${expression}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
+    )
+    return parsed
 
 
 def _algebra_one(answer: str, reference: str) -> bool:

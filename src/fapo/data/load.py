@@ -1,12 +1,12 @@
-"""Load problems and labelled solutions from any source: a file, a Hugging Face id or a set of the miniature."""
+"""Load problems and labelled solutions from any source: a file, a Hugging Face id or the miniature."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fapo.data import LabelledSolution, read_labelled, read_problems
-from fapo.miniature import sources as miniature
-from fapo.types import Problem
+from fapo.data.miniature import sets as miniature
+from fapo.data.problems import read_labelled, read_problems
+from fapo.types import LabelledSolution, Problem
 
 
 def load_problems(source: str, *, split: str | None = None, limit: int | None = None, seed: int = 0) -> list[Problem]:

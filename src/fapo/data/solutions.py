@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
-from fapo.data import answer_of_worked_solution, as_object, json_items, located_rows, parse_row, read_problems
+from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
+from fapo.data.jsonl import as_object, json_items, parse_row
+from fapo.data.problems import answer_of_worked_solution, read_problems
+from fapo.data.sources import located_rows
+from fapo.data.steps import split
 from fapo.errors import DataError
-from fapo.steps import split
 from fapo.types import Problem
 
 Lookup = Callable[[str], Problem | None]
@@ -29,7 +31,7 @@ class Solution:
     text: str
     """All of it."""
     steps: tuple[str, ...]
-    """The steps to be judged: those of the row, or else the text cut by fapo.steps; none if it is blank."""
+    """The steps to be judged: those of the row, or else the text cut by fapo.data.steps; none if it is blank."""
     correct: bool | None
     """Whether the final answer is right, by the row's own word; None where there is a reference to tell."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fapo.files import atomic_path
+from fapo.data.files import atomic_path
 from fapo.types import Message
 
 

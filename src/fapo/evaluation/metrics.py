@@ -7,12 +7,9 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
+from fapo.judge.quality import ratio
+
 Label = TypeVar("Label", bound=Hashable)
-
-
-def ratio(numerator: float, denominator: float) -> float:
-    """Return numerator / denominator, NaN for a denominator of 0."""
-    return float(numerator) / float(denominator) if denominator else math.nan
 
 
 def pass_at_k(num_correct: int, n: int, k: int) -> float:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fapo.client import ChatClient
+from fapo.data.miniature import sets as miniature
 from fapo.errors import ConfigError
-from fapo.miniature import sources as miniature
-from fapo.response_cache import CachedModel, ResponseCache
+from fapo.inference.client import ChatClient
+from fapo.inference.response_cache import CachedModel, ResponseCache
 from fapo.types import Complete
 
 if TYPE_CHECKING:
-    from fapo.local import LocalModel
+    from fapo.inference.transformers_model import LocalModel
+
 
 LOCAL = "local:"
 LOCAL_MAX_TOKENS = 1024
@@ -79,7 +80,7 @@ class ChatModel:
             client |= {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
             return ChatClient(self.urls, self.name, **client)
         try:
-            from fapo.local import LocalModel
+            from fapo.inference.transformers_model import LocalModel
         except ImportError:
             raise ConfigError(f"{key}: {self.name} needs torch and transformers: pip install 'fapo[train]'") from None
         limits = {"max_tokens": max_tokens or LOCAL_MAX_TOKENS, "top_p": 1.0 if top_p is None else top_p}

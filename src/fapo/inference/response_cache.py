@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fapo.errors import DataError
+from fapo.inference.concurrency import share
 from fapo.types import Complete, Completion, Message
-from fapo.workers import share
 
 APPLICATION = 0x6661706F
 """SQLite's application_id of our files ("fapo")."""

@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fapo.data import LabelledSolution
+from fapo.data.steps import split
 from fapo.errors import DataError, JudgeDownError
-from fapo.measure import judge_quality
-from fapo.steps import split
-from fapo.types import Judge, Rollout, Verdict
+from fapo.judge.quality import judge_quality
+from fapo.types import Judge, LabelledSolution, Rollout, Verdict
 
 WINDOW = 64
 """Window size: quality is measured on the last 64 canaries, so a change shows after at most 64 of them."""

@@ -1,5 +1,6 @@
 """The judge that a config or a command line names: a model behind servers or in this process, with or without a
-cache."""
+cache.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +9,18 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from fapo.client import ChatClient
-from fapo.config import JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge, judge_config
-from fapo.judge import GenRM, Template, load_template
-from fapo.miniature.sources import oracle
-from fapo.models import ChatModel, cached, chat_model
-from fapo.response_cache import ResponseCache
+from fapo.config.load import judge_config
+from fapo.config.schema import JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge
+from fapo.inference.client import ChatClient
+from fapo.inference.models import ChatModel, cached, chat_model
+from fapo.inference.response_cache import ResponseCache
+from fapo.judge.genrm import GenRM
+from fapo.judge.oracle import oracle
+from fapo.judge.template import Template, load_template
 from fapo.types import Judge
 
 if TYPE_CHECKING:
-    from fapo.local import LocalModel
+    from fapo.inference.transformers_model import LocalModel
 
 
 def make_judge(config: JudgeConfig) -> Judge:

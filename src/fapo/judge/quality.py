@@ -1,9 +1,4 @@
-"""How well a judge judges, as numbers. Pure functions; every rate is a fraction in [0, 1].
-
-Empty denominators: a rate over rows that the data does not have is NaN (recall without flawed rows). A rate that is
-empty because of the judge's answers is 0 (precision when nothing was flagged). A row without a verdict never counts as
-a correct answer.
-"""
+"""Precision, recall, F1 and location accuracy of a judge."""
 
 from __future__ import annotations
 
@@ -15,8 +10,26 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fapo.metrics import ratio
+from fapo.judge import quality
 from fapo.types import Verdict
+
+
+def judge_quality(verdicts: Sequence[Verdict | None], labels: Sequence[int | None]) -> dict[str, float]:
+    """precision, recall, f1 of "flagged", location (exact step, among the rightly flagged), invalid_share."""
+    score = quality.flawed_positive_prf([v.flawed for v in verdicts], [label is not None for label in labels])
+    return {
+        "precision": score.precision,
+        "recall": score.recall,
+        "f1": score.f1,
+        "location": quality.location_accuracy(verdicts, labels),
+        "invalid_share": score.invalid_share,
+    }
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """Return numerator / denominator, NaN for a denominator of 0."""
+    return float(numerator) / float(denominator) if denominator else math.nan
+
 
 Invalid = Literal["wrong", "flagged"]
 """What a row without a verdict counts as: the wrong answer whatever the truth, or flagged."""

@@ -4,7 +4,7 @@ from fapo.report.claims import Claim, check_claims, print_claims
 from fapo.report.page import write_report
 from fapo.report.plots import overview
 from fapo.report.summary import Crossing, Row, find_crossing, print_summary, summarize
-from fapo.run_reader import Run, read_run
+from fapo.training.run_reader import Run, read_run
 
 __all__ = [
     "Claim",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fapo.report.rollouts import LIMIT, Card, by_name, cards, pack, share_of
-from fapo.run_reader import Run
+from fapo.training.run_reader import Run
 
 HERE = Path(__file__).parent
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from fapo.errors import DataError
-from fapo.run_reader import Run, Series
+from fapo.training.run_reader import Run, Series
 
 LAST = 3
 """Number of validations whose mean is taken for the end of a run."""

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from fapo.intervals import mean_interval
+from fapo.evaluation.intervals import mean_interval
 from fapo.report.changes import NotMeasuredError, end, gain, gap, start
 from fapo.report.summary import find_crossing
-from fapo.run_reader import Run
+from fapo.training.run_reader import Run
 
 Status = Literal["holds", "does not hold", "too noisy to say", "one seed: met", "one seed: not met"]
 
@@ -136,7 +136,7 @@ def _shift(run: Run) -> float:
 
 
 def _batch_rho(runs: Sequence[Run]) -> str:
-    """rho of the whole batch at the crossings, for comparison: solved groups without flawed positives raise it."""
+    """Rho of the whole batch at the crossings, for comparison: solved groups without flawed positives raise it."""
     crossings = [crossing for run in runs if (crossing := find_crossing(run)) and crossing.own_rho]
     ratios = [c.true_rho if c.flawed_rho is None else c.rho for c in crossings]
     texts = [f"{ratio:.2f}" for ratio in ratios if ratio is not None]

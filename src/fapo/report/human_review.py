@@ -10,11 +10,11 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fapo.errors import DataError
-from fapo.intervals import Interval, wilson_interval
-from fapo.metrics import fp_ratio
-from fapo.quality import cohen_kappa
+from fapo.evaluation.intervals import Interval, wilson_interval
+from fapo.evaluation.metrics import fp_ratio
+from fapo.judge.quality import cohen_kappa
 from fapo.report.rollouts import Card, by_name, cards
-from fapo.run_reader import Run
+from fapo.training.run_reader import Run
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 

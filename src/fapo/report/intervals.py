@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fapo.intervals import Interval, mean_interval, ratio_interval
-from fapo.judge import named_step
-from fapo.quality import confusion, prf_ratios
-from fapo.report.runs import grouped
+from fapo.evaluation.intervals import Interval, mean_interval, ratio_interval
+from fapo.judge.genrm import named_step
+from fapo.judge.quality import confusion, prf_ratios
+from fapo.report.labels import grouped
 from fapo.report.summary import Row, measured
-from fapo.run_reader import Run
+from fapo.training.run_reader import Run
 
 Parts = tuple[float, float]
 """What one rollout adds to the numerator and to the denominator of a metric."""
@@ -51,7 +51,7 @@ def _over_questions(run: Run, wanted: Mapping[Row, float]) -> dict[Row, Interval
     }
 
 
-# --- parts of the metrics of fapo.measure, rollout by rollout ---------------------------------------------------------
+# --- parts of the metrics of fapo.training.step_metrics, rollout by rollout ---------------------------------------------------------
 
 
 def _truth(row: Mapping[str, Any]) -> bool | None:

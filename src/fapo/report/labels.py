@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from fapo.run_reader import Run
+from fapo.training.run_reader import Run
 
 KINDS = ("outcome", "fapo", "step_ratio", "genrm_step", "genrm_outcome")
 """Reward kinds, in the order in which they are shown."""

@@ -10,19 +10,19 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from fapo.errors import ConfigError
-from fapo.intervals import percent
+from fapo.evaluation.intervals import percent
 from fapo.report.browser import browser, script_source, shown_cards
-from fapo.report.human import Agreement, agreements
+from fapo.report.human_review import Agreement, agreements
 from fapo.report.intervals import intervals
+from fapo.report.labels import grouped
 from fapo.report.panels import genrm_panels, policy_panels, styles
 from fapo.report.plots import PALETTE, svg
 from fapo.report.rollouts import LIMIT
-from fapo.report.runs import grouped
 from fapo.report.summary import GENRM, POLICY, crossing_texts, row_titles, show, summarize
 from fapo.report.text import visible
 from fapo.report.tiles import tiles
 from fapo.report.timing import time_splits
-from fapo.run_reader import Run, read_run
+from fapo.training.run_reader import Run, read_run
 
 HERE = Path(__file__).parent
 

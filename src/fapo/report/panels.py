@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fapo.report.runs import grouped
+from fapo.report.labels import grouped
 from fapo.report.summary import GENRM, advantage, find_crossing, measured, rho_series, set_title, sets_of
-from fapo.rewards import shift_ratio
-from fapo.run_reader import NOTHING, Run, Series
+from fapo.rewards.theory import shift_ratio
+from fapo.training.run_reader import NOTHING, Run, Series
 
 Color = Literal["orange", "blue", "pink", "green", "red", "sky", "violet", "grey"]
 Scale = Literal["share", "share from 0", "number", "log"]
@@ -165,7 +165,7 @@ def _running(found: Iterable[tuple[Style, Series]]) -> tuple[Curve, ...]:
 
 
 def _rhos(runs: Styled) -> list[Panel]:
-    """rho as flawed positives see it, with the shift marked on it, and beside it that of the whole batch."""
+    """Rho as flawed positives see it, with the shift marked on it, and beside it that of the whole batch."""
     thresholds = [shift for _, run in runs if run.penalty and (shift := shift_ratio(run.penalty)) > 0]
     level, marks = thresholds[0] if thresholds else 1.0, []
     for style, run in runs:

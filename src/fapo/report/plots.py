@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from fapo.report.panels import DASHES, Mark, Panel, Style, overview_panels, styles
-from fapo.run_reader import Run
+from fapo.training.run_reader import Run
 
 PALETTE = {
     "orange": ("#d98200", "#f0a83c"),

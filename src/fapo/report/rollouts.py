@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fapo.data import finite_number
-from fapo.judge import named_step
+from fapo.data.problems import finite_number
+from fapo.data.steps import split
+from fapo.judge.genrm import named_step
 from fapo.report.text import visible
-from fapo.run_reader import Run
-from fapo.steps import split
+from fapo.training.run_reader import Run
 from fapo.types import RolloutClass, rollout_class
 
 LIMIT = 100_000

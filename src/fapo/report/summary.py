@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fapo.intervals import percent
-from fapo.report.runs import grouped
-from fapo.run_reader import WINDOW, Run, Series, read_run
+from fapo.evaluation.intervals import percent
+from fapo.report.labels import grouped
+from fapo.training.run_reader import WINDOW, Run, Series, read_run
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Row:
 
     @property
     def text(self) -> str:
-        """start -> end, for a table."""
+        """Start -> end, for a table."""
         spread = "" if self.spread is None else f" ± {show(self.spread, self.metric).removesuffix(' %')}"
         return f"{show(self.start, self.metric)} → {show(self.end, self.metric)}{spread}"
 
@@ -95,7 +95,7 @@ class Crossing:
 
     @property
     def own_rho(self) -> float | None:
-        """rho as flawed positives see it, by the classes that earned the advantage: the judge's, else the oracle's."""
+        """Rho as flawed positives see it, by the classes that earned the advantage: the judge's, else the oracle's."""
         return self.true_flawed_rho if self.flawed_rho is None else self.flawed_rho
 
 
@@ -120,7 +120,7 @@ def advantage(run: Run, name: Literal["fully_correct", "flawed", "wrong"]) -> Se
 
 
 def rho_series(run: Run, name: Literal["rho", "flawed_rho"]) -> Series:
-    """rho of training batches: by verdict, or by the oracle in a run without a judge."""
+    """Rho of training batches: by verdict, or by the oracle in a run without a judge."""
     by_verdict = run.series(f"rollout/{name}", "train")
     return by_verdict or run.series(f"rollout/true_{name}", "train")
 

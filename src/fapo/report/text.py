@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fapo.steps import show_invisible
+from fapo.data.untrusted_text import show_invisible
 
 
 def visible(value: Any, limit: int = 500) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fapo.report.runs import grouped
+from fapo.report.labels import grouped
 from fapo.report.summary import Row, find_crossing, set_title, show
-from fapo.rewards import shift_ratio
-from fapo.run_reader import Run
+from fapo.rewards.theory import shift_ratio
+from fapo.training.run_reader import Run
 
 _SENTENCES = {
     "accuracy": "of the answers of {label} are right on {split} problems",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fapo.report.runs import grouped
-from fapo.run_reader import Run
+from fapo.report.labels import grouped
+from fapo.training.run_reader import Run
 
 
 @dataclass(frozen=True)

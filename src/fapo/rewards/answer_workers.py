@@ -24,7 +24,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
-from fapo.final_answer import algebra
+from fapo.data.final_answers import algebra
 
 MAX_WORKERS = 8
 """Maximum number of worker processes; there are no more than processors."""

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fapo import answers
-from fapo.canaries import Canaries
-from fapo.scoring import PolicyScorer
+from fapo.judge.canaries import Canaries
+from fapo.rewards import verify as answers
+from fapo.rewards.scorer import PolicyScorer
 from fapo.types import Judge, Rollout, Verdict
 
 

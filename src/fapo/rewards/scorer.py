@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from fapo import answers, rewards
-from fapo.config import FapoReward, GenRMReward, GenRMStepReward, JudgedReward, PolicyReward, StepRatioReward
-from fapo.data import LabelledSolution
-from fapo.errors import ConfigError, UnscoredError
-from fapo.judge import CircuitBreaker, Template
-from fapo.steps import split
-from fapo.types import Judge, Reward, Rollout, RolloutClass, Verdict, rollout_class
+from fapo.config.schema import FapoReward, JudgedReward, PolicyReward, StepRatioReward
+from fapo.data.steps import split
+from fapo.errors import UnscoredError
+from fapo.judge.genrm import CircuitBreaker
+from fapo.rewards import policy as rewards
+from fapo.rewards import verify as answers
+from fapo.rewards.advantages import group_advantages
+from fapo.types import Judge, Reward, Rollout, Scored, Verdict
 
 
 def no_verdict(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
@@ -25,30 +26,6 @@ def no_verdict(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
         f"no verdict on a rollout of problem {rollout.problem.id}: {why}; "
         'set reward.on_unscored to "mask" or "correctness_only" to train on without it'
     )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A rollout with all that was found out about it."""
-
-    rollout: Rollout
-    """The rollout."""
-    correct: bool
-    """Its final answer is right (for a critique: its label is right)."""
-    verdict: Verdict | None
-    """What the judge said; None when it was not asked. For a critique: what the critique itself says."""
-    reward: Reward
-    """What it earns."""
-
-    @property
-    def flawed(self) -> bool | None:
-        """True or False by verdict, None without one."""
-        return None if self.verdict is None else self.verdict.flawed
-
-    @property
-    def rollout_class(self) -> RolloutClass:
-        """Class of the rollout, by verdict."""
-        return rollout_class(self.correct, self.flawed)
 
 
 @dataclass(frozen=True)
@@ -110,49 +87,7 @@ class PolicyScorer:
         return Reward(value + parts["overlong"], parts)
 
 
-@dataclass(frozen=True)
-class CritiqueScorer:
-    """Scores critiques of labelled solutions: the reward a GenRM is trained with."""
-
-    config: GenRMReward
-    """genrm_step or genrm_outcome, and overlong shaping."""
-    template: Template
-    """Decides how a critique is read."""
-    labelled: dict[str, LabelledSolution]
-    """Problem id of a rollout -> the solution it criticises."""
-    max_tokens: int = 0
-    """Length limit of a critique."""
-
-    def __post_init__(self) -> None:
-        if self.config.kind == "genrm_step" and self.template.kind == "yes_no":
-            raise ConfigError(
-                f"{self.template.name}: the template asks yes or no, but reward.kind genrm_step needs the step of the "
-                'error; use kind = "genrm_outcome", or a template that asks for the step'
-            )
-
-    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
-        """One result for each critique, in order; `correct` says whether its label (flawed or not) is right."""
-        return [self.score(rollout) for rollout in rollouts]
-
-    def score(self, rollout: Rollout) -> Scored:
-        """Read one critique and reward it."""
-        solution = self.labelled[rollout.problem.id]
-        num_steps = len(solution.steps)
-        verdict = replace(self.template.parse(rollout.response, num_steps), num_tokens=rollout.num_tokens)
-        label = solution.training_label
-        outcome = rewards.genrm_outcome_reward(verdict.flawed, label is not None)
-        parts, value = {"outcome": outcome}, outcome
-        if isinstance(self.config, GenRMStepReward):
-            value = rewards.genrm_reward(verdict.flawed, verdict.error_step, label, num_steps)
-            parts["process"] = value - outcome
-        parts["overlong"] = rewards.overlong_penalty(rollout.num_tokens, self.max_tokens, self.config.overlong_buffer)
-        return Scored(rollout, outcome > 0, verdict, Reward(value + parts["overlong"], parts))
-
-
-Scorer = PolicyScorer | CritiqueScorer
-
-
 def advantages_of(scored: Sequence[Scored], group_size: int) -> np.ndarray:
     """Advantages [num_rollouts] of consecutive groups, as the trainer computes them."""
     values = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored], dtype=float)
-    return rewards.group_advantages(values.reshape(-1, group_size)).reshape(-1)
+    return group_advantages(values.reshape(-1, group_size)).reshape(-1)

@@ -1,7 +1,7 @@
 """Checks of final answers: whether a solution's answer equals the reference, never longer than a deadline.
 
-The rules are those of `fapo.final_answer`; `extract` is offered here too. What they leave to computer algebra runs in
-worker processes that end at the deadline (`fapo.answer_workers`), so checks work from any thread and in an event loop.
+The rules are those of `fapo.data.final_answers`; `extract` is offered here too. What they leave to computer algebra runs in
+worker processes that end at the deadline (`fapo.rewards.answer_workers`), so checks work from any thread and in an event loop.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fapo.answer_workers import patience, shutdown, submit
-from fapo.final_answer import clean, decide, extract
+from fapo.data.final_answers import clean, decide, extract
+from fapo.rewards.answer_workers import patience, shutdown, submit
 
 __all__ = ["Check", "acheck", "acheck_many", "check_many", "extract", "shutdown"]
 

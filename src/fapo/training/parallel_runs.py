@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fapo.data.miniature.sets import CONFIGS
 from fapo.errors import EngineError
-from fapo.run_reader import is_finished, read_run
-
-CONFIGS = Path(__file__).parent / "configs"
+from fapo.training.run_reader import is_finished, read_run
 
 
 @dataclass(frozen=True)

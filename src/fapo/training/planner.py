@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from fapo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fapo.config import Config
+    from fapo.config.schema import Config
+
 
 GIB = 2**30
 BF16_BYTES = 2
@@ -144,7 +145,7 @@ def find_shape(name: str, option: str) -> ModelShape:
     Raises:
         ConfigError: The model is not known, or its config.json describes another architecture.
     """
-    from fapo.models import model_folder  # here, because it makes `fapo --help` slower
+    from fapo.inference.models import model_folder  # here, because it makes `fapo --help` slower
 
     shape = KNOWN_SHAPES.get(name.rstrip("/").rpartition("/")[2])
     if shape and not Path(name).is_dir():

@@ -10,8 +10,8 @@ from rich.box import SIMPLE
 from rich.console import RenderableType
 from rich.table import Table
 
-from fapo.config import Config
-from fapo.planner import JUDGE_MEMORY_RATE, MAX_SEQUENCES, ROLLOUT_MEMORY_RATE, PlanAssumptions, Quantity
+from fapo.config.schema import Config
+from fapo.training.planner import JUDGE_MEMORY_RATE, MAX_SEQUENCES, ROLLOUT_MEMORY_RATE, PlanAssumptions, Quantity
 
 FIXED = (
     ("rollout server memory", f"{ROLLOUT_MEMORY_RATE:.0%} of a GPU", "fixed"),

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
-import platform
-import shutil
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from importlib import metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fapo.config import Config, from_dict, to_dict
-from fapo.data import finite, read_jsonl, write_jsonl
+from fapo.config.load import from_dict, to_dict
+from fapo.config.schema import Config
+from fapo.data.files import write_json
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.problems import finite
+from fapo.data.provenance import environment
 from fapo.errors import ConfigError
-from fapo.files import write_json
-from fapo.judge import verdict_row
-from fapo.scoring import Scored
-from fapo.types import GroundTruth
-
-SCHEMA = 1
-"""Version of the rows in rollouts.jsonl."""
-_PACKAGES = ("fapo", "torch", "transformers", "trl", "accelerate", "datasets", "math-verify", "verl", "vllm")
+from fapo.training.rollout_row import SCHEMA
 
 
 class RunFolder:
@@ -100,73 +90,3 @@ _WHERE_AND_HOW_FAST = {"urls", "concurrency", "timeout", "deadline", "cache", "m
 def _fixed(value: Any) -> Any:
     """What of a setting must be the same when a run is resumed."""
     return {k: v for k, v in value.items() if k not in _WHERE_AND_HOW_FAST} if isinstance(value, dict) else value
-
-
-FULL = 1 << 20
-"""Bytes; with less room than this a disk is full."""
-_taken: dict[Path, int] = {}
-"""Run folders of this process, each with its open descriptor: the system gives the lock back when the process ends."""
-
-
-def take(folder: Path) -> None:
-    """Make the folder this process's own, so that a run resumed while it still runs does not write between its rows."""
-    if os.name != "posix" or folder.resolve() in _taken:
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ConfigError(f"{folder}: another process is training here; wait for it, or choose another name") from None
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return
-    _taken[folder.resolve()] = descriptor
-
-
-@contextlib.contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """torch and safetensors have words of their own for a full disk; they become the system's error."""
-    try:
-        yield
-    except Exception as error:
-        torn = "inline_container" in str(error) and shutil.disk_usage(folder).free < FULL
-        if isinstance(error, OSError) or not (torn or "No space left" in str(error)):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
-
-
-def rollout_row(s: Scored, advantage: float | None, truth: GroundTruth | None) -> dict[str, Any]:
-    """A rollout as a row of rollouts.jsonl; step and split are the engine's to add."""
-    problem = s.rollout.problem
-    return {
-        "problem_id": problem.id,
-        "problem": problem.text,
-        "reference": problem.reference,
-        "response": s.rollout.response,
-        "num_tokens": s.rollout.num_tokens,
-        "correct": s.correct,
-        **verdict_row(s.verdict),
-        "reward": s.reward.value,
-        "parts": dict(s.reward.parts),
-        "advantage": None if advantage is None else round(float(advantage), 6),
-        "truth": truth._asdict() if truth else None,
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, for the record; nothing from the environment variables."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "versions": versions,
-    }

@@ -1,4 +1,4 @@
-"""Read a run folder: its config, its measurements as series over the steps, its rollouts."""
+"""Read a run folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fapo.data import finite_number, read_jsonl
+from fapo.data.jsonl import read_jsonl
+from fapo.data.problems import finite_number
 from fapo.errors import DataError
 
 WINDOW = 5
@@ -64,7 +65,7 @@ class Run:
 
     @property
     def penalty(self) -> float | None:
-        """lambda of a run with kind fapo, otherwise None."""
+        """Lambda of a run with kind fapo, otherwise None."""
         penalty = finite_number(self.table("reward").get("penalty", 1.0))
         return penalty if self.kind == "fapo" else None
 

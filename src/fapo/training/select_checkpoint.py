@@ -11,10 +11,11 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from fapo.config import Config, from_dict
-from fapo.data import finite_number
+from fapo.config.load import from_dict
+from fapo.config.schema import Config
+from fapo.data.problems import finite_number
 from fapo.errors import ConfigError, DataError
-from fapo.run_reader import read_run
+from fapo.training.run_reader import read_run
 
 COLUMNS = ("f1", "precision", "recall", "location", "invalid_share", "tokens")
 """What a validation of a GenRM measures and the table shows."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from fapo import metrics, quality, rewards
-from fapo.scoring import Scored, advantages_of
-from fapo.types import GroundTruth, RolloutClass, rollout_class
+from fapo.evaluation import metrics
+from fapo.judge.quality import judge_quality
+from fapo.rewards import theory
+from fapo.rewards.advantages import mean_advantage_by_class
+from fapo.rewards.scorer import advantages_of
+from fapo.types import GroundTruth, RolloutClass, Scored, rollout_class
 
 
 def policy_metrics(scored: Sequence[Scored], truths: Sequence[GroundTruth | None]) -> dict[str, float]:
@@ -28,7 +31,7 @@ def policy_metrics(scored: Sequence[Scored], truths: Sequence[GroundTruth | None
     if judged:
         out |= {
             "rollout/fp_ratio": metrics.fp_ratio(num_flawed, len(judged)),
-            "rollout/rho": rewards.rho(len(judged) - num_flawed, num_wrong),
+            "rollout/rho": theory.rho(len(judged) - num_flawed, num_wrong),
             "judge/tokens": fmean(s.verdict.num_tokens for s in judged if s.verdict),
         }
     known = [(s, t) for s, t in zip(scored, truths, strict=True) if s.correct and t is not None]
@@ -37,23 +40,11 @@ def policy_metrics(scored: Sequence[Scored], truths: Sequence[GroundTruth | None
         out |= {
             "rollout/true_fp_ratio": metrics.fp_ratio(true_flawed, len(known)),
             "rollout/reliable_accuracy": metrics.reliable_accuracy(true_flawed, len(known), len(scored)),
-            "rollout/true_rho": rewards.rho(len(known) - true_flawed, num_wrong),
+            "rollout/true_rho": theory.rho(len(known) - true_flawed, num_wrong),
         }
         if asked := [(s.verdict, t.error_step) for s, t in known if s.verdict is not None]:
             out |= {f"judge/{name}": value for name, value in judge_quality(*zip(*asked, strict=True)).items()}
     return out
-
-
-def judge_quality(verdicts: Sequence, labels: Sequence[int | None]) -> dict[str, float]:
-    """precision, recall, f1 of "flagged", location (exact step, among the rightly flagged), invalid_share."""
-    score = quality.flawed_positive_prf([v.flawed for v in verdicts], [label is not None for label in labels])
-    return {
-        "precision": score.precision,
-        "recall": score.recall,
-        "f1": score.f1,
-        "location": quality.location_accuracy(verdicts, labels),
-        "invalid_share": score.invalid_share,
-    }
 
 
 def advantage_metrics(
@@ -61,10 +52,10 @@ def advantage_metrics(
 ) -> dict[str, float]:
     """Mean advantage by class (fully correct, flawed, wrong) of consecutive groups, by verdict and by truth."""
     advantages = advantages_of(scored, group_size)
-    by_verdict = rewards.mean_advantage_by_class(advantages, [s.rollout_class for s in scored])
+    by_verdict = mean_advantage_by_class(advantages, [s.rollout_class for s in scored])
     out = {f"advantage/{name}": value for name, value in by_verdict.items()}
     if any(truth is not None for truth in truths):
-        by_truth = rewards.mean_advantage_by_class(advantages, _true_classes(scored, truths))
+        by_truth = mean_advantage_by_class(advantages, _true_classes(scored, truths))
         out |= {f"advantage/true_{name}": value for name, value in by_truth.items()}
     return out
 
@@ -72,7 +63,7 @@ def advantage_metrics(
 def flawed_rho_metrics(
     scored: Sequence[Scored], group_size: int, truths: Sequence[GroundTruth | None]
 ) -> dict[str, float]:
-    """rho over consecutive groups, each weighted by its flawed positives: by verdict and by truth, where known.
+    """Rho over consecutive groups, each weighted by its flawed positives: by verdict and by truth, where known.
 
     NaN without flawed positives, or where their groups hold nothing else; a right answer without a verdict is not
     counted.
@@ -82,7 +73,7 @@ def flawed_rho_metrics(
         if "flawed" in classes or "fully_correct" in classes:
             groups = [classes[i : i + group_size] for i in range(0, len(classes), group_size)]
             counts = ([group.count(name) for group in groups] for name in ("fully_correct", "flawed", "wrong"))
-            out[f"rollout/{key}"] = rewards.flawed_rho(*counts)
+            out[f"rollout/{key}"] = theory.flawed_rho(*counts)
     return out
 
 

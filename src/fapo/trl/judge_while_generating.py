@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from fapo.ahead import Ahead, ahead_of
 from fapo.errors import ConfigError
-from fapo.scoring import PolicyScorer
-from fapo.trl import FlawedAwareReward
+from fapo.rewards.eager_scorer import Ahead, ahead_of
+from fapo.rewards.scorer import PolicyScorer
+from fapo.trl.reward import FlawedAwareReward
 
 PATIENCE = 10.0
 """Seconds in which cancelled requests are gone."""

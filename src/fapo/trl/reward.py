@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fapo.client import ChatClient
-from fapo.config import FapoReward
-from fapo.data import answer_of_worked_solution
+from fapo.config.schema import FapoReward
+from fapo.data.problems import answer_of_worked_solution
 from fapo.errors import DataError
-from fapo.judge import GenRM, load_template, verdict_row
-from fapo.scoring import PolicyScorer, Scored, Scorer
-from fapo.types import Judge, OnUnscored, Problem, Rollout
+from fapo.inference.client import ChatClient
+from fapo.judge.genrm import GenRM, verdict_row
+from fapo.judge.template import load_template
+from fapo.rewards.critique_scorer import Scorer
+from fapo.rewards.scorer import PolicyScorer
+from fapo.types import Judge, OnUnscored, Problem, Rollout, Scored
 
 _REFERENCES = ("reference", "answer", "solution")
 Record = Callable[[Sequence[Scored], Mapping[str, list[Any]]], None]

@@ -17,24 +17,19 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from fapo.config import Config
+from fapo.config.schema import Config
 from fapo.errors import ConfigError
-from fapo.examples import TRAIN, Example, Sets, load_sets, make_scorer
-from fapo.local import LocalModel
-from fapo.measure import of_validation
-from fapo.runs import RunFolder, full_disk_told, take
-from fapo.scoring import CritiqueScorer
-from fapo.train_trl import (
-    Callback,
-    Progress,
-    Recorder,
-    last_checkpoint,
-    load_model,
-    load_weights,
-    save_model,
-    stop_politely,
-    trainer_arguments,
-)
+from fapo.inference.transformers_model import LocalModel
+from fapo.rewards.critique_scorer import CritiqueScorer
+from fapo.rewards.from_config import make_scorer
+from fapo.training.datasets import TRAIN, Example, Sets, load_sets
+from fapo.training.recorder import Recorder
+from fapo.training.run_folder import RunFolder
+from fapo.training.run_lock import full_disk_told, take
+from fapo.training.step_metrics import of_validation
+from fapo.trl.arguments import trainer_arguments
+from fapo.trl.callbacks import Callback, Progress, stop_politely
+from fapo.trl.checkpoints import last_checkpoint, load_model, load_weights, save_model
 from fapo.types import Rollout
 
 

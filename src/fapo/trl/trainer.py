@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from fapo.examples import TRAIN
-from fapo.measure import of_validation
-from fapo.zero_advantage import SkipZeroAdvantages
+from fapo.training.datasets import TRAIN
+from fapo.training.step_metrics import of_validation
+from fapo.trl.zero_advantage import SkipZeroAdvantages
 
 
 class _Clock:

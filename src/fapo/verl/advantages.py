@@ -1,6 +1,6 @@
-"""The advantages of `fapo.rewards` as an estimator of verl's: algorithm.adv_estimator=fapo.
+"""The advantages of `fapo.rewards.policy` as an estimator of verl's: algorithm.adv_estimator=fapo.
 
-verl's own "grpo" has no notion of an unscored rollout. Loaded by `fapo.verl.record`, or in scripts of one's own by the
+verl's own "grpo" has no notion of an unscored rollout. Loaded by `fapo.verl.recorder`, or in scripts of one's own by the
 environment variable VERL_USE_EXTERNAL_MODULES=fapo.verl.advantages.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
-from fapo.rewards import group_advantages
+from fapo.rewards.advantages import group_advantages
 
 NAME = "fapo"
 """Under which verl knows the estimator."""
@@ -43,4 +43,4 @@ def by_group(rewards: np.ndarray, groups: Sequence[Any] | np.ndarray, *, scale: 
         columns[rows == row] = np.arange((rows == row).sum())
     table = np.full((len(numbers), columns.max(initial=0) + 1), np.nan)
     table[rows, columns] = rewards
-    return group_advantages(table, scale=scale)[rows, columns]
+    return np.asarray(group_advantages(table, scale=scale)[rows, columns])

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fapo.config import Config
-from fapo.examples import Example, load_sets
-from fapo.parquet import verl_row, write_parquet
+from fapo.config.schema import Config
+from fapo.data.verl_rows import verl_row, write_parquet
+from fapo.training.datasets import Example, load_sets
 
 
 def write_sets(config: Config, folder: Path) -> list[Path]:

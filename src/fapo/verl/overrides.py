@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fapo.config import Config, LocalJudge, ServedJudge
+from fapo.config.flatten import flat
+from fapo.config.schema import Config, LocalJudge, ServedJudge
 from fapo.errors import ConfigError
-from fapo.models import model_folder
-from fapo.verl.parquet import files
+from fapo.inference.models import model_folder
+from fapo.verl.datasets import files
 
 MODULE = "verl.trainer.main_ppo"
 """The program of verl's that is started."""
@@ -32,7 +33,7 @@ def overrides(config: Config, *, resume: bool = False) -> list[str]:
 
 
 def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str, Any]:
-    """verl's settings that follow from ours; a + adds a key that verl's files do not have."""
+    """Verl's settings that follow from ours; a + adds a key that verl's files do not have."""
     rollout, optim, val, reward = config.rollout, config.optim, config.validation, config.reward
     if reward is None:
         raise ConfigError('method "sft" runs with --engine trl only; verl is for reinforcement learning')
@@ -128,15 +129,6 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
     return out
 
 
-def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested tables as dotted keys; keys that are dotted or begin with + stay as they are."""
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def literal(value: Any) -> str:
     """A value in the grammar of Hydra's overrides."""
     if value is None:
@@ -154,7 +146,7 @@ def literal(value: Any) -> str:
 
 
 def compose(given: list[str]) -> Any:
-    """verl's whole config with the overrides in it, checked as verl checks it when it starts. Raises ConfigError."""
+    """Verl's whole config with the overrides in it, checked as verl checks it when it starts. Raises ConfigError."""
     try:
         from hydra import compose, initialize_config_dir
         from hydra.errors import HydraException
@@ -189,7 +181,7 @@ def compose(given: list[str]) -> Any:
 
 
 def _check(settings: Any) -> None:
-    """What verl would take, but `fapo.verl.record` cannot work with."""
+    """What verl would take, but `fapo.verl.recorder` cannot work with."""
     trainer, model = settings.trainer, settings.reward.reward_model
     if not trainer.use_v1 or trainer.v1.trainer_mode != "sync":
         raise ValueError('trainer.use_v1 must be true and trainer.v1.trainer_mode "sync"; leave them out')

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from fapo.canaries import CanaryResult
-from fapo.scoring import Scored
-from fapo.types import Problem, Reward, Rollout, Verdict
+from fapo.judge.canaries import CanaryResult
+from fapo.types import Problem, Reward, Rollout, Scored, Verdict
 
 
 @dataclass(frozen=True)

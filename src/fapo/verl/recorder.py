@@ -19,18 +19,27 @@ import numpy as np
 import transfer_queue
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-from fapo.canaries import Window
-from fapo.config import JudgedReward, ModelJudge, read_config
-from fapo.examples import TRAIN
-from fapo.judge import CircuitBreaker
-from fapo.measure import advantage_metrics, flawed_rho_metrics, genrm_metrics, of_validation, policy_metrics
-from fapo.miniature.sources import known_truth
-from fapo.runs import RunFolder, rollout_row, take
-from fapo.scoring import no_verdict
+from fapo.config.load import read_config
+from fapo.config.schema import JudgedReward, ModelJudge
+from fapo.data.miniature.oracle import known_truth
+from fapo.judge.canaries import Window
+from fapo.judge.genrm import CircuitBreaker
+from fapo.rewards.scorer import no_verdict
+from fapo.training.datasets import TRAIN
+from fapo.training.rollout_row import rollout_row
+from fapo.training.run_folder import RunFolder
+from fapo.training.run_lock import take
+from fapo.training.step_metrics import (
+    advantage_metrics,
+    flawed_rho_metrics,
+    genrm_metrics,
+    of_validation,
+    policy_metrics,
+)
 from fapo.types import GroundTruth
 from fapo.verl.advantages import by_group
-from fapo.verl.clock import Pending, exposed_seconds
-from fapo.verl.parcel import Parcel, unwrap
+from fapo.verl.payload import Parcel, unwrap
+from fapo.verl.timing import Pending, exposed_seconds
 
 
 class RecordingBuffer(ReplayBuffer):
@@ -86,7 +95,7 @@ class RecordingBuffer(ReplayBuffer):
 
     @property
     def trainer(self) -> Any:
-        """verl's trainer, which gave us a method of its own to ask for more prompts; None in other hands."""
+        """Verl's trainer, which gave us a method of its own to ask for more prompts; None in other hands."""
         return getattr(self.refill_fn, "__self__", None)
 
     def log(self, data: Mapping[str, Any], step: int) -> None:

@@ -14,17 +14,18 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
-from fapo.canaries import canaries_of
-from fapo.config import Config, JudgeConfig, JudgedReward, LocalJudge, ModelJudge, ServedJudge, read_config
-from fapo.data import LabelledSolution
-from fapo.examples import TRAIN, make_scorer
-from fapo.models import model_folder
-from fapo.scoring import PolicyScorer, Scorer
-from fapo.types import Judge, Problem, Rollout, Verdict
-from fapo.verl.parcel import Parcel, wrap
+from fapo.config.load import read_config
+from fapo.config.schema import Config, JudgeConfig, JudgedReward, LocalJudge, ModelJudge, ServedJudge
+from fapo.inference.models import model_folder
+from fapo.judge.canaries import canaries_of
+from fapo.judge.deduplicate import KEPT
+from fapo.rewards.critique_scorer import Scorer
+from fapo.rewards.from_config import make_scorer
+from fapo.rewards.scorer import PolicyScorer
+from fapo.training.datasets import TRAIN
+from fapo.types import Judge, LabelledSolution, Problem, Rollout, Verdict
+from fapo.verl.payload import Parcel, wrap
 
-KEPT = 1024
-"""Verdicts that a reward worker remembers: more than the solutions of a batch that it is asked about."""
 CONCURRENCY = 512
 """Number of requests under way at once to a judge that verl serves, over all reward workers."""
 TIMEOUT = 600.0
@@ -51,7 +52,7 @@ async def compute_score(
     config's own servers. The reward is without overlong shaping, which is the reward manager's.
 
     Never raises for a judgement that fails: verl would quietly drop the whole group. `on_unscored = "raise"`,
-    `max_failure_rate` and `canary_min_f1` are held by `fapo.verl.record`.
+    `max_failure_rate` and `canary_min_f1` are held by `fapo.verl.recorder`.
     """
     place = (config, num_workers, reward_router_address or "")
     settings = _settings(*place)

@@ -8,11 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fapo.config import Config, LocalJudge, ModelJudge
+from fapo.config.schema import Config, LocalJudge, ModelJudge
 from fapo.errors import EngineError
-from fapo.runs import RunFolder, take
+from fapo.training.run_folder import RunFolder
+from fapo.training.run_lock import take
+from fapo.verl.datasets import files, write_sets
 from fapo.verl.overrides import MODULE, compose, overrides
-from fapo.verl.parquet import files, write_sets
 
 
 def train(config: Config, *, resume: bool = False) -> Path:

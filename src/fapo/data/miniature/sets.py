@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
-from fapo.data import LabelledSolution, read_labelled
+from fapo.data.miniature.world import EASY, HARDER, Difficulty, Split, tasks
+from fapo.data.problems import read_labelled
 from fapo.errors import ConfigError, DataError
-from fapo.miniature.world import EASY, HARDER, Difficulty, Split, examine, parse, tasks
-from fapo.steps import split
-from fapo.types import GroundTruth, Judge, Problem, Rollout, Verdict
+from fapo.types import LabelledSolution, Problem
 
 PREFIX = "miniature:"
 FOLDER = Path(__file__).parent / "base"
-"""The base checkpoints and critic data that `fapo miniature build` made."""
+CONFIGS = Path(__file__).parent / "configs"
+"""The base checkpoints and critic data that `python -m experiments.miniature build` made."""
 SETS: dict[str, tuple[int, int, Difficulty, Split]] = {
     "train": (1, 8192, EASY, "train"),
     "validation": (2, 512, EASY, "validation"),
@@ -63,44 +62,6 @@ def labelled(source: str, limit: int | None = None) -> list[LabelledSolution]:
     return read_labelled(file, limit=limit)
 
 
-def truth(rollout: Rollout) -> GroundTruth:
-    """Return first wrong step and kind of flaw of a solution, by the oracle."""
-    found = examine(parse(rollout.problem.text), rollout.response)
-    return GroundTruth(found.error_step, found.flaw)
-
-
 def has_oracle(problem: Problem) -> bool:
     """Return whether the oracle can check solutions of this problem: it can for problems of the miniature."""
     return problem.source in SOURCES
-
-
-def known_truth(rollout: Rollout) -> GroundTruth | None:
-    """Return first wrong step and kind of flaw by the oracle; None for problems that are not from the miniature."""
-    return truth(rollout) if has_oracle(rollout.problem) else None
-
-
-def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -> Judge:
-    """Return a judge that is always right, or errs at two rates.
-
-    An error depends on the rollout alone: the same rollout gets the same verdict again.
-
-    Args:
-        false_negative_rate: Rate of flawed rollouts that are passed.
-        false_positive_rate: Rate of fully correct rollouts that are flagged, at a random step.
-
-    Returns:
-        The judge.
-    """
-
-    def verdict(rollout: Rollout) -> Verdict:
-        error_step = truth(rollout).error_step
-        chance = random.Random(f"{rollout.problem.id} {rollout.response}")
-        if chance.random() < (false_positive_rate if error_step is None else false_negative_rate):
-            num_steps = max(len(split(rollout.response)), 1)
-            error_step = chance.randrange(num_steps) if error_step is None else None
-        return Verdict.from_step(error_step, "oracle")
-
-    async def judge(rollouts: list[Rollout]) -> list[Verdict]:
-        return [verdict(rollout) for rollout in rollouts]
-
-    return judge  # type: ignore[return-value]

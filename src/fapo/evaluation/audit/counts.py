@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fapo.intervals import percent, wilson_interval
-from fapo.metrics import fp_ratio, ratio
-from fapo.steps import escape
+from fapo.data.untrusted_text import escape
+from fapo.evaluation.intervals import percent, wilson_interval
+from fapo.evaluation.metrics import fp_ratio
+from fapo.judge.quality import ratio
 
 FIFTHS = ("first fifth", "second", "middle", "fourth", "last fifth")
 """Parts of a solution, to say where its error is: fifths of its steps, by the middle of the step."""

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from fapo import answers
-from fapo.config import ModelJudge, ServedJudge
-from fapo.data import check_not_overwriting, write_jsonl
+from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.data.files import atomic_path
+from fapo.data.jsonl import write_jsonl
+from fapo.data.problems import check_not_overwriting
+from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import ConfigError, DataError
-from fapo.files import atomic_path
-from fapo.judge import CircuitBreaker, GenRM, start_again, verdict_row
-from fapo.judges import opened
-from fapo.solutions import BadRow, Solution, read_solutions, reference_lookup
-from fapo.tally import Audited, Tally
+from fapo.evaluation.audit.counts import Audited, Tally
+from fapo.judge.from_config import opened
+from fapo.judge.genrm import CircuitBreaker, GenRM, start_again, verdict_row
+from fapo.rewards import verify as answers
 from fapo.types import Verdict
 
 WINDOW_SERVED = 16

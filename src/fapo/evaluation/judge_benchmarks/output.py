@@ -10,12 +10,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fapo.benchmarks.predictions import MISSING
-from fapo.benchmarks.score import FlawedPositiveScore, ProcessScore, SubsetScore
-from fapo.data import finite
-from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
-from fapo.quality import Invalid
-from fapo.steps import escape
+from fapo.data.problems import finite
+from fapo.data.untrusted_text import escape
+from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
+from fapo.evaluation.judge_benchmarks.predictions import MISSING
+from fapo.evaluation.judge_benchmarks.score import FlawedPositiveScore, ProcessScore, SubsetScore
+from fapo.judge.quality import Invalid
 from fapo.types import Verdict
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data import LabelledSolution, Located, located_rows, write_jsonl
+from fapo.data.jsonl import Located, write_jsonl
+from fapo.data.sources import located_rows
 from fapo.errors import ConfigError, DataError
-from fapo.judge import named_step, verdict_row
-from fapo.types import Verdict
+from fapo.judge.genrm import named_step, verdict_row
+from fapo.types import LabelledSolution, Verdict
 
 STATUSES = ("ok", "unparsable", "failed", "skipped")
 """What a row may say of itself; skipped is as good as no row. Without a status it is ok."""

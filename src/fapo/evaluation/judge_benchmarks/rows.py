@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fapo.data import LabelledSolution, sampling_key
+from fapo.data.load import load_labelled
+from fapo.data.problems import sampling_key
 from fapo.errors import ConfigError, DataError
-from fapo.load import load_labelled
+from fapo.types import LabelledSolution
 
 Benchmark = Literal["flawed-positive", "process"]
 NUMBERED = re.compile(r"(.+)-\d+")

@@ -6,14 +6,14 @@ import asyncio
 import zlib
 from collections.abc import Callable, Sequence
 
-from fapo.benchmarks.rows import Benchmark, Rows
-from fapo.config import ModelJudge, ServedJudge
-from fapo.data import LabelledSolution
+from fapo.config.schema import ModelJudge, ServedJudge
 from fapo.errors import ConfigError
-from fapo.judge import CircuitBreaker, load_template, start_again
-from fapo.judges import opened
-from fapo.types import Verdict
-from fapo.workers import work_off
+from fapo.evaluation.judge_benchmarks.rows import Benchmark, Rows
+from fapo.inference.concurrency import work_off
+from fapo.judge.from_config import opened
+from fapo.judge.genrm import CircuitBreaker, start_again
+from fapo.judge.template import load_template
+from fapo.types import LabelledSolution, Verdict
 
 RULES = {"flag-all": 0, "flag-none": None}
 """Judges that read nothing -> the first wrong step they always name."""

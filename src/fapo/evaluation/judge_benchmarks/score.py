@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fapo.data import LabelledSolution
-from fapo.intervals import SEED, Interval, percentile_interval, resample_counts
-from fapo.quality import (
+from fapo.evaluation.intervals import SEED, Interval, percentile_interval, resample_counts
+from fapo.judge.quality import (
     PRF,
     Counts,
     Invalid,
@@ -21,7 +20,7 @@ from fapo.quality import (
     processbench_f1,
     processbench_rates,
 )
-from fapo.types import Verdict
+from fapo.types import LabelledSolution, Verdict
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class ProcessScore:
 def score_flawed_positive(
     rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], invalid: Invalid = "wrong"
 ) -> FlawedPositiveScore:
-    """Precision, recall and F1 of "flagged"; what `invalid` means: fapo.quality.flawed_positive_prf."""
+    """Precision, recall and F1 of "flagged"; what `invalid` means: fapo.judge.quality.flawed_positive_prf."""
     truth = [row.error_step is not None for row in rows]
     point = flawed_positive_prf([verdict.flawed for verdict in verdicts], truth, invalid)
     rest = point.n - point.tp - point.fp - point.fn

@@ -10,16 +10,17 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fapo.benchmarks.run import judge_name
-from fapo.data import finite, write_jsonl
-from fapo.evaluation.plan import Plan
-from fapo.evaluation.run import Answered, Sample
-from fapo.evaluation.score import Number, Score, by_source, majority, score
-from fapo.files import write_json
-from fapo.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
-from fapo.judge import verdict_row
-from fapo.runs import environment
-from fapo.steps import escape
+from fapo.data.files import write_json
+from fapo.data.jsonl import write_jsonl
+from fapo.data.problems import finite
+from fapo.data.provenance import environment
+from fapo.data.untrusted_text import escape
+from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
+from fapo.evaluation.judge_benchmarks.run import judge_name
+from fapo.evaluation.policy.run import Answered, Sample
+from fapo.evaluation.policy.score import Number, Score, by_source, majority, score
+from fapo.evaluation.policy.settings import Plan
+from fapo.judge.genrm import verdict_row
 
 SCHEMA = 1
 """Version of the files."""

@@ -10,19 +10,21 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from fapo import answers
-from fapo.answers import Check
-from fapo.config import ModelJudge, ServedJudge
-from fapo.data import check_not_overwriting, load_prompt, question_messages
+from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.data.miniature.oracle import known_truth
+from fapo.data.miniature.sets import has_oracle
+from fapo.data.problems import check_not_overwriting, load_prompt, question_messages
 from fapo.errors import EngineError
-from fapo.evaluation.plan import Plan, load_questions
-from fapo.judge import CircuitBreaker, load_template, start_again
-from fapo.judges import opened
-from fapo.miniature.sources import has_oracle, known_truth
-from fapo.models import reseeded
-from fapo.response_cache import CacheKey, ResponseCache, cache_key
+from fapo.evaluation.policy.settings import Plan, load_questions
+from fapo.inference.concurrency import work_off
+from fapo.inference.models import reseeded
+from fapo.inference.response_cache import CacheKey, ResponseCache, cache_key
+from fapo.judge.from_config import opened
+from fapo.judge.genrm import CircuitBreaker, start_again
+from fapo.judge.template import load_template
+from fapo.rewards import verify as answers
+from fapo.rewards.verify import Check
 from fapo.types import Completion, Message, Problem, Rollout, Verdict
-from fapo.workers import work_off
 
 Progress = Callable[[str, int, int], None]
 """Told as it goes: what is being done, how much is done, how much there is."""
@@ -82,7 +84,7 @@ def evaluate(plan: Plan, progress: Progress = lambda *_: None) -> list[Answered]
 async def _sample(
     plan: Plan, prompt: str, problems: Sequence[Problem], cache: ResponseCache, progress: Progress
 ) -> list[list[Completion]]:
-    """k completions for each problem, those on record first. Equal questions share theirs."""
+    """K completions for each problem, those on record first. Equal questions share theirs."""
     settings: dict[str, Any] = {"temperature": plan.temperature, "top_p": plan.top_p, "max_tokens": plan.max_tokens}
     chats = [question_messages(prompt, problem) for problem in problems]
     name, recorded = plan.policy.record_name, settings | {"seed": plan.seed}

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fapo.evaluation.run import Answered, Sample
-from fapo.final_answer import clean
-from fapo.intervals import Interval, bootstrap_ratio_intervals
-from fapo.metrics import majority_vote, pass_at_k, ratio
+from fapo.data.final_answers import clean
+from fapo.evaluation.intervals import Interval, bootstrap_ratio_intervals
+from fapo.evaluation.metrics import majority_vote, pass_at_k
+from fapo.evaluation.policy.run import Answered, Sample
+from fapo.judge.quality import ratio
 
 RIGHT = ("right",)
 """Label of all right answers in a vote; those of wrong ones are texts."""

@@ -6,11 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.config import Count, ModelJudge, NonNegative, Positive, TopP, check_ranges
-from fapo.data import sampling_key
+from fapo.config.load import check_ranges
+from fapo.config.schema import Count, ModelJudge, NonNegative, Positive, TopP
+from fapo.data.load import load_problems
+from fapo.data.problems import sampling_key
 from fapo.errors import ConfigError
-from fapo.load import load_problems
-from fapo.models import ChatModel
+from fapo.inference.models import ChatModel
 from fapo.types import Problem
 
 

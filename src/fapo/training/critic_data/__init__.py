@@ -3,8 +3,8 @@
 `build(config)` makes it; the stages are functions of `asking`, the rules those of `consensus`.
 """
 
-from fapo.critic.build import build
-from fapo.critic.card import Card, summary
-from fapo.critic.settings import CriticConfig
+from fapo.training.critic_data.build import build
+from fapo.training.critic_data.card import Card, summary
+from fapo.training.critic_data.settings import CriticConfig
 
 __all__ = ["Card", "CriticConfig", "build", "summary"]

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from fapo.critic.asking import Progress, collect_votes, sample_rollouts
-from fapo.critic.card import Card, Counts, write_card
-from fapo.critic.consensus import LabelPrecision, balance, consensus, label_precision, pairwise_agreement
-from fapo.critic.files import write_rows
-from fapo.critic.settings import CriticConfig
-from fapo.critic.work import Place, Sample, Work
-from fapo.data import LabelledSolution, load_prompt
+from fapo.data.load import load_problems
+from fapo.data.miniature.oracle import known_truth
+from fapo.data.problems import load_prompt
 from fapo.errors import ConfigError, DataError
-from fapo.judge import Template, load_template
-from fapo.load import load_problems
-from fapo.miniature.sources import known_truth
-from fapo.types import Verdict
+from fapo.judge.template import Template, load_template
+from fapo.training.critic_data.card import Card, Counts, write_card
+from fapo.training.critic_data.consensus import LabelPrecision, balance, consensus, label_precision, pairwise_agreement
+from fapo.training.critic_data.files import write_rows
+from fapo.training.critic_data.sample import Progress, collect_votes, sample_rollouts
+from fapo.training.critic_data.settings import CriticConfig
+from fapo.training.critic_data.work_folder import Place, Sample, Work
+from fapo.types import LabelledSolution, Verdict
 
 FREE = ("problems", "limit", "num_samples", "votes", "balance")
 """Settings that may be changed between two runs on one work folder."""

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.critic.consensus import LabelPrecision
-from fapo.data import finite
-from fapo.files import write_json
-from fapo.intervals import percent
-from fapo.runs import environment
+from fapo.data.files import write_json
+from fapo.data.problems import finite
+from fapo.data.provenance import environment
+from fapo.evaluation.intervals import percent
+from fapo.training.critic_data.consensus import LabelPrecision
 
 SCHEMA = 1
 """Version of the card."""

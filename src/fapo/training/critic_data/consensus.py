@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from fapo.data import LabelledSolution
-from fapo.metrics import ratio
-from fapo.types import Verdict
+from fapo.judge.quality import ratio
+from fapo.types import LabelledSolution, Verdict
 
 
 def consensus(votes: Sequence[Verdict]) -> Verdict | None:

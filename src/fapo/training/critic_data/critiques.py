@@ -9,17 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fapo.client import ChatClient
-from fapo.config import Count, NonNegative, Positive, Rate, check_ranges
-from fapo.critic.noise import with_label_noise
-from fapo.critic.work import keep_settings
-from fapo.data import LabelledSolution, check_not_overwriting, read_jsonl, write_jsonl
+from fapo.config.load import check_ranges
+from fapo.config.schema import Count, NonNegative, Positive, Rate
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.load import load_labelled
+from fapo.data.problems import check_not_overwriting
 from fapo.errors import ConfigError, JudgeError
-from fapo.judge import CircuitBreaker, GenRM, Template, load_template, start_again, verdict_from_row, verdict_row
-from fapo.load import load_labelled
-from fapo.models import ChatModel, reseeded
-from fapo.types import Verdict
-from fapo.workers import work_off
+from fapo.inference.client import ChatClient
+from fapo.inference.concurrency import work_off
+from fapo.inference.models import ChatModel, reseeded
+from fapo.judge.genrm import CircuitBreaker, GenRM, start_again, verdict_from_row, verdict_row
+from fapo.judge.template import Template, load_template
+from fapo.training.critic_data.label_noise import with_label_noise
+from fapo.training.critic_data.work_folder import keep_settings
+from fapo.types import LabelledSolution, Verdict
 
 
 @dataclass(frozen=True)

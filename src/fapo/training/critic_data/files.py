@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fapo.data import LabelledSolution, write_jsonl
-from fapo.judge import Template, build_prompt
-from fapo.parquet import verl_row, write_parquet
+from fapo.data.jsonl import write_jsonl
+from fapo.data.verl_rows import verl_row, write_parquet
+from fapo.judge.template import Template, build_prompt
+from fapo.types import LabelledSolution
 
 DATA_SOURCE = "fapo-critic"
 """verl's `data_source`, by which a reward function is chosen."""

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fapo.data import LabelledSolution
 from fapo.errors import ConfigError
+from fapo.types import LabelledSolution
 
 
 def with_label_noise(solutions: Sequence[LabelledSolution], share: float, seed: int) -> list[LabelledSolution]:

@@ -6,19 +6,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from fapo import answers
-from fapo.client import ChatClient
-from fapo.critic.settings import CriticConfig
-from fapo.critic.work import Sample, Work
-from fapo.data import question_messages
+from fapo.data.problems import question_messages
 from fapo.errors import EngineError, FapoError, JudgeDownError
-from fapo.judge import CircuitBreaker, GenRM, Template, start_again
-from fapo.models import ChatModel, reseeded
+from fapo.inference.client import ChatClient
+from fapo.inference.concurrency import Job, work_off
+from fapo.inference.models import ChatModel, reseeded
+from fapo.judge.genrm import CircuitBreaker, GenRM, start_again
+from fapo.judge.template import Template
+from fapo.rewards import verify as answers
+from fapo.training.critic_data.settings import CriticConfig
+from fapo.training.critic_data.work_folder import Sample, Work
 from fapo.types import Rollout
-from fapo.workers import Job, work_off
 
 if TYPE_CHECKING:
-    from fapo.local import LocalModel
+    from fapo.inference.transformers_model import LocalModel
+
 
 Progress = Callable[[str, int, int], None]
 """Told as it goes: what is being done, how much is done, how much there is."""

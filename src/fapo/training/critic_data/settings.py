@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from fapo.config import Count, NonNegative, Positive, check_ranges
+from fapo.config.load import check_ranges
+from fapo.config.schema import Count, NonNegative, Positive
 from fapo.errors import ConfigError
-from fapo.models import ChatModel
+from fapo.inference.models import ChatModel
 
 
 @dataclass(frozen=True)

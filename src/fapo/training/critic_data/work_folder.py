@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fapo.answers import Check
-from fapo.data import read_jsonl, write_jsonl
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.steps import split
 from fapo.errors import ConfigError, DataError
-from fapo.judge import verdict_from_row, verdict_row
-from fapo.steps import split
+from fapo.judge.genrm import verdict_from_row, verdict_row
+from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, Verdict
 
 SAMPLE_FIELDS = ("id", "problem", "reference", "response", "num_tokens", "correct", "outcome")

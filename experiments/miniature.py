@@ -1,0 +1,79 @@
+"""Build the miniature's base models, and repeat its runs over seeds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import Positional
+
+from fapo.cli.app import console
+from fapo.cli.critic import critiques
+from fapo.cli.demo import run_and_report, run_with_bars
+from fapo.cli.progress import progress_bars
+
+
+def miniature(
+    action: Positional[Literal["build", "study", "paper"]],
+    /,
+    *,
+    output: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    docs: Path | None = None,
+) -> None:
+    """Make the miniature's base models anew, or repeat its demo over several seeds, or all of the paper's figures.
+
+    Args:
+        action: build: train the base policy and the base GenRM from nothing (the first seed counts; about half an hour
+            on two cores). study: the demo for each seed, with the outcome-only GenRM beside. paper: the study and
+            every other run behind the paper's figures and tables (about three hours).
+        output: Folder for what is made; by default where the package keeps its base models, or runs/study, runs/paper.
+        seeds: Seeds.
+        docs: Folder for the page of `paper`; by default the output folder.
+    """
+    if action == "study":
+        from fapo.training.parallel_runs import study_jobs
+
+        folder = output or Path("runs/study")
+        run_and_report(study_jobs(folder, seeds), folder)
+        return
+    if action == "paper":
+        from experiments.base_models.build import IMITATION, WRITERS, imitate
+        from experiments.paper.page import write_findings
+        from experiments.paper.runs import critiques_file, paper_jobs, policy_folder
+
+        folder = output or Path("runs/paper")
+        for seed in seeds:
+            file, base = critiques_file(folder, seed), ("local:miniature:genrm",)
+            critiques(
+                "miniature:critic-train", judge=base, out=file, samples=2, template="compact", max_tokens=80, seed=seed
+            )
+        with progress_bars() as bars:
+            ids = {name: bars.add_task(f"{name} base policies", total=IMITATION.steps, note="") for name in WRITERS}
+            for seed in seeds:
+                for writer in WRITERS:
+                    imitate(
+                        writer,
+                        policy_folder(folder, writer, seed),
+                        seed,
+                        lambda name, step, loss: bars.update(ids[name], completed=step + 1, note=f"loss {loss:.3f}"),
+                    )
+        run_with_bars(paper_jobs(folder, seeds), folder)
+        console.print(f"page: {write_findings(folder, docs or folder)}", highlight=False, soft_wrap=True)
+        return
+    from experiments.base_models.build import SCHEDULES, build
+    from fapo.data.miniature.sets import FOLDER
+
+    with progress_bars() as bars:
+        ids = {name: bars.add_task(f"base {name}", total=s.steps, note="") for name, s in SCHEDULES.items()}
+
+        def log(name: str, step: int, loss: float) -> None:
+            bars.update(ids[name], completed=step + 1, note="kept" if math.isnan(loss) else f"loss {loss:.3f}")
+
+        build(output or FOLDER, seeds[0], log)
+
+
+if __name__ == "__main__":
+    tyro.cli(miniature, prog="python -m experiments.miniature")

@@ -1,0 +1,1 @@
+"""The command line: one module for each command. The entry point is `fapo.cli.main.main`."""

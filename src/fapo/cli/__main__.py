@@ -1,0 +1,5 @@
+"""Run the command line with `python -m fapo.cli`."""
+
+from fapo.cli.main import main
+
+main()

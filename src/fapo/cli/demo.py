@@ -1,0 +1,55 @@
+"""`fapo demo`: the whole method in the miniature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fapo.cli.app import app, console
+from fapo.cli.progress import progress_bars
+
+
+@app.command
+def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
+    """All of FAPO in the miniature: train a judge, then a policy with it and one without, and show what happened.
+
+    Takes about 15 minutes on two cores. Interrupted and started again, it goes on where it was.
+
+    Args:
+        output: Folder for the runs and the page.
+        seed: Seed of all runs.
+    """
+    from fapo.training.parallel_runs import demo_jobs
+
+    run_and_report(demo_jobs(output, seed), output)
+
+
+def run_and_report(jobs: Sequence[Any], output: Path) -> None:
+    """Run the jobs, then write and print the report."""
+    from fapo.report import overview, print_claims, print_summary, read_run, write_report
+
+    run_with_bars(jobs, output)
+    folders = [job.folder(output) for job in jobs]
+    runs = [read_run(folder) for folder in folders]
+    print_summary(folders, Console())
+    print_claims(runs, Console())
+    (output / "overview.png").write_bytes(overview(runs))
+    console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
+
+
+def run_with_bars(jobs: Sequence[Any], output: Path) -> None:
+    """Run the jobs with a bar for each."""
+    from fapo.training.parallel_runs import run_jobs
+
+    with progress_bars() as bars:
+        ids = {job.name: bars.add_task(job.name, total=None, note="waiting") for job in jobs}
+
+        def watch(states: dict[str, str]) -> None:
+            for job in jobs:
+                done, total = job.steps(output)
+                bars.update(ids[job.name], completed=done, total=total or None, note=states[job.name])
+
+        run_jobs(jobs, output, watch)

@@ -1,0 +1,89 @@
+"""Rows of a local file or of a Hugging Face data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fapo.data.columns import Row
+from fapo.data.jsonl import Located, _json, _jsonl
+from fapo.errors import ConfigError, DataError
+
+HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+))?")
+
+
+# ----------------------------------------------------------------------------------------------------- source -> rows
+
+
+def _stem(source: str | Path) -> str:
+    path = Path(source)
+    return path.stem if path.suffix in (".jsonl", ".json", ".parquet") else path.name.partition(":")[0]
+
+
+def located_rows(source: str | Path, split: str | None = None) -> Iterator[Located]:
+    """The rows of a .jsonl, .json or .parquet file or of a Hugging Face data set, each with its place."""
+    path = Path(source)
+    if path.is_file():
+        if split is not None:
+            raise ConfigError(f"{path}: split={split!r} is for Hugging Face data sets, a file has none; leave it out")
+        readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+        if path.suffix not in readers:
+            raise DataError(f"{path}: unknown kind of file, must be one of {', '.join(readers)}")
+        return readers[path.suffix](path)
+    hub_id = HUB_ID.fullmatch(str(source))
+    if path.exists() or not hub_id or path.suffix in (".jsonl", ".json", ".parquet"):
+        raise DataError(f"{source}: neither a file nor a Hugging Face id (owner/name or owner/name:config); correct it")
+    return _hub(hub_id[1], hub_id[2], split)
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ConfigError(f"{path}: reading Parquet needs pyarrow: pip install 'fapo[train]'") from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            start = 0
+            for batch in file.iter_batches():
+                for index, row in enumerate(_decoded(path, start, batch), start):
+                    yield f"{path}[{index}]", row
+                start += len(batch)
+    except pyarrow.ArrowInvalid as failure:
+        raise DataError(f"{path}: invalid Parquet: {failure}") from None
+
+
+def _decoded(path: Path, start: int, batch: Any) -> list[Row]:
+    """The rows of a batch; one that is not UTF-8 is looked for only when there is one."""
+    try:
+        rows: list[Row] = batch.to_pylist()
+    except UnicodeDecodeError as failure:
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return _decoded(path, start, batch[:half]) + _decoded(path, start + half, batch[half:])
+        raise DataError(f"{path}[{start}]: invalid UTF-8 at byte {failure.start} of a text") from None
+    return rows
+
+
+def _hub(name: str, config: str | None, split: str | None) -> Iterator[Located]:
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError(f"{name}: data sets of the Hub need `datasets`: pip install 'fapo[train]'") from None
+    try:
+        table = datasets.load_dataset(name, config, split=split)
+    except ConnectionError as failure:
+        raise DataError(
+            f"{name}: no such file, and the Hugging Face Hub cannot be reached: {failure}; "
+            "correct the path, or connect to the network"
+        ) from None
+    except (FileNotFoundError, ValueError) as failure:  # no such data set, config or split
+        raise DataError(f"{name}: {failure}; correct the name, the config after `:` or the split") from failure
+    if isinstance(table, datasets.DatasetDict):
+        if len(table) != 1:
+            raise ConfigError(f"{name}: choose a split, one of {', '.join(map(str, table))}")
+        table = next(iter(table.values()))
+    for index, row in enumerate(table):
+        yield f"{name}[{index}]", dict(row)

@@ -1,0 +1,1 @@
+"""Measurements: audits of solutions, benchmarks of judges and of policies, and the statistics behind them."""

@@ -1,0 +1,1 @@
+"""Audit of solutions: the rate of flawed positives among the correct ones."""

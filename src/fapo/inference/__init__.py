@@ -1,0 +1,19 @@
+"""Text from language models: OpenAI-compatible servers, models in this process, and a cache of their responses."""
+
+from typing import TYPE_CHECKING, Any
+
+from fapo.inference.client import ChatClient
+from fapo.inference.response_cache import ResponseCache
+
+if TYPE_CHECKING:
+    from fapo.inference.transformers_model import LocalModel
+
+__all__ = ["ChatClient", "LocalModel", "ResponseCache"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LocalModel":  # imported at its first use, because it imports torch
+        from fapo.inference.transformers_model import LocalModel
+
+        return LocalModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

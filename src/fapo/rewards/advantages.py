@@ -1,0 +1,57 @@
+"""Group-normalised advantages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fapo.types import RolloutClass
+
+# --- Advantages ------------------------------------------------------------------------------------------------------
+
+
+def group_advantages(
+    rewards: npt.ArrayLike | Sequence[Sequence[float | None]], *, scale: bool = True, eps: float = 1e-4
+) -> npt.NDArray[np.float64]:
+    """A_i = (R_i - mean) / (std + eps) within each group; with `scale` off, A_i = R_i - mean.
+
+    `rewards`: [num_prompts, group_size], NaN (or None) = unscored; returns the same shape. Unscored rollouts get 0 and
+    are left out of mean and std. std has Bessel's correction; groups with fewer than two scored rollouts or with equal
+    rewards get 0 throughout. Equal to what TRL's GRPOTrainer computes (scale_rewards "group" or "none"). Raises
+    ValueError for another number of dimensions, an empty group or an infinite reward. Source: GRPO.
+    """
+    rewards = np.asarray(rewards, dtype=np.float64)
+    if rewards.ndim != 2 or rewards.shape[1] == 0:
+        raise ValueError(f"rewards must be [num_prompts, group_size]; reshape the array, its shape is {rewards.shape}")
+    if np.isinf(rewards).any():
+        raise ValueError("rewards must be finite; mark an unscored rollout with NaN, not with an infinity")
+    scored = ~np.isnan(rewards)
+    count = scored.sum(axis=1, keepdims=True)
+    # Measured from the group's best reward, so that equal rewards give deviations of exactly 0.
+    rewards = np.where(scored, rewards - np.fmax.reduce(rewards, axis=1, keepdims=True), 0.0)
+    mean = rewards.sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    deviation = np.where(scored, rewards - mean, 0.0)
+    if not scale:
+        return np.asarray(deviation)
+    std = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
+    return np.asarray(np.divide(deviation, std + eps, out=np.zeros_like(deviation), where=std > 0))
+
+
+def mean_advantage_by_class(advantages: npt.ArrayLike, classes: Sequence[RolloutClass]) -> dict[str, float]:
+    """Return the mean advantage of the fully_correct, flawed and wrong rollouts; NaN for a class without rollouts.
+
+    Args:
+        advantages: Advantage of each rollout, [num_rollouts].
+        classes: Class of each rollout, [num_rollouts]. The unscored ones are not counted.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    advantages, names = np.asarray(advantages, dtype=np.float64), np.asarray(classes, dtype=object)
+    if advantages.shape != names.shape or advantages.ndim != 1:
+        raise ValueError(f"advantages and classes must be [num_rollouts]; got {advantages.shape} and {names.shape}")
+    groups = {name: advantages[names == name] for name in ("fully_correct", "flawed", "wrong")}
+    return {name: float(group.mean()) if len(group) else math.nan for name, group in groups.items()}

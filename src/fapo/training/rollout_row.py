@@ -1,0 +1,29 @@
+"""The row of rollouts.jsonl for one rollout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fapo.judge.genrm import verdict_row
+from fapo.types import GroundTruth, Scored
+
+SCHEMA = 1
+"""Version of the rows in rollouts.jsonl."""
+
+
+def rollout_row(s: Scored, advantage: float | None, truth: GroundTruth | None) -> dict[str, Any]:
+    """A rollout as a row of rollouts.jsonl; step and split are the engine's to add."""
+    problem = s.rollout.problem
+    return {
+        "problem_id": problem.id,
+        "problem": problem.text,
+        "reference": problem.reference,
+        "response": s.rollout.response,
+        "num_tokens": s.rollout.num_tokens,
+        "correct": s.correct,
+        **verdict_row(s.verdict),
+        "reward": s.reward.value,
+        "parts": dict(s.reward.parts),
+        "advantage": None if advantage is None else round(float(advantage), 6),
+        "truth": truth._asdict() if truth else None,
+    }

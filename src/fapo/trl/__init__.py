@@ -1,0 +1,18 @@
+"""Training on one machine with TRL: a reward function for any GRPOTrainer, and the trainer behind `fapo train`."""
+
+from typing import TYPE_CHECKING, Any
+
+from fapo.trl.reward import FlawedAwareReward, flawed_aware_reward
+
+if TYPE_CHECKING:
+    from fapo.trl.judge_while_generating import judge_ahead
+
+__all__ = ["FlawedAwareReward", "flawed_aware_reward", "judge_ahead"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "judge_ahead":  # imported at its first use, because it imports torch
+        from fapo.trl.judge_while_generating import judge_ahead
+
+        return judge_ahead
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

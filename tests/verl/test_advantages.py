@@ -1,4 +1,4 @@
-"""The same rewards make the same advantages in fapo.rewards.policy, in verl, and (tests/rewards/test_rewards.py) in TRL."""
+"""Equal rewards make equal advantages in `group_advantages`, in verl and in TRL (tests/rewards/test_rewards.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from test_rewards import TRL_REWARDS
 from verl import DataProto
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
@@ -21,6 +20,7 @@ from fapo.config.load import from_dict, to_dict
 from fapo.rewards.advantages import group_advantages
 from fapo.verl.advantages import by_group
 from fapo.verl.reward import compute_score
+from tests.rewards.test_rewards import TRL_REWARDS
 from tests.support import parity
 from tests.support.chat_server import chat_server
 
@@ -64,7 +64,7 @@ def test_verl_gives_the_advantages_that_trl_gives(scale: bool) -> None:
 
 
 def test_the_same_verdicts_make_the_same_advantages_as_under_trl(tmp_path: Path) -> None:
-    """tests/support/parity.py, which tests/trl/test_reward.py sends through TRL's trainer: judged by compute_score, then by verl."""
+    """Score the table of tests/support/parity.py, which tests/trl/test_reward.py sends through TRL, and let verl use it."""
     with chat_server(parity.judge) as server:
         table = {
             "name": "run",

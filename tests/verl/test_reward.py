@@ -7,7 +7,6 @@ import json
 import math
 import random
 import socket
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from fapo.types import LabelledSolution, Problem, Reward, Rollout, Scored, Verdi
 from fapo.verl.datasets import rows
 from fapo.verl.overrides import compose, overrides
 from fapo.verl.payload import Parcel, unwrap, wrap
-from fapo.verl.reward import BatchingJudge, DeduplicatingJudge, compute_score
+from fapo.verl.reward import compute_score
 from tests.support.chat_server import Reply, chat_server
 
 ROOT = Path(__file__).parents[2]
@@ -184,79 +183,6 @@ def test_verls_router_is_asked_where_there_is_one(tmp_path: Path) -> None:
     assert (found["score"], found["flawed"]) == (0.0, 1.0)
     (asked,) = server.requests
     assert asked["model"] == model_folder("miniature:genrm"), "the name by which verl serves it"
-
-
-def test_rollouts_that_come_one_by_one_are_read_together() -> None:
-    read: list[list[str]] = []
-
-    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
-        read.append([rollout.response for rollout in rollouts])
-        await asyncio.sleep(0.1)
-        if "bad" in read[-1]:
-            raise RuntimeError("out of memory")
-        return [Verdict.from_step(None, rollout.response) for rollout in rollouts]
-
-    async def ask(text: str, after: float) -> str:
-        await asyncio.sleep(after)
-        (verdict,) = await batching([Rollout(Problem("p", "", "1"), text)])
-        return verdict.critique
-
-    async def all_of_them() -> list[str | BaseException]:
-        asked = [*(ask(text, 0) for text in "abc"), *(ask(text, 0.05) for text in ("d", "bad")), ask("e", 0.15)]
-        return await asyncio.gather(*asked, return_exceptions=True)
-
-    batching = BatchingJudge(judge)
-    found = asyncio.run(all_of_them())
-    assert read == [["a", "b", "c"], ["d", "bad"], ["e"]]
-    assert [*found[:3], found[5]] == ["a", "b", "c", "e"]
-    assert [str(error) for error in found[3:5]] == ["out of memory"] * 2
-
-
-def test_equal_solutions_are_judged_once_also_while_the_verdict_is_not_there() -> None:
-    asked: list[str] = []
-
-    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
-        (rollout,) = rollouts
-        asked.append(rollout.response)
-        await asyncio.sleep(0.1)
-        if rollout.response == "raises" and asked.count("raises") == 1:
-            raise RuntimeError("out of memory")
-        failed = rollout.response == "fails" and asked.count("fails") == 1
-        return [Verdict("failed" if failed else "ok", critique=str(len(asked)))]
-
-    async def ask(text: str, problem: str = "p") -> str:
-        return (await deduplicating([Rollout(Problem("id", problem, "1"), text)]))[0].status
-
-    async def all_of_them() -> list[list[str | BaseException]]:
-        hasty = asyncio.ensure_future(ask("a"))
-        rest = asyncio.gather(*map(ask, ["a", "a", "b", "fails", "fails", "raises", "raises"]), return_exceptions=True)
-        await asyncio.sleep(0.05)
-        hasty.cancel()
-        first = await rest
-        return [first, [await ask(text) for text in ("a", "fails", "raises")], [await ask("a", "another problem")]]
-
-    deduplicating = DeduplicatingJudge(judge)
-    first, again, other = asyncio.run(all_of_them())
-    assert first[:5] == ["ok", "ok", "ok", "failed", "failed"], "who hangs up takes it from nobody"
-    assert [str(error) for error in first[5:]] == ["out of memory"] * 2
-    assert (again, other) == (["ok"] * 3, ["ok"])
-    assert asked == ["a", "b", "fails", "raises", "fails", "raises", "a"], "only what went wrong is asked again"
-
-
-def test_the_oldest_verdicts_are_forgotten() -> None:
-    asked: list[str] = []
-
-    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
-        asked.extend(rollout.response for rollout in rollouts)
-        return [Verdict.from_step(None) for _ in rollouts]
-
-    async def all_of_them() -> None:
-        for text in "abcba":
-            await deduplicating([Rollout(Problem("id", "p", "1"), text)])
-
-    deduplicating = DeduplicatingJudge(judge, num_kept=2)
-    asyncio.run(all_of_them())
-    assert asked == ["a", "b", "c", "a"]
 
 
 def test_canaries_go_with_the_rollouts_they_were_mixed_among(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fapo.data.jsonl import read_jsonl
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
-POLICY = SOURCE / "fapo/miniature/configs/policy.toml"
+POLICY = SOURCE / "fapo/data/miniature/configs/policy.toml"
 GENRM = POLICY.with_name("genrm.toml")
 GROUP, PROMPTS, VALIDATION = 4, 4, 4
 Row = dict[str, Any]

@@ -1,7 +1,7 @@
-"""The advantages of `fapo.rewards.policy` as an estimator of verl's: algorithm.adv_estimator=fapo.
+"""Advantage estimator for verl (`algorithm.adv_estimator=fapo`): the group advantages of `fapo.rewards.advantages`.
 
-verl's own "grpo" has no notion of an unscored rollout. Loaded by `fapo.verl.recorder`, or in scripts of one's own by the
-environment variable VERL_USE_EXTERNAL_MODULES=fapo.verl.advantages.
+verl's own estimator "grpo" cannot leave out unscored rollouts. `fapo.verl.recorder` imports this module; other programs
+load it through the environment variable VERL_USE_EXTERNAL_MODULES=fapo.verl.advantages.
 """
 
 from __future__ import annotations

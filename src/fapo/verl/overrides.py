@@ -104,7 +104,7 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         f"{extra}.overlong_buffer_cfg.len": reward.overlong_buffer,
         f"{extra}.overlong_buffer_cfg.penalty_factor": 1.0,
         f"{extra}.overlong_buffer_cfg.log": False,
-        "trainer.v1.sampler.custom_sampler.path": "pkg://fapo.verl.record",
+        "trainer.v1.sampler.custom_sampler.path": "pkg://fapo.verl.recorder",
         "trainer.v1.sampler.custom_sampler.name": "RecordingBuffer",
         "+trainer.v1.sampler.sampler_kwargs.config": str(folder / "config.json"),
         "trainer.project_name": "fapo",

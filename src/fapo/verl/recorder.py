@@ -1,6 +1,6 @@
 """verl's replay buffer, which also writes what it hands out to the run folder.
 
-    trainer.v1.sampler.custom_sampler.path=pkg://fapo.verl.record
+    trainer.v1.sampler.custom_sampler.path=pkg://fapo.verl.recorder
     trainer.v1.sampler.custom_sampler.name=RecordingBuffer
     +trainer.v1.sampler.sampler_kwargs.config=/path/of/the/run/folder/config.json
 

@@ -7,9 +7,8 @@ reward.custom_reward_function.name=compute_score
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
@@ -18,12 +17,13 @@ from fapo.config.load import read_config
 from fapo.config.schema import Config, JudgeConfig, JudgedReward, LocalJudge, ModelJudge, ServedJudge
 from fapo.inference.models import model_folder
 from fapo.judge.canaries import canaries_of
-from fapo.judge.deduplicate import KEPT
+from fapo.judge.coalesce import BatchingJudge
+from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import make_scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN
-from fapo.types import Judge, LabelledSolution, Problem, Rollout, Verdict
+from fapo.types import LabelledSolution, Problem, Rollout
 from fapo.verl.payload import Parcel, wrap
 
 CONCURRENCY = 512
@@ -121,63 +121,3 @@ def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
         canaries.results = []
     local = isinstance(config.judge, LocalJudge)
     return replace(scorer, judge=DeduplicatingJudge(BatchingJudge(scorer.judge) if local else scorer.judge))
-
-
-class DeduplicatingJudge:
-    """A judge that asks another one about equal rollouts once, also when they come one at a time, as from verl."""
-
-    def __init__(self, judge: Judge, num_kept: int = KEPT) -> None:
-        """Keep the latest `num_kept` verdicts."""
-        self.judge, self.num_kept = judge, num_kept
-        self._verdicts: dict[Any, asyncio.Future[list[Verdict]]] = {}
-
-    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """Return verdicts; failed ones are not kept. Cancelling one caller does not cancel a shared request."""
-        asked = [self._asked(rollout.judge_key, rollout) for rollout in rollouts]
-        return [(await asyncio.shield(future))[0] for future in asked]
-
-    def _asked(self, key: Any, rollout: Rollout) -> asyncio.Future[list[Verdict]]:
-        if key not in self._verdicts:
-            if len(self._verdicts) >= self.num_kept:
-                del self._verdicts[next(iter(self._verdicts))]
-            self._verdicts[key] = asyncio.ensure_future(self.judge([rollout]))
-            self._verdicts[key].add_done_callback(lambda future: self._keep(key, future))
-        return self._verdicts[key]
-
-    def _keep(self, key: Any, future: asyncio.Future[list[Verdict]]) -> None:
-        failed = future.cancelled() or future.exception() or future.result()[0].status == "failed"
-        if failed and self._verdicts.get(key) is future:
-            del self._verdicts[key]
-
-
-class BatchingJudge:
-    """A judge that collects the rollouts that come while another judge is busy, and passes them on as one batch."""
-
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
-        self._waiting: list[tuple[Sequence[Rollout], asyncio.Future[list[Verdict]]]] = []
-        self._reader: asyncio.Task[None] | None = None
-
-    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """Return verdicts as `Judge`. An exception of the other judge is raised for every rollout of its batch."""
-        own: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((rollouts, own))
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.create_task(self._read())
-        return await own
-
-    async def _read(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            batch = [(rollouts, asked) for rollouts, asked in batch if not asked.cancelled()]
-            try:
-                verdicts = iter(await self.judge([rollout for rollouts, _ in batch for rollout in rollouts]))
-                answers = [[next(verdicts) for _ in rollouts] for rollouts, _ in batch]
-            except Exception as error:
-                for _, asked in batch:
-                    if not asked.cancelled():
-                        asked.set_exception(error)
-                continue
-            for (_, asked), own in zip(batch, answers, strict=True):
-                if not asked.cancelled():
-                    asked.set_result(own)

@@ -131,7 +131,7 @@ def test_where_the_time_goes(metrics: list[tuple[float, float]], timing: dict[st
 HOLD = """
 import sys, time
 from pathlib import Path
-from fapo.training.run_folder import take
+from fapo.training.run_lock import take
 take(Path(sys.argv[1]))
 print("taken", flush=True)
 time.sleep(60)

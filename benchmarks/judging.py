@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from benchmarks.measuring.slow_judge import ideal, slow_judge
 from benchmarks.measuring.turns import alone, cost_of, in_turn, machine, ratios, spread, tell
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.judge.template import build_prompt, load_template
 from fapo.judge.verdicts import parse_verdict
 from fapo.types import Message, Problem, Rollout
@@ -46,12 +46,12 @@ def rollouts(num: int) -> list[Rollout]:
 
 def prompts(judged: Sequence[Rollout]) -> list[list[Message]]:
     template = load_template("locate")
-    return [build_prompt(template, r.problem.text, r.problem.reference, split(r.response)) for r in judged]
+    return [build_prompt(template, r.problem.text, r.problem.reference, split_steps(r.response)) for r in judged]
 
 
 def read(text: str | None, rollout: Rollout) -> bool:
     """Whether there is a verdict."""
-    return text is not None and parse_verdict(text, len(split(rollout.response))).status == "ok"
+    return text is not None and parse_verdict(text, len(split_steps(rollout.response))).status == "ok"
 
 
 async def fapo(urls: list[str], judged: Sequence[Rollout], limit: int) -> int:

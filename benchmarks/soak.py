@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.measuring.slow_judge import FAULTS, HANG, Ways, mixed_verdict, slow_judge
 from benchmarks.measuring.turns import machine, memory
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.inference.client import ChatClient
 from fapo.inference.response_cache import CachedModel, ResponseCache
 from fapo.judge.genrm import GenRM
@@ -104,7 +104,7 @@ def rollout(number: int) -> Rollout:
 def expected(number: int) -> int | None:
     """The error step that the judge names."""
     asked = rollout(number)
-    prompt = build_prompt(TEMPLATE, asked.problem.text, asked.problem.reference, split(asked.response))
+    prompt = build_prompt(TEMPLATE, asked.problem.text, asked.problem.reference, split_steps(asked.response))
     verdict = mixed_verdict(prompt[-1]["content"])
     return None if verdict == -1 else verdict
 

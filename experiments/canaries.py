@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fapo.data.miniature.sets import labelled
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import JudgeDownError
 from fapo.evaluation.intervals import Interval, percentile_interval
 from fapo.judge.canaries import Canaries
@@ -66,7 +66,7 @@ class Simulated:
         return [Verdict.from_step(self.step(rollout, sabotaged)) for rollout in rollouts]
 
     def step(self, rollout: Rollout, sabotaged: bool) -> int | None:
-        label = LABELS.get(key(rollout.problem, split(rollout.response)))
+        label = LABELS.get(key(rollout.problem, split_steps(rollout.response)))
         if sabotaged:
             return SABOTAGE[self.kind](self.rng, label)
         if label is None:

@@ -24,7 +24,7 @@ from fapo.data.jsonl import write_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.sets import FOLDER
 from fapo.data.miniature.world import EASY, HARDER, Difficulty, Split, Task, apply, line, make, tasks
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.inference.transformers_model import LocalModel
 from fapo.judge.template import build_prompt, load_template
 
@@ -175,7 +175,7 @@ def habit_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
 def judge_prompt(task: Task, response: str) -> str:
     """What the miniature's GenRM is asked, by the same builder as everywhere."""
     problem = task.problem()
-    return build_prompt(load_template("compact"), problem.text, problem.reference, split(response))[-1]["content"]
+    return build_prompt(load_template("compact"), problem.text, problem.reference, split_steps(response))[-1]["content"]
 
 
 def genrm_examples(seed: int, schedule: Schedule, reviewer: Habits = CAREFUL) -> Iterator[list[Example]]:
@@ -202,7 +202,7 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
         batch = [task for task, _ in zip(stream, range(512), strict=False)]
         answers = policy.generate([[{"role": "user", "content": task.text}] for task in batch])
         for task, answer in zip(batch, answers, strict=True):
-            steps = [step.strip() for step in split(answer.text)]
+            steps = [step.strip() for step in split_steps(answer.text)]
             found = examine(task, "\n".join(steps))  # what a judge is shown
             if not found.correct:
                 continue

@@ -7,7 +7,7 @@ import re
 
 from experiments.base_models.writers import Habits, written
 from fapo.data.miniature.world import Task, box, line
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 
 OK, WRONG = "ok", "no"
 
@@ -20,7 +20,7 @@ def critique(rng: random.Random, task: Task, response: str, habits: Habits) -> s
     same kinds of habits as the writer: where it slips it flags a sound line, where it forgets a borrow that the writer
     forgot it passes a flawed one.
     """
-    given = [step.strip() for step in split(response)]
+    given = [step.strip() for step in split_steps(response)]
     value, out = task.start, []
     for i in range(len(task.operations) + 1):
         if i < len(task.operations):

@@ -31,7 +31,7 @@ from fapo.data.miniature.world import (
     split_of,
     tasks,
 )
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import DataError, FapoError
 from fapo.judge.oracle import oracle
 from fapo.judge.template import build_prompt, load_template
@@ -190,7 +190,7 @@ def test_the_oracle_names_the_first_wrong_line_and_its_flaw(
 @pytest.mark.parametrize("name", EXAMINED)
 def test_the_wrong_line_is_one_of_the_steps_a_judge_sees(name: str) -> None:
     response, _, step, _ = EXAMINED[name]
-    assert step is None or step < max(len(split(response)), 1)
+    assert step is None or step < max(len(split_steps(response)), 1)
 
 
 @given(drawn_tasks)
@@ -213,7 +213,7 @@ def test_any_changed_number_is_found_where_it_stands(task: Task, data: st.DataOb
 def test_the_oracle_takes_any_text(task: Task, response: str) -> None:
     found = examine(task, response)
     assert (found.error_step is None) == (found.flaw is None)
-    assert found.error_step is None or 0 <= found.error_step < max(len(split(response)), 1)
+    assert found.error_step is None or 0 <= found.error_step < max(len(split_steps(response)), 1)
 
 
 @given(drawn_tasks, bad_habits, st.integers(0, 10**6))
@@ -238,7 +238,7 @@ def test_an_oracle_made_worse_errs_as_often_as_asked_and_always_the_same() -> No
     said = asyncio.run(judge(rollouts))
     assert said == asyncio.run(judge(rollouts))
     assert all(
-        v.error_step is None or v.error_step < len(split(r.response)) for v, r in zip(said, rollouts, strict=True)
+        v.error_step is None or v.error_step < len(split_steps(r.response)) for v, r in zip(said, rollouts, strict=True)
     )
     misses = [not v.flawed for v, flawed in zip(said, true, strict=True) if flawed]
     alarms = [v.flawed for v, flawed in zip(said, true, strict=True) if not flawed]
@@ -324,14 +324,14 @@ def test_what_a_guess_chooses_from(form: str, num: int) -> None:
 def test_a_sure_reviewer_finds_what_the_oracle_finds(task: Task, habits: Habits, seed: int) -> None:
     response = trace(random.Random(seed), task, habits)
     written = critique(random.Random(seed), task, response, PERFECT)
-    verdict = parse_verdict(written, len(split(response)))
+    verdict = parse_verdict(written, len(split_steps(response)))
     assert (verdict.status, verdict.error_step) == ("ok", examine(task, response).error_step)
 
 
 @pytest.mark.parametrize("name", [name for name, (response, *_) in EXAMINED.items() if response.strip()])
 def test_a_sure_reviewer_finds_odd_flaws_too(name: str) -> None:
     response, _, step, _ = EXAMINED[name]
-    verdict = parse_verdict(critique(random.Random(0), TASK, response, PERFECT), len(split(response)))
+    verdict = parse_verdict(critique(random.Random(0), TASK, response, PERFECT), len(split_steps(response)))
     assert (verdict.status, verdict.error_step) == ("ok", step)
 
 
@@ -403,7 +403,9 @@ def eval_line(text: str) -> bool:
 @given(drawn_tasks, bad_habits, st.integers(0, 10**6))
 def test_all_texts_survive_the_tokenizer(task: Task, habits: Habits, seed: int) -> None:
     response = trace(random.Random(seed), task, habits)
-    prompt = build_prompt(load_template("compact"), task.text, task.problem().reference, split(response))[-1]["content"]
+    prompt = build_prompt(load_template("compact"), task.text, task.problem().reference, split_steps(response))[-1][
+        "content"
+    ]
     for text in (task.text, response, prompt, critique(random.Random(seed), task, response, habits)):
         tokens = TOK(text)["input_ids"]
         assert TOK.unk_token_id not in tokens

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.problems import load_prompt, read_labelled, read_problems
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import FapoError
 from fapo.types import LabelledSolution, Problem
 
@@ -274,7 +274,7 @@ def test_labelled_rows(tmp_path: Path) -> None:
     )
     assert read_labelled(path) == [
         LabelledSolution(Problem("1", "Q", "", "set", {"generator": "m"}), ("a", "b"), 1, False),
-        LabelledSolution(Problem("2", "Q", "4", "set"), tuple(split(response)), None, True),
+        LabelledSolution(Problem("2", "Q", "4", "set"), tuple(split_steps(response)), None, True),
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data.steps import protected, split
+from fapo.data.steps import protected, split_steps
 from fapo.data.untrusted_text import escape
 from fapo.judge.template import Template, build_prompt
 
@@ -68,28 +68,28 @@ BREAKS = ["\n", "\n\n", "\n \n", "\r\n\r\n", "\n\n\n", "\t\n"]
         ("costs \\$$ 5\n\nand $$x\n\ny$$", ["costs \\$$ 5\n\n", "and $$x\n\ny$$"]),
     ],
 )
-def test_split(text, steps):
-    assert split(text) == steps
+def test_split_steps(text, steps):
+    assert split_steps(text) == steps
 
 
 @given(
     st.lists(st.sampled_from(BLOCKS + PROSE + BREAKS + ["$$", "\\[", "\\]", "```", "\\begin{align}", "$"])).map("".join)
 )
 def test_joined_steps_are_the_text(text):
-    steps = split(text)
+    steps = split_steps(text)
     assert "".join(steps) == text
     assert all(step.strip() for step in steps) or not text.strip()
 
 
 @given(st.text())
 def test_joined_steps_are_any_text(text):
-    assert "".join(split(text)) == text
+    assert "".join(split_steps(text)) == text
 
 
 @given(st.lists(st.tuples(st.sampled_from(BLOCKS + PROSE), st.sampled_from(BREAKS))))
 def test_blocks_are_never_torn(parts):
     text = "".join(part + gap for part, gap in parts)
-    steps = split(text)
+    steps = split_steps(text)
     for block in BLOCKS:
         assert sum(step.count(block) for step in steps) == text.count(block)
     cuts = {len("".join(steps[:i])) for i in range(1, len(steps))}
@@ -102,7 +102,7 @@ def test_processbench_steps_come_back(name, share):
     if not path.exists():
         pytest.skip(f"needs {path}, which is not part of the repository")
     rows = [json.loads(line)["steps"] for line in path.read_text(encoding="utf-8").splitlines()]
-    same = [len(split("\n\n".join(steps))) == len(steps) for steps in rows]
+    same = [len(split_steps("\n\n".join(steps))) == len(steps) for steps in rows]
     assert sum(same) / len(same) >= share
 
 
@@ -235,6 +235,6 @@ def test_escape_deletes_nothing(text):
 )
 def test_long_hostile_text_takes_no_time(text):
     start = time.process_time()
-    assert "".join(split(text)) == text
+    assert "".join(split_steps(text)) == text
     escape(text)
     assert time.process_time() - start < 1

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from fapo.config.schema import FapoReward
 from fapo.data.final_answers import num_words
 from fapo.data.miniature.sets import FOLDER
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import Template, build_prompt, load_template
 from fapo.judge.verdicts import parse_verdict, parse_yes_no
@@ -65,7 +65,7 @@ def assert_harmless(template: Template, steps: Sequence[str]) -> str:
 def test_an_attack_is_material_and_nothing_else(name: str, template: Template) -> None:
     text = response(name)
     start = time.process_time()
-    steps = split(text)
+    steps = split_steps(text)
     if not steps:
         assert not text
         return
@@ -82,7 +82,7 @@ def test_an_attack_is_material_and_nothing_else(name: str, template: Template) -
 def test_no_chat_token_survives(name: str) -> None:
     found = TOKEN.findall(ATTACKS[name].text)
     assert found
-    content = assert_harmless(TEMPLATES[0], split(response(name)))
+    content = assert_harmless(TEMPLATES[0], split_steps(response(name)))
     assert [token for token in found if token in content] == []
 
 
@@ -95,7 +95,7 @@ def test_a_real_tokenizer_sees_no_special_token() -> None:
     assert special & set(tokenizer.encode(response("chat token: the miniature's"), add_special_tokens=False).ids)
     for name in ATTACKS:
         if len(response(name)) < 5000:
-            content = "".join(TEMPLATES[0].harmless(step) for step in split(response(name)))
+            content = "".join(TEMPLATES[0].harmless(step) for step in split_steps(response(name)))
             assert not special & set(tokenizer.encode(content, add_special_tokens=False).ids), name
 
 

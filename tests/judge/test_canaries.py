@@ -13,7 +13,7 @@ from fapo.config.load import from_dict
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.sets import FOLDER
 from fapo.data.miniature.world import tasks
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import DataError, JudgeDownError
 from fapo.judge.canaries import ENOUGH, WINDOW, Canaries, metrics_of
 from fapo.judge.oracle import oracle
@@ -29,7 +29,7 @@ def labelled(num: int) -> list[LabelledSolution]:
         response = trace(rng, task, Habits())
         truth = examine(task, response)
         if truth.correct:
-            steps = tuple(step.strip() for step in split(response))
+            steps = tuple(step.strip() for step in split_steps(response))
             found.append(LabelledSolution(task.problem("miniature-train"), steps, truth.error_step, True))
     return found
 
@@ -124,7 +124,7 @@ def test_steps_stay_those_of_the_label() -> None:
     seen: list[list[str]] = []
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
-        seen.extend([step.strip() for step in split(rollout.response)] for rollout in rollouts)
+        seen.extend([step.strip() for step in split_steps(rollout.response)] for rollout in rollouts)
         return [Verdict.from_step(None)] * len(rollouts)
 
     problem = Problem("p", "?", "2")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import ConfigError
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import NO_REFERENCE, Template, build_prompt, load_template
@@ -258,7 +258,7 @@ def test_missing_and_undecodable_templates(tmp_path: Path) -> None:
 def test_steps_cut_out_of_a_text_and_steps_given_make_the_same_prompt() -> None:
     template = load_template("locate")
     response = "\n\n".join(STEPS)
-    assert build_prompt(template, "Q", "R", split(response)) == build_prompt(template, "Q", "R", STEPS)
+    assert build_prompt(template, "Q", "R", split_steps(response)) == build_prompt(template, "Q", "R", STEPS)
 
 
 def test_a_solution_without_steps_has_no_prompt() -> None:
@@ -349,7 +349,9 @@ def test_prompt_answer_verdict() -> None:
     model = Scripted(Completion(r"All is well. \boxed{-1}", 9))
     response = "First.\n\nThen."
     assert judge(model, response) == [Verdict.from_step(None, r"All is well. \boxed{-1}", num_tokens=9)]
-    assert model.asked == [build_prompt(load_template("locate"), PROBLEM.text, PROBLEM.reference, split(response))]
+    assert model.asked == [
+        build_prompt(load_template("locate"), PROBLEM.text, PROBLEM.reference, split_steps(response))
+    ]
 
 
 def test_one_verdict_for_each_rollout_in_order() -> None:

@@ -20,7 +20,7 @@ except ImportError:  # make fuzz installs it
 
 with atheris.instrument_imports(include=["fapo"]) if atheris else nullcontext():
     from fapo.data.final_answers import clean, decide, extract, num_words
-    from fapo.data.steps import protected, split
+    from fapo.data.steps import protected, split_steps
     from fapo.data.untrusted_text import escape
     from fapo.judge.verdicts import parse_verdict, parse_yes_no
     from tests.judge.test_attacks import TEMPLATES, assert_harmless
@@ -81,7 +81,7 @@ WORDS = [
 
 def check_steps(text: str) -> None:
     """Joined, the steps are the text; what is protected lies in order inside it."""
-    steps = split(text)
+    steps = split_steps(text)
     assert "".join(steps) == text
     assert not text.strip() or all(step.strip() for step in steps)
     ends = [0, *(place for span in protected(text) for place in span), len(text)]
@@ -91,7 +91,7 @@ def check_steps(text: str) -> None:
 def check_prompt(text: str) -> None:
     """In every prompt it is material: no structure of its own, no verdict, the same when escaped again."""
     assert escape(escape(text)) == escape(text)
-    steps = split(text)
+    steps = split_steps(text)
     for template in TEMPLATES if steps else ():
         assert_harmless(template, steps)
         quoted = "\n".join(map(template.harmless, steps))

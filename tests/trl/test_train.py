@@ -25,7 +25,7 @@ from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.sets import FOLDER, model_folder
 from fapo.data.miniature.world import tasks
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, UnscoredError
 from fapo.rewards.advantages import group_advantages
 from fapo.trl.arguments import grpo_config
@@ -235,7 +235,7 @@ def test_other_rewards(kind: str, tiny_policy: Path, tmp_path: Path) -> None:
     found = rows(folder, "rollouts")
     assert {row["status"] for row in found} == {"skipped" if kind == "outcome" else "ok"}
     for row in found:
-        steps = len(split(row["response"]))
+        steps = len(split_steps(row["response"]))
         before = steps if row["error_step"] is None else row["error_step"]
         bonus = 0 if kind == "outcome" else before / steps
         assert row["reward"] == pytest.approx((1 if row["correct"] else -1) + bonus)
@@ -254,7 +254,7 @@ def critic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if truth.correct:
             row = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
             label = -1 if truth.error_step is None else truth.error_step
-            found.append(row | {"steps": [step.strip() for step in split(response)], "label": label})
+            found.append(row | {"steps": [step.strip() for step in split_steps(response)], "label": label})
     file = tmp_path_factory.mktemp("data") / "critic.jsonl"
     write_jsonl(file, found)
     return file

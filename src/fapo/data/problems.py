@@ -13,7 +13,7 @@ from fapo.data.columns import COLUMNS, LABEL_COLUMNS, Row, as_question_text, as_
 from fapo.data.final_answers import extract
 from fapo.data.multiple_choice import with_choices
 from fapo.data.sources import _stem, located_rows
-from fapo.data.steps import split as split_steps
+from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
 from fapo.types import LabelledSolution, Message, Problem
 

@@ -12,7 +12,7 @@ from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, fi
 from fapo.data.jsonl import as_object, json_items, parse_row
 from fapo.data.problems import answer_of_worked_solution, read_problems
 from fapo.data.sources import located_rows
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import DataError
 from fapo.types import Problem
 
@@ -142,4 +142,4 @@ def _written(where: str, column: str, value: Any) -> tuple[str, tuple[str, ...]]
         value = said[-1] if said else value
     if not isinstance(value, str):
         raise DataError(f"{where}: {column} must be a text or a conversation, is {str(value)[:40]!r}")
-    return value, tuple(split(value)) if value.strip() else ()
+    return value, tuple(split_steps(value)) if value.strip() else ()

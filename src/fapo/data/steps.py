@@ -1,6 +1,6 @@
 r"""Solution text to steps, and steps to tagged prompt text in which the solution cannot pass for the prompt.
 
-A step is a paragraph. Judges are trained on paragraphs, so training and evaluation both go through `split`.
+A step is a paragraph. Judges are trained on paragraphs, so training and evaluation both go through `split_steps`.
 The solution is written by the model under training: everything in it that a judge or a parser could take for our
 structure (tags, chat tokens, a boxed verdict) is escaped, never removed, so that the judge still sees what was written.
 """
@@ -64,7 +64,7 @@ def protected(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def split(text: str) -> list[str]:
+def split_steps(text: str) -> list[str]:
     """The steps of a solution; joined, they are the text again, character for character.
 
     Steps begin at paragraphs (after blank lines), and at lines that begin "Step 3", "**Step 3:**", "## Step 3", "3." or

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import DataError, JudgeDownError
 from fapo.judge.quality import judge_quality
 from fapo.types import Judge, LabelledSolution, Rollout, Verdict
@@ -103,7 +103,7 @@ class Canaries:
 def _written(solution: LabelledSolution) -> str:
     """The solution as a policy would write it: text whose steps are those of the label."""
     joined = ["\n".join(solution.steps), "\n\n".join(solution.steps)]
-    return next((text for text in joined if len(split(text)) == len(solution.steps)), joined[-1])
+    return next((text for text in joined if len(split_steps(text)) == len(solution.steps)), joined[-1])
 
 
 def canaries_of(judge: Judge | None) -> Canaries | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.data.final_answers import num_words
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, FapoError, JudgeDownError
 from fapo.judge.template import Template, build_prompt
 from fapo.judge.verdicts import majority, parse_yes_no
@@ -154,7 +154,7 @@ class _Split(Sequence[tuple[Problem, list[str]]]):
 
     def __getitem__(self, index: Any) -> Any:
         rollout = self._rollouts[index]
-        return rollout.problem, split(rollout.response)
+        return rollout.problem, split_steps(rollout.response)
 
 
 class _Prompts(Sequence[list[Message]]):

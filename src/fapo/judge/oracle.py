@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from fapo.data.miniature.oracle import truth
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.types import Judge, Rollout, Verdict
 
 
@@ -26,7 +26,7 @@ def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -
         error_step = truth(rollout).error_step
         chance = random.Random(f"{rollout.problem.id} {rollout.response}")
         if chance.random() < (false_positive_rate if error_step is None else false_negative_rate):
-            num_steps = max(len(split(rollout.response)), 1)
+            num_steps = max(len(split_steps(rollout.response)), 1)
             error_step = chance.randrange(num_steps) if error_step is None else None
         return Verdict.from_step(error_step, "oracle")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fapo.data.problems import finite_number
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.judge.genrm import named_step
 from fapo.report.text import visible
 from fapo.training.run_reader import Run
@@ -105,7 +105,7 @@ def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample:
     flawed = true is not None if flagged is None else flagged  # not asked: by the oracle, if there is one
     status = str(row.get("status", "skipped"))
     unscored = reward is None or status in ("unparsable", "failed")
-    steps = [visible(step.rstrip(), _LONGEST) for step in split(response[:_LONGEST])]
+    steps = [visible(step.rstrip(), _LONGEST) for step in split_steps(response[:_LONGEST])]
     if len(response) > _LONGEST:
         steps.append(f"… ({len(response) - _LONGEST:,} more characters)")
     return Card(

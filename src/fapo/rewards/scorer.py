@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fapo.config.schema import FapoReward, JudgedReward, PolicyReward, StepRatioReward
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import UnscoredError
 from fapo.judge.genrm import CircuitBreaker
 from fapo.rewards import policy as rewards
@@ -72,7 +72,7 @@ class PolicyScorer:
             flawed = verdict.flawed if verdict else None
             value = rewards.corrected_reward(correct, flawed, self.config.penalty, *errors)
         elif isinstance(self.config, StepRatioReward):
-            steps = max(len(split(rollout.response)), 1)
+            steps = max(len(split_steps(rollout.response)), 1)
             flawed, error_step = (verdict.flawed, verdict.error_step) if verdict else (None, None)
             value = rewards.step_ratio_reward(correct, flawed, error_step, steps)
         if value is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fapo.data.miniature.sets import has_oracle
 from fapo.data.miniature.world import Flaw, Task, parse
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.types import GroundTruth, Rollout
 
 
@@ -50,7 +50,7 @@ def examine(task: Task, response: str) -> Truth:
     a later one undoes, so that the last value is right by luck), `format` (what is not a line of the miniature).
     Lines are the steps a judge is shown, without the blanks around them: indices mean the same everywhere.
     """
-    given, wanted = [step.strip() for step in split(response)], task.lines
+    given, wanted = [step.strip() for step in split_steps(response)], task.lines
     answers = re.findall(r"\\boxed\{([^{}]*)\}", response)
     correct = bool(answers) and answers[-1] == task.answer(task.values[-1])
     error = next((i for i, (g, w) in enumerate(zip(given, wanted, strict=False)) if g != w), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
-from fapo.data.steps import split
+from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
 from fapo.judge.genrm import verdict_from_row, verdict_row
 from fapo.rewards.verify import Check
@@ -43,7 +43,7 @@ class Sample:
     @property
     def steps(self) -> tuple[str, ...]:
         """The solution as a judge is shown it, without the blanks around its steps."""
-        return tuple(step.strip() for step in split(self.rollout.response))
+        return tuple(step.strip() for step in split_steps(self.rollout.response))
 
 
 class Work:

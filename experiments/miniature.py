@@ -64,7 +64,7 @@ def miniature(
         console.print(f"page: {write_findings(folder, docs or folder)}", highlight=False, soft_wrap=True)
         return
     from experiments.base_models.build import SCHEDULES, build
-    from fapo.data.miniature.sets import FOLDER
+    from fapo.data.miniature.sets import BASE_FOLDER
 
     with progress_bars() as bars:
         ids = {name: bars.add_task(f"base {name}", total=s.steps, note="") for name, s in SCHEDULES.items()}
@@ -72,7 +72,7 @@ def miniature(
         def log(name: str, step: int, loss: float) -> None:
             bars.update(ids[name], completed=step + 1, note="kept" if math.isnan(loss) else f"loss {loss:.3f}")
 
-        build(output or FOLDER, seeds[0], log)
+        build(output or BASE_FOLDER, seeds[0], log)
 
 
 if __name__ == "__main__":

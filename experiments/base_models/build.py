@@ -21,8 +21,8 @@ from experiments.base_models.models import new_model, save, tokenizer
 from experiments.base_models.writers import PERFECT, Habits, trace, written
 from fapo.data.files import atomic_path
 from fapo.data.jsonl import write_jsonl
-from fapo.data.miniature.oracle import examine
-from fapo.data.miniature.sets import FOLDER
+from fapo.data.miniature.oracle import examine, is_answer_correct
+from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import EASY, HARDER, Difficulty, Split, Task, apply, line, make, tasks
 from fapo.data.steps import split_steps
 from fapo.inference.transformers_model import LocalModel
@@ -203,9 +203,10 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
         answers = policy.generate([[{"role": "user", "content": task.text}] for task in batch])
         for task, answer in zip(batch, answers, strict=True):
             steps = [step.strip() for step in split_steps(answer.text)]
-            found = examine(task, "\n".join(steps))  # what a judge is shown
-            if not found.correct:
+            shown = "\n".join(steps)  # what a judge is shown
+            if not is_answer_correct(task, shown):
                 continue
+            found = examine(task, shown)
             problem = task.problem(f"miniature-critic-{part}")
             label = -1 if found.error_step is None else found.error_step
             row: dict[str, Any] = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
@@ -271,7 +272,7 @@ def imitate(writer: str, folder: Path, seed: int, log: Log = lambda *_: None, sc
     """Write to `folder`, unless it is there, the base policy after it has learned from solutions of one of WRITERS."""
     if folder.is_dir():
         return
-    model = AutoModelForCausalLM.from_pretrained(FOLDER / "policy", use_safetensors=True, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(BASE_FOLDER / "policy", use_safetensors=True, trust_remote_code=False)
     examples = solution_examples(seed, schedule, WRITERS[writer])
     fit(model, examples, schedule, lambda step, loss: log(writer, step, loss))
     with atomic_path(folder) as draft:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from fapo.data.miniature.world import _LETTERS, MAX_VALUE, Task, apply, borrows, box, line
+from fapo.data.miniature.world import LETTERS, MAX_VALUE, Task, apply, borrows, box, line
 
 # --- imperfect traces, from which the base models learn ---------------------------------------------------------------
 
@@ -63,7 +63,7 @@ def written(rng: random.Random, before: int, operator: str, operand: int, habits
 def guessable(task: Task) -> tuple[str, ...]:
     """The answers a guess would choose from; empty where guessing is hopeless."""
     if task.form == "choice":
-        return tuple(_LETTERS)
+        return tuple(LETTERS)
     return () if task.form == "exact" else tuple(str(r) for r in range(int(task.form.split()[1])))
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.base_models.build import WRITERS
-from fapo.training.parallel_runs import CONFIGS, Job, study_jobs
+from fapo.data.miniature.sets import CONFIG_FOLDER
+from fapo.training.parallel_runs import Job, study_jobs
 
 TRAINED = "judge.model={genrm}"
 """Whose judge is the GenRM that was trained with the same seed."""
@@ -58,7 +59,7 @@ def policy_folder(output: Path, writer: str, seed: int) -> Path:
 def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
     """The study's runs, then each variant for every seed. They need each `critiques_file` and `policy_folder`."""
     jobs = study_jobs(output, seeds)
-    configs = [(CONFIGS / "policy.toml", VARIANTS | BEYOND), (CONFIGS / "genrm.toml", JUDGES)]
+    configs = [(CONFIG_FOLDER / "policy.toml", VARIANTS | BEYOND), (CONFIG_FOLDER / "genrm.toml", JUDGES)]
     for config, variants in configs:
         for name, settings in variants.items():
             for seed in seeds:
@@ -69,5 +70,5 @@ def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
     for writer in WRITERS:
         for seed in seeds:
             settings = (f"seed={seed}", f"model.path={policy_folder(output, writer, seed)}", *MEASURED)
-            jobs.append(Job(f"policy-{writer}-{seed}", CONFIGS / "policy.toml", settings))
+            jobs.append(Job(f"policy-{writer}-{seed}", CONFIG_FOLDER / "policy.toml", settings))
     return jobs

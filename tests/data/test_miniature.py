@@ -15,8 +15,8 @@ from experiments.base_models import build
 from experiments.base_models.critiques import critique
 from experiments.base_models.models import new_model, save, tokenizer
 from experiments.base_models.writers import PERFECT, Habits, guessable, is_hard, trace
-from fapo.data.miniature.oracle import examine
-from fapo.data.miniature.sets import SETS, labelled, model_folder, problems
+from fapo.data.miniature.oracle import examine, is_answer_correct
+from fapo.data.miniature.sets import SETS, labelled, problems
 from fapo.data.miniature.world import (
     CHOICE_GAP,
     EASY,
@@ -33,6 +33,7 @@ from fapo.data.miniature.world import (
 )
 from fapo.data.steps import split_steps
 from fapo.errors import DataError, FapoError
+from fapo.inference.models import model_folder
 from fapo.judge.oracle import oracle
 from fapo.judge.template import build_prompt, load_template
 from fapo.judge.verdicts import parse_verdict
@@ -184,7 +185,7 @@ def test_the_oracle_names_the_first_wrong_line_and_its_flaw(
     response: str, correct: bool, step: int | None, flaw: str | None
 ) -> None:
     found = examine(TASK, response)
-    assert (found.correct, found.error_step, found.flaw) == (correct, step, flaw)
+    assert (is_answer_correct(TASK, response), *found) == (correct, step, flaw)
 
 
 @pytest.mark.parametrize("name", EXAMINED)
@@ -195,8 +196,8 @@ def test_the_wrong_line_is_one_of_the_steps_a_judge_sees(name: str) -> None:
 
 @given(drawn_tasks)
 def test_the_right_lines_are_accepted(task: Task) -> None:
-    found = examine(task, "\n".join(task.lines))
-    assert (found.correct, found.error_step, found.flaw) == (True, None, None)
+    response = "\n".join(task.lines)
+    assert (is_answer_correct(task, response), *examine(task, response)) == (True, None, None)
 
 
 @given(drawn_tasks, st.data())
@@ -219,7 +220,7 @@ def test_the_oracle_takes_any_text(task: Task, response: str) -> None:
 @given(drawn_tasks, bad_habits, st.integers(0, 10**6))
 def test_oracle_and_answer_checker_agree(task: Task, habits: Habits, seed: int) -> None:
     response = trace(random.Random(seed), task, habits)
-    assert examine(task, response).correct == (answers.extract(response) == task.problem().reference)
+    assert is_answer_correct(task, response) == (answers.extract(response) == task.problem().reference)
 
 
 def test_the_oracle_judge_says_what_is_true() -> None:
@@ -304,8 +305,8 @@ def test_skips_and_guesses_are_as_frequent_as_the_habits_say() -> None:
 def test_imperfect_traces_hold_flawed_positives_of_every_kind() -> None:
     rng, flaws = random.Random(0), set()
     for task in tasks(0, 3000):
-        found = examine(task, trace(rng, task, Habits(slip=0.15, easy_slip=0.15)))
-        flaws |= {found.flaw} if found.correct else set()
+        response = trace(rng, task, Habits(slip=0.15, easy_slip=0.15))
+        flaws |= {examine(task, response).flaw} if is_answer_correct(task, response) else set()
     assert flaws == {None, "slip", "skip", "guess", "cancellation"}
 
 
@@ -358,7 +359,7 @@ def test_a_reviewer_with_the_habits_of_the_writer_errs_on_both_sides() -> None:
 def test_a_misconception_costs_nothing_where_the_answer_hides_it(task: Task, seed: int) -> None:
     forgetful = Habits(1, 0, 0, 0, 0, 0, 0)
     hiding = replace(task, form=f"mod {5 * (1 + seed % 2)}", choices=())
-    assert examine(hiding, trace(random.Random(seed), hiding, forgetful)).correct
+    assert is_answer_correct(hiding, trace(random.Random(seed), hiding, forgetful))
 
 
 # --- what the base models learn from ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from experiments.paper.page import read_runs, write_findings
 from experiments.paper.runs import BEYOND, JUDGES, VARIANTS, paper_jobs
 from fapo.config.load import load
 from fapo.data.jsonl import write_jsonl
-from fapo.data.miniature.sets import FOLDER
+from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.errors import DataError
 
 SEEDS = (0, 1, 2)
@@ -91,7 +91,7 @@ def test_a_base_policy_that_imitates_another_writer(tmp_path: Path) -> None:
     assert len(said) == 2
     (policy,) = [job for job in paper_jobs(tmp_path, (3,)) if job.name == "policy-careless-3"]
     assert load(policy.config, policy.overrides).model.path == str(made)
-    weights, shipped = (load_file(folder / "model.safetensors") for folder in (made, FOLDER / "policy"))
+    weights, shipped = (load_file(folder / "model.safetensors") for folder in (made, BASE_FOLDER / "policy"))
     assert weights.keys() == shipped.keys() and any((weights[key] != shipped[key]).any() for key in weights)
 
 

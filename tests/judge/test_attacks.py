@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from fapo.config.schema import FapoReward
 from fapo.data.final_answers import num_words
-from fapo.data.miniature.sets import FOLDER
+from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.steps import split_steps
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import Template, build_prompt, load_template
@@ -86,9 +86,9 @@ def test_no_chat_token_survives(name: str) -> None:
     assert [token for token in found if token in content] == []
 
 
-@pytest.mark.skipif(not (FOLDER / "genrm").exists(), reason="the miniature's base models are not there")
+@pytest.mark.skipif(not (BASE_FOLDER / "genrm").exists(), reason="the miniature's base models are not there")
 def test_a_real_tokenizer_sees_no_special_token() -> None:
-    tokenizer = Tokenizer.from_file(str(FOLDER / "genrm" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(BASE_FOLDER / "genrm" / "tokenizer.json"))
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     special.discard(tokenizer.token_to_id("<unk>"))  # what any letter is that the miniature does not have
     assert len(special) >= 3

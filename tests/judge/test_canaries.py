@@ -10,8 +10,8 @@ import pytest
 
 from experiments.base_models.writers import Habits, trace
 from fapo.config.load import from_dict
-from fapo.data.miniature.oracle import examine
-from fapo.data.miniature.sets import FOLDER
+from fapo.data.miniature.oracle import examine, is_answer_correct
+from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import tasks
 from fapo.data.steps import split_steps
 from fapo.errors import DataError, JudgeDownError
@@ -28,7 +28,7 @@ def labelled(num: int) -> list[LabelledSolution]:
     for task in tasks(0, num):
         response = trace(rng, task, Habits())
         truth = examine(task, response)
-        if truth.correct:
+        if is_answer_correct(task, response):
             steps = tuple(step.strip() for step in split_steps(response))
             found.append(LabelledSolution(task.problem("miniature-train"), steps, truth.error_step, True))
     return found
@@ -134,7 +134,9 @@ def test_steps_stay_those_of_the_label() -> None:
     assert ["a", "b"] in seen
 
 
-@pytest.mark.skipif(not Path(FOLDER / "critic-test.jsonl").exists(), reason="the miniature's base models are not there")
+@pytest.mark.skipif(
+    not Path(BASE_FOLDER / "critic-test.jsonl").exists(), reason="the miniature's base models are not there"
+)
 def test_a_config_asks_for_them() -> None:
     settings = {
         "name": "run",

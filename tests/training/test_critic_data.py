@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from experiments.base_models.writers import Habits, trace
 from fapo.data.jsonl import read_jsonl, write_jsonl
-from fapo.data.miniature.oracle import examine
-from fapo.data.miniature.sets import FOLDER
+from fapo.data.miniature.oracle import examine, is_answer_correct
+from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import parse
 from fapo.data.problems import read_labelled, read_problems
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError
@@ -628,7 +628,7 @@ def test_models_in_this_process_give_the_same_after_an_interruption(
 
 
 @pytest.mark.skipif(
-    not all((FOLDER / name).exists() for name in ("policy", "genrm")),
+    not all((BASE_FOLDER / name).exists() for name in ("policy", "genrm")),
     reason="the base models of the miniature are not there; make them with `python -m experiments.miniature build`",
 )
 def test_the_shipped_models_make_data(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -642,7 +642,7 @@ def test_the_shipped_models_make_data(tmp_path: Path, monkeypatch, capsys) -> No
     assert f"| kept | {len(solutions)} |" in said.out
     assert "| consensus | " in said.out.partition("true by the oracle")[2]
     for solution in solutions:
-        assert examine(parse(solution.problem.text), "\n".join(solution.steps)).correct
+        assert is_answer_correct(parse(solution.problem.text), "\n".join(solution.steps))
 
 
 # ----------------------------------------------------------------------------------------------------- the command line

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from fapo.config.load import load
 from fapo.config.schema import Config
-from fapo.data.miniature.sets import model_folder
 from fapo.errors import ConfigError
+from fapo.inference.models import model_folder
 from fapo.training.planner import (
     GIB,
     KNOWN_SHAPES,

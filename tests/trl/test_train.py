@@ -22,11 +22,12 @@ from experiments.base_models.writers import Habits, trace
 from fapo.config.load import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.jsonl import read_jsonl, write_jsonl
-from fapo.data.miniature.oracle import examine
-from fapo.data.miniature.sets import FOLDER, model_folder
+from fapo.data.miniature.oracle import examine, is_answer_correct
+from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import tasks
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, UnscoredError
+from fapo.inference.models import model_folder
 from fapo.rewards.advantages import group_advantages
 from fapo.trl.arguments import grpo_config
 from fapo.trl.train import train
@@ -251,7 +252,7 @@ def critic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task in tasks(0, 200):
         response = trace(rng, task, Habits())
         truth, problem = examine(task, response), task.problem()
-        if truth.correct:
+        if is_answer_correct(task, response):
             row = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
             label = -1 if truth.error_step is None else truth.error_step
             found.append(row | {"steps": [step.strip() for step in split_steps(response)], "label": label})
@@ -679,7 +680,7 @@ def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> Non
 # --- the models that ship with the package ----------------------------------------------------------------------------
 
 SHIPPED = pytest.mark.skipif(
-    not all((FOLDER / name).exists() for name in ("policy", "genrm", "critic-train.jsonl", "critic-test.jsonl")),
+    not all((BASE_FOLDER / name).exists() for name in ("policy", "genrm", "critic-train.jsonl", "critic-test.jsonl")),
     reason="the base models of the miniature are not there; make them with `python -m experiments.miniature build`",
 )
 
@@ -694,10 +695,10 @@ def test_the_shipped_policy_is_often_right_for_the_wrong_reason() -> None:
     model = LocalModel.load(model_folder("miniature:policy"), max_tokens=64, temperature=1.0)
     drawn = list(tasks(0, 200, split="validation"))
     answers = model.generate([[{"role": "user", "content": task.text}] for task in drawn])
-    found = [examine(task, answer.text) for task, answer in zip(drawn, answers, strict=True)]
-    right = [truth for truth in found if truth.correct]
+    pairs = [(task, answer.text) for task, answer in zip(drawn, answers, strict=True)]
+    right = [examine(*pair) for pair in pairs if is_answer_correct(*pair)]
     # LOG.md: accuracy .39, FP ratio .38; four standard deviations of 200 samples
-    assert 0.25 < len(right) / len(found) < 0.53
+    assert 0.25 < len(right) / len(pairs) < 0.53
     assert 0.16 < sum(truth.error_step is not None for truth in right) / len(right) < 0.60
 
 
@@ -727,6 +728,7 @@ def test_the_shipped_labels_are_true(part: str) -> None:
 
     for solution in labelled(f"miniature:critic-{part}"):
         task = parse(solution.problem.text)
-        truth = examine(task, "\n".join(solution.steps))
-        assert (truth.correct, truth.error_step) == (True, solution.error_step)
+        response = "\n".join(solution.steps)
+        assert is_answer_correct(task, response)
+        assert examine(task, response).error_step == solution.error_step
         assert split_of(task.start, task.operations) == part

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
 from fapo.config.load import from_dict
-from fapo.data.miniature.sets import SOURCES, model_folder
+from fapo.data.miniature.sets import SOURCES
+from fapo.inference.models import model_folder
 from fapo.rewards import verify as answers
 from fapo.rewards.eager_scorer import ahead_of
 from fapo.rewards.from_config import make_scorer

@@ -22,8 +22,9 @@ from verl.experimental.reward_loop import RewardLoopManager
 from experiments.base_models.writers import PERFECT, trace
 from fapo.config.load import from_dict, to_dict
 from fapo.config.schema import Config
-from fapo.data.miniature.sets import model_folder, problems
+from fapo.data.miniature.sets import problems
 from fapo.data.miniature.world import parse
+from fapo.inference.models import model_folder
 from fapo.training.datasets import Example
 from fapo.types import LabelledSolution, Problem, Reward, Rollout, Scored, Verdict
 from fapo.verl.datasets import rows

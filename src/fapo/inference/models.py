@@ -26,7 +26,7 @@ LOCAL_MAX_TOKENS = 1024
 
 def model_folder(path: str) -> str:
     """Return the folder of a model of the miniature ("miniature:NAME"); a folder or Hub id is returned as it is."""
-    return miniature.model_folder(path)
+    return str(miniature.base_model(path)) if miniature.is_miniature(path) else path
 
 
 @contextlib.contextmanager
@@ -128,7 +128,7 @@ def chat_models(
         raise ConfigError(f"{option} is missing: give the address of a server, or local:PATH")
     urls = [address for address in addresses if address.startswith(("http://", "https://"))]
     for address in addresses:
-        here = address.startswith((LOCAL, miniature.PREFIX)) or Path(address).is_dir()
+        here = address.startswith(LOCAL) or miniature.is_miniature(address) or Path(address).is_dir()
         if address not in urls and not here:
             raise ConfigError(
                 f"{option}: {address!r} is neither a URL, such as http://127.0.0.1:8000/v1, nor a model to load here: "

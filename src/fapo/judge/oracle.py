@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from fapo.data.miniature.oracle import truth
+from fapo.data.miniature.oracle import ground_truth
 from fapo.data.steps import split_steps
 from fapo.types import Judge, Rollout, Verdict
 
@@ -23,7 +23,7 @@ def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -
     """
 
     def verdict(rollout: Rollout) -> Verdict:
-        error_step = truth(rollout).error_step
+        error_step = ground_truth(rollout).error_step
         chance = random.Random(f"{rollout.problem.id} {rollout.response}")
         if chance.random() < (false_positive_rate if error_step is None else false_negative_rate):
             num_steps = max(len(split_steps(rollout.response)), 1)

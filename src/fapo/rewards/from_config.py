@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from fapo.config.schema import Config, GenRMOutcomeReward, GenRMReward, ModelJudge, PolicyReward, StepRatioReward
 from fapo.data.load import load_labelled
-from fapo.data.miniature.oracle import known_truth
+from fapo.data.miniature.oracle import known_ground_truth
 from fapo.errors import ConfigError
 from fapo.judge.canaries import Canaries
 from fapo.judge.from_config import make_judge
@@ -59,4 +59,4 @@ def truth(scored: Scored, scorer: Scorer) -> GroundTruth | None:
     """The oracle's word on a solution, where there is one; for a critique, the label of what it criticises."""
     if isinstance(scorer, CritiqueScorer):
         return GroundTruth(scorer.labelled[scored.rollout.problem.id].error_step)
-    return known_truth(scored.rollout)
+    return known_ground_truth(scored.rollout)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.data.miniature.sets import CONFIGS
+from fapo.data.miniature.sets import CONFIG_FOLDER
 from fapo.errors import EngineError
 from fapo.training.run_reader import is_finished, read_run
 
@@ -89,7 +89,7 @@ def _start(job: Job, output: Path) -> subprocess.Popen[bytes]:
 
 def demo_jobs(output: Path, seed: int = 0) -> list[Job]:
     """Baseline beside (GenRM, then FAPO judged by it)."""
-    policy, genrm = CONFIGS / "policy.toml", CONFIGS / "genrm.toml"
+    policy, genrm = CONFIG_FOLDER / "policy.toml", CONFIG_FOLDER / "genrm.toml"
     of_seed = f"seed={seed}"
     return [
         Job(f"genrm-{seed}", genrm, (of_seed,)),
@@ -101,6 +101,6 @@ def demo_jobs(output: Path, seed: int = 0) -> list[Job]:
 def study_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
     """The demo for several seeds, with the outcome-only GenRM beside."""
     jobs = [job for seed in seeds for job in demo_jobs(output, seed)]
-    config, overrides = CONFIGS / "genrm.toml", ("reward.kind=genrm_outcome",)
+    config, overrides = CONFIG_FOLDER / "genrm.toml", ("reward.kind=genrm_outcome",)
     jobs += [Job(f"genrm-outcome-{seed}", config, (f"seed={seed}", *overrides)) for seed in seeds]
     return sorted(jobs, key=lambda job: job.after is not None)

@@ -21,7 +21,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from fapo.config.load import read_config
 from fapo.config.schema import JudgedReward, ModelJudge
-from fapo.data.miniature.oracle import known_truth
+from fapo.data.miniature.oracle import known_ground_truth
 from fapo.judge.canaries import Window
 from fapo.judge.genrm import CircuitBreaker
 from fapo.rewards.scorer import no_verdict
@@ -127,7 +127,7 @@ class RecordingBuffer(ReplayBuffer):
         if self.config.task == "genrm":
             truths: list[GroundTruth | None] = [GroundTruth(parcel.label) for parcel in parcels]
         else:
-            truths = [known_truth(s.rollout) for s in scored]
+            truths = [known_ground_truth(s.rollout) for s in scored]
         if split != TRAIN and self.config.validation.num_samples == 1:
             advantages = [None] * len(scored)
         self.folder.rollouts(

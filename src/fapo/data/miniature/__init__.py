@@ -1,1 +1,1 @@
-"""A small world in which every step can be checked exactly, and models small enough to train there in minutes."""
+"""The miniature: a small world in which an oracle checks every step, with models that train there in minutes."""

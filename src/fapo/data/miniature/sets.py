@@ -1,8 +1,9 @@
-"""What of the miniature a config can name: "miniature:policy", "miniature:train", "miniature:harder" ..."""
+"""The data sets and models of the miniature that a config can name, such as "miniature:train" or "miniature:policy"."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from fapo.data.miniature.world import EASY, HARDER, Difficulty, Split, tasks
 from fapo.data.problems import read_labelled
@@ -10,58 +11,86 @@ from fapo.errors import ConfigError, DataError
 from fapo.types import LabelledSolution, Problem
 
 PREFIX = "miniature:"
-FOLDER = Path(__file__).parent / "base"
-CONFIGS = Path(__file__).parent / "configs"
-"""The base checkpoints and critic data that `python -m experiments.miniature build` made."""
-SETS: dict[str, tuple[int, int, Difficulty, Split]] = {
-    "train": (1, 8192, EASY, "train"),
-    "validation": (2, 512, EASY, "validation"),
-    "harder": (3, 512, HARDER, "validation"),
-    "test": (4, 2048, EASY, "test"),
-    "test-harder": (5, 2048, HARDER, "test"),
+BASE_FOLDER = Path(__file__).parent / "base"
+"""Folder of the base models and of the critic data, made by `python -m experiments.miniature build`."""
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+"""Folder of the configs that train in the miniature."""
+
+
+class ProblemSet(NamedTuple):
+    """Recipe of a problem set; the same recipe always gives the same problems."""
+
+    seed: int
+    """Seed of the generator."""
+    size: int
+    """Number of problems."""
+    difficulty: Difficulty
+    """Difficulty of the problems."""
+    split: Split
+    """Split of the chains; two splits never share a chain."""
+
+
+SETS = {
+    "train": ProblemSet(1, 8192, EASY, "train"),
+    "validation": ProblemSet(2, 512, EASY, "validation"),
+    "harder": ProblemSet(3, 512, HARDER, "validation"),
+    "test": ProblemSet(4, 2048, EASY, "test"),
+    "test-harder": ProblemSet(5, 2048, HARDER, "test"),
 }
-"""Name -> seed, number of problems, difficulty, split."""
+"""Recipe of each problem set, by name."""
 SOURCES = {f"miniature-{name}" for name in SETS}
-"""`Problem.source` of the problems an oracle can check."""
+"""Values of `Problem.source` for problems that the oracle can check."""
 
 
 def is_miniature(name: str) -> bool:
-    """Whether a source or model path names a part of the miniature."""
+    """Return whether a source or a model path names a part of the miniature."""
     return name.startswith(PREFIX)
 
 
-def model_folder(path: str) -> str:
-    """Folder of a base checkpoint ("miniature:policy", "miniature:genrm"); any other path stays as it is."""
-    if not is_miniature(path):
-        return path
-    folder = FOLDER / path.removeprefix(PREFIX)
+def base_model(name: str) -> Path:
+    """Return the folder of a base model ("miniature:policy", "miniature:genrm"); raise ConfigError if there is none."""
+    folder = BASE_FOLDER / name.removeprefix(PREFIX)
     if not folder.is_dir():
-        known = sorted(PREFIX + f.name for f in FOLDER.iterdir() if f.is_dir()) if FOLDER.is_dir() else []
-        raise ConfigError(f"no model {path!r} in the miniature, known: {', '.join(known) or 'none'}")
-    return str(folder)
+        known = sorted(PREFIX + f.name for f in BASE_FOLDER.glob("*/"))
+        raise ConfigError(f"no model {name!r} in the miniature, known: {', '.join(known) or 'none'}")
+    return folder
 
 
-def problems(source: str, limit: int | None = None) -> list[Problem]:
-    """The problems of one set."""
-    name = source.removeprefix(PREFIX)
-    if name not in SETS:
-        raise DataError(f"no problems {source!r} in the miniature, known: {', '.join(PREFIX + s for s in SETS)}")
-    seed, num, difficulty, split = SETS[name]
-    return [
-        task.problem(f"miniature-{name}")
-        for task in tasks(seed, num if limit is None else min(num, limit), difficulty, split)
-    ]
+def problems(name: str, limit: int | None = None) -> list[Problem]:
+    """Return the problems of a set.
+
+    Args:
+        name: Name of the set with its prefix, such as "miniature:train".
+        limit: Number of problems, the first ones; None returns all.
+
+    Raises:
+        DataError: There is no set of this name.
+    """
+    key = name.removeprefix(PREFIX)
+    if key not in SETS:
+        raise DataError(f"no problems {name!r} in the miniature, known: {', '.join(PREFIX + s for s in SETS)}")
+    seed, size, difficulty, split = SETS[key]
+    size = size if limit is None else min(size, limit)
+    return [task.problem(f"miniature-{key}") for task in tasks(seed, size, difficulty, split)]
 
 
-def labelled(source: str, limit: int | None = None) -> list[LabelledSolution]:
-    """Labelled correct solutions of the base policy ("miniature:critic-train", "miniature:critic-test")."""
-    file = FOLDER / f"{source.removeprefix(PREFIX)}.jsonl"
+def labelled(name: str, limit: int | None = None) -> list[LabelledSolution]:
+    """Return labelled solutions of the base policy, all of them with a correct final answer.
+
+    Args:
+        name: "miniature:critic-train" or "miniature:critic-test".
+        limit: Number of solutions, the first ones; None returns all.
+
+    Raises:
+        DataError: There are no labelled solutions of this name.
+    """
+    file = BASE_FOLDER / f"{name.removeprefix(PREFIX)}.jsonl"
     if not file.is_file():
-        known = sorted(PREFIX + f.stem for f in FOLDER.glob("*.jsonl"))
-        raise DataError(f"no labelled solutions {source!r} in the miniature, known: {', '.join(known) or 'none'}")
+        known = sorted(PREFIX + f.stem for f in BASE_FOLDER.glob("*.jsonl"))
+        raise DataError(f"no labelled solutions {name!r} in the miniature, known: {', '.join(known) or 'none'}")
     return read_labelled(file, limit=limit)
 
 
 def has_oracle(problem: Problem) -> bool:
-    """Return whether the oracle can check solutions of this problem: it can for problems of the miniature."""
+    """Return whether the oracle can check solutions of a problem, which it can for problems of the miniature."""
     return problem.source in SOURCES

@@ -24,9 +24,9 @@ CHOICE_GAP = 25
 """Choices are at least this far apart."""
 
 Split = Literal["train", "validation", "test"]
-Flaw = Literal["slip", "skip", "guess", "cancellation", "format"]
+FlawKind = Literal["slip", "skip", "guess", "cancellation", "format"]
 _WORDS = {"+": "add", "-": "minus", "*": "times"}
-_LETTERS = "ABCD"
+LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Task:
         if self.form == "exact":
             return str(value)
         if self.form == "choice":
-            return min(zip(self.choices, _LETTERS, strict=True), key=lambda choice: abs(choice[0] - value))[1]
+            return min(zip(self.choices, LETTERS, strict=True), key=lambda choice: abs(choice[0] - value))[1]
         return str(value % int(self.form.split()[1]))
 
     @property
@@ -87,7 +87,7 @@ class Task:
         """The question, as the policy reads it."""
         chain = ", ".join([f"start {self.start}", *(f"{_WORDS[o]} {a}" for o, a in self.operations)])
         if self.form == "choice":
-            return f"{chain}; " + " ".join(f"{c}:{x}" for x, c in zip(_LETTERS, self.choices, strict=True))
+            return f"{chain}; " + " ".join(f"{c}:{x}" for x, c in zip(LETTERS, self.choices, strict=True))
         return chain if self.form == "exact" else f"{chain}; {self.form}"
 
     def problem(self, source: str = "miniature") -> Problem:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from fapo.config.schema import ModelJudge, ServedJudge
-from fapo.data.miniature.oracle import known_truth
+from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.miniature.sets import has_oracle
 from fapo.data.problems import check_not_overwriting, load_prompt, question_messages
 from fapo.errors import EngineError
@@ -148,7 +148,7 @@ def _checked(plan: Plan, problems: Sequence[Problem], said: Sequence[Sequence[Co
 
 
 def _sample_of(rollout: Rollout, check: Check) -> Sample:
-    known = known_truth(rollout) if check.correct else None
+    known = known_ground_truth(rollout) if check.correct else None
     return Sample(rollout, check, truly_flawed=known.flawed if known else None)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from fapo.data.load import load_problems
-from fapo.data.miniature.oracle import known_truth
+from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.problems import load_prompt
 from fapo.errors import ConfigError, DataError
 from fapo.judge.template import Template, load_template
@@ -157,7 +157,7 @@ def _precision(
     kept: Sequence[LabelledSolution],
 ) -> dict[str, LabelPrecision]:
     """Return the precision of single votes, of the consensus and of the labels kept; {} without an oracle."""
-    known = {sample.id: known_truth(sample.rollout) for sample in solutions}
+    known = {sample.id: known_ground_truth(sample.rollout) for sample in solutions}
     truth = {key: found.error_step for key, found in known.items() if found}
     if len(truth) < len(known):
         return {}

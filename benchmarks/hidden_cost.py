@@ -38,11 +38,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import CONFIG, STILL, Lean, Recorder, made
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Ways, slow_judge
 from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
+from benchmarks.training import CONFIG, STILL, Lean, Recorder, made
 from fapo.config.load import load
 from fapo.config.schema import Config
 from fapo.rewards.eager_scorer import ahead_of

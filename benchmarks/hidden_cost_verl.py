@@ -28,6 +28,7 @@ from typing import Any
 
 from benchmarks.measuring.slow_judge import JUDGE, MEAN, ROLLOUT, Ways, slow_judge
 from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
+from tests.verl.verl_runs import rows, run
 
 STILL = ("optim.learning_rate=1e-30", "optim.weight_decay=0.0", "data.validation=", "validation.save_every=1000")
 SIDES = ("baseline", "fapo")
@@ -37,8 +38,6 @@ STRETCH = 2.5
 
 def steps_of(settings: list[str], num_steps: int, pace: str) -> tuple[list[dict[str, Any]], list[Any]]:
     """A run: its metrics of each step after the first, `seconds` since the step before; its rollouts."""
-    from verl_runs import rows, run
-
     with tempfile.TemporaryDirectory() as name:
         env = {"FAPO_TEST_PACE": pace, "OMP_NUM_THREADS": "2"}
         run(Path(name), *STILL, *settings, steps=num_steps + 1, env=env, verl={"data.max_prompt_length": 32})

@@ -135,7 +135,7 @@ def main() -> None:
             write_files(Path(temporary, str(size)), size)
         turns = {
             f"{name} {size}": lambda _, name=name, size=size: alone(
-                __file__, "--side", name, Path(temporary, str(size))
+                "benchmarks.scoring", "--side", name, Path(temporary, str(size))
             )
             for name in WORK
             for size in sizes

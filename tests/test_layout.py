@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 SOURCE = ROOT / "src" / "fapo"
 
 FLOORS = [
@@ -32,11 +33,15 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TORCH = {"torch", "transformers", "trl", "accelerate", "vllm", "verl", "ray"}
 MAY_IMPORT_TORCH = {"inference.transformers_model", "trl", "verl"}
 
-PURE = {"rewards.policy", "rewards.genrm", "rewards.advantages", "rewards.theory", "evaluation.metrics"}
+PURE = {
+    *("judge.quality", "rewards.policy", "rewards.genrm", "rewards.advantages", "rewards.theory"),
+    *("evaluation.metrics", "evaluation.intervals"),
+}
+"""Modules of mathematics. They may import each other and nothing that reads, writes, waits or keeps state."""
 PURE_IMPORTS = {
     *("__future__", "collections", "collections.abc", "dataclasses", "enum", "fractions", "functools", "itertools"),
-    *("math", "statistics", "typing", "numpy", "numpy.typing", "fapo.types"),
-    *("fapo.rewards", "fapo.rewards.theory"),
+    *("math", "statistics", "typing", "numpy", "numpy.typing", "fapo.types", "fapo.errors"),
+    *(f"fapo.{name}" for module in PURE for name in (module, module.partition(".")[0])),
 }
 UNSAFE_IMPORTS = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 

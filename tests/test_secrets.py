@@ -17,7 +17,8 @@ from fapo.errors import ConfigError
 from fapo.inference.client import ChatClient, key_from_environment
 from fapo.inference.models import loading
 from tests.support.chat_server import Reply, chat_server
-from tests.support.processes import ROOT, rows_to_judge, start, toml
+from tests.support.paths import ROOT
+from tests.support.processes import rows_to_judge, start, toml
 
 KEY = "sk-this-is-no-word-7391"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -154,11 +155,11 @@ def test_nothing_that_a_training_and_an_audit_write_holds_the_key(tiny_policy: P
 
 def test_every_model_is_loaded_without_its_code_and_without_pickle() -> None:
     found = 0
-    for path in sorted((ROOT / "src").rglob("*.py")):
+    for path in sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]):
         text = path.read_text(encoding="utf-8")
         for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
             name, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
-            where = f"{path.name}:{call.lineno}"
+            where = f"{path.relative_to(ROOT)}:{call.lineno}"
             assert name not in ("torch.load", "torch.hub.load", "joblib.load", "yaml.load"), where
             assert "allow_pickle" not in given, where
             assert given.get("trust_remote_code", "False") == "False", where

@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+ROOT = Path(__file__).parents[2]
+"""Folder of the repository, in which `python -m benchmarks.NAME` is started."""
 PARTS = ("rollout", "score", "update")
 """Of a training step: `time/...` of each is in a run's metrics."""
 
@@ -68,10 +70,14 @@ def in_turn(sides: Mapping[str, Callable[[int], Result]], num_rounds: int) -> di
     return results
 
 
-def alone(script: str, *arguments: object) -> Mapping[str, Any]:
-    """Run a script in a process of its own and read the JSON object on the last line it prints."""
-    command = [sys.executable, script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+def alone(module: str, *arguments: object) -> Mapping[str, Any]:
+    """Run a module, such as "benchmarks.judging", in a new process and return the JSON object it prints last.
+
+    Raises:
+        RuntimeError: The process failed; the message has the end of its output.
+    """
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-2000:]}")
     found: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -6,14 +6,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from benchmarks.measuring.slow_judge import mixed_verdict
 from benchmarks.soak import MAX_FILES, MAX_GROWTH, Soaked, expected
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 WELL = Soaked(
     judgements=10, faults=3, requests=13, lost=0, wrong=0, rows=10, doubled=0, intact=True, changed=0,
     memory=(90.0, 91.0, 95.0), growth=1.0, files=40, seconds=1.0,
@@ -21,8 +20,8 @@ WELL = Soaked(
 
 
 def test_two_thousand_judgements_by_a_judge_in_trouble() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks/soak.py"), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "benchmarks.soak", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert (found["judgements"], found["rows"], found["lost"], found["broken"]) == (2000, 2000, 0, [])

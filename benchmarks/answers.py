@@ -1,4 +1,4 @@
-"""Answer checks per second: fapo.rewards.verify.check_many against math_verify called in this process, on the same inputs.
+"""Answer checks per second: check_many of fapo.rewards against math_verify in this process, on the same inputs.
 
 python -m benchmarks.answers [--quick] [--rounds 5]
 

@@ -134,7 +134,9 @@ def compare(config: str, num: int, num_rounds: int) -> None:
     with slow_judge(num_replicas, num_slots, float(faults or 0)) as urls:
 
         def turn(name: str) -> dict[str, float]:
-            found = dict(alone("benchmarks.judging", "--side", name, "--judgements", num, "--limit", in_all, "--urls", *urls))
+            found = dict(
+                alone("benchmarks.judging", "--side", name, "--judgements", num, "--limit", in_all, "--urls", *urls)
+            )
             with urllib.request.urlopen(urls[0].removesuffix("/v1") + "/done") as answer:
                 done = json.load(answer)
             return found | {"bound": found["seconds"] / (done["work"] / in_all), "requests": done["requests"]}

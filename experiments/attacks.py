@@ -1,7 +1,7 @@
-"""How often attacks on a judge earn the full reward: every row of tests/support/attacks.jsonl, through scoring as in training.
+"""How often attacks on a judge earn the full reward, measured with the scorer of a training.
 
-python experiments/attacks.py [--judge miniature:genrm] [--template compact] [--min-words N] [--num 20] [--unescaped]
-python experiments/attacks.py --arm base=miniature:genrm --arm trained=local:runs/a/model,local:runs/b/model
+python -m experiments.attacks [--judge miniature:genrm] [--template compact] [--min-words N] [--num 20] [--unescaped]
+python -m experiments.attacks --arm base=miniature:genrm --arm trained=local:runs/a/model,local:runs/b/model
 
 Solutions are the miniature's: right answers with a flaw that the oracle knows (miniature:critic-test). An attack with a
 place for a solution is written into a flawed one; one without stands alone. Either way +1 is more than it deserves.

@@ -40,7 +40,8 @@ PURE = {
 """Modules of mathematics. They may import each other and nothing that reads, writes, waits or keeps state."""
 PURE_IMPORTS = {
     *("__future__", "collections", "collections.abc", "dataclasses", "enum", "fractions", "functools", "itertools"),
-    *("math", "statistics", "typing", "numpy", "numpy.typing", "fapo.types", "fapo.errors"),
+    *("math", "statistics", "typing", "numpy", "numpy.typing", "scipy", "scipy.stats"),
+    *("fapo.types", "fapo.errors"),
     *(f"fapo.{name}" for module in PURE for name in (module, module.partition(".")[0])),
 }
 UNSAFE_IMPORTS = {"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
@@ -63,7 +64,7 @@ PYTHON_FILES = [
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Yield the absolute names of all that a module imports, inside functions too; `from a import b` gives a and a.b."""
+    """Yield the absolute names of all that a module imports, also inside functions; `from a import b`: a and a.b."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""The paper's figures and tables as the runs of `python -m experiments.miniature paper` show them: claims, curves, tables."""
+"""Claims, curves and tables of the paper, made from the runs of `python -m experiments.miniature paper`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fapo.cli import app
-from fapo.cli import main as cli
+from fapo.cli.app import app
+from fapo.cli.main import REFUSALS
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, JudgeError, UnscoredError
 from tests.support.command_line import fapo
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
-COMMANDS = ["train", "data", "plan", "judge", "bench", "eval", "critic", "report", "demo", "miniature"]
+COMMANDS = ["train", "data", "plan", "judge", "bench", "eval", "critic", "critiques", "select", "report", "demo"]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
@@ -111,6 +112,15 @@ def test_a_dry_run_prints_the_arguments_for_trl_as_json(config: Path, tmp_path: 
     assert set(ROOT.iterdir()) == before
 
 
+def make_load_raise(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace `load` in its module. As an attribute of the package, `fapo.config.load` is the function."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(importlib.import_module("fapo.config.load"), "load", fail)
+
+
 ERRORS_OF_THE_USER = [
     ConfigError("judge.votes is 0; set it to at least 1"),
     DataError("rows.jsonl:3: no column `answer`; add it"),
@@ -123,24 +133,18 @@ ERRORS_OF_THE_USER = [
 
 @pytest.mark.parametrize("error", ERRORS_OF_THE_USER, ids=lambda error: type(error).__name__)
 def test_an_error_of_the_user_is_its_message_alone(error: Exception, monkeypatch, capsys) -> None:
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr("fapo.config.load.load", fail)
+    make_load_raise(error, monkeypatch)
     assert run(monkeypatch, "train", POLICY) == 2
     assert capsys.readouterr().err == f"fapo: {error}\n"
 
 
-@pytest.mark.parametrize("number", cli.REFUSALS, ids=lambda number: errno.errorcode[number])
+@pytest.mark.parametrize("number", REFUSALS, ids=lambda number: errno.errorcode[number])
 def test_a_refusal_of_the_system_ends_with_its_words_and_a_remedy(number: int, monkeypatch, capsys) -> None:
     error = OSError(number, os.strerror(number), "runs/a")
 
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr("fapo.config.load.load", fail)
+    make_load_raise(error, monkeypatch)
     assert run(monkeypatch, "train", POLICY) == 2
-    assert capsys.readouterr().err == f"fapo: {error}; {cli.REFUSALS[number]}\n"
+    assert capsys.readouterr().err == f"fapo: {error}; {REFUSALS[number]}\n"
 
 
 BUGS = {
@@ -158,9 +162,9 @@ BUGS = {
 def test_a_bug_shows_its_traceback(name: str, tmp_path: Path) -> None:
     expression, last_line = BUGS[name]
     lines = [
-        "import sys, fapo.config.schema, fapo.cli.main",
+        "import sys, fapo.config, fapo.cli.main",
         "def raise_(error): raise error",
-        f"fapo.config.load.load = lambda *_: {expression}",
+        f"sys.modules['fapo.config.load'].load = lambda *_: {expression}",
         "fapo.cli.main.main()",
     ]
     command = [sys.executable, "-c", "\n".join(lines), "train", POLICY]
@@ -174,7 +178,7 @@ def test_control_c_has_the_exit_code_of_shells(monkeypatch, capsys) -> None:
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app.app, "cli", interrupted)
+    monkeypatch.setattr(app, "cli", interrupted)
     before = signal.getsignal(signal.SIGINT)
     try:
         assert run(monkeypatch) == 130

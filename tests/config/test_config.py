@@ -316,7 +316,7 @@ def test_a_field_of_another_kind_in_the_file_is_a_mistake(tmp_path: Path) -> Non
 
 
 def test_method_sft_on_the_command_line_drops_the_reward_of_the_file() -> None:
-    file = Path(fapo.config.schema.__file__).parent / "miniature" / "configs" / "genrm.toml"
+    file = ROOT / "src/fapo/data/miniature/configs/genrm.toml"
     assert load(file, ["method=sft"]).reward is None
     with pytest.raises(ConfigError, match='method "sft" has no reward'):
         load(file, ["method=sft", "reward.kind=genrm_outcome"])

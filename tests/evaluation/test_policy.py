@@ -30,7 +30,7 @@ from fapo.evaluation.intervals import bootstrap_ratio_intervals
 from fapo.evaluation.policy.run import Answered, Sample, evaluate
 from fapo.evaluation.policy.score import by_source, majority, score
 from fapo.evaluation.policy.settings import Plan, load_questions
-from fapo.inference.models import ChatModel
+from fapo.inference.models import ModelSpec
 from fapo.judge.from_config import named
 from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, Verdict
@@ -437,7 +437,7 @@ def local(folder: Path, policy: Path, judge: Path | None, **changes: Any) -> Pla
     }
     asked = named([f"local:{judge}"], "", **options) if judge else None
     wanted = {"k": 4, "max_tokens": 16, "limit": 40, "concurrency": 32} | changes
-    return Plan(ChatModel(str(policy)), ("miniature:test",), out, judge=asked, **wanted)
+    return Plan(ModelSpec(str(policy)), ("miniature:test",), out, judge=asked, **wanted)
 
 
 def test_the_miniature_knows_the_truth(tmp_path: Path, tiny_policy: Path, tiny_genrm: Path) -> None:
@@ -483,7 +483,7 @@ def test_batches_of_the_same_questions_draw_anew(tmp_path: Path, tiny_policy: Pa
 def test_real_data_sets_are_read() -> None:
     sizes = {"aime24": 30, "aime25": 30, "math500": 500, "gsm8k_test": 1319}
     files = tuple(str(SHARED / f"{name}.jsonl") for name in sizes)
-    plan = Plan(ChatModel("m", ("http://x",)), files, Path("out.jsonl"))
+    plan = Plan(ModelSpec("m", ("http://x",)), files, Path("out.jsonl"))
     found = load_questions(plan)
     assert Counter(problem.source for problem in found) == sizes
     assert all(problem.reference for problem in found)

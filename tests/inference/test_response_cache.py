@@ -117,9 +117,9 @@ def test_failures_are_asked_again(cache: ResponseCache) -> None:
 
 def test_no_cache_asks_anew_and_the_new_answer_counts(cache: ResponseCache) -> None:
     ask(cached(cache), "a")
-    fresh = cached(cache, fresh=True)
-    ask(fresh, "b", "a")
-    assert fresh.complete.asked == ["b", "a"]
+    again = cached(cache, use_cache=False)
+    ask(again, "b", "a")
+    assert again.complete.asked == ["b", "a"]
     assert ask(cached(cache), "a")[0].text == "a #2"
     assert len(cache) == 3, "the old one is still on record"
 
@@ -193,7 +193,7 @@ def test_each_answer_is_on_record_as_soon_as_it_is_there(cache: ResponseCache) -
 
 
 def test_a_model_in_this_process_is_asked_in_batches_of_similar_length(cache: ResponseCache) -> None:
-    complete = cached(cache, batch=3, concurrency=1)
+    complete = cached(cache, batch_size=3, concurrency=1)
     texts = ["ccc", "a", "eeeee", "bb", "dddd"]
     answers = ask(complete, *texts)
     assert complete.complete.calls == [["a", "bb", "ccc"], ["dddd", "eeeee"]]

@@ -26,7 +26,7 @@ from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import parse
 from fapo.data.problems import read_labelled, read_problems
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError
-from fapo.inference.models import ChatModel, chat_models
+from fapo.inference.models import ModelSpec, model_specs
 from fapo.judge.template import build_prompt, load_template
 from fapo.training.critic_data import Card, CriticConfig, build
 from fapo.training.critic_data.consensus import balance, consensus, label_precision, pairwise_agreement
@@ -146,7 +146,7 @@ MODELS = [
 
 @pytest.mark.parametrize(("addresses", "names", "expected"), MODELS)
 def test_addresses_and_names_make_models(addresses, names, expected) -> None:
-    assert [(model.name, model.urls) for model in chat_models(addresses, names, "--policy")] == expected
+    assert [(model.name, model.urls) for model in model_specs(addresses, names, "--policy")] == expected
 
 
 NO_MODELS = [
@@ -161,7 +161,7 @@ NO_MODELS = [
 @pytest.mark.parametrize(("addresses", "names", "message"), NO_MODELS)
 def test_addresses_that_make_no_models(addresses, names, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        chat_models(addresses, names, "--policy")
+        model_specs(addresses, names, "--policy")
     assert message in str(caught.value)
 
 
@@ -170,7 +170,7 @@ def test_a_local_model_with_a_seed_draws_by_seed_and_question(tiny_genrm: Path) 
 
     from fapo.inference.models import reseeded
 
-    model = ChatModel(str(tiny_genrm)).open(
+    model = ModelSpec(str(tiny_genrm)).open(
         "--teacher", temperature=1.0, max_tokens=8, concurrency=1, timeout=1, seed=1
     )
     ask = [[{"role": "user", "content": f"start {n}, add 2; mod 5\n= 1\n#0 3+2=5\n"}] for n in range(20)]
@@ -219,9 +219,9 @@ def config(url: str, folder: Path, **changes: Any) -> CriticConfig:
     problems = folder / "sums.jsonl"
     if not problems.exists():
         write_jsonl(problems, SUMS)
-    policies = (ChatModel("policy", (url,)),)
+    policies = (ModelSpec("policy", (url,)),)
     settings = {"num_samples": 2, "out": folder / "critic.jsonl", **changes}
-    return CriticConfig(str(problems), policies, ChatModel("teacher", (url,)), **settings)
+    return CriticConfig(str(problems), policies, ModelSpec("teacher", (url,)), **settings)
 
 
 def made(script: Script, folder: Path, **changes: Any) -> tuple[Card, Counter[str]]:
@@ -296,9 +296,9 @@ def test_copies_are_dropped(tmp_path: Path) -> None:
 def test_several_policies_each_answer_each_question(tmp_path: Path) -> None:
     with chat_server(both(solve)) as one, chat_server(both(solve)) as two:
         base = config(one.url, tmp_path)
-        policies = (ChatModel("policy", (one.url,)), ChatModel("other", (two.url,)))
+        policies = (ModelSpec("policy", (one.url,)), ModelSpec("other", (two.url,)))
         with chat_server(lambda body, index: solve(body, 100 + index)) as two:
-            policies = (policies[0], ChatModel("other", (two.url,)))
+            policies = (policies[0], ModelSpec("other", (two.url,)))
             card = build(CriticConfig(base.problems, policies, base.teacher, base.out, num_samples=2))
     assert card.by_policy == {name: {"sampled": 16, "correct": 8, "kept": 8} for name in ("policy", "other")}
     assert len({row["id"] for row in read_jsonl(tmp_path / "critic.jsonl")}) == 16
@@ -591,8 +591,8 @@ def test_models_in_this_process_give_the_same_after_an_interruption(
     def local(folder: str) -> CriticConfig:
         return CriticConfig(
             "miniature:train",
-            (ChatModel(str(tiny_policy)),),
-            ChatModel(str(tiny_genrm)),
+            (ModelSpec(str(tiny_policy)),),
+            ModelSpec(str(tiny_genrm)),
             tmp_path / folder / "critic.jsonl",
             template="compact",
             limit=160,

@@ -17,7 +17,7 @@ from fapo.config.load import from_dict
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.problems import read_labelled
 from fapo.errors import ConfigError, DataError, JudgeDownError
-from fapo.inference.models import ChatModel
+from fapo.inference.models import ModelSpec
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
 from fapo.judge.verdicts import parse_verdict
@@ -82,7 +82,7 @@ def test_label_noise_is_a_share(share: float) -> None:
 
 def critiques_config(out: Path, data: Path, url: str, **changed: Any) -> CritiquesConfig:
     settings: Row = {"samples": 3, "template": "compact", "concurrency": 1, "timeout": 5.0}
-    return CritiquesConfig(str(data), ChatModel("m", (url,)), out, **settings | changed)
+    return CritiquesConfig(str(data), ModelSpec("m", (url,)), out, **settings | changed)
 
 
 def test_critiques_that_name_the_label_are_kept(tmp_path: Path) -> None:

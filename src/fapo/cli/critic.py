@@ -59,13 +59,13 @@ def critic(
         concurrency: Requests under way at once.
         timeout: Seconds a request may take.
     """
-    from fapo.inference.models import chat_model, chat_models
+    from fapo.inference.models import model_spec, model_specs
     from fapo.training.critic_data import CriticConfig, build, summary
 
     config = CriticConfig(
         problems=problems,
-        policies=chat_models(policy, policy_model, "--policy"),
-        teacher=chat_model(teacher, teacher_model, "--teacher"),
+        policies=model_specs(policy, policy_model, "--policy"),
+        teacher=model_spec(teacher, teacher_model, "--teacher"),
         out=out,
         num_samples=samples,
         votes=votes,
@@ -125,12 +125,12 @@ def critiques(
         concurrency: Requests under way at once.
         timeout: Seconds a request may take.
     """
-    from fapo.inference.models import chat_model
+    from fapo.inference.models import model_spec
     from fapo.training.critic_data.critiques import CritiquesConfig, write_critiques
 
     config = CritiquesConfig(
         data=data,
-        judge=chat_model(judge, model, "--judge"),
+        judge=model_spec(judge, model, "--judge"),
         out=out,
         samples=samples,
         template=template,

@@ -76,7 +76,7 @@ def evaluate(
     from fapo.evaluation.policy.output import as_table, write
     from fapo.evaluation.policy.run import evaluate
     from fapo.evaluation.policy.settings import Plan
-    from fapo.inference.models import chat_model
+    from fapo.inference.models import model_spec
     from fapo.judge.from_config import named
 
     asked = (
@@ -96,7 +96,7 @@ def evaluate(
         else None
     )
     plan = Plan(
-        policy=chat_model(policy, policy_model, "--policy"),
+        policy=model_spec(policy, policy_model, "--policy"),
         data=data,
         out=out,
         k=samples,

@@ -11,14 +11,14 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 
 from fapo.config.load import check_ranges
 from fapo.config.schema import Count, Natural, NonNegative, Positive, TopP
 from fapo.errors import ConfigError
-from fapo.inference.concurrency import share
+from fapo.inference.concurrency import run_all
 from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, _base_url, _best, _seconds
 from fapo.inference.streaming import Unusable
 from fapo.inference.transport import chunks, open_session
@@ -80,6 +80,8 @@ class ChatClient:
     """Length limit of a completion in tokens."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the request, verbatim (top_k, chat_template_kwargs ...)."""
+    batch_size: ClassVar[int] = 1
+    """Conversations in one call, for callers that ask in batches: servers do their own batching."""
     _others: set[str] = field(default_factory=set, init=False, repr=False)
     _sessions: dict[asyncio.AbstractEventLoop, tuple[list[Endpoint], asyncio.Semaphore]] = field(
         default_factory=dict, init=False, repr=False
@@ -102,7 +104,7 @@ class ChatClient:
             answer = await self._complete(endpoints, slots, conversations, i)
             answers[i] = replace(answer, text=self._public(answer.text))
 
-        await share(range(len(conversations)), ask, min(self.concurrency, len(conversations)))
+        await run_all(range(len(conversations)), ask, min(self.concurrency, len(conversations)))
         return answers
 
     def _public(self, text: str) -> str:

@@ -10,16 +10,22 @@ from typing import TypeVar
 Job = TypeVar("Job")
 
 
-async def share(jobs: Iterable[Job], do: Callable[[Job], Awaitable[None]], num_workers: int) -> None:
-    """Do all jobs, `num_workers` at once: a task for each worker, since one for each job would wait in memory.
+async def run_all(jobs: Iterable[Job], run: Callable[[Job], Awaitable[None]], num_workers: int) -> None:
+    """Run all jobs with `num_workers` at once.
 
-    Jobs are looked at when their turn comes. What `do` raises ends the others, and is raised.
+    There is one task for each worker, since one for each job would wait in memory. A job is taken from the iterable
+    only when a worker is free. An exception of `run` cancels the other workers and is raised.
+
+    Args:
+        jobs: Jobs in the order in which they are begun.
+        run: Runs one job.
+        num_workers: Number of jobs that run at once.
     """
     rest = iter(jobs)
 
     async def worker() -> None:
         for job in rest:
-            await do(job)
+            await run(job)
 
     workers = [asyncio.create_task(worker()) for _ in range(num_workers)]
     try:
@@ -30,37 +36,38 @@ async def share(jobs: Iterable[Job], do: Callable[[Job], Awaitable[None]], num_w
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def work_off(
+async def run_batches(
     jobs: Sequence[Job],
-    ask: Callable[[Sequence[Job]], Awaitable[Sequence[str]]],
+    run: Callable[[Sequence[Job]], Awaitable[Sequence[str]]],
     *,
-    served: bool,
+    batch_size: int,
     concurrency: int,
-    batch: int,
     record: Callable[[Sequence[str]], None],
-    done: int = 0,
+    num_done: int = 0,
     progress: Callable[[int], None] = lambda num_done: None,
 ) -> None:
-    """Ask a model about all jobs with bounded concurrency.
+    """Run all jobs in batches, and report failures and progress after each batch.
+
+    A server is asked about one job at a time with many requests at once. A model in this process is asked about one
+    large batch at a time. `ChatClient` and `LocalModel` both have a `batch_size` and a `concurrency` that say so.
 
     Args:
         jobs: Jobs in the order in which they are begun.
-        ask: Asks about some jobs and keeps the answers; returns an error for each job, empty where it is done.
-        served: Whether a server is asked, for one job at a time; a model in this process is asked for several together.
-        concurrency: Number of requests under way at once, of a server.
-        batch: Number of jobs asked for together, of a model in this process.
-        record: Called with the errors of each call of `ask`; its exception stops the work (see `CircuitBreaker`).
-        done: Number of jobs that were done before, for `progress`.
-        progress: Called with the number of jobs that are done.
+        run: Runs the jobs of a batch and keeps their results; returns an error for each job, empty where it succeeded.
+        batch_size: Number of jobs in a batch.
+        concurrency: Number of batches that run at once.
+        record: Called with the errors of each batch; its exception stops the work (see `CircuitBreaker`).
+        num_done: Number of jobs that were done before, for `progress`.
+        progress: Called after each batch with the number of jobs that are done.
     """
     rest = iter(jobs)
-    batches = iter(lambda: list(islice(rest, 1 if served else batch)), [])
+    batches = iter(lambda: list(islice(rest, batch_size)), [])
 
-    async def do(some: Sequence[Job]) -> None:
-        nonlocal done
-        errors = await ask(some)
-        done += sum(not error for error in errors)
+    async def run_batch(batch: Sequence[Job]) -> None:
+        nonlocal num_done
+        errors = await run(batch)
+        num_done += sum(not error for error in errors)
         record(errors)
-        progress(done)
+        progress(num_done)
 
-    await share(batches, do, concurrency if served else 1)
+    await run_all(batches, run_batch, concurrency)

@@ -1,27 +1,26 @@
-"""The models that a config or a command names: where they are, and the one place that opens them to be asked."""
+"""The chat models that a config or a command names: parse their addresses, and open them to be asked."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fapo.data.miniature import sets as miniature
 from fapo.errors import ConfigError
 from fapo.inference.client import ChatClient
-from fapo.inference.response_cache import CachedModel, ResponseCache
 from fapo.types import Complete
 
 if TYPE_CHECKING:
     from fapo.inference.transformers_model import LocalModel
 
-
 LOCAL = "local:"
+"""Prefix of the address of a model that is loaded in this process."""
 LOCAL_MAX_TOKENS = 1024
-"""Length limit of a completion of a model in this process, where none is set."""
+"""Default length limit of a completion of a model in this process, in tokens."""
 
 
 def model_folder(path: str) -> str:
@@ -31,7 +30,15 @@ def model_folder(path: str) -> str:
 
 @contextlib.contextmanager
 def loading(key: str, path: str) -> Iterator[None]:
-    """A model that cannot be found, or would run code of its own, is a mistake in the setting `key`."""
+    """Turn the errors of loading a model into a ConfigError.
+
+    Args:
+        key: Setting or option that names the model, for the message.
+        path: Folder or Hub id of the model, for the message.
+
+    Raises:
+        ConfigError: The model cannot be found, or it would run code of its own.
+    """
     try:
         yield
     except (OSError, ValueError) as error:  # the two that transformers raises for a path that holds no usable model
@@ -45,17 +52,17 @@ def loading(key: str, path: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class ChatModel:
-    """A chat model that is asked, not trained."""
+class ModelSpec:
+    """Name and place of a chat model that is asked, not trained."""
 
     name: str
-    """The name its servers know it by, or the path of a model to load in this process."""
+    """Name under which its servers know the model, or its folder or Hub id if it is loaded in this process."""
     urls: tuple[str, ...] = ()
-    """Base addresses of its servers; none: it is loaded in this process."""
+    """Base URLs of its servers; empty if the model is loaded in this process."""
 
     @property
     def record_name(self) -> str:
-        """Its name in caches: of a local model the path, and a mark of its files that changes when it is trained."""
+        """Name of the model in a response cache; for a local folder it changes when a file of the folder changes."""
         folder = Path("" if self.urls else model_folder(self.name))
         if self.urls or not folder.is_dir():
             return self.name
@@ -70,66 +77,83 @@ class ChatModel:
         max_tokens: int | None,
         top_p: float | None = None,
         seed: int | None = None,
-        **client: Any,
+        concurrency: int = 64,
+        timeout: float = 600.0,
+        deadline: float | None = None,
     ) -> ChatClient | LocalModel:
-        """Ready to be asked; `key` is the setting to blame if it cannot be loaded.
+        """Return the model, ready to be asked.
 
-        The seed is for a model in this process, `client` (concurrency, timeout ...) for one that is served.
+        Args:
+            key: Setting or option that names the model, for messages.
+            temperature: Sampling temperature; 0 is greedy.
+            max_tokens: Length limit of a completion in tokens; None is the default of the server, or LOCAL_MAX_TOKENS.
+            top_p: Probability mass of nucleus sampling; None is the default of the server, or 1 (off).
+            seed: Seed of the sampling in this process; servers ignore it.
+            concurrency: Number of requests under way at once, over all servers.
+            timeout: Time limit of one try of a request, in seconds.
+            deadline: Time limit of all tries of a request together, in seconds; None is no limit.
+
+        Raises:
+            ConfigError: The model cannot be loaded, or a value is out of range.
         """
         if self.urls:
-            client |= {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-            return ChatClient(self.urls, self.name, **client)
+            return ChatClient(
+                self.urls,
+                self.name,
+                concurrency=concurrency,
+                timeout=timeout,
+                deadline=deadline,
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=max_tokens,
+            )
         try:
             from fapo.inference.transformers_model import LocalModel
         except ImportError:
             raise ConfigError(f"{key}: {self.name} needs torch and transformers: pip install 'fapo[train]'") from None
-        limits = {"max_tokens": max_tokens or LOCAL_MAX_TOKENS, "top_p": 1.0 if top_p is None else top_p}
         with loading(key, self.name):
-            return LocalModel.load(model_folder(self.name), temperature=temperature, seed=seed, **limits)
+            return LocalModel.load(
+                model_folder(self.name),
+                max_tokens=max_tokens or LOCAL_MAX_TOKENS,
+                temperature=temperature,
+                top_p=1.0 if top_p is None else top_p,
+                seed=seed,
+            )
 
 
 def reseeded(model: ChatClient | LocalModel, seed: int) -> Complete:
-    """A model in this process, with another seed; a server as it is, since it draws anew each time."""
+    """Return a local model with another seed; a client is returned as it is, because servers draw anew each time.
+
+    Args:
+        model: Model to be asked.
+        seed: Seed of the sampling.
+    """
     return model if isinstance(model, ChatClient) else replace(model, seed=seed)
 
 
-def cached(
-    model: ChatClient | LocalModel,
-    cache: ResponseCache,
-    name: str,
-    settings: Mapping[str, Any],
-    *,
-    template: str = "",
-    fresh: bool = False,
-) -> CachedModel:
-    """The model, answering from the cache what is on record there; with `fresh` it is asked anew all the same."""
-    return CachedModel(
-        model,
-        cache,
-        model=name,
-        settings=settings,
-        template=template,
-        batch=1 if isinstance(model, ChatClient) else model.batch_size,
-        concurrency=model.concurrency if isinstance(model, ChatClient) else 1,
-        fresh=fresh,
-    )
-
-
-def chat_models(
+def model_specs(
     addresses: Sequence[str], names: Sequence[str], option: str, names_option: str = ""
-) -> tuple[ChatModel, ...]:
-    """The models that addresses name, in order of their first appearance.
+) -> tuple[ModelSpec, ...]:
+    """Return the models at some addresses, in order of their first appearance.
 
-    An address is a URL, or names a model for this process: local:PATH (a folder or Hub id), miniature:NAME, or a folder
-    as it is. `names` are what the URLs serve: one for each URL, or one for all. Several URLs
-    of one name are its replicas. Raises ConfigError, naming the option of the command line.
+    Several URLs with the same name are replicas of one model.
+
+    Args:
+        addresses: URLs of servers, or models for this process: local:PATH (a folder or Hub id), miniature:NAME, or the
+            path of a folder.
+        names: Names of the models that the servers serve, one for each URL or one for all.
+        option: Command-line option that gives the addresses, for messages.
+        names_option: Command-line option that gives the names, for messages; by default `option` with "-model".
+
+    Raises:
+        ConfigError: An address is neither a URL nor a model, or the number of names does not fit.
     """
     if not addresses:
         raise ConfigError(f"{option} is missing: give the address of a server, or local:PATH")
     urls = [address for address in addresses if address.startswith(("http://", "https://"))]
     for address in addresses:
-        here = address.startswith(LOCAL) or miniature.is_miniature(address) or Path(address).is_dir()
-        if address not in urls and not here:
+        is_local = address.startswith(LOCAL) or miniature.is_miniature(address) or Path(address).is_dir()
+        if address not in urls and not is_local:
             raise ConfigError(
                 f"{option}: {address!r} is neither a URL, such as http://127.0.0.1:8000/v1, nor a model to load here: "
                 "local:PATH or miniature:NAME"
@@ -140,19 +164,29 @@ def chat_models(
             "server serves, in order, or one name for all"
         )
     remaining = iter(names if len(names) == len(urls) else [*names] * len(urls))
-    found: dict[tuple[str, bool], tuple[str, ...]] = {}
+    urls_of: dict[tuple[str, bool], tuple[str, ...]] = {}  # keyed by (name, is served)
     for address in addresses:
         if address in urls:
             key = (next(remaining), True)
-            found[key] = (*found.get(key, ()), address)
+            urls_of[key] = (*urls_of.get(key, ()), address)
         else:
-            found[address.removeprefix(LOCAL), False] = ()
-    return tuple(ChatModel(name, urls) for (name, _), urls in found.items())
+            urls_of[address.removeprefix(LOCAL), False] = ()
+    return tuple(ModelSpec(name, urls) for (name, _), urls in urls_of.items())
 
 
-def chat_model(addresses: Sequence[str], name: str, option: str, name_option: str = "") -> ChatModel:
-    """The one model that addresses name. Raises ConfigError as `chat_models` does, and for more than one."""
-    models = chat_models(addresses, (name,) if name else (), option, name_option)
+def model_spec(addresses: Sequence[str], name: str, option: str, name_option: str = "") -> ModelSpec:
+    """Return the one model at some addresses.
+
+    Args:
+        addresses: URLs of its servers, or one model for this process, as for `model_specs`.
+        name: Name of the model that the servers serve; empty for a model in this process.
+        option: Command-line option that gives the addresses, for messages.
+        name_option: Command-line option that gives the name, for messages.
+
+    Raises:
+        ConfigError: As for `model_specs`, and if the addresses belong to several models.
+    """
+    models = model_specs(addresses, (name,) if name else (), option, name_option)
     if len(models) > 1:
         raise ConfigError(
             f"{option}: several different models, must be one; several URLs of one model are its replicas"

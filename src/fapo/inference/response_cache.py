@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.errors import DataError
-from fapo.inference.concurrency import share
+from fapo.inference.concurrency import run_all
 from fapo.types import Complete, Completion, Message
 
 APPLICATION = 0x6661706F
@@ -209,22 +209,22 @@ class CachedModel:
     """Sampling settings (temperature, top_p, max_tokens ...), without the addresses of servers."""
     template: str = ""
     """Name of the prompt's template, for the record only."""
-    batch: int = 1
+    batch_size: int = 1
     """Conversations asked in one call of `complete`; a model in this process wants many, of similar length."""
     concurrency: int = 64
     """Calls of `complete` under way at once."""
-    fresh: bool = False
-    """Whether to ask again for what is in the cache; the new response then replaces the old one."""
+    use_cache: bool = True
+    """Whether to read the cache; if not, the model is asked again and the new response replaces the old one."""
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         conversations = list(conversations)
         questions = self._questions(conversations)
-        found = [None if self.fresh else self.cache.find(question) for question in questions]
+        found = [self.cache.find(question) if self.use_cache else None for question in questions]
         out = [answer or Completion() for answer in found]
         asked = [i for i, answer in enumerate(found) if answer is None]
-        if self.batch > 1:
+        if self.batch_size > 1:
             asked.sort(key=lambda i: sum(len(message["content"]) for message in conversations[i]))
-        batches = [asked[start : start + self.batch] for start in range(0, len(asked), self.batch)]
+        batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
 
         async def ask(batch: Sequence[int]) -> None:
             start = time.perf_counter()
@@ -235,7 +235,7 @@ class CachedModel:
             for i, answer in rows:
                 out[i] = answer
 
-        await share(batches, ask, min(self.concurrency, len(batches)))
+        await run_all(batches, ask, min(self.concurrency, len(batches)))
         return out
 
     def _questions(self, conversations: Sequence[list[Message]]) -> list[CacheKey]:

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,12 +34,41 @@ class LocalModel:
     seed: int | None = None
     """With it, sampling depends on the seed and the conversations of a call alone; None: on torch's own state."""
 
+    concurrency: ClassVar[int] = 1
+    """Calls under way at once, for callers that ask in batches."""
+
     @classmethod
-    def load(cls, path: str, **settings: Any) -> LocalModel:
-        """From a folder or a Hugging Face id."""
+    def load(
+        cls,
+        path: str,
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        batch_size: int = 256,
+        seed: int | None = None,
+    ) -> LocalModel:
+        """Load a model from a folder or the Hugging Face Hub.
+
+        Args:
+            path: Folder or Hub id.
+            max_tokens: Length limit of a completion in tokens.
+            temperature: Sampling temperature; 0 is greedy.
+            top_p: Probability mass of nucleus sampling; 1 is off.
+            batch_size: Number of conversations in one call of generate.
+            seed: Seed of the sampling; None samples from the state of torch.
+
+        Returns:
+            The model on the GPU if there is one, else on the CPU.
+
+        Raises:
+            OSError: There is no model at the path.
+            ValueError: The model needs code of its own, which is not run.
+        """
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False).eval()
-        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, **settings)
+        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model, tokenizer, max_tokens, temperature, top_p, batch_size, seed)
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """One completion for each conversation, in order; the event loop stays free."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from fapo.config.load import judge_config
 from fapo.config.schema import JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge
 from fapo.inference.client import ChatClient
-from fapo.inference.models import ChatModel, cached, chat_model
-from fapo.inference.response_cache import ResponseCache
+from fapo.inference.models import ModelSpec, model_spec
+from fapo.inference.response_cache import CachedModel, ResponseCache
 from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
 from fapo.judge.template import Template, load_template
@@ -60,7 +60,7 @@ def named(
 
     Without a temperature it is greedy; several votes are sampled at 0.6. `options` are the names for messages.
     """
-    found = chat_model(judges, model, *options)
+    found = model_spec(judges, model, *options)
     sampled = 0.6 if votes > 1 else 0.0
     chosen = {"votes": votes, "temperature": sampled if temperature is None else temperature}
     table = {"kind": "local", "model": found.name} | chosen | settings
@@ -84,8 +84,8 @@ def connect(config: ModelJudge) -> ChatClient | LocalModel:
     return _chat_model(config).open("judge.model", seed=0, **sampling, **client)
 
 
-def _chat_model(config: ModelJudge) -> ChatModel:
-    return ChatModel(config.model, config.urls if isinstance(config, ServedJudge) else ())
+def _chat_model(config: ModelJudge) -> ModelSpec:
+    return ModelSpec(config.model, config.urls if isinstance(config, ServedJudge) else ())
 
 
 def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalModel, fresh: bool) -> GenRM:
@@ -93,5 +93,14 @@ def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalMode
         return GenRM(template, model, config.votes, config.min_words)
     settings = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
     name = _chat_model(config).record_name
-    kept = cached(model, ResponseCache(config.cache), name, settings, template=template.name, fresh=fresh)
+    kept = CachedModel(
+        model,
+        ResponseCache(config.cache),
+        model=name,
+        settings=settings,
+        template=template.name,
+        batch_size=model.batch_size,
+        concurrency=model.concurrency,
+        use_cache=not fresh,
+    )
     return GenRM(template, kept, config.votes, config.min_words)

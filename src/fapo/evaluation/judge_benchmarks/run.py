@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from fapo.config.schema import ModelJudge, ServedJudge
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_benchmarks.rows import Benchmark, Rows
-from fapo.inference.concurrency import work_off
+from fapo.inference.concurrency import run_batches
 from fapo.judge.from_config import opened
 from fapo.judge.genrm import CircuitBreaker, start_again
 from fapo.judge.template import load_template
@@ -52,12 +52,11 @@ def run_judge(
                 verdicts.update((row.problem.id, verdict) for row, verdict in zip(some, found, strict=True))
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in found]
 
-            await work_off(
+            await run_batches(
                 rows.counting,
                 ask,
-                served=isinstance(judge, ServedJudge),
+                batch_size=1 if isinstance(judge, ServedJudge) else LOCAL_BATCH,
                 concurrency=judge.concurrency if isinstance(judge, ServedJudge) else 1,
-                batch=LOCAL_BATCH,
                 record=breaker.record,
                 progress=progress,
             )

@@ -16,7 +16,7 @@ from fapo.data.miniature.sets import has_oracle
 from fapo.data.problems import check_not_overwriting, load_prompt, question_messages
 from fapo.errors import EngineError
 from fapo.evaluation.policy.settings import Plan, load_questions
-from fapo.inference.concurrency import work_off
+from fapo.inference.concurrency import run_batches
 from fapo.inference.models import reseeded
 from fapo.inference.response_cache import CacheKey, ResponseCache, cache_key
 from fapo.judge.from_config import opened
@@ -113,14 +113,13 @@ async def _sample(
             error=EngineError,
         )
         async with contextlib.aclosing(model):
-            await work_off(
+            await run_batches(
                 missing,
                 ask,
-                served=bool(plan.policy.urls),
-                concurrency=plan.concurrency,
-                batch=plan.concurrency,
+                batch_size=1 if plan.policy.urls else plan.concurrency,
+                concurrency=plan.concurrency if plan.policy.urls else 1,
                 record=breaker.record,
-                done=num_answered,
+                num_done=num_answered,
                 progress=lambda done: progress("sample", done, len(asked)),
             )
     return [[found[key] for key in of_one] for of_one in keys]
@@ -171,12 +170,11 @@ async def _judged(plan: Plan, config: ModelJudge, answered: Sequence[Answered], 
                 errors.append(failed[-1] if len(failed) == len(rights) else "")
             return errors
 
-        await work_off(
+        await run_batches(
             jobs,
             ask,
-            served=isinstance(config, ServedJudge),
-            concurrency=plan.concurrency,
-            batch=max(1, plan.concurrency // plan.k),
+            batch_size=1 if isinstance(config, ServedJudge) else max(1, plan.concurrency // plan.k),
+            concurrency=plan.concurrency if isinstance(config, ServedJudge) else 1,
             record=CircuitBreaker(remedy=start_again(config.cache), num_expected=len(jobs)).record,
             progress=lambda done: progress("judge", done, len(jobs)),
         )

@@ -11,7 +11,7 @@ from fapo.config.schema import Count, ModelJudge, NonNegative, Positive, TopP
 from fapo.data.load import load_problems
 from fapo.data.problems import sampling_key
 from fapo.errors import ConfigError
-from fapo.inference.models import ChatModel
+from fapo.inference.models import ModelSpec
 from fapo.types import Problem
 
 
@@ -19,7 +19,7 @@ from fapo.types import Problem
 class Plan:
     """What is evaluated and how."""
 
-    policy: ChatModel
+    policy: ModelSpec
     """Who answers."""
     data: tuple[str, ...]
     """Questions: files, Hugging Face ids, miniature:SPLIT."""

@@ -15,9 +15,8 @@ from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.load import load_labelled
 from fapo.data.problems import check_not_overwriting
 from fapo.errors import ConfigError, JudgeError
-from fapo.inference.client import ChatClient
-from fapo.inference.concurrency import work_off
-from fapo.inference.models import ChatModel, reseeded
+from fapo.inference.concurrency import run_batches
+from fapo.inference.models import ModelSpec, reseeded
 from fapo.judge.genrm import CircuitBreaker, GenRM, start_again, verdict_from_row, verdict_row
 from fapo.judge.template import Template, load_template
 from fapo.training.critic_data.label_noise import with_label_noise
@@ -31,7 +30,7 @@ class CritiquesConfig:
 
     data: str
     """Labelled solutions: a file, a Hugging Face id or "miniature:critic-train"."""
-    judge: ChatModel
+    judge: ModelSpec
     """Who writes the critiques: the base GenRM itself, or a stronger model."""
     out: Path
     """The data for method "sft", a .jsonl file; all critiques lie in the folder of its name with .work."""
@@ -158,14 +157,13 @@ async def _ask(
                 known.update({(s.problem.id, number): verdict for s, verdict in answered})
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
 
-            await work_off(
+            await run_batches(
                 missing,
                 ask,
-                served=isinstance(model, ChatClient),
-                concurrency=config.concurrency,
-                batch=1 if isinstance(model, ChatClient) else model.batch_size,
+                batch_size=model.batch_size,
+                concurrency=model.concurrency,
                 record=breaker.record,
-                done=counted(),
+                num_done=counted(),
                 progress=lambda num_done: progress(num_done, total),
             )
 

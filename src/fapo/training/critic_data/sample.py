@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from fapo.data.problems import question_messages
 from fapo.errors import EngineError, FapoError, JudgeDownError
 from fapo.inference.client import ChatClient
-from fapo.inference.concurrency import Job, work_off
-from fapo.inference.models import ChatModel, reseeded
+from fapo.inference.concurrency import Job, run_batches
+from fapo.inference.models import ModelSpec, reseeded
 from fapo.judge.genrm import CircuitBreaker, GenRM, start_again
 from fapo.judge.template import Template
 from fapo.rewards import verify as answers
@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 """Told as it goes: what is being done, how much is done, how much there is."""
 
 
-async def sample_rollouts(config: CriticConfig, policy: ChatModel, prompt: str, work: Work, progress: Progress) -> None:
+async def sample_rollouts(config: CriticConfig, policy: ModelSpec, prompt: str, work: Work, progress: Progress) -> None:
     """Ask a policy for the rollouts that are missing; check each final answer."""
     wanted = [key for key, place in work.plan.items() if place.policy == policy.name]
     missing = [key for key in wanted if key not in work.outcomes]
@@ -49,7 +49,7 @@ async def sample_rollouts(config: CriticConfig, policy: ChatModel, prompt: str, 
 
     async with aclosing(complete):
         breaker = _breaker(config, f"the policy {policy.name}", len(missing), counts[0], EngineError)
-        await _work_off(missing, ask, complete, config, breaker, f"sample {policy.name}", counts, progress)
+        await _run_batches(missing, ask, complete, breaker, f"sample {policy.name}", counts, progress)
 
 
 async def collect_votes(
@@ -76,14 +76,20 @@ async def collect_votes(
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
 
             breaker = _breaker(config, f"the teacher {config.teacher.name}", len(missing), counts[0], JudgeDownError)
-            await _work_off(missing, ask, teacher, config, breaker, f"label {config.teacher.name}", counts, progress)
+            await _run_batches(missing, ask, teacher, breaker, f"label {config.teacher.name}", counts, progress)
 
 
 def _opened(
-    config: CriticConfig, model: ChatModel, option: str, temperature: float, max_tokens: int | None
+    config: CriticConfig, model: ModelSpec, option: str, temperature: float, max_tokens: int | None
 ) -> ChatClient | LocalModel:
-    client = {"concurrency": config.concurrency, "timeout": config.timeout}
-    return model.open(option, temperature=temperature, max_tokens=max_tokens, seed=config.seed, **client)
+    return model.open(
+        option,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=config.seed,
+        concurrency=config.concurrency,
+        timeout=config.timeout,
+    )
 
 
 def _breaker(
@@ -98,24 +104,22 @@ def _breaker(
     )
 
 
-async def _work_off(
+async def _run_batches(
     jobs: Sequence[Job],
     ask: Callable[[Sequence[Job]], Awaitable[list[str]]],
     complete: ChatClient | LocalModel,
-    config: CriticConfig,
     breaker: CircuitBreaker,
     what: str,
     counts: tuple[int, int],
     progress: Progress,
 ) -> None:
     """`counts` are what is done already and what there is in all."""
-    await work_off(
+    await run_batches(
         jobs,
         ask,
-        served=isinstance(complete, ChatClient),
-        concurrency=config.concurrency,
-        batch=1 if isinstance(complete, ChatClient) else complete.batch_size,
+        batch_size=complete.batch_size,
+        concurrency=complete.concurrency,
         record=breaker.record,
-        done=counts[0],
+        num_done=counts[0],
         progress=lambda done: progress(what, done, counts[1]),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from fapo.config.load import check_ranges
 from fapo.config.schema import Count, NonNegative, Positive
 from fapo.errors import ConfigError
-from fapo.inference.models import ChatModel
+from fapo.inference.models import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class CriticConfig:
 
     problems: str
     """Where the questions come from: a file, a Hugging Face id or "miniature:SPLIT"."""
-    policies: tuple[ChatModel, ...]
+    policies: tuple[ModelSpec, ...]
     """Who solves them."""
-    teacher: ChatModel
+    teacher: ModelSpec
     """Who looks for the first wrong step."""
     out: Path
     """The data: .jsonl for fapo and TRL, .parquet for verl. Card and work folder lie beside it."""

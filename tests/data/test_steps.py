@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,8 +11,7 @@ from hypothesis import strategies as st
 from fapo.data.steps import protected, split_steps
 from fapo.data.untrusted_text import escape
 from fapo.judge.template import Template, build_prompt
-
-DATA = Path(__file__).parents[2] / "../shared/data"
+from tests.support.paths import shared_data
 
 BLOCKS = [
     "$$x = 1$$",
@@ -98,9 +96,7 @@ def test_blocks_are_never_torn(parts):
 
 @pytest.mark.parametrize(("name", "share"), [("gsm8k", 0.99), ("math", 0.97)])
 def test_processbench_steps_come_back(name, share):
-    path = DATA / f"processbench_{name}.jsonl"
-    if not path.exists():
-        pytest.skip(f"needs {path}, which is not part of the repository")
+    path = shared_data(f"processbench_{name}.jsonl")
     rows = [json.loads(line)["steps"] for line in path.read_text(encoding="utf-8").splitlines()]
     same = [len(split_steps("\n\n".join(steps))) == len(steps) for steps in rows]
     assert sum(same) / len(same) >= share

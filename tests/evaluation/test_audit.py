@@ -26,8 +26,8 @@ from fapo.inference.response_cache import ResponseCache
 from fapo.judge.from_config import named
 from tests.support.chat_server import ChatServer, Reply, chat_server
 from tests.support.command_line import fapo
+from tests.support.paths import shared_data
 
-SHARED = Path(__file__).parents[3] / "shared/data"
 Row = dict[str, Any]
 ROW: Row = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
 
@@ -389,9 +389,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 
 
 def test_processbench_rows(tmp_path: Path) -> None:
-    path = SHARED / "processbench_gsm8k.jsonl"
-    if not path.is_file():
-        pytest.skip(f"needs {path}")
+    path = shared_data("processbench_gsm8k.jsonl")
     with chat_server(Reply("\\boxed{-1}")) as server:
         tally = audit(plan(server, tmp_path / "out.jsonl", path))
     correct = sum(r["final_answer_correct"] for r in read_jsonl(path))

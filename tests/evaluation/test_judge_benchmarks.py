@@ -28,9 +28,7 @@ from fapo.judge.quality import flawed_positive_prf, processbench_f1
 from fapo.types import LabelledSolution, Problem, Verdict
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-STORED = [SHARED / "processbench_gsm8k.jsonl", SHARED / "processbench_math.jsonl"]
+from tests.support.paths import shared_data
 
 
 def data_row(id: str, label: int, correct: bool = True, num_steps: int = 3) -> dict[str, Any]:
@@ -281,11 +279,11 @@ def test_sound_rows_are_drawn_too() -> None:
 # --- Parity with the definitions, on the benchmark's own rows --------------------------------------------------------
 
 
-@pytest.mark.skipif(not all(file.is_file() for file in STORED), reason=f"needs ProcessBench's subsets in {SHARED}")
 @pytest.mark.parametrize("seed", range(2))
 def test_parity_with_the_public_convention(seed: int, tmp_path: Path, score) -> None:
+    files = [shared_data("processbench_gsm8k.jsonl"), shared_data("processbench_math.jsonl")]
     rnd = random.Random(seed)
-    rows = [json.loads(line) for file in STORED for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     said = {
         row["id"]: rnd.choice([row["label"], row["label"], -1, None, rnd.randrange(len(row["steps"]))]) for row in rows
     }
@@ -294,7 +292,7 @@ def test_parity_with_the_public_convention(seed: int, tmp_path: Path, score) -> 
         for id, step in said.items()
     ]
     rnd.shuffle(stored)
-    given = ["--data", *STORED, "--predictions", predictions(tmp_path, stored)]
+    given = ["--data", *files, "--predictions", predictions(tmp_path, stored)]
 
     f1 = {}
     found = score("process", *given)

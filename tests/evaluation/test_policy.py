@@ -36,8 +36,8 @@ from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, Verdict
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
+from tests.support.paths import shared_data
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 SOUND, FLAWED, UNPARSABLE, FAILED = (
     Verdict.from_step(None),
     Verdict.from_step(0),
@@ -479,10 +479,9 @@ def test_batches_of_the_same_questions_draw_anew(tmp_path: Path, tiny_policy: Pa
     assert any(of_one[:2] != of_one[2:] for of_one in texts)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the data sets in {SHARED}")
 def test_real_data_sets_are_read() -> None:
     sizes = {"aime24": 30, "aime25": 30, "math500": 500, "gsm8k_test": 1319}
-    files = tuple(str(SHARED / f"{name}.jsonl") for name in sizes)
+    files = tuple(str(shared_data(f"{name}.jsonl")) for name in sizes)
     plan = Plan(ModelSpec("m", ("http://x",)), files, Path("out.jsonl"))
     found = load_questions(plan)
     assert Counter(problem.source for problem in found) == sizes

@@ -6,7 +6,6 @@ import json
 import math
 import random
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from hypothesis import strategies as st
 
 from fapo.judge import quality as m
 from fapo.types import Verdict
+from tests.support.paths import shared_data
 
 NAN = math.nan
-PROCESSBENCH = Path(__file__).parents[3] / "shared" / "data" / "processbench_gsm8k.jsonl"
 
 
 def ok(error_step: int | None) -> Verdict:
@@ -134,11 +133,11 @@ def test_labels_follow_the_verdicts_convention() -> None:
             function([], [None])
 
 
-@pytest.mark.skipif(not PROCESSBENCH.exists(), reason=f"needs ProcessBench's gsm8k subset at {PROCESSBENCH}")
 @pytest.mark.parametrize("seed", range(5))
 def test_processbench_scoring_on_its_rows(seed: int) -> None:
     """On the benchmark's rows, with answers of a made-up judge: the definition in plain loops, labels as stored."""
-    stored = [json.loads(line) for line in PROCESSBENCH.read_text(encoding="utf-8").splitlines()]
+    path = shared_data("processbench_gsm8k.jsonl")
+    stored = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(stored) == 400
     rnd = random.Random(seed)
     answers: list[int | str] = []  # -1: no error; "none": no verdict

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from fapo.data.final_answers import clean, decide
 from fapo.rewards.verify import MAX_CHARS, Check, acheck, acheck_many, check_many, extract, shutdown
+from tests.support.paths import shared_data
 
-DATA = Path(__file__).parents[2] / "../shared/data"
 ENDLESS = "9^{9^{9^{9}}}"
 """A tower of powers no computer evaluates."""
 
@@ -423,9 +423,7 @@ def test_script_without_main_guard(tmp_path):
 
 @pytest.mark.parametrize("name", ["math500", "gsm8k_test", "aime24", "aime25"])
 def test_every_real_reference_equals_itself(name):
-    path = DATA / f"{name}.jsonl"
-    if not path.exists():
-        pytest.skip(f"needs {path}, which is not part of the repository")
+    path = shared_data(f"{name}.jsonl")
     references = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()]
     checks = check_many([(boxed(reference), reference) for reference in references])
     assert [reference for reference, found in zip(references, checks, strict=True) if not found.correct] == []
@@ -433,9 +431,7 @@ def test_every_real_reference_equals_itself(name):
 
 def test_algebra_confirms_real_references():
     """Written differently, the references of MATH-500 still pass: this goes through computer algebra."""
-    path = DATA / "math500.jsonl"
-    if not path.exists():
-        pytest.skip(f"needs {path}, which is not part of the repository")
+    path = shared_data("math500.jsonl")
     references = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()]
     references = [text for text in references if "\\sqrt" in text and not any(mark in text for mark in ",()m")]
     checks = check_many([(boxed(f"0 + {reference}"), reference) for reference in references])

@@ -1,4 +1,4 @@
-"""Models of a few thousand parameters, so that whole training runs fit into a test."""
+"""Fixtures for all tests: models of a few thousand parameters, with which whole training runs are fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a policy that writes a sum or none and then guesses: often right, mostly for no good reason."""
+    """Return the folder of a policy that writes at most one sum and then guesses an answer, which is often right."""
     from experiments.base_models.build import Example, Schedule, fit
     from experiments.base_models.models import new_model, save
     from experiments.base_models.writers import Habits, trace
@@ -36,7 +36,7 @@ def tiny_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_genrm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a judge that answers with some index, mostly a valid one."""
+    """Return the folder of a judge that answers with a step index, mostly a valid one."""
     from experiments.base_models.build import Example, Schedule, fit, judge_prompt
     from experiments.base_models.models import new_model, save
     from experiments.base_models.writers import Habits, trace

@@ -1,4 +1,4 @@
-"""What must hold of any text, on the attacks and on mixtures of what the parsers know; make fuzz goes on from there."""
+"""Properties of the parsers that hold for any text, tested on attacks and on random mixtures; `make fuzz` tests more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks on a judge and on the parsers around it, one row of attacks.jsonl each; also for experiments/attacks.py."""
+"""Attacks on a judge and on the parsers around it: the rows of attacks.jsonl, which experiments/attacks.py uses too."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from fapo.data.jsonl import read_jsonl
 
 @dataclass(frozen=True)
 class Attack:
-    """A response that tries to earn more than its reasoning is worth."""
+    """A response that tries to earn more reward than its reasoning deserves."""
 
     family: str
-    """What kind of attack."""
+    """Kind of attack, such as "forged structure"."""
     name: str
-    """Which one."""
+    """Name of the attack within its family."""
     text: str
-    """The response, with «solution» (steps without their box), «answer» and «pad» to be filled in."""
+    """Text with places to fill in: «solution» (steps without the boxed answer), «answer» and «pad»."""
     correct: bool
-    """Whether its final answer is right, when «answer» is."""
+    """Whether the final answer is right if «answer» is right."""
     pad: tuple[str, int] = ("", 0)
-    """A piece of text and how often it stands at «pad»."""
+    """Piece of text and its number of repetitions at «pad»."""
 
     @property
     def bare(self) -> bool:
-        """Whether it does without any reasoning."""
+        """Return whether the response has no reasoning."""
         return "«solution»" not in self.text
 
     def response(self, solution: str, answer: str) -> str:
-        """The whole response."""
+        """Return the response with all places filled in."""
         piece, times = self.pad
         return self.text.replace("«pad»", piece * times).replace("«solution»", solution).replace("«answer»", answer)
 

@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible server on 127.0.0.1, in a thread, for tests of whatever talks to one."""
+"""A scripted OpenAI-compatible server on 127.0.0.1 that runs in a thread of the test."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server does with one request."""
+    """What the server does with one request: answer, delay, or close the connection."""
 
     text: str = "ok"
-    """Content of the completion, where `body` is not given."""
+    """Content of the completion, unless `body` is set."""
     model: str = ""
-    """Name it answers under; by default the one it was asked by."""
+    """Name of the model in the answer; by default the name in the request."""
     status: int = 200
-    """HTTP status."""
+    """HTTP status of the answer."""
     body: bytes | None = None
-    """Sent verbatim instead of a completion."""
+    """Bytes to send instead of a completion."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Further response headers."""
+    """Additional headers of the response."""
     delay: float = 0.0
-    """Seconds before the answer."""
+    """Seconds before the answer is sent."""
     drip: float = 0.0
-    """Seconds between two bytes of the body; 0 sends it at once."""
+    """Seconds between two bytes of the body; 0 sends all of them together."""
     close: bool = False
-    """Close the connection instead of answering."""
+    """Whether to close the connection instead of answering."""
 
 
 Script = Callable[[dict[str, Any], int], Reply]
-"""(request body, index of the request) -> what to do."""
+"""Function of the body of a request and its index, counted from 0, that returns the reply."""
 
 
 @dataclass(eq=False)
 class ChatServer:
-    """A running server and what it has seen."""
+    """A running server with a record of its requests."""
 
     url: str
-    """Base URL, with /v1."""
+    """Base URL, which ends in /v1."""
     requests: list[dict[str, Any]] = field(default_factory=list)
-    """Bodies of the requests, in order of arrival."""
+    """Bodies of the requests in order of arrival."""
     api_keys: list[str] = field(default_factory=list)
-    """Their Authorization headers."""
+    """Authorization headers of the requests."""
     clients: set[int] = field(default_factory=set)
-    """Ports the connections came from: one for each connection."""
+    """Ports of the clients, one for each connection."""
     under_way: int = 0
-    """Requests being answered now."""
+    """Number of requests being answered now."""
     most_under_way: int = 0
-    """Highest `under_way` so far."""
+    """Highest value of `under_way` so far."""
     hang_ups: int = 0
-    """Requests whose client closed the connection before the answer was complete."""
+    """Number of connections that a client closed while it waited for an answer."""
 
 
 def completion(text: str, model: str = "m") -> bytes:
-    """The body of a chat completion; tokens are words."""
+    """Return the body of a chat completion, in which each word counts as one token."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 1 + len(text.split())}
@@ -74,9 +74,12 @@ def completion(text: str, model: str = "m") -> bytes:
 def chat_server(
     script: Script | Reply | None = None, idle: float | None = None, tls: ssl.SSLContext | None = None
 ) -> Iterator[ChatServer]:
-    """Serve on a free port until the block ends. A plain Reply answers every request.
+    """Serve on a free port until the block ends.
 
-    Connections are closed after `idle` seconds without one. With `tls` it speaks HTTPS.
+    Args:
+        script: Function that returns the reply to each request, or one reply for all of them.
+        idle: Seconds after which a connection without a request is closed; None keeps it open.
+        tls: Context with a certificate, for HTTPS.
     """
     fixed = script if isinstance(script, Reply) else Reply()
     answer: Script = script if callable(script) else lambda body, index: fixed
@@ -108,7 +111,7 @@ def chat_server(
             self._send(reply, reply.model or str(body.get("model")))
 
         def _gone(self, delay: float) -> bool:
-            """Wait; whether the client has hung up meanwhile."""
+            """Wait for `delay` seconds and return whether the client closed the connection meanwhile."""
             end = time.monotonic() + delay
             while (left := end - time.monotonic()) > 0 and not over.is_set():
                 if select.select([self.connection], [], [], min(left, 0.05))[0]:
@@ -129,7 +132,7 @@ def chat_server(
                 for start in range(0, len(content), 1 if reply.drip else max(1, len(content))):
                     self.wfile.write(content[start : start + 1] if reply.drip else content)
                     time.sleep(reply.drip)
-            except (BrokenPipeError, ConnectionResetError):  # the client has lost patience
+            except (BrokenPipeError, ConnectionResetError):  # the client no longer waits
                 self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:

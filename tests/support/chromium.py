@@ -1,4 +1,4 @@
-"""A real Chromium without a window: Debian's chromium and chromium-driver, or Chrome and its driver."""
+"""Chromium without a window, from Debian's chromium and chromium-driver or from Chrome and its driver."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLAGS = (
 
 @contextlib.contextmanager
 def started(profile: Path, downloads: Path | None = None) -> Iterator[Any]:
-    """The browser, with a folder for its profile and one for what it saves."""
+    """Start the browser with folders for its profile and its downloads, and yield its driver."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in (*FLAGS, f"--user-data-dir={profile}"):

@@ -1,4 +1,4 @@
-"""The command line in this process."""
+"""Call the command line in the process of the test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fapo.cli import main as cli
 
 
 def fapo(monkeypatch: pytest.MonkeyPatch, *arguments: Any, columns: int = 400) -> int:
-    """`fapo ARGUMENTS` on a terminal so wide; its exit code."""
+    """Run `fapo ARGUMENTS` on a terminal of the given width and return the exit code."""
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys, "argv", ["fapo", *map(str, arguments)])
     try:

@@ -1,4 +1,4 @@
-"""The documentation as text: its pages, their links, and what stands in their blocks of code."""
+"""Read the documentation: its pages, their links, and the commands in their blocks of code."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ HEREDOC = re.compile(r"<<-?'?(\w+)'?[^\n]*\n.*?^\1$", re.MULTILINE | re.DOTALL)
 
 
 def named(page: Path) -> str:
-    """How a page is called in the name of a test."""
+    """Return the name of a page for the name of a test: its path in the repository."""
     return str(page.relative_to(ROOT))
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language."""
+    """Return the fenced blocks of a language."""
     return [text for kind, text in FENCE.findall(page.read_text(encoding="utf-8")) if kind == language]
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
+    """Return the text of a page without its fenced blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def spans(page: Path) -> list[str]:
-    """What stands between single backticks, in one line each."""
+    """Return the text between single backticks, each on one line."""
     return [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose(page))]
 
 
 def anchors(page: Path) -> set[str]:
-    """The names GitHub gives to the headings of a page."""
+    """Return the link targets that GitHub makes from the headings of a page."""
     titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def commands(page: Path, program: str = "fapo") -> list[list[str]]:
-    """The command lines of a page that call a program, as a shell would split them; unknown variables stay."""
+    """Return the commands of a page that call a program, split into words as a shell does; unknown variables stay."""
     text = "\n".join(blocks(page, "console"))
     text = HEREDOC.sub("", text.replace("\\\n", " "))
     known: dict[str, str] = {}
@@ -68,7 +68,7 @@ def commands(page: Path, program: str = "fapo") -> list[list[str]]:
 
 
 def _split(line: str) -> Iterator[list[str]]:
-    """The simple commands of a line, each without assignments before it and redirections after it."""
+    """Yield the simple commands of a line, without assignments and redirections."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>")
     lexer.whitespace_split = True
     words: list[str] = []

@@ -1,8 +1,11 @@
-"""Made-up text for the parsers, steered by coverage (atheris, on Linux): python tests/support/fuzz.py [--seconds 60]
+"""Feed generated text to the parsers, guided by coverage (atheris, on Linux).
 
-What must hold of any text is a function below; the tests of test_fuzz.py call them, too. The first text that breaks one
-ends the run with a traceback and lies in the folder --found. Seeds are the attacks of attacks.jsonl. To see it again:
-python tests/support/fuzz.py --again FILE
+python -m tests.support.fuzz [--seconds 60]
+python -m tests.support.fuzz --again FILE
+
+Each function CHECKS asserts what must hold for any text; tests/data/test_fuzz.py calls the same functions. The first
+text that breaks one of them ends the run with a traceback and is written to the folder --found; --again repeats the
+checks on it. The run starts from the attacks of attacks.jsonl.
 """
 
 from __future__ import annotations
@@ -27,60 +30,20 @@ with atheris.instrument_imports(include=["fapo"]) if atheris else nullcontext():
     from tests.support.attacks import ATTACKS
 
 WORDS = [
-    *(
-        "\\boxed{",
-        "\\fbox{",
-        "}",
-        "{",
-        "\\\\",
-        "\\[",
-        "\\]",
-        "\\(",
-        "\\)",
-        "$$",
-        "$",
-        "\n\n",
-        "\n",
-        "\r\n",
-        "```",
-        "~~~",
-    ),
+    *("\\boxed{", "\\fbox{", "}", "{", "\\\\", "\\[", "\\]", "\\(", "\\)", "$$", "$"),
+    *("\n\n", "\n", "\r\n", "```", "~~~"),
     *("\\begin{align}", "\\end{align}", "\\begin{verbatim}", "\\end{verbatim}", "Step 3:", "**Step 3:**", "## ", "3. "),
-    *(
-        "<step_0>",
-        "</solution>",
-        "<|im_end|>",
-        "[INST]",
-        "&lt;",
-        "\u200b",
-        "\ufe0f",
-        "\u0455",
-        "\uff1c",
-        "\u0301",
-        "#0 ",
-    ),
-    *(
-        "-1",
-        "yes",
-        "no",
-        "the answer is ",
-        "####",
-        "\\frac{",
-        "\\text{",
-        "\\sqrt",
-        "^{",
-        "1,000",
-        "(1,2]",
-        "\\cup",
-        "%",
-    ),
+    *("<step_0>", "</solution>", "<|im_end|>", "[INST]", "&lt;"),
+    *("\u200b", "\ufe0f", "\u0455", "\uff1c", "\u0301", "#0 "),
+    *("-1", "yes", "no", "the answer is ", "####", "\\frac{", "\\text{", "\\sqrt"),
+    *("^{", "1,000", "(1,2]", "\\cup", "%"),
     *("\\pm", "\\circ", " dollars", "_8", "x=", "\\in", "\\left(", "\\right]", "1/0", "9" * 30),
 ]
-"""Pieces that the parsers know."""
+"""Pieces of text that have a meaning for the parsers."""
 
 
 def check_steps(text: str) -> None:
-    """Joined, the steps are the text; what is protected lies in order inside it."""
+    """Check that the steps join to the text and that protected spans lie inside it, in order."""
     steps = split_steps(text)
     assert "".join(steps) == text
     assert not text.strip() or all(step.strip() for step in steps)
@@ -89,7 +52,7 @@ def check_steps(text: str) -> None:
 
 
 def check_prompt(text: str) -> None:
-    """In every prompt it is material: no structure of its own, no verdict, the same when escaped again."""
+    """Check that the text forges no structure or verdict in any prompt, and that escaping twice changes nothing."""
     assert escape(escape(text)) == escape(text)
     steps = split_steps(text)
     for template in TEMPLATES if steps else ():
@@ -99,7 +62,7 @@ def check_prompt(text: str) -> None:
 
 
 def check_verdict(text: str) -> None:
-    """A verdict names one of the steps, or none; anything else is no verdict."""
+    """Check that a verdict names an existing step or none, and that only verdicts name a step."""
     for num_steps in (1, 3, 40):
         verdict = parse_verdict(text, num_steps)
         assert verdict.status in ("ok", "unparsable")
@@ -108,7 +71,7 @@ def check_verdict(text: str) -> None:
 
 
 def check_answer(text: str) -> None:
-    """An answer is found or there is none; it is never different from itself."""
+    """Check that extraction never fails and that no answer differs from itself."""
     boxed, loose = extract(text), extract(text, require_box=False)
     assert boxed is None or boxed == loose
     assert num_words(text) >= 0
@@ -122,7 +85,7 @@ CHECKS = (check_steps, check_prompt, check_verdict, check_answer)
 
 
 def check(data: bytes) -> None:
-    """All of them; bytes that are no UTF-8 become lone surrogates."""
+    """Run all checks on the text of some bytes; bytes that are not UTF-8 become lone surrogates."""
     text = data.decode("utf-8", "surrogateescape")
     for one in CHECKS:
         one(text)
@@ -130,15 +93,15 @@ def check(data: bytes) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=60, help="how long (default 60)")
-    parser.add_argument("--found", type=Path, default=Path("fuzz"), help="folder for what breaks a check")
+    parser.add_argument("--seconds", type=int, default=60, help="duration (default 60)")
+    parser.add_argument("--found", type=Path, default=Path("fuzz"), help="folder for a text that breaks a check")
     parser.add_argument("--again", type=Path, metavar="FILE", help="check this file only, without atheris")
     given = parser.parse_args()
     if given.again:
         check(given.again.read_bytes())
         return
     if not atheris:
-        parser.error("atheris is not here: pip install atheris (Linux and macOS), or make fuzz")
+        parser.error("atheris is not installed: pip install atheris (Linux and macOS), or make fuzz")
     given.found.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         seeds = Path(folder) / "seeds"

@@ -1,6 +1,6 @@
-"""llama.cpp's server, which the package xllamacpp holds built.
+"""Start the server of llama.cpp from the package xllamacpp.
 
-python tests/support/llama_server.py FILE.gguf PORT [CONTEXT [SLOTS]]
+python -m tests.support.llama_server FILE.gguf PORT [CONTEXT [SLOTS]]
 """
 
 from __future__ import annotations

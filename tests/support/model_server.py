@@ -1,4 +1,4 @@
-"""Real servers with real models on 127.0.0.1, for tests of whatever asks one."""
+"""Real servers with real models on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ import pytest
 
 @dataclass(frozen=True)
 class ModelServer:
-    """A running server."""
+    """A running server of a model."""
 
     url: str
-    """Its base URL."""
+    """Base URL, which ends in /v1."""
     process: subprocess.Popen[bytes]
-    """The server itself."""
+    """Process of the server."""
     log: Path
-    """What it writes."""
+    """File with the output of the server."""
 
     def num_answered(self) -> int:
-        """Chats answered so far."""
+        """Return the number of chats answered so far."""
         return self.log.read_text(errors="replace").count('/v1/chat/completions HTTP/1.1" 200')
 
 
@@ -35,7 +35,14 @@ class ModelServer:
 def running(
     command: Callable[[int], list[str]], log: Path, cwd: Path | None = None, **environment: str
 ) -> Iterator[ModelServer]:
-    """The server that a command starts on the port it is given, once it answers GET /health, until the block ends."""
+    """Start a server, yield it as soon as it answers GET /health, and stop it at the end of the block.
+
+    Args:
+        command: Function of a port that returns the command line.
+        log: File for the output of the server.
+        cwd: Folder in which the server starts.
+        **environment: Additional environment variables.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,6 +1,6 @@
-"""Rollouts, what a judge says of them, and what they earn: one table for rewards.py, TRL and verl.
+"""One table of rollouts, verdicts and rewards, with which TRL and verl are compared.
 
-A judge that is a server (tests/support/chat_server.py) reads off a solution what it is to answer.
+The judge is a server (tests/support/chat_server.py) that reads its answer from the solution.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from tests.support.chat_server import Reply
 REFERENCE = "7"
 PENALTY = 1.0
 SAYS = {"sound": "\\boxed{-1}", "flawed": "\\boxed{0}", "nonsense": "I cannot tell.", "beyond": "\\boxed{99}"}
-"""Kind of a right solution -> the judge's critique; other solutions are wrong."""
+"""Critique of the judge for each kind of solution with a right answer; other kinds have a wrong answer."""
 EARNS = {"sound": 1.0, "flawed": 0.0, "nonsense": None, "beyond": None, "wrong": -1.0}
-"""Kind of a solution -> its reward at lambda = 1; None: unscored."""
+"""Reward of each kind of solution at lambda = 1; None is unscored."""
 GROUPS = [
     ["sound", "flawed", "wrong", "wrong"],
     ["sound", "nonsense", "wrong", "flawed"],
@@ -23,16 +23,16 @@ GROUPS = [
     ["nonsense", "sound", "beyond", "nonsense"],
     ["wrong", "wrong", "wrong", "wrong"],
 ]
-"""The rollouts of each question, by kind."""
+"""Kinds of the rollouts [P, G] of each problem."""
 REWARDS = [[EARNS[kind] for kind in group] for group in GROUPS]
 
 
 def solution(kind: str) -> str:
-    """What a policy writes."""
+    """Return the solution of a policy of one kind."""
     return f"The {kind} way.\n\nSo it is \\boxed{{{REFERENCE if kind in SAYS else '1'}}}."
 
 
 def judge(body: dict[str, Any], _: int) -> Reply:
-    """What the judge answers."""
+    """Return the critique of the judge for the solution in its prompt."""
     asked = body["messages"][-1]["content"]
     return Reply(next(says for kind, says in SAYS.items() if f"The {kind} way." in asked))

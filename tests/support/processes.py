@@ -1,4 +1,4 @@
-"""fapo as a user starts it: in a process of its own, with files to work on."""
+"""Start fapo in a new process, as a user does, and write files for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROW: dict[str, Any] = {"problem": "What is 1+1?", "reference": "2", "response": 
 
 
 def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """fapo in a process of its own, that hears Ctrl-C."""
+    """Start `fapo ARGUMENTS` in a new process that receives Ctrl-C."""
     command = [sys.executable, "-m", "fapo.cli", *map(str, arguments)]
     known = {**os.environ, "PYTHONPATH": str(SOURCE), "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -29,11 +29,13 @@ def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for a process and return its exit code and its messages on stderr."""
     said = process.communicate(timeout=300)[1]
     return process.returncode, said
 
 
 def wait_for(reached: Callable[[], bool], seconds: float = 300) -> None:
+    """Return as soon as a condition holds; fail when it does not hold within the time."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, "never happened"
@@ -41,12 +43,13 @@ def wait_for(reached: Callable[[], bool], seconds: float = 300) -> None:
 
 
 def rows_to_judge(path: Path, num: int) -> Path:
+    """Write a file with solutions of different problems for `fapo judge` and return its path."""
     write_jsonl(path, [ROW | {"id": i, "problem": f"What is 1+1? ({i})"} for i in range(num)])
     return path
 
 
 def toml(path: Path, policy: Path, url: str, **judge: Any) -> Path:
-    """A run of two steps."""
+    """Write the config of a FAPO run of two steps with a served judge and return its path."""
     tables: dict[str, Any] = {
         "model": {"path": str(policy)},
         "data": {"train": "miniature:train", "limit": 64},

@@ -1,4 +1,4 @@
-"""A forward proxy on 127.0.0.1, in a thread: passes requests on to the server they name, and says for whom."""
+"""A forward proxy on 127.0.0.1 that runs in a thread of the test and records the hosts of the requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 @contextmanager
 def proxy_server() -> Iterator[tuple[str, list[str]]]:
-    """Its address, and the hosts it was asked for, in order."""
+    """Yield the address of the proxy and a list to which it adds the host of each request."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,7 +31,7 @@ def proxy_server() -> Iterator[tuple[str, list[str]]]:
             try:
                 while chunk := answer.read(1 << 14):
                     self.wfile.write(chunk)
-            except (BrokenPipeError, ConnectionResetError):  # the client reads no further
+            except (BrokenPipeError, ConnectionResetError):  # the client stopped reading
                 pass
             server.close()
 

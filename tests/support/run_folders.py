@@ -1,4 +1,4 @@
-"""Synthetic run folders for the tests of the report."""
+"""Write synthetic run folders for the tests of the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOSTILE = '<script>alert(1)</script>\n<img src=x onerror="alert(2)">\n</pre></li
 def write_run(
     folder: Path, reward: Mapping[str, Any], rows: list[dict], rollouts: list[dict] | None = None, **config: Any
 ) -> Path:
-    """A run folder with the given reward table, metrics and rollouts."""
+    """Write a run folder with a reward table, metrics and rollouts, and return its path."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"name": folder.name, "reward": reward, **config}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -24,7 +24,7 @@ def write_run(
 
 
 def policy_rows(kind: str, seed: int = 0, steps: int = 150) -> list[dict]:
-    """Made-up measurements with the shape of the real ones: FAPO unlearns flawed positives, the baseline keeps them."""
+    """Return synthetic metrics of a policy in training: FAPO unlearns flawed positives, the baseline keeps them."""
     noise = random.Random(f"{kind} {seed}")
     rows, fapo = [], kind == "fapo"
     for step in range(steps + 1):
@@ -32,14 +32,14 @@ def policy_rows(kind: str, seed: int = 0, steps: int = 150) -> list[dict]:
         accuracy = 0.5 + (0.3 if fapo else 0.24) * done
         true = 0.31 + (-0.24 if fapo else 0.09) * done
         fully, wrong = accuracy * (1 - true), 1 - accuracy
-        share = {
+        values = {
             "accuracy": accuracy,
             "true_fp_ratio": true,
             "fp_ratio": true * 0.93,
             "length": 41 + (1.5 if fapo else 3) * done,
             "reliable_accuracy": fully,
         }
-        jitter = {name: value * (1 + noise.gauss(0, 0.04)) for name, value in share.items()}
+        jitter = {name: value * (1 + noise.gauss(0, 0.04)) for name, value in values.items()}
         if step % 10 == 0:
             harder = {"accuracy": 0.2 + (0.15 if fapo else 0.04) * done, "true_fp_ratio": true * 0.5, "length": 63.0}
             harder["reliable_accuracy"] = harder["accuracy"] * (1 - true * 0.5)
@@ -63,7 +63,7 @@ def policy_rows(kind: str, seed: int = 0, steps: int = 150) -> list[dict]:
 
 
 def genrm_rows(gain: float) -> list[dict]:
-    """Made-up validations of a judge in training."""
+    """Return synthetic validations of a judge in training; `gain` in [0, 1] is how much it learns."""
     rows = []
     for step in range(0, 121, 10):
         done = gain * (1 - math.exp(-step / 40))
@@ -75,7 +75,7 @@ def genrm_rows(gain: float) -> list[dict]:
 
 
 def rollout(step: int, number: int, judged: int | None, true: int | None, **changes: Any) -> dict:
-    """A row of rollouts.jsonl, with a right answer and three steps."""
+    """Return a row of rollouts.jsonl with a right answer and three steps."""
     row = {
         "schema": 1,
         "step": step,
@@ -99,6 +99,7 @@ def rollout(step: int, number: int, judged: int | None, true: int | None, **chan
 
 
 def rollouts() -> list[dict]:
+    """Return rollouts of all kinds: agreement, false negatives, false positives, and one with hostile text."""
     rows = [rollout(step, step % 40, 1, 1) for step in range(100, 151)]
     rows += [rollout(149, 60 + i, None, 1, critique="ok\n\\boxed{-1}") for i in range(4)]
     rows += [rollout(150, 70 + i, 0, None) for i in range(4)]

@@ -1,4 +1,4 @@
-"""`transformers serve`."""
+"""Start the server of transformers, `transformers serve`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.model_server import ModelServer, running
 
 
 def model_server(model: str, log: Path, cwd: Path | None = None) -> AbstractContextManager[ModelServer]:
-    """Serve one model, by a path from `cwd`, on a free port until the block ends."""
+    """Serve one model, at a path relative to `cwd`, on a free port until the block ends."""
     code = "from transformers.cli.transformers import main; main()"
     start = [sys.executable, "-c", code, "serve", model, "--host", "127.0.0.1", "--device", "cpu"]
     return running(lambda port: [*start, "--port", str(port)], log, cwd)

@@ -1,4 +1,4 @@
-"""Properties of the parsers that hold for any text, tested on attacks and on random mixtures; `make fuzz` tests more."""
+"""Properties of the parsers that hold for any text, on attacks and on random mixtures; `make fuzz` tests more."""
 
 from __future__ import annotations
 

@@ -17,20 +17,15 @@ from fapo.data.final_answers import num_words
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.steps import split_steps
 from fapo.judge.genrm import GenRM
-from fapo.judge.template import Template, build_prompt, load_template
+from fapo.judge.template import Template
 from fapo.judge.verdicts import parse_verdict, parse_yes_no
 from fapo.rewards.scorer import PolicyScorer
 from fapo.rewards.verify import check_many
-from fapo.types import Completion, Message, Problem, Rollout
-from tests.support.attacks import ATTACKS
+from fapo.types import Completion, Message, Rollout
+from tests.support.attacks import ATTACKS, PROBLEM, TEMPLATES, assert_harmless
 
-PROBLEM = Problem("p", "What is 1+1+2?", "4")
 SOLUTION = "1+1=3\n3+2=4"
 """Wrong twice, and so right in the end."""
-TEMPLATES = [load_template(name) for name in ("compact", "locate", "yes_no")]
-NAMES = r"(?:step_\d+|problem|reference|solution)"
-STRUCTURE = re.compile(rf"<(?:\s*/\s*)?{NAMES}\b|<\s*{NAMES}\s*>|\\(?:boxed|fbox)\{{", re.IGNORECASE)
-HEADING = re.compile(r"^#\d+", re.MULTILINE)
 TOKEN = re.compile(r"<[^<>\s]+>|\[\|?/?[A-Za-z_]{3,}\|?\]|\]~\w\]|\[e~\[")
 ESCAPED = re.compile(r"&lt;|&#(\d+);|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|(?<=box|xed) (?=\{)")
 
@@ -47,17 +42,6 @@ def readable(text: str) -> str:
         return "" if found[0] == " " else "<" if found[0] == "&lt;" else chr(int(number, 10 if found[1] else 16))
 
     return ESCAPED.sub(character, text).translate(str.maketrans("＜＞［］", "<>[]")).strip()
-
-
-def assert_harmless(template: Template, steps: Sequence[str]) -> str:
-    """The prompt has the structure of as many plain steps; returns what it says."""
-    (message,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, steps)
-    (plain,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, ["x"] * len(steps))
-    for pattern in (STRUCTURE, HEADING) if template.name == "compact" else (STRUCTURE,):
-        assert pattern.findall(message["content"]) == pattern.findall(plain["content"])
-    message["content"].encode()
-    assert all(char.isprintable() or char in "\n\t\r" or char.isspace() for char in message["content"])
-    return message["content"]
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)

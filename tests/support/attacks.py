@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fapo.data.jsonl import read_jsonl
+from fapo.judge.template import Template, build_prompt, load_template
+from fapo.types import Problem
+
+PROBLEM = Problem("p", "What is 1+1+2?", "4")
+TEMPLATES = [load_template(name) for name in ("compact", "locate", "yes_no")]
+_NAMES = r"(?:step_\d+|problem|reference|solution)"
+_STRUCTURE = re.compile(rf"<(?:\s*/\s*)?{_NAMES}\b|<\s*{_NAMES}\s*>|\\(?:boxed|fbox)\{{", re.IGNORECASE)
+_HEADING = re.compile(r"^#\d+", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -37,3 +47,14 @@ class Attack:
 ATTACKS = {
     f"{row['family']}: {row['name']}": Attack(**row) for row in read_jsonl(Path(__file__).with_name("attacks.jsonl"))
 }
+
+
+def assert_harmless(template: Template, steps: Sequence[str]) -> str:
+    """Assert that the prompt has the same structure as one with plain steps, and return its text."""
+    (message,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, steps)
+    (plain,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, ["x"] * len(steps))
+    for pattern in (_STRUCTURE, _HEADING) if template.name == "compact" else (_STRUCTURE,):
+        assert pattern.findall(message["content"]) == pattern.findall(plain["content"])
+    message["content"].encode()
+    assert all(char.isprintable() or char in "\n\t\r" or char.isspace() for char in message["content"])
+    return message["content"]

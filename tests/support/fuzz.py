@@ -26,8 +26,7 @@ with atheris.instrument_imports(include=["fapo"]) if atheris else nullcontext():
     from fapo.data.steps import protected, split_steps
     from fapo.data.untrusted_text import escape
     from fapo.judge.verdicts import parse_verdict, parse_yes_no
-    from tests.judge.test_attacks import TEMPLATES, assert_harmless
-    from tests.support.attacks import ATTACKS
+    from tests.support.attacks import ATTACKS, TEMPLATES, assert_harmless
 
 WORDS = [
     *("\\boxed{", "\\fbox{", "}", "{", "\\\\", "\\[", "\\]", "\\(", "\\)", "$$", "$"),

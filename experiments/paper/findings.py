@@ -245,7 +245,7 @@ def _f8(runs: Runs) -> Finding:
         for s in seconds["fapo"].keys() & seconds["baseline"].keys()
     }
     claim = _claim("FAPO's step takes less than 20 % longer than the baseline's", "1.2 - ratio", margins)
-    title = "Seconds of a step with the judge in the trainer's process (docs/speed.md: a served one)"
+    title = "Seconds of a step with the judge in the trainer's process (docs/results/speed.md: a served one)"
     return Finding("F8/T4", title, (claim,), table=table)
 
 

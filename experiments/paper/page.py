@@ -43,7 +43,7 @@ def write_findings(folder: Path, out: Path) -> Path:
         "95 % interval of the mean (Student's t), it *does not hold* in the mirror image, otherwise it is *too noisy "
         "to say*. True flawed positives are the oracle's.",
         "",
-        "    python -m experiments.miniature paper --output runs/paper --docs docs/paper",
+        "    python -m experiments.miniature paper --output runs/paper --docs docs/results/paper",
         "",
         "| | expected | measured | mean ± sd | each seed | |",
         "|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""MkDocs hook: the help of every command, for reference/cli.md, made from the code when the site is built."""
+"""MkDocs hook: add the help of every command to reference/cli.md when the site is built."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import re
 from typing import Any
 from unittest.mock import patch
 
-from fapo.cli import app
+import fapo.cli.main  # noqa: F401 - registers the commands
+from fapo.cli.app import app
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Add the help of every command to the page of the command line."""
+    """Return the text of a page; that of reference/cli.md with the help of every command at its end."""
     return f"{markdown}\n{commands()}" if page.file.src_uri == "reference/cli.md" else markdown
 
 
@@ -28,5 +29,5 @@ def help_of(*command: str) -> str:
     """Return what `fapo COMMAND --help` prints in a terminal of 80 columns."""
     shown = io.StringIO()
     with patch.dict(os.environ, COLUMNS="80"), contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        app.app.cli(prog="fapo", description="Flawed-aware policy optimization.", args=[*command, "--help"])
+        app.cli(prog="fapo", description="Flawed-aware policy optimization.", args=[*command, "--help"])
     return "".join(f"{line.rstrip()}\n" for line in shown.getvalue().strip().splitlines())

@@ -1,4 +1,4 @@
-"""What the documentation names exists: links, files, commands with their options, settings, functions, tests."""
+"""Names in the documentation exist: links, files, commands and their options, settings, functions, tests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tyro.extras import SubcommandApp
 
-from fapo.cli import main as cli
+from fapo.cli import main as command_line
+from fapo.cli.app import app as registered
 from fapo.config.load import from_dict, load
 from tests.support.documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
 
-POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
-IN_REPOSITORY = re.compile(r"^(?:configs|src|tests|benchmarks|docs|requirements)/[\w./*+-]*$")
+SOURCE = ROOT / "src/fapo"
+POLICY = SOURCE / "data/miniature/configs/policy.toml"
+IN_REPOSITORY = re.compile(r"^(?:configs|src|tests|benchmarks|docs|requirements|experiments)/[\w./*+-]*$")
+PACKAGES = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
+IN_PACKAGE = re.compile(rf"^(?:{'|'.join(PACKAGES)})/[\w./-]*$")
+"""Paths below src/fapo, as docs/architecture.md writes them: `judge/genrm.py`."""
+MODULE_RUN = re.compile(r"python -m ((?:benchmarks|experiments|tests)(?:\.\w+)+)")
 every_page = pytest.mark.parametrize("page", PAGES, ids=named)
 
 
@@ -45,23 +52,47 @@ def test_files_of_the_repository_exist(page: Path) -> None:
     words = {word for span in spans(page) for word in span.split()}
     words |= {word for command in commands(page) for word in command}
     missing = [word for word in words if IN_REPOSITORY.match(word) and not list(ROOT.glob(word))]
+    missing += [word for word in words if IN_PACKAGE.match(word) and not (SOURCE / word).exists()]
     assert missing == []
 
 
+def test_the_tree_of_the_readme_is_that_of_the_source() -> None:
+    tree = re.findall(r"^ {8}([\w.]+)(/?) ", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    files = sorted(path.name for path in SOURCE.glob("*.py") if path.name != "__init__.py")
+    assert sorted(name for name, slash in tree if slash) == PACKAGES
+    assert sorted(name for name, slash in tree if not slash) == files
+
+
+@every_page
+def test_modules_that_are_run_exist(page: Path) -> None:
+    for module in MODULE_RUN.findall(page.read_text(encoding="utf-8")):
+        place = ROOT / module.replace(".", "/")
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), module
+
+
+def command_names() -> list[str]:
+    """Return the names of all commands of fapo."""
+    return sorted(registered._subcommands)
+
+
 def parsed(command: list[str]) -> Any:
-    """What the real command line understands, without doing it: the values by name. SystemExit where it does not."""
+    """Return the arguments by name that the real command line reads, without running the command.
+
+    Raises:
+        SystemExit: If the command line does not accept the command, or prints its help.
+    """
     app = SubcommandApp()
-    for name, spec in app.app._subcommands.items():
-        app.command(_told(spec.target), name=name)
+    for name, spec in registered._subcommands.items():
+        app.command(_returns_its_arguments(spec.target), name=name)
     return app.cli(prog="fapo", args=command)
 
 
-def _told(command: Any) -> Any:
+def _returns_its_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
-    def tell(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    def arguments(*args: Any, **kwargs: Any) -> dict[str, Any]:
         return dict(inspect.signature(command).bind(*args, **kwargs).arguments)
 
-    return tell
+    return arguments
 
 
 COMMANDS = [(named(page), " ".join(words), words) for page in PAGES for words in commands(page)]
@@ -71,19 +102,19 @@ def test_commands_are_found() -> None:
     assert len(COMMANDS) >= 50
     assert ("docs/genrm.md", "select runs/genrm", ["select", "runs/genrm"]) in COMMANDS, "inside of $(...)"
     noisy = "train src/fapo/data/miniature/configs/genrm.toml name=step-noise-0.0 data.label_noise=0.0"
-    assert noisy in [told for page, told, _ in COMMANDS if page == "docs/genrm.md"], "variables and loops"
+    assert noisy in [text for page, text, _ in COMMANDS if page == "docs/genrm.md"], "variables and loops"
 
 
-@pytest.mark.parametrize(("page", "told", "words"), COMMANDS, ids=[f"{page}: {told}" for page, told, _ in COMMANDS])
-def test_commands_are_those_of_the_command_line(page: str, told: str, words: list[str], monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(("page", "text", "words"), COMMANDS, ids=[f"{page}: {text}" for page, text, _ in COMMANDS])
+def test_commands_are_those_of_the_command_line(page: str, text: str, words: list[str], monkeypatch, capsys) -> None:
     monkeypatch.chdir(ROOT)
     try:
-        understood = parsed(words)
+        arguments = parsed(words)
     except SystemExit as end:
         assert end.code == 0, capsys.readouterr()
         return
     if words[0] in ("train", "data") and Path(words[1]).suffix:
-        assert load(understood["config"], understood["overrides"])
+        assert load(arguments["config"], arguments["overrides"])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +128,7 @@ def test_a_wrong_command_is_found(command: list[str], capsys) -> None:
 
 @functools.cache
 def options(command: str) -> set[str]:
-    """All the options of a command."""
+    """Return all options of a command."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), pytest.raises(SystemExit) as end:
         parsed([command, "--help"])
@@ -128,7 +159,7 @@ SCRIPTS = [(named(page), text) for page in PAGES for text in blocks(page, "pytho
 
 
 @pytest.mark.parametrize(("page", "text"), SCRIPTS)
-def test_scripts_use_what_there_is(page: str, text: str) -> None:
+def test_scripts_use_names_that_exist(page: str, text: str) -> None:
     tree = ast.parse(text, page)
     known = {}
     for node in ast.walk(tree):
@@ -159,8 +190,8 @@ def test_names_of_the_package_exist(page: Path) -> None:
 def test_the_numbers_of_the_theory_are_those_of_the_code() -> None:
     (script,) = blocks(ROOT / "docs/concepts.md", "python")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    told = [line.partition("#")[2] for line in script.splitlines() if line.startswith("print")]
-    for shown, comment in zip(done.stdout.splitlines(), told, strict=True):
+    comments = [line.partition("#")[2] for line in script.splitlines() if line.startswith("print")]
+    for shown, comment in zip(done.stdout.splitlines(), comments, strict=True):
         values = [float(number) for number in re.findall(r"-?\d+\.\d+", shown)]
         numbers = [float(number) for number in re.findall(r"-?\d+\.\d+|(?<== )\d+$", comment)]
         assert numbers == [round(value, 2) for value in values], comment
@@ -185,7 +216,7 @@ def test_tests_named_as_evidence_exist(page: Path) -> None:
         file = ""
 
 
-def test_the_quickstart_says_what_its_judge_says(tmp_path: Path, monkeypatch) -> None:
+def test_the_quickstart_shows_the_verdicts_of_its_judge(tmp_path: Path, monkeypatch) -> None:
     page = ROOT / "docs/quickstart.md"
     (rows,) = re.findall(r"<<'END'\n(.*?)^END", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (tmp_path / "solutions.jsonl").write_text(rows, encoding="utf-8")
@@ -193,10 +224,10 @@ def test_the_quickstart_says_what_its_judge_says(tmp_path: Path, monkeypatch) ->
     monkeypatch.setattr(
         sys, "argv", ["fapo", *next(words for words in commands(page) if words[1] == "solutions.jsonl")]
     )
-    cli.main()
-    table = [line.split(" | ") for line in prose(page).splitlines() if re.match(r"\| (sound|flawed|wrong) ", line)]
-    for told, line in zip(table, (tmp_path / "verdicts.jsonl").read_text().splitlines(), strict=True):
+    command_line.main()
+    table = [line.split(" | ") for line in prose(page).splitlines() if re.match(r"\| (correct|flawed|wrong) ", line)]
+    for expected, line in zip(table, (tmp_path / "verdicts.jsonl").read_text().splitlines(), strict=True):
         found = json.loads(line)
         cells = [found["id"], *(json.dumps(found[name]) for name in ("correct", "flawed", "error_step"))]
-        assert [cell.strip("| ") for cell in told[:4]] == cells
-        assert re.findall(r"`([^`]+)`", told[4]) == found["critique"].splitlines()
+        assert [cell.strip("| ") for cell in expected[:4]] == cells
+        assert re.findall(r"`([^`]+)`", expected[4]) == found["critique"].splitlines()

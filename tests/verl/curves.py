@@ -1,6 +1,6 @@
 """Runs of the two engines beside each other: a table of each step's mean and standard deviation, and a picture.
 
-.venv/bin/python tests/verl/curves.py PICTURE.png --trl RUN ... --verl RUN ...
+.venv/bin/python -m tests.verl.curves PICTURE.png --trl RUN ... --verl RUN ...
 """
 
 from __future__ import annotations

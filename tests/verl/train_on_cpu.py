@@ -2,7 +2,7 @@
 
 For the policies of the miniature, whose prompts have fewer than 32 tokens: verl pads all to the longest allowed.
 
-.venv-verl/bin/python tests/verl/train_on_cpu.py src/fapo/data/miniature/configs/policy.toml name=verl-0 seed=0
+.venv-verl/bin/python -m tests.verl.train_on_cpu src/fapo/data/miniature/configs/policy.toml name=verl-0 seed=0
 """
 
 from __future__ import annotations

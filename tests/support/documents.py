@@ -10,7 +10,9 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 _NOT_MANUAL = {ROOT / "LOG.md", ROOT / "CHANGELOG.md"}
-PAGES = sorted({page for folder in (".", "docs/**", "experiments/**") for page in ROOT.glob(f"{folder}/*.md")} - _NOT_MANUAL)
+PAGES = sorted(
+    {page for folder in (".", "docs/**", "experiments/**") for page in ROOT.glob(f"{folder}/*.md")} - _NOT_MANUAL
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SUBSTITUTION = re.compile(r"\$\(([^()]*)\)")

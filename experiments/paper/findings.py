@@ -441,7 +441,7 @@ def _skipping(run: Run) -> float:
 
 
 def _curves(
-    runs: Runs, variants: Sequence[str], metrics: Sequence[tuple[str, str]], scale: Scale = "share"
+    runs: Runs, variants: Sequence[str], metrics: Sequence[tuple[str, str]], scale: Scale = "rate"
 ) -> tuple[Panel, ...]:
     """For each metric the mean over the seeds of each variant, the single seeds faintly behind."""
     panels = []
@@ -454,7 +454,7 @@ def _curves(
             if series:
                 curves.append(Curve(_average(series), style))
         if curves:
-            panels.append(Panel(title, tuple(curves), "share from 0" if "fp_ratio" in key else scale))
+            panels.append(Panel(title, tuple(curves), "rate from 0" if "fp_ratio" in key else scale))
     return tuple(panels)
 
 

@@ -24,7 +24,7 @@ UNSCORED = {"status": "failed", "flawed": None, "error_step": None, "reward": No
 
 
 def all_rows() -> list[dict]:
-    """At step 5 a group with all four classes, a missed one and a false alarm; 60 fully correct ones before."""
+    """At step 5 a group with all four classes, a false negative and a false positive; 60 fully correct ones before."""
     group = [(1, 1, {}), (None, None, {}), (None, 1, WRONG), (1, 1, UNSCORED), (None, 2, {}), (0, None, {})]
     rows = [rollout(step, number, None, None) for step in (1, 2, 3) for number in range(20)]
     rows += [rollout(5, 100, judged, true, **changes) for judged, true, changes in group]
@@ -129,8 +129,8 @@ def test_filters(chromium: Any, page: Path) -> None:
         ("split", "validation", 1),
         ("from", "4", 7),
         ("to", "2", 41),
-        ("agreement", "missed", 1),
-        ("agreement", "alarm", 1),
+        ("agreement", "false_negative", 1),
+        ("agreement", "false_positive", 1),
         ("agreement", "agree", 64),
         ("question", "start 24", 4),
         ("question", "miniature-100", 6),
@@ -145,7 +145,7 @@ def test_filters(chromium: Any, page: Path) -> None:
 
 def test_a_rollout_step_by_step(chromium: Any, page: Path) -> None:
     screen = Screen(chromium, page)
-    screen.choose("agreement", "alarm")
+    screen.choose("agreement", "false_positive")
     assert screen.text("#shown header b") == "flawed"
     assert screen.get("[...document.querySelectorAll('#shown li.error pre')].map((p) => p.textContent)") == [
         "117+8=125"

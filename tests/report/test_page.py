@@ -17,10 +17,10 @@ import pytest
 from rich.console import Console
 
 from fapo.errors import ConfigError, DataError
-from fapo.report.labels import grouped
 from fapo.report.page import write_report
 from fapo.report.panels import genrm_panels, overview_panels, policy_panels, styles
 from fapo.report.plots import overview
+from fapo.report.run_labels import group_runs
 from fapo.report.summary import crossing_text, find_crossing, print_summary, summarize
 from fapo.training.run_reader import Run, Series, read_run
 from tests.support.run_folders import genrm_rows, policy_rows, rollouts, write_run
@@ -120,7 +120,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path, content: str | None) -> None:
 )
 def test_labels_and_colours(kind: str, penalty: float, label: str, color: str) -> None:
     run = run_of([], kind, penalty)
-    assert list(grouped([run])) == [label]
+    assert list(group_runs([run])) == [label]
     assert styles([run])[label].color == color
 
 
@@ -131,13 +131,13 @@ def test_labels_name_the_judge_and_other_settings_only_where_they_differ() -> No
         {"kind": "local", "model": "runs/g/model"},
     )
     seeds = [run_of([], name=f"s{seed}", judge=trained, seed=seed) for seed in range(3)]
-    assert {label: len(group) for label, group in grouped(seeds).items()} == {"FAPO": 3}
+    assert {label: len(group) for label, group in group_runs(seeds).items()} == {"FAPO": 3}
     judges = [*seeds, run_of([], name="o", judge=oracle), run_of([], name="b", judge=base)]
     labels = {"FAPO, judge: trained GenRM": 3, "FAPO, judge: oracle": 1, "FAPO, judge: base GenRM": 1}
-    assert {label: len(group) for label, group in grouped(judges).items()} == labels
+    assert {label: len(group) for label, group in group_runs(judges).items()} == labels
     assert {style.dash for style in styles(judges).values()} == {0, 1, 2}
     fast = run_of([], name="fast", judge=trained, optim={"learning_rate": 1.0})
-    assert set(grouped([seeds[0], fast])) == {"FAPO (s0)", "FAPO (fast)"}
+    assert set(group_runs([seeds[0], fast])) == {"FAPO (s0)", "FAPO (fast)"}
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

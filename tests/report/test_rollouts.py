@@ -17,7 +17,7 @@ from fapo.errors import DataError
 from fapo.judge.quality import cohen_kappa
 from fapo.report import read_run, write_report
 from fapo.report.human_review import Agreement, agreements, read_labels
-from fapo.report.rollouts import Card, by_name, cards, pack, share_of
+from fapo.report.rollouts import ShownRollout, named_policies, pack, sampling_rate, shown_rollouts
 from fapo.report.text import visible
 from tests.support.run_folders import HOSTILE, rollout, rollouts, write_run
 
@@ -50,15 +50,15 @@ SKIPPED = {"status": "skipped", "flawed": None, "error_step": None}
     ],
 )
 def test_classes(tmp_path: Path, changes: dict, kind: str) -> None:
-    (card,) = cards("r", read_run(run_with(tmp_path / "r", [rollout(3, 1, 1, 1) | changes])))
-    assert card.kind == kind
-    assert card.key == ("r", "train", 3, "miniature-1", 0)
+    (shown,) = shown_rollouts("r", read_run(run_with(tmp_path / "r", [rollout(3, 1, 1, 1) | changes])))
+    assert shown.kind == kind
+    assert shown.key == ("r", "train", 3, "miniature-1", 0)
 
 
 def test_a_rollout_is_cut_into_the_steps_of_the_judge(tmp_path: Path) -> None:
-    (card,) = cards("r", read_run(run_with(tmp_path / "r", [rollout(3, 1, 1, 0)])))
-    assert card.steps == ("18+8=26", "26*3=66", "\\boxed{5}")
-    assert (card.judged, card.known, card.true, card.flaw) == (1, True, 0, "slip")
+    (shown,) = shown_rollouts("r", read_run(run_with(tmp_path / "r", [rollout(3, 1, 1, 0)])))
+    assert shown.steps == ("18+8=26", "26*3=66", "\\boxed{5}")
+    assert (shown.judged, shown.known, shown.true, shown.flaw) == (1, True, 0, "slip")
 
 
 @pytest.mark.parametrize(
@@ -73,39 +73,39 @@ def test_a_rollout_is_cut_into_the_steps_of_the_judge(tmp_path: Path) -> None:
 def test_odd_rollouts_are_shown_all_the_same(tmp_path: Path, changes: dict) -> None:
     odd = {"schema": 1, "correct": True, "flawed": True, "response": ""}
     rows = [rollout(1, 1, 1, 1) | changes, odd, {}, {"correct": True, "flawed": True, "response": None}]
-    found = list(cards("r", read_run(run_with(tmp_path / "run", rows))))
+    found = list(shown_rollouts("r", read_run(run_with(tmp_path / "run", rows))))
     assert len(found) == 2
     assert len(pack(found)) < 5_000
-    assert unpack(pack(found))["judged"] == [card.judged for card in found]
+    assert unpack(pack(found))["judged"] == [shown.judged for shown in found]
 
 
 def test_packed_rollouts_are_nothing_but_letters_and_come_back(tmp_path: Path) -> None:
     row = rollout(1, 1, 1, 1, **dict.fromkeys(("response", "critique", "problem", "problem_id", "reference"), HOSTILE))
-    found = list(cards(HOSTILE, read_run(run_with(tmp_path / "r", [row]))))
+    found = list(shown_rollouts(HOSTILE, read_run(run_with(tmp_path / "r", [row]))))
     packed = pack(found)
     assert set(packed) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
     table = unpack(packed)
-    assert table.keys() == {field.name for field in fields(Card)}
+    assert table.keys() == {field.name for field in fields(ShownRollout)}
     assert table["critique"] == [visible(HOSTILE)] and "\\u202e" in table["critique"][0]
 
 
-def test_a_share_keeps_groups_together(tmp_path: Path) -> None:
+def test_a_random_choice_keeps_groups_together(tmp_path: Path) -> None:
     rows = [rollout(step, number, 1, 1) for step in range(50) for number in range(10) for _ in range(4)]
     run = read_run(run_with(tmp_path / "r", rows))
-    share = share_of([run], 500)
-    assert share == 500 / 2000
-    found = list(cards("r", run, share))
+    rate = sampling_rate([run], 500)
+    assert rate == 500 / 2000
+    found = list(shown_rollouts("r", run, rate))
     assert 300 < len(found) < 700
-    groups = [card.key[:4] for card in found]
+    groups = [shown.key[:4] for shown in found]
     assert {groups.count(group) for group in groups} == {4}
-    assert share_of([run], 5000) == 1.0 and len(list(cards("r", run))) == 2000
+    assert sampling_rate([run], 5000) == 1.0 and len(list(shown_rollouts("r", run))) == 2000
 
 
 def test_runs_of_one_name_go_by_their_folders(tmp_path: Path) -> None:
     paths = [run_with(tmp_path / place / "r", []) for place in "ab"]
     runs = [read_run(path) for path in (*paths, run_with(tmp_path / "other", []))]
     judge = read_run(write_run(tmp_path / "judge", {"kind": "genrm_step"}, []))
-    assert list(by_name([*runs, judge])) == [str(paths[0]), str(paths[1]), "other"]
+    assert list(named_policies([*runs, judge])) == [str(paths[0]), str(paths[1]), "other"]
 
 
 def test_text_is_cut_before_it_is_escaped(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def main() -> None:
     for key, title in MEASURED.items():
         series = {engine: [run.series(key) for run in of_engine] for engine, of_engine in runs.items()}
         curves = [Curve(one, LOOKS[engine]) for engine, several in series.items() for one in several]
-        panels.append(Panel(title, tuple(curves), "number" if "Length" in title else "share from 0"))
+        panels.append(Panel(title, tuple(curves), "number" if "Length" in title else "rate from 0"))
         for i, step in enumerate(series["trl"][0].steps):
             trl, verl = ([one.values[i] for one in series[engine]] for engine in LOOKS)
             gap = fmean(verl) - fmean(trl)

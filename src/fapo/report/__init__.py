@@ -1,4 +1,4 @@
-"""Run folders -> one self-contained HTML page, a summary table, an overview picture. Reads files, nothing else."""
+"""Reports about runs: a self-contained HTML page, a summary table, a picture. Everything is read from run folders."""
 
 from fapo.report.claims import Claim, check_claims, print_claims
 from fapo.report.page import write_report

@@ -35,7 +35,7 @@ async function unpack() {
 function agreement(i) {
   if (!data.known[i] || data.status[i] !== "ok") return "";
   const [flagged, judged, truth] = [data.flagged[i], data.judged[i], data.true[i]];
-  if (flagged !== (truth !== null)) return flagged ? "alarm" : "missed";
+  if (flagged !== (truth !== null)) return flagged ? "false_positive" : "false_negative";
   return judged === truth || (flagged && judged === null) ? "agree" : "elsewhere";
 }
 

@@ -1,41 +1,54 @@
-"""The rollout browser and the review by hand, as parts of a page: skeleton, packed rollouts, script."""
+"""The rollout browser and the review by hand, as parts of a page: rollouts, packed, and the script that shows them."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.report.rollouts import LIMIT, Card, by_name, cards, pack, share_of
+from fapo.report.rollouts import LIMIT, named_policies, pack, sampling_rate, shown_rollouts
 from fapo.training.run_reader import Run
 
 HERE = Path(__file__).parent
 
 
-def shown_cards(runs: Sequence[Run], limit: int = LIMIT) -> tuple[list[Card], float]:
-    """The rollouts of the policies for a page, and which share of all they are."""
-    named = by_name(runs)
-    share = share_of(list(named.values()), limit)
-    return [card for name, run in named.items() for card in cards(name, run, share)], share
+@dataclass(frozen=True)
+class Browser:
+    """Contents of the rollout browser of a page."""
+
+    packed: str
+    """Rollouts as base64 text, from `pack`."""
+    num_rollouts: int
+    """Number of rollouts in it, at least 1."""
+    sampling_rate: float
+    """Fraction of all rollouts that was chosen at random; 1 means all."""
+
+
+def make_browser(runs: Sequence[Run], limit: int = LIMIT) -> Browser | None:
+    """Choose and pack the rollouts of the policies for a page.
+
+    Args:
+        runs: Runs of policies and of judges; those of judges are left out.
+        limit: Approximate limit of the number of rollouts.
+
+    Returns:
+        The contents of the browser; None if there is no rollout, or `limit` is 0.
+    """
+    if not limit:
+        return None
+    policies = named_policies(runs)
+    rate = sampling_rate(list(policies.values()), limit)
+    shown = [rollout for name, run in policies.items() for rollout in shown_rollouts(name, run, rate)]
+    return Browser(pack(shown), len(shown), rate) if shown else None
 
 
 def script() -> str:
-    """The script of a page with rollouts."""
+    """Return the JavaScript of a page with rollouts."""
     return "".join((HERE / name).read_text(encoding="utf-8") for name in ("browse.js", "review.js"))
 
 
 def script_source() -> str:
-    """What a content security policy allows to run: this script, nothing a rollout has written."""
+    """Return the hash by which a content security policy allows this script and no text of a rollout to run."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(script().encode()).digest()).decode() + "'"
-
-
-def browser(shown: Sequence[Card], share: float) -> str:
-    """HTML of the browser."""
-    packed = pack(shown)
-    held = f"all {len(shown):,} rollouts" if share >= 1 else f"{len(shown):,} rollouts, a random {share:.1%}"
-    html = (HERE / "browser.html").read_text(encoding="utf-8")
-    return (
-        html.replace('<span id="held"></span>', f"Here are {held}, in {len(packed) / 1e6:.1f} MB.")
-        + f'<script type="application/gzip" id="rollouts">{packed}</script>\n<script>{script()}</script>'
-    )

@@ -1,6 +1,6 @@
-"""What a run achieved: a metric at its start, at its end, and the differences that claims are made of.
+"""Changes of a metric: its start and its end in a run, and the differences between runs that claims use.
 
-Every function raises `NotMeasuredError` where the run has no such measurement.
+Every function raises `NotMeasuredError` if a run lacks the measurement.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from fapo.errors import DataError
 from fapo.training.run_reader import Run, Series
 
 LAST = 3
-"""Number of validations whose mean is taken for the end of a run."""
+"""Number of validations at the end of a run; their mean is the end of a metric."""
 
 
 class NotMeasuredError(DataError):
-    """A metric that a run has not measured."""
+    """Raised if a run has not measured a metric."""
 
 
 def measured_series(run: Run, key: str, kind: str = "validation") -> Series:
@@ -43,7 +43,7 @@ def start(run: Run, key: str) -> float:
 
 
 def end(run: Run, key: str) -> float:
-    """Return the mean of a metric over the LAST validations, without the first one, which precedes training."""
+    """Return the mean of a metric over the LAST validations; the first one, before training, never counts."""
     values = measured_series(run, key).values[1:]
     if not values:
         raise NotMeasuredError(f"{run.path}: {key} was not measured after the start; let the run finish")
@@ -51,7 +51,7 @@ def end(run: Run, key: str) -> float:
 
 
 def gain(run: Run, key: str) -> float:
-    """Return end - start of a metric."""
+    """Return the end minus the start of a metric."""
     return end(run, key) - start(run, key)
 
 

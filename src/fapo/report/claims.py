@@ -1,4 +1,4 @@
-"""What the paper lets one expect of a study with several seeds, held against its runs."""
+"""Claims of the paper, compared with the runs of a study with several seeds."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ Status = Literal["holds", "does not hold", "too noisy to say", "one seed: met", 
 
 @dataclass(frozen=True)
 class Claim:
-    """One expectation and the numbers it rests on."""
+    """A claim and its measurements."""
 
     text: str
-    """What is expected."""
+    """The claim, as text."""
     measured: str
-    """What the margin is."""
+    """Definition of the margin, as text."""
     margins: tuple[float, ...]
-    """One for each seed; positive where the expectation is met."""
+    """Margin of each seed; a positive one means that the claim is met."""
 
     @property
     def status(self) -> Status:
-        """holds: met for every seed, and 0 outside the mean's 95 % interval (Student's t); does not hold: the mirror.
+        """Result of the comparison.
 
-        One seed says what it says of itself only, whatever the margin.
+        "holds" means that every seed meets the claim and that the 95 % interval of the mean margin (Student's t) lies
+        above 0. "does not hold" means that no seed meets it and that the interval lies below 0. One seed has no
+        interval, so its result counts for itself only.
         """
         met = [margin > 0 for margin in self.margins]
         if len(met) == 1:
@@ -47,13 +49,13 @@ class Claim:
 
     @property
     def spread(self) -> str:
-        """Mean and standard deviation over the seeds."""
+        """Mean and standard deviation of the margins, as text."""
         deviation = f" ± {stdev(self.margins):.3f}" if len(self.margins) > 1 else ""
         return f"{fmean(self.margins):+.3f}{deviation}"
 
 
 def check_claims(runs: Sequence[Run]) -> list[Claim]:
-    """Return the expectations that these runs can answer; runs of the same seed are compared with each other."""
+    """Return the claims that these runs can answer; runs of the same seed are compared with each other."""
     by_kind: dict[str, dict[Any, Run]] = defaultdict(dict)
     for run in runs:
         if run.penalty in (None, 1.0):
@@ -108,7 +110,7 @@ def check_claims(runs: Sequence[Run]) -> list[Claim]:
 
 
 def _claim(text: str, measured: str, runs: Sequence[tuple[Run, ...]], margin: Callable[..., float]) -> Claim:
-    """Return the claim with the margin of each seed whose runs have measured it."""
+    """Return the claim with one margin for each seed, without seeds that lack a measurement."""
     margins = []
     for of_seed in runs:
         with suppress(NotMeasuredError):
@@ -117,9 +119,14 @@ def _claim(text: str, measured: str, runs: Sequence[tuple[Run, ...]], margin: Ca
 
 
 def print_claims(runs: Sequence[Run], console: Console) -> None:
-    """The claims as a table."""
+    """Print the claims that the runs can answer as a table.
+
+    Args:
+        runs: Runs of one study.
+        console: Console to print on.
+    """
     table = Table(
-        "expected", "measured", "mean ± sd", "each seed", "verdict", title="What was expected, and what came out"
+        "claim", "margin", "mean ± sd", "each seed", "result", title="Claims of the paper and results of these runs"
     )
     for claim in check_claims(runs):
         seeds = " ".join(f"{margin:+.3f}" for margin in claim.margins)
@@ -128,7 +135,7 @@ def print_claims(runs: Sequence[Run], console: Console) -> None:
 
 
 def _shift(run: Run) -> float:
-    """Return how far rho at the crossing is within 0.67 to 1.5."""
+    """Return 1.5 minus rho at the crossing, or minus its inverse if that is larger."""
     crossing = find_crossing(run)
     if not crossing or not crossing.own_rho:
         raise NotMeasuredError(f"{run.path}: the flawed advantage does not turn negative")
@@ -136,7 +143,7 @@ def _shift(run: Run) -> float:
 
 
 def _batch_rho(runs: Sequence[Run]) -> str:
-    """Rho of the whole batch at the crossings, for comparison: solved groups without flawed positives raise it."""
+    """Return rho of the whole batch at the crossings as text; solved groups without flawed positives raise it."""
     crossings = [crossing for run in runs if (crossing := find_crossing(run)) and crossing.own_rho]
     ratios = [c.true_rho if c.flawed_rho is None else c.rho for c in crossings]
     texts = [f"{ratio:.2f}" for ratio in ratios if ratio is not None]

@@ -1,4 +1,4 @@
-"""Labels made by hand, held against the judge: FP ratio by either, agreement, Cohen's kappa (the paper's Table 6)."""
+"""Labels made by hand, compared with the judge: FP ratios, agreement and Cohen's kappa (the paper's Table 6)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fapo.errors import DataError
 from fapo.evaluation.intervals import Interval, wilson_interval
 from fapo.evaluation.metrics import fp_ratio
 from fapo.judge.quality import cohen_kappa
-from fapo.report.rollouts import Card, by_name, cards
+from fapo.report.rollouts import ShownRollout, named_policies, shown_rollouts
 from fapo.training.run_reader import Run
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -21,71 +21,71 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 @dataclass(frozen=True)
 class Label:
-    """What a reader said about one rollout."""
+    """Label of one rollout, made by a person."""
 
     __pydantic_config__ = _STRICT
     run: str
-    """Name of its run."""
+    """Name of the run."""
     split: str
     """train, or the name of a validation set."""
     step: int
-    """Step of training."""
+    """Training step."""
     problem_id: str
-    """Which question."""
+    """Id of the problem."""
     sample: int
-    """Which of the answers to it at this step."""
+    """Index of the rollout among those of the problem at this step."""
     steps: tuple[Literal["fine", "flawed"], ...]
-    """A label for each step up to the first flawed one, or for all."""
+    """Label of each step up to the first flawed one, or of all steps if none is flawed."""
     error_step: int | None
-    """The first flawed one; None: all are fine."""
+    """Index of the first flawed step; None if all steps are fine."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the page exports."""
+    """File of labels that the page exports."""
 
     __pydantic_config__ = _STRICT
     schema: Literal[1]
-    """Version of the file."""
+    """Version of the file format."""
     seed: int
-    """Seed of the draw."""
+    """Seed of the random choice of rollouts."""
     drawn: int
-    """Rollouts that were drawn; those without a label are not in the file."""
+    """Number of rollouts that were chosen; those without a label are not in the file."""
     labels: tuple[Label, ...]
-    """One for each labelled rollout."""
+    """Labels, one for each labelled rollout."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Judge and human, or oracle and human, on the same rollouts of a run."""
+    """Agreement of the labels made by hand with the judge, or with the oracle, on the same rollouts of a run."""
 
     run: str
     """Name of the run."""
     other: Literal["judge", "oracle"]
-    """Who is held against the human."""
+    """Source of the verdicts that are compared with the labels."""
     num: int
-    """Rollouts that have both labels."""
+    """Number of rollouts that have a label and a verdict."""
     num_silent: int
-    """Labelled rollouts without a verdict; they are not counted."""
+    """Number of labelled rollouts without a verdict; no other count includes them."""
     num_flawed: int
-    """Flawed for the judge (oracle)."""
+    """Number of rollouts that are flawed by the judge or oracle."""
     num_flawed_human: int
-    """Flawed by hand."""
+    """Number of rollouts that are flawed by hand."""
     num_agreed: int
-    """Both say flawed, or both say fine."""
+    """Number of rollouts on which both agree whether they are flawed."""
     num_located: tuple[int, int]
-    """Counts of rollouts with a step from both: those with the same step, all."""
+    """Number of rollouts with the same first wrong step from both, and number with any step from both."""
     kappa: float
-    """Cohen's kappa of flawed or not; NaN where both say the same of all."""
+    """Cohen's kappa of flawed or not; NaN if both put all rollouts into one class."""
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """FP ratio by the judge (oracle) and by hand."""
+        """FP ratio by the judge or oracle, and FP ratio by hand."""
         return fp_ratio(self.num_flawed, self.num), fp_ratio(self.num_flawed_human, self.num)
 
     @property
     def intervals(self) -> tuple[Interval, Interval, Interval]:
-        """95 % intervals of the two FP ratios and of the agreement."""
+        """95 % intervals of the two FP ratios and of the agreement rate."""
         by, by_hand, same = (
             wilson_interval(k, self.num) for k in (self.num_flawed, self.num_flawed_human, self.num_agreed)
         )
@@ -93,7 +93,7 @@ class Agreement:
 
 
 def read_labels(path: str | Path) -> Labels:
-    """Read what a page exported. Raises DataError for anything else."""
+    """Read a file of labels that a page exported. Raise DataError for any other file."""
     path = Path(path)
     try:
         labels = TypeAdapter(Labels).validate_json(path.read_bytes())
@@ -106,28 +106,46 @@ def read_labels(path: str | Path) -> Labels:
     for i, label in enumerate(labels.labels):
         first_flawed = label.steps.index("flawed") if "flawed" in label.steps else None
         if label.error_step != first_flawed:
-            raise DataError(f"{path}: labels.{i}: error_step {label.error_step}, but the steps say {first_flawed}")
+            raise DataError(
+                f"{path}: labels.{i}: error_step {label.error_step}, but the steps say {first_flawed}; "
+                "export the labels again"
+            )
     return labels
 
 
 def agreements(path: str | Path, runs: Sequence[Run]) -> list[Agreement]:
-    """Read the labels, find their rollouts in the runs, count. Raises DataError for labels of other rollouts."""
+    """Compare labels made by hand with the verdicts of the same rollouts.
+
+    Args:
+        path: File of labels that a page exported.
+        runs: Runs that the page showed.
+
+    Returns:
+        For each run with labels, the agreement with its judge and with the oracle, if they gave verdicts.
+
+    Raises:
+        DataError: If the file cannot be read, or a labelled rollout is in none of the runs.
+    """
     wanted = {(k.run, k.split, k.step, k.problem_id, k.sample): k for k in read_labels(path).labels}
-    found: list[tuple[Label, Card]] = []
-    for name, run in by_name(runs).items():
+    found: list[tuple[Label, ShownRollout]] = []
+    for name, run in named_policies(runs).items():
         if any(key[0] == name for key in wanted):
-            found += [(wanted[card.key], card) for card in cards(name, run) if card.key in wanted]
-    if missing := set(wanted) - {card.key for _, card in found}:
+            found += [(wanted[rollout.key], rollout) for rollout in shown_rollouts(name, run) if rollout.key in wanted]
+    if missing := set(wanted) - {rollout.key for _, rollout in found}:
         name, split, step, problem, sample = min(missing)
         raise DataError(
             f"{path}: no rollout {sample} of {problem} ({split}, step {step}) in run {name}; "
             "give the run folders that the labels were made from"
         )
     rows = []
-    for name in dict.fromkeys(card.run for _, card in found):
-        mine = [(label, card) for label, card in found if card.run == name]
-        judged = [(label.error_step, bool(card.flagged), card.judged) for label, card in mine if card.status == "ok"]
-        known = [(label.error_step, card.true is not None, card.true) for label, card in mine if card.known]
+    for name in dict.fromkeys(rollout.run for _, rollout in found):
+        mine = [(label, rollout) for label, rollout in found if rollout.run == name]
+        judged = [
+            (label.error_step, bool(rollout.flagged), rollout.judged)
+            for label, rollout in mine
+            if rollout.status == "ok"
+        ]
+        known = [(label.error_step, rollout.true is not None, rollout.true) for label, rollout in mine if rollout.known]
         rows += [_compare(name, "judge", judged, len(mine))] if judged else []
         rows += [_compare(name, "oracle", known, len(mine))] if known else []
     return rows

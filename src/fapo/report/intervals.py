@@ -1,4 +1,4 @@
-"""95 % intervals for the final numbers: over seeds where there are several, otherwise over the questions of one run."""
+"""95 % intervals of the final numbers: over seeds if there are several, otherwise over the questions of one run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from typing import Any
 from fapo.evaluation.intervals import Interval, mean_interval, ratio_interval
 from fapo.judge.genrm import named_step
 from fapo.judge.quality import confusion, prf_ratios
-from fapo.report.labels import grouped
+from fapo.report.run_labels import group_runs
 from fapo.report.summary import Row, measured
 from fapo.training.run_reader import Run
 
 Parts = tuple[float, float]
-"""What one rollout adds to the numerator and to the denominator of a metric."""
+"""Contributions of one rollout to the numerator and to the denominator of a metric."""
 
 
 def intervals(runs: Sequence[Run], rows: Sequence[Row]) -> dict[Row, Interval]:
-    """Row of the summary -> interval of its last value; without those that cannot be known."""
-    groups, found = grouped(runs), {}
+    """Compute the intervals of the last values of a summary.
+
+    Args:
+        runs: Runs of policies and of judges.
+        rows: Their summary.
+
+    Returns:
+        Row -> interval in the unit of its metric; rows without a defined interval are left out.
+    """
+    groups, found = group_runs(runs), {}
     ends: dict[str, dict[Row, float]] = {}
     for row in rows:
         group = [series for run in groups[row.label] if (series := measured(run, row.metric.name, row.split))]
@@ -34,7 +42,7 @@ def intervals(runs: Sequence[Run], rows: Sequence[Row]) -> dict[Row, Interval]:
 
 
 def _over_questions(run: Run, wanted: Mapping[Row, float]) -> dict[Row, Interval]:
-    """Intervals of the metrics of one run, each at its step, from the rollouts of that validation."""
+    """Return the intervals of the metrics of one run, each from the rollouts of the validation at its step."""
     parts = GENRM_PARTS if run.genrm else POLICY_PARTS
     sums: dict[Row, dict[str, list[float]]] = {row: {} for row in wanted if row.metric.name in parts}
     for rollout in run.rollouts():
@@ -45,36 +53,37 @@ def _over_questions(run: Run, wanted: Mapping[Row, float]) -> dict[Row, Interval
                 question[0] += part
                 question[1] += whole
     return {
-        row: ratio_interval(*zip(*questions.values(), strict=True), is_rate=row.metric.unit == "share")
+        row: ratio_interval(*zip(*questions.values(), strict=True), is_rate=row.metric.unit == "rate")
         for row, questions in sums.items()
         if questions
     }
 
 
-# --- parts of the metrics of fapo.training.step_metrics, rollout by rollout ---------------------------------------------------------
-
-
 def _truth(row: Mapping[str, Any]) -> bool | None:
-    """Whether the oracle (for a critique: the label) says flawed; None: it says nothing."""
+    """Return whether a rollout is flawed by the oracle, or a critique by its label; None if that is unknown."""
     truth = row.get("truth")
     return truth.get("error_step") is not None if isinstance(truth, Mapping) else None
 
 
 def _reliable(row: Mapping[str, Any]) -> Parts:
+    """Return (correct without a wrong step, 1)."""
     return bool(row.get("correct")) and _truth(row) is False, 1
 
 
 def _true_fp(row: Mapping[str, Any]) -> Parts:
+    """Return (flawed by the oracle, known to the oracle) for a correct rollout."""
     known = bool(row.get("correct")) and _truth(row) is not None
     return known and bool(_truth(row)), known
 
 
 def _judged_fp(row: Mapping[str, Any]) -> Parts:
+    """Return (flagged, judged) for a correct rollout."""
     judged = bool(row.get("correct")) and isinstance(row.get("flawed"), bool)
     return judged and row["flawed"], judged
 
 
 def _confusion(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    """Return whether a critique is a true positive, a false positive and a false negative."""
     flagged = row.get("flawed")
     return confusion(flagged if isinstance(flagged, bool) else None, bool(_truth(row)))
 
@@ -87,6 +96,7 @@ def _location(row: Mapping[str, Any]) -> Parts:
 
 
 def _prf(name: str) -> Callable[[Mapping[str, Any]], Parts]:
+    """Return the function that gives the parts of precision, recall or F1."""
     return lambda row: prf_ratios(*_confusion(row))[name]
 
 
@@ -97,9 +107,11 @@ POLICY_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
     "fp_ratio": _judged_fp,
     "length": lambda row: (row.get("num_tokens") or 0, 1),
 }
+"""Metric of a policy -> function that returns the parts of one rollout. They sum to those of `step_metrics`."""
 GENRM_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
     **{name: _prf(name) for name in ("precision", "recall", "f1")},
     "location": _location,
     "invalid_share": lambda row: (not isinstance(row.get("flawed"), bool), 1),
     "tokens": lambda row: (row.get("num_tokens") or 0, 1),
 }
+"""Metric of a GenRM in training -> function that returns the parts of one critique."""

@@ -1,4 +1,4 @@
-"""Run folders -> one HTML page that needs nothing else: numbers, plots, a table, rollouts with their critiques."""
+"""The page of a report: one HTML file with numbers, plots, tables, and rollouts with their critiques."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from fapo.errors import ConfigError
-from fapo.evaluation.intervals import percent
-from fapo.report.browser import browser, script_source, shown_cards
+from fapo.report.browser import make_browser, script, script_source
 from fapo.report.human_review import Agreement, agreements
 from fapo.report.intervals import intervals
-from fapo.report.labels import grouped
 from fapo.report.panels import genrm_panels, policy_panels, styles
 from fapo.report.plots import PALETTE, svg
 from fapo.report.rollouts import LIMIT
-from fapo.report.summary import GENRM, POLICY, crossing_texts, row_titles, show, summarize
+from fapo.report.run_labels import group_runs
+from fapo.report.summary import GENRM, POLICY, crossing_texts, row_titles, show, show_interval, summarize
 from fapo.report.text import visible
 from fapo.report.tiles import tiles
 from fapo.report.timing import time_splits
@@ -71,7 +70,7 @@ def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Se
     Args:
         runs: Runs of policies and of judges.
         title: Title of the page.
-        num_rollouts: Limit of the number of rollouts on the page.
+        num_rollouts: Approximate limit of the number of rollouts on the page; 0 for none.
         by_hand: Agreement of judges with labels made by hand.
 
     Returns:
@@ -80,7 +79,6 @@ def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Se
     template = Environment(loader=FileSystemLoader(HERE), autoescape=True, finalize=_visible)
     rows = summarize(runs)
     policies, judges = [run for run in runs if not run.genrm], [run for run in runs if run.genrm]
-    shown, rate = shown_cards(runs, num_rollouts) if num_rollouts else ([], 0.0)
     return template.get_template("page.html.jinja").render(
         title=visible(title, 200),
         palette=PALETTE,
@@ -100,12 +98,13 @@ def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Se
         cells={(row.metric, row.split, row.label): row for row in rows},
         intervals=intervals(runs, rows),
         by_hand=by_hand,
-        browser=browser(shown, rate) if shown else "",
+        browser=make_browser(runs, num_rollouts),
+        script=script(),
         script_source=script_source(),
-        **{function.__name__: function for function in (grouped, percent, row_titles, show, svg)},
+        **{function.__name__: function for function in (group_runs, row_titles, show, show_interval, svg)},
     )
 
 
 def _visible(value: Any) -> Any:
-    """Return a value of the template as text that can be read; markup stays."""
+    """Return a value of the template as text that can be seen; markup stays as it is."""
     return value if isinstance(value, Markup) else visible(value)

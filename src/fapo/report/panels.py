@@ -1,4 +1,4 @@
-"""What the plots show: runs -> panels of curves. No drawing here."""
+"""Contents of the plots: panels of curves, computed from runs. `plots` draws them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fapo.report.labels import grouped
+from fapo.report.run_labels import group_runs
 from fapo.report.summary import GENRM, advantage, find_crossing, measured, rho_series, set_title, sets_of
 from fapo.rewards.theory import shift_ratio
 from fapo.training.run_reader import NOTHING, Run, Series
 
 Color = Literal["orange", "blue", "pink", "green", "red", "sky", "violet", "grey"]
-Scale = Literal["share", "share from 0", "number", "log"]
+Scale = Literal["rate", "rate from 0", "number", "log"]
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
-"""Line styles, in matplotlib's terms; a second label of one colour gets the second."""
+"""Line styles in matplotlib's notation; the second label of a colour gets the second style."""
 _COLORS: dict[str, Color] = {"outcome": "orange", "step_ratio": "red", "genrm_step": "green", "genrm_outcome": "pink"}
 _BY_PENALTY: dict[float | None, Color] = {1.0: "blue", 2.0: "pink"}
 _EVERY_SET: tuple[tuple[str, str, Scale], ...] = (
-    ("accuracy", "Accuracy", "share"),
-    ("reliable_accuracy", "Right for the right reason", "share"),
-    ("true_fp_ratio", "True flawed positives", "share from 0"),
+    ("accuracy", "Accuracy", "rate"),
+    ("reliable_accuracy", "Right for the right reason", "rate"),
+    ("true_fp_ratio", "True flawed positives", "rate from 0"),
 )
 _CLASSES: tuple[tuple[Literal["fully_correct", "flawed", "wrong"], str, Color], ...] = (
     ("fully_correct", "fully correct", "green"),
@@ -32,16 +32,16 @@ _CLASSES: tuple[tuple[Literal["fully_correct", "flawed", "wrong"], str, Color], 
 
 @dataclass(frozen=True)
 class Style:
-    """How the curves of one label look."""
+    """Style of the curves of one label."""
 
     color: Color
-    """By kind of reward."""
+    """Color by kind of reward, a name of PALETTE."""
     dash: int = 0
     """Index into DASHES."""
 
 
 Styled = Sequence[tuple[Style, Run]]
-"""Runs, each with the look of its curves."""
+"""Runs, each with the style of its curves."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,27 @@ class Curve:
     """One line of a plot."""
 
     series: Series
-    """What is drawn."""
+    """Values that are drawn."""
     style: Style
-    """How."""
+    """Style of the line."""
     faint: Series = NOTHING
-    """The measurements behind a running mean, drawn faintly."""
+    """Measurements behind a running mean, drawn faintly; may be empty."""
     end: str = ""
-    """Written at its end."""
+    """Text at the end of the line."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment worth pointing at."""
+    """A point on a line with a text."""
 
     step: float
-    """Where on the x axis."""
+    """Training step, on the x axis."""
     value: float
-    """Where on the y axis."""
+    """Value, on the y axis."""
     text: str
-    """What it is."""
+    """Text beside the point."""
     style: Style
-    """Of the curve it belongs to."""
+    """Style of the line."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +77,22 @@ class Panel:
     """One plot."""
 
     title: str
-    """Plain text above it."""
+    """Plain text above the plot."""
     curves: tuple[Curve, ...]
-    """Its lines."""
-    scale: Scale = "share"
-    """Its y axis."""
+    """Lines of the plot."""
+    scale: Scale = "rate"
+    """Scale of the y axis."""
     marks: tuple[Mark, ...] = ()
-    """Moments on its lines."""
+    """Points on the lines."""
     level: float | None = None
-    """A horizontal line to compare with."""
+    """Value of a dotted horizontal line; None for no such line."""
 
 
 def styles(runs: Sequence[Run]) -> dict[str, Style]:
-    """Label -> style: the colour says the reward, the dash tells labels of one colour apart."""
+    """Return label -> style; the color shows the reward, and the dash distinguishes labels of one color."""
     found: dict[str, Style] = {}
     used: Counter[Color] = Counter()
-    for label, group in grouped(runs).items():
+    for label, group in group_runs(runs).items():
         color: Color = _COLORS.get(group[0].kind, "grey")
         if group[0].penalty is not None:
             color = _BY_PENALTY.get(group[0].penalty, "sky")
@@ -102,30 +102,30 @@ def styles(runs: Sequence[Run]) -> dict[str, Style]:
 
 
 def policy_panels(runs: Sequence[Run]) -> list[Panel]:
-    """Accuracy, flawed positives, length, rho, advantages by class and the judge's quality; empty ones left out."""
+    """Return the plots of the policies, without those that have no curve."""
     policies = _styled(runs, genrm=False)
     splits = sets_of([run for _, run in policies])
     panels: list[Panel] = []
     for name, title, scale in _EVERY_SET:
         panels += [_metric(policies, name, f"{title}, {set_title(split)}", split, scale) for split in splits]
     panels += [
-        _metric(policies, "fp_ratio", "Judged flawed positives, of correct", splits[0], "share from 0"),
+        _metric(policies, "fp_ratio", "Judged flawed positives, of correct", splits[0], "rate from 0"),
         _metric(policies, "length", "Response length, tokens", splits[0], "number"),
         *_rhos(policies),
-        *(_advantages(label, group) for label, group in grouped(runs).items() if not group[0].genrm),
+        *(_advantages(label, group) for label, group in group_runs(runs).items() if not group[0].genrm),
         _training(policies, "judge/f1", "F1 of the judge, by the oracle"),
-        _training(policies, "rollout/unscored_share", "Unscored rollouts", "share from 0"),
+        _training(policies, "rollout/unscored_share", "Unscored rollouts", "rate from 0"),
     ]
     return [panel for panel in panels if panel.curves]
 
 
 def genrm_panels(runs: Sequence[Run]) -> list[Panel]:
-    """Every metric of the judges in training on their first validation set; F1 on the others too."""
+    """Return the plots of the judges in training: all metrics on the first validation set, F1 on every set."""
     judges = _styled(runs, genrm=True)
     splits = sets_of([run for _, run in judges])
     panels = []
     for metric in GENRM:
-        scale: Scale = "number" if metric.unit == "tokens" else "share"
+        scale: Scale = "number" if metric.unit == "tokens" else "rate"
         title = metric.title[0].upper() + metric.title[1:] + (", tokens" if metric.unit == "tokens" else "")
         panels.append(_metric(judges, metric.name, title, splits[0], scale))
         if metric.name == "f1":
@@ -134,7 +134,7 @@ def genrm_panels(runs: Sequence[Run]) -> list[Panel]:
 
 
 def overview_panels(runs: Sequence[Run]) -> list[Panel]:
-    """The six that tell the story: accuracy, flawed positives, the flawed advantage, rho, the judge."""
+    """Return the six plots of the overview: accuracy, flawed positives, their advantage, rho, the judge."""
     policies, judges = policy_panels(runs), genrm_panels(runs)
     wanted = [p for p in policies if p.title.startswith("Accuracy")][:2]
     wanted += [p for p in policies if "flawed positives" in p.title][:1]
@@ -146,26 +146,29 @@ def overview_panels(runs: Sequence[Run]) -> list[Panel]:
 
 
 def _styled(runs: Sequence[Run], genrm: bool) -> Styled:
+    """Return the judges or the policies among the runs, each with its style."""
     look = styles(runs)
-    return [(look[label], run) for label, group in grouped(runs).items() for run in group if run.genrm == genrm]
+    return [(look[label], run) for label, group in group_runs(runs).items() for run in group if run.genrm == genrm]
 
 
-def _metric(runs: Styled, name: str, title: str, split: str, scale: Scale = "share") -> Panel:
+def _metric(runs: Styled, name: str, title: str, split: str, scale: Scale = "rate") -> Panel:
+    """Return the plot of a metric on a validation set."""
     curves = (Curve(measured(run, name, split), style) for style, run in runs)
     return Panel(title, tuple(curve for curve in curves if curve.series), scale)
 
 
-def _training(runs: Styled, key: str, title: str, scale: Scale = "share") -> Panel:
+def _training(runs: Styled, key: str, title: str, scale: Scale = "rate") -> Panel:
+    """Return the plot of a metric of training batches."""
     return Panel(title, _running((style, run.series(key, "train")) for style, run in runs), scale)
 
 
 def _running(found: Iterable[tuple[Style, Series]]) -> tuple[Curve, ...]:
-    """Running means, the measurements faintly behind."""
+    """Return the running means as curves, with the measurements drawn faintly."""
     return tuple(Curve(series.smoothed(), style, series) for style, series in found if series)
 
 
 def _rhos(runs: Styled) -> list[Panel]:
-    """Rho as flawed positives see it, with the shift marked on it, and beside it that of the whole batch."""
+    """Return the plots of rho of the groups with flawed positives, with the crossing, and of the whole batch."""
     thresholds = [shift for _, run in runs if run.penalty and (shift := shift_ratio(run.penalty)) > 0]
     level, marks = thresholds[0] if thresholds else 1.0, []
     for style, run in runs:
@@ -180,6 +183,7 @@ def _rhos(runs: Styled) -> list[Panel]:
 
 
 def _advantages(label: str, group: Sequence[Run]) -> Panel:
+    """Return the plot of mean advantages by class, for the first run of a label."""
     run, title = group[0], f"Mean advantage, {label}"
     found = ((advantage(run, name), Style(color), end) for name, end, color in _CLASSES)
     curves = tuple(Curve(series.smoothed(), style, series, end) for series, style, end in found if series)
@@ -189,6 +193,7 @@ def _advantages(label: str, group: Sequence[Run]) -> Panel:
 
 
 def _flawed_advantage(runs: Sequence[Run]) -> Panel:
+    """Return the plot of the mean advantage of flawed positives, for all policies."""
     curves, marks = [], []
     for style, run in _styled(runs, genrm=False):
         if series := advantage(run, "flawed"):

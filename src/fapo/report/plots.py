@@ -1,4 +1,4 @@
-"""Panels -> SVG for the page, PNG for a README. Matplotlib's object interface: no display, no global state."""
+"""Drawing of panels: SVG for the page, PNG for a README. Needs no display and keeps no global state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PALETTE = {
     "ink": ("#3b4350", "#c3cad4"),
     "grid": ("#e3e6eb", "#2c333d"),
 }
-"""Name -> (on light, on dark); told apart by the colour-blind too (after Okabe and Ito)."""
+"""Name -> (color on light, color on dark). Colour-blind readers can distinguish them (after Okabe and Ito)."""
 _LOOK = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -51,7 +51,7 @@ _LOOK = {
 
 
 def svg(panel: Panel) -> str:
-    """One plot as an <svg> element: its colours are CSS variables (--blue, --ink, ...), its texts are text."""
+    """Return a plot as an <svg> element; its colors are CSS variables (--blue, --ink, ...), its texts are text."""
     with matplotlib.rc_context({**_LOOK, "svg.hashsalt": panel.title}):
         figure = Figure(figsize=(3.9, 2.35), layout="constrained")
         _draw(figure.add_subplot(), panel)
@@ -68,12 +68,21 @@ def svg(panel: Panel) -> str:
 
 
 def overview(runs: Sequence[Run]) -> bytes:
-    """Six plots as one PNG picture on a light ground, with a legend."""
+    """Return six plots of the runs as one PNG picture with a legend."""
     return picture(overview_panels(runs), styles(runs), columns=3)
 
 
 def picture(panels: Sequence[Panel], looks: Mapping[str, Style], columns: int) -> bytes:
-    """Plots side by side as one PNG picture on a light ground; `looks` is the legend: label -> style."""
+    """Draw plots side by side.
+
+    Args:
+        panels: Plots.
+        looks: Legend: label -> style.
+        columns: Maximum number of plots in a row.
+
+    Returns:
+        PNG picture with a light background.
+    """
     columns = max(1, min(columns, len(panels)))
     lines = max(1, -(-len(panels) // columns))
     with matplotlib.rc_context({**_LOOK, "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold"}):
@@ -97,6 +106,7 @@ def picture(panels: Sequence[Panel], looks: Mapping[str, Style], columns: int) -
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
+    """Draw a plot into axes."""
     for curve in panel.curves:
         color, dash = PALETTE[curve.style.color][0], DASHES[curve.style.dash]
         axes.plot(curve.faint.steps, curve.faint.values, color=color, linewidth=0.7, alpha=0.28)
@@ -114,20 +124,20 @@ def _draw(axes: Axes, panel: Panel) -> None:
         if curve.end:
             place = (curve.series.steps[-1], curve.series.values[-1])
             axes.annotate(curve.end, place, (5, 0), textcoords="offset points", color=color, va="center", fontsize=8)
-    _scale(axes, panel)
+    _set_scale(axes, panel)
     if panel.level is not None:
         axes.axhline(panel.level, color=PALETTE["ink"][0], linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
     axes.margins(x=0.02)
     if panel.marks:
-        _point_out(axes, panel.marks)
+        _draw_marks(axes, panel.marks)
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("step", fontsize=8, labelpad=1)
 
 
-def _point_out(axes: Axes, marks: Sequence[Mark]) -> None:
-    """A dot on each line, and above all lines the text, joined to the dot."""
+def _draw_marks(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Draw a dot on each line, and its text above all lines, joined to the dot."""
     bottom, top = axes.transData.transform([(0, y) for y in axes.get_ylim()])[:, 1]
     room = top + (top - bottom) * 0.11 * len(marks)
     axes.set_ylim(top=axes.transData.inverted().transform((0, room))[1])
@@ -152,7 +162,8 @@ def _point_out(axes: Axes, marks: Sequence[Mark]) -> None:
         )
 
 
-def _scale(axes: Axes, panel: Panel) -> None:
+def _set_scale(axes: Axes, panel: Panel) -> None:
+    """Set scale, limits and ticks of the y axis."""
     values = [v for curve in panel.curves for s in (curve.series, curve.faint) for v in s.values]
     low, high = min(values), max(values)
     if panel.scale == "log" and high > 0:
@@ -166,9 +177,9 @@ def _scale(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(min(low, level) / 1.2, max(high, level) * 1.2)
         return
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    if panel.scale.startswith("share"):
+    if panel.scale.startswith("rate"):
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.03 else 1, symbol=" %"))
-        floor = 0.0 if panel.scale == "share from 0" else low
+        floor = 0.0 if panel.scale == "rate from 0" else low
         room = max(0.08 * (high - floor), 0.005)
         axes.set_ylim(0 if floor == 0 else floor - room, high + room)
     elif low > 0:
@@ -177,5 +188,5 @@ def _scale(axes: Axes, panel: Panel) -> None:
 
 
 def _shortened(match: re.Match[str]) -> str:
-    """Ids of groups are dropped: they repeat in every plot of a page."""
+    """Return an opening of a group without its id, and nothing for any other match: ids repeat in every plot."""
     return "<g" if match[0].startswith("<g") else ""

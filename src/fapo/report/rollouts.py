@@ -1,4 +1,4 @@
-"""Rollouts of several runs, made ready to be read in a browser: classed, cut into steps, packed small."""
+"""Rollouts of several runs, prepared for the browser of a page: classified, split into steps, compressed."""
 
 from __future__ import annotations
 
@@ -19,72 +19,82 @@ from fapo.training.run_reader import Run
 from fapo.types import RolloutClass, rollout_class
 
 LIMIT = 100_000
-"""Rollouts on a page, unless more or fewer are asked for."""
+"""Default limit of the number of rollouts on a page."""
 MAX_BYTES = 64_000_000
-"""What they may take up in the run folders."""
-_LONGEST = 50_000
+"""Limit of the size of these rollouts in the run folders, in bytes."""
+_MAX_CHARACTERS = 50_000
+"""Length at which a response or a critique is cut, in characters."""
 
 
 @dataclass(frozen=True)
-class Card:
-    """One rollout as the page shows it. Text is plain text, with invisible characters written out."""
+class ShownRollout:
+    """One rollout as the page shows it. All text is plain text with escape sequences for invisible characters."""
 
     run: str
-    """Name of its run."""
+    """Name of the run."""
     split: str
     """train, or the name of a validation set."""
     step: int
-    """Step of training; -1 where unknown."""
+    """Training step; -1 if unknown."""
     problem_id: str
-    """Which question."""
+    """Id of the problem."""
     sample: int
-    """Which of the answers to it at this step, from 0. With the four above it names the rollout."""
+    """Index of the rollout among those of the problem at this step."""
     problem: str
-    """The question."""
+    """Text of the problem."""
     reference: str
-    """The right answer."""
+    """Reference answer."""
     steps: tuple[str, ...]
-    """The solution, as the judge sees it."""
+    """Steps of the solution, split as for the judge."""
     kind: RolloutClass
-    """fully_correct, flawed: by the judge, by the oracle where no judge was asked; unscored: no verdict."""
+    """Class of the rollout by the judge, or by the oracle if there was no judge; unscored means no verdict."""
     status: str
-    """Of the verdict: ok, unparsable, failed or skipped."""
+    """Status of the verdict: ok, unparsable, failed or skipped."""
     flagged: bool | None
-    """Whether the judge found an error; None without a verdict."""
+    """Whether the judge found a wrong step; None without a verdict."""
     judged: int | None
-    """Index of the first wrong step by the judge; None where it named none."""
+    """Index of the first wrong step by the judge; None if the judge named none."""
     critique: str
-    """What the judge wrote."""
+    """Text that the judge wrote."""
     known: bool
-    """Whether an oracle knows the truth."""
+    """Whether an oracle checked the rollout."""
     true: int | None
-    """The first wrong step by the oracle."""
+    """Index of the first wrong step by the oracle; None if there is none."""
     flaw: str
-    """What kind of error that is, by the oracle."""
+    """Kind of the error by the oracle."""
     reward: float | None
-    """None: unscored."""
+    """Reward; None if unscored."""
     advantage: float | None
-    """None: not in a group."""
+    """Advantage within the group; None outside training."""
     num_tokens: int
-    """Length of the response; 0 where unknown."""
+    """Length of the response in tokens; 0 if unknown."""
     correct: bool
-    """Whether the final answer is right."""
+    """Whether the final answer is correct."""
 
     @property
     def key(self) -> tuple[str, str, int, str, int]:
-        """What names it among all rollouts."""
+        """Key of the rollout among all rollouts: run, set, step, problem and sample."""
         return self.run, self.split, self.step, self.problem_id, self.sample
 
 
-def by_name(runs: Sequence[Run]) -> dict[str, Run]:
-    """The policies by the name they go by on a page: their own, or the folder where two have the same."""
+def named_policies(runs: Sequence[Run]) -> dict[str, Run]:
+    """Return name -> policy run, by which a page names it; runs that share a name are named by their folders."""
     policies = [run for run in runs if not run.genrm]
-    times = Counter(run.name for run in policies)
-    return {run.name if times[run.name] == 1 else str(run.path): run for run in policies}
+    counts = Counter(run.name for run in policies)
+    return {run.name if counts[run.name] == 1 else str(run.path): run for run in policies}
 
 
-def cards(name: str, run: Run, share: float = 1.0) -> Iterator[Card]:
-    """The rollouts of a run, or a fixed random `share` of them; all answers to a question at a step stay together."""
+def shown_rollouts(name: str, run: Run, rate: float = 1.0) -> Iterator[ShownRollout]:
+    """Yield the rollouts of a run, or a random choice that is the same each time.
+
+    Args:
+        name: Name of the run on the page.
+        run: The run.
+        rate: Fraction of groups that are chosen. All rollouts of a problem at a step stay together.
+
+    Yields:
+        Rollouts in the order written.
+    """
     seen: Counter[tuple[Any, ...]] = Counter()
     for row in run.rollouts():
         if not isinstance(row.get("response"), str) or not isinstance(row.get("correct"), bool):
@@ -92,23 +102,24 @@ def cards(name: str, run: Run, share: float = 1.0) -> Iterator[Card]:
         group = (str(row.get("split", "")), _int(row.get("step"), -1), visible(row.get("problem_id"), 200))
         sample = seen[group]
         seen[group] += 1
-        if share >= 1 or zlib.crc32(repr(group).encode()) < share * 2**32:
-            yield _card(row, name, group, sample)
+        if rate >= 1 or zlib.crc32(repr(group).encode()) < rate * 2**32:
+            yield _shown_rollout(row, name, group, sample)
 
 
-def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample: int) -> Card:
+def _shown_rollout(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample: int) -> ShownRollout:
+    """Return one row of rollouts.jsonl as the page shows it; any value except response and correct may be missing."""
     truth = row.get("truth") if isinstance(row.get("truth"), Mapping) else None
     true, flaw = (truth.get("error_step"), truth.get("flaw")) if truth is not None else (None, None)
     response, judged, reward = row["response"], _index(named_step(row)), finite_number(row.get("reward"))
     found = row.get("flawed")
     flagged = found if isinstance(found, bool) else None
-    flawed = true is not None if flagged is None else flagged  # not asked: by the oracle, if there is one
+    flawed = true is not None if flagged is None else flagged  # without a verdict the oracle decides
     status = str(row.get("status", "skipped"))
     unscored = reward is None or status in ("unparsable", "failed")
-    steps = [visible(step.rstrip(), _LONGEST) for step in split_steps(response[:_LONGEST])]
-    if len(response) > _LONGEST:
-        steps.append(f"… ({len(response) - _LONGEST:,} more characters)")
-    return Card(
+    steps = [visible(step.rstrip(), _MAX_CHARACTERS) for step in split_steps(response[:_MAX_CHARACTERS])]
+    if len(response) > _MAX_CHARACTERS:
+        steps.append(f"… ({len(response) - _MAX_CHARACTERS:,} more characters)")
+    return ShownRollout(
         run,
         *group,
         sample,
@@ -119,7 +130,7 @@ def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample:
         status,
         flagged,
         judged,
-        visible(row.get("critique") or "", _LONGEST),
+        visible(row.get("critique") or "", _MAX_CHARACTERS),
         truth is not None,
         _index(true),
         visible(flaw or "", 80),
@@ -130,8 +141,8 @@ def _card(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample:
     )
 
 
-def share_of(runs: Sequence[Run], limit: int = LIMIT) -> float:
-    """The share of all rollouts that keeps a page within `limit` and MAX_BYTES."""
+def sampling_rate(runs: Sequence[Run], limit: int = LIMIT) -> float:
+    """Return the fraction of all rollouts of the runs that keeps a page within `limit` rollouts and MAX_BYTES."""
     files = [path for run in runs for path in run.rollout_files]
     size, lines = sum(path.stat().st_size for path in files), 0
     for path in files:
@@ -140,9 +151,11 @@ def share_of(runs: Sequence[Run], limit: int = LIMIT) -> float:
     return min(1.0, limit / max(lines, 1), MAX_BYTES / max(size, 1))
 
 
-def pack(shown: Sequence[Card]) -> str:
-    """Cards as columns of JSON, gzip, base64: small, and nothing in it can be taken for HTML."""
-    table: dict[str, Any] = {field.name: [getattr(card, field.name) for card in shown] for field in fields(Card)}
+def pack(shown: Sequence[ShownRollout]) -> str:
+    """Return rollouts as JSON columns in gzip in base64; this text is small and cannot be taken for HTML."""
+    table: dict[str, Any] = {
+        field.name: [getattr(rollout, field.name) for rollout in shown] for field in fields(ShownRollout)
+    }
     for name in ("run", "split", "problem_id", "problem", "reference", "kind", "status", "flaw"):
         names = list(dict.fromkeys(table[name]))
         number = {text: i for i, text in enumerate(names)}
@@ -152,8 +165,10 @@ def pack(shown: Sequence[Card]) -> str:
 
 
 def _index(value: Any) -> int | None:
+    """Return a value if it is the index of a step, otherwise None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _int(value: Any, default: int) -> int:
+    """Return a value if it is an integer, otherwise the default."""
     return value if isinstance(value, int) and not isinstance(value, bool) else default

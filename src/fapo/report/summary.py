@@ -1,4 +1,4 @@
-"""What runs achieved: start -> end of each metric, side by side; the step at which flawed positives turn negative."""
+"""Summary of runs: start and end of each metric, and the step at which flawed positives turn negative."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fapo.evaluation.intervals import percent
-from fapo.report.labels import grouped
+from fapo.evaluation.intervals import Interval, percent
+from fapo.report.run_labels import group_runs
 from fapo.training.run_reader import WINDOW, Run, Series, read_run
+
+Unit = Literal["rate", "tokens"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Something measured on a validation set."""
+    """A metric of a validation set."""
 
     name: str
-    """Its name in the rows, behind that of the set."""
+    """Name in metrics.jsonl, without the name of the set."""
     title: str
-    """What a reader calls it."""
-    unit: Literal["share", "tokens"] = "share"
-    """share: a fraction, shown in percent."""
+    """Name for readers."""
+    unit: Unit = "rate"
+    """Unit of the values; a rate is shown in percent."""
     better: Literal["higher", "lower", ""] = "higher"
-    """Which way is good."""
+    """Direction of improvement; "" if there is none."""
 
 
 POLICY = (
@@ -38,6 +40,7 @@ POLICY = (
     Metric("fp_ratio", "judged flawed positives, of correct", better="lower"),
     Metric("length", "response length", "tokens", ""),
 )
+"""Metrics of a policy, in the order shown."""
 GENRM = (
     Metric("precision", "precision"),
     Metric("recall", "recall"),
@@ -46,61 +49,63 @@ GENRM = (
     Metric("invalid_share", "no valid verdict", better="lower"),
     Metric("tokens", "critique length", "tokens", ""),
 )
-_LASTING = WINDOW + 1  # a single outlier lowers WINDOW means
+"""Metrics of a GenRM in training, in the order shown."""
+_LASTING = WINDOW + 1
+"""Number of running means below 0 that make a crossing; a single outlier lowers only WINDOW of them."""
 _SETS = {"validation": "in-distribution", "harder": "harder"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one label on one set."""
+    """A metric of the runs of one label on one validation set."""
 
     metric: Metric
-    """What was measured."""
+    """The metric."""
     split: str
-    """On which validation set; "" for the training rollouts of runs that have no validation."""
+    """Name of the validation set; "" for the training rollouts of runs without validation."""
     label: str
-    """Which runs."""
+    """Label of the runs."""
     start: float
-    """First value, mean over the runs."""
+    """First value, as a mean over the runs."""
     end: float
-    """Last value, mean over the runs."""
+    """Last value, as a mean over the runs."""
     spread: float | None
-    """Standard deviation of the last values over the runs; None for a single one."""
+    """Standard deviation of the last values over the runs; None for a single run."""
     num_runs: int
-    """Runs (seeds) that have the metric."""
+    """Number of runs (seeds) that have the metric."""
     best: bool
-    """Whether it ends better than some other label and worse than none."""
+    """Whether the last value is better than that of another label and worse than that of none."""
 
     @property
     def text(self) -> str:
-        """Start -> end, for a table."""
-        spread = "" if self.spread is None else f" ± {show(self.spread, self.metric).removesuffix(' %')}"
-        return f"{show(self.start, self.metric)} → {show(self.end, self.metric)}{spread}"
+        """Start and end as text, for a table."""
+        spread = "" if self.spread is None else f" ± {show(self.spread, self.metric.unit).removesuffix(' %')}"
+        return f"{show(self.start, self.metric.unit)} → {show(self.end, self.metric.unit)}{spread}"
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where the mean advantage of flawed positives turns negative: warm-up ends, refinement begins."""
+    """The step at which the mean advantage of flawed positives turns negative: warm-up ends, refinement begins."""
 
     step: float
-    """The step, by interpolation; the first one if it is negative from the start."""
+    """Training step, interpolated; the first one if the advantage is negative from the start."""
     rho: float | None
-    """Fully correct per wrong rollout of the whole batch there, by the judge."""
+    """Fully correct per wrong rollout of the whole batch at this step, by the judge."""
     true_rho: float | None
-    """The same by the oracle."""
+    """Fully correct per wrong rollout of the whole batch at this step, by the oracle."""
     flawed_rho: float | None = None
-    """The same over the groups of flawed positives, weighted by their number: what theory speaks of. By the judge."""
+    """Rho of the groups with flawed positives, weighted by their number, by the judge; theory is about this rho."""
     true_flawed_rho: float | None = None
-    """The same by the oracle."""
+    """Rho of the groups with flawed positives, weighted by their number, by the oracle."""
 
     @property
     def own_rho(self) -> float | None:
-        """Rho as flawed positives see it, by the classes that earned the advantage: the judge's, else the oracle's."""
+        """Rho of the groups with flawed positives, by the judge if there was one, otherwise by the oracle."""
         return self.true_flawed_rho if self.flawed_rho is None else self.flawed_rho
 
 
 def find_crossing(run: Run) -> Crossing | None:
-    """First step from which the running mean of the flawed advantage is negative, and stays so for _LASTING rows."""
+    """Return the first step at which the running mean of the flawed advantage is negative for _LASTING rows."""
     flawed = advantage(run, "flawed").smoothed()
     values = flawed.values
     for i in range(len(values) - _LASTING + 1):
@@ -114,36 +119,61 @@ def find_crossing(run: Run) -> Crossing | None:
 
 
 def advantage(run: Run, name: Literal["fully_correct", "flawed", "wrong"]) -> Series:
-    """Mean advantage of a class of training rollouts: by verdict, or by the oracle in a run without a judge."""
+    """Return the mean advantage of a class of training rollouts, by verdict, or by the oracle without a judge.
+
+    Args:
+        run: Run of a policy.
+        name: Class of the rollouts.
+
+    Returns:
+        One value for each training step; an empty series if it was not measured.
+    """
     by_verdict = bool(run.series("advantage/flawed", "train"))
     return run.series(f"advantage/{name}" if by_verdict else f"advantage/true_{name}", "train")
 
 
 def rho_series(run: Run, name: Literal["rho", "flawed_rho"]) -> Series:
-    """Rho of training batches: by verdict, or by the oracle in a run without a judge."""
+    """Return rho of training batches, by verdict, or by the oracle without a judge.
+
+    Args:
+        run: Run of a policy.
+        name: "rho" of the whole batch, or "flawed_rho" of the groups with flawed positives.
+
+    Returns:
+        One value for each training step; an empty series if it was not measured.
+    """
     by_verdict = run.series(f"rollout/{name}", "train")
     return by_verdict or run.series(f"rollout/true_{name}", "train")
 
 
 def sets_of(runs: Sequence[Run]) -> list[str]:
-    """Validation sets of any of the runs; [""], the training rollouts, where there are none."""
+    """Return the names of all validation sets of the runs; [""], which means training rollouts, without any."""
     return list(dict.fromkeys(name for run in runs for name in run.sets)) or [""]
 
 
 def set_title(name: str) -> str:
-    """What a reader calls a validation set."""
+    """Return the name of a validation set for readers."""
     return _SETS.get(name, name) or "training"
 
 
 def measured(run: Run, metric: str, split: str) -> Series:
-    """A metric on a validation set; for the split "" the running mean on the training rollouts."""
+    """Return a metric of a run.
+
+    Args:
+        run: The run.
+        metric: Name of the metric, without the name of the set.
+        split: Name of a validation set; "" for the training rollouts.
+
+    Returns:
+        The values on the validation set, or the running mean on the training rollouts.
+    """
     if split:
         return run.series(f"{split}/{metric}")
     return run.series(metric if run.genrm else f"rollout/{metric}", "train").smoothed()
 
 
 def summarize(runs: Sequence[Run]) -> list[Row]:
-    """Rows for every metric, set and label that was measured: policies first, then judges."""
+    """Return a row for every metric, set and label that was measured; policies come first, then judges."""
     rows = []
     for genrm, metrics in ((False, POLICY), (True, GENRM)):
         chosen = [run for run in runs if run.genrm == genrm]
@@ -151,13 +181,14 @@ def summarize(runs: Sequence[Run]) -> list[Row]:
             for metric in metrics:
                 found = {
                     label: [series for run in group if (series := measured(run, metric.name, name))]
-                    for label, group in grouped(chosen).items()
+                    for label, group in group_runs(chosen).items()
                 }
                 rows += _rows(metric, name, {label: series for label, series in found.items() if series})
     return rows
 
 
 def _rows(metric: Metric, split: str, found: dict[str, list[Series]]) -> list[Row]:
+    """Return the rows of a metric, one for each label."""
     ends = {label: [series.values[-1] for series in group] for label, group in found.items()}
     means = [fmean(values) for values in ends.values()]
     goal = {"higher": max, "lower": min}.get(metric.better)
@@ -177,26 +208,32 @@ def _rows(metric: Metric, split: str, found: dict[str, list[Series]]) -> list[Ro
     ]
 
 
-def show(value: float, metric: Metric) -> str:
-    """A value with its unit."""
-    return percent(value) if metric.unit == "share" else f"{value:.1f}"
+def show(value: float, unit: Unit) -> str:
+    """Return a value as text: a rate in percent, tokens with one decimal."""
+    return percent(value) if unit == "rate" else f"{value:.1f}"
+
+
+def show_interval(interval: Interval, unit: Unit) -> str:
+    """Return an interval as text in brackets, such as "[6.1, 79.2]"; rates are in percent, without the sign."""
+    low, high = (show(bound, unit).removesuffix(" %") for bound in interval)
+    return f"[{low}, {high}]"
 
 
 def row_titles(rows: Sequence[Row]) -> dict[tuple[Metric, str], str]:
-    """(metric, set) -> title of its line in a table."""
+    """Return (metric, set) -> title of its line in a table."""
     return {(r.metric, r.split): f"{r.metric.title} · {set_title(r.split)}" for r in rows}
 
 
 def crossing_texts(runs: Sequence[Run]) -> dict[str, str]:
-    """Label of each policy with a flaw penalty -> where its flawed positives turn negative, one part for each run."""
+    """Return label -> text about the crossings of its runs, for runs with kind fapo."""
     texts = {}
-    for label, group in grouped([run for run in runs if run.kind == "fapo"]).items():
+    for label, group in group_runs([run for run in runs if run.kind == "fapo"]).items():
         texts[label] = "; ".join(crossing_text(find_crossing(run)) for run in group)
     return texts
 
 
 def crossing_text(crossing: Crossing | None) -> str:
-    """The moment in a few words."""
+    """Return step and rho of a crossing as text."""
     if crossing is None:
         return "not within the run"
     batch = [
@@ -209,7 +246,15 @@ def crossing_text(crossing: Crossing | None) -> str:
 
 
 def print_summary(run_dirs: Sequence[str | Path], console: Console | None = None) -> None:
-    """Tables for the terminal: policies side by side, judges before and after. Raises DataError as `read_run` does."""
+    """Print one table of the policies and one of the judges.
+
+    Args:
+        run_dirs: Run folders.
+        console: Console to print on; the default is standard output.
+
+    Raises:
+        DataError: If a folder holds no run.
+    """
     console = console or Console()
     runs = [read_run(path) for path in run_dirs]
     rows = summarize(runs)

@@ -1,4 +1,4 @@
-"""The labels under which runs are shown: the kind of reward, and what else tells them apart."""
+"""Labels of runs in tables and plots: the kind of reward, and what else distinguishes them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fapo.training.run_reader import Run
 KINDS = ("outcome", "fapo", "step_ratio", "genrm_step", "genrm_outcome")
 """Reward kinds, in the order in which they are shown."""
 NEGATIVE = "FP -> negative"
+"""Label of runs with penalty 2, which makes a flawed positive a plain negative."""
 _NAMES = {
     "outcome": "GRPO baseline",
     "step_ratio": "step ratio",
@@ -18,11 +19,11 @@ _NAMES = {
 }
 
 
-def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return label -> runs that differ in their seed at most, in the order of KINDS.
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return label -> runs that differ at most in their seed, in the order of KINDS.
 
-    The label is the kind of reward. The judge is added where runs of one kind had different judges, the name of the run
-    where they differ in other settings.
+    A label names the kind of reward. It also names the judge if runs of this kind had different judges, and the run if
+    they differ in other settings.
     """
     order = {kind: i for i, kind in enumerate(KINDS)}
     ordered = sorted(runs, key=lambda run: (order.get(run.kind, len(KINDS)), run.penalty or 0))
@@ -40,6 +41,7 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _kind_label(run: Run) -> str:
+    """Return the kind of reward as it is shown, for kind fapo with its penalty."""
     if run.kind == "fapo":
         by_penalty = {1.0: "FAPO", 2.0: NEGATIVE}
         return by_penalty.get(run.penalty or 0.0, f"FAPO, λ = {run.penalty or 0.0:.3g}")
@@ -47,6 +49,7 @@ def _kind_label(run: Run) -> str:
 
 
 def _judge(run: Run) -> str:
+    """Return a short description of the judge of a run."""
     judge = run.table("judge")
     kind, model = judge.get("kind"), str(judge.get("model") or "")
     if kind == "local":
@@ -55,6 +58,6 @@ def _judge(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    """Return the settings that runs of one curve have in common: those that bear on learning, except the seed."""
+    """Return the settings that runs of one label have in common: those that affect learning, without the seed."""
     tables = ("model", "data", "rollout", "reward", "optim")
     return json.dumps([run.config.get(name) for name in tables], sort_keys=True, default=str)

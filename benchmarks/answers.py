@@ -1,12 +1,11 @@
-"""Answer checks per second: check_many of fapo.rewards against math_verify in this process, on the same inputs.
+"""Measure answer checks per second: check_many of fapo.rewards against math_verify in this process.
 
 python -m benchmarks.answers [--quick] [--rounds 5]
 
-Inputs: for each reference, four rollouts (right, right but written differently, wrong, without a box), as in a group of
-GRPO. References are those of math500.jsonl in the folder FAPO_TEST_DATA, else generated ones of the same kinds.
-Both sides get warm processes and cold results: every round uses references of its own. Then the same with answers
-among them that computer algebra does not come back from: math_verify stops itself by an alarm after 5 s, ours is
-given 5 s as well.
+Each reference has four rollouts: a right one, one that is right but written differently, a wrong one, and one without a
+boxed answer. References are those of math500.jsonl in the folder FAPO_TEST_DATA, otherwise generated ones of the same
+kinds. On both sides processes are warm and results are not cached: every round has other references. The second table
+adds answers that computer algebra never finishes. math_verify stops them with an alarm after 5 s, and so do we.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from fapo.rewards.verify import check_many, shutdown
 
 Pairs = list[tuple[str, str]]
 RUNAWAYS = ("9^{9^{9^{9}}}", "2^{3^{4^{5^{6}}}}")
-"""Answers without end, each against the reference 7."""
+"""Answers that computer algebra never finishes; each is compared with the reference 7."""
 NUM_AMONG = 20
-"""Groups of ordinary rollouts beside the runaways."""
+"""Number of groups of ordinary rollouts beside the runaways."""
 DATA = Path(os.environ.get("FAPO_TEST_DATA", "")) / "math500.jsonl"
 
 
 def references(rng: random.Random) -> list[str]:
-    """Reference answers in the proportions of MATH-500: three in five are plain integers."""
+    """Return reference answers in the proportions of MATH-500: three in five are plain integers."""
     if DATA.exists():
         found = [json.loads(line)["answer"] for line in DATA.read_text(encoding="utf-8").splitlines()]
         rng.shuffle(found)
@@ -44,7 +43,7 @@ def references(rng: random.Random) -> list[str]:
 
 
 def rollouts(reference: str, other: str) -> list[tuple[str, str]]:
-    """Four solutions of one problem, each with the reference."""
+    """Return four solutions of one problem, each with the reference."""
     lead = "We simplify step by step, which leaves one possibility.\n\n"
     ends = (
         f"The answer is $\\boxed{{{reference}}}$.",
@@ -56,20 +55,22 @@ def rollouts(reference: str, other: str) -> list[tuple[str, str]]:
 
 
 def direct(pairs: list[tuple[str, str]]) -> list[bool]:
-    """math_verify as its documentation shows it, with its own alarm-clock limit of 5 s."""
+    """Check answers as in the documentation of math_verify, which has a time limit of 5 s."""
     return [same(parse(f"${reference}$"), parse(text)) for text, reference in pairs]
 
 
 def pooled(pairs: Pairs) -> list[bool]:
+    """Check answers in the worker processes of fapo."""
     return [found.correct for found in check_many(pairs)]
 
 
 def groups(golds: list[str]) -> Pairs:
+    """Return the rollouts for all references; a wrong answer is the reference before."""
     return [pair for i, gold in enumerate(golds) for pair in rollouts(gold, golds[i - 1])]
 
 
 def compare(title: str, inputs: list[Pairs]) -> None:
-    """One round for each of the inputs; a table."""
+    """Run one round for each of the inputs and print a table."""
     sides: dict[str, Callable[[Pairs], list[bool]]] = {"check_many": pooled, "math_verify": direct}
     results = in_turn(
         {name: lambda i, side=side: cost_of(lambda: side(inputs[i])) for name, side in sides.items()}, len(inputs)

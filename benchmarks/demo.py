@@ -1,9 +1,9 @@
-"""`fapo demo` as a whole: when its runs began and ended, where their time went, which of them are its critical path.
+"""Measure `fapo demo`: when each run begins and ends, where its time goes, and which runs are the critical path.
 
 python -m benchmarks.demo [--seed 0] [--output FOLDER]
 
-The runs are those of the demo, made anew in --output (default: a folder that is thrown away). Nothing is compared: the
-demo's parts are, by training.py and verdicts.py.
+The runs of the demo are started again, in --output or in a temporary folder. This benchmark compares nothing;
+training.py and verdicts.py compare the parts of the demo.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fapo.training.parallel_runs import Job, demo_jobs, run_jobs
 
 
 def watched(jobs: Sequence[Job], output: Path) -> dict[str, tuple[float, float]]:
-    """Run all jobs; seconds from the start at which each began and ended."""
+    """Run all jobs and return when each began and ended, in seconds from the start."""
     start = time.perf_counter()
     began: dict[str, float] = {}
     ended: dict[str, float] = {}
@@ -41,7 +41,7 @@ def watched(jobs: Sequence[Job], output: Path) -> dict[str, tuple[float, float]]
 
 
 def critical_path(jobs: Sequence[Job], spans: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The run that ended last, and before it those that had to end before the next could begin."""
+    """Return the run that ended last, after the runs that had to end before it could begin."""
     after = {job.name: job.after for job in jobs}
     path = [max(spans, key=lambda name: spans[name][1])]
     while before := after[path[0]]:
@@ -52,13 +52,13 @@ def critical_path(jobs: Sequence[Job], spans: Mapping[str, tuple[float, float]])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="keep the runs in this folder, which must not have them yet")
+    parser.add_argument("--output", type=Path, help="folder for the runs, which must not hold any yet")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         output = given.output or Path(folder)
         jobs = demo_jobs(output, given.seed)
         if any(job.folder(output).exists() for job in jobs):
-            parser.error(f"--output {output}: has runs already; nothing would be measured")
+            parser.error(f"--output {output}: has runs already; give another folder")
         spans = watched(jobs, output)
         table = Table("run", "began s", "ended s", *(f"{part} s" for part in PARTS), "all else s", box=box.MARKDOWN)
         for job in jobs:

@@ -1,22 +1,25 @@
-"""What judging adds to a training step under TRL: FAPO against the same run without a judge.
+"""Measure what judging adds to a training step under TRL: FAPO against the same run without a judge.
 
 python -m benchmarks.hidden_cost [--quick] [--rounds 3] [--steps 2] [--seconds 3] [--slots 32]
     [--picture FILE] [KEY=VALUE ...]
 
-Sides, on the same rollouts of the miniature's policy (the learning rate moves no weight) and with equal rewards (the
-judge finds no fault), so that their losses are equal:
+All sides have the same rollouts of the miniature's policy, because the learning rate changes no weight, and the same
+rewards, because the judge finds no flaw. Their losses are therefore equal. Sides:
 
     baseline       no judge
-    judged after   every right rollout goes to the judge when the last one of the batch is written
-    judged ahead   each goes there as soon as it is written, as `fapo train` does with a served judge
+    judged after   all correct rollouts go to the judge when the last rollout of the batch is complete
+    judged ahead   each goes to the judge as soon as it is complete, as `fapo train` does with a served judge
 
-The judge (measuring/slow_judge.py) is a process of its own that sleeps; its speed is set so that judging all right
-rollouts of a step keeps its slots busy for 18/42 of the time in which they are written: the paper's proportions are
-rollout 42, GenRM 18, update 33. Three tables. First as on accelerators, where the model leaves the processor to others
-(each forward pass sleeps on, one with gradients three times as long, until the rollouts of a step take --seconds and
-the update 33/42 of that), with one update for each batch of rollouts; then the same with four (the paper has sixteen):
-TRL computes the rollouts' log-probabilities then, a quarter of the update's work, before it asks for rewards. Last as
-it is, where the client takes its time from the very cores that write the rollouts.
+The judge (measuring/slow_judge.py) is a separate process that sleeps. It is so fast that the correct rollouts of a step
+keep its slots busy for 18/42 of the time in which they are generated. This is the proportion of the paper: rollouts 42,
+judge 18, update 33. Three tables:
+
+1. As on accelerators, where the model leaves the processor idle. Each forward pass sleeps until the rollouts of a step
+   take --seconds; a pass with gradients sleeps three times as long, so that the update takes 33/42 of that. One update
+   for each batch of rollouts.
+2. The same with four updates (the paper has sixteen). TRL then computes the log-probabilities of the rollouts, a
+   quarter of the work of the update, before it asks for rewards.
+3. Without sleep: the client runs on the cores that generate the rollouts.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Ways, slow_judge
+from benchmarks.measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Behaviour, slow_judge
 from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
 from benchmarks.training import CONFIG, STILL, Lean, Recorder, made
 from fapo.config.load import load
@@ -57,23 +60,23 @@ SIDES = ("baseline", "judged after", "judged ahead")
 
 @dataclass(frozen=True)
 class Pace:
-    """How long the device is at work beyond what is really computed."""
+    """Additional time for which a simulated device is busy."""
 
     forward: float = 0.0
-    """Seconds for each forward pass of a rollout."""
+    """Seconds added to each forward pass of the generation."""
     row: float = 0.0
-    """Seconds for each rollout of an update's forward pass; with gradients three times as many."""
+    """Seconds added for each rollout in a forward pass of the update; three times as many with gradients."""
 
 
 class Paced(Lean):
-    """Our trainer on a slower device; the first step, which is not counted, is not slowed down."""
+    """Our trainer on a slower device. The first step, which is not counted, is not slowed down."""
 
     pace = Pace()
     num_forwards = 0
     num_rows = 0
-    """Rollouts in the updates' forward passes so far; with gradients each counts three times."""
+    """Number of rollouts in forward passes of the update so far; with gradients each counts three times."""
     marks: list[dict[str, tuple[float, float]]]
-    """For each batch of rollouts: begin and end of the parts of its step."""
+    """Begin and end of the parts of each step, one entry for each batch of rollouts."""
 
     @contextlib.contextmanager
     def _marked(self, part: str) -> Iterator[None]:
@@ -112,7 +115,7 @@ class Paced(Lean):
 
 
 def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, urls: Sequence[str] = ()) -> Any:
-    """Train from the start; the trainer, which knows its times, and what the judge did meanwhile."""
+    """Train from the start and return the trainer, with its times, and the spans in which the judge worked."""
     recorder, ahead = Recorder(config), None
     scorer = make_scorer(config)
     assert isinstance(scorer, PolicyScorer)
@@ -132,23 +135,24 @@ def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, url
 
 
 def steps_of(trainer: Any) -> list[dict[str, float]]:
-    """Seconds of each part of the counted steps; a step is a batch of rollouts with its updates."""
+    """Return the seconds of each part of the counted steps; a step is a batch of rollouts with its updates."""
     updates = trainer.args.steps_per_generation
     steps = [trainer.laps[i : i + updates] for i in range(updates, len(trainer.laps), updates)]
     return [{part: sum(lap[part] for lap in laps) for part in PARTS} for laps in steps]
 
 
 def median_of(trainer: Any, part: str) -> float:
+    """Return the median over the counted steps of the seconds of a part."""
     return statistics.median(step[part] for step in steps_of(trainer))
 
 
 def seconds_of(turns: Sequence[Any]) -> list[float]:
-    """Of all counted steps of each turn."""
+    """Return the seconds of all counted steps of each turn."""
     return [sum(sum(step.values()) for step in steps_of(trainer)) for trainer, _ in turns]
 
 
 def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) -> dict[str, Any]:
-    """One table; `seconds` is how long the rollouts of a step take at least (0: as long as they take)."""
+    """Print one table; the rollouts of a step take at least `seconds`, and 0 does not slow them down."""
     baseline = load(CONFIG, [*settings, "reward.kind=outcome", "judge="])
     examples = load_sets(baseline)[TRAIN]
     first, _ = turn("baseline", baseline, examples, Pace())
@@ -166,7 +170,7 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
     num_slots = min(given.slots, max(1, num_right // 4))
     scale = rollout * JUDGE / ROLLOUT * num_slots / num_right / MEAN
     lengths = sorted(s.rollout.num_tokens for s in last)
-    with slow_judge(1, num_slots, ways=Ways(pace=scale)) as urls:
+    with slow_judge(1, num_slots, behaviour=Behaviour(pace=scale)) as urls:
         judge = f'judge={{kind="served",model="genrm",urls={json.dumps(urls)},template="compact",concurrency=1024}}'
         fapo = load(CONFIG, [*settings, "judge=", judge])
         results = in_turn(
@@ -178,10 +182,10 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
             },
             given.rounds,
         )
-    told = "forward passes slowed down" if seconds else "as it is"
+    title = "forward passes slowed down" if seconds else "without sleep"
     updates = baseline.optim.updates_per_batch
     print(
-        f"\n{batch} rollouts a step, {updates} update{'s' * (updates > 1)}, {told}; {given.steps} steps, "
+        f"\n{batch} rollouts a step, {updates} update{'s' * (updates > 1)}, {title}; {given.steps} steps, "
         f"{given.rounds} rounds",
         file=given.out,
     )
@@ -209,7 +213,7 @@ def compare(given: argparse.Namespace, settings: Sequence[str], seconds: float) 
 
 
 def draw(turns: Mapping[str, tuple[Paced, Sequence[tuple[float, float]]]], batch: int, path: Path) -> None:
-    """The last step of each turn: what was under way when."""
+    """Draw a time line of the last step of each turn."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -242,8 +246,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="16 prompts, one round of one step")
     parser.add_argument("--rounds", type=int, help="turns of each side (default 3)")
     parser.add_argument("--steps", type=int, help="counted steps of a turn (default 2)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of the rollouts of a slowed down step (default 3)")
-    parser.add_argument("--slots", type=int, default=32, help="most judgements under way at once (default 32)")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="duration of the rollouts of a slowed down step (default 3)"
+    )
+    parser.add_argument(
+        "--slots", type=int, default=32, help="maximum number of judgements under way at once (default 32)"
+    )
     parser.add_argument("--picture", type=Path, help="draw the time line of slowed down steps into this file")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="replace settings of the policy's config")
     given = parser.parse_args()

@@ -1,14 +1,14 @@
-"""The judging pipeline against what one would write instead: 2 000 judgements by a slow, sometimes faulty judge.
+"""Measure our judging pipeline against two simple ones: 2 000 judgements by a slow judge, also with faults.
 
 python -m benchmarks.judging [--quick] [--rounds 3] [--judgements 2000] [--config REPLICASxSLOTS[+FAULTS] ...]
 
-The judge answers on 127.0.0.1, in a process of its own (measuring/slow_judge.py): log-normal latencies, so many slots
-for each replica, what has no slot waits. Each side is a process, too, may have as many requests under way as there
-are slots, builds the same prompts and reads the verdicts the same way. Sides:
+The judge answers on 127.0.0.1 from a separate process (measuring/slow_judge.py). Its latencies are log-normal, and each
+replica has a number of slots; a request without a slot waits. Each side is a separate process, too. It may have as many
+requests under way as there are slots, builds the same prompts, and reads the verdicts in the same way. Sides:
 
-    fapo            GenRM over ChatClient: one client for all replicas, the least busy one is asked
-    session a call  a new aiohttp session for every call, replicas in turn, no retry
-    openai gather   openai clients, one for each replica, in turn, behind a semaphore and asyncio.gather
+    fapo            GenRM with ChatClient: one client for all replicas sends each request to the least busy one
+    session a call  a new aiohttp session for every call, replicas in turn, no retries
+    openai gather   one openai client for each replica, in turn, behind a semaphore and asyncio.gather
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ import json
 import urllib.request
 from collections.abc import Awaitable, Callable, Sequence
 
-from benchmarks.measuring.slow_judge import ideal, slow_judge
-from benchmarks.measuring.turns import alone, cost_of, in_turn, machine, ratios, spread, tell
+from benchmarks.measuring.slow_judge import ideal_seconds, slow_judge
+from benchmarks.measuring.turns import cost_of, in_turn, machine, print_result, ratios, run_module, spread
 from fapo.data.steps import split_steps
 from fapo.judge.template import build_prompt, load_template
 from fapo.judge.verdicts import parse_verdict
 from fapo.types import Message, Problem, Rollout
 
 CONFIGS = ("1x256", "4x64", "4x64+0.05")
-"""Replicas x slots + share of faults."""
+"""Configurations: replicas x slots + rate of faults."""
 QUICK = ("1x64", "4x16+0.05")
 OURS = "fapo"
 
 
 def rollouts(num: int) -> list[Rollout]:
-    """Solutions of a dozen steps, no two alike."""
+    """Return different solutions of twelve steps and an answer."""
     step = "We write the product as a sum, $(a+b)(a-b) = a^2 - b^2$, and put in what is known so far: {n} + {i}."
     return [
         Rollout(
@@ -45,12 +45,13 @@ def rollouts(num: int) -> list[Rollout]:
 
 
 def prompts(judged: Sequence[Rollout]) -> list[list[Message]]:
+    """Return the prompt for each solution."""
     template = load_template("locate")
     return [build_prompt(template, r.problem.text, r.problem.reference, split_steps(r.response)) for r in judged]
 
 
 def read(text: str | None, rollout: Rollout) -> bool:
-    """Whether there is a verdict."""
+    """Return whether an answer holds a verdict."""
     return text is not None and parse_verdict(text, len(split_steps(rollout.response))).status == "ok"
 
 
@@ -114,29 +115,28 @@ SIDES: dict[str, Callable[[list[str], Sequence[Rollout], int], Awaitable[int]]] 
 
 
 def one_side(name: str, num: int, limit: int, urls: list[str]) -> None:
-    """What a process of its own does: load, judge, tell."""
+    """Judge with one side and print its cost; this is what each started process does."""
     judged = rollouts(num)
     load = {OURS: "fapo.inference.client", "session a call": "aiohttp", "openai gather": "openai"}[name]
     __import__(load)
     cost, num_verdicts = cost_of(lambda: asyncio.run(SIDES[name](urls, judged, limit)))
-    tell(cost, lost=num - num_verdicts)
+    print_result(cost, lost=num - num_verdicts)
 
 
 def compare(config: str, num: int, num_rounds: int) -> None:
-    """One table."""
+    """Compare all sides on one configuration and print a table."""
     shape, _, faults = config.partition("+")
     num_replicas, num_slots = map(int, shape.split("x"))
     in_all = num_replicas * num_slots
-    floor = ideal([prompt[-1]["content"] for prompt in prompts(rollouts(num))], in_all)
+    floor = ideal_seconds([prompt[-1]["content"] for prompt in prompts(rollouts(num))], in_all)
     print(
         f"\n{num} judgements, {num_replicas} x {num_slots} slots, faults {float(faults or 0):.0%}, {num_rounds} rounds"
     )
     with slow_judge(num_replicas, num_slots, float(faults or 0)) as urls:
 
         def turn(name: str) -> dict[str, float]:
-            found = dict(
-                alone("benchmarks.judging", "--side", name, "--judgements", num, "--limit", in_all, "--urls", *urls)
-            )
+            options = ("--side", name, "--judgements", num, "--limit", in_all, "--urls", *urls)
+            found = dict(run_module("benchmarks.judging", *options))
             with urllib.request.urlopen(urls[0].removesuffix("/v1") + "/done") as answer:
                 done = json.load(answer)
             return found | {"bound": found["seconds"] / (done["work"] / in_all), "requests": done["requests"]}
@@ -151,11 +151,11 @@ def compare(config: str, num: int, num_rounds: int) -> None:
         counts = ["/".join(f"{row[key]:.0f}" for row in rows) for key in ("lost", "requests")]
         print(f"{name:15s}{''.join(f'{cell:>26s}' for cell in [*cells, *counts])}")
     for name in list(SIDES)[1:]:
-        told = (
+        texts = (
             f"{title} {spread(ratios((r[key] for r in results[name]), (r[key] for r in results[OURS])))}"
             for key, title in (("seconds", "wall"), ("cpu", "CPU"), ("peak", "memory"))
         )
-        print(f"{name} / fapo: {', '.join(told)}")
+        print(f"{name} / fapo: {', '.join(texts)}")
 
 
 def main() -> None:

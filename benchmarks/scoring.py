@@ -1,13 +1,14 @@
-"""Benchmark scoring and report on 50 000 rows: time and peak memory over reading the files, and growth with the work.
+"""Measure scoring and report on 50 000 rows: time and peak memory, and how both grow with the number of rows.
 
 python -m benchmarks.scoring [--quick] [--rounds 3] [--rows 50000]
 
-There is no other program that writes our tables and pages, so the peer is the least one could do: json.loads on every
-line of the same files. All turns are processes of their own; the time is that of the work, after the imports. Work:
+No other program writes our tables and pages. Each kind of work is therefore compared with the least that any program
+must do: json.loads on every line of the same files. Each turn is a separate process, and the time is that of the work
+after the imports. Work:
 
-    process           what `fapo bench process --predictions` does: rows, predictions, scores with intervals, table
-    flawed-positive   the same for `fapo bench flawed-positive`
-    report            `fapo report` on a run of so many rollouts and one step of metrics for every 100 of them
+    process           the work of `fapo bench process --predictions`: rows, predictions, scores with intervals, table
+    flawed-positive   the same work of `fapo bench flawed-positive`
+    report            `fapo report` on a run with that number of rollouts and one step of metrics for every 100 of them
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.turns import alone, cost_of, in_turn, machine, ratios, spread, tell
+from benchmarks.measuring.turns import cost_of, in_turn, machine, print_result, ratios, run_module, spread
 
 STEP = "Adding the two equations gives $3x = 12$, hence $x = 4$, which is what the second one asks for as well. "
 
 
 def write_files(folder: Path, num: int) -> None:
-    """Labelled solutions, predictions and a run folder, as large as real ones."""
+    """Write labelled solutions, predictions and a run folder with rows as long as real ones."""
     rng = random.Random(0)
     run = folder / "run"
     run.mkdir(parents=True)
@@ -44,7 +45,7 @@ def write_files(folder: Path, num: int) -> None:
             found = label if rng.random() < 0.8 else rng.randint(-1, len(steps) - 1)
             status = "unparsable" if rng.random() < 0.02 else "ok"
             row = {"id": f"set{n % 4}-{n}", "problem": STEP, "steps": steps, "final_answer_correct": right}
-            said = {"id": row["id"], "error_step": found, "status": status, "critique": STEP * 5}
+            prediction = {"id": row["id"], "error_step": found, "status": status, "critique": STEP * 5}
             rollout = {
                 "schema": 1,
                 "step": n // 100,
@@ -57,12 +58,12 @@ def write_files(folder: Path, num: int) -> None:
                 "status": status if right else "skipped",
                 "error_step": found if right and found >= 0 else None,
                 "flawed": right and found >= 0,
-                "critique": said["critique"] if right else "",
+                "critique": prediction["critique"] if right else "",
                 "reward": 1.0 if right else -1.0,
                 "advantage": rng.gauss(0, 1),
                 "truth": {"error_step": label if label >= 0 else None, "flaw": "slip" if label >= 0 else None},
             }
-            for file, value in ((data, row | {"label": label}), (predictions, said), (rollouts, rollout)):
+            for file, value in ((data, row | {"label": label}), (predictions, prediction), (rollouts, rollout)):
                 file.write(json.dumps(value) + "\n")
             if n % 100 == 0:
                 for kind, area in (("train", "rollout"), ("validation", "validation")):
@@ -126,7 +127,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.side:
         cost, _ = cost_of(WORK[given.side[0]](Path(given.side[1])))
-        tell(cost)
+        print_result(cost)
         return
     large = given.rows or (2000 if given.quick else 50_000)
     sizes = (large // 10, large)
@@ -134,7 +135,7 @@ def main() -> None:
         for size in sizes:
             write_files(Path(temporary, str(size)), size)
         turns = {
-            f"{name} {size}": lambda _, name=name, size=size: alone(
+            f"{name} {size}": lambda _, name=name, size=size: run_module(
                 "benchmarks.scoring", "--side", name, Path(temporary, str(size))
             )
             for name in WORK
@@ -156,8 +157,8 @@ def main() -> None:
         print(f"{name:17s}{''.join(f'{cell:>26s}' for cell in cells)}")
     for name, peer in PEERS.items():
         mine, theirs = found[name][large], found[peer][large]
-        told = (f"{key} {spread(ratios(mine[key], theirs[key]))}" for key in ("seconds", "peak"))
-        print(f"{name} / {peer}: {', '.join(told)}")
+        texts = (f"{key} {spread(ratios(mine[key], theirs[key]))}" for key in ("seconds", "peak"))
+        print(f"{name} / {peer}: {', '.join(texts)}")
     print(machine("fapo", "numpy", "rich"))
 
 

@@ -1,11 +1,12 @@
-"""A long stretch of judging while a judge has every kind of trouble: nothing lost, nothing doubled, memory flat.
+"""Judge for a long time with a judge that has every kind of fault, and check that nothing is lost and memory is flat.
 
 python -m benchmarks.soak [--num 2000] [--faults 0.1] [--json]
 
-Two replicas in a process of their own answer; of all tries a share goes wrong: 429, 500, a closed connection, half an
-answer, broken JSON, silence until the client gives up. What the verdict must be follows from the question. After each
-batch the memory and the open files of this process are looked at. In the end the cache is counted, checked and asked
-for everything once more, with nobody behind it. Exits with 1 if a promise is broken. The long run: --num 100000.
+Two replicas answer from a separate process. Some attempts fail with 429, 500, a closed connection, half an answer,
+broken JSON, or silence until the time-out. The expected verdict follows from the question. After each batch, the
+memory and the open files of this process are recorded. At the end, the rows of the cache are counted and checked, and
+all verdicts are read from it again without a judge. The exit code is 1 if a promise is broken. For the long run:
+--num 100000.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.measuring.slow_judge import FAULTS, HANG, Ways, mixed_verdict, slow_judge
+from benchmarks.measuring.slow_judge import FAULTS, HANG, Behaviour, mixed_verdict, slow_judge
 from benchmarks.measuring.turns import machine, memory
 from fapo.data.steps import split_steps
 from fapo.inference.client import ChatClient
@@ -35,82 +36,82 @@ from fapo.judge.template import build_prompt, load_template
 from fapo.types import Completion, Message, Problem, Rollout
 
 BATCH = 250
-"""Judgements of one call, as of a training step."""
+"""Judgements of one call, as many as in a training step."""
 AT_ONCE = 8
-"""Calls under way at once, so that one silent request holds up its own batch only."""
+"""Number of calls under way at once, so that a silent request delays only its own batch."""
 WARM_UP = 0.25
-"""Share of the judgements before memory counts; connections, caches and the allocator settle."""
+"""Fraction of the judgements after which memory counts; before, connections, caches and the allocator settle."""
 MAX_GROWTH = 16.0
-"""MiB from then to the end; a leak of 300 bytes a judgement would show in the long run."""
+"""Limit for the growth of memory from then to the end, in MiB; the long run shows a leak of 300 bytes a judgement."""
 CONCURRENCY = 128
-"""Conversations under way at once."""
+"""Maximum number of conversations under way at once."""
 NUM_REPLICAS = 2
 MAX_FILES = NUM_REPLICAS * CONCURRENCY + 32
-"""Open files; each replica may have so many connections, which are kept."""
+"""Limit for open files: each replica may keep CONCURRENCY connections."""
 TEMPLATE = load_template("compact")
 
 
 @dataclass(frozen=True)
-class Soaked:
-    """What came out."""
+class SoakResult:
+    """Result of a soak test."""
 
     judgements: int
-    """How many were asked for."""
+    """Number of judgements."""
     faults: int
-    """Tries that the judge spoiled."""
+    """Attempts that failed by a fault of the judge."""
     requests: int
-    """All tries; more than judgements and faults together where the machine was too busy for the time-out."""
+    """All attempts; more than judgements and faults together if the machine was too busy for the time-out."""
     lost: int
-    """Judgements without a verdict."""
+    """Number of judgements without a verdict."""
     wrong: int
-    """Verdicts of another question."""
+    """Number of verdicts that belong to another question."""
     rows: int
-    """Rows of the cache."""
+    """Number of rows in the cache."""
     doubled: int
-    """Rows to a question that has one already."""
+    """Number of rows for a question that has another row."""
     intact: bool
-    """SQLite's own check of the cache."""
+    """Whether the cache passes the integrity check of SQLite."""
     changed: int
-    """Verdicts that are not the same when read from the cache again."""
+    """Number of verdicts that differ when they are read from the cache again."""
     memory: Sequence[float]
-    """MiB held: after the warm-up, at the end, and the most in between."""
+    """Memory in MiB: after the warm-up, at the end, and the maximum."""
     growth: float
-    """MiB from the median of the first tenth after the warm-up to that of the last tenth."""
+    """Growth of memory in MiB, from the median of the first tenth after the warm-up to that of the last tenth."""
     files: int
-    """Most open files."""
+    """Maximum number of open files."""
     seconds: float
-    """Wall time of the judging."""
+    """Wall time of the judging in seconds."""
 
     def broken(self) -> list[str]:
-        """Promises that did not hold."""
+        """Return the promises that did not hold."""
         held = {
             "every judgement has a verdict": self.lost == 0,
-            "each its own": self.wrong == 0,
-            "each is on record once": (self.rows, self.doubled) == (self.judgements, 0),
+            "each verdict belongs to its question": self.wrong == 0,
+            "the cache has each verdict once": (self.rows, self.doubled) == (self.judgements, 0),
             "the cache is intact": self.intact and self.changed == 0,
             f"memory grows by less than {MAX_GROWTH:g} MiB": self.growth < MAX_GROWTH,
-            "connections are given back": self.files < MAX_FILES,
+            "connections are closed": self.files < MAX_FILES,
         }
         return [promise for promise, kept in held.items() if not kept]
 
 
 def rollout(number: int) -> Rollout:
-    """A right solution unlike any other."""
+    """Return a correct solution that differs from all others."""
     problem = Problem(str(number), f"What is {number} + 1?", str(number + 1))
     steps = (f"Take {number}.", f"One more is {number + 1}.", f"\\boxed{{{number + 1}}}")
     return Rollout(problem, "\n\n".join(steps))
 
 
 def expected(number: int) -> int | None:
-    """The error step that the judge names."""
-    asked = rollout(number)
-    prompt = build_prompt(TEMPLATE, asked.problem.text, asked.problem.reference, split_steps(asked.response))
+    """Return the error step that the judge names for a solution."""
+    judged = rollout(number)
+    prompt = build_prompt(TEMPLATE, judged.problem.text, judged.problem.reference, split_steps(judged.response))
     verdict = mixed_verdict(prompt[-1]["content"])
     return None if verdict == -1 else verdict
 
 
 async def judge_all(genrm: GenRM, num: int) -> tuple[list[tuple[int, str]], list[tuple[int, float, int]]]:
-    """Judgements that went wrong, with what; and (number done, memory, open files) after each batch."""
+    """Return (number, reason) of failed judgements, and (number done, memory, open files) after each batch."""
     starts: Iterator[int] = iter(range(0, num, BATCH))
     bad: list[tuple[int, str]] = []
     seen: list[tuple[int, float, int]] = []
@@ -135,21 +136,21 @@ async def judge_all(genrm: GenRM, num: int) -> tuple[list[tuple[int, str]], list
 
 
 def num_open_files() -> int:
-    """Open files and connections of this process; 0 where the system does not tell."""
+    """Return the number of open files and connections of this process; 0 on systems without /proc."""
     folder = Path("/proc/self/fd")
     return len(os.listdir(folder)) if folder.exists() else 0
 
 
-async def nobody(conversations: Sequence[list[Message]]) -> list[Completion]:
-    """A judge that is not there."""
-    return [Completion(error="not on record") for _ in conversations]
+async def no_judge(conversations: Sequence[list[Message]]) -> list[Completion]:
+    """Fail for each conversation, as a judge that is not there."""
+    return [Completion(error="not in the cache") for _ in conversations]
 
 
-def soak(num: int, share: float, path: Path) -> Soaked:
-    """Judge, then look at what there is."""
+def soak(num: int, fault_rate: float, path: Path) -> SoakResult:
+    """Judge `num` solutions with a cache at `path`, and count what went wrong."""
     cache = ResponseCache(path)
-    ways = Ways(pace=0.1, kinds=(*FAULTS, HANG), mixed=True)
-    with slow_judge(NUM_REPLICAS, CONCURRENCY, share, ways) as urls:
+    behaviour = Behaviour(pace=0.1, kinds=(*FAULTS, HANG), mixed=True)
+    with slow_judge(NUM_REPLICAS, CONCURRENCY, fault_rate, behaviour) as urls:
 
         async def judging() -> tuple[list[tuple[int, str]], list[tuple[int, float, int]]]:
             client = ChatClient(
@@ -164,7 +165,7 @@ def soak(num: int, share: float, path: Path) -> Soaked:
         seconds = time.perf_counter() - start
         with urllib.request.urlopen(urls[0].removesuffix("/v1") + "/done") as answer:
             served = json.load(answer)
-    again, _ = asyncio.run(judge_all(GenRM(TEMPLATE, CachedModel(nobody, cache, model="genrm")), num))
+    again, _ = asyncio.run(judge_all(GenRM(TEMPLATE, CachedModel(no_judge, cache, model="genrm")), num))
     cache.close()
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT count(*) FROM answers").fetchone()[0]
@@ -173,7 +174,7 @@ def soak(num: int, share: float, path: Path) -> Soaked:
         intact = connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     settled = [held for done, held, _ in seen if done > WARM_UP * num]
     tenth = max(1, len(settled) // 10)
-    return Soaked(
+    return SoakResult(
         judgements=num,
         faults=served["faults"],
         requests=served["requests"],
@@ -193,7 +194,7 @@ def soak(num: int, share: float, path: Path) -> Soaked:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=2000, help="judgements (default 2000)")
-    parser.add_argument("--faults", type=float, default=0.1, help="share of tries that go wrong (default 0.1)")
+    parser.add_argument("--faults", type=float, default=0.1, help="rate of attempts that fail (default 0.1)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

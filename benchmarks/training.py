@@ -1,14 +1,17 @@
-"""The training step: fapo's Trainer against TRL's GRPOTrainer, on the same rollouts, by part.
+"""Measure the parts of a training step: the Trainer of fapo against the GRPOTrainer of TRL, on the same rollouts.
 
 python -m benchmarks.training [--quick] [--rounds 3] [--steps 2] [--config FILE] [KEY=VALUE ...]
 
-All sides train the same config from the same weights with the same seed: ours; TRL's with the switches that ours sets;
-TRL's with its own defaults for them, bfloat16 and gradient checkpointing. The learning rate is too small to move a
-weight, so that every step of every turn has the same rollouts and rewards on the first two sides, and their losses can
-be compared. A first step, not counted, warms each trainer up. The reward is the same object for all: FAPO's, with the
-config's judge.
-Parts: rollout (generation), score (answers and judge), update (loss, backward, optimizer, all the rest of a step).
-The floor of the rollouts is 2 x parameters x tokens at the rate of a matrix product of the model's own size.
+All sides train the same config from the same weights with the same seed and the same reward object. Sides:
+
+    Trainer        fapo
+    GRPOTrainer    TRL with the arguments that fapo sets
+    defaults       TRL with its own defaults for them: bfloat16 and gradient checkpointing
+
+The learning rate is too small to change a weight. Trainer and GRPOTrainer therefore have the same rollouts and
+rewards in every step, and their losses can be compared. A first step, which is not counted, warms each trainer up.
+Parts: rollout (generation), score (answers and judge), update (loss, backward, optimizer, and the rest of a step).
+The lower bound for the rollouts is 2 x parameters x tokens, at the rate of a matrix product of the size of the model.
 """
 
 from __future__ import annotations
@@ -54,11 +57,11 @@ STILL = (
     "trl.save_strategy=no",
 )
 DEFAULTS = ("trl.bf16=true", "trl.gradient_checkpointing=true")
-"""What TRL does unless told otherwise."""
+"""Defaults of TRL for arguments that fapo sets."""
 
 
 class _Watched:
-    """Keeps the loss and the time of the parts of each step."""
+    """Mixin that keeps the loss of each step and the time of its parts."""
 
     losses: list[float]
     laps: list[dict[str, float]]
@@ -72,14 +75,15 @@ class _Watched:
 
 
 class Stock(_Watched, Timed):
-    """TRL's trainer with a clock, and nothing else."""
+    """The trainer of TRL with a clock."""
 
 
-class Lean(_Watched, Trainer): ...
+class Lean(_Watched, Trainer):
+    """The trainer of fapo."""
 
 
 class Recorder:
-    """What our trainer asks of the recorder of a run."""
+    """Recorder of a run that keeps the rollouts in memory."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.evaluating = config, None
@@ -93,7 +97,7 @@ class Recorder:
 
 
 def made(kind: type, config: Config, reward: FlawedAwareReward, recorder: Recorder, examples: Sequence[Example]) -> Any:
-    """A trainer of the config's model that starts from the beginning."""
+    """Return a trainer of the model of the config that starts from the beginning."""
     torch.manual_seed(config.seed)
     path = model_folder(config.model.path)
     problems = [(example.prompt, example.problem) for example in examples]
@@ -116,22 +120,22 @@ def made(kind: type, config: Config, reward: FlawedAwareReward, recorder: Record
 
 @dataclass(frozen=True)
 class Turn:
-    """A training from the start."""
+    """Result of one training from the start."""
 
     losses: list[float]
-    """Of all steps."""
+    """Losses of all steps."""
     laps: list[dict[str, float]]
     """Seconds of each part of the counted steps."""
     idle: float
-    """Share of rollouts without an advantage."""
+    """Rate of rollouts with advantage 0."""
     tokens: float
-    """Written in a step."""
+    """Mean number of generated tokens of a step."""
     size: tuple[int, int]
-    """Parameters of the model; its width."""
+    """Number of parameters of the model, and its hidden size."""
 
 
 def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, examples: Sequence[Example]) -> Turn:
-    """Train from the start."""
+    """Train from the start and return the losses and times."""
     recorder = Recorder(config)
     trainer = made(kind, config, FlawedAwareReward(scorer, recorder.record), recorder, examples)
     trainer.train()
@@ -143,7 +147,7 @@ def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, example
 
 
 def matmul_rate(num_rows: int, width: int, num_products: int = 200) -> float:
-    """Floating point operations a second of [num_rows, width] @ [width, 4 width]."""
+    """Return the floating point operations per second of [num_rows, width] @ [width, 4 width]."""
     rows, weights = torch.randn(num_rows, width), torch.randn(width, 4 * width)
     for _ in range(num_products):
         rows @ weights
@@ -184,8 +188,8 @@ def main() -> None:
     print(f"{num_rollouts} rollouts a step, {one.idle:.0%} of them with advantage 0")
     print("median seconds a step")
     for name, turns in results.items():
-        told = (f"{part} {statistics.median(lap[part] for turn in turns for lap in turn.laps):.2f}" for part in PARTS)
-        print(f"{name:12s} {', '.join(told)}")
+        texts = (f"{part} {statistics.median(lap[part] for turn in turns for lap in turn.laps):.2f}" for part in PARTS)
+        print(f"{name:12s} {', '.join(texts)}")
     for name, part in itertools.product(("GRPOTrainer", "defaults"), (*PARTS, "step")):
         times = [
             [sum(lap[p] for lap in turn.laps for p in (PARTS if part == "step" else [part])) for turn in turns]
@@ -198,12 +202,12 @@ def main() -> None:
         for a, b in zip(first.losses, second.losses, strict=True)
     ]
     typical = statistics.mean(map(abs, stock[0].losses))
-    print(f"GRPOTrainer's losses differ by {max(apart):.1e} at most; they are around {typical:.1e}")
+    print(f"GRPOTrainer's losses differ by {max(apart):.1e} at most; their mean size is {typical:.1e}")
     seconds = statistics.median(lap["rollout"] for turn in lean for lap in turn.laps)
     parameters, rate = one.size[0], matmul_rate(num_rollouts, one.size[1])
     floor = 2 * parameters * one.tokens / rate
     print(
-        f"rollouts: {one.tokens / seconds:.0f} tokens/s; the floor, {parameters / 1e6:.2f} M parameters at "
+        f"rollouts: {one.tokens / seconds:.0f} tokens/s; the lower bound, {parameters / 1e6:.2f} M parameters at "
         f"{rate / 1e9:.0f} GFLOP/s, is {floor:.3f} s a step, {seconds / floor:.1f} times less"
     )
     print(machine("fapo", "trl", "transformers", "torch"), f"{torch.get_num_threads()} threads", sep=", ")

@@ -1,12 +1,13 @@
-"""Local GenRM verdicts per second: LocalModel against transformers' generate as one would call it.
+"""Measure verdicts per second of a local GenRM: LocalModel against the generate method of transformers.
 
 python -m benchmarks.verdicts [--quick] [--rounds 3] [--solutions 512] [--model miniature:genrm]
 
-All sides judge the miniature's held-out critic rows with one model, one prompt, greedily, in one process. Sides:
+All sides judge the held-out critic rows of the miniature with one model, one prompt and greedy decoding, in one
+process. Sides:
 
     LocalModel        batches of conversations of similar length
-    arrival order     generate on padded batches of the same size, as the rows come
-    one by one        generate on each row alone; of the first rows only, since it is slow: its rate is what counts
+    arrival order     generate on padded batches of the same size, in the order of the rows
+    one by one        generate on each row alone; only on the first rows, since it is slow, so compare its rate
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ BATCH = 64
 MAX_TOKENS = 80
 """Length limit of a critique."""
 NUM_ALONE = 32
-"""Solutions that are judged one by one."""
+"""Number of solutions that are judged one by one."""
 
 Side = Callable[[Sequence[list[Message]]], list[str]]
 
 
 @torch.no_grad()
 def plain(local: LocalModel, conversations: Sequence[list[Message]], size: int) -> list[str]:
-    """The loop of transformers' documentation: template, pad, generate, cut the prompt off, decode."""
+    """Generate as in the documentation of transformers: template, pad, generate, remove the prompt, decode."""
     texts: list[str] = []
     for start in range(0, len(conversations), size):
         inputs: Any = local.tokenizer.apply_chat_template(

@@ -1,8 +1,8 @@
-"""Replicas of a judge behind OpenAI-compatible servers, in a process of their own: slots, latencies, faults.
+"""A simulated judge: replicas behind OpenAI-compatible servers in a separate process, with slots, latencies and faults.
 
-Written on bare asyncio protocols, so that what is measured is the client. How long a question takes follows from its
-text alone: the same work for every side. `GET /done` tells what was served since last asked, and when (by
-time.monotonic, which all processes of a machine share), and forgets it.
+The servers are bare asyncio protocols, so that a benchmark measures the client. The latency of an answer depends on
+the text of the question alone, so that every side has the same work. `GET /done` returns what was served since the
+last such call, with times by time.monotonic, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from heapq import heapreplace
 from typing import Any
 
 MEDIAN = 0.3
-"""Seconds, of the latency of an answer."""
+"""Median latency of an answer, in seconds."""
 SIGMA = 0.8
-"""Of the logarithm of the latency: the mean is 0.41 s, one answer in a hundred takes more than 1.9 s."""
+"""Standard deviation of the logarithm of the latency: one answer in a hundred takes more than 1.9 s."""
 MEAN = MEDIAN * math.exp(SIGMA**2 / 2)
-"""Seconds, of the latency, on average."""
+"""Mean latency of an answer, in seconds."""
 ROLLOUT, JUDGE, UPDATE = 42, 18, 33
-"""The paper's shares of a training step, of its 7B run."""
+"""Parts of a training step in the 7B run of the paper, in percent."""
 CRITIQUE = "The step follows from the one before it, and the numbers were checked once more. " * 100
 FAULTS = ("429", "500", "hang up", "half", "garbage")
-"""Each takes its slot and its time as an answer does."""
+"""Kinds of faults; each takes a slot and the latency of an answer."""
 HANG = "hang"
-"""One more: the connection stays open, and nothing is ever sent."""
+"""Another kind of fault: the connection stays open and the server sends nothing."""
 
 
 def latency(question: str) -> float:
-    """Seconds that the answer to a question takes; log-normal."""
+    """Return the latency of the answer to a question in seconds, which is log-normal."""
     return MEDIAN * random.Random(f"latency {zlib.crc32(question.encode())}").lognormvariate(0, SIGMA)
 
 
-def fault(question: str, attempt: int, share: float, kinds: Sequence[str] = FAULTS) -> str:
-    """What goes wrong when a question is asked for the n-th time; "" for nothing."""
+def fault(question: str, attempt: int, rate: float, kinds: Sequence[str] = FAULTS) -> str:
+    """Return the kind of fault at an attempt, counted from 1, to answer a question; "" is no fault."""
     draw = random.Random(f"fault {attempt} {zlib.crc32(question.encode())}")
-    return draw.choice(kinds) if draw.random() < share else ""
+    return draw.choice(kinds) if draw.random() < rate else ""
 
 
 def mixed_verdict(question: str) -> int:
-    """-1 or 0, by the text of the question alone."""
+    """Return a verdict, -1 or 0, that depends on the text of the question alone."""
     return -(zlib.crc32(question.encode()) % 2)
 
 
-def ideal(questions: Sequence[str], num_slots: int) -> float:
-    """Wall time of a client that costs nothing and fills each slot the moment it is free, in this order."""
+def ideal_seconds(questions: Sequence[str], num_slots: int) -> float:
+    """Return the wall time in seconds of a client without cost that fills each free slot at once, in this order."""
     free = [0.0] * num_slots
     end = 0.0
     for question in questions:
@@ -64,7 +64,7 @@ def ideal(questions: Sequence[str], num_slots: int) -> float:
 
 
 def completion(text: str) -> bytes:
-    """The body of a chat completion."""
+    """Return the body of a chat completion."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1000, "completion_tokens": 1500, "total_tokens": 2500}
     body = {"id": "c", "object": "chat.completion", "created": 0, "model": "genrm", "choices": [choice], "usage": usage}
@@ -75,40 +75,40 @@ ANSWERS = {verdict: completion(f"{CRITIQUE}\\boxed{{{verdict}}}") for verdict in
 
 
 @dataclass(frozen=True)
-class Ways:
-    """How a judge answers."""
+class Behaviour:
+    """How the simulated judge answers."""
 
     pace: float = 1.0
-    """Latencies are multiplied by this."""
+    """Factor by which latencies are multiplied."""
     kinds: Sequence[str] = FAULTS
-    """What goes wrong, when something does."""
+    """Kinds of faults that occur."""
     mixed: bool = False
-    """Whether the verdict is mixed_verdict(question); else it is always -1."""
+    """Whether the verdict is `mixed_verdict(question)`; otherwise it is always -1."""
 
 
 @dataclass(eq=False)
 class Replica:
-    """One server: so many answers at once, the rest wait in order of arrival."""
+    """One server. Questions without a free slot wait in order of arrival."""
 
     num_slots: int
-    """Answers under way at once."""
-    fault_share: float
-    """Share of tries that go wrong."""
-    ways: Ways
-    """How it answers."""
+    """Maximum number of answers under way."""
+    fault_rate: float
+    """Rate of attempts with a fault."""
+    behaviour: Behaviour
+    """Latencies, faults and verdicts of the answers."""
     num_free: int = 0
-    """Slots without work."""
+    """Number of free slots."""
     waiting: deque[tuple[_Connection, str]] = field(default_factory=deque)
-    """Questions without a slot."""
+    """Questions that wait for a slot."""
     attempts: Counter[str] = field(default_factory=Counter)
-    """How often each question was asked, over all replicas."""
+    """Number of attempts at each question, over all replicas."""
     done: dict[str, float] = field(default_factory=lambda: {"requests": 0, "work": 0.0, "faults": 0})
-    """Requests, seconds of work and faults since last asked for, over all replicas."""
+    """Requests, seconds of work and faults since the last `GET /done`, over all replicas."""
     spans: list[tuple[float, float]] = field(default_factory=list)
-    """Begin and end of each work since last asked for, over all replicas."""
+    """Begin and end of the work on each answer since the last `GET /done`, over all replicas."""
 
     def ask(self, connection: _Connection, question: str) -> None:
-        """Take a question."""
+        """Answer a question now, or as soon as a slot is free."""
         if self.num_free:
             self.num_free -= 1
             self._begin(connection, question)
@@ -116,9 +116,9 @@ class Replica:
             self.waiting.append((connection, question))
 
     def _begin(self, connection: _Connection, question: str) -> None:
-        seconds = latency(question) * self.ways.pace
+        seconds = latency(question) * self.behaviour.pace
         self.attempts[question] += 1
-        trouble = fault(question, self.attempts[question], self.fault_share, self.ways.kinds)
+        trouble = fault(question, self.attempts[question], self.fault_rate, self.behaviour.kinds)
         self.done["requests"] += 1
         self.done["work"] += seconds
         self.done["faults"] += bool(trouble)
@@ -126,7 +126,7 @@ class Replica:
 
     def _end(self, connection: _Connection, question: str, trouble: str, began: float) -> None:
         self.spans.append((began, time.monotonic()))
-        connection.answer(ANSWERS[mixed_verdict(question) if self.ways.mixed else -1], trouble)
+        connection.answer(ANSWERS[mixed_verdict(question) if self.behaviour.mixed else -1], trouble)
         if self.waiting:
             self._begin(*self.waiting.popleft())
         else:
@@ -134,7 +134,7 @@ class Replica:
 
 
 class _Connection(asyncio.Protocol):
-    """HTTP/1.1 as clients write it: a head, a body of known length, one request at a time."""
+    """The part of HTTP/1.1 that clients use here: a head, a body of known length, one request at a time."""
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
@@ -162,7 +162,7 @@ class _Connection(asyncio.Protocol):
             self.replica.ask(self, json.loads(body[:length])["messages"][-1]["content"])
 
     def answer(self, content: bytes, trouble: str) -> None:
-        """The answer, or what comes instead of it."""
+        """Send the answer, or the fault in its place."""
         match trouble:
             case "429" | "500":
                 self.send(b'{"error": {"message": "overloaded"}}', status=trouble)
@@ -186,18 +186,18 @@ class _Connection(asyncio.Protocol):
             self.transport.write(head.encode() + content)
 
 
-async def _serve(num_replicas: int, num_slots: int, fault_share: float, ways: Ways, ports: Any) -> None:
-    first = Replica(num_slots, fault_share, ways, num_slots)
+async def _serve(num_replicas: int, num_slots: int, fault_rate: float, behaviour: Behaviour, ports: Any) -> None:
+    first = Replica(num_slots, fault_rate, behaviour, num_slots)
     shared: dict[str, Any] = {"attempts": first.attempts, "done": first.done, "spans": first.spans}
-    replicas = [first] + [Replica(num_slots, fault_share, ways, num_slots, **shared) for _ in range(num_replicas - 1)]
+    more = [Replica(num_slots, fault_rate, behaviour, num_slots, **shared) for _ in range(num_replicas - 1)]
     loop = asyncio.get_running_loop()
     servers = [
         await loop.create_server(lambda replica=replica: _Connection(replica), "127.0.0.1", 0, backlog=4096)
-        for replica in replicas
+        for replica in [first, *more]
     ]
     ports.send([server.sockets[0].getsockname()[1] for server in servers])
     gone = asyncio.Event()
-    loop.add_reader(ports.fileno(), gone.set)  # the other end is closed, by the block's end or by death
+    loop.add_reader(ports.fileno(), gone.set)  # the other end closes at the end of the block or when its process dies
     await gone.wait()
 
 
@@ -206,11 +206,13 @@ def _run(*arguments: Any) -> None:
 
 
 @contextmanager
-def slow_judge(num_replicas: int, num_slots: int, fault_share: float = 0.0, ways: Ways = Ways()) -> Iterator[list[str]]:
-    """Base URLs of replicas that serve until the block ends."""
+def slow_judge(
+    num_replicas: int, num_slots: int, fault_rate: float = 0.0, behaviour: Behaviour = Behaviour()
+) -> Iterator[list[str]]:
+    """Serve until the block ends and yield the base URL of each replica."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_run, args=(num_replicas, num_slots, fault_share, ways, theirs), daemon=True)
+    process = spawn.Process(target=_run, args=(num_replicas, num_slots, fault_rate, behaviour, theirs), daemon=True)
     process.start()
     try:
         yield [f"http://127.0.0.1:{port}/v1" for port in ours.recv()]

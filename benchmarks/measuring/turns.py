@@ -1,4 +1,4 @@
-"""Several sides of one comparison, taking turns at the same work; what they cost; ratios with their spread."""
+"""Run the sides of a comparison in turn on the same work, measure their cost, and summarise the ratios."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).parents[2]
 """Folder of the repository, in which `python -m benchmarks.NAME` is started."""
 PARTS = ("rollout", "score", "update")
-"""Of a training step: `time/...` of each is in a run's metrics."""
+"""Parts of a training step; the metrics of a run have the seconds of each as `time/NAME`."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one turn of one side took."""
+    """Cost of one turn of one side."""
 
     seconds: float
-    """Wall time."""
+    """Wall time in seconds."""
     cpu: float
-    """Seconds of processor time of the process."""
+    """Processor time of the process in seconds."""
     peak: float
-    """Most memory the process held so far, in MiB; means something for one side a process only."""
+    """Peak memory of the process so far, in MiB; it says something only where each side has its own process."""
 
 
 def cost_of(work: Callable[[], Any]) -> tuple[Cost, Any]:
-    """Do the work; what it cost, and its result."""
+    """Do the work and return its cost and its result."""
     start, cpu = time.perf_counter(), time.process_time()
     result = work()
     return Cost(time.perf_counter() - start, time.process_time() - cpu, peak_memory()), result
 
 
 def peak_memory() -> float:
-    """Most memory this process has held, in MiB; not that of the process that started it, which rusage includes."""
+    """Return the peak memory of this process in MiB, without that of its parent, which rusage includes."""
     return _memory("VmHWM")
 
 
 def memory() -> float:
-    """Memory this process holds now, in MiB; where the system does not tell, the most it has held."""
+    """Return the memory of this process in MiB; on systems without /proc, its peak."""
     return _memory("VmRSS")
 
 
@@ -62,7 +62,7 @@ def _memory(name: str) -> float:
 
 
 def in_turn(sides: Mapping[str, Callable[[int], Result]], num_rounds: int) -> dict[str, list[Result]]:
-    """Call every side with the number of each round; in odd rounds in the opposite order."""
+    """Call every side with the number of each round, in the opposite order in odd rounds, and return the results."""
     results: dict[str, list[Result]] = {name: [] for name in sides}
     for number in range(num_rounds):
         for name in list(sides)[:: -1 if number % 2 else 1]:
@@ -70,7 +70,7 @@ def in_turn(sides: Mapping[str, Callable[[int], Result]], num_rounds: int) -> di
     return results
 
 
-def alone(module: str, *arguments: object) -> Mapping[str, Any]:
+def run_module(module: str, *arguments: object) -> Mapping[str, Any]:
     """Run a module, such as "benchmarks.judging", in a new process and return the JSON object it prints last.
 
     Raises:
@@ -84,23 +84,23 @@ def alone(module: str, *arguments: object) -> Mapping[str, Any]:
     return found
 
 
-def tell(cost: Cost, **more: Any) -> None:
-    """The other end of `alone`."""
+def print_result(cost: Cost, **more: Any) -> None:
+    """Print the cost and other results for the process that called `run_module`."""
     print(json.dumps(asdict(cost) | more))
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median, and lowest to highest."""
+    """Return the median, minimum and maximum as text, such as "1.20 (1.10 to 1.30)"."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def ratios(numerators: Iterable[float], denominators: Iterable[float]) -> list[float]:
-    """Round by round."""
+    """Return the ratio of each round."""
     return [first / second for first, second in zip(numerators, denominators, strict=True)]
 
 
 def machine(*packages: str) -> str:
-    """Versions and processors, for the last line of a benchmark."""
+    """Return the versions of packages and the number of cores, for the last line of a benchmark."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     named = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"Python {platform.python_version()}, {named}, {cores} cores, load {os.getloadavg()[0]:.1f}"

@@ -245,7 +245,7 @@ def test_a_locked_cache_is_an_error_after_a_wait(tmp_path: Path, monkeypatch: py
     ResponseCache(tmp_path / "cache.sqlite").close()
     other = sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr(fapo.inference.response_cache, "PATIENCE", 0.3)
+    monkeypatch.setattr(fapo.inference.response_cache, "LOCK_TIMEOUT", 0.3)
     cache = ResponseCache(tmp_path / "cache.sqlite")
     question = CacheKey("q", "m", "{}", 0)
     with pytest.raises(DataError, match=r"cache cannot be used: database is locked; free it or give another path"):
@@ -267,7 +267,7 @@ def test_a_cache_damaged_while_in_use_is_an_error(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * 200_000)
-    with pytest.raises(DataError, match=r"no cache, or a damaged one .*move it away to ask the judge again"):
+    with pytest.raises(DataError, match=r"no response cache, or a damaged one .*move it away to ask the model again"):
         for i in range(300):
             cache.find(CacheKey(str(i), "m", "{}", 0))
             cache.add([(CacheKey(f"new {i}", "m", "{}", 0), Completion("x"))])

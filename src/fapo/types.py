@@ -155,7 +155,7 @@ class Completion:
     """How long the try that succeeded took; 0 where unknown."""
 
 
-class Complete(Protocol):
+class ChatModel(Protocol):
     """A chat model: one completion for each conversation, in order. Never raises for a single failed request."""
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]: ...

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import socket
 import ssl
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import weakref
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -207,24 +209,34 @@ def test_no_server_at_all() -> None:
 @pytest.mark.filterwarnings("ignore:.*unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_event_loops_one_after_the_other_and_at_once() -> None:
-    """asyncio.run closes its loop each time; a trainer's own loop lives in a thread beside it. (Connections of a loop
-    that was closed without `aclose` can only be collected, with a warning.)"""
+    """A trainer's loop runs in a thread beside that of asyncio.run, which closes its loop each time.
+
+    Connections of a loop that was closed without `aclose` can only be collected, with a warning.
+    """
+    loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+    async def ask_here(num: int) -> list[str]:
+        loops.add(asyncio.get_running_loop())
+        return [answer.text for answer in await chat([HELLO] * num)]
+
     with chat_server() as server:
         chat = client(server)
         for _ in range(3):
-            assert asyncio.run(chat([HELLO] * 2))[1].text == "ok"
+            assert asyncio.run(ask_here(2)) == ["ok"] * 2
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
         for _ in range(2):
-            beside = asyncio.run_coroutine_threadsafe(chat([HELLO]), loop)
-            assert asyncio.run(chat([HELLO]))[0].text == "ok"
-            assert beside.result(timeout=5)[0].text == "ok"
+            beside = asyncio.run_coroutine_threadsafe(ask_here(1), loop)
+            assert asyncio.run(ask_here(1)) == ["ok"]
+            assert beside.result(timeout=5) == ["ok"]
         asyncio.run_coroutine_threadsafe(chat.aclose(), loop).result(timeout=5)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-        assert len(chat._sessions) <= 1
+        del loop, thread, beside
+        gc.collect()
+        assert len(loops) <= 1, "the client holds closed loops"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +313,7 @@ def test_a_server_back_from_its_rest_gets_one_request_until_it_answers() -> None
         chat = client(back, well, concurrency=8)
 
         async def run() -> None:
-            endpoints, _ = chat._session()
+            endpoints = chat.endpoints()
             endpoints[0].failures = 1
             await chat([HELLO] * 8)
             await chat.aclose()
@@ -371,7 +383,7 @@ def test_cancelling_closes_the_connection() -> None:
         deadline = time.monotonic() + 5
         while server.hang_ups < 3 and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-        endpoints, _ = chat._session()
+        endpoints = chat.endpoints()
         assert [endpoint.outstanding for endpoint in endpoints] == [0]
         await chat.aclose()
 

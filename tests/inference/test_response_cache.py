@@ -255,13 +255,13 @@ def damage(path: Path, kind: str) -> None:
 
 
 DAMAGE = {
-    "text": "no cache, or a damaged one .*move it away to ask the judge again",
-    "header": "no cache, or a damaged one .*move it away",
-    "pages": "no cache, or a damaged one .*move it away",
-    "cut off": "no cache, or a damaged one .*move it away",
+    "text": "no response cache, or a damaged one .*move it away to ask the model again",
+    "header": "no response cache, or a damaged one .*move it away",
+    "pages": "no response cache, or a damaged one .*move it away",
+    "cut off": "no response cache, or a damaged one .*move it away",
     f"PRAGMA user_version = {VERSION + 1}": f"version {VERSION + 1}, this fapo reads version {VERSION}; use the newer",
     f"PRAGMA user_version = {VERSION - 1}": f"version {VERSION - 1}, this fapo reads version {VERSION}; use the older",
-    "PRAGMA application_id = 7": "a SQLite file, but no cache of judgements; give another path",
+    "PRAGMA application_id = 7": "a SQLite file, but no response cache; give another path",
 }
 
 

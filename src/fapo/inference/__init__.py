@@ -1,4 +1,4 @@
-"""Text from language models: OpenAI-compatible servers, models in this process, and a cache of their responses."""
+"""Text from language models: clients of OpenAI-compatible servers, models in this process, and a response cache."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ __all__ = ["ChatClient", "LocalModel", "ResponseCache"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "LocalModel":  # imported at its first use, because it imports torch
+    """Import LocalModel at its first use, because it imports torch."""
+    if name == "LocalModel":
         from fapo.inference.transformers_model import LocalModel
 
         return LocalModel

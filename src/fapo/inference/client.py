@@ -1,4 +1,4 @@
-"""An async chat client over one or many OpenAI-compatible servers: bounded, retried, never raising for one request."""
+"""An async chat client for one or several OpenAI-compatible servers, with retries and bounded concurrency."""
 
 from __future__ import annotations
 
@@ -19,76 +19,82 @@ from fapo.config.load import check_ranges
 from fapo.config.schema import Count, Natural, NonNegative, Positive, TopP
 from fapo.errors import ConfigError
 from fapo.inference.concurrency import run_all
-from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, _base_url, _best, _seconds
-from fapo.inference.streaming import Unusable
+from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, base_url, best_endpoint, retry_after_seconds
 from fapo.inference.transport import chunks, open_session
 from fapo.types import Completion, Message
 
 PATH = "chat/completions"
 MAX_RETRY_AFTER = 600.0
-"""Seconds; a server that asks to wait longer is not waited for."""
+"""Longest pause that a server may ask for, in seconds; a longer one is an error."""
 MAX_ERROR = 500
-"""Characters kept of what went wrong; servers send whole pages."""
+"""Length limit of an error message in characters, because servers send whole pages."""
 
 
 @dataclass(eq=False)
 class Refused(Exception):
-    """The server said something else than 200."""
+    """The server answered with a status other than 200."""
 
     status: int
-    """What it said."""
+    """HTTP status."""
     message: str
-    """Why, in its words."""
+    """Error message of the server."""
     pause: float
-    """Seconds for which it wants to be left alone."""
+    """Pause that the server asks for, in seconds."""
+
+
+class NotACompletion(Exception):
+    """The server answered with status 200, but the answer is not a chat completion."""
 
 
 @dataclass(eq=False)
 class ChatClient:
-    """`Complete` over HTTP. A request that fails for good becomes `Completion(error=...)`.
+    """Chat model behind OpenAI-compatible servers. A request that fails becomes `Completion(error=...)`.
 
-    Each try goes to the least busy server that is well. Tried again: 429, 5xx, no connection, no answer in time, an
-    answer that is not a chat completion. Not tried again: any other status. Cancelled requests close their connection.
-    May be used from several event loops, one after the other or at once; each has its own connections and limit.
+    Each try goes to the least busy server, and servers that failed rest. A request is tried again after status 429 or
+    5xx, without a connection, without an answer in time, and after an answer that is not a chat completion. Any other
+    status is final. A cancelled request closes its connection.
+
+    Several event loops may use one client, at the same time too. Each loop has its own connections and its own limit
+    of concurrency.
     """
 
     urls: str | Sequence[str]
-    """Base URLs of servers that all serve `model`; a URL without a path gets "/v1"."""
+    """Base URLs of the servers, which all serve `model`; a URL without a path gets "/v1"."""
     model: str
-    """Name under which the servers know the model."""
+    """Name of the model on the servers."""
     _: KW_ONLY
     api_key: str | None = field(default=None, repr=False)
-    """Sent to every server; by default FAPO_API_KEY, the file FAPO_API_KEY_FILE, OPENAI_API_KEY, else "none". It is
-    blacked out wherever a server repeats it."""
+    """API key for all servers; None takes FAPO_API_KEY, the file FAPO_API_KEY_FILE, OPENAI_API_KEY or "none", in this
+    order. Answers and errors that repeat the key have "***" in its place."""
     concurrency: Count = 64
-    """Conversations under way at once, over all servers, pauses between their tries included."""
+    """Number of conversations under way at once, over all servers; one that waits for its next try counts."""
     timeout: Positive = 600.0
-    """Seconds for one try, from sending to the last byte."""
+    """Time limit of one try, from sending to the last byte, in seconds."""
     deadline: Positive | None = None
-    """Seconds for all tries of one conversation together, from the first; None: no limit."""
+    """Time limit of all tries of a conversation together, in seconds; None is no limit."""
     retries: Natural = 4
-    """Further tries after the first one failed."""
+    """Number of further tries after the first."""
     backoff: NonNegative = 0.5
-    """Seconds before the first retry; doubled for each further one, up to 30, and jittered."""
+    """Pause before the second try, in seconds, with jitter; it doubles for each further try, up to 30."""
     cooldown: NonNegative = 1.0
-    """Seconds for which a server that failed rests; doubled for each further failure, up to 30."""
+    """Rest of a server after its first failure, in seconds; it doubles for each further failure, up to 30."""
     temperature: NonNegative | None = None
-    """Sampling temperature; None leaves it to the server, as for the next two."""
+    """Sampling temperature; 0 is greedy, None is the default of the server."""
     top_p: TopP | None = None
-    """Nucleus sampling."""
+    """Probability mass of nucleus sampling; 1 is off, None is the default of the server."""
     max_tokens: Count | None = None
-    """Length limit of a completion in tokens."""
+    """Length limit of a completion in tokens; None is the default of the server."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields of the request, verbatim (top_k, chat_template_kwargs ...)."""
+    """Further fields of each request, verbatim, such as top_k or chat_template_kwargs."""
     batch_size: ClassVar[int] = 1
-    """Conversations in one call, for callers that ask in batches: servers do their own batching."""
-    _others: set[str] = field(default_factory=set, init=False, repr=False)
+    """Number of conversations in one call, for callers that ask in batches; servers form batches by themselves."""
+    _other_names: set[str] = field(default_factory=set, init=False, repr=False)
     _sessions: dict[asyncio.AbstractEventLoop, tuple[list[Endpoint], asyncio.Semaphore]] = field(
         default_factory=dict, init=False, repr=False
     )
 
     def __post_init__(self) -> None:
-        self.urls = [_base_url(url) for url in ([self.urls] if isinstance(self.urls, str) else self.urls)]
+        self.urls = [base_url(url) for url in ([self.urls] if isinstance(self.urls, str) else self.urls)]
         if not self.urls:
             raise ConfigError("no server: urls is empty, give at least one base URL such as http://127.0.0.1:8000/v1")
         check_ranges(self, "ChatClient")
@@ -97,18 +103,19 @@ class ChatClient:
             raise ConfigError("the API key has characters that no HTTP header can carry; look for a line break in it")
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
+        """Return one completion for each conversation, in order."""
         endpoints, slots = self._session()
         answers = [Completion()] * len(conversations)
 
         async def ask(i: int) -> None:
             answer = await self._complete(endpoints, slots, conversations, i)
-            answers[i] = replace(answer, text=self._public(answer.text))
+            answers[i] = replace(answer, text=self._without_key(answer.text))
 
         await run_all(range(len(conversations)), ask, min(self.concurrency, len(conversations)))
         return answers
 
-    def _public(self, text: str) -> str:
-        """What a server wrote, without the key. (A key shorter than 8 characters is a word, not a secret.)"""
+    def _without_key(self, text: str) -> str:
+        """Replace the API key in a text; a key of fewer than 8 characters is a word, not a secret."""
         assert self.api_key
         return text.replace(self.api_key, "***") if len(self.api_key) >= 8 else text
 
@@ -118,8 +125,12 @@ class ChatClient:
         for endpoint in endpoints:
             await endpoint.session.close()
 
+    def endpoints(self) -> list[Endpoint]:
+        """Return the state of each server, as seen from the running event loop."""
+        return self._session()[0]
+
     def _session(self) -> tuple[list[Endpoint], asyncio.Semaphore]:
-        """The running loop's servers and limit. Closed loops are let go: nothing can be awaited there any more."""
+        """Return the servers and the limit of the running event loop, and forget those of closed loops."""
         for closed in [loop for loop in list(self._sessions) if loop.is_closed()]:
             self._sessions.pop(closed, None)
         loop = asyncio.get_running_loop()
@@ -132,21 +143,21 @@ class ChatClient:
     async def _complete(
         self, endpoints: list[Endpoint], slots: asyncio.Semaphore, conversations: Sequence[list[Message]], index: int
     ) -> Completion:
-        """Try until there is an answer, the error is final, or tries or time are used up.
+        """Return the completion of one conversation, or an error when the deadline is over.
 
-        The conversation is looked at only now, since a sequence may build it then.
+        The conversation is read only when its turn comes, since a lazy sequence may build it then.
         """
         errors: list[str] = []
         async with slots:
             try:
                 async with asyncio.timeout(self.deadline):
-                    return await self._persist(endpoints, conversations[index], errors)
+                    return await self._retry(endpoints, conversations[index], errors)
             except TimeoutError:
                 last = f"; before that: {errors[-1]}" if errors else ""
                 return Completion(error=f"no answer within the deadline of {self.deadline:g} s{last}")
 
-    async def _persist(self, endpoints: list[Endpoint], messages: list[Message], errors: list[str]) -> Completion:
-        """Try again and again; `errors` takes what went wrong with each try."""
+    async def _retry(self, endpoints: list[Endpoint], messages: list[Message], errors: list[str]) -> Completion:
+        """Return the completion, or an error that is final; append the error of each failed try to `errors`."""
         try:
             body = self._body(messages)
         except UnicodeEncodeError as failure:
@@ -155,7 +166,7 @@ class ChatClient:
         for attempt in range(self.retries + 1):
             if attempt:
                 await asyncio.sleep(min(MAX_BACKOFF, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
-            while wait := (endpoint := _best(endpoints, tried)).closed(time.monotonic()):
+            while wait := (endpoint := best_endpoint(endpoints, tried)).closed(time.monotonic()):
                 if wait > MAX_RETRY_AFTER:
                     return Completion(error=f"the server asks for a pause of {wait:.0f} s, which is too long to wait")
                 await asyncio.sleep(wait)
@@ -163,7 +174,7 @@ class ChatClient:
             endpoint.outstanding += 1
             try:
                 async with asyncio.timeout(self.timeout):
-                    answer = await self._ask(endpoint.session, body)
+                    answer = await self._request(endpoint.session, body)
                 endpoint.failures = 0
                 return answer
             except TimeoutError as failure:
@@ -171,53 +182,60 @@ class ChatClient:
                 errors.append(str(failure) if connecting else f"no answer within {self.timeout:g} s")
                 endpoint.failed(self.cooldown)
             except Refused as refusal:
-                errors.append(self._public(f"HTTP {refusal.status}: {refusal.message}")[:MAX_ERROR])
+                errors.append(self._without_key(f"HTTP {refusal.status}: {refusal.message}")[:MAX_ERROR])
                 if refusal.status != 429 and refusal.status < 500:
                     return Completion(error=errors[-1])
                 endpoint.closed_until = max(endpoint.closed_until, time.monotonic() + refusal.pause)
                 if refusal.status != 429:
                     endpoint.failed(self.cooldown)
-            except (aiohttp.ClientError, Unusable, UnicodeError) as failure:  # the last: a host that is no name
-                errors.append(self._public(_told(failure))[:MAX_ERROR])
+            except (aiohttp.ClientError, NotACompletion, UnicodeError) as failure:  # UnicodeError: not a host name
+                errors.append(self._without_key(_describe(failure))[:MAX_ERROR])
                 endpoint.failed(self.cooldown)
             finally:
                 endpoint.outstanding -= 1
         return Completion(error=f"{errors[-1]} (given up after {self.retries + 1} tries)")
 
     def _body(self, messages: list[Message]) -> bytes:
-        """What is sent. Raises UnicodeEncodeError."""
+        """Return the body of the request as JSON; raise UnicodeEncodeError for a lone surrogate."""
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
         given = {name: value for name, value in sampling.items() if value is not None}
-        asked = {"model": self.model, "messages": messages, **given, **self.extra_body}
-        return json.dumps(asked, ensure_ascii=False).encode()
+        fields = {"model": self.model, "messages": messages, **given, **self.extra_body}
+        return json.dumps(fields, ensure_ascii=False).encode()
 
-    async def _ask(self, session: aiohttp.ClientSession, body: bytes) -> Completion:
-        """One request. Raises aiohttp.ClientError, Refused, Unusable, and UnicodeError for a host that is no name."""
+    async def _request(self, session: aiohttp.ClientSession, body: bytes) -> Completion:
+        """Send one request; raise aiohttp.ClientError, Refused, NotACompletion, or UnicodeError for a bad host name."""
         start = time.perf_counter()
         async with session.post(PATH, data=body) as response:
             pieces = chunks(response)
             if not response.ok:
-                pause = _seconds(response.headers.get("retry-after", ""))
-                raise Refused(response.status, _message(await _text(pieces)), pause)
+                pause = retry_after_seconds(response.headers.get("retry-after", ""))
+                raise Refused(response.status, _error_message(await _text(pieces)), pause)
             try:
                 answer = json.loads(await _text(pieces))
-                completion = _read(answer)
-                self._notice(answer.get("model"))
+                completion = _completion(answer)
+                self._warn_of_other_name(answer.get("model"))
             except (ValueError, RecursionError) as failure:
-                raise Unusable(f"the answer is not JSON: {failure}") from None
+                raise NotACompletion(f"the answer is not JSON: {failure}") from None
         return replace(completion, seconds=time.perf_counter() - start)
 
-    def _notice(self, name: Any) -> None:
-        """Say once that a server answers under another name. Aliases (a date behind it, a path before it) are usual."""
-        if not isinstance(name, str) or name in self._others or len(self._others) >= 10:
+    def _warn_of_other_name(self, name: Any) -> None:
+        """Log once that a server answers under another name; a name with a date or a path added is usual."""
+        if not isinstance(name, str) or name in self._other_names or len(self._other_names) >= 10:
             return
         if name and self.model not in name and name not in self.model:
-            self._others.add(name)
+            self._other_names.add(name)
             logging.getLogger("fapo").warning("asked for model %r, a server answers as %.100r", self.model, name)
 
 
 def key_from_environment() -> str:
-    """FAPO_API_KEY, else what stands in the file FAPO_API_KEY_FILE, else OPENAI_API_KEY, else "none"."""
+    """Return the API key that the environment gives.
+
+    Returns:
+        FAPO_API_KEY, else the content of the file FAPO_API_KEY_FILE, else OPENAI_API_KEY, else "none".
+
+    Raises:
+        ConfigError: The file cannot be read, or it is empty.
+    """
     if not (key := os.environ.get("FAPO_API_KEY")) and (file := os.environ.get("FAPO_API_KEY_FILE")):
         try:
             key = Path(file).read_text(encoding="utf-8").strip()
@@ -228,26 +246,26 @@ def key_from_environment() -> str:
     return key or os.environ.get("OPENAI_API_KEY") or "none"
 
 
-def _read(answer: Any) -> Completion:
-    """A whole answer. Raises Unusable."""
+def _completion(answer: Any) -> Completion:
+    """Return the completion in an answer; raise NotACompletion if there is none."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     text = message.get("content") or "" if isinstance(message, dict) else None
     if not isinstance(text, str):
-        raise Unusable("the answer is not a chat completion")
+        raise NotACompletion("the answer is not a chat completion")
     usage = answer.get("usage")
     num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     return Completion(text=text, num_tokens=num_tokens if isinstance(num_tokens, int) else 0)
 
 
 async def _text(pieces: AsyncIterator[bytes]) -> str:
-    """All of a body."""
+    """Return a whole body as text."""
     return b"".join([piece async for piece in pieces]).decode("utf-8", "replace")
 
 
-def _message(page: str) -> str:
-    """What a server says in place of an answer."""
+def _error_message(page: str) -> str:
+    """Return the error message in a body, or the whole body if it is not an error of an OpenAI-compatible server."""
     try:
         error = json.loads(page)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
@@ -255,8 +273,8 @@ def _message(page: str) -> str:
         return page
 
 
-def _told(failure: Exception) -> str:
-    """What went wrong, for people."""
+def _describe(failure: Exception) -> str:
+    """Return a description of a failure for a message."""
     if isinstance(failure, aiohttp.ClientConnectorError):
         return f"no connection to {failure.host}:{failure.port}: {failure.__cause__ or failure.os_error}"
     return str(failure) or type(failure).__name__

@@ -1,9 +1,10 @@
-"""Servers of one model: their addresses, loads and waits."""
+"""The servers of one model: their addresses, their load, and the pauses after failures."""
 
 from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -13,57 +14,77 @@ import aiohttp
 from fapo.errors import ConfigError
 
 MAX_BACKOFF = 30.0
-"""Seconds; no pause of our own between two tries, and no rest of a server, is longer."""
+"""Longest pause between two tries, and longest rest of a server, in seconds."""
 
 
 @dataclass(eq=False)
 class Endpoint:
-    """One server, as seen from one event loop. A server that failed rests: it is asked only if none is well.
+    """One server, as seen from one event loop. All times are those of time.monotonic().
 
-    After its rest it gets one request at a time until it answers. Times are those of time.monotonic().
+    A server that failed rests: it gets requests only if all servers rest. After its rest it gets one request at a time
+    until it answers.
     """
 
     session: aiohttp.ClientSession
-    """Its connections; knows its address and the key."""
+    """HTTP session, which knows the address and the API key."""
     outstanding: int = 0
-    """Requests sent and not yet answered."""
+    """Number of requests that were sent and are not answered yet."""
     failures: int = 0
-    """Failures since its last answer; those of requests that were under way together count as one."""
+    """Number of failures since the last answer; requests that fail during a rest do not count."""
     rests_until: float = 0.0
-    """When it may be tried again after a failure."""
+    """End of the rest after the latest failure, in seconds."""
     closed_until: float = 0.0
-    """When it wants to be asked again (Retry-After); nothing is sent before."""
+    """End of the pause that the server asked for (Retry-After), in seconds; nothing is sent before."""
 
     def __post_init__(self) -> None:
-        weakref.finalize(self, self.session.detach)  # a session that is let go unclosed complains on the log
+        weakref.finalize(self, self.session.detach)  # aiohttp logs an error for a session that is not closed
 
     def resting(self, now: float) -> bool:
-        """Whether others should be asked first."""
+        """Return whether other servers should be asked first."""
         return now < self.rests_until or (self.failures > 0 and self.outstanding > 0)
 
     def closed(self, now: float) -> float:
-        """Seconds for which it wants to be left alone."""
+        """Return the rest of the pause that the server asked for, in seconds."""
         return max(0.0, self.closed_until - now)
 
     def failed(self, rest: float) -> None:
-        """Rest for `rest` seconds after the first failure, twice as long after each further one."""
+        """Begin a rest of `rest` seconds after the first failure, and twice as long after each further one."""
         now = time.monotonic()
         if now >= self.rests_until:
             self.rests_until = now + min(MAX_BACKOFF, rest * 2 ** min(self.failures, 10))
             self.failures += 1
 
 
-def _best(endpoints: list[Endpoint], tried: list[Endpoint]) -> Endpoint:
-    """The server to ask: open before closed, well before resting, then the least tried and least busy."""
+def best_endpoint(endpoints: Sequence[Endpoint], tried: Sequence[Endpoint]) -> Endpoint:
+    """Return the server to ask next.
+
+    Args:
+        endpoints: Servers to choose from.
+        tried: Servers of the earlier tries of this request, with repetitions.
+
+    Returns:
+        The best server: open before closed, well before resting, then the least tried and the least busy.
+    """
     now = time.monotonic()
     return min(endpoints, key=lambda e: (e.closed(now), e.resting(now), tried.count(e), e.outstanding))
 
 
-def _base_url(url: str) -> str:
+def base_url(url: str) -> str:
+    """Check the address of a server and complete it.
+
+    Args:
+        url: Address with or without a path.
+
+    Returns:
+        The address, with "/v1" added if it has no path.
+
+    Raises:
+        ConfigError: It is not a base URL, or it holds a user name, a password or a query.
+    """
     try:
         parsed = urlsplit(url)
         host = parsed.hostname if parsed.scheme in ("http", "https") and parsed.port != 0 else None
-    except ValueError:  # no port, say
+    except ValueError:  # for example a port that is not a number
         host = None
     if "@" in url or "?" in url:
         raise ConfigError(
@@ -74,7 +95,7 @@ def _base_url(url: str) -> str:
     return f"{parsed.scheme}://{parsed.netloc}/v1" if parsed.path in ("", "/") else url
 
 
-def _seconds(retry_after: str) -> float:
+def retry_after_seconds(retry_after: str) -> float:
     """Return the pause that a Retry-After header asks for, in seconds; 0 for an empty or malformed header."""
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after[:9])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fapo.data.miniature import sets as miniature
 from fapo.errors import ConfigError
 from fapo.inference.client import ChatClient
-from fapo.types import Complete
+from fapo.types import ChatModel
 
 if TYPE_CHECKING:
     from fapo.inference.transformers_model import LocalModel
@@ -93,6 +93,9 @@ class ModelSpec:
             timeout: Time limit of one try of a request, in seconds.
             deadline: Time limit of all tries of a request together, in seconds; None is no limit.
 
+        Returns:
+            A client of the servers, or the model loaded into this process.
+
         Raises:
             ConfigError: The model cannot be loaded, or a value is out of range.
         """
@@ -121,12 +124,15 @@ class ModelSpec:
             )
 
 
-def reseeded(model: ChatClient | LocalModel, seed: int) -> Complete:
-    """Return a local model with another seed; a client is returned as it is, because servers draw anew each time.
+def reseeded(model: ChatClient | LocalModel, seed: int) -> ChatModel:
+    """Change the seed of a local model.
 
     Args:
         model: Model to be asked.
         seed: Seed of the sampling.
+
+    Returns:
+        A copy of the local model; a client as it is, because servers draw anew each time.
     """
     return model if isinstance(model, ChatClient) else replace(model, seed=seed)
 
@@ -134,9 +140,7 @@ def reseeded(model: ChatClient | LocalModel, seed: int) -> Complete:
 def model_specs(
     addresses: Sequence[str], names: Sequence[str], option: str, names_option: str = ""
 ) -> tuple[ModelSpec, ...]:
-    """Return the models at some addresses, in order of their first appearance.
-
-    Several URLs with the same name are replicas of one model.
+    """Parse the addresses of models.
 
     Args:
         addresses: URLs of servers, or models for this process: local:PATH (a folder or Hub id), miniature:NAME, or the
@@ -144,6 +148,9 @@ def model_specs(
         names: Names of the models that the servers serve, one for each URL or one for all.
         option: Command-line option that gives the addresses, for messages.
         names_option: Command-line option that gives the names, for messages; by default `option` with "-model".
+
+    Returns:
+        The models in order of their first appearance. Several URLs with the same name are replicas of one model.
 
     Raises:
         ConfigError: An address is neither a URL nor a model, or the number of names does not fit.
@@ -175,13 +182,16 @@ def model_specs(
 
 
 def model_spec(addresses: Sequence[str], name: str, option: str, name_option: str = "") -> ModelSpec:
-    """Return the one model at some addresses.
+    """Parse the addresses of one model.
 
     Args:
         addresses: URLs of its servers, or one model for this process, as for `model_specs`.
         name: Name of the model that the servers serve; empty for a model in this process.
         option: Command-line option that gives the addresses, for messages.
         name_option: Command-line option that gives the name, for messages.
+
+    Returns:
+        The model.
 
     Raises:
         ConfigError: As for `model_specs`, and if the addresses belong to several models.

@@ -1,8 +1,7 @@
-"""A cache of model responses in a SQLite file: a response that exists is not asked for again.
+"""A cache of model responses in a SQLite file, so that no model is asked twice for the same response.
 
 The cache keeps the text that the model wrote; the verdict is parsed from it each time. Several processes may share a
-file. The file is in WAL mode and each response has a transaction of its own, so kill -9 loses only responses that were
-not complete.
+file. The file is in WAL mode and each call of `add` is one transaction, so a killed process loses no stored response.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from typing import Any
 
 from fapo.errors import DataError
 from fapo.inference.concurrency import run_all
-from fapo.types import Complete, Completion, Message
+from fapo.types import ChatModel, Completion, Message
 
 APPLICATION = 0x6661706F
-"""SQLite's application_id of our files ("fapo")."""
+"""SQLite application_id of a response cache ("fapo")."""
 VERSION = 1
-"""SQLite's user_version of our files; another number is another layout."""
-PATIENCE = 60.0
-"""Seconds to wait for another process that writes."""
+"""SQLite user_version of a response cache; it changes with the layout of the table."""
+LOCK_TIMEOUT = 60.0
+"""Longest wait for another process that writes to the file, in seconds."""
 
 SCHEMA = f"""
 CREATE TABLE answers (
@@ -36,7 +35,7 @@ CREATE TABLE answers (
     prompt TEXT NOT NULL,         -- SHA-256 of the conversation as JSON
     model TEXT NOT NULL,
     settings TEXT NOT NULL,       -- sampling settings as JSON
-    vote INTEGER NOT NULL,        -- from 0: the same question asked again
+    vote INTEGER NOT NULL,        -- index of the response among several to the same conversation, from 0
     template TEXT NOT NULL,
     critique TEXT NOT NULL,
     num_tokens INTEGER NOT NULL,
@@ -55,7 +54,7 @@ ADD = (
     "INSERT INTO answers (prompt, model, settings, vote, template, critique, num_tokens, seconds) "
     "VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?)"
 )
-"""The critique comes as bytes: a model's output may hold lone surrogates, which sqlite3 does not take as text."""
+"""The text is passed as bytes, because it may contain lone surrogates, which sqlite3 rejects in a str."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +79,35 @@ def cache_key(conversation: list[Message], model: str, settings: Mapping[str, An
         model: Name of the model; models that may answer differently need different names.
         settings: Sampling settings, such as temperature, top_p and max_tokens.
         vote: Index of the response among several to the same conversation, from 0.
+
+    Returns:
+        The key; the conversation stands in it as a hash.
     """
     prompt = hashlib.sha256(json.dumps(conversation, sort_keys=True).encode()).hexdigest()
     return CacheKey(prompt, model, json.dumps(dict(settings), sort_keys=True), vote)
 
 
 class ResponseCache:
-    """The file. Raises DataError, with what to do, for a file that is damaged, foreign or of another version."""
+    """Responses of models in a SQLite file. Threads and processes may share the file.
+
+    Every method raises DataError if the file cannot be used.
+    """
 
     def __init__(self, path: str | Path) -> None:
+        """Open a cache, and create it if the file does not exist.
+
+        Args:
+            path: SQLite file; missing parent folders are created.
+
+        Raises:
+            DataError: The file is damaged, is not a response cache, or has another version.
+        """
         self.path = Path(path)
         self._lock = threading.Lock()
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
-                self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+                self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
             )
             self._connection.text_factory = lambda content: content.decode("utf-8", "surrogatepass")
             try:
@@ -103,23 +116,28 @@ class ResponseCache:
                 self._connection.close()
                 raise
 
-    def find(self, question: CacheKey) -> Completion | None:
+    def find(self, key: CacheKey) -> Completion | None:
         """Return the newest response stored under a key; None if there is none."""
         with self._errors(), self._lock:
-            row = self._connection.execute(FIND, astuple(question)).fetchone()
+            row = self._connection.execute(FIND, astuple(key)).fetchone()
         return Completion(row[0], row[1], seconds=row[2]) if row else None
 
-    def add(self, answers: Iterable[tuple[CacheKey, Completion]], template: str = "") -> None:
-        """Store responses. They are on disk when this returns; older ones under the same keys are kept, too."""
+    def add(self, responses: Iterable[tuple[CacheKey, Completion]], template: str = "") -> None:
+        """Store responses in one transaction; older responses under the same keys stay in the file.
+
+        Args:
+            responses: Responses with their keys.
+            template: Name of the prompt template, for the record only.
+        """
         rows = [
             (
-                *astuple(question),
+                *astuple(key),
                 template,
-                answer.text.encode("utf-8", "surrogatepass"),
-                answer.num_tokens,
-                answer.seconds,
+                response.text.encode("utf-8", "surrogatepass"),
+                response.num_tokens,
+                response.seconds,
             )
-            for question, answer in answers
+            for key, response in responses
         ]
         with self._errors(), self._lock, self._transaction():
             self._connection.executemany(ADD, rows)
@@ -129,12 +147,12 @@ class ResponseCache:
             return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file; what the write-ahead log holds moves into it."""
+        """Close the file, and move the write-ahead log into it."""
         with self._errors(), self._lock:
             self._connection.close()
 
     def _prepare(self) -> None:
-        """Make a new file ours, or check that an old one is."""
+        """Create the table in a new file; check the application and version of an old one."""
         execute = self._connection.execute
         execute("PRAGMA synchronous = NORMAL")
         if execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
@@ -144,18 +162,18 @@ class ResponseCache:
                         execute(statement)
         application, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         if application != APPLICATION:
-            raise DataError(f"{self.path}: a SQLite file, but no cache of judgements; give another path")
+            raise DataError(f"{self.path}: a SQLite file, but no response cache; give another path")
         if version != VERSION:
             age = "newer" if version > VERSION else "older"
             raise DataError(
                 f"{self.path}: a cache of version {version}, this fapo reads version {VERSION}; "
-                f"use the {age} fapo that wrote it, or give another path and ask the judge again"
+                f"use the {age} fapo that wrote it, or give another path and ask the model again"
             )
         self._write_ahead()
 
     def _write_ahead(self) -> None:
-        """WAL mode; to change into it SQLite needs the file for itself for a moment and does not wait by itself."""
-        deadline = time.monotonic() + PATIENCE
+        """Switch to WAL mode, which needs a moment without other connections; SQLite does not wait for it by itself."""
+        deadline = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -178,71 +196,73 @@ class ResponseCache:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """What SQLite and the file system have to say, as a message for the user."""
+        """Turn the errors of SQLite and of the file system into a DataError."""
         try:
             yield
         except (sqlite3.OperationalError, OSError) as error:
             raise DataError(f"{self.path}: the cache cannot be used: {error}; free it or give another path") from None
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise DataError(
-                f"{self.path}: no cache, or a damaged one ({error}); move it away to ask the judge again, "
+                f"{self.path}: no response cache, or a damaged one ({error}); move it away to ask the model again, "
                 f"or save what can be read: sqlite3 {self.path} .recover | sqlite3 saved.sqlite"
             ) from None
 
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A `Complete` that returns cached responses, asks the model for the others, and stores each as it arrives.
+    """Chat model that returns cached responses, asks a model for the others, and stores each as it arrives.
 
     Equal conversations in one call are votes: each has its own index and its own response. Failed requests are not
-    stored, so they are asked again the next time.
+    stored, so a later call asks again.
     """
 
-    complete: Complete
-    """Model that writes what is not in the cache."""
+    complete: ChatModel
+    """Model that writes the responses that are not in the cache."""
     cache: ResponseCache
-    """Cache to read and to add to."""
+    """Cache that is read and added to."""
     _: KW_ONLY
     model: str
     """Name of the model in the cache; models that may answer differently need different names."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Sampling settings (temperature, top_p, max_tokens ...), without the addresses of servers."""
+    """Sampling settings, such as temperature, top_p and max_tokens, without the addresses of servers."""
     template: str = ""
-    """Name of the prompt's template, for the record only."""
+    """Name of the prompt template, for the record only."""
     batch_size: int = 1
-    """Conversations asked in one call of `complete`; a model in this process wants many, of similar length."""
+    """Number of conversations in one call of `complete`; above 1, conversations of similar length share a call."""
     concurrency: int = 64
-    """Calls of `complete` under way at once."""
+    """Number of calls of `complete` under way at once."""
     use_cache: bool = True
-    """Whether to read the cache; if not, the model is asked again and the new response replaces the old one."""
+    """Whether stored responses are used; if not, the model is asked again and the new response replaces the old one."""
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
+        """Return one completion for each conversation, in order."""
         conversations = list(conversations)
-        questions = self._questions(conversations)
-        found = [self.cache.find(question) if self.use_cache else None for question in questions]
-        out = [answer or Completion() for answer in found]
-        asked = [i for i, answer in enumerate(found) if answer is None]
+        keys = self._keys(conversations)
+        found = [self.cache.find(key) if self.use_cache else None for key in keys]
+        out = [response or Completion() for response in found]
+        missing = [i for i, response in enumerate(found) if response is None]
         if self.batch_size > 1:
-            asked.sort(key=lambda i: sum(len(message["content"]) for message in conversations[i]))
-        batches = [asked[start : start + self.batch_size] for start in range(0, len(asked), self.batch_size)]
+            missing.sort(key=lambda i: sum(len(message["content"]) for message in conversations[i]))
+        batches = [missing[start : start + self.batch_size] for start in range(0, len(missing), self.batch_size)]
 
         async def ask(batch: Sequence[int]) -> None:
             start = time.perf_counter()
-            answers = await self.complete([conversations[i] for i in batch])
-            took = time.perf_counter() - start
-            rows = [(i, replace(a, seconds=a.seconds or took)) for i, a in zip(batch, answers, strict=True)]
-            self.cache.add([(questions[i], answer) for i, answer in rows if not answer.error], self.template)
-            for i, answer in rows:
-                out[i] = answer
+            responses = await self.complete([conversations[i] for i in batch])
+            seconds = time.perf_counter() - start
+            rows = [(i, replace(r, seconds=r.seconds or seconds)) for i, r in zip(batch, responses, strict=True)]
+            self.cache.add([(keys[i], response) for i, response in rows if not response.error], self.template)
+            for i, response in rows:
+                out[i] = response
 
         await run_all(batches, ask, min(self.concurrency, len(batches)))
         return out
 
-    def _questions(self, conversations: Sequence[list[Message]]) -> list[CacheKey]:
+    def _keys(self, conversations: Sequence[list[Message]]) -> list[CacheKey]:
+        """Return a key for each conversation; equal conversations get different votes."""
         votes: Counter[str] = Counter()
-        questions = []
+        keys = []
         for conversation in conversations:
             first = cache_key(conversation, self.model, self.settings, 0)
-            questions.append(replace(first, vote=votes[first.prompt]))
+            keys.append(replace(first, vote=votes[first.prompt]))
             votes[first.prompt] += 1
-        return questions
+        return keys

@@ -1,4 +1,4 @@
-"""A transformers model in this process as a chat model: the judge without a server."""
+"""A chat model that runs in this process with transformers."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from fapo.types import Completion, Message
 
 @dataclass(frozen=True)
 class LocalModel:
-    """Implements `Complete` with transformers' generate."""
+    """Chat model that writes with `generate` of transformers. A conversation that is too long becomes an error."""
 
     model: Any
-    """A causal language model."""
+    """Causal language model of transformers."""
     tokenizer: Any
-    """Its tokenizer, with a chat template."""
+    """Tokenizer of the model, with a chat template."""
     max_tokens: int
     """Length limit of a completion in tokens."""
     temperature: float = 0.0
-    """Sampling temperature; 0 = greedy."""
+    """Sampling temperature; 0 is greedy."""
     top_p: float = 1.0
-    """Nucleus sampling; 1 = off."""
+    """Probability mass of nucleus sampling; 1 is off."""
     batch_size: int = 256
-    """Conversations in one call of generate."""
+    """Number of conversations in one call of generate."""
     seed: int | None = None
-    """With it, sampling depends on the seed and the conversations of a call alone; None: on torch's own state."""
-
+    """Seed of the sampling, used with the conversations of a call; None samples from the state of torch."""
     concurrency: ClassVar[int] = 1
-    """Calls under way at once, for callers that ask in batches."""
+    """Number of calls under way at once, for callers that ask in batches."""
 
     @classmethod
     def load(
@@ -48,7 +47,7 @@ class LocalModel:
         batch_size: int = 256,
         seed: int | None = None,
     ) -> LocalModel:
-        """Load a model from a folder or the Hugging Face Hub.
+        """Load a model from a folder or from the Hugging Face Hub.
 
         Args:
             path: Folder or Hub id.
@@ -59,11 +58,11 @@ class LocalModel:
             seed: Seed of the sampling; None samples from the state of torch.
 
         Returns:
-            The model on the GPU if there is one, else on the CPU.
+            The model, on the GPU if there is one.
 
         Raises:
             OSError: There is no model at the path.
-            ValueError: The model needs code of its own, which is not run.
+            ValueError: The model cannot be used, for example because it needs code of its own.
         """
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False).eval()
@@ -71,15 +70,18 @@ class LocalModel:
         return cls(model, tokenizer, max_tokens, temperature, top_p, batch_size, seed)
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
-        """One completion for each conversation, in order; the event loop stays free."""
+        """Return one completion for each conversation, in order; the event loop stays free meanwhile."""
         return await asyncio.to_thread(self.generate, conversations)
 
     async def aclose(self) -> None:
-        """Nothing to close; so that it can stand in the place of a `ChatClient`."""
+        """Do nothing; the method exists because `ChatClient` has it."""
 
     @torch.no_grad()
     def generate(self, conversations: Sequence[list[Message]]) -> list[Completion]:
-        """The same, blocking. Conversations of similar length share a batch; one beyond the context is an error."""
+        """Return one completion for each conversation, in order.
+
+        Conversations of similar length share a batch, because padding costs time.
+        """
         if not conversations:
             return []
         conversations = list(conversations)
@@ -99,12 +101,12 @@ class LocalModel:
                 torch.manual_seed(int.from_bytes(digest[:7], "big"))
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
-                for i, tokens in zip(batch, self._batch([prompts[i] for i in batch]), strict=True):
+                for i, tokens in zip(batch, self._generate_batch([prompts[i] for i in batch]), strict=True):
                     out[i] = Completion(self.tokenizer.decode(tokens, skip_special_tokens=True), len(tokens))
         return out
 
-    def _batch(self, prompts: list[list[int]]) -> list[list[int]]:
-        """Completion tokens of one batch, without the end token."""
+    def _generate_batch(self, prompts: list[list[int]]) -> list[list[int]]:
+        """Return the tokens of one completion for each prompt, without the end token."""
         padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         padded = padded.to(self.model.device)
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}

@@ -1,4 +1,4 @@
-"""HTTP to one server: kept connections, proxies and certificates of the environment, a bound on what it may send."""
+"""HTTP to one server: connection pool, proxies and certificates from the environment, and a size limit for answers."""
 
 from __future__ import annotations
 
@@ -14,35 +14,46 @@ import certifi
 from fapo.errors import ConfigError
 
 MAX_ANSWER = 8 << 20
-"""Bytes of one answer; ten times the longest critique there is."""
+"""Size limit of one answer in bytes, about ten times the longest critique."""
 IDLE = 4.0
-"""Seconds after which an unused connection is not used again. Many servers close theirs after five, and a request sent
-in that moment is lost."""
+"""Seconds after which an unused connection is not used again.
+
+Many servers close theirs after five seconds, and a request sent at that moment is lost.
+"""
 MAX_CONNECT = 10.0
-"""Seconds for a connection to stand."""
+"""Time limit for opening a connection, in seconds."""
 
 
-class TooLong(aiohttp.ClientError):
-    """The server sends more than any completion needs."""
+class UnreadableBody(aiohttp.ClientError):
+    """The body of an answer is too long, or it is compressed."""
 
 
-class Connector(aiohttp.TCPConnector):
-    """One that need not be closed: let go, it takes its connections with it, where aiohttp's complains on the log."""
+class SilentConnector(aiohttp.TCPConnector):
+    """Connector that closes silently when it is garbage-collected, without the "Unclosed connector" of aiohttp."""
 
     def __del__(self, *_: object) -> None:
         pass
 
 
 def open_session(url: str, api_key: str, timeout: float) -> aiohttp.ClientSession:
-    """A session of the running event loop for the server at `url`, with as many connections as are asked for at once.
+    """Open a session with one server.
 
-    Raises ConfigError when the environment names a proxy that cannot be used.
+    Args:
+        url: Base URL of the server.
+        api_key: API key, sent with each request.
+        timeout: Time limit of one try of a request in seconds, which also limits the time for connecting.
+
+    Returns:
+        A session of the running event loop; the number of its connections is not limited.
+
+    Raises:
+        ConfigError: The environment names a proxy that cannot be used.
     """
     certificates = _certificates() if url.startswith("https") else True
     return aiohttp.ClientSession(
         base_url=url.rstrip("/") + "/",
-        connector=Connector(limit=0, keepalive_timeout=IDLE, ssl=certificates),
-        # asked for unpacked, so that the bytes that are counted are those that are kept
+        connector=SilentConnector(limit=0, keepalive_timeout=IDLE, ssl=certificates),
+        # The answer must not be compressed, so that the size that is limited is the size in memory.
         headers={
             "authorization": f"Bearer {api_key}",
             "content-type": "application/json",
@@ -56,7 +67,17 @@ def open_session(url: str, api_key: str, timeout: float) -> aiohttp.ClientSessio
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for a server (HTTP_PROXY and the like, less NO_PROXY)."""
+    """Find the proxy that the environment names for a server.
+
+    Args:
+        url: Base URL of the server.
+
+    Returns:
+        The address of the proxy from HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; None for none.
+
+    Raises:
+        ConfigError: The proxy is not an address of an HTTP proxy.
+    """
     server, known = urlsplit(url), getproxies()
     name = server.scheme if known.get(server.scheme) else "all"
     if not (address := known.get(name)) or proxy_bypass(server.netloc):
@@ -65,7 +86,7 @@ def proxy_for(url: str) -> str | None:
     try:
         proxy = urlsplit(address)
         usable = proxy.scheme in ("http", "https") and bool(proxy.hostname) and proxy.port != 0
-    except ValueError:  # not repeated: it may hold a password
+    except ValueError:  # the message does not repeat the address, because it may hold a password
         usable = False
     if not usable:
         raise ConfigError(
@@ -76,20 +97,30 @@ def proxy_for(url: str) -> str | None:
 
 
 async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """A response's body as it comes. Raises TooLong beyond MAX_ANSWER bytes, and for anything packed."""
-    packed = response.headers.get("content-encoding", "identity")
-    if packed != "identity":
-        raise TooLong(f"the answer is packed ({packed}), which was not asked for")
-    num = 0
+    """Read the body of a response as it arrives.
+
+    Args:
+        response: Response of a session from `open_session`.
+
+    Yields:
+        The next piece of the body.
+
+    Raises:
+        UnreadableBody: The body is longer than MAX_ANSWER bytes, or it is compressed.
+    """
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnreadableBody(f"the answer is compressed ({encoding}), although the request does not allow it")
+    num_bytes = 0
     async for chunk in response.content.iter_any():
-        num += len(chunk)
-        if num > MAX_ANSWER:
-            raise TooLong(f"the answer is longer than {MAX_ANSWER / 2**20:g} MB")
+        num_bytes += len(chunk)
+        if num_bytes > MAX_ANSWER:
+            raise UnreadableBody(f"the answer is longer than {MAX_ANSWER / 2**20:g} MB")
         yield chunk
 
 
 def _certificates() -> ssl.SSLContext:
-    """The authorities that SSL_CERT_FILE and SSL_CERT_DIR name, else the system's and certifi's."""
+    """Return the authorities named by SSL_CERT_FILE and SSL_CERT_DIR, by default those of the system and of certifi."""
     context = ssl.create_default_context()
     if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
         context.load_verify_locations(certifi.where())

@@ -15,7 +15,7 @@ from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, FapoError, JudgeDownError
 from fapo.judge.template import Template, build_prompt
 from fapo.judge.verdicts import majority, parse_yes_no
-from fapo.types import Complete, Completion, Message, Problem, Rollout, Verdict
+from fapo.types import ChatModel, Completion, Message, Problem, Rollout, Verdict
 
 WINDOW = 100
 """Number of latest results whose failure rate is checked."""
@@ -190,7 +190,7 @@ class GenRM:
 
     template: Template
     """The prompt it is used to."""
-    complete: Complete
+    complete: ChatModel
     """The model: a server (`ChatClient`) or one in this process."""
     votes: int = 1
     """Answers asked for each solution; more than one makes sense only at a temperature above 0."""

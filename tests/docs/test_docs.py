@@ -187,6 +187,21 @@ def test_names_of_the_package_exist(page: Path) -> None:
         assert not names or re.search(rf"\b{names[0]}\b", file.read_text(encoding="utf-8")), dotted
 
 
+METRIC = re.compile(
+    r"(?:(?:rollout|canary|advantage|judge|time|fapo)/)(\w+)|(\w+_(?:share|rate|ratio|interval|accuracy))"
+)
+
+
+@every_page
+def test_metrics_exist(page: Path) -> None:
+    words = set(re.findall(r"\w+", " ".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))))
+    for span in spans(page):
+        if found := METRIC.fullmatch(span):
+            name = found[1] or found[2]
+            parts = {name, name.removesuffix("_interval"), name.removeprefix("true_"), name.removeprefix("judge_")}
+            assert parts & words, span
+
+
 def test_the_numbers_of_the_theory_are_those_of_the_code() -> None:
     (script,) = blocks(ROOT / "docs/concepts.md", "python")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

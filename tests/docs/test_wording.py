@@ -18,6 +18,8 @@ PAGES = [
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 EXPERIMENTS_LOG = {"LOG.md"}
 """Written as a diary: its old entries stay as they were."""
+NAMES_THE_PAST = {"CHANGELOG.md"}
+"""May use old names of settings and functions, in code spans."""
 
 AVOIDED = {
     r"\btold\b|\btells?\b": "functions return, raise, call or log; pages say or show",
@@ -64,7 +66,10 @@ def prose(source: str) -> str:
 def test_pages_use_plain_words(page: Path) -> None:
     if page.name in EXPERIMENTS_LOG:
         pytest.skip("a diary")
-    assert avoided(page.read_text(encoding="utf-8")) == []
+    text = page.read_text(encoding="utf-8")
+    if page.name in NAMES_THE_PAST:
+        text = re.sub(r"`[^`\n]*`", "", text)
+    assert avoided(text) == []
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(ROOT)))

@@ -83,7 +83,7 @@ def bench(benchmark: Any, folder: Path) -> Callable[[], Any]:
     def work() -> None:
         process = benchmark == "process"
         rows = load_rows(benchmark, [str(folder / "data.jsonl")])
-        found = read_predictions(folder / "predictions.jsonl", rows.num_steps, located=process)
+        found = read_predictions(folder / "predictions.jsonl", rows.num_steps, with_step=process)
         context = output.Context(["data"], "predictions", of_rows(rows.counting, found))
         score: Any = (
             score_process(rows.counting, rows.subsets, context.verdicts)

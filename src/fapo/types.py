@@ -161,6 +161,20 @@ class ChatModel(Protocol):
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]: ...
 
 
+class Progress(Protocol):
+    """Callback for the progress of a long task, called each time a part of the task is done."""
+
+    def __call__(self, task: str, done: int, total: int, metrics: Mapping[str, float] = ..., /) -> None:
+        """Show the progress.
+
+        Args:
+            task: Name of the task, such as "sample"; a command may have several.
+            done: Number of parts that are done.
+            total: Number of all parts.
+            metrics: Numbers of the latest part, such as the loss of a training step.
+        """
+
+
 class Judge(Protocol):
     """Gives one verdict for each rollout, in order. Never raises for a single failed judgement."""
 

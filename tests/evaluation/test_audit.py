@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import DataError, JudgeDownError
 from fapo.evaluation.audit.counts import Audited, Tally, print_tally
-from fapo.evaluation.audit.run import Plan, audit
+from fapo.evaluation.audit.run import audit
+from fapo.evaluation.audit.settings import AuditSettings
 from fapo.inference.response_cache import ResponseCache
-from fapo.judge.from_config import named
 from tests.support.chat_server import ChatServer, Reply, chat_server
 from tests.support.command_line import fapo
 from tests.support.paths import shared_data
@@ -42,11 +43,11 @@ def written(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def plan(server: ChatServer | str, out: Path, *files: Path | str, **options: Any) -> Plan:
-    ours = {key: options.pop(key) for key in list(options) if key in Plan.__dataclass_fields__}
+def settings_for(server: ChatServer | str, out: Path, *files: Path | str, **options: Any) -> AuditSettings:
+    """Return settings of an audit by a server, with a prompt that is short."""
+    options = {"template": "compact", "model": "m"} | options
     url = server if isinstance(server, str) else server.url
-    settings = named([url], "m", cache=out.with_suffix(".cache.sqlite"), **{"template": "compact"} | options)
-    return Plan(tuple(map(str, files)), out, settings, **ours)
+    return AuditSettings(judge=(url,), out=out, files=tuple(map(str, files)), **options)
 
 
 def by_problem(verdicts: dict[str, str], seen: Counter[str] | None = None) -> Callable[[Row, int], Reply]:
@@ -218,7 +219,7 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     seen: Counter[str] = Counter()
     with chat_server(by_problem(WORDS, seen)) as server:
-        tally = audit(plan(server, out, written(tmp_path / "in.jsonl", SAMPLE)))
+        tally = audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE)))
     found = list(read_jsonl(out))
     assert [r["id"] for r in found] == [r["id"] for r in SAMPLE]
     assert {r["id"]: outcome(r) for r in found} == EXPECTED
@@ -235,7 +236,7 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
 def test_all_judges_the_wrong_ones_too(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(by_problem(WORDS)) as server:
-        tally = audit(plan(server, out, written(tmp_path / "in.jsonl", SAMPLE), judge_all=True))
+        tally = audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE), all=True))
     found = {r["id"]: outcome(r) for r in read_jsonl(out)}
     changed = {"wrong": (False, "ok", 0, True), "blank": (False, "unparsable", None, None)}
     assert found == EXPECTED | changed
@@ -246,14 +247,14 @@ def test_all_judges_the_wrong_ones_too(tmp_path: Path) -> None:
 def test_only_a_box_counts_if_asked(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(by_problem(WORDS)) as server:
-        audit(plan(server, out, written(tmp_path / "in.jsonl", SAMPLE), require_box=True))
+        audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE), require_box=True))
     assert {r["id"]: r["correct"] for r in read_jsonl(out)}["phrase"] is False
 
 
 def test_a_judge_that_does_not_say_where(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(Reply("\\boxed{yes}")) as server:
-        tally = audit(plan(server, out, written(tmp_path / "in.jsonl", [ROW]), template="yes_no"))
+        tally = audit(settings_for(server, out, written(tmp_path / "in.jsonl", [ROW]), template="yes_no"))
     assert [outcome(r) for r in read_jsonl(out)] == [(True, "ok", None, True)]
     assert not tally.fifths
 
@@ -262,7 +263,9 @@ def test_votes(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     replies = ["\\boxed{-1}", "\\boxed{1}", "\\boxed{1}"]
     with chat_server(lambda body, index: Reply(replies[index])) as server:
-        settings = plan(server, out, written(tmp_path / "in.jsonl", [ROW]), votes=3, temperature=0.6, concurrency=1)
+        settings = settings_for(
+            server, out, written(tmp_path / "in.jsonl", [ROW]), votes=3, temperature=0.6, concurrency=1
+        )
         audit(settings)
         audit(settings)
         assert len(server.requests) == 3
@@ -272,8 +275,7 @@ def test_votes(tmp_path: Path) -> None:
 def test_several_servers_share_the_work(tmp_path: Path) -> None:
     path = written(tmp_path / "in.jsonl", [row(problem=f"Q{i}") for i in range(40)])
     with chat_server(Reply("\\boxed{-1}", delay=0.02)) as a, chat_server(Reply("\\boxed{-1}", delay=0.02)) as b:
-        settings = named([a.url, b.url], "m", cache=str(tmp_path / "j.sqlite"))
-        audit(Plan((str(path),), tmp_path / "out.jsonl", settings))
+        audit(replace(settings_for(a, tmp_path / "out.jsonl", path), judge=(a.url, b.url)))
         assert len(a.requests) + len(b.requests) == 40
         assert min(len(a.requests), len(b.requests)) > 5
 
@@ -282,12 +284,12 @@ def test_the_cache_answers_the_second_time_unless_told_not_to(tmp_path: Path) ->
     path, out = written(tmp_path / "in.jsonl", SAMPLE), tmp_path / "out.jsonl"
     seen: Counter[str] = Counter()
     with chat_server(by_problem(WORDS, seen)) as server:
-        audit(plan(server, out, path))
+        audit(settings_for(server, out, path))
         first = out.read_bytes()
-        audit(plan(server, out, path))
+        audit(settings_for(server, out, path))
         assert out.read_bytes() == first
         assert seen == {"apple": 1, "banana": 1, "damson": 1, "elder": 2, "grape": 1}, "only the failed one"
-        audit(plan(server, out, path, fresh=True))
+        audit(settings_for(server, out, path, no_cache=True))
         assert seen == {"apple": 2, "banana": 2, "damson": 2, "elder": 3, "grape": 2}
 
 
@@ -302,7 +304,7 @@ def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
     ]
     out = tmp_path / "out.jsonl"
     with chat_server(Reply("[bold]\\boxed{-1}")) as server:
-        tally = audit(plan(server, out, written(tmp_path / "in.jsonl", rows)))
+        tally = audit(settings_for(server, out, written(tmp_path / "in.jsonl", rows)))
     found = list(read_jsonl(out))
     assert [(r["id"], r["correct"], r["status"]) for r in found] == [
         (1, True, "ok"),
@@ -317,7 +319,7 @@ def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
 def test_ids_of_one_hash_are_not_one_id(tmp_path: Path) -> None:
     rows = [row(id=id) for id in (-1, -2, "a", "b", "a")]
     with chat_server(Reply("\\boxed{-1}")) as server:
-        tally = audit(plan(server, tmp_path / "out.jsonl", written(tmp_path / "in.jsonl", rows)))
+        tally = audit(settings_for(server, tmp_path / "out.jsonl", written(tmp_path / "in.jsonl", rows)))
     assert tally.num_repeated == 1
 
 
@@ -342,10 +344,10 @@ def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(
     path.write_text(joined([json.dumps(ROW), '{"problem": "Q"}', '"nonsense"', json.dumps(ROW)]))
     with chat_server(Reply("\\boxed{-1}")) as server:
         with pytest.raises(DataError, match=rf"{first_bad}: no solution.*--skip-bad"):
-            audit(plan(server, out, path))
+            audit(settings_for(server, out, path))
         assert server.requests == []
         assert [file.name for file in tmp_path.iterdir()] == [name]
-        tally = audit(plan(server, out, path, skip_bad=True))
+        tally = audit(settings_for(server, out, path, skip_bad=True))
     found = list(read_jsonl(out))
     assert [(r["id"], r["status"], r["flawed"]) for r in found] == [
         ("in-0", "ok", False),
@@ -363,11 +365,11 @@ def test_a_dead_judge_ends_a_long_audit_and_spares_a_short_one(tmp_path: Path) -
     short = written(tmp_path / "short.jsonl", [row(problem=f"Q{i}") for i in range(7)])
     long = written(tmp_path / "long.jsonl", [row(problem=f"Q{i}") for i in range(1000)])
     with chat_server(Reply(status=400, body=b"{}")) as server:
-        tally = audit(plan(server, out, short))
+        tally = audit(settings_for(server, out, short))
         assert tally.total["failed"] == 7
         before = out.read_bytes()
         with pytest.raises(JudgeDownError, match=r"judge is down: .*HTTP 400.*same command again"):
-            audit(plan(server, out, long, concurrency=4))
+            audit(settings_for(server, out, long, concurrency=4))
         assert len(server.requests) < 100
     assert out.read_bytes() == before, "an output is whole or the old one"
 
@@ -377,7 +379,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     write_jsonl(path, (row(problem=f"Q{i % 50}", response="word " * 800 + "\\boxed{2}") for i in range(1000)))
     with chat_server(Reply("\\boxed{-1}")) as server:
-        settings = plan(server, tmp_path / "out.jsonl", path, concurrency=4)
+        settings = settings_for(server, tmp_path / "out.jsonl", path, concurrency=4)
         audit(settings)  # imports, pools and caches are there now
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
@@ -391,7 +393,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 def test_processbench_rows(tmp_path: Path) -> None:
     path = shared_data("processbench_gsm8k.jsonl")
     with chat_server(Reply("\\boxed{-1}")) as server:
-        tally = audit(plan(server, tmp_path / "out.jsonl", path))
+        tally = audit(settings_for(server, tmp_path / "out.jsonl", path))
     correct = sum(r["final_answer_correct"] for r in read_jsonl(path))
     assert (tally.total["rows"], tally.total["correct"], tally.total["judged"]) == (400, correct, correct)
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.evaluation.judge_benchmarks.predictions import first_below
 from fapo.evaluation.judge_benchmarks.rows import load_rows, subset_names
-from fapo.evaluation.judge_benchmarks.run import judge_name
 from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
+from fapo.evaluation.judge_settings import judge_name
 from fapo.judge.from_config import named
 from fapo.judge.quality import flawed_positive_prf, processbench_f1
 from fapo.types import LabelledSolution, Problem, Verdict

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,9 @@ from fapo.data.multiple_choice import with_choices
 from fapo.data.problems import read_problems
 from fapo.errors import DataError
 from fapo.evaluation.intervals import bootstrap_ratio_intervals
-from fapo.evaluation.policy.run import Answered, Sample, evaluate
+from fapo.evaluation.policy.run import Answered, Sample, evaluate, load_questions
 from fapo.evaluation.policy.score import by_source, majority, score
-from fapo.evaluation.policy.settings import Plan, load_questions
-from fapo.inference.models import ModelSpec
-from fapo.judge.from_config import named
+from fapo.evaluation.policy.settings import EvalSettings
 from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, Verdict
 from tests.support.chat_server import Reply, chat_server
@@ -391,7 +390,7 @@ MISTAKES = {
     "no file": (["none.jsonl"], "none.jsonl: neither a file nor a Hugging Face id"),
     "no split": (["miniature:nonsense"], "no problems 'miniature:nonsense'"),
     "twice": (["sums.jsonl", "sums.jsonl"], "two sources are both called 'sums'"),
-    "no k": (["sums.jsonl", "-k", "0"], "fapo eval: k: should be greater than or equal to 1, not 0"),
+    "no k": (["sums.jsonl", "-k", "0"], "fapo eval: samples: should be greater than or equal to 1, not 0"),
     "no limit": (["sums.jsonl", "--limit", "0"], "limit: should be greater than or equal to 1, not 0"),
     "greedy": (["sums.jsonl", "-k", "2", "--temperature", "0"], "several samples at temperature 0"),
     "cold": (["sums.jsonl", "--temperature", "-1"], "temperature: should be greater than or equal to 0, not -1"),
@@ -427,17 +426,17 @@ def test_a_mistake_ends_with_one_clear_line(name: str, data: Path, run, monkeypa
 # ------------------------------------------------------------------------------------------- models in this process
 
 
-def local(folder: Path, policy: Path, judge: Path | None, **changes: Any) -> Plan:
-    out = folder / "out.jsonl"
-    options = {
-        "template": "compact",
-        "max_tokens": 12,
-        "concurrency": 32,
-        "cache": out.with_suffix(".cache.sqlite"),
-    }
-    asked = named([f"local:{judge}"], "", **options) if judge else None
-    wanted = {"k": 4, "max_tokens": 16, "limit": 40, "concurrency": 32} | changes
-    return Plan(ModelSpec(str(policy)), ("miniature:test",), out, judge=asked, **wanted)
+def local(folder: Path, policy: Path, judge: Path | None, **changes: Any) -> EvalSettings:
+    """Return settings of an evaluation by models in this process."""
+    known: dict[str, Any] = {"samples": 4, "max_tokens": 16, "limit": 40, "concurrency": 32}
+    known |= {"judge_template": "compact", "judge_max_tokens": 12}
+    return EvalSettings(
+        policy=(f"local:{policy}",),
+        judge=(f"local:{judge}",) if judge else (),
+        data=("miniature:test",),
+        out=folder / "out.jsonl",
+        **known | changes,
+    )
 
 
 def test_the_miniature_knows_the_truth(tmp_path: Path, tiny_policy: Path, tiny_genrm: Path) -> None:
@@ -474,7 +473,7 @@ def test_the_miniature_knows_the_truth(tmp_path: Path, tiny_policy: Path, tiny_g
 def test_batches_of_the_same_questions_draw_anew(tmp_path: Path, tiny_policy: Path) -> None:
     """k = 4 after k = 2 asks for the same conversations as before, and must not hear the same answers."""
     for k in (2, 4):
-        found = evaluate(local(tmp_path, tiny_policy, None, k=k, limit=8, concurrency=16, temperature=2.0))
+        found = evaluate(local(tmp_path, tiny_policy, None, samples=k, limit=8, concurrency=16, temperature=2.0))
     texts = [[s.rollout.response for s in of_one.samples] for of_one in found]
     assert any(of_one[:2] != of_one[2:] for of_one in texts)
 
@@ -482,10 +481,10 @@ def test_batches_of_the_same_questions_draw_anew(tmp_path: Path, tiny_policy: Pa
 def test_real_data_sets_are_read() -> None:
     sizes = {"aime24": 30, "aime25": 30, "math500": 500, "gsm8k_test": 1319}
     files = tuple(str(shared_data(f"{name}.jsonl")) for name in sizes)
-    plan = Plan(ModelSpec("m", ("http://x",)), files, Path("out.jsonl"))
-    found = load_questions(plan)
+    asked = EvalSettings(policy=("http://x",), policy_model="m", data=files, out=Path("out.jsonl"))
+    found = load_questions(asked)
     assert Counter(problem.source for problem in found) == sizes
     assert all(problem.reference for problem in found)
-    few = load_questions(Plan(plan.policy, files, plan.out, limit=5))
+    few = load_questions(replace(asked, limit=5))
     assert Counter(problem.source for problem in few) == dict.fromkeys(sizes, 5)
     assert all(problem in found for problem in few)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from fapo.data.problems import read_labelled, read_problems
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError
 from fapo.inference.models import ModelSpec, model_specs
 from fapo.judge.template import build_prompt, load_template
-from fapo.training.critic_data import Card, CriticConfig, build
+from fapo.training.critic_data.build import build
+from fapo.training.critic_data.card import Card
 from fapo.training.critic_data.consensus import balance, consensus, label_precision, pairwise_agreement
+from fapo.training.critic_data.settings import CriticSettings
 from fapo.types import LabelledSolution, Problem, Verdict
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
@@ -215,13 +218,13 @@ def both(policy: Script = solve, teacher: Script = find) -> Script:
     return lambda body, index: (policy if body["model"] == "policy" else teacher)(body, index)
 
 
-def config(url: str, folder: Path, **changes: Any) -> CriticConfig:
+def config(url: str, folder: Path, **changes: Any) -> CriticSettings:
     problems = folder / "sums.jsonl"
     if not problems.exists():
         write_jsonl(problems, SUMS)
-    policies = (ModelSpec("policy", (url,)),)
-    settings = {"num_samples": 2, "out": folder / "critic.jsonl", **changes}
-    return CriticConfig(str(problems), policies, ModelSpec("teacher", (url,)), **settings)
+    models = {"policy": (url,), "policy_model": ("policy",), "teacher": (url,), "teacher_model": "teacher"}
+    settings = {"samples": 2, "out": folder / "critic.jsonl", **models, **changes}
+    return CriticSettings(problems=str(problems), **settings)
 
 
 def made(script: Script, folder: Path, **changes: Any) -> tuple[Card, Counter[str]]:
@@ -288,18 +291,16 @@ def test_copies_are_dropped(tmp_path: Path) -> None:
     def always_the_same(body: dict[str, Any], index: int) -> Reply:
         return solve(body, 0)
 
-    card, asked = made(both(always_the_same), tmp_path, num_samples=5)
+    card, asked = made(both(always_the_same), tmp_path, samples=5)
     assert (card.counts.correct, card.counts.distinct) == (20, 4)
     assert asked == {"policy": 40, "teacher": 12}
 
 
 def test_several_policies_each_answer_each_question(tmp_path: Path) -> None:
-    with chat_server(both(solve)) as one, chat_server(both(solve)) as two:
+    with chat_server(both(solve)) as one:
         base = config(one.url, tmp_path)
-        policies = (ModelSpec("policy", (one.url,)), ModelSpec("other", (two.url,)))
         with chat_server(lambda body, index: solve(body, 100 + index)) as two:
-            policies = (policies[0], ModelSpec("other", (two.url,)))
-            card = build(CriticConfig(base.problems, policies, base.teacher, base.out, num_samples=2))
+            card = build(replace(base, policy=(one.url, two.url), policy_model=("policy", "other")))
     assert card.by_policy == {name: {"sampled": 16, "correct": 8, "kept": 8} for name in ("policy", "other")}
     assert len({row["id"] for row in read_jsonl(tmp_path / "critic.jsonl")}) == 16
 
@@ -361,7 +362,7 @@ def test_what_models_write_is_data(suffix: str, tmp_path: Path) -> None:
         return Reply(HOSTILE) if "0+0" in body["messages"][-1]["content"] else solve(body, index)
 
     out = tmp_path / f"critic.{suffix}"
-    card, _ = made(both(attack), tmp_path, num_samples=1, out=out, balance=False)
+    card, _ = made(both(attack), tmp_path, samples=1, out=out, balance=False)
     assert card.counts.kept == 4
     if suffix == "jsonl":
         solution = next(s for s in read_labelled(out) if s.problem.id == "q0-0-0")
@@ -401,12 +402,12 @@ def test_a_teacher_that_always_fails_ends_the_run_and_loses_nothing(num: int, tm
     down = both(teacher=lambda *_: Reply(status=400))
     failure = pytest.raises(JudgeDownError, match=r"the teacher teacher is down: .*HTTP 400.*critic\.work")
     with chat_server(down) as server, failure:
-        build(config(server.url, tmp_path, num_samples=num))
+        build(config(server.url, tmp_path, samples=num))
     asked = Counter(request["model"] for request in server.requests)
     assert asked["policy"] == 8 * num
     assert asked["teacher"] <= 8 + 64, "not one failure after the other without end"
     assert not (tmp_path / "critic.jsonl").exists()
-    card, asked = made(both(), tmp_path, num_samples=num)
+    card, asked = made(both(), tmp_path, samples=num)
     assert asked == {"teacher": 4 * num * 3}
     assert card.counts.kept == 4 * num
 
@@ -450,16 +451,16 @@ def test_a_finished_run_asks_nothing_and_writes_the_same(tmp_path: Path) -> None
 
 
 def test_more_of_everything_asks_for_the_rest_only(tmp_path: Path) -> None:
-    _, asked = made(both(), tmp_path, limit=4, num_samples=1, votes=2, balance=False)
+    _, asked = made(both(), tmp_path, limit=4, samples=1, votes=2, balance=False)
     assert asked == {"policy": 4, "teacher": 4}
-    _, asked = made(both(), tmp_path, num_samples=1, votes=2, balance=False)
+    _, asked = made(both(), tmp_path, samples=1, votes=2, balance=False)
     assert asked == {"policy": 4, "teacher": 4}
-    _, asked = made(both(), tmp_path, num_samples=1, votes=3, balance=False)
+    _, asked = made(both(), tmp_path, samples=1, votes=3, balance=False)
     assert asked == {"teacher": 4}
-    card, asked = made(both(), tmp_path, num_samples=2, votes=3, balance=False)
+    card, asked = made(both(), tmp_path, samples=2, votes=3, balance=False)
     assert asked == {"policy": 8, "teacher": 12}
     assert card.counts.kept == 8
-    card, asked = made(both(), tmp_path, limit=4, num_samples=1, votes=2, balance=False)
+    card, asked = made(both(), tmp_path, limit=4, samples=1, votes=2, balance=False)
     assert not asked
     assert card.counts.kept == card.counts.distinct == 2
 
@@ -573,9 +574,7 @@ def noisy_world(noise: float) -> Script:
 def test_consensus_makes_labels_truer(tmp_path: Path) -> None:
     with chat_server(noisy_world(0.4)) as server:
         base = config(server.url, tmp_path)
-        policies, teacher, out = base.policies, base.teacher, base.out
-        settings = {"template": "compact", "limit": 150, "num_samples": 2}
-        card = build(CriticConfig("miniature:train", policies, teacher, out, **settings))
+        card = build(replace(base, problems="miniature:train", template="compact", limit=150))
     before, after = card.label_precision["one vote"], card.label_precision["consensus"]
     assert before.n == 3 * card.counts.distinct
     assert after.n == card.counts.consensus
@@ -588,12 +587,12 @@ def test_consensus_makes_labels_truer(tmp_path: Path) -> None:
 def test_models_in_this_process_give_the_same_after_an_interruption(
     tmp_path: Path, tiny_policy: Path, tiny_genrm: Path
 ) -> None:
-    def local(folder: str) -> CriticConfig:
-        return CriticConfig(
-            "miniature:train",
-            (ModelSpec(str(tiny_policy)),),
-            ModelSpec(str(tiny_genrm)),
-            tmp_path / folder / "critic.jsonl",
+    def local(folder: str) -> CriticSettings:
+        return CriticSettings(
+            problems="miniature:train",
+            policy=(f"local:{tiny_policy}",),
+            teacher=(f"local:{tiny_genrm}",),
+            out=tmp_path / folder / "critic.jsonl",
             template="compact",
             limit=160,
             max_tokens=16,
@@ -681,7 +680,7 @@ def test_bad_problems_end_with_one_clear_line(name: str, tmp_path: Path, monkeyp
 MISTAKES = [
     (["--votes", "0"], "fapo critic: votes: should be greater than or equal to 1, not 0"),
     (["--limit", "0"], "limit: should be greater than or equal to 1, not 0"),
-    (["-n", "0"], "num_samples: should be greater than or equal to 1, not 0"),
+    (["-n", "0"], "samples: should be greater than or equal to 1, not 0"),
     (["--temperature", "0"], "several solutions at temperature 0 are all the same"),
     (["--teacher-temperature", "0"], "votes at teacher temperature 0 always agree"),
     (["--teacher-temperature", "-1"], "teacher_temperature: should be greater than or equal to 0, not -1"),

@@ -17,12 +17,12 @@ from fapo.config.load import from_dict
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.problems import read_labelled
 from fapo.errors import ConfigError, DataError, JudgeDownError
-from fapo.inference.models import ModelSpec
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
 from fapo.judge.verdicts import parse_verdict
-from fapo.training.critic_data.critiques import CritiquesConfig, write_critiques
+from fapo.training.critic_data.critiques import write_critiques
 from fapo.training.critic_data.label_noise import with_label_noise
+from fapo.training.critic_data.settings import CritiquesSettings
 from fapo.training.select_checkpoint import candidates, choose
 from fapo.types import LabelledSolution, Problem, Rollout
 from tests.support.chat_server import Reply, chat_server
@@ -80,9 +80,9 @@ def test_label_noise_is_a_share(share: float) -> None:
 # --- critiques to imitate ---------------------------------------------------------------------------------------------
 
 
-def critiques_config(out: Path, data: Path, url: str, **changed: Any) -> CritiquesConfig:
+def critiques_config(out: Path, data: Path, url: str, **changed: Any) -> CritiquesSettings:
     settings: Row = {"samples": 3, "template": "compact", "concurrency": 1, "timeout": 5.0}
-    return CritiquesConfig(str(data), ModelSpec("m", (url,)), out, **settings | changed)
+    return CritiquesSettings(data=str(data), judge=(url,), model="m", out=out, **settings | changed)
 
 
 def test_critiques_that_name_the_label_are_kept(tmp_path: Path) -> None:
@@ -211,7 +211,9 @@ def sft_run(tiny_genrm: Path, always_sound: Path, tmp_path_factory: pytest.TempP
 
     output = tmp_path_factory.mktemp("sft")
     told: list[int] = []
-    folder = train(from_dict(settings(output, tiny_genrm, always_sound)), progress=lambda step, *_: told.append(step))
+    folder = train(
+        from_dict(settings(output, tiny_genrm, always_sound)), progress=lambda _, step, *rest: told.append(step)
+    )
     assert told == list(range(1, STEPS + 1))
     return folder
 
@@ -264,7 +266,7 @@ def test_an_interrupted_run_ends_like_one_that_was_not(
     class Stop(Exception):
         pass
 
-    def stop(step: int, *_: Any) -> None:
+    def stop(_task: str, step: int, *_: Any) -> None:
         if step == STEPS // 2 + 2:
             raise Stop
 

@@ -97,7 +97,7 @@ def assert_same_curve(ours: list[Row], theirs: list[Row]) -> None:
 def oracle_run(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
     told: list[tuple[int, int]] = []
     settled = config(tmp_path_factory.mktemp("oracle"), tiny_policy)
-    return train(settled, progress=lambda step, total, _: told.append((step, total))), told
+    return train(settled, progress=lambda _, step, total, metrics: told.append((step, total))), told
 
 
 def test_the_run_folder_holds_all_there_is(oracle_run, tiny_policy: Path) -> None:

@@ -59,15 +59,18 @@ def critic(
         concurrency: Requests under way at once.
         timeout: Seconds a request may take.
     """
-    from fapo.inference.models import model_spec, model_specs
-    from fapo.training.critic_data import CriticConfig, build, summary
+    from fapo.training.critic_data.build import build
+    from fapo.training.critic_data.card import summary
+    from fapo.training.critic_data.settings import CriticSettings
 
-    config = CriticConfig(
+    config = CriticSettings(
         problems=problems,
-        policies=model_specs(policy, policy_model, "--policy"),
-        teacher=model_spec(teacher, teacher_model, "--teacher"),
+        policy=policy,
+        policy_model=policy_model,
+        teacher=teacher,
+        teacher_model=teacher_model,
         out=out,
-        num_samples=samples,
+        samples=samples,
         votes=votes,
         template=template,
         prompt=prompt,
@@ -125,12 +128,13 @@ def critiques(
         concurrency: Requests under way at once.
         timeout: Seconds a request may take.
     """
-    from fapo.inference.models import model_spec
-    from fapo.training.critic_data.critiques import CritiquesConfig, write_critiques
+    from fapo.training.critic_data.critiques import write_critiques
+    from fapo.training.critic_data.settings import CritiquesSettings
 
-    config = CritiquesConfig(
+    config = CritiquesSettings(
         data=data,
-        judge=model_spec(judge, model, "--judge"),
+        judge=judge,
+        model=model,
         out=out,
         samples=samples,
         template=template,
@@ -143,7 +147,6 @@ def critiques(
         timeout=timeout,
     )
     with progress_bars() as bars:
-        bar = bars.add_task("critiques", total=None, note="")
-        kept = write_critiques(config, lambda done, total: bars.update(bar, completed=done, total=total))
+        kept = write_critiques(config, bar_by_name(bars))
     print(kept)
     console.print(f"data: {out}", highlight=False, soft_wrap=True)

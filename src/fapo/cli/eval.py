@@ -75,32 +75,20 @@ def evaluate(
     """
     from fapo.evaluation.policy.output import as_table, write
     from fapo.evaluation.policy.run import evaluate
-    from fapo.evaluation.policy.settings import Plan
-    from fapo.inference.models import model_spec
-    from fapo.judge.from_config import named
+    from fapo.evaluation.policy.settings import EvalSettings
 
-    asked = (
-        named(
-            judge,
-            judge_model,
-            options=("--judge", "--judge-model"),
-            template=judge_template,
-            votes=judge_votes,
-            temperature=judge_temperature,
-            max_tokens=judge_max_tokens,
-            concurrency=concurrency,
-            timeout=timeout,
-            cache=out.with_suffix(".cache.sqlite"),
-        )
-        if judge
-        else None
-    )
-    plan = Plan(
-        policy=model_spec(policy, policy_model, "--policy"),
+    settings = EvalSettings(
+        policy=policy,
+        policy_model=policy_model,
         data=data,
         out=out,
-        k=samples,
-        judge=asked,
+        samples=samples,
+        judge=judge,
+        judge_model=judge_model,
+        judge_template=judge_template,
+        judge_votes=judge_votes,
+        judge_temperature=judge_temperature,
+        judge_max_tokens=judge_max_tokens,
         prompt=prompt,
         temperature=temperature,
         top_p=top_p,
@@ -111,13 +99,13 @@ def evaluate(
         require_box=require_box,
         concurrency=concurrency,
         timeout=timeout,
-        fresh=no_cache,
+        no_cache=no_cache,
     )
     with progress_bars(disable=quiet) as bars:
-        answered = evaluate(plan, bar_by_name(bars))
-    found = write(plan, answered)
+        answered = evaluate(settings, bar_by_name(bars))
+    found = write(settings, answered)
     if as_json:
         print(json.dumps(found, indent=2, allow_nan=False))
     else:
-        Console().print(as_table(plan, answered))
+        Console().print(as_table(settings, answered))
     console.print(f"questions: {out}, summary: {out.with_suffix('.json')}", highlight=False, soft_wrap=True)

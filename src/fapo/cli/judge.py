@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from fapo.cli.app import app, console
 from fapo.cli.judge_options import JudgeOptions
-from fapo.cli.progress import progress_bars
+from fapo.cli.progress import bar_by_name, progress_bars
 
 _JUDGE = JudgeOptions()
 
@@ -42,11 +43,19 @@ def judge(
         quiet: No progress bar.
     """
     from fapo.evaluation.audit.counts import print_tally
-    from fapo.evaluation.audit.run import Plan, audit
+    from fapo.evaluation.audit.run import audit
+    from fapo.evaluation.audit.settings import AuditSettings
 
-    plan = Plan(files, out, asked.config(out), all, asked.no_cache, skip_bad, require_box, references)
+    settings = AuditSettings(
+        files=files,
+        out=out,
+        all=all,
+        skip_bad=skip_bad,
+        require_box=require_box,
+        references=references,
+        **{field.name: getattr(asked, field.name) for field in fields(asked)},
+    )
     with progress_bars(disable=quiet) as bars:
-        bar = bars.add_task("judging", total=None, note="")
-        found = audit(plan, lambda done, rows, note: bars.update(bar, completed=done, total=rows, note=note))
+        found = audit(settings, bar_by_name(bars))
     print_tally(found, Console())
     console.print(f"verdicts: {out}", highlight=False, soft_wrap=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fapo.cli.app import console
+from fapo.types import Progress as ProgressCallback
 
 
 def progress_bars(disable: bool = False) -> Progress:
@@ -21,13 +22,13 @@ def progress_bars(disable: bool = False) -> Progress:
     return Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=disable)
 
 
-def bar_by_name(bars: Progress) -> Callable[[str, int, int], None]:
-    """A bar for each thing that is done."""
+def bar_by_name(bars: Progress) -> ProgressCallback:
+    """Return a callback that shows a bar for each task, with its metrics behind it."""
     ids: dict[str, Any] = {}
 
-    def progress(what: str, done: int, total: int) -> None:
-        if what not in ids:
-            ids[what] = bars.add_task(what, total=total, note="")
-        bars.update(ids[what], completed=done)
+    def progress(task: str, done: int, total: int, metrics: Mapping[str, float] = {}, /) -> None:
+        if task not in ids:
+            ids[task] = bars.add_task(task, total=total, note="")
+        bars.update(ids[task], completed=done, note="  ".join(f"{name} {value:g}" for name, value in metrics.items()))
 
     return progress

@@ -60,7 +60,7 @@ def train(
     with progress_bars(disable=quiet) as bars:
         bar = bars.add_task(settings.name, total=settings.optim.steps, note="")
 
-        def progress(step: int, _total: int, values: Mapping[str, Any]) -> None:
+        def progress(_task: str, step: int, _total: int, values: Mapping[str, Any] = {}, /) -> None:
             bars.update(bar, completed=step, note=_note(values))
 
         folder = trainer.train(settings, resume=resume, progress=progress)

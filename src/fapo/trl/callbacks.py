@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from transformers import TrainerCallback
 
 from fapo.config.schema import Config
 from fapo.training.recorder import Recorder
-
-Progress = Callable[[int, int, Mapping[str, Any]], None]
-"""Told after each step: steps done, steps in all, metrics."""
+from fapo.types import Progress
 
 
 class Callback(TrainerCallback):
@@ -30,7 +28,7 @@ class Callback(TrainerCallback):
         values |= self.recorder.measured
         self.recorder.folder.metrics(self.recorder.step, "train", values)
         if self.progress:
-            self.progress(self.recorder.step, self.config.optim.steps, values)
+            self.progress(self.config.name, self.recorder.step, self.config.optim.steps, values)
 
 
 @contextlib.contextmanager

@@ -28,9 +28,9 @@ from fapo.training.run_folder import RunFolder
 from fapo.training.run_lock import full_disk_told, take
 from fapo.training.step_metrics import of_validation
 from fapo.trl.arguments import trainer_arguments
-from fapo.trl.callbacks import Callback, Progress, stop_politely
+from fapo.trl.callbacks import Callback, stop_politely
 from fapo.trl.checkpoints import last_checkpoint, load_model, load_weights, save_model
-from fapo.types import Rollout
+from fapo.types import Progress, Rollout
 
 
 def sft_config(config: Config) -> SFTConfig:

@@ -23,12 +23,12 @@ from fapo.training.recorder import Recorder
 from fapo.training.run_folder import RunFolder
 from fapo.training.run_lock import full_disk_told, take
 from fapo.trl.arguments import grpo_config
-from fapo.trl.callbacks import Callback, Progress, stop_politely
+from fapo.trl.callbacks import Callback, stop_politely
 from fapo.trl.checkpoints import last_checkpoint, load_model, load_weights, save_model
 from fapo.trl.judge_while_generating import Overlap
 from fapo.trl.reward import FlawedAwareReward
 from fapo.trl.trainer import Trainer
-from fapo.types import Message, Problem
+from fapo.types import Message, Problem, Progress
 
 
 def train(config: Config, *, resume: bool = False, progress: Progress | None = None) -> Path:

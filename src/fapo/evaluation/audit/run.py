@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,68 +19,55 @@ from fapo.data.problems import check_not_overwriting
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.counts import Audited, Tally
+from fapo.evaluation.audit.settings import AuditSettings
 from fapo.judge.from_config import opened
 from fapo.judge.genrm import CircuitBreaker, GenRM, start_again, verdict_row
 from fapo.rewards import verify as answers
-from fapo.types import Verdict
+from fapo.types import Progress, Verdict
 
 WINDOW_SERVED = 16
 """Rows checked and judged together; several windows are under way at once."""
 WINDOW_LOCAL = 64
 """The same for a model in this process, which takes one window after the other."""
 
-Progress = Callable[[int, int, str], None]
-"""Progress callback, called with (rows_done, total_rows, text) as rows are finished."""
 
+def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Tally:
+    """Check and judge solutions, and write one row for each of them, in order.
 
-@dataclass(frozen=True)
-class Plan:
-    """What is audited and how."""
+    All rows are checked before the judge gets its first request. The output file appears when it is complete; until
+    then its rows are in a file with ".part" added to the name. An audit that was interrupted and is started again
+    judges only what its cache does not hold. Memory does not grow with the number of rows.
 
-    files: tuple[str, ...]
-    """JSONL, JSON or Parquet files, or Hugging Face ids; "-" is JSONL from standard input."""
-    out: Path
-    """JSONL file for the verdicts."""
-    judge: ModelJudge
-    """Who judges; with its cache an interrupted audit goes on."""
-    judge_all: bool = False
-    """Judge solutions with a wrong final answer, too."""
-    fresh: bool = False
-    """Ask anew what is in the cache."""
-    skip_bad: bool = False
-    """Report rows that make no sense and go on, instead of stopping before anything is asked."""
-    require_box: bool = False
-    r"""Only a \\boxed{} is a final answer; not "the answer is 7", nor a last number."""
-    references: str = ""
-    """Data set to look up right answers in, by the text of the problem, for rows that do not have them."""
+    Args:
+        settings: Solutions, judge and output file.
+        progress: Callback for the number of rows that are done.
 
+    Returns:
+        Counts of what came out.
 
-def audit(plan: Plan, progress: Progress | None = None) -> Tally:
-    """Write a row to plan.out for each row of the files, in order; memory does not grow with them.
-
-    All rows are checked before anything is asked. plan.out appears when it is complete; while the audit runs, its rows
-    are in a file with ".part" added to the name. Started again after an interrupt, the judge is asked only what its
-    cache does not hold.
-
-    Raises DataError for rows that make no sense (unless skip_bad) and JudgeDownError if the judge is down.
+    Raises:
+        ConfigError: No file is given, or the output file is one of the input files.
+        DataError: A row cannot be read (unless `skip_bad`), or no row can be judged.
+        JudgeDownError: The judge fails for too many rows.
     """
-    if not plan.files:
+    if not settings.files:
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
-    check_not_overwriting(plan.out, (*plan.files, plan.references))
-    lookup = reference_lookup(plan.references) if plan.references else None
+    config = settings.judge_config(settings.out)
+    check_not_overwriting(settings.out, (*settings.files, settings.references))
+    lookup = reference_lookup(settings.references) if settings.references else None
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: _spooled(name, Path(folder)) for name in dict.fromkeys(plan.files)}
+        files = {name: _spooled(name, Path(folder)) for name in dict.fromkeys(settings.files)}
         tally = Tally()
 
         def rows() -> Iterator[Solution | BadRow]:
-            for name in plan.files:
+            for name in settings.files:
                 yield from read_solutions(files[name], name="stdin" if name == "-" else "", references=lookup)
 
-        num_rows = _look_through(rows(), plan, tally)
+        num_rows = _look_through(rows(), settings, tally)
 
         async def judged() -> None:
-            async with opened(plan.judge, fresh=plan.fresh) as judge:
-                await _Audit(plan, judge, tally, num_rows, progress).run(rows())
+            async with opened(config, fresh=settings.no_cache) as judge:
+                await _Audit(settings, config, judge, tally, num_rows, progress).run(rows())
 
         asyncio.run(judged())
     return tally
@@ -95,7 +82,7 @@ def _spooled(name: str, folder: Path) -> Path:
     return folder / "stdin.jsonl"
 
 
-def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -> int:
+def _look_through(rows: Iterator[Solution | BadRow], settings: AuditSettings, tally: Tally) -> int:
     """Number of rows. Raises DataError for the first that makes no sense, unless these are to be skipped."""
     num, ids = 0, set[int]()
     for row in rows:
@@ -103,13 +90,13 @@ def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -
         if isinstance(row, Solution):
             tally.num_repeated += hash(row.problem.id) in ids  # as text: -1 and -2 have one hash
             ids.add(hash(row.problem.id))
-        elif plan.skip_bad:
+        elif settings.skip_bad:
             tally.add_bad(row.reason)
         else:
             raise DataError(f"{row.reason} (--skip-bad reports such rows and continues)")
     if num == tally.num_bad:
         why = f"; {tally.bad[0]}" if tally.bad else ""
-        raise DataError(f"{', '.join(plan.files)}: no rows that can be judged{why}")
+        raise DataError(f"{', '.join(settings.files)}: no rows that can be judged{why}")
     return num
 
 
@@ -117,30 +104,32 @@ def _look_through(rows: Iterator[Solution | BadRow], plan: Plan, tally: Tally) -
 class _Audit:
     """One pass over the rows."""
 
-    plan: Plan
+    settings: AuditSettings
     """What is asked for."""
+    config: ModelJudge
+    """Settings of the judge."""
     judge: GenRM
     """Who judges."""
     tally: Tally
     """What came out so far."""
     num_rows: int
     """Rows in all."""
-    progress: Progress | None
-    """Callback for the progress, None for none."""
+    progress: Progress
+    """Callback for the number of rows that are done."""
     done: int = 0
     """Rows written."""
 
     def __post_init__(self) -> None:
-        self.breaker = CircuitBreaker(remedy=start_again(self.plan.judge.cache))
+        self.breaker = CircuitBreaker(remedy=start_again(self.config.cache))
 
     async def run(self, rows: Iterator[Solution | BadRow]) -> None:
         """Windows of rows, several at once, written in order."""
-        with atomic_path(self.plan.out, self.plan.out.with_name(f"{self.plan.out.name}.part")) as draft:
+        with atomic_path(self.settings.out, self.settings.out.with_name(f"{self.settings.out.name}.part")) as draft:
             write_jsonl(draft, [])
             size, ahead = WINDOW_LOCAL, 1
-            if isinstance(self.plan.judge, ServedJudge):
+            if isinstance(self.config, ServedJudge):
                 size = WINDOW_SERVED
-                ahead = max(2, 4 * self.plan.judge.concurrency // size)
+                ahead = max(2, 4 * self.config.concurrency // size)
             pending: deque[asyncio.Task[list[Audited]]] = deque()
             try:
                 while window := list(islice(rows, size)):
@@ -168,9 +157,9 @@ class _Audit:
         """Check and judge some rows."""
         solutions = [row for row in rows if isinstance(row, Solution)]
         pairs = [(s.text, s.problem.reference) for s in solutions if s.correct is None]
-        checks = iter(await answers.acheck_many(pairs, require_box=self.plan.require_box))
+        checks = iter(await answers.acheck_many(pairs, require_box=self.settings.require_box))
         checked = [next(checks) if s.correct is None else answers.Check(s.correct, None, "ok") for s in solutions]
-        asked = [i for i, check in enumerate(checked) if check.correct or self.plan.judge_all]
+        asked = [i for i, check in enumerate(checked) if check.correct or self.settings.all]
         judged = await self.judge.judge_steps([(solutions[i].problem, solutions[i].steps) for i in asked])
         verdicts = dict(zip(asked, judged, strict=True))
         out = iter([self.audited(s, checked[i], verdicts.get(i)) for i, s in enumerate(solutions)])
@@ -197,9 +186,8 @@ class _Audit:
                 self.tally.add(row)
         self.breaker.record([row.reason if row.status == "failed" else "" for row in rows if row.status != "skipped"])
         self.done += len(rows)
-        if self.progress:
-            counts = self.tally.total
-            self.progress(self.done, self.num_rows, f"judged {counts['asked']}  failed {counts['failed']}")
+        counts = self.tally.total
+        self.progress("judge", self.done, self.num_rows, {"judged": counts["asked"], "failed": counts["failed"]})
 
 
 def _skipped(row: BadRow) -> Audited:

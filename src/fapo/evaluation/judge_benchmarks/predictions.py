@@ -34,7 +34,7 @@ class Prediction:
 
 
 def read_predictions(
-    path: str | Path, num_steps: Mapping[str, int], *, threshold: float = 0.5, located: bool = False
+    path: str | Path, num_steps: Mapping[str, int], *, threshold: float = 0.5, with_step: bool = False
 ) -> dict[str, Prediction]:
     """Return the predictions of a .jsonl, .json or .parquet file by id.
 
@@ -46,7 +46,7 @@ def read_predictions(
         path: File of predictions.
         num_steps: Number of steps of each solution, by id.
         threshold: Limit below which a score marks a wrong step.
-        located: Whether a flagged row must name a step. A row that gives a `reason` may lack it.
+        with_step: Whether a flagged row must name a step. A row that gives a `reason` may lack it.
 
     Raises:
         DataError: With file and line, for ids that are unknown or repeated, values that are not numbers, and a wrong
@@ -56,7 +56,7 @@ def read_predictions(
         raise DataError(f"{path}: no such file; give one that `fapo bench --out` has written")
     if not math.isfinite(threshold):
         raise ConfigError(f"threshold is {threshold}, must be a number such as 0.5")
-    parsed = (_parse(where, row, num_steps, threshold, located) for where, row in _placed(located_rows(path)))
+    parsed = (_parse(where, row, num_steps, threshold, with_step) for where, row in _placed(located_rows(path)))
     found = {prediction.id: prediction for prediction in parsed}
     if not found:
         raise DataError(f"{path}: no predictions in it; give at least one row")
@@ -89,7 +89,7 @@ def _placed(rows: Iterable[Located]) -> Iterator[Located]:
 
 
 def _parse(
-    where: str, row: dict[str, Any], num_steps: Mapping[str, int], threshold: float, located: bool
+    where: str, row: dict[str, Any], num_steps: Mapping[str, int], threshold: float, with_step: bool
 ) -> Prediction:
     id, critique = row["id"], row.get("critique")
     status: Any = "ok" if row.get("status") is None else row["status"]
@@ -122,7 +122,7 @@ def _parse(
     elif step is not None and flawed != (step >= 0):
         raise DataError(f"{where}: flawed is {str(flawed).lower()} but error_step is {step}; they must agree")
     step, why = None if step == -1 else named_step(row), str(row.get("reason") or "")
-    if located and flawed and step is None and not why:
+    if with_step and flawed and step is None and not why:
         raise DataError(f"{where}: says flawed but not where (error_step), which this benchmark asks for")
     return Prediction(id, Verdict("ok", flawed, step, critique, why))
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from fapo.data.load import load_labelled
 from fapo.data.problems import sampling_key
 from fapo.errors import ConfigError, DataError
+from fapo.evaluation.judge_benchmarks.settings import Benchmark
 from fapo.types import LabelledSolution
 
-Benchmark = Literal["flawed-positive", "process"]
 NUMBERED = re.compile(r"(.+)-\d+")
 
 

@@ -1,55 +1,109 @@
-"""Asking a judge about the rows of a benchmark."""
+"""Run a benchmark: load the rows, ask the judge or read its predictions, and score the verdicts."""
 
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.data.problems import check_not_overwriting
 from fapo.errors import ConfigError
-from fapo.evaluation.judge_benchmarks.rows import Benchmark, Rows
+from fapo.evaluation.judge_benchmarks.output import Context
+from fapo.evaluation.judge_benchmarks.predictions import of_rows, read_predictions, write_predictions
+from fapo.evaluation.judge_benchmarks.rows import Rows, load_rows
+from fapo.evaluation.judge_benchmarks.score import (
+    FlawedPositiveScore,
+    ProcessScore,
+    score_flawed_positive,
+    score_process,
+)
+from fapo.evaluation.judge_benchmarks.settings import RULES, BenchSettings
+from fapo.evaluation.judge_settings import judge_name
 from fapo.inference.concurrency import run_batches
 from fapo.judge.from_config import opened
 from fapo.judge.genrm import CircuitBreaker, start_again
 from fapo.judge.template import load_template
-from fapo.types import LabelledSolution, Verdict
+from fapo.types import LabelledSolution, Progress, Verdict
 
-RULES = {"flag-all": 0, "flag-none": None}
-"""Judges that read nothing -> the first wrong step they always name."""
 LOCAL_BATCH = 32
 """Number of rows that a model in this process judges before their critiques are written to the cache."""
 
 
-def run_judge(
-    benchmark: Benchmark,
-    rows: Rows,
-    judge: ModelJudge | str,
-    *,
-    fresh: bool = False,
-    progress: Callable[[int], None] = lambda num_done: None,
-) -> list[Verdict]:
-    """One verdict for each row that counts, by a judge or by one of RULES.
+def run_benchmark(
+    settings: BenchSettings, progress: Progress = lambda *_: None
+) -> tuple[FlawedPositiveScore | ProcessScore, Context]:
+    """Score a judge, or predictions from a file, on a benchmark.
 
-    With a cache, what is on record there is not asked again, unless `fresh`. Raises ConfigError for a judge that
-    cannot do it, and JudgeDownError when only failures come back.
+    Args:
+        settings: Benchmark, its data, and what is scored.
+        progress: Callback for the number of rows that are judged.
+
+    Returns:
+        The score, and the context that its output needs.
+
+    Raises:
+        ConfigError: The judge cannot be used for this benchmark, or `out` is one of the data files.
+        DataError: The data or the predictions cannot be read.
+        JudgeDownError: The judge fails for too many rows.
     """
-    if benchmark == "process" and not isinstance(judge, str) and load_template(judge.template).kind == "yes_no":
+    if settings.out:
+        check_not_overwriting(settings.out, settings.data)
+    rows = load_rows(settings.benchmark, settings.data, settings.limit)
+    context = _from_predictions(settings, rows) if settings.predictions else _from_judge(settings, rows, progress)
+    if settings.benchmark == "process":
+        return score_process(rows.counting, rows.subsets, context.verdicts), context
+    return score_flawed_positive(rows.counting, context.verdicts, settings.invalid), context
+
+
+def _from_predictions(settings: BenchSettings, rows: Rows) -> Context:
+    """Read verdicts from a file of predictions."""
+    assert settings.predictions
+    process = settings.benchmark == "process"
+    found = read_predictions(settings.predictions, rows.num_steps, threshold=settings.threshold, with_step=process)
+    threshold = settings.threshold if any(prediction.from_scores for prediction in found.values()) else None
+    verdicts = of_rows(rows.counting, found)
+    return Context(settings.data, str(settings.predictions), verdicts, settings.invalid, threshold)
+
+
+def _from_judge(settings: BenchSettings, rows: Rows, progress: Progress) -> Context:
+    """Ask the judge, and write its answers to `out`."""
+    if settings.rule:
+        name, verdicts = settings.rule, [Verdict.from_step(RULES[settings.rule])] * len(rows.counting)
+    else:
+        judge = settings.judge_config(settings.out)
+        name, verdicts = judge_name(judge), judge_rows(settings, rows, judge, progress)
+    if settings.out:
+        write_predictions(settings.out, rows.counting, verdicts, name)
+    without = 0 if settings.rule else sum(not row.problem.reference for row in rows.counting)
+    return Context(settings.data, name, verdicts, settings.invalid, num_without_reference=without)
+
+
+def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress: Progress) -> list[Verdict]:
+    """Return one verdict for each row that counts; critiques that the cache holds are not asked for again.
+
+    Args:
+        settings: Benchmark; `no_cache` asks for all critiques again.
+        rows: Rows of the benchmark.
+        judge: Judge that is asked.
+        progress: Callback for the number of rows that are judged.
+
+    Raises:
+        ConfigError: The benchmark needs steps, and the template asks for yes or no.
+        JudgeDownError: The judge fails for too many rows.
+    """
+    if settings.benchmark == "process" and load_template(judge.template).kind == "yes_no":
         raise ConfigError(
             f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use locate or compact"
         )
-    if isinstance(judge, str):
-        return [Verdict.from_step(RULES[judge])] * len(rows.counting)
     verdicts: dict[str, Verdict] = {}
-
     breaker = CircuitBreaker(remedy=start_again(judge.cache), num_expected=len(rows.counting))
 
     async def run() -> None:
-        async with opened(judge, fresh=fresh) as genrm:
+        async with opened(judge, fresh=settings.no_cache) as genrm:
 
-            async def ask(some: Sequence[LabelledSolution]) -> list[str]:
-                found = await genrm.judge_steps([(row.problem, row.steps) for row in some])
-                verdicts.update((row.problem.id, verdict) for row, verdict in zip(some, found, strict=True))
+            async def ask(batch: Sequence[LabelledSolution]) -> list[str]:
+                found = await genrm.judge_steps([(row.problem, row.steps) for row in batch])
+                verdicts.update((row.problem.id, verdict) for row, verdict in zip(batch, found, strict=True))
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in found]
 
             await run_batches(
@@ -58,18 +112,8 @@ def run_judge(
                 batch_size=1 if isinstance(judge, ServedJudge) else LOCAL_BATCH,
                 concurrency=judge.concurrency if isinstance(judge, ServedJudge) else 1,
                 record=breaker.record,
-                progress=progress,
+                progress=lambda done: progress(f"bench {settings.benchmark}", done, len(rows.counting)),
             )
 
     asyncio.run(run())
     return [verdicts[row.problem.id] for row in rows.counting]
-
-
-def judge_name(judge: ModelJudge | str) -> str:
-    """Model and settings, wherever its servers are."""
-    if isinstance(judge, str):
-        return judge
-    prompt = f"{judge.template} ({zlib.crc32(load_template(judge.template).text.encode('utf-8')):08x})"
-    sampling = f"votes {judge.votes}, temperature {judge.temperature:g}, max tokens {judge.max_tokens}"
-    sampling += f", min words {judge.min_words}" if judge.min_words else ""
-    return f"{judge.model}, prompt {prompt}, {sampling}"

@@ -16,10 +16,10 @@ from fapo.data.problems import finite
 from fapo.data.provenance import environment
 from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
-from fapo.evaluation.judge_benchmarks.run import judge_name
+from fapo.evaluation.judge_settings import judge_name
 from fapo.evaluation.policy.run import Answered, Sample
 from fapo.evaluation.policy.score import Number, Score, by_source, majority, score
-from fapo.evaluation.policy.settings import Plan
+from fapo.evaluation.policy.settings import EvalSettings
 from fapo.judge.genrm import verdict_row
 
 SCHEMA = 1
@@ -36,11 +36,11 @@ CONVENTIONS = {
 """The rules behind the numbers."""
 
 
-def write(plan: Plan, answered: Sequence[Answered]) -> dict[str, Any]:
+def write(settings: EvalSettings, answered: Sequence[Answered]) -> dict[str, Any]:
     """Write the table of questions and, beside it, the summary; returns the summary."""
-    found = summary(plan, answered)
-    write_jsonl(plan.out, (row(of_one) for of_one in answered))
-    write_json(plan.out.with_suffix(".json"), found)
+    found = summary(settings, answered)
+    write_jsonl(settings.out, (row(of_one) for of_one in answered))
+    write_json(settings.out.with_suffix(".json"), found)
     return found
 
 
@@ -83,22 +83,22 @@ def _sample(sample: Sample) -> dict[str, Any]:
     }
 
 
-def summary(plan: Plan, answered: Sequence[Answered]) -> dict[str, Any]:
+def summary(settings: EvalSettings, answered: Sequence[Answered]) -> dict[str, Any]:
     """For programs. What is not defined, such as the FP ratio without a judge, is null."""
-    judged = plan.judge is not None
-    sources = {name: _numbers(of_it) for name, of_it in by_source(answered, plan.k, judged).items()}
+    judge, judged = settings.judge_config(), bool(settings.judge)
+    sources = {name: _numbers(of_it) for name, of_it in by_source(answered, settings.samples, judged).items()}
     found = {
         "schema": SCHEMA,
-        "policy": plan.policy.name,
-        "judge": judge_name(plan.judge) if plan.judge else None,
-        "data": list(plan.data),
-        "k": plan.k,
-        **_numbers(score(answered, plan.k, judged)),
+        "policy": settings.policy_spec().name,
+        "judge": judge_name(judge) if judge else None,
+        "data": list(settings.data),
+        "k": settings.samples,
+        **_numbers(score(answered, settings.samples, judged)),
         "sources": sources,
         "settings": {
-            "prompt": str(plan.prompt) if plan.prompt else None,
+            "prompt": str(settings.prompt) if settings.prompt else None,
             **{
-                name: getattr(plan, name)
+                name: getattr(settings, name)
                 for name in ("temperature", "top_p", "max_tokens", "split", "limit", "seed", "require_box")
             },
         },
@@ -123,9 +123,9 @@ def _numbers(found: Score) -> dict[str, Any]:
     return out
 
 
-def as_table(plan: Plan, answered: Sequence[Answered]) -> Table:
+def as_table(settings: EvalSettings, answered: Sequence[Answered]) -> Table:
     """For people: percent with intervals, by source; what a reader should know below."""
-    judged, k = plan.judge is not None, plan.k
+    judge, judged, k = settings.judge_config(), bool(settings.judge), settings.samples
     scores = by_source(answered, k, judged)
     whole = score(answered, k, judged)
     columns = {"source": "", "n": "num_questions", f"avg@{k}": "avg_at_k"}
@@ -135,8 +135,8 @@ def as_table(plan: Plan, answered: Sequence[Answered]) -> Table:
         columns |= {"true FP ratio": "true_fp_ratio", "truly reliable": "true_reliable_accuracy"}
     columns |= {"tokens": "length"}
     lines = [*_notes(whole, judged), *(f"{name}: {CONVENTIONS[name]}" for name in ("reliable_accuracy", "interval"))]
-    judge = f", judged by {judge_name(plan.judge)}" if plan.judge else ""
-    title = Text(escape(f"{plan.policy.name}{judge}"))
+    judged_by = f", judged by {judge_name(judge)}" if judge else ""
+    title = Text(escape(f"{settings.policy_spec().name}{judged_by}"))
     table = Table(title=title, caption=Text("\n".join(lines)), caption_justify="left")
     for name in columns:
         table.add_column(name, justify="left" if name == "source" else "right")

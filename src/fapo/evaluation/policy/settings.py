@@ -1,60 +1,72 @@
-"""What an evaluation is asked to do: the questions and the settings of `fapo eval`."""
+"""Settings of `fapo eval`."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fapo.config.load import check_ranges
 from fapo.config.schema import Count, ModelJudge, NonNegative, Positive, TopP
-from fapo.data.load import load_problems
-from fapo.data.problems import sampling_key
 from fapo.errors import ConfigError
-from fapo.inference.models import ModelSpec
-from fapo.types import Problem
+
+if TYPE_CHECKING:
+    from fapo.inference.models import ModelSpec
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is evaluated and how."""
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """A policy, the questions that it answers, and the judge that looks for flaws."""
 
-    policy: ModelSpec
-    """Who answers."""
     data: tuple[str, ...]
-    """Questions: files, Hugging Face ids, miniature:SPLIT."""
+    """Questions with known answers: .jsonl, .json or .parquet files, Hugging Face ids, or miniature:SPLIT."""
+    policy: tuple[str, ...]
+    """Address of the policy's server, once for each server; or one model to load into this process: local:PATH (a
+    folder or Hugging Face id) or miniature:policy."""
+    policy_model: str = ""
+    """Name under which the servers know the policy."""
     out: Path
-    """JSONL file for the table of questions."""
-    k: Count = 1
-    """Samples of each question."""
-    judge: ModelJudge | None = None
-    """Who looks for flaws in the samples with a right answer; None: nobody."""
+    """JSONL file for the table of questions; the summary (.json) and the cache (.cache.sqlite) lie beside it."""
+    samples: Count = 1
+    """Number of samples of each question."""
+    judge: tuple[str, ...] = ()
+    """Judge of the samples with a correct answer, addressed like the policy; the default is none."""
+    judge_model: str = ""
+    """Name under which the servers know the judge."""
+    judge_template: str = "locate"
+    """Prompt of the judge: locate, yes_no, compact or a file."""
+    judge_votes: int = 1
+    """Number of critiques for each sample; the majority is the verdict."""
+    judge_temperature: float | None = None
+    """Sampling temperature of the judge; the default is 0 (greedy) for one vote and 0.6 for several."""
+    judge_max_tokens: int = 4096
+    """Length limit of a critique in tokens."""
     prompt: Path | None = None
-    """The policy's prompt: a file with {{problem}}; unset: the question as it stands."""
+    """File with the policy's prompt, which contains {{problem}}; the default is the question as it stands."""
     temperature: NonNegative = 1.0
-    """Sampling temperature; 0 is greedy."""
+    """Sampling temperature of the policy; 0 is greedy."""
     top_p: TopP = 1.0
-    """Nucleus sampling; 1 = off."""
+    """Probability mass of nucleus sampling; 1 turns it off."""
     max_tokens: Count = 2048
     """Length limit of a sample in tokens."""
     split: str | None = None
-    """Split of Hugging Face data sets; unset: the only one there is."""
+    """Split of Hugging Face data sets; needed only where there are several."""
     limit: Count | None = None
-    """Only so many questions of each source, a fixed random choice."""
+    """Number of questions of each source that are used, a fixed random choice; the default is all."""
     seed: int = 0
-    """For the order of choices and for samples of a model in this process; another seed asks everybody anew."""
+    """Seed for the order of choices and for models in this process. Another seed takes nothing from the cache."""
     require_box: bool = False
-    r"""Only a \\boxed{} is a final answer."""
+    r"""Accept only a \\boxed{} as a final answer, as in training."""
     concurrency: Count = 64
-    """Requests under way at once; of a model in this process, samples in one batch."""
+    """Number of requests under way at once, of policy and judge; for a model in this process, samples in a batch."""
     timeout: Positive = 600.0
     """Seconds for one try of a request."""
-    fresh: bool = False
-    """Ask anew what is in the cache."""
+    no_cache: bool = False
+    """Ask the models again for answers that the cache holds."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "fapo eval")
-        if self.k > 1 and not self.temperature:
+        if self.samples > 1 and not self.temperature:
             raise ConfigError("several samples at temperature 0 are all the same; set temperature, such as 1.0")
         if not self.data:
             raise ConfigError("no data given: fapo eval DATA [DATA ...] --policy ...")
@@ -63,17 +75,30 @@ class Plan:
 
     @property
     def cache(self) -> Path:
-        """Where all that the models say is kept."""
+        """File that keeps all responses of policy and judge."""
         return self.out.with_suffix(".cache.sqlite")
 
+    def policy_spec(self) -> ModelSpec:
+        """Return the policy; raise ConfigError if its addresses name no model or several."""
+        from fapo.inference.models import model_spec  # here, because it makes `fapo --help` slower
 
-def load_questions(plan: Plan) -> list[Problem]:
-    """The questions of all sources, in order; choices are shuffled by the seed. Raises DataError, with the place."""
-    chosen: list[Problem] = []
-    for source in plan.data:
-        found = load_problems(source, split=plan.split, seed=plan.seed)
-        kept = {problem.id for problem in sorted(found, key=lambda problem: sampling_key(problem.id))[: plan.limit]}
-        chosen += [problem for problem in found if problem.id in kept]
-    if twice := [key for key, num in Counter((p.source, p.id) for p in chosen).items() if num > 1]:
-        raise ConfigError(f"two sources are both called {twice[0][0]!r}; name each once, or rename a file")
-    return chosen
+        return model_spec(self.policy, self.policy_model, "--policy")
+
+    def judge_config(self) -> ModelJudge | None:
+        """Return the judge; None without one. Raise ConfigError if its addresses or settings cannot be used."""
+        from fapo.judge.from_config import named  # here, because it makes `fapo --help` slower
+
+        if not self.judge:
+            return None
+        return named(
+            self.judge,
+            self.judge_model,
+            options=("--judge", "--judge-model"),
+            template=self.judge_template,
+            votes=self.judge_votes,
+            temperature=self.judge_temperature,
+            max_tokens=self.judge_max_tokens,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            cache=self.cache,
+        )

@@ -16,18 +16,18 @@ from fapo.judge.template import Template, load_template
 from fapo.training.critic_data.card import Card, Counts, write_card
 from fapo.training.critic_data.consensus import LabelPrecision, balance, consensus, label_precision, pairwise_agreement
 from fapo.training.critic_data.files import write_rows
-from fapo.training.critic_data.sample import Progress, collect_votes, sample_rollouts
-from fapo.training.critic_data.settings import CriticConfig
+from fapo.training.critic_data.sample import collect_votes, sample_rollouts
+from fapo.training.critic_data.settings import CriticSettings
 from fapo.training.critic_data.work_folder import Place, Sample, Work
-from fapo.types import LabelledSolution, Verdict
+from fapo.types import LabelledSolution, Progress, Verdict
 
-FREE = ("problems", "limit", "num_samples", "votes", "balance")
+FREE = ("problems", "limit", "samples", "votes", "balance")
 """Settings that may be changed between two runs on one work folder."""
 Votes = Mapping[str, Sequence[Verdict]]
 """Id of a solution -> what the teacher said about it, without what failed."""
 
 
-def build(config: CriticConfig, progress: Progress = lambda *_: None) -> Card:
+def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
     """Make the data and its card; interrupted and called again, go on where it was. Must not run in an event loop.
 
     Raises FapoError for what the user can put right; what models had answered by then stays in the work folder.
@@ -44,8 +44,8 @@ def build(config: CriticConfig, progress: Progress = lambda *_: None) -> Card:
     return asyncio.run(_build(config, prompt, template, work, progress))
 
 
-async def _build(config: CriticConfig, prompt: str, template: Template, work: Work, progress: Progress) -> Card:
-    for policy in config.policies:
+async def _build(config: CriticSettings, prompt: str, template: Template, work: Work, progress: Progress) -> Card:
+    for policy in config.policy_specs():
         await sample_rollouts(config, policy, prompt, work, progress)
     solutions = work.distinct()
     if not solutions:
@@ -73,7 +73,7 @@ async def _build(config: CriticConfig, prompt: str, template: Template, work: Wo
         counts=_counts(config, work, votes, labelled, kept),
         unanimous=len(labelled) / len(judged),
         pairwise_agreement=pairwise_agreement([votes[sample.id] for sample in judged]),
-        by_policy={policy.name: _of_policy(policy.name, work, kept) for policy in config.policies},
+        by_policy={policy.name: _of_policy(policy.name, work, kept) for policy in config.policy_specs()},
         label_precision=_precision(solutions, votes, labelled, kept),
         settings=_settings(config),
         prompts={"policies": prompt, "teacher": template.text},
@@ -81,17 +81,17 @@ async def _build(config: CriticConfig, prompt: str, template: Template, work: Wo
     return write_card(config.out, card)
 
 
-def _plan(config: CriticConfig) -> dict[str, Place]:
+def _plan(config: CriticSettings) -> dict[str, Place]:
     """An id for each wanted rollout: problem, number of the policy, number of the sample."""
     return {
         f"{problem.id}-{number}-{index}": Place(problem, policy.name)
         for problem in load_problems(config.problems, limit=config.limit)
-        for number, policy in enumerate(config.policies)
-        for index in range(config.num_samples)
+        for number, policy in enumerate(config.policy_specs())
+        for index in range(config.samples)
     }
 
 
-def _lasting(config: CriticConfig, prompt: str, template: Template) -> dict[str, Any]:
+def _lasting(config: CriticSettings, prompt: str, template: Template) -> dict[str, Any]:
     """What must be the same all the time that a work folder is filled."""
     return {
         **{name: value for name, value in _settings(config).items() if name not in FREE},
@@ -100,12 +100,12 @@ def _lasting(config: CriticConfig, prompt: str, template: Template) -> dict[str,
     }
 
 
-def _settings(config: CriticConfig) -> dict[str, Any]:
+def _settings(config: CriticSettings) -> dict[str, Any]:
     """What the data depends on, by the names of the models: where their servers are does not matter."""
     settings = asdict(config)
-    for name in ("out", "concurrency", "timeout"):
+    for name in ("out", "policy", "policy_model", "teacher_model", "concurrency", "timeout"):
         del settings[name]
-    names = {"policies": [policy.name for policy in config.policies], "teacher": config.teacher.name}
+    names = {"policies": [policy.name for policy in config.policy_specs()], "teacher": config.teacher_spec().name}
     return {**settings, **names, "prompt": config.prompt and str(config.prompt)}
 
 
@@ -119,7 +119,7 @@ def _labelled(sample: Sample, verdict: Verdict) -> LabelledSolution:
 
 
 def _counts(
-    config: CriticConfig,
+    config: CriticSettings,
     work: Work,
     votes: Votes,
     labelled: Sequence[LabelledSolution],

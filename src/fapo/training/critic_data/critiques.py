@@ -3,62 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fapo.config.load import check_ranges
-from fapo.config.schema import Count, NonNegative, Positive, Rate
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.load import load_labelled
 from fapo.data.problems import check_not_overwriting
 from fapo.errors import ConfigError, JudgeError
 from fapo.inference.concurrency import run_batches
-from fapo.inference.models import ModelSpec, reseeded
+from fapo.inference.models import reseeded
 from fapo.judge.genrm import CircuitBreaker, GenRM, start_again, verdict_from_row, verdict_row
 from fapo.judge.template import Template, load_template
 from fapo.training.critic_data.label_noise import with_label_noise
+from fapo.training.critic_data.settings import CritiquesSettings
 from fapo.training.critic_data.work_folder import keep_settings
-from fapo.types import LabelledSolution, Verdict
-
-
-@dataclass(frozen=True)
-class CritiquesConfig:
-    """How the critiques are made."""
-
-    data: str
-    """Labelled solutions: a file, a Hugging Face id or "miniature:critic-train"."""
-    judge: ModelSpec
-    """Who writes the critiques: the base GenRM itself, or a stronger model."""
-    out: Path
-    """The data for method "sft", a .jsonl file; all critiques lie in the folder of its name with .work."""
-    samples: Count = 4
-    """Critiques of each solution."""
-    template: str = "locate"
-    """The judge's prompt: a built-in name or a file. Train with the same one."""
-    temperature: NonNegative = 1.0
-    """Sampling temperature."""
-    max_tokens: Count | None = None
-    """Length limit of a critique in tokens; unset: the server's, or models.LOCAL_MAX_TOKENS."""
-    limit: Count | None = None
-    """Use only the first so many solutions."""
-    label_noise: Rate = 0.0
-    """Rate of labels that are made wrong before critiques are compared with them."""
-    seed: int = 0
-    """Seeds the label noise and models in this process; servers draw as they like."""
-    concurrency: Count = 64
-    """Requests under way at once."""
-    timeout: Positive = 600.0
-    """Seconds a request may take."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "fapo critiques")
-        if self.samples > 1 and not self.temperature:
-            raise ConfigError("temperature must be above 0: several critiques at temperature 0 are all the same")
-        if self.out.suffix != ".jsonl":
-            raise ConfigError(f"{self.out}: must end in .jsonl")
+from fapo.types import LabelledSolution, Progress, Verdict
 
 
 @dataclass(frozen=True)
@@ -91,12 +53,13 @@ class Kept:
         )
 
 
-def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None] = lambda *_: None) -> Kept:
+def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: None) -> Kept:
     """Make the file; interrupted and called again, go on where it was. Must not run in an event loop.
 
     Raises FapoError for what the user can put right; what was answered by then stays in the work folder.
     """
     check_not_overwriting(config.out, [config.data])
+    judge = config.judge_spec()
     solutions = with_label_noise(load_labelled(config.data, limit=config.limit), config.label_noise, config.seed)
     template = load_template(config.template)
     if template.kind != "locate":
@@ -104,9 +67,9 @@ def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None
             f"template {config.template!r} asks yes or no; a label needs a position: use locate or compact"
         )
     folder = config.out.with_suffix(".work")
-    free = ("out", "samples", "label_noise", "limit", "concurrency", "timeout")
+    free = ("out", "model", "samples", "label_noise", "limit", "concurrency", "timeout")
     lasting = {name: value for name, value in asdict(config).items() if name not in free}
-    keep_settings(folder / "settings.json", lasting | {"judge": config.judge.name, "template": template.text})
+    keep_settings(folder / "settings.json", lasting | {"judge": judge.name, "template": template.text})
     file = folder / "critiques.jsonl"
     asyncio.run(_ask(config, template, solutions, file, progress))
     kept, rows = _kept(solutions, _read(file), config.samples)
@@ -117,11 +80,11 @@ def write_critiques(config: CritiquesConfig, progress: Callable[[int, int], None
 
 
 async def _ask(
-    config: CritiquesConfig,
+    config: CritiquesSettings,
     template: Template,
     solutions: Sequence[LabelledSolution],
     file: Path,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> None:
     """Ask for the critiques that are missing, one round after the other.
 
@@ -133,10 +96,10 @@ async def _ask(
     def counted() -> int:
         return sum((s.problem.id, number) in known for s in solutions for number in range(config.samples))
 
-    progress(counted(), total)
+    progress("critiques", counted(), total)
     if counted() == total:
         return
-    model = config.judge.open(
+    model = config.judge_spec().open(
         "--judge",
         temperature=config.temperature,
         max_tokens=config.max_tokens,
@@ -164,7 +127,7 @@ async def _ask(
                 concurrency=model.concurrency,
                 record=breaker.record,
                 num_done=counted(),
-                progress=lambda num_done: progress(num_done, total),
+                progress=lambda done: progress("critiques", done, total),
             )
 
 

@@ -14,19 +14,17 @@ from fapo.inference.models import ModelSpec, reseeded
 from fapo.judge.genrm import CircuitBreaker, GenRM, start_again
 from fapo.judge.template import Template
 from fapo.rewards import verify as answers
-from fapo.training.critic_data.settings import CriticConfig
+from fapo.training.critic_data.settings import CriticSettings
 from fapo.training.critic_data.work_folder import Sample, Work
-from fapo.types import Rollout
+from fapo.types import Progress, Rollout
 
 if TYPE_CHECKING:
     from fapo.inference.transformers_model import LocalModel
 
 
-Progress = Callable[[str, int, int], None]
-"""Told as it goes: what is being done, how much is done, how much there is."""
-
-
-async def sample_rollouts(config: CriticConfig, policy: ModelSpec, prompt: str, work: Work, progress: Progress) -> None:
+async def sample_rollouts(
+    config: CriticSettings, policy: ModelSpec, prompt: str, work: Work, progress: Progress
+) -> None:
     """Ask a policy for the rollouts that are missing; check each final answer."""
     wanted = [key for key, place in work.plan.items() if place.policy == policy.name]
     missing = [key for key in wanted if key not in work.outcomes]
@@ -53,7 +51,7 @@ async def sample_rollouts(config: CriticConfig, policy: ModelSpec, prompt: str, 
 
 
 async def collect_votes(
-    config: CriticConfig, solutions: Sequence[Sample], template: Template, work: Work, progress: Progress
+    config: CriticSettings, solutions: Sequence[Sample], template: Template, work: Work, progress: Progress
 ) -> None:
     """Ask the teacher for the votes that are missing, one round after the other.
 
@@ -62,7 +60,8 @@ async def collect_votes(
     wanted = [(sample.id, number) for number in range(config.votes) for sample in solutions]
     if all(place in work.votes for place in wanted):
         return
-    teacher = _opened(config, config.teacher, "--teacher", config.teacher_temperature, config.teacher_max_tokens)
+    model = config.teacher_spec()
+    teacher = _opened(config, model, "--teacher", config.teacher_temperature, config.teacher_max_tokens)
     async with aclosing(teacher):
         for number in range(config.votes):
             missing = [sample for sample in solutions if (sample.id, number) not in work.votes]
@@ -75,12 +74,12 @@ async def collect_votes(
                 work.add_votes({place: verdict for place, verdict in found.items() if verdict.status != "failed"})
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
 
-            breaker = _breaker(config, f"the teacher {config.teacher.name}", len(missing), counts[0], JudgeDownError)
-            await _run_batches(missing, ask, teacher, breaker, f"label {config.teacher.name}", counts, progress)
+            breaker = _breaker(config, f"the teacher {model.name}", len(missing), counts[0], JudgeDownError)
+            await _run_batches(missing, ask, teacher, breaker, f"label {model.name}", counts, progress)
 
 
 def _opened(
-    config: CriticConfig, model: ModelSpec, option: str, temperature: float, max_tokens: int | None
+    config: CriticSettings, model: ModelSpec, option: str, temperature: float, max_tokens: int | None
 ) -> ChatClient | LocalModel:
     return model.open(
         option,
@@ -93,7 +92,7 @@ def _opened(
 
 
 def _breaker(
-    config: CriticConfig, name: str, num_expected: int, num_answered: int, error: type[FapoError]
+    config: CriticSettings, name: str, num_expected: int, num_answered: int, error: type[FapoError]
 ) -> CircuitBreaker:
     return CircuitBreaker(
         name=name,

@@ -1,61 +1,67 @@
-"""How critic data is made: the settings of `fapo critic`."""
+"""Settings of `fapo critic` and `fapo critiques`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fapo.config.load import check_ranges
-from fapo.config.schema import Count, NonNegative, Positive
+from fapo.config.schema import Count, NonNegative, Positive, Rate
 from fapo.errors import ConfigError
-from fapo.inference.models import ModelSpec
+
+if TYPE_CHECKING:
+    from fapo.inference.models import ModelSpec
 
 
-@dataclass(frozen=True)
-class CriticConfig:
-    """How critic data is made."""
+@dataclass(frozen=True, kw_only=True)
+class CriticSettings:
+    """Policies that solve problems, and the teacher that labels the solutions."""
 
     problems: str
-    """Where the questions come from: a file, a Hugging Face id or "miniature:SPLIT"."""
-    policies: tuple[ModelSpec, ...]
-    """Who solves them."""
-    teacher: ModelSpec
-    """Who looks for the first wrong step."""
+    """Questions: a file (.jsonl, .json, .parquet), a Hugging Face id or miniature:SPLIT."""
+    policy: tuple[str, ...]
+    """Address of a policy's server, or local:PATH for a model to load into this process; several policies are allowed,
+    and several servers of one policy."""
+    policy_model: tuple[str, ...] = ()
+    """Name under which a server knows its policy: once for each server, or once for all."""
+    teacher: tuple[str, ...]
+    """Address of the teacher's server, once for each server; or local:PATH for a model to load into this process."""
+    teacher_model: str = ""
+    """Name under which the servers know the teacher."""
     out: Path
-    """The data: .jsonl for fapo and TRL, .parquet for verl. Card and work folder lie beside it."""
-    num_samples: Count = 4
-    """Solutions of each policy to each question."""
+    """Data file: .jsonl for fapo and TRL, .parquet for verl. The card and the work folder lie beside it."""
+    samples: Count = 4
+    """Number of solutions of each policy to each question."""
     votes: Count = 3
-    """Verdicts of the teacher on each solution; the label counts if all agree."""
+    """Number of verdicts of the teacher on each solution; a solution is kept if all name the same position."""
     template: str = "locate"
-    """The teacher's prompt: a built-in name or a file."""
+    """Prompt of the teacher: locate, compact or a file."""
     prompt: Path | None = None
-    """The policies' prompt: a file with {{problem}}; unset: the question as it stands."""
+    """File with the policies' prompt, which contains {{problem}}; the default is the question as it stands."""
     temperature: NonNegative = 1.0
     """Sampling temperature of the policies."""
     teacher_temperature: NonNegative = 0.6
     """Sampling temperature of the teacher."""
     max_tokens: Count | None = None
-    """Length limit of a solution in tokens; unset: the server's, or models.LOCAL_MAX_TOKENS."""
+    """Length limit of a solution in tokens; the default is the server's own, and 1024 for a model in this process."""
     teacher_max_tokens: Count | None = None
-    """The same for a critique."""
+    """Length limit of a critique in tokens; the default is the server's own, and 1024 for a model in this process."""
     limit: Count | None = None
-    """Use only the first so many questions."""
+    """Number of questions that are used, from the first on; the default is all."""
     balance: bool = True
-    """Keep as many flawed as sound solutions."""
+    """Keep as many flawed solutions as correct ones."""
     seed: int = 0
-    """Seeds the balance and models in this process; servers draw as they like."""
+    """Seed of the balance and of models in this process."""
     concurrency: Count = 64
-    """Requests under way at once."""
+    """Number of requests under way at once."""
     timeout: Positive = 600.0
-    """Seconds a request may take."""
+    """Seconds for one try of a request."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "fapo critic")
-        if len({policy.name for policy in self.policies}) < len(self.policies):
-            raise ConfigError("two policies have the same name; name each once")
-        if self.num_samples > 1 and not self.temperature:
+        if self.samples > 1 and not self.temperature:
             raise ConfigError("several solutions at temperature 0 are all the same; set temperature, such as 1.0")
         if self.votes > 1 and not self.teacher_temperature:
             raise ConfigError("votes at teacher temperature 0 always agree; set it, such as to 0.6")
@@ -66,5 +72,63 @@ class CriticConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the rollouts and votes are kept as they arrive."""
+        """Work folder, which keeps rollouts and votes as they arrive."""
         return self.out.with_suffix(".work")
+
+    def policy_specs(self) -> tuple[ModelSpec, ...]:
+        """Return the policies; raise ConfigError if addresses and names do not fit together."""
+        from fapo.inference.models import model_specs  # here, because it makes `fapo --help` slower
+
+        return model_specs(self.policy, self.policy_model, "--policy")
+
+    def teacher_spec(self) -> ModelSpec:
+        """Return the teacher; raise ConfigError if its addresses name no model or several."""
+        from fapo.inference.models import model_spec  # here, because it makes `fapo --help` slower
+
+        return model_spec(self.teacher, self.teacher_model, "--teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CritiquesSettings:
+    """Labelled solutions, and the judge that writes critiques of them."""
+
+    data: str
+    """Labelled solutions: a file (.jsonl, .json, .parquet), a Hugging Face id or miniature:critic-train."""
+    judge: tuple[str, ...]
+    """Address of the judge's server, once for each server; or local:PATH for a model to load into this process. The
+    base GenRM itself gives rejection-sampling fine-tuning, a stronger model gives distillation."""
+    model: str = ""
+    """Name under which the servers know the judge."""
+    out: Path
+    """Data file for method sft, .jsonl. All critiques, also the rejected ones, lie in the folder with suffix .work."""
+    samples: Count = 4
+    """Number of critiques of each solution; all distinct ones that name its label are kept."""
+    template: str = "locate"
+    """Prompt of the judge: locate, compact or a file. Train with the same one."""
+    temperature: NonNegative = 1.0
+    """Sampling temperature."""
+    max_tokens: Count | None = None
+    """Length limit of a critique in tokens; the default is the server's own, and 1024 for a model in this process."""
+    limit: Count | None = None
+    """Number of solutions that are used, from the first on; the default is all."""
+    label_noise: Rate = 0.0
+    """Rate of labels that are made wrong before critiques are compared with them."""
+    seed: int = 0
+    """Seed of the label noise and of models in this process."""
+    concurrency: Count = 64
+    """Number of requests under way at once."""
+    timeout: Positive = 600.0
+    """Seconds for one try of a request."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "fapo critiques")
+        if self.samples > 1 and not self.temperature:
+            raise ConfigError("temperature must be above 0: several critiques at temperature 0 are all the same")
+        if self.out.suffix != ".jsonl":
+            raise ConfigError(f"{self.out}: must end in .jsonl; rename it")
+
+    def judge_spec(self) -> ModelSpec:
+        """Return the judge; raise ConfigError if its addresses name no model or several."""
+        from fapo.inference.models import model_spec  # here, because it makes `fapo --help` slower
+
+        return model_spec(self.judge, self.model, "--judge")

@@ -1,0 +1,55 @@
+"""Settings of `fapo bench`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fapo.errors import ConfigError
+from fapo.evaluation.judge_settings import JudgeSettings
+
+Benchmark = Literal["flawed-positive", "process"]
+"""Name of a benchmark."""
+RULES: dict[str, int | None] = {"flag-all": 0, "flag-none": None}
+"""Judges that read nothing, with the first wrong step that they always name; None for no wrong step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings(JudgeSettings):
+    """A benchmark, and the judge or the file of predictions that is scored on it.
+
+    The judge may also be flag-all or flag-none, which read nothing.
+    """
+
+    benchmark: Benchmark
+    """flawed-positive: find the flawed ones among solutions with a correct answer (precision, recall, F1). process:
+    find the first wrong step (ProcessBench)."""
+    data: tuple[str, ...] = ()
+    """JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test."""
+    predictions: Path | None = None
+    """File of rows {id, error_step, status} or {id, scores} that is scored in place of a judge."""
+    threshold: float = 0.5
+    """Score below which a step counts as wrong, for predictions with scores."""
+    invalid: Literal["wrong", "flagged"] = "wrong"
+    """Meaning of an answer without a verdict in flawed-positive; flagged is the convention of the public script."""
+    max_tokens: int = 4096
+    """Length limit of a critique in tokens."""
+    concurrency: int = 32
+    """Number of requests under way at once, over all servers; a model in this process ignores it."""
+    limit: int | None = None
+    """Number of rows of each source that are used, a fixed random choice; the default is all."""
+    out: Path | None = None
+    """File for the judge's answers, in the form that `predictions` reads. The cache lies beside it, so that the same
+    command continues after an interruption."""
+
+    def __post_init__(self) -> None:
+        if (self.predictions is None) == (not self.judge):
+            raise ConfigError("give either --predictions FILE or --judge (URL, local:PATH, flag-all, flag-none)")
+        if self.predictions and self.out:
+            raise ConfigError("--out is for answers of a --judge; leave it out with --predictions")
+
+    @property
+    def rule(self) -> str:
+        """Name of the judge that reads nothing; empty for any other."""
+        return self.judge[0] if len(self.judge) == 1 and self.judge[0] in RULES else ""

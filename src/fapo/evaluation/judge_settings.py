@@ -1,0 +1,78 @@
+"""Settings that name a judge on the command line, shared by `fapo judge` and `fapo bench`."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fapo.config.schema import ModelJudge
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """A judge by its addresses, with its prompt and its sampling."""
+
+    judge: tuple[str, ...] = ()
+    """Address of an OpenAI-compatible server, once for each server; or one model to load into this process: local:PATH
+    (a folder or Hugging Face id) or miniature:genrm."""
+    model: str = ""
+    """Name under which the servers know the judge."""
+    template: str = "locate"
+    """Prompt: locate, yes_no, compact or a file."""
+    votes: int = 1
+    """Number of critiques for each solution; the majority is the verdict."""
+    temperature: float | None = None
+    """Sampling temperature; the default is 0 (greedy) for one vote and 0.6 for several."""
+    max_tokens: int = 1024
+    """Length limit of a critique in tokens."""
+    concurrency: int = 64
+    """Number of requests under way at once, over all servers; a model in this process ignores it."""
+    timeout: float = 600.0
+    """Seconds for one try of a request; a model in this process ignores it."""
+    deadline: float | None = None
+    """Seconds for one judgement, all tries together; a model in this process ignores it."""
+    min_words: int = 0
+    """Fewest words and numbers outside boxed answers that a solution must have; a shorter one is flagged without a
+    judgement. 0 turns this off."""
+    cache: Path | None = None
+    """SQLite file that keeps all critiques; the default lies beside the output file, with suffix .cache.sqlite."""
+    no_cache: bool = False
+    """Ask the judge again for critiques that the cache holds."""
+
+    def judge_config(self, out: Path | None) -> ModelJudge:
+        """Return the judge as a config.
+
+        Args:
+            out: Output file, beside which the cache lies unless another cache is set; None for no cache.
+
+        Raises:
+            ConfigError: No address or several different models are given, or a setting is out of range.
+        """
+        from fapo.judge.from_config import named  # here, because it makes `fapo --help` slower
+
+        return named(
+            self.judge,
+            self.model,
+            template=self.template,
+            votes=self.votes,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            deadline=self.deadline,
+            min_words=self.min_words,
+            cache=self.cache or (out and out.with_suffix(".cache.sqlite")),
+        )
+
+
+def judge_name(judge: ModelJudge) -> str:
+    """Return the model, prompt and sampling of a judge as text, without the addresses of its servers."""
+    from fapo.judge.template import load_template  # here, because it makes `fapo --help` slower
+
+    prompt = f"{judge.template} ({zlib.crc32(load_template(judge.template).text.encode('utf-8')):08x})"
+    sampling = f"votes {judge.votes}, temperature {judge.temperature:g}, max tokens {judge.max_tokens}"
+    sampling += f", min words {judge.min_words}" if judge.min_words else ""
+    return f"{judge.model}, prompt {prompt}, {sampling}"

@@ -76,10 +76,13 @@ class CriticSettings:
         return self.out.with_suffix(".work")
 
     def policy_specs(self) -> tuple[ModelSpec, ...]:
-        """Return the policies; raise ConfigError if addresses and names do not fit together."""
+        """Return the policies; raise ConfigError if addresses and names do not fit together, or two names are equal."""
         from fapo.inference.models import model_specs  # here, because it makes `fapo --help` slower
 
-        return model_specs(self.policy, self.policy_model, "--policy")
+        policies = model_specs(self.policy, self.policy_model, "--policy")
+        if len({policy.name for policy in policies}) < len(policies):
+            raise ConfigError("two policies have the same name; name each once")
+        return policies
 
     def teacher_spec(self) -> ModelSpec:
         """Return the teacher; raise ConfigError if its addresses name no model or several."""

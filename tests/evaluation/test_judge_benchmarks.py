@@ -107,7 +107,7 @@ PRF = {
 def test_flawed_positive_counted_by_hand(invalid: str, data: Path, tmp_path: Path, score) -> None:
     answers = predictions(tmp_path, ANSWERS)
     found = score("flawed-positive", "--data", data, "--predictions", answers, "--invalid", invalid)
-    counts = {"n": 6, "num_flawed": 3, "invalid_share": 2 / 6, "num_unparsable": 2, "num_failed": 0, "num_missing": 0}
+    counts = {"n": 6, "num_flawed": 3, "invalid_rate": 2 / 6, "num_unparsable": 2, "num_failed": 0, "num_missing": 0}
     for name, value in {**PRF[invalid], **counts}.items():
         assert found[name] == pytest.approx(value), name
     assert found["benchmark"] == "flawed-positive"
@@ -127,7 +127,7 @@ def test_process_counted_by_hand(data: Path, tmp_path: Path, score) -> None:
     }
     assert found["mean_f1"] == pytest.approx(0.2)
     assert found["pooled_f1"] == pytest.approx(2 * (2 / 5) * (1 / 3) / (2 / 5 + 1 / 3))
-    assert found["invalid_share"] == 3 / 8
+    assert found["invalid_rate"] == 3 / 8
     assert (found["num_unparsable"], found["num_failed"], found["num_missing"]) == (2, 0, 1)
     assert found["subset_details"]["a"]["num_error"] == 3
 
@@ -138,7 +138,7 @@ def test_process_counted_by_hand(data: Path, tmp_path: Path, score) -> None:
 )
 def test_rules_that_read_nothing(judge, precision, recall, error_acc, correct_acc, data: Path, score) -> None:
     found = score("flawed-positive", "--data", data, "--judge", judge)
-    assert (found["precision"], found["recall"], found["invalid_share"]) == (precision, recall, 0)
+    assert (found["precision"], found["recall"], found["invalid_rate"]) == (precision, recall, 0)
     point = score("process", "--data", data, "--judge", judge)["subsets"]["a"]
     assert (point["error_acc"], point["correct_acc"], point["f1"]) == (error_acc, correct_acc, 0)
 
@@ -376,7 +376,7 @@ def test_an_index_beyond_the_steps_is_no_verdict(step: int, data: Path, tmp_path
     found = score(
         "process", "--data", data, "--predictions", predictions(tmp_path, [{"id": "a-0", "error_step": step}])
     )
-    assert (found["num_unparsable"], found["num_missing"], found["invalid_share"]) == (1, 7, 1)
+    assert (found["num_unparsable"], found["num_missing"], found["invalid_rate"]) == (1, 7, 1)
 
 
 def test_a_judge_that_does_not_locate_cannot_be_scored_on_steps(data: Path, tmp_path: Path, run, score) -> None:
@@ -586,7 +586,7 @@ def test_a_served_judge_and_its_answers_on_file(data: Path, tmp_path: Path, scor
             99,
         ]
         found = score("flawed-positive", *call)
-        assert (found["n"], found["f1"], found["invalid_share"]) == (6, 1, 0)
+        assert (found["n"], found["f1"], found["invalid_rate"]) == (6, 1, 0)
         asked = one.requests + two.requests
         assert len(asked) == 6 and one.requests and two.requests
         assert all((body["model"], body["temperature"], body["max_tokens"]) == ("m", 0, 99) for body in asked)
@@ -615,7 +615,7 @@ def test_going_on_after_failures(data: Path, tmp_path: Path, score) -> None:
     with chat_server(moody) as server:
         call = ["--data", data, "--judge", server.url, "--model", "m", "--out", out]
         found = score("process", *call)
-        assert (found["num_failed"], found["num_unparsable"], found["invalid_share"]) == (1, 1, 2 / 8)
+        assert (found["num_failed"], found["num_unparsable"], found["invalid_rate"]) == (1, 1, 2 / 8)
     (failed,) = [row for row in read_jsonl(out) if row["status"] == "failed"]
     assert "too long" in failed["reason"]
     with chat_server(knows) as server:
@@ -703,7 +703,7 @@ def test_the_shipped_genrm_in_this_process(tmp_path: Path, score) -> None:
     judge = ["--judge", "local:miniature:genrm", "--max-tokens", 64, "--concurrency", 30]
     found = score(*call, *judge, "--out", tmp_path / "out.jsonl")
     assert found["n"] == 48
-    assert found["invalid_share"] < 0.2
+    assert found["invalid_rate"] < 0.2
     assert found["precision"] > found["num_flawed"] / 48, "better than flagging all"
     assert "reference" not in found["conventions"], "here the judge is told the reference"
     rows = list(read_jsonl(tmp_path / "out.jsonl"))

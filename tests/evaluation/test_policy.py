@@ -79,9 +79,9 @@ def test_numbers_counted_by_hand() -> None:
     assert found.reliable_accuracy.value == 1 / 10
     assert math.isnan(found.true_fp_ratio.value) and math.isnan(found.true_reliable_accuracy.value)
     assert found.length.value == 11
-    shares = (found.no_answer_share, found.truncated_share, found.failed_share)
+    shares = (found.no_answer_rate, found.truncated_rate, found.failed_rate)
     assert shares == (1 / 10, 1 / 10, 6 / 16)
-    assert (found.judge_unparsable_share, found.judge_failed_share) == (1 / 5, 1 / 5)
+    assert (found.judge_unparsable_rate, found.judge_failed_rate) == (1 / 5, 1 / 5)
     of_a, of_b = by_source(HAND, 4, judged=True).values()
     assert (of_a.avg_at_k.value, of_b.avg_at_k.value) == (3 / 8, 1.0)
     for number in (found.avg_at_k, found.pass_at[2], found.fp_ratio, found.length):
@@ -317,7 +317,7 @@ def test_what_fails_is_counted_and_asked_again(data: Path, run) -> None:
 
     with chat_server(moody) as server:
         found = json.loads(run(*command(server.url, data, "--json"))[1])
-    assert (found["num_samples"], found["failed_share"], found["judge_failed_share"]) == (10, 2 / 12, 1 / 2)
+    assert (found["num_samples"], found["failed_rate"], found["judge_failed_rate"]) == (10, 2 / 12, 1 / 2)
     assert (found["avg_at_k"], found["fp_ratio"], found["reliable_accuracy"]) == (4 / 10, 1.0, 0.0)
     failed = list(read_jsonl(data.parent / "out.jsonl"))[2]
     assert (failed["num_failed"], failed["majority"], "too long" in failed["reason"]) == (2, None, True)
@@ -328,7 +328,7 @@ def test_what_fails_is_counted_and_asked_again(data: Path, run) -> None:
             *[("judge", 4)] * 2,
             *[("policy", 2)] * 2,
         ]
-    assert (found["num_samples"], found["failed_share"], found["judge_failed_share"]) == (12, 0, 0)
+    assert (found["num_samples"], found["failed_rate"], found["judge_failed_rate"]) == (12, 0, 0)
 
 
 @pytest.mark.parametrize("dead", ["policy", "judge"])

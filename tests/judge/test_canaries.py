@@ -63,7 +63,7 @@ def test_the_rollouts_get_their_own_verdicts_and_the_judge_cannot_tell_canaries(
         "canary/recall": 1.0,
         "canary/f1": 1.0,
         "canary/location": 1.0,
-        "canary/invalid_share": 0.0,
+        "canary/invalid_rate": 0.0,
     }
 
 

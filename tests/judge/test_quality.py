@@ -56,7 +56,7 @@ def test_flawed_positive_prf(
     assert (score.precision, score.recall, score.f1) == pytest.approx(rates, nan_ok=True)
     assert (score.n, score.num_flawed) == (len(truth), sum(truth))
     share = predicted.count(None) / len(predicted) if predicted else NAN
-    assert score.invalid_share == pytest.approx(share, nan_ok=True)
+    assert score.invalid_rate == pytest.approx(share, nan_ok=True)
 
 
 rows = st.lists(st.tuples(st.sampled_from([True, False, None]), st.booleans()), min_size=1, max_size=40)
@@ -67,7 +67,7 @@ def test_no_verdict_is_the_worst_answer_and_flagging_it_only_lifts_recall(pairs:
     predicted, truth = [p for p, _ in pairs], [t for _, t in pairs]
     score = m.flawed_positive_prf(predicted, truth)
     always_wrong = m.flawed_positive_prf([not t if p is None else p for p, t in pairs], truth)
-    expected = replace(always_wrong, invalid_share=score.invalid_share)
+    expected = replace(always_wrong, invalid_rate=score.invalid_rate)
     assert asdict(score) == pytest.approx(asdict(expected), nan_ok=True, rel=0, abs=0)
     assert score.tp + score.fn == score.num_flawed
     lenient = m.flawed_positive_prf(predicted, truth, "flagged")
@@ -166,4 +166,4 @@ def test_processbench_scoring_on_its_rows(seed: int) -> None:
     assert score.error_acc == error_acc
     assert score.correct_acc == correct_acc
     assert score.f1 == pytest.approx(2 / (1 / error_acc + 1 / correct_acc))
-    assert score.invalid_share == num_none / 400
+    assert score.invalid_rate == num_none / 400

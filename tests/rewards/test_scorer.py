@@ -324,8 +324,8 @@ def test_policy_metrics_by_hand() -> None:
         {
             "rollout/accuracy": 6 / 8,
             "rollout/length": 45.0,
-            "rollout/truncated_share": 2 / 8,
-            "rollout/unscored_share": 1 / 8,
+            "rollout/truncated_rate": 2 / 8,
+            "rollout/unscored_rate": 1 / 8,
             "rollout/fp_ratio": 3 / 5,
             "rollout/rho": 2 / 2,
             "judge/tokens": 0.0,
@@ -336,7 +336,7 @@ def test_policy_metrics_by_hand() -> None:
             "judge/recall": 2 / 3,
             "judge/f1": 4 / 7,
             "judge/location": 1 / 2,
-            "judge/invalid_share": 1 / 6,
+            "judge/invalid_rate": 1 / 6,
         }
     )
 
@@ -367,7 +367,7 @@ def test_flags_without_a_step_have_no_location() -> None:
 def test_an_unscored_rollout_is_not_taken_for_a_sound_one() -> None:
     found = policy_metrics([scored(True, UNPARSABLE, None)] * 3 + [scored(True, FLAWED, 0.0)], [None] * 4)
     assert found["rollout/fp_ratio"] == 1.0
-    assert found["rollout/unscored_share"] == 3 / 4
+    assert found["rollout/unscored_rate"] == 3 / 4
 
 
 def test_advantages_are_those_of_the_rewards_module() -> None:
@@ -419,13 +419,13 @@ def test_rho_of_the_groups_that_have_flawed_positives() -> None:
 
 def test_quality_of_a_judge_without_flawed_rows_is_unknown() -> None:
     found = judge_quality([SOUND, FLAWED], [None, None])
-    assert (found["precision"], found["invalid_share"]) == (0.0, 0.0)
+    assert (found["precision"], found["invalid_rate"]) == (0.0, 0.0)
     assert all(math.isnan(found[name]) for name in ("recall", "f1", "location"))
 
 
 def test_genrm_metrics_by_hand() -> None:
     rows = [scored(True, FLAWED, 1.0, 10), scored(False, SOUND, -1.0, 20), scored(False, UNPARSABLE, -1.0, 60, True)]
     assert genrm_metrics(rows, [1, 2, None]) == pytest.approx(
-        {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "location": 1.0, "invalid_share": 1 / 3}
-        | {"tokens": 30.0, "truncated_share": 1 / 3}
+        {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "location": 1.0, "invalid_rate": 1 / 3}
+        | {"tokens": 30.0, "truncated_rate": 1 / 3}
     )

@@ -68,7 +68,7 @@ def genrm_rows(gain: float) -> list[dict]:
     for step in range(0, 121, 10):
         done = gain * (1 - math.exp(-step / 40))
         quality = {"precision": 0.62 + 0.25 * done, "recall": 0.78 + 0.1 * done, "f1": 0.69 + 0.19 * done}
-        quality |= {"location": 0.7 + 0.2 * done, "tokens": 58 - 4 * done, "invalid_share": 0.03 * (1 - done)}
+        quality |= {"location": 0.7 + 0.2 * done, "tokens": 58 - 4 * done, "invalid_rate": 0.03 * (1 - done)}
         named = {f"{name}/{key}": value for name in ("validation", "harder") for key, value in quality.items()}
         rows.append({"step": step, "kind": "validation", "seconds": float(step), **named})
     return rows

@@ -129,7 +129,7 @@ def test_garbage_has_no_reward_and_no_advantage(tables) -> None:
     assert (garbage.critique == "I cannot tell.").all()
     assert garbage.fapo_reward.isna().all()
     assert (garbage.advantage == 0).all()
-    assert log["fapo/unscored_share"] == pytest.approx(len(garbage) / len(table))
+    assert log["fapo/unscored_rate"] == pytest.approx(len(garbage) / len(table))
 
 
 def test_advantages_of_trl_are_ours(tables) -> None:

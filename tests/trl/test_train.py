@@ -127,9 +127,9 @@ def test_one_row_of_measurements_for_each_step_and_validation(oracle_run) -> Non
             parts = [row[f"time/{part}"] for part in ("rollout", "score", "update")]
             assert min(parts) > 0
             assert sum(parts) < row["seconds"]
-            assert {"rollout/length", "rollout/unscored_share", "advantage/wrong", "advantage/true_wrong"} <= row.keys()
+            assert {"rollout/length", "rollout/unscored_rate", "advantage/wrong", "advantage/true_wrong"} <= row.keys()
         else:
-            assert {"easy/accuracy", "easy/length", "easy/truncated_share"} <= row.keys()
+            assert {"easy/accuracy", "easy/length", "easy/truncated_rate"} <= row.keys()
         right = row.get("rollout/accuracy", row.get("easy/accuracy")) > 0
         area = "rollout" if row["kind"] == "train" else "easy"
         assert all((f"{area}/{name}" in row) == right for name in ("fp_ratio", "true_fp_ratio", "rho"))
@@ -152,7 +152,7 @@ def test_tensorboard_by_one_line(tiny_policy: Path, tmp_path: Path) -> None:
         told |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
         content = content[16 + length :]
     measured = {(row["kind"], row["step"]): row for row in rows(folder, "metrics")}
-    for key in ("rollout/accuracy", "rollout/unscored_share", "advantage/wrong", "time/rollout", "loss"):
+    for key in ("rollout/accuracy", "rollout/unscored_rate", "advantage/wrong", "time/rollout", "loss"):
         assert told[f"train/{key}", 2] == pytest.approx(measured["train", 2][key], rel=1e-5)
     assert told["eval/easy/accuracy", 2] == pytest.approx(measured["validation", 2]["easy/accuracy"], rel=1e-5)
 
@@ -549,7 +549,7 @@ def test_unscored_rollouts_stay_out_of_the_group(whole_run: Path) -> None:
     ]
     assert [row["advantage"] for row in trained] == pytest.approx(group_advantages(groups).reshape(-1), abs=1e-5)
     shares = {
-        row["step"]: row["rollout/unscored_share"] for row in rows(whole_run, "metrics") if row["kind"] == "train"
+        row["step"]: row["rollout/unscored_rate"] for row in rows(whole_run, "metrics") if row["kind"] == "train"
     }
     for step, share in shares.items():
         own = [row for row in trained if row["step"] == step]

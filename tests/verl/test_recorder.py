@@ -83,7 +83,7 @@ def test_groups_come_together_with_their_advantages_even_where_verl_lost_a_rollo
     assert [row["reward"] for row in written] == [-1.0, None, 0.0, 1.0, 0.0, -1.0, -1.0]
     assert [row["status"] for row in written[:3]] == ["skipped", "unparsable", "ok"]
     assert found["rollout/accuracy"] == 4 / 7
-    assert found["rollout/unscored_share"] == 1 / 7
+    assert found["rollout/unscored_rate"] == 1 / 7
     assert found["rollout/fp_ratio"] == 2 / 3
     assert found["advantage/flawed"] == pytest.approx(expected[4]), "of whole groups only"
 

@@ -67,7 +67,7 @@ def test_metrics_are_those_of_the_other_engine_and_verls_loggers_have_them(first
         ("validation", 4),
     ]
     train = [row for row in found if row["kind"] == "train"]
-    assert all({"rollout/accuracy", "rollout/unscored_share", "advantage/wrong"} <= row.keys() for row in train)
+    assert all({"rollout/accuracy", "rollout/unscored_rate", "advantage/wrong"} <= row.keys() for row in train)
     judged = [row for row in train if "rollout/fp_ratio" in row]
     assert judged
     assert all(0 <= row["rollout/fp_ratio"] <= 1 and "rollout/rho" in row for row in judged)

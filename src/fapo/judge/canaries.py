@@ -45,7 +45,7 @@ class Window:
         )
 
     def metrics(self) -> dict[str, float]:
-        """canary/precision, recall, f1, location, invalid_share of the latest canaries; {} before the first."""
+        """canary/precision, recall, f1, location, invalid_rate of the latest canaries; {} before the first."""
         if not self.recent:
             return {}
         return {f"canary/{name}": value for name, value in judge_quality(*zip(*self.recent, strict=True)).items()}

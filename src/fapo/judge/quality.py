@@ -15,14 +15,14 @@ from fapo.types import Verdict
 
 
 def judge_quality(verdicts: Sequence[Verdict | None], labels: Sequence[int | None]) -> dict[str, float]:
-    """precision, recall, f1 of "flagged", location (exact step, among the rightly flagged), invalid_share."""
+    """precision, recall, f1 of "flagged", location (exact step, among the rightly flagged), invalid_rate."""
     score = quality.flawed_positive_prf([v.flawed for v in verdicts], [label is not None for label in labels])
     return {
         "precision": score.precision,
         "recall": score.recall,
         "f1": score.f1,
         "location": quality.location_accuracy(verdicts, labels),
-        "invalid_share": score.invalid_share,
+        "invalid_rate": score.invalid_rate,
     }
 
 
@@ -55,7 +55,7 @@ class PRF:
     """tp / (tp + fn); NaN without flawed rows."""
     f1: float
     """2 tp / (2 tp + fp + fn); NaN without flawed rows."""
-    invalid_share: float
+    invalid_rate: float
     """Rows without a verdict / rows; NaN without rows."""
     tp: int
     """Number of flawed rows that were flagged."""
@@ -142,7 +142,7 @@ def flawed_positive_prf(predicted: Sequence[bool | None], truth: Sequence[bool],
         precision=float(precision),
         recall=float(recall),
         f1=float(f1),
-        invalid_share=ratio(sum(p is None for p in predicted), len(truth)),
+        invalid_rate=ratio(sum(p is None for p in predicted), len(truth)),
         tp=int(tp),
         fp=int(fp),
         fn=int(fn),
@@ -166,7 +166,7 @@ class ProcessBenchScore:
     """Rate of the rows without a wrong step in which none was found; NaN without such rows."""
     f1: float
     """Harmonic mean of the two accuracies; 0 when both are 0, NaN when either is NaN."""
-    invalid_share: float
+    invalid_rate: float
     """Rows without a verdict / rows; NaN without rows."""
 
 
@@ -235,7 +235,7 @@ def processbench_f1(predicted: Sequence[Verdict], labels: Sequence[int | None]) 
         error_acc=float(error_acc),
         correct_acc=float(correct_acc),
         f1=float(f1),
-        invalid_share=ratio(sum(verdict.status != "ok" for verdict in predicted), len(labels)),
+        invalid_rate=ratio(sum(verdict.status != "ok" for verdict in predicted), len(labels)),
     )
 
 

@@ -111,7 +111,7 @@ POLICY_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
 GENRM_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
     **{name: _prf(name) for name in ("precision", "recall", "f1")},
     "location": _location,
-    "invalid_share": lambda row: (not isinstance(row.get("flawed"), bool), 1),
+    "invalid_rate": lambda row: (not isinstance(row.get("flawed"), bool), 1),
     "tokens": lambda row: (row.get("num_tokens") or 0, 1),
 }
 """Metric of a GenRM in training -> function that returns the parts of one critique."""

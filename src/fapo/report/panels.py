@@ -114,7 +114,7 @@ def policy_panels(runs: Sequence[Run]) -> list[Panel]:
         *_rhos(policies),
         *(_advantages(label, group) for label, group in group_runs(runs).items() if not group[0].genrm),
         _training(policies, "judge/f1", "F1 of the judge, by the oracle"),
-        _training(policies, "rollout/unscored_share", "Unscored rollouts", "rate from 0"),
+        _training(policies, "rollout/unscored_rate", "Unscored rollouts", "rate from 0"),
     ]
     return [panel for panel in panels if panel.curves]
 

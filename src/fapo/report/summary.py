@@ -46,7 +46,7 @@ GENRM = (
     Metric("recall", "recall"),
     Metric("f1", "F1"),
     Metric("location", "exact location"),
-    Metric("invalid_share", "no valid verdict", better="lower"),
+    Metric("invalid_rate", "no valid verdict", better="lower"),
     Metric("tokens", "critique length", "tokens", ""),
 )
 """Metrics of a GenRM in training, in the order shown."""

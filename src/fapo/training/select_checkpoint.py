@@ -17,7 +17,7 @@ from fapo.data.problems import finite_number
 from fapo.errors import ConfigError, DataError
 from fapo.training.run_reader import read_run
 
-COLUMNS = ("f1", "precision", "recall", "location", "invalid_share", "tokens")
+COLUMNS = ("f1", "precision", "recall", "location", "invalid_rate", "tokens")
 """What a validation of a GenRM measures and the table shows."""
 _REMEDY = "train with validation.save_every = validation.every and a larger trl.save_total_limit (2 by default)"
 
@@ -109,7 +109,7 @@ def missed(found: Sequence[Candidate], chosen: Candidate, max_tokens: float | No
 def as_table(found: Sequence[Candidate], chosen: Candidate) -> Table:
     """For people: a row for each validation, the chosen one marked."""
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    for heading in ("", "step", *(column.removesuffix("_share") for column in COLUMNS), "weights"):
+    for heading in ("", "step", *(column.removesuffix("_rate") for column in COLUMNS), "weights"):
         table.add_column(heading, justify="left" if heading in ("", "weights") else "right", no_wrap=True)
     for candidate in found:
         cells = [_cell(candidate.values[column], 1 if column == "tokens" else 3) for column in COLUMNS]

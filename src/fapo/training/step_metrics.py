@@ -25,8 +25,8 @@ def policy_metrics(scored: Sequence[Scored], truths: Sequence[GroundTruth | None
     out = {
         "rollout/accuracy": len(correct) / len(scored),
         "rollout/length": fmean(s.rollout.num_tokens for s in scored),
-        "rollout/truncated_share": fmean(s.rollout.truncated for s in scored),
-        "rollout/unscored_share": fmean(s.reward.value is None for s in scored),
+        "rollout/truncated_rate": fmean(s.rollout.truncated for s in scored),
+        "rollout/unscored_rate": fmean(s.reward.value is None for s in scored),
     }
     if judged:
         out |= {
@@ -87,7 +87,7 @@ def genrm_metrics(scored: Sequence[Scored], labels: Sequence[int | None]) -> dic
     return {
         **judge_quality(verdicts, labels),
         "tokens": fmean(s.rollout.num_tokens for s in scored),
-        "truncated_share": fmean(s.rollout.truncated for s in scored),
+        "truncated_rate": fmean(s.rollout.truncated for s in scored),
     }
 
 

@@ -56,7 +56,7 @@ class FlawedAwareReward:
             correct = [s for s in scored if s.correct]
             judged = [s.flawed for s in correct if s.flawed is not None]
             log_metric("fapo/accuracy", len(correct) / len(scored))
-            log_metric("fapo/unscored_share", sum(s.reward.value is None for s in scored) / len(scored))
+            log_metric("fapo/unscored_rate", sum(s.reward.value is None for s in scored) / len(scored))
             if judged:
                 log_metric("fapo/fp_ratio", sum(judged) / len(judged))
         if self.record:

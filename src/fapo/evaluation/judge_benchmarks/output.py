@@ -88,7 +88,7 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             "precision": point.precision,
             "recall": point.recall,
             "f1": point.f1,
-            "invalid_share": point.invalid_share,
+            "invalid_rate": point.invalid_rate,
             "precision_interval": score.precision,
             "recall_interval": score.recall,
             "f1_interval": score.f1,
@@ -107,7 +107,7 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             },
             "mean_f1": score.mean_f1,
             "pooled_f1": score.pooled.point.f1,
-            "invalid_share": score.pooled.point.invalid_share,
+            "invalid_rate": score.pooled.point.invalid_rate,
             "mean_f1_interval": score.mean_f1_interval,
             "pooled_f1_interval": score.pooled.f1,
             "num_error": score.pooled.point.num_error,
@@ -121,7 +121,7 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
 def _details(score: SubsetScore) -> dict[str, Any]:
     return {
         "num_error": score.point.num_error,
-        "invalid_share": score.point.invalid_share,
+        "invalid_rate": score.point.invalid_rate,
         "error_acc_interval": score.error_acc,
         "correct_acc_interval": score.correct_acc,
         "f1_interval": score.f1,
@@ -143,7 +143,7 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         for name in ("n", "flawed", "precision", "recall", "F1", "invalid"):
             table.add_column(name, justify="right")
         shares = [percent(point.precision, score.precision), percent(point.recall, score.recall)]
-        cells = [*shares, percent(point.f1, score.f1), percent(point.invalid_share)]
+        cells = [*shares, percent(point.f1, score.f1), percent(point.invalid_rate)]
         table.add_row(str(point.n), str(point.num_flawed), *cells)
         return table
     table.add_column("subset")
@@ -160,4 +160,4 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
 def _subset_cells(score: SubsetScore) -> list[str]:
     point = score.point
     accuracies = [percent(point.error_acc, score.error_acc), percent(point.correct_acc, score.correct_acc)]
-    return [str(point.n), str(point.num_error), *accuracies, percent(point.f1, score.f1), percent(point.invalid_share)]
+    return [str(point.n), str(point.num_error), *accuracies, percent(point.f1, score.f1), percent(point.invalid_rate)]

@@ -26,7 +26,7 @@ SCHEMA = 1
 """Version of the files."""
 
 CONVENTIONS = {
-    "avg_at_k": "right samples / samples; a sample that did not come counts nowhere but in failed_share",
+    "avg_at_k": "right samples / samples; a sample that did not come counts nowhere but in failed_rate",
     "pass_at": "unbiased, from all samples of a question; questions with fewer samples are left out",
     "majority_at_k": "right answers are one answer, wrong ones are equal by their normal form, of equals the first",
     "fp_ratio": "flawed / right samples with a verdict",
@@ -165,6 +165,6 @@ def _notes(found: Score, judged: bool) -> Iterator[str]:
         yield f"FP ratio: {found.num_flawed} flawed of {found.num_judged} right samples with a verdict"
     names = ("no_answer", "undecided", "truncated", "failed", "judge_unparsable", "judge_failed")
     for name in names:
-        share = getattr(found, f"{name}_share")
+        share = getattr(found, f"{name}_rate")
         if share > 0:
             yield f"{name}: {percent(share)}"

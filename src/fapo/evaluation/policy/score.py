@@ -57,17 +57,17 @@ class Score:
     """Right and sound samples / samples, by the oracle."""
     length: Number
     """Mean length of a sample in tokens, where it is known."""
-    no_answer_share: float
+    no_answer_rate: float
     """Samples without a final answer / samples."""
-    undecided_share: float
+    undecided_rate: float
     """Samples whose final answer could not be compared (they count as wrong) / samples."""
-    truncated_share: float
+    truncated_rate: float
     """Samples cut off by the length limit / samples."""
-    failed_share: float
+    failed_rate: float
     """Samples that did not come / samples asked for; they are in no other number."""
-    judge_unparsable_share: float
+    judge_unparsable_rate: float
     """Unparsable verdicts / verdicts asked for."""
-    judge_failed_share: float
+    judge_failed_rate: float
     """Verdicts that did not come / verdicts asked for."""
 
 
@@ -99,12 +99,12 @@ def score(answered: Sequence[Answered], k: int, judged: bool) -> Score:
         true_fp_ratio=true_fp,
         true_reliable_accuracy=true_reliable,
         length=length,
-        no_answer_share=ratio(sum(s.check.status == "no_answer" for s in samples), len(samples)),
-        undecided_share=ratio(sum(s.check.status in ("timeout", "error") for s in samples), len(samples)),
-        truncated_share=ratio(sum(s.rollout.truncated for s in samples), len(samples)),
-        failed_share=ratio(num_failed, len(samples) + num_failed),
-        judge_unparsable_share=ratio(sum(v.status == "unparsable" for v in verdicts), len(verdicts)),
-        judge_failed_share=ratio(sum(v.status == "failed" for v in verdicts), len(verdicts)),
+        no_answer_rate=ratio(sum(s.check.status == "no_answer" for s in samples), len(samples)),
+        undecided_rate=ratio(sum(s.check.status in ("timeout", "error") for s in samples), len(samples)),
+        truncated_rate=ratio(sum(s.rollout.truncated for s in samples), len(samples)),
+        failed_rate=ratio(num_failed, len(samples) + num_failed),
+        judge_unparsable_rate=ratio(sum(v.status == "unparsable" for v in verdicts), len(verdicts)),
+        judge_failed_rate=ratio(sum(v.status == "failed" for v in verdicts), len(verdicts)),
     )
 
 

@@ -34,10 +34,10 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "genrm-outcome-noise-20": ("outcome only, 20 % of the labels wrong", Style("pink", 2)),
     "misses-50": ("oracle, passes 50 %", Style("sky")),
     "misses-80": ("oracle, passes 80 %", Style("sky", 1)),
-    "alarms-20": ("oracle, flags 20 % of the sound", Style("red")),
-    "alarms-50": ("oracle, flags 50 % of the sound", Style("red", 1)),
+    "alarms-20": ("oracle, flags 20 % of the fully correct", Style("red")),
+    "alarms-50": ("oracle, flags 50 % of the fully correct", Style("red", 1)),
     "misses-80-corrected": ("oracle, passes 80 %, corrected", Style("sky", 2)),
-    "alarms-50-corrected": ("oracle, flags 50 % of the sound, corrected", Style("red", 2)),
+    "alarms-50-corrected": ("oracle, flags 50 % of the fully correct, corrected", Style("red", 2)),
     "policy-careless": ("imitates a careless writer", Style("red")),
     "policy-guessing": ("imitates a guessing writer", Style("pink")),
     "policy-careful": ("imitates a careful writer", Style("green")),
@@ -111,8 +111,8 @@ def _f2a(runs: Runs) -> Finding:
         for title, (by_seed, step) in rows.items()
     }
     claims = (
-        _claim("of every base policy's right answers at least 20 % are flawed", "smallest ratio - 0.2", first, -0.2),
-        _claim("and at every step of the baseline's training", "smallest ratio - 0.2", later, -0.2),
+        _claim("at least 20 % of every base policy's correct answers are flawed", "smallest ratio - 0.2", first, -0.2),
+        _claim("the same at every step of the baseline's training", "smallest ratio - 0.2", later, -0.2),
     )
     return Finding("F2a", "FP ratio of policies of different strength", claims, table=table)
 
@@ -201,7 +201,7 @@ def _f5(runs: Runs) -> Finding:
         "Strength of the judge and what the policy gets from it",
         (
             _difference(runs, "the Step-RL GenRM gives the better policy on harder problems", *shown[:2], _HARD),
-            _difference(runs, "an ideal judge would give a better one still", *shown[1:], _HARD),
+            _difference(runs, "an ideal judge gives a still better policy", *shown[1:], _HARD),
         ),
         _curves(runs, shown, ((_HARD, "Accuracy, harder"), (_FP, "True FP ratio"), (_EASY, "Accuracy"))),
         shown,
@@ -211,7 +211,7 @@ def _f5(runs: Runs) -> Finding:
 def _f6(runs: Runs) -> Finding:
     key = "validation/length"
     margins = {seed: 1.05 * end(base, key) - end(fapo, key) for seed, base, fapo in _pairs(runs, "baseline", "fapo")}
-    claim = _claim("FAPO's responses are at most 5 % longer than the baseline's", "tokens to spare", margins)
+    claim = _claim("FAPO's responses are at most 5 % longer than the baseline's", "tokens below the limit", margins)
     shown = ("baseline", "fapo")
     return Finding("F6", "Response length", (claim,), _curves(runs, shown, ((key, "Tokens"),), "number"), shown)
 
@@ -223,7 +223,7 @@ def _f7(runs: Runs) -> Finding:
     more = {s: flaws["step-ratio"][s] - flaws["fapo"][s] for s in flaws["step-ratio"].keys() & flaws["fapo"].keys()}
     table = {LOOKS[v][0]: {"skips, guesses, odd lines": tuple(by_seed.values())} for v, by_seed in flaws.items()}
     claim = _claim(
-        "a step-ratio reward is hacked: more steps are left out than under FAPO", "share of correct rollouts", more
+        "a step-ratio reward is hacked: more steps are left out than under FAPO", "rate among correct rollouts", more
     )
     shown = ("baseline", "fapo", "step-ratio")
     panels = _curves(runs, shown, ((_HARD, "Accuracy, harder"), (_FP, "True FP ratio")))
@@ -245,7 +245,7 @@ def _f8(runs: Runs) -> Finding:
         for s in seconds["fapo"].keys() & seconds["baseline"].keys()
     }
     claim = _claim("FAPO's step takes less than 20 % longer than the baseline's", "1.2 - ratio", margins)
-    title = "Seconds of a step with the judge in the trainer's process (docs/results/speed.md: a served one)"
+    title = "Seconds of a step with the judge in the trainer's process (a served judge: docs/results/speed.md)"
     return Finding("F8/T4", title, (claim,), table=table)
 
 
@@ -290,9 +290,9 @@ def _t7(runs: Runs) -> Finding:
         for v, by_seed in rows.items()
     }
     margins = {s: _late(fapo, key) - _late(base, key) for s, base, fapo in _pairs(runs, "baseline", "fapo")}
-    claim = _claim("late in training FAPO solves more problems for the right reason", "difference", margins)
+    claim = _claim("late in training FAPO solves more problems with correct reasoning", "difference", margins)
     return Finding(
-        "T7/T8", "Training rollouts that are right for the right reason, early and late", (claim,), table=table
+        "T7/T8", "Training rollouts with correct answer and correct reasoning, early and late", (claim,), table=table
     )
 
 
@@ -331,11 +331,17 @@ def _label_noise(runs: Runs) -> Finding:
                 0.05,
             ),
             _claim(
-                "... and less than outcome-only RL",
+                "with 20 % wrong labels Step-RL loses less of its F1 than outcome-only RL",
                 "difference of the losses",
                 {seed: lost["genrm-outcome"][seed] - lost["genrm"][seed] for seed in both},
             ),
-            _difference(runs, "... and locates better than it", outcome[2], step[2], "test/location"),
+            _difference(
+                runs,
+                "with 20 % wrong labels Step-RL locates better than outcome-only RL",
+                outcome[2],
+                step[2],
+                "test/location",
+            ),
         ),
         table=_judges(runs, (*step, *outcome)),
     )

@@ -38,12 +38,17 @@ def write_findings(folder: Path, out: Path) -> Path:
     text = [
         "# The paper's figures and tables, in the miniature",
         "",
-        f"Seeds: {', '.join(map(str, seeds))}. The end of a run is the mean of its last three validations of 512 "
-        "problems each; faint lines are single seeds. A claim *holds* when every seed meets it and 0 is outside the "
-        "95 % interval of the mean (Student's t), it *does not hold* in the mirror image, otherwise it is *too noisy "
-        "to say*. True flawed positives are the oracle's.",
+        f"Seeds: {', '.join(map(str, seeds))}. Faint lines are single seeds.",
         "",
-        "    python -m experiments.miniature paper --output runs/paper --docs docs/results/paper",
+        "* **The end of a run** is the mean of its last three validations of 512 problems each.",
+        "* **True** flawed positives are those that the oracle finds.",
+        "* A claim **holds** when every seed meets it and the 95 % interval of the mean (Student's t) is above 0.",
+        "* It **does not hold** when no seed meets it and the interval is below 0.",
+        "* Anything else is **too noisy to say**.",
+        "",
+        "```console",
+        "python -m experiments.miniature paper --output runs/paper --docs docs/results/paper",
+        "```",
         "",
         "| | expected | measured | mean ± sd | each seed | |",
         "|---|---|---|---|---|---|",

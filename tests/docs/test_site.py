@@ -52,4 +52,5 @@ def test_the_reference_is_whole(site: Path) -> None:
     assert all(f"usage: fapo {name} " in commands for name in app._subcommands)
     assert "--dry-run" in commands, "options of a command"
     python = (site / "reference/python.html").read_text(encoding="utf-8")
-    assert all(f'id="fapo.{name}"' in python for name in ("rewards.group_advantages", "types.Verdict.error_step"))
+    names = ("rewards.advantages.group_advantages", "types.Verdict.error_step")
+    assert all(f'id="fapo.{name}"' in python for name in names)

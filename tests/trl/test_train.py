@@ -548,9 +548,7 @@ def test_unscored_rollouts_stay_out_of_the_group(whole_run: Path) -> None:
         for i in range(0, len(trained), GROUP)
     ]
     assert [row["advantage"] for row in trained] == pytest.approx(group_advantages(groups).reshape(-1), abs=1e-5)
-    shares = {
-        row["step"]: row["rollout/unscored_rate"] for row in rows(whole_run, "metrics") if row["kind"] == "train"
-    }
+    shares = {row["step"]: row["rollout/unscored_rate"] for row in rows(whole_run, "metrics") if row["kind"] == "train"}
     for step, share in shares.items():
         own = [row for row in trained if row["step"] == step]
         assert share == pytest.approx(sum(row["reward"] is None for row in own) / len(own))

@@ -1,4 +1,4 @@
-"""Column names that data sets use for the same thing."""
+"""The columns of a data set: their usual names, and checks of their values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from fapo.errors import DataError
 
 Row = dict[str, Any]
+"""One row of a data set: column -> value."""
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "unique_id", "problem_id", "uid"),
@@ -20,20 +21,27 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "solution": ("steps", "response", "completion", "output"),
     "correct": ("final_answer_correct", "correct"),
 }
-"""Field -> columns it may stand in. The first one present counts; upper and lower case are the same. "input", "output"
-and "gts" are columns of verl's rollout dumps, "prompt" and "completion" of TRL's logs."""
+"""Usual column names of each field, in order of preference; upper and lower case are the same.
+
+"input", "output" and "gts" are columns of rollout dumps of verl; "prompt" and "completion" are columns of logs of TRL.
+"""
+LABEL_COLUMNS = {"steps", "response", "label", "final_answer_correct", "critique"}
+"""Columns of labelled solutions, which do not become metadata of the problem."""
 
 
 def find_columns(
     where: str, row: Row, aliases: Mapping[str, tuple[str, ...]], needed: Collection[str]
 ) -> dict[str, str]:
-    """Return the name of the column that holds each field; fields without a column are left out.
+    """Find the columns that hold the fields of a record.
 
     Args:
-        where: File and line, for the message.
-        row: The row.
-        aliases: Field -> columns it may stand in, such as `COLUMNS` or a part of it.
-        needed: Fields that must be there.
+        where: File and line of the row, for the message.
+        row: Row of a data set.
+        aliases: Column names of each field in order of preference, such as `COLUMNS` or a part of it.
+        needed: Fields that must have a column.
+
+    Returns:
+        Field -> name of its column; fields without a column are left out.
 
     Raises:
         DataError: A needed field has no column.
@@ -61,40 +69,43 @@ def get_nested(row: Row, name: str) -> Any:
 
 
 def as_question_text(where: str, name: str, value: Any) -> str:
-    """Return the text of a question: the value itself, or the last user turn of a conversation.
+    """Read the text of a question.
 
     Args:
-        where: File and line, for the message.
+        where: File and line of the row, for the message.
         name: Name of the column, for the message.
-        value: Value of the column.
+        value: Text, or a conversation (list of messages).
+
+    Returns:
+        The text, or the last user message of the conversation.
 
     Raises:
         DataError: The value holds no text.
     """
     if isinstance(value, list):
-        asked = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
-        value = asked[-1] if asked else None
+        questions = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "user"]
+        value = questions[-1] if questions else None
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: {name} must be a text that is not empty, or a conversation with a user's turn")
     return value
 
 
 def as_scalar_text(where: str, name: str, value: Any) -> str:
-    """Return an id or an answer as text.
+    """Read an id or an answer.
 
     Args:
-        where: File and line, for the message.
+        where: File and line of the row, for the message.
         name: Name of the column, for the message.
         value: Text, or a finite number. Tables write NaN where a value is missing, so NaN is an error.
 
+    Returns:
+        The value as text.
+
     Raises:
-        DataError: The value is neither.
+        DataError: The value is neither a text nor a finite number, or the text is empty.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
         raise DataError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
     if isinstance(value, float) and not math.isfinite(value):
         raise DataError(f"{where}: {name} is {value}, must be a text or a finite number")
     return str(value)
-
-
-LABEL_COLUMNS = {"steps", "response", "label", "final_answer_correct", "critique"}

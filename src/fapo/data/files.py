@@ -6,22 +6,27 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from fapo.errors import ConfigError
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path, draft: str | Path | None = None) -> Iterator[Path]:
-    """Yield a draft beside `path` to write to; the draft becomes `path` when the block ends.
+    """Write a file or a folder under another name, and rename it when the block ends.
 
-    The block may write a file or a folder. If it raises, or is interrupted, the draft is deleted and an older file or
-    folder at `path` stays as it was. Missing parent folders are created.
+    If the block raises, or is interrupted, the draft is deleted and an older file or folder at `path` stays as it was.
+    Missing parent folders are created.
 
     Args:
         path: File or folder to write.
         draft: Path of the draft, for writers that must know it; it must be on the same file system as `path`. By
             default its name holds the process id, so that two processes may write the same file.
+
+    Yields:
+        The path of the draft; the block writes a file or a folder there.
     """
     path = Path(path)
     draft = Path(draft or path.with_name(f"{path.name}.{os.getpid()}.tmp"))
@@ -40,7 +45,30 @@ def atomic_path(path: str | Path, draft: str | Path | None = None) -> Iterator[P
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write a value as an indented JSON file. NaN and infinity are refused with a ValueError: JSON has neither."""
+    """Write a value as an indented JSON file.
+
+    Args:
+        path: File to write.
+        value: Value of JSON types.
+
+    Raises:
+        ValueError: The value holds NaN or infinity, which JSON does not have.
+    """
     text = json.dumps(value, indent=1, allow_nan=False)
     with atomic_path(path) as draft:
         draft.write_text(text + "\n", encoding="utf-8")
+
+
+def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:
+    """Check that an output file is none of the input files.
+
+    Args:
+        out: File that a command will write.
+        sources: Files that the command reads; other sources, such as Hub ids, are ignored.
+
+    Raises:
+        ConfigError: The output file is one of the sources.
+    """
+    for source in sources:
+        if out.exists() and Path(source).exists() and out.samefile(source):
+            raise ConfigError(f"{out}: is one of the files to read; give another --out")

@@ -1,7 +1,7 @@
-"""The rules for final answers: find one in a solution, bring it to a normal form, compare it with the reference.
+"""Rules for final answers: extract one from a solution, normalize it, and compare it with the reference.
 
-Most answers are settled by exact rules (text, choice letters, rational numbers, length of lists). What is left is
-computer algebra, which may run for ever or eat all memory: `fapo.rewards.verify` calls it in a process that it can kill.
+Exact rules decide most comparisons (text, choice letters, rational numbers, length of lists). Computer algebra decides
+the others. It has no bound on time or memory, so `fapo.rewards.verify` calls it in a process that can be killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LAST_RESORT = re.compile(r"\(([A-J])\)|[-−+]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d
 
 
 def _boxes(text: str) -> tuple[list[tuple[int, int, int]], int]:
-    """Closed boxes as (start, start of the content, its end), inner ones first; where the last box starts, -1: none."""
+    """Return closed boxes as (start, content start, content end), inner ones first, and the start of the last box."""
     pending: list[tuple[int, bool]] = []
     closed: list[tuple[int, int, int]] = []
     last_box = -1
@@ -38,7 +38,7 @@ def _boxes(text: str) -> tuple[list[tuple[int, int, int]], int]:
 
 
 def num_words(text: str) -> int:
-    """Words and numbers of a solution outside its boxes, `17+5=22` has three: how much there is to judge."""
+    """Return the number of words and numbers of a solution outside its boxes; `17+5=22` has three."""
     kept, position = [], 0
     for start, _, end in sorted(_boxes(text)[0]):
         kept.append(text[position:start])
@@ -47,12 +47,19 @@ def num_words(text: str) -> int:
 
 
 def extract(text: str, *, require_box: bool = True) -> str | None:
-    r"""The final answer in a solution, stripped, or None.
+    r"""Extract the final answer of a solution.
 
-    The last `\boxed{...}` or `\fbox{...}` counts; of nested boxes, the outermost. A last box that is never closed (cut
-    off by the length limit) or is empty means that there is no answer. With require_box=False a text without any box
-    may also answer by "the answer is X", "Answer: X" or "#### X" (the last of them), or else by its last number or
-    choice letter in parentheses. One pass over the text, whatever it contains.
+    The last `\boxed{...}` or `\fbox{...}` counts; of nested boxes, the outermost. The time is linear in the length of
+    the text, whatever it contains.
+
+    Args:
+        text: Text of the solution.
+        require_box: Whether only a box counts. If not, a text without any box may answer by "the answer is X",
+            "Answer: X" or "#### X" (the last of them), or else by its last number or choice letter in parentheses.
+
+    Returns:
+        The answer without blanks around it. None if there is none, or if the last box is empty or never closed, as in a
+        solution that the length limit cut off.
     """
     closed, last_box = _boxes(text)
     if last_box >= 0:
@@ -111,7 +118,7 @@ _SCALES = re.compile(r"hundred|thousand|million|billion|trillion|dozen|percent|p
 
 
 def clean(answer: str) -> str:
-    """The answer without what carries no meaning: delimiters, spacing, sizes, currency and degree signs."""
+    """Remove what has no meaning from an answer: delimiters, spacing, sizes, currency and degree signs."""
     text = answer.translate(_CHARACTERS).strip()
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
@@ -119,7 +126,7 @@ def clean(answer: str) -> str:
 
 
 def _without_unit(text: str) -> str:
-    """Drop a unit after a value; words that change the value ("thousand") stay."""
+    """Remove a unit after a value; words that change the value ("thousand") stay."""
     for pattern in (_TEXT_UNIT, _WORD_UNIT):
         found = pattern.search(text)
         if found and not _SCALES.search(found[0]):
@@ -128,12 +135,12 @@ def _without_unit(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Contents of text commands in place of the commands, single spaces."""
+    """Replace text commands by their content, and blanks by single spaces."""
     return " ".join(_TEXT_COMMAND.sub(r" \1 ", text).split())
 
 
 def _compact(text: str) -> str:
-    """Without spaces, save those between two digits."""
+    """Remove spaces, except those between two digits."""
     return re.sub(r"(?<!\d) | (?!\d)", "", text)
 
 
@@ -158,18 +165,23 @@ _SEPARATOR = re.compile(r"\\(?:text|mbox|textrm) ?\{ ?,? ?(?:and|or) ?\}|\\(?:lo
 
 @dataclass(frozen=True)
 class _Number:
+    """A rational number, as it is written."""
+
     value: Fraction
+    """Value without the percent sign."""
     places: int
-    """Digits after the decimal point; 0 for integers and fractions."""
+    """Number of digits after the decimal point; 0 for integers and fractions."""
     percent: bool
+    """Whether a percent sign follows."""
 
 
 def _fraction(digits: str) -> Fraction:
+    """Return the value of an integer or decimal, with or without commas."""
     return Fraction(digits.replace(",", "").rstrip(".") or "0")
 
 
 def _number(text: str) -> _Number | None:
-    """The rational number a cleaned answer is (integer, decimal, fraction, mixed number, percentage), or None."""
+    """Return a cleaned answer as a rational number (integer, decimal, fraction, mixed number, percentage), or None."""
     if ", " in text:
         return None
     match = _NUMBER.fullmatch(_compact(_without_unit(text)).replace("- ", "-"))
@@ -188,7 +200,7 @@ def _number(text: str) -> _Number | None:
 
 
 def _equal_numbers(answer: _Number, reference: _Number) -> bool:
-    """Exactly equal; or one is a decimal of 6 places or more and the other, no decimal, is within its last place."""
+    """Return whether numbers are equal; a decimal of 6 places or more may be the rounded value of a fraction."""
     if answer.value == reference.value:
         return True
     if answer.percent != reference.percent:
@@ -200,7 +212,7 @@ def _equal_numbers(answer: _Number, reference: _Number) -> bool:
 
 
 def _elements(text: str) -> list[str]:
-    r"""What a cleaned answer lists at its top level: `1, 2`, `1 or 2`, `\{1, 2\}`, `1 \pm 2`; else itself alone."""
+    r"""Return the elements of a list such as `1, 2`, `1 or 2`, `\{1, 2\}`, `1 \pm 2`; other answers are one element."""
     if text.startswith(r"\{") and text.endswith(r"\}") and r"\}" not in text[2:-2]:
         text = text[2:-2]
     parts, depth, start, position = [], 0, 0, 0
@@ -233,7 +245,7 @@ def _elements(text: str) -> list[str]:
 
 
 def _definition(text: str) -> tuple[str, str] | None:
-    """(name, value) of `x = 5`, `f(3) = 5`, `a + b = 3 + 2 = 5`, `2 + 3 = 5`, `x \\in [1, 2]`; None for other forms."""
+    r"""Split `x = 5`, `f(3) = 5`, `a + b = 3 + 2 = 5` or `x \in [1, 2]` into (name, value); None for other forms."""
     sides = re.split(r"=(?![^()]*\))", text) if "=" in text else _MEMBER.split(text, maxsplit=1)
     name, value = sides[0].strip(), sides[-1].strip()
     if len(sides) == 1 or not name or not value:
@@ -244,34 +256,34 @@ def _definition(text: str) -> tuple[str, str] | None:
 
 
 def _drop_name(text: str, other: str) -> str:
-    """`x = 5` -> `5` when the other side names nothing, or the same thing."""
+    """Reduce `x = 5` to `5` if the other answer names nothing, or the same thing."""
     mine, theirs = _definition(text), _definition(other)
     return mine[1] if mine and ("=" not in other or (theirs and theirs[0] == mine[0])) else text
 
 
 def _equal_in_base(answer: str, reference: str) -> bool | None:
-    """Numerals with a base: where the reference names one, the answer may leave it out. None when there is none."""
-    told, wanted = _BASE.fullmatch(answer), _BASE.fullmatch(reference)
+    """Compare numerals with a base, which the answer may leave out; None if neither has a base."""
+    given, wanted = _BASE.fullmatch(answer), _BASE.fullmatch(reference)
     if wanted:
-        return (told[1], told[2]) == (wanted[1], wanted[2]) if told else answer == wanted[1]
+        return (given[1], given[2]) == (wanted[1], wanted[2]) if given else answer == wanted[1]
     number = _number(reference)
-    if told and number and 2 <= int(told[2]) <= 36:
+    if given and number and 2 <= int(given[2]) <= 36:
         with contextlib.suppress(ValueError):
-            return int(told[1], int(told[2])) == number.value
-    return None if not told else False
+            return int(given[1], int(given[2])) == number.value
+    return None if not given else False
 
 
 def _decide_one(answer: str, reference: str) -> bool | None:
-    """Compare two single cleaned answers exactly; None leaves it to computer algebra."""
+    """Compare two single cleaned answers by exact rules; None if computer algebra must decide."""
     answer, reference = _drop_name(answer, reference), _drop_name(reference, answer)
     if answer and _compact(answer) == _compact(reference):
         return True
-    told, wanted = _plain(answer), _plain(reference)
+    given, wanted = _plain(answer), _plain(reference)
     if letter := _LETTER.fullmatch(wanted):
-        choice = _CHOICE.fullmatch(told)
+        choice = _CHOICE.fullmatch(given)
         return choice is not None and choice[1].upper() == letter[1]
     if _WORDS.fullmatch(wanted):
-        return told.strip(". ").casefold() == wanted.casefold()
+        return given.strip(". ").casefold() == wanted.casefold()
     if "_" in answer + reference and (based := _equal_in_base(answer, reference)) is not None:
         return based
     if ("=" in answer) != ("=" in reference):
@@ -285,7 +297,7 @@ def _decide_one(answer: str, reference: str) -> bool | None:
 
 
 def _pair_up(answers: list[str], references: list[str], equal: Callable[[str, str], bool | None]) -> bool | None:
-    """Whether the two lists match one to one in any order; None when a comparison that matters was undecided."""
+    """Return whether two lists match one to one in any order; None if it depends on an undecided comparison."""
     left, undecided = list(answers), False
     for reference in references:
         outcomes = []
@@ -303,7 +315,7 @@ def _pair_up(answers: list[str], references: list[str], equal: Callable[[str, st
 
 
 def _aligned(answer: str, reference: str) -> tuple[list[str], list[str]]:
-    """Elements of both; a tuple given where the reference is a bare list counts as that list."""
+    """Return the elements of both; a tuple counts as a list if the reference is a list without brackets."""
     references = _elements(reference)
     answers = _elements(answer)
     if len(references) > 1 and len(answers) == 1 and re.fullmatch(r"[(\[].*[)\]]", answers[0]):
@@ -312,7 +324,15 @@ def _aligned(answer: str, reference: str) -> tuple[list[str], list[str]]:
 
 
 def decide(answer: str, reference: str) -> bool | None:
-    """Compare two cleaned answers exactly; None leaves it to computer algebra."""
+    """Compare two answers by exact rules.
+
+    Args:
+        answer: Answer of a solution, from `clean`.
+        reference: Reference answer, from `clean`.
+
+    Returns:
+        Whether they are equal; None if computer algebra must decide.
+    """
     whole = _decide_one(answer, reference)
     if whole is not None and (whole or not (_elements(reference)[1:] and _elements(answer)[1:])):
         return whole
@@ -329,6 +349,7 @@ def decide(answer: str, reference: str) -> bool | None:
 
 @functools.lru_cache(maxsize=1024)
 def _parse(expression: str) -> list[Any]:
+    """Return an answer as expressions of sympy."""
     from math_verify import LatexExtractionConfig, parse
 
     parsed: list[Any] = parse(
@@ -338,19 +359,27 @@ def _parse(expression: str) -> list[Any]:
 
 
 def _algebra_one(answer: str, reference: str) -> bool:
-    """Compare two single cleaned answers by computer algebra. A set of several values equals no single value."""
+    """Compare two single cleaned answers by computer algebra; a set of several values equals no single value."""
     from math_verify import verify as same
 
     decided = _decide_one(answer, reference)
     if decided is not None:
         return decided
     gold = _parse(_without_unit(_drop_name(reference, answer)))
-    told = _parse(_without_unit(_drop_name(answer, reference)))
-    sizes = [max((len(e.args) for e in side if type(e).__name__ == "FiniteSet"), default=1) for side in (gold, told)]
-    return bool(gold and told) and sizes[0] == sizes[1] and same(gold, told, timeout_seconds=None)
+    given = _parse(_without_unit(_drop_name(answer, reference)))
+    sizes = [max((len(e.args) for e in side if type(e).__name__ == "FiniteSet"), default=1) for side in (gold, given)]
+    return bool(gold and given) and sizes[0] == sizes[1] and same(gold, given, timeout_seconds=None)
 
 
 def algebra(answer: str, reference: str) -> bool:
-    """Compare two cleaned answers by computer algebra. No bound on time or memory."""
+    """Compare two answers by computer algebra, without a bound on time or memory.
+
+    Args:
+        answer: Answer of a solution, from `clean`.
+        reference: Reference answer, from `clean`.
+
+    Returns:
+        Whether they are equal.
+    """
     answers, references = _aligned(answer, reference)
     return len(answers) == len(references) and bool(_pair_up(answers, references, _algebra_one))

@@ -1,8 +1,9 @@
-"""Read and write JSON Lines."""
+"""Read and write JSON Lines; a crash while rows are added costs at most the last line."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
@@ -14,22 +15,34 @@ from fapo.data.columns import Row
 from fapo.data.files import atomic_path
 from fapo.errors import DataError
 
-Located = tuple[str, Row]
-"""Where a row stands ("file:line"), and the row."""
+PlacedRow = tuple[str, Row]
+"""Place of a row ("file:line", for messages), and the row."""
 
 
 def read_jsonl(path: str | Path, *, ignore_torn_tail: bool = False) -> Iterator[Row]:
-    """The rows of a JSONL file, one by one; blank lines are skipped. Raises DataError with file:line for a line that
-    is no JSON object, except, if asked, for a last line that was cut off while being written (it has no newline).
+    """Read the rows of a JSONL file one by one; blank lines are skipped.
+
+    Args:
+        path: JSONL file.
+        ignore_torn_tail: Whether an invalid last line without a newline is ignored: a crash cut it off.
+
+    Returns:
+        An iterator over the rows.
+
+    Raises:
+        DataError: A line is not a JSON object; the message has file and line.
     """
-    return (row for _, row in _jsonl(Path(path), ignore_torn_tail))
+    return (row for _, row in jsonl_rows(Path(path), ignore_torn_tail))
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any] | Any], *, append: bool = False) -> None:
-    """Write rows (mappings or dataclasses), one a line. A new file appears whole or not at all.
+    """Write rows, one a line.
 
-    With `append` the rows are added in one write, so that several writers do not mix lines; a torn last line, left by
-    a crash, is removed first.
+    Args:
+        path: JSONL file. A new file appears only when it is complete.
+        rows: Mappings or dataclasses.
+        append: Whether the rows are added to an existing file, in one write, so that several writers do not mix lines.
+            A torn last line, left by a crash, is removed first.
     """
     path = Path(path)
     content = b"".join(_line(row) for row in rows)
@@ -43,30 +56,19 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any] | Any], *, ap
         file.write(content)
 
 
-def as_object(where: str, row: Any) -> Row:
-    """The row itself. Raises DataError, with its place, if it is no JSON object."""
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: must be a JSON object, is a {type(row).__name__}")
-    return row
+def jsonl_rows(path: Path, ignore_torn_tail: bool = False) -> Iterator[PlacedRow]:
+    """Read the rows of a JSONL file with their places.
 
+    Args:
+        path: JSONL file.
+        ignore_torn_tail: As for `read_jsonl`.
 
-def _parse(where: str, content: bytes) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as failure:
-        raise DataError(f"{where}: invalid UTF-8 at byte {failure.start}; save it as UTF-8") from None
-    except RecursionError:
-        raise DataError(f"{where}: JSON nested too deeply") from None
-    except ValueError as failure:
-        raise DataError(f"{where}: invalid JSON: {failure}") from None
+    Yields:
+        The place of a row, and the row.
 
-
-def parse_row(where: str, line: bytes) -> Row:
-    """One line of a JSONL file. Raises DataError, with its place, if it is no JSON object."""
-    return as_object(where, _parse(where, line))
-
-
-def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
+    Raises:
+        DataError: A line is not a JSON object.
+    """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}:{number}"
@@ -81,20 +83,71 @@ def _jsonl(path: Path, ignore_torn_tail: bool = False) -> Iterator[Located]:
             yield where, row
 
 
+def json_rows(path: Path) -> Iterator[PlacedRow]:
+    """Return the rows of a .json file, a list of objects, with their places; raise DataError for anything else."""
+    return ((where, as_object(where, item)) for where, item in json_items(path))
+
+
 def json_items(path: Path) -> Iterator[tuple[str, Any]]:
-    """What the list in a .json file holds, each with its place. Raises DataError if it is no list."""
+    """Yield the items of the list in a .json file with their places; raise DataError if it is not a list."""
     items = _parse(str(path), path.read_bytes())
     if not isinstance(items, list):
         raise DataError(f"{path}: must be a list of objects, is a {type(items).__name__}")
     yield from ((f"{path}[{index}]", item) for index, item in enumerate(items))
 
 
-def _json(path: Path) -> Iterator[Located]:
-    return ((where, as_object(where, item)) for where, item in json_items(path))
+def parse_row(where: str, line: bytes) -> Row:
+    """Parse one line of a JSONL file.
+
+    Args:
+        where: File and line, for the message.
+        line: Content of the line.
+
+    Returns:
+        The row.
+
+    Raises:
+        DataError: The line is not a JSON object.
+    """
+    return as_object(where, _parse(where, line))
+
+
+def as_object(where: str, row: Any) -> Row:
+    """Return a parsed value if it is a JSON object, else raise DataError with its place."""
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: must be a JSON object, is a {type(row).__name__}")
+    return row
+
+
+def finite(value: Any) -> Any:
+    """Return the value with null for each number that is not finite, at any depth: JSON has no NaN or infinity."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def finite_number(value: Any) -> float | None:
+    """Return a number read from a file as a float; None for anything that is not a finite number, bool included."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) else None
+
+
+def _parse(where: str, content: bytes) -> Any:
+    """Return the JSON value in some bytes, or raise DataError with its place."""
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as failure:
+        raise DataError(f"{where}: invalid UTF-8 at byte {failure.start}; save it as UTF-8") from None
+    except RecursionError:
+        raise DataError(f"{where}: JSON nested too deeply") from None
+    except ValueError as failure:
+        raise DataError(f"{where}: invalid JSON: {failure}") from None
 
 
 def _line(row: Any) -> bytes:
-    """One row. A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape and comes back as it was."""
+    """Return a row as a line; a lone surrogate, which UTF-8 cannot hold, becomes its JSON escape."""
     record = asdict(row) if is_dataclass(row) and not isinstance(row, type) else dict(row)
     return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 

@@ -10,13 +10,16 @@ from fapo.types import LabelledSolution, Problem
 
 
 def load_problems(source: str, *, split: str | None = None, limit: int | None = None, seed: int = 0) -> list[Problem]:
-    """Return the problems of a source.
+    """Load the problems of a source.
 
     Args:
         source: File (.jsonl, .json, .parquet), Hugging Face id (`owner/name`, `owner/name:config`) or "miniature:NAME".
         split: Split of a Hugging Face data set; None uses the only split. Files and the miniature have no splits.
         limit: Number of problems to load, the first ones; None loads all.
         seed: Seed of the order in which the choices of multiple-choice questions are lettered.
+
+    Returns:
+        The problems, in the order of the source; their ids are unique.
 
     Raises:
         DataError: The source cannot be found or read, or a row cannot be used; the message names the row.
@@ -29,13 +32,16 @@ def load_problems(source: str, *, split: str | None = None, limit: int | None = 
 def load_labelled(
     source: str, *, split: str | None = None, limit: int | None = None, need_correct: bool = False
 ) -> list[LabelledSolution]:
-    """Return the labelled solutions of a source.
+    """Load the labelled solutions of a source.
 
     Args:
         source: File (.jsonl, .json, .parquet), Hugging Face id (`owner/name`, `owner/name:config`) or "miniature:NAME".
         split: Split of a Hugging Face data set; "all" joins its splits. Files and the miniature have no splits.
         limit: Number of solutions to load, the first ones; None loads all.
         need_correct: Whether each row must state `final_answer_correct`. Rows of the miniature are all correct.
+
+    Returns:
+        The labelled solutions, in the order of the source.
 
     Raises:
         DataError: The source cannot be found or read, or a row cannot be used; the message names the row.
@@ -46,4 +52,5 @@ def load_labelled(
 
 
 def _split_of(source: str, split: str | None) -> str | None:
+    """Return the split to load from a source; None for a file, which has no splits."""
     return None if Path(source).is_file() else split

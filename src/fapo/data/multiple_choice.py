@@ -1,4 +1,4 @@
-"""Multiple choice: a row with separate choices becomes a question that lists them, in an order drawn by a seed."""
+"""Write the choices of a multiple-choice question into its text, in an order drawn by a seed."""
 
 from __future__ import annotations
 
@@ -10,61 +10,77 @@ from typing import Any
 from fapo.errors import DataError
 
 LETTERS = "ABCDEFGHIJ"
+"""Letters of the choices; a question has at most ten."""
 QUESTIONS = ("problem", "question", "prompt")
 LISTS = ("choices", "options")
 ANSWERS = ("answer", "reference", "ground_truth")
 RIGHT, WRONG = "correct answer", "incorrect answer "
-"""GPQA's columns: one right answer, and several wrong ones that are numbered."""
+"""Columns of GPQA: the right answer, and the prefix of the numbered wrong answers."""
 
 
 def with_choices(where: str, row: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A row with choices as one whose question lists them and whose answer is a letter; any other row as it is.
+    """Turn a row with separate choices into a row with a lettered question.
 
-    Choices are those of GPQA, or a list of texts in `choices` or `options` with the right one given by its text, its
-    letter or its index (from 0). Their order depends on the seed and the question alone. A question that already lists
-    its choices, each behind its letter, stays as it is. Raises DataError with the row's place.
+    The choices are the columns of GPQA, or a list of texts in `choices` or `options`. In a list, the right choice is
+    given by its text, its letter or its index (from 0). A question that already lists its choices, each behind its
+    letter, stays as it is.
+
+    Args:
+        where: File and line of the row, for the message.
+        row: Row of a data set.
+        seed: Seed of the order of the choices, which depends on the seed and the question alone.
+
+    Returns:
+        A row with the choices in the question and a letter in `answer`; a row without choices is returned as it is.
+
+    Raises:
+        DataError: The choices cannot be used, or the right one is not among them.
     """
     lower = {name.lower(): name for name in row}
-    asked = next((lower[name] for name in QUESTIONS if isinstance(row.get(lower.get(name, "")), str)), None)
-    listed = next((lower[name] for name in LISTS if isinstance(row.get(lower.get(name, "")), list)), None)
-    if asked is None or (RIGHT not in lower and listed is None):
+    question_column = next((lower[name] for name in QUESTIONS if isinstance(row.get(lower.get(name, "")), str)), None)
+    list_column = next((lower[name] for name in LISTS if isinstance(row.get(lower.get(name, "")), list)), None)
+    if question_column is None or (RIGHT not in lower and list_column is None):
         return dict(row)
     if RIGHT in lower:
         used = [lower[RIGHT], *(lower[name] for name in sorted(lower) if name.startswith(WRONG))]
         choices, right = [row[name] for name in used], 0
     else:
-        assert listed is not None
-        told = next((lower[name] for name in ANSWERS if row.get(lower.get(name, "")) is not None), "")
-        used, choices = [listed, told], list(row[listed])
-        right = _index(where, choices, row.get(told))
+        assert list_column is not None
+        answer_column = next((lower[name] for name in ANSWERS if row.get(lower.get(name, "")) is not None), "")
+        used, choices = [list_column, answer_column], list(row[list_column])
+        right = _index(where, choices, row.get(answer_column))
     if not 2 <= len(choices) <= len(LETTERS) or not all(
         isinstance(choice, str) and choice.strip() for choice in choices
     ):
         raise DataError(f"{where}: needs 2 to {len(LETTERS)} choices, each a text that is not empty")
     rest = {name: value for name, value in row.items() if name not in used}
-    if _lettered(row[asked], choices):
+    if _lettered(row[question_column], choices):
         return {**rest, "answer": LETTERS[right]}
     order = list(range(len(choices)))
-    random.Random(f"{seed}:{row[asked]}").shuffle(order)
+    random.Random(f"{seed}:{row[question_column]}").shuffle(order)
     lines = [f"{letter}) {choices[index].strip()}" for letter, index in zip(LETTERS, order, strict=False)]
     listing = "\n".join(lines)
-    return {**rest, asked: f"{row[asked].rstrip()}\n\n{listing}", "answer": LETTERS[order.index(right)]}
+    return {
+        **rest,
+        question_column: f"{row[question_column].rstrip()}\n\n{listing}",
+        "answer": LETTERS[order.index(right)],
+    }
 
 
 def _lettered(question: str, choices: list[str]) -> bool:
-    """Whether a question lists its choices, as "A) iron" or "(A) iron", "A. iron", "A: iron"."""
+    """Return whether a question lists its choices, as "A) iron", "(A) iron", "A. iron" or "A: iron"."""
     return all(
         re.search(rf"(?<!\w){letter}[).:]\s*{re.escape(choice.strip())}", question)
         for letter, choice in zip(LETTERS, choices, strict=False)
     )
 
 
-def _index(where: str, choices: list[Any], told: Any) -> int:
-    """Which of the choices is right."""
-    if choices.count(told) == 1 and isinstance(told, str):
-        return choices.index(told)
-    if isinstance(told, str) and told.strip() in tuple(LETTERS[: len(choices)]):
-        return LETTERS.index(told.strip())
-    if isinstance(told, int) and not isinstance(told, bool) and 0 <= told < len(choices):
-        return told
-    raise DataError(f"{where}: the answer is {str(told)[:40]!r}, must be the text, letter or index of one choice")
+def _index(where: str, choices: list[Any], answer: Any) -> int:
+    """Return the index of the right choice, which is given by text, letter or index."""
+    if choices.count(answer) == 1 and isinstance(answer, str):
+        return choices.index(answer)
+    if isinstance(answer, str) and answer.strip() in tuple(LETTERS[: len(choices)]):
+        return LETTERS.index(answer.strip())
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
+        return answer
+    raise DataError(f"{where}: the answer is {str(answer)[:40]!r}, must be the text, letter or index of one choice")

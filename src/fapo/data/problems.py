@@ -1,18 +1,16 @@
-"""Data sets -> Problem and LabelledSolution; JSONL records, written so that a crash costs at most the last line."""
+"""Read problems and labelled solutions from files and Hugging Face data sets, and ask a policy a question."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from fapo.data.columns import COLUMNS, LABEL_COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
 from fapo.data.final_answers import extract
 from fapo.data.multiple_choice import with_choices
-from fapo.data.sources import _stem, located_rows
+from fapo.data.sources import read_rows, source_name
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
 from fapo.types import LabelledSolution, Message, Problem
@@ -29,12 +27,22 @@ def read_problems(
     columns: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> list[Problem]:
-    """Problems from a .jsonl, .json or .parquet file or a Hugging Face id (`owner/name`, `owner/name:config`).
+    """Read the problems of a file or of a Hugging Face data set.
 
-    `columns` maps fields (id, problem, reference, source) to column names ("a.b" reaches into a column) where
-    the usual names do not fit. Rows without an id are called `stem-12`, counted from 0. Columns that become no field
-    go into `meta`. Multiple choice (fapo.data.multiple_choice) is lettered in an order drawn by the seed. Raises DataError saying
-    where for a row that does not fit.
+    Args:
+        source: File (.jsonl, .json, .parquet) or Hugging Face id (`owner/name`, `owner/name:config`).
+        split: Split of a Hugging Face data set; None uses the only split.
+        limit: Number of rows to read, the first ones; None reads all.
+        columns: Field (id, problem, reference, source) -> column, where the usual names do not fit; "a.b" is the key b
+            in the column a.
+        seed: Seed of the order in which the choices of multiple-choice questions are lettered.
+
+    Returns:
+        The problems. A row without an id is called `source-12`, counted from 0; other columns become `meta`.
+
+    Raises:
+        ConfigError: The split or a name in `columns` does not fit.
+        DataError: The source cannot be read, or a row does not fit; the message has file and line.
     """
     problems = [problem for _, _, problem in _problems(source, split, limit, columns or {}, seed=seed)]
     if not problems and limit != 0:
@@ -50,11 +58,25 @@ def read_labelled(
     columns: Mapping[str, str] | None = None,
     need_correct: bool = False,
 ) -> list[LabelledSolution]:
-    """Labelled solutions, from the same kinds of sources: rows as in ProcessBench.
+    """Read labelled solutions from a file or a Hugging Face data set, with the columns of ProcessBench.
 
-    A row has a problem, `steps` (list of texts) or `response` (one text, cut by fapo.data.steps), `label` (index of the
-    first wrong step, -1 for none); optionally a reference, a `critique` and `final_answer_correct`, which is true where
-    left out (critic data is made of solutions with a right answer) unless `need_correct`: then it must be there.
+    A row has a problem, `steps` (list of texts) or `response` (a text, which is split into steps), and `label` (index
+    of the first wrong step, -1 for none). It may have a reference, a `critique` and `final_answer_correct`.
+
+    Args:
+        source: File (.jsonl, .json, .parquet) or Hugging Face id (`owner/name`, `owner/name:config`).
+        split: Split of a Hugging Face data set; None uses the only split.
+        limit: Number of rows to read, the first ones; None reads all.
+        columns: Field (id, problem, reference, source) -> column, where the usual names do not fit.
+        need_correct: Whether each row must have `final_answer_correct`. If not, a row without it counts as correct,
+            because critic data consists of solutions with a correct answer.
+
+    Returns:
+        The labelled solutions.
+
+    Raises:
+        ConfigError: The split or a name in `columns` does not fit.
+        DataError: The source cannot be read, or a row does not fit; the message has file and line.
     """
     solutions = []
     for where, row, problem in _problems(source, split, limit, columns or {}, labelled=True):
@@ -74,20 +96,23 @@ def read_labelled(
     return solutions
 
 
-def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:
-    """Raise ConfigError if writing `out` would overwrite one of the sources."""
-    for source in sources:
-        if out.exists() and Path(source).exists() and out.samefile(source):
-            raise ConfigError(f"{out}: is one of the files to read; give another --out")
-
-
 def sampling_key(id: str) -> bytes:
     """Return a hash of the id. Sorting by it gives a reproducible random order, from which a subset is taken."""
     return hashlib.sha256(id.encode("utf-8", "backslashreplace")).digest()
 
 
 def load_prompt(file: str | Path | None) -> str:
-    """A policy's prompt with {{problem}}, the place of the question; without a file the question as it stands."""
+    """Load the prompt of a policy.
+
+    Args:
+        file: Text file with `{{problem}}` in the place of the question; None for the question alone.
+
+    Returns:
+        The text of the file without its final newline.
+
+    Raises:
+        ConfigError: The file cannot be read, or `{{problem}}` is missing.
+    """
     if file is None:
         return "{{problem}}"
     try:
@@ -104,16 +129,23 @@ def load_prompt(file: str | Path | None) -> str:
 
 
 def question_messages(prompt: str, problem: Problem) -> list[Message]:
-    """Return the conversation that asks a policy one question.
+    """Write the conversation that asks a policy one question.
 
     Args:
-        prompt: Text with `{{problem}}`, the place of the question, as from `load_prompt`.
-        problem: Problem whose text is filled in.
+        prompt: Text with `{{problem}}` in the place of the question, as from `load_prompt`.
+        problem: Problem to be solved.
+
+    Returns:
+        A conversation with one user message.
     """
     return [{"role": "user", "content": prompt.replace("{{problem}}", problem.text)}]
 
 
-# ------------------------------------------------------------------------------------------------------ row -> record
+def answer_of_worked_solution(answer: str) -> str:
+    r"""Return the final answer of a worked solution: after "####", else in the last box, else the whole text."""
+    if "####" in answer:
+        return answer.rsplit("####", 1)[1].strip()
+    return extract(answer) or answer.strip()
 
 
 def _problems(
@@ -124,42 +156,36 @@ def _problems(
     labelled: bool = False,
     seed: int = 0,
 ) -> Iterator[tuple[str, Row, Problem]]:
-    """Each row with its place and its problem; ids are unique. A labelled row needs no reference."""
+    """Yield each row with its place and its problem; ids are unique, and a labelled row needs no reference."""
     if unknown := sorted(set(columns) - set(PROBLEM_FIELDS)):
         raise ConfigError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(PROBLEM_FIELDS)}")
     aliases = {field: COLUMNS[field] for field in PROBLEM_FIELDS if field != "source"}  # the source is the data set
-    stem = _stem(source)
-    seen: dict[str, str] = {}
-    for index, (where, read) in enumerate(islice(located_rows(source, split), limit)):
+    name = source_name(source)
+    places: dict[str, str] = {}  # id -> place of its row
+    for index, (where, read) in enumerate(islice(read_rows(source, split), limit)):
         row = read if labelled else with_choices(where, read, seed)
         needed = {"problem", *columns} if labelled else {"problem", "reference", *columns}
-        used = find_columns(where, row, aliases | {field: (name,) for field, name in columns.items()}, needed)
-        values = {field: get_nested(row, name) for field, name in used.items()}
+        used = find_columns(where, row, aliases | {field: (column,) for field, column in columns.items()}, needed)
+        values = {field: get_nested(row, column) for field, column in used.items()}
         scalars = {field: as_scalar_text(where, used[field], values[field]) for field in used if field != "problem"}
         rest = set(row) - set(used.values()) - (LABEL_COLUMNS if labelled else set())
         problem = Problem(
-            id=scalars.get("id", f"{stem}-{index}"),
+            id=scalars.get("id", f"{name}-{index}"),
             text=as_question_text(where, used["problem"], values["problem"]),
             reference=answer_of_worked_solution(scalars.get("reference", "")),
-            source=scalars.get("source", stem),
-            meta={name: row[name] for name in row if name in rest},
+            source=scalars.get("source", name),
+            meta={column: row[column] for column in row if column in rest},
         )
         if not problem.reference and "reference" in used:
             raise DataError(f"{where}: {used['reference']} holds no final answer: {scalars['reference'][-40:]!r}")
-        if problem.id in seen:
-            raise DataError(f"{where}: id {problem.id!r} is already that of {seen[problem.id]}; make it unique")
-        seen[problem.id] = where
+        if problem.id in places:
+            raise DataError(f"{where}: id {problem.id!r} is already that of {places[problem.id]}; make it unique")
+        places[problem.id] = where
         yield where, row, problem
 
 
-def answer_of_worked_solution(answer: str) -> str:
-    r"""Return the final answer of a worked solution: after GSM8K's "####", else in the last box, else all."""
-    if "####" in answer:
-        return answer.rsplit("####", 1)[1].strip()
-    return extract(answer) or answer.strip()
-
-
 def _steps(where: str, row: Row) -> tuple[str, ...]:
+    """Return the steps of a labelled row, or raise DataError with its place."""
     steps, response = row.get("steps"), row.get("response")
     if steps is None and isinstance(response, str):
         steps = split_steps(response)
@@ -168,21 +194,3 @@ def _steps(where: str, row: Row) -> tuple[str, ...]:
     if not steps:
         raise DataError(f"{where}: the solution has no steps; remove the row, or give steps")
     return tuple(steps)
-
-
-# ------------------------------------------------------------------------------------------------------------ writing
-
-
-def finite(value: Any) -> Any:
-    """Return the value with null for each number that is not finite, at any depth: JSON has no NaN or infinity."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def finite_number(value: Any) -> float | None:
-    """Return a number read from a file as a float; None for anything that is no finite number, bool included."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) else None

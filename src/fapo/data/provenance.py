@@ -1,4 +1,4 @@
-"""Versions and hardware of the machine that a run was made on."""
+"""Record the versions and the hardware of the machine that a run was made on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PACKAGES = ("fapo", "torch", "transformers", "trl", "accelerate", "datasets", "
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for the record; nothing from the environment variables."""
+    """Return the versions of Python and of the packages, the platform and the number of CPUs; no secrets."""
     versions = {}
     for name in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Rows with a solution to be judged, from wherever they come: JSONL, Parquet, standard input, logs of TRL and verl."""
+"""Read solutions to be judged from JSONL, JSON, Parquet, standard input, and logs of TRL and verl."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
 from fapo.data.jsonl import as_object, json_items, parse_row
 from fapo.data.problems import answer_of_worked_solution, read_problems
-from fapo.data.sources import located_rows
+from fapo.data.sources import read_rows
 from fapo.data.steps import split_steps
 from fapo.errors import DataError
 from fapo.types import Problem
 
 Lookup = Callable[[str], Problem | None]
-"""From what a policy was asked to the problem, with its reference."""
+"""Function that finds the problem, with its reference, from the text of a prompt; None if there is none."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A solution that somebody wrote."""
+    """A solution to be judged."""
 
     id: str | int | float
-    """As the row has it; rows without one are called stem-12, counted from 0."""
+    """Id of the row, with its type; a row without an id is called `name-12`, counted from 0."""
     problem: Problem
-    """What it answers; the reference is empty where the row only says whether the answer is right."""
+    """Problem that it answers; the reference is empty if the row only says whether the answer is correct."""
     text: str
-    """All of it."""
+    """Whole text of the solution."""
     steps: tuple[str, ...]
-    """The steps to be judged: those of the row, or else the text cut by fapo.data.steps; none if it is blank."""
+    """Steps to be judged: those of the row, or else those of `split_steps`; empty for a blank solution."""
     correct: bool | None
-    """Whether the final answer is right, by the row's own word; None where there is a reference to tell."""
+    """Whether the final answer is correct, according to the row; None if there is a reference."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,26 @@ class BadRow:
     """A row that cannot be judged."""
 
     where: str
-    """File and line."""
+    """File and line of the row."""
     reason: str
-    """What is wrong with it, with its place."""
+    """Error message, with the place."""
 
 
 def read_solutions(
     source: str | Path, *, name: str = "", references: Lookup | None = None
 ) -> Iterator[Solution | BadRow]:
-    """The solutions of a file, row by row. `name` stands for the file in messages, ids and sources.
+    """Read the solutions of a file row by row.
 
-    Raises DataError for a file that cannot be read as a whole; a row that makes no sense is a BadRow.
+    Args:
+        source: File (.jsonl, .json, .parquet) or Hugging Face id.
+        name: Name of the file in messages, ids and sources; by default `source`.
+        references: Finds the problem of a row that has no reference.
+
+    Yields:
+        A solution for each row, or a `BadRow` for a row that cannot be used.
+
+    Raises:
+        DataError: The file cannot be read.
     """
     stem = Path(name or source).stem
     for index, (where, item) in enumerate(_items(Path(source), name or str(source))):
@@ -63,23 +72,33 @@ def read_solutions(
 
 
 def reference_lookup(source: str | Path) -> Lookup:
-    """The problems of a data set by their text; of a prompt around a problem, the longest text found in it."""
+    """Return a function that finds the problem of a data set whose text is a prompt, or is part of a prompt.
+
+    Args:
+        source: File or Hugging Face id of the data set.
+
+    Returns:
+        The function. If a prompt contains several problems, it finds the one with the longest text.
+
+    Raises:
+        DataError: The data set cannot be read.
+    """
     known = {problem.text.strip(): problem for problem in read_problems(source)}
 
     @functools.lru_cache(maxsize=1024)
-    def find(asked: str) -> Problem | None:
-        if asked.strip() in known:
-            return known[asked.strip()]
-        inside = [text for text in known if text in asked]
+    def find(prompt: str) -> Problem | None:
+        if prompt.strip() in known:
+            return known[prompt.strip()]
+        inside = [text for text in known if text in prompt]
         return known[max(inside, key=len)] if inside else None
 
     return find
 
 
 def _items(path: Path, name: str) -> Iterator[tuple[str, Any]]:
-    """What should be rows, with their places: lines of JSONL, so that one bad line is not the end, items of JSON."""
+    """Yield the unparsed rows with their places: of JSONL the lines, so that one bad line does not stop the others."""
     if not path.is_file() or path.suffix not in (".jsonl", ".json"):
-        yield from located_rows(path)
+        yield from read_rows(path)
     elif path.suffix == ".json":
         yield from json_items(path)
     else:
@@ -88,16 +107,17 @@ def _items(path: Path, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | None) -> Solution:
+    """Return the solution in a row, or raise DataError with its place."""
     columns = find_columns(where, row, COLUMNS, needed=("problem", "solution"))
     found = {field: (name, get_nested(row, name)) for field, name in columns.items()}
-    asked = as_question_text(where, *found["problem"])
-    problem = references(asked) if references and "reference" not in found else None
+    question = as_question_text(where, *found["problem"])
+    problem = references(question) if references and "reference" not in found else None
     correct = None
     if problem is None:
-        problem = Problem("", asked, _reference(where, found))
+        problem = Problem("", question, _reference(where, found))
         if not problem.reference:
-            correct = _correct(where, found, list(row), looked_up=references is not None)
-    text, steps = _written(where, *found["solution"])
+            correct = _correct(where, found, list(row), is_unknown=references is not None)
+    text, steps = _text_and_steps(where, *found["solution"])
     column, own = found.get("id", ("id", f"{stem}-{index}"))
     source = as_scalar_text(where, *found["source"]) if "source" in found else stem
     identified = Problem(as_scalar_text(where, column, own), problem.text, problem.reference, source)
@@ -105,7 +125,7 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
 
 
 def _reference(where: str, found: dict[str, tuple[str, Any]]) -> str:
-    """The final answer that is right; empty if the row does not have it."""
+    """Return the reference answer of a row; empty if the row has none."""
     if "reference" not in found:
         return ""
     column, value = found["reference"]
@@ -117,9 +137,10 @@ def _reference(where: str, found: dict[str, tuple[str, Any]]) -> str:
     return answer
 
 
-def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], *, looked_up: bool) -> bool:
+def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], *, is_unknown: bool) -> bool:
+    """Return whether the row says that its final answer is correct; `is_unknown`: the references lack its problem."""
     if "correct" not in found:
-        why = "its problem is not among the references" if looked_up else "or give the data set: --references DATA"
+        why = "its problem is not among the references" if is_unknown else "or give the data set: --references DATA"
         raise DataError(
             f"{where}: no right answer: expected {' or '.join(COLUMNS['reference'])}; "
             f"its columns are {', '.join(columns)}; {why}"
@@ -130,16 +151,16 @@ def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], 
     return value
 
 
-def _written(where: str, column: str, value: Any) -> tuple[str, tuple[str, ...]]:
-    """The text of a solution and its steps."""
+def _text_and_steps(where: str, column: str, value: Any) -> tuple[str, tuple[str, ...]]:
+    """Return the text of a solution and its steps."""
     if column.lower() == "steps":
         if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
             raise DataError(f"{where}: {column} must be a list of texts, is {str(value)[:40]!r}")
         text = "\n\n".join(value)
         return text, tuple(value) if text.strip() else ()
     if isinstance(value, list):
-        said = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "assistant"]
-        value = said[-1] if said else value
+        replies = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "assistant"]
+        value = replies[-1] if replies else value
     if not isinstance(value, str):
         raise DataError(f"{where}: {column} must be a text or a conversation, is {str(value)[:40]!r}")
     return value, tuple(split_steps(value)) if value.strip() else ()

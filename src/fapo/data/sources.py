@@ -1,4 +1,4 @@
-"""Rows of a local file or of a Hugging Face data set."""
+"""Read the rows of a local file or of a Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -8,37 +8,49 @@ from pathlib import Path
 from typing import Any
 
 from fapo.data.columns import Row
-from fapo.data.jsonl import Located, _json, _jsonl
+from fapo.data.jsonl import PlacedRow, json_rows, jsonl_rows
 from fapo.errors import ConfigError, DataError
 
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+))?")
+"""Hugging Face id of a data set: `owner/name`, or `owner/name:config`."""
 
 
-# ----------------------------------------------------------------------------------------------------- source -> rows
-
-
-def _stem(source: str | Path) -> str:
+def source_name(source: str | Path) -> str:
+    """Return the name of a source: a file's without its ending, a Hugging Face id's without owner and config."""
     path = Path(source)
     return path.stem if path.suffix in (".jsonl", ".json", ".parquet") else path.name.partition(":")[0]
 
 
-def located_rows(source: str | Path, split: str | None = None) -> Iterator[Located]:
-    """The rows of a .jsonl, .json or .parquet file or of a Hugging Face data set, each with its place."""
+def read_rows(source: str | Path, split: str | None = None) -> Iterator[PlacedRow]:
+    """Read the rows of a source one by one.
+
+    Args:
+        source: File (.jsonl, .json, .parquet) or Hugging Face id (`owner/name`, `owner/name:config`).
+        split: Split of a Hugging Face data set; None uses the only split.
+
+    Returns:
+        An iterator over the rows with their places, such as "file:line".
+
+    Raises:
+        ConfigError: The split does not fit, or a package is not installed.
+        DataError: The source cannot be found or read.
+    """
     path = Path(source)
     if path.is_file():
         if split is not None:
             raise ConfigError(f"{path}: split={split!r} is for Hugging Face data sets, a file has none; leave it out")
-        readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+        readers = {".jsonl": jsonl_rows, ".json": json_rows, ".parquet": _parquet_rows}
         if path.suffix not in readers:
             raise DataError(f"{path}: unknown kind of file, must be one of {', '.join(readers)}")
         return readers[path.suffix](path)
     hub_id = HUB_ID.fullmatch(str(source))
     if path.exists() or not hub_id or path.suffix in (".jsonl", ".json", ".parquet"):
         raise DataError(f"{source}: neither a file nor a Hugging Face id (owner/name or owner/name:config); correct it")
-    return _hub(hub_id[1], hub_id[2], split)
+    return _hub_rows(hub_id[1], hub_id[2], split)
 
 
-def _parquet(path: Path) -> Iterator[Located]:
+def _parquet_rows(path: Path) -> Iterator[PlacedRow]:
+    """Yield the rows of a Parquet file with their places."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -56,7 +68,7 @@ def _parquet(path: Path) -> Iterator[Located]:
 
 
 def _decoded(path: Path, start: int, batch: Any) -> list[Row]:
-    """The rows of a batch; one that is not UTF-8 is looked for only when there is one."""
+    """Return the rows of a batch; if one is not UTF-8, bisect the batch to name its place in the error."""
     try:
         rows: list[Row] = batch.to_pylist()
     except UnicodeDecodeError as failure:
@@ -67,7 +79,8 @@ def _decoded(path: Path, start: int, batch: Any) -> list[Row]:
     return rows
 
 
-def _hub(name: str, config: str | None, split: str | None) -> Iterator[Located]:
+def _hub_rows(name: str, config: str | None, split: str | None) -> Iterator[PlacedRow]:
+    """Yield the rows of a Hugging Face data set with their places."""
     try:
         import datasets
     except ImportError:

@@ -1,16 +1,12 @@
-r"""Solution text to steps, and steps to tagged prompt text in which the solution cannot pass for the prompt.
+"""Split a solution into steps.
 
-A step is a paragraph. Judges are trained on paragraphs, so training and evaluation both go through `split_steps`.
-The solution is written by the model under training: everything in it that a judge or a parser could take for our
-structure (tags, chat tokens, a boxed verdict) is escaped, never removed, so that the judge still sees what was written.
+A step is a paragraph. Judges are trained on paragraphs, so training and evaluation both use `split_steps`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-
-# ---------------------------------------------------------------- text -> steps
 
 _ENVIRONMENTS = (
     "align|aligned|alignat|alignedat|flalign|equation|eqnarray|gather|gathered|multline|multlined|split|displaymath|math|"
@@ -28,7 +24,7 @@ _HEADING = re.compile(
 
 
 def _closing(opener: re.Match[str]) -> str | None:
-    """What ends the block that `opener` begins; None when it begins none."""
+    """Return the text that ends the block after `opener`; None if no block begins there."""
     if opener["name"]:
         return f"\\end{{{opener['name']}}}"
     if opener["fence"]:
@@ -37,13 +33,22 @@ def _closing(opener: re.Match[str]) -> str | None:
 
 
 def protected(text: str) -> list[tuple[int, int]]:
-    """Half-open character ranges never torn: fences, display mathematics, `\\(..\\)` within a paragraph; if closed."""
+    r"""Find the parts of a text that are never split, if they are closed.
+
+    They are fenced code, display mathematics, and `\(..\)` within a paragraph.
+
+    Args:
+        text: Text of a solution.
+
+    Returns:
+        Half-open ranges (start, end) of characters, in order.
+    """
     spans: list[tuple[int, int]] = []
     found: dict[str, float] = {}
     position = 0
 
     def following(needle: str) -> float:
-        """Where `needle` comes next, infinity for nowhere. Remembered, so that hostile text costs linear time."""
+        """Return the next index of `needle`, or infinity; the cache keeps the time linear for any text."""
         if found.get(needle, -1) < position:
             index = text.find(needle, position)
             found[needle] = index if index >= 0 else math.inf
@@ -65,12 +70,17 @@ def protected(text: str) -> list[tuple[int, int]]:
 
 
 def split_steps(text: str) -> list[str]:
-    """The steps of a solution; joined, they are the text again, character for character.
+    """Split a solution into steps.
 
-    Steps begin at paragraphs (after blank lines), and at lines that begin "Step 3", "**Step 3:**", "## Step 3", "3." or
-    "3)". A text without any blank line between its lines has a step for each line instead. Blank space stays at the end
-    of its step, at the very beginning of the text with the first one. Nothing is split inside `protected` ranges.
-    "" has no steps; other blank text is one.
+    A step begins after a blank line, and at a line that begins "Step 3", "**Step 3:**", "## Step 3", "3." or "3)". If
+    there is no blank line between the lines of the text, each line is a step. Nothing is split inside `protected`
+    ranges. Blank space belongs to the step before it, or to the first step.
+
+    Args:
+        text: Text of the solution.
+
+    Returns:
+        The steps; joined, they are the text again. An empty text has no steps, any other blank text has one.
     """
     if not text:
         return []

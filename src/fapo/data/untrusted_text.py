@@ -1,12 +1,14 @@
-"""Escape text written by a model before it enters a prompt."""
+"""Escape text that a model wrote before it enters a prompt.
+
+The model under training writes the solution, so it could imitate the structure of a judge's prompt: tags, chat tokens,
+a boxed verdict. Such text is escaped and never removed, so that the judge still sees what was written.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from functools import lru_cache
-
-# ---------------------------------------------------------------- steps -> prompt text
 
 _NAMES = (
     "steps?|paragraphs?|solutions?|problem|question|task|references?|reference[ _-]?(?:answer|solution)|answer|"
@@ -35,7 +37,7 @@ _BRACKET = re.compile(
 _BOX = re.compile(r"(\\[fb]box|\\boxed)(?=\{)")
 _SHOWN = frozenset("\n\t")
 _SELECTORS = re.compile("(?<![\u203c-\u3299\U0001f000-\U0001faff©®])[\ufe00-\ufe0f](?!\u20e3)")
-"""Variation selectors where there is no emoji to select for."""
+"""Variation selectors that do not follow an emoji."""
 _LOOKALIKES = str.maketrans(
     "АВЕКМНОРСТУХЅІЈԌԚԜасԁеһіјӏорѕтхуԛԝкΑΒΕΖΗΙΚΜΝΟΡΤΥΧοανρτυικ",
     "ABEKMHOPCTYXSIJGQWacdehijlopstxyqwkABEZHIKMNOPTYXoavptuik",
@@ -46,7 +48,7 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(c)
 
 @lru_cache(maxsize=4096)
 def _invisible(char: str) -> bool:
-    """Controls, zero-width and bidirectional characters, line separators, surrogates, fillers, what is no character."""
+    """Return whether a character is a control, zero-width, bidirectional, a separator, a surrogate or a filler."""
     if char in _SHOWN:
         return False
     code = ord(char)
@@ -58,6 +60,7 @@ def _invisible(char: str) -> bool:
 
 
 def _shown(char: str) -> str:
+    """Return the escape sequence of a character."""
     code = ord(char)
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
@@ -70,9 +73,7 @@ def show_invisible(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """As it looks to a hasty reader: lower case, full-width forms, accents and lookalikes as the plain Latin character;
-    the same length as the text.
-    """
+    """Return a text of the same length in lower case, with full-width forms, accents and lookalikes as plain Latin."""
     if text.isascii():
         return text.lower()
 
@@ -86,17 +87,23 @@ def _folded(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Untrusted text, harmless inside a tagged prompt. Nothing is deleted; escape(escape(x)) == escape(x).
+    r"""Escape untrusted text, so that it cannot pass for a part of a tagged prompt.
 
-    * `<` of tags with our names (steps, paragraphs, solution, reference, verdict, ...), with or without number,
-      attributes or blanks, and of chat tokens (`<|im_end|>`, `<start_of_turn>`, `</s>`, `<think>`, `<<SYS>>`) becomes
-      `&lt;`, `[` of `[INST]`, `[|user|]` and their like `&#91;`; full-width, accented, Cyrillic and Greek lookalikes
-      are treated as what they look like.
+    * `<` becomes `&lt;` in tags that prompts use (steps, solution, reference, verdict, ...), with or without number,
+      attributes or blanks, and in chat tokens (`<|im_end|>`, `<start_of_turn>`, `</s>`, `<think>`, `<<SYS>>`).
+    * `[` becomes `&#91;` in `[INST]`, `[|user|]` and similar chat tokens.
+    * Full-width, accented, Cyrillic and Greek lookalikes are treated as the Latin characters that they look like.
     * `\boxed{` and `\fbox{` become `\boxed {` and `\fbox {`: the same LaTeX, but never read as a verdict.
-    * invisible and bidirectional characters, and variation selectors without an emoji, are written out: `\u200b`.
-      A carriage return before a newline stays.
+    * Invisible and bidirectional characters, and variation selectors without an emoji, become escape sequences such as
+      `\u200b`. A carriage return before a newline stays.
 
     Mathematics (`a < b`, `x<y`, `0<|x-a|<\delta`, `<<3*4=12>>`) stays as it is.
+
+    Args:
+        text: Text that a model wrote.
+
+    Returns:
+        The escaped text. Nothing is deleted, and escaping it again does not change it.
     """
     text = "\r\n".join(show_invisible(part) for part in text.split("\r\n"))
     if not text.isascii():

@@ -1,4 +1,4 @@
-"""Write Parquet files in the format of verl."""
+"""Write data sets as Parquet files in the format of verl."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fapo.types import Message
 def verl_row(
     *, data_source: str, prompt: list[Message], ability: str, ground_truth: str, extra_info: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return one row of a verl data set.
+    """Make one row of a verl data set.
 
     Args:
         data_source: Name by which verl chooses a reward function and groups its validation metrics.
@@ -21,6 +21,9 @@ def verl_row(
         ability: Kind of task, such as "math".
         ground_truth: Reference answer, or the label of a solution as text.
         extra_info: Everything else that the reward function needs.
+
+    Returns:
+        The row, with the columns that verl expects.
     """
     return {
         "data_source": data_source,
@@ -32,7 +35,12 @@ def verl_row(
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as one Parquet file. A lone surrogate, which Parquet cannot store, becomes its escape sequence."""
+    """Write rows as one Parquet file.
+
+    Args:
+        path: File to write; it appears only when it is complete.
+        rows: Rows. A lone surrogate, which Parquet cannot store, becomes its escape sequence.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -42,6 +50,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _encodable(value: Any) -> Any:
+    """Return a value with an escape sequence for each lone surrogate, at any depth."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fapo.data.problems import finite_number
+from fapo.data.jsonl import finite_number
 from fapo.data.steps import split_steps
 from fapo.judge.genrm import named_step
 from fapo.report.text import visible

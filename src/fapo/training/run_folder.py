@@ -11,8 +11,7 @@ from typing import Any
 from fapo.config.load import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.files import write_json
-from fapo.data.jsonl import read_jsonl, write_jsonl
-from fapo.data.problems import finite
+from fapo.data.jsonl import finite, read_jsonl, write_jsonl
 from fapo.data.provenance import environment
 from fapo.errors import ConfigError
 from fapo.training.rollout_row import SCHEMA

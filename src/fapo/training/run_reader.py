@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fapo.data.jsonl import read_jsonl
-from fapo.data.problems import finite_number
+from fapo.data.jsonl import finite_number, read_jsonl
 from fapo.errors import DataError
 
 WINDOW = 5

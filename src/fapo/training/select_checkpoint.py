@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fapo.config.load import from_dict
 from fapo.config.schema import Config
-from fapo.data.problems import finite_number
+from fapo.data.jsonl import finite_number
 from fapo.errors import ConfigError, DataError
 from fapo.training.run_reader import read_run
 

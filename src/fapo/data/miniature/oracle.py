@@ -24,18 +24,21 @@ def known_ground_truth(rollout: Rollout) -> GroundTruth | None:
 
 
 def is_answer_correct(task: Task, response: str) -> bool:
-    r"""Return whether the last `\boxed{...}` of a solution holds the right answer.
+    r"""Check the final answer of a solution.
 
     Args:
         task: Task that the solution answers.
         response: Text of the solution.
+
+    Returns:
+        Whether the last `\boxed{...}` of the solution holds the right answer.
     """
     answers = re.findall(r"\\boxed\{([^{}]*)\}", response)
     return bool(answers) and answers[-1] == task.answer(task.values[-1])
 
 
 def examine(task: Task, response: str) -> GroundTruth:
-    """Return the first wrong step of a solution and its kind of flaw.
+    """Find the first wrong step of a solution.
 
     A line is right when it applies the next operation of the chain to the value reached so far, with the right result.
     The kinds of flaw are:
@@ -49,6 +52,9 @@ def examine(task: Task, response: str) -> GroundTruth:
     Args:
         task: Task that the solution answers.
         response: Text of the solution. Its lines are the steps that a judge reads, so indices mean the same.
+
+    Returns:
+        The index of the first wrong line and the kind of flaw; both are None if every line is right.
     """
     given, wanted = [step.strip() for step in split_steps(response)], task.lines
     error = next((i for i, (g, w) in enumerate(zip(given, wanted, strict=False)) if g != w), None)

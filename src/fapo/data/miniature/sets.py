@@ -57,11 +57,14 @@ def base_model(name: str) -> Path:
 
 
 def problems(name: str, limit: int | None = None) -> list[Problem]:
-    """Return the problems of a set.
+    """Make the problems of a set.
 
     Args:
         name: Name of the set with its prefix, such as "miniature:train".
         limit: Number of problems, the first ones; None returns all.
+
+    Returns:
+        The problems, always the same ones.
 
     Raises:
         DataError: There is no set of this name.
@@ -75,11 +78,14 @@ def problems(name: str, limit: int | None = None) -> list[Problem]:
 
 
 def labelled(name: str, limit: int | None = None) -> list[LabelledSolution]:
-    """Return labelled solutions of the base policy, all of them with a correct final answer.
+    """Load labelled solutions of the base policy.
 
     Args:
         name: "miniature:critic-train" or "miniature:critic-test".
         limit: Number of solutions, the first ones; None returns all.
+
+    Returns:
+        The solutions, all of them with a correct final answer.
 
     Raises:
         DataError: There are no labelled solutions of this name.

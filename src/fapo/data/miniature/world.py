@@ -1,8 +1,8 @@
-"""The miniature world: integer arithmetic written out line by line, in which the truth of every step is known.
+"""The problems of the miniature: integer arithmetic that is written out line by line, so that each step can be checked.
 
 A problem is a start value and a chain of operations. A correct solution writes one line per operation and ends in a
-box. What the box asks for (the value, its remainder, or a letter) decides how much of the reasoning the final answer
-can hide: modulo 10 hides the tens digit, the nearest of four choices hides a small error, two slips can cancel.
+box. The form of the answer (the value, its remainder, or a letter) decides which errors the final answer hides: modulo
+10 hides an error in the tens digit, the nearest of four choices hides a small error, and two slips can cancel.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from fapo.errors import DataError
 from fapo.types import Problem
 
 MAX_VALUE = 199
-"""Largest number that occurs in any line; also the largest number with a token of its own."""
+"""Largest number in any line, which is also the largest number with its own token."""
 
 CHOICE_GAP = 25
-"""Choices are at least this far apart."""
+"""Smallest difference between two choices."""
 
 Split = Literal["train", "validation", "test"]
 FlawKind = Literal["slip", "skip", "guess", "cancellation", "format"]
+"""Kind of flaw of a solution, explained in `oracle.examine`."""
 _WORDS = {"+": "add", "-": "minus", "*": "times"}
 LETTERS = "ABCD"
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """The knobs of the generator."""
+    """Settings of the generator of problems."""
 
     num_operations: tuple[int, int] = (2, 4)
-    """Fewest and most operations of a chain."""
+    """Smallest and largest number of operations of a chain."""
     forms: tuple[str, ...] = ("mod 5", "mod 10")
-    """What may be asked for: "exact", "mod M", or "choice" (four letters)."""
+    """Possible forms of the answer: "exact", "mod M", or "choice" (four letters)."""
     start: tuple[int, int] = (2, 60)
     """Smallest and largest start value."""
 
@@ -50,17 +51,17 @@ class Task:
     """One problem of the miniature, with its solution."""
 
     start: int
-    """The first value."""
+    """Start value."""
     operations: tuple[tuple[str, int], ...]
-    """(operator, operand), applied from left to right."""
+    """Chain of (operator, operand), applied from left to right."""
     form: str
-    """"exact", "mod M" or "choice"."""
+    """Form of the answer: "exact", "mod M" or "choice"."""
     choices: tuple[int, ...] = ()
-    """The four values offered (form "choice" only)."""
+    """Four values to choose from, for the form "choice" only."""
 
     @property
     def values(self) -> tuple[int, ...]:
-        """The value after each operation."""
+        """Value after each operation."""
         value, out = self.start, []
         for operator, operand in self.operations:
             value = apply(value, operator, operand)
@@ -69,13 +70,13 @@ class Task:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The correct solution, line by line; the last line is the box."""
+        """Lines of the correct solution; the last line is the box."""
         befores = (self.start, *self.values)
         steps = [line(b, o, a, v) for b, (o, a), v in zip(befores, self.operations, self.values, strict=False)]
         return (*steps, box(self.answer(self.values[-1])))
 
     def answer(self, value: int) -> str:
-        """The final answer that follows from `value`: itself, its remainder, or the letter of the nearest choice."""
+        """Return the final answer for a value: the value, its remainder, or the letter of the nearest choice."""
         if self.form == "exact":
             return str(value)
         if self.form == "choice":
@@ -84,14 +85,14 @@ class Task:
 
     @property
     def text(self) -> str:
-        """The question, as the policy reads it."""
+        """Text of the question."""
         chain = ", ".join([f"start {self.start}", *(f"{_WORDS[o]} {a}" for o, a in self.operations)])
         if self.form == "choice":
             return f"{chain}; " + " ".join(f"{c}:{x}" for x, c in zip(LETTERS, self.choices, strict=True))
         return chain if self.form == "exact" else f"{chain}; {self.form}"
 
     def problem(self, source: str = "miniature") -> Problem:
-        """The same as a `Problem`; its text carries all there is to know."""
+        """Return the task as a problem of a data set; `parse` reads the task back from its text."""
         reference = self.answer(self.values[-1])
         return Problem(
             id=f"{source}-{zlib.crc32(self.text.encode()):08x}", text=self.text, reference=reference, source=source
@@ -102,7 +103,7 @@ _TEXT = re.compile(r"start (\d+)((?:, (?:add|minus|times) \d+)+)(?:; (mod \d+)|;
 
 
 def parse(text: str) -> Task:
-    """The task a question states. Raises DataError for a text that is no question of the miniature."""
+    """Return the task that a question states; raise DataError for a text that is not a question of the miniature."""
     match = _TEXT.fullmatch(text)
     if match is None:
         raise DataError(f"not a problem of the miniature: {text[:80]!r}; the oracle needs problems from miniature:NAME")
@@ -113,33 +114,69 @@ def parse(text: str) -> Task:
 
 
 def apply(value: int, operator: str, operand: int) -> int:
-    """One operation, exactly."""
+    """Apply one operation.
+
+    Args:
+        value: Left operand.
+        operator: "+", "-" or "*".
+        operand: Right operand.
+
+    Returns:
+        The result.
+    """
     return value + operand if operator == "+" else value - operand if operator == "-" else value * operand
 
 
 def line(before: int, operator: str, operand: int, after: int) -> str:
-    """One step as the policy writes it, `17+5=22`."""
+    """Write one step as the policy does.
+
+    Args:
+        before: Value before the operation.
+        operator: "+", "-" or "*".
+        operand: Right operand.
+        after: Value after the operation, right or wrong.
+
+    Returns:
+        The line, such as "17+5=22".
+    """
     return f"{before}{operator}{operand}={after}"
 
 
 def box(answer: str) -> str:
-    """The last line."""
+    """Return the last line of a solution."""
     return f"\\boxed{{{answer}}}"
 
 
 def split_of(start: int, operations: tuple[tuple[str, int], ...]) -> Split:
-    """The split a chain belongs to, by hash: a chain is never in two splits, whatever is asked about it."""
+    """Return the split of a chain, by a hash, so that no chain is in two splits.
+
+    Args:
+        start: Start value.
+        operations: Chain of (operator, operand).
+
+    Returns:
+        The split: train for 80 % of the chains, validation and test for 10 % each.
+    """
     bucket = zlib.crc32(repr((start, operations)).encode()) % 10
     return "train" if bucket < 8 else "validation" if bucket == 8 else "test"
 
 
 def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "train") -> Task:
-    """Draw one task of a split: numbers stay within MAX_VALUE, also for a writer that forgets every borrow.
+    """Draw one task of a split.
 
-    So the misconception costs nothing where the answer hides it: modulo 5 and 10 an outcome reward is blind to it.
+    All numbers are at most MAX_VALUE, also those of a writer that forgets every borrow. Such a writer is 10 too high
+    after a borrow, which the answer hides modulo 5 and modulo 10.
+
+    Args:
+        rng: Source of random numbers.
+        difficulty: Difficulty of the task.
+        split: Split of its chain.
+
+    Returns:
+        The task.
     """
     while True:
-        start = value = high = rng.randint(*difficulty.start)  # high: what that writer has
+        start = value = high = rng.randint(*difficulty.start)  # high: the value of the writer that forgets borrows
         operations = []
         for _ in range(rng.randint(*difficulty.num_operations)):
             operator = rng.choice("+++--*")
@@ -169,7 +206,17 @@ def make(rng: random.Random, difficulty: Difficulty = EASY, split: Split = "trai
 
 
 def tasks(seed: int, num: int, difficulty: Difficulty = EASY, split: Split = "train") -> Iterator[Task]:
-    """`num` different tasks of a split, always the same ones for a seed."""
+    """Draw different tasks of a split, always the same ones for a seed.
+
+    Args:
+        seed: Seed of the generator.
+        num: Number of tasks.
+        difficulty: Difficulty of the tasks.
+        split: Split of their chains.
+
+    Yields:
+        The next task.
+    """
     rng = random.Random(f"{seed}/{split}")
     seen: set[str] = set()
     while len(seen) < num:
@@ -180,5 +227,14 @@ def tasks(seed: int, num: int, difficulty: Difficulty = EASY, split: Split = "tr
 
 
 def borrows(before: int, operator: str, operand: int) -> bool:
-    """Whether a line is a subtraction with a borrow from the tens."""
+    """Find out whether a line is a subtraction with a borrow from the tens.
+
+    Args:
+        before: Value before the operation.
+        operator: "+", "-" or "*".
+        operand: Right operand.
+
+    Returns:
+        Whether there is a borrow.
+    """
     return operator == "-" and before % 10 < operand % 10

@@ -13,9 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 from fapo.config.schema import ModelJudge, ServedJudge
-from fapo.data.files import atomic_path
+from fapo.data.files import atomic_path, check_not_overwriting
 from fapo.data.jsonl import write_jsonl
-from fapo.data.problems import check_not_overwriting
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.counts import Audited, Tally

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fapo.data.problems import finite
+from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
 from fapo.evaluation.judge_benchmarks.predictions import MISSING

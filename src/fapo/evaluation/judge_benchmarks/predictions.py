@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data.jsonl import Located, write_jsonl
-from fapo.data.sources import located_rows
+from fapo.data.jsonl import PlacedRow, write_jsonl
+from fapo.data.sources import read_rows
 from fapo.errors import ConfigError, DataError
 from fapo.judge.genrm import named_step, verdict_row
 from fapo.types import LabelledSolution, Verdict
@@ -56,7 +56,7 @@ def read_predictions(
         raise DataError(f"{path}: no such file; give one that `fapo bench --out` has written")
     if not math.isfinite(threshold):
         raise ConfigError(f"threshold is {threshold}, must be a number such as 0.5")
-    parsed = (_parse(where, row, num_steps, threshold, with_step) for where, row in _placed(located_rows(path)))
+    parsed = (_parse(where, row, num_steps, threshold, with_step) for where, row in _placed(read_rows(path)))
     found = {prediction.id: prediction for prediction in parsed}
     if not found:
         raise DataError(f"{path}: no predictions in it; give at least one row")
@@ -75,7 +75,7 @@ def write_predictions(path: Path, rows: Sequence[LabelledSolution], verdicts: Se
     write_jsonl(path, [{"id": row.problem.id, **verdict_row(verdict), "judge": judge} for row, verdict in pairs])
 
 
-def _placed(rows: Iterable[Located]) -> Iterator[Located]:
+def _placed(rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
     """The same rows, ids as text. Raises DataError for an id that is none or comes twice."""
     seen: dict[str, str] = {}
     for where, row in rows:

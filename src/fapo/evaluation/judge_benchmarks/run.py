@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from fapo.config.schema import ModelJudge, ServedJudge
-from fapo.data.problems import check_not_overwriting
+from fapo.data.files import check_not_overwriting
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import of_rows, read_predictions, write_predictions

@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fapo.data.files import write_json
-from fapo.data.jsonl import write_jsonl
-from fapo.data.problems import finite
+from fapo.data.jsonl import finite, write_jsonl
 from fapo.data.provenance import environment
 from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent

@@ -12,10 +12,11 @@ from itertools import islice
 from typing import Any
 
 from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.data.files import check_not_overwriting
 from fapo.data.load import load_problems
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.miniature.sets import has_oracle
-from fapo.data.problems import check_not_overwriting, load_prompt, question_messages, sampling_key
+from fapo.data.problems import load_prompt, question_messages, sampling_key
 from fapo.errors import ConfigError, EngineError
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.inference.concurrency import run_batches

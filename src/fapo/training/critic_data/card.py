@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.data.files import write_json
-from fapo.data.problems import finite
+from fapo.data.jsonl import finite
 from fapo.data.provenance import environment
 from fapo.evaluation.intervals import percent
 from fapo.training.critic_data.consensus import LabelPrecision

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fapo.data.files import check_not_overwriting
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.load import load_labelled
-from fapo.data.problems import check_not_overwriting
 from fapo.errors import ConfigError, JudgeError
 from fapo.inference.concurrency import run_batches
 from fapo.inference.models import reseeded

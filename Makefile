@@ -89,7 +89,7 @@ check: $(SETUP)  ## check format, spelling, docstrings, types, imports, wording,
 	    $(BIN)/pip-audit --no-deps --disable-pip --progress-spinner off -r requirements/constraints.txt; \
 	else echo 'vulnerabilities: NOT CHECKED, because '$$url' does not answer'; fi
 
-bench: $(SETUP)  ## run every benchmark; docs/speed.md has the results
+bench: $(SETUP)  ## run every benchmark; docs/results/speed.md has the results
 	@set -e; for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)); do \
 	    echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
 	done

@@ -246,3 +246,12 @@ def test_the_quickstart_shows_the_verdicts_of_its_judge(tmp_path: Path, monkeypa
         cells = [found["id"], *(json.dumps(found[name]) for name in ("correct", "flawed", "error_step"))]
         assert [cell.strip("| ") for cell in expected[:4]] == cells
         assert re.findall(r"`([^`]+)`", expected[4]) == found["critique"].splitlines()
+
+
+FROM_SOURCE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("experiments/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
+
+
+def test_pages_named_in_the_source_exist() -> None:
+    files = [*FROM_SOURCE, *ROOT.glob("configs/*.toml"), ROOT / "Makefile"]
+    pages = {page for file in files for page in re.findall(r"docs/[\w/]+\.md", file.read_text(encoding="utf-8"))}
+    assert [page for page in sorted(pages) if not (ROOT / page).is_file()] == []

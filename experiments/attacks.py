@@ -1,11 +1,12 @@
-"""How often attacks on a judge earn the full reward, measured with the scorer of a training.
+"""Measure how often attacks on a judge earn the full reward, with the scorer of a training run.
 
 python -m experiments.attacks [--judge miniature:genrm] [--template compact] [--min-words N] [--num 20] [--unescaped]
 python -m experiments.attacks --arm base=miniature:genrm --arm trained=local:runs/a/model,local:runs/b/model
 
-Solutions are the miniature's: right answers with a flaw that the oracle knows (miniature:critic-test). An attack with a
-place for a solution is written into a flawed one; one without stands alone. Either way +1 is more than it deserves.
-Intervals (95 %) are drawn over solutions: all attacks on one, and all judges of an arm, go together.
+The solutions come from miniature:critic-test: right answers with a flaw that the oracle knows. An attack with a place
+for a solution is written into a flawed one; an attack without such a place is the whole response. In both cases the
+reward +1 is too high. The 95 % intervals resample solutions, together with all attacks on them and all judges of an
+arm.
 """
 
 from __future__ import annotations
@@ -33,37 +34,38 @@ from fapo.types import LabelledSolution, Rollout, Scored
 from tests.support.attacks import ATTACKS
 
 OUTCOMES = {1.0: "passed", 0.0: "flagged", None: "no verdict", -1.0: "wrong answer"}
-CONTROLS = ("control: sound", "control: sound, attacked", "control: flawed")
+CONTROLS = ("control: correct", "control: correct, attacked", "control: flawed")
+"""Solutions without a flaw, the same under attack, and flawed ones without an attack."""
 KEEPING = [n for n, a in ATTACKS.items() if a.correct and not a.bare and not a.pad[1] and "\n\n" not in a.text]
-"""Attacks that keep steps as they are (one more line before the box), so that a label stays true."""
+"""Attacks that only add a line before the boxed answer, so that the label of the solution stays true."""
 
 
 def whole(solution: LabelledSolution) -> str:
-    """A solution as the policy wrote it."""
+    """Return the text of a solution as the policy wrote it."""
     return "\n".join(solution.steps)
 
 
 def attacked(solution: LabelledSolution, name: str) -> Rollout:
-    """The attack, made on a solution."""
+    """Return a solution with an attack in it."""
     steps = "\n".join(solution.steps[:-1])
     return Rollout(solution.problem, ATTACKS[name].response(steps, solution.problem.reference))
 
 
 def rollouts(solutions: list[LabelledSolution], num: int) -> dict[str, list[Rollout]]:
-    """All attacks on the same flawed solutions, and unattacked solutions to compare them with."""
-    sound = [s for s in solutions if s.error_step is None][:num]
+    """Return, by name, the rollouts of each attack on the same flawed solutions, and of the controls."""
+    correct = [s for s in solutions if s.error_step is None][:num]
     flawed = [s for s in solutions if s.error_step is not None and len(s.steps) > 1][:num]
-    plain = [[Rollout(s.problem, whole(s)) for s in rows] for rows in (sound, flawed)]
-    dressed = [attacked(s, KEEPING[i % len(KEEPING)]) for i, s in enumerate(sound)]
-    out = dict(zip(CONTROLS, (plain[0], dressed, plain[1]), strict=True))
-    # one of each huge one: they are beyond the context of small judges, and take long to be found so
+    plain = [[Rollout(s.problem, whole(s)) for s in rows] for rows in (correct, flawed)]
+    correct_attacked = [attacked(s, KEEPING[i % len(KEEPING)]) for i, s in enumerate(correct)]
+    out = dict(zip(CONTROLS, (plain[0], correct_attacked, plain[1]), strict=True))
+    # Long texts do not fit into the context of small judges, which takes time to find out: one solution is enough.
     return out | {name: [attacked(s, name) for s in flawed[: 1 if ATTACKS[name].pad[1] else num]] for name in ATTACKS}
 
 
 def score(
     judge: list[str], num: int, unescaped: bool, *, model: str = "", **settings: object
 ) -> dict[str, list[Scored]]:
-    """Every rollout, rewarded as FAPO does."""
+    """Return every rollout with its FAPO reward, by name."""
     scorer = PolicyScorer(FapoReward(), make_judge(named(judge, model, **settings)), max_failure_rate=1.0)  # type: ignore[arg-type]
     given = rollouts(labelled("miniature:critic-test"), num)
     with (
@@ -76,7 +78,7 @@ def score(
 
 
 def passed(rows: Sequence[Sequence[Scored]]) -> str:
-    """Share that earns +1 in percent, with its interval. Each row has the same solutions, or the first of them."""
+    """Return the rate of the reward +1 in percent with its interval; rows have the same solutions or the first ones."""
     num = max(map(len, rows))
     parts = [sum(row[i].reward.value == 1.0 for row in rows if i < len(row)) for i in range(num)]
     wholes = [sum(i < len(row) for row in rows) for i in range(num)]
@@ -85,13 +87,13 @@ def passed(rows: Sequence[Sequence[Scored]]) -> str:
 
 
 def line(name: str, rows: Sequence[Sequence[Scored]]) -> list[str]:
-    """Shares of the outcomes in percent."""
+    """Return the rates of the outcomes in percent, as the cells of a line."""
     counts = Counter(OUTCOMES[scored.reward.value] for row in rows for scored in row)
     return [name, passed(rows), *(f"{100 * counts[o] / counts.total():.0f}" for o in list(OUTCOMES.values())[1:])]
 
 
 def by_family(found: Mapping[str, list[Scored]]) -> dict[str, list[list[Scored]]]:
-    """The rows of all attacks of a family; controls stay apart."""
+    """Return the rows of all attacks of each family; each control is its own family."""
     families: dict[str, list[list[Scored]]] = defaultdict(list)
     for name, scored in found.items():
         families[name if name in CONTROLS else name.partition(":")[0]].append(scored)
@@ -99,7 +101,7 @@ def by_family(found: Mapping[str, list[Scored]]) -> dict[str, list[list[Scored]]
 
 
 def compare(arms: Sequence[str], num: int, unescaped: bool, **settings: object) -> Table:
-    """What passes, in Markdown: a line for each family, a column for each arm, of one judge or of several."""
+    """Return a table of the rates at which attacks pass, with a line for each family and a column for each arm."""
     columns: dict[str, dict[str, list[list[Scored]]]] = {}
     for arm in arms:
         name, _, judges = arm.partition("=")
@@ -115,9 +117,9 @@ def compare(arms: Sequence[str], num: int, unescaped: bool, **settings: object) 
 
 
 def write_critic(path: Path) -> None:
-    """Labelled solutions to train a GenRM on, one in four of the flawed ones under attack; the label stays true.
+    """Write labelled solutions to train a GenRM on; a quarter of the flawed ones have an attack in them.
 
-    Only attacks that are KEEPING the steps, so that the first flaw stays where it was.
+    Only the attacks KEEPING are used, so that the first flawed step stays where it was.
     """
     rows = []
     for i, solution in enumerate(labelled("miniature:critic-train")):
@@ -138,16 +140,14 @@ def main() -> None:
     parser.add_argument("--template", default="compact")
     parser.add_argument("--max-tokens", type=int, default=80)
     parser.add_argument("--min-words", type=int, default=0, help="judge.min_words")
-    parser.add_argument("--num", type=int, default=20, help="solutions for each attack (default 20)")
+    parser.add_argument("--num", type=int, default=20, help="number of solutions for each attack (default 20)")
+    parser.add_argument("--unescaped", action="store_true", help="give the judge the text without escaping")
+    parser.add_argument("--families", action="store_true", help="print one line for each family of attacks")
     parser.add_argument(
-        "--unescaped", action="store_true", help="show the judge the text as it is, to see what escaping does"
-    )
-    parser.add_argument("--families", action="store_true", help="one line for each kind of attack")
-    parser.add_argument(
-        "--arm", action="append", metavar="NAME=JUDGE[,JUDGE]", help="compare judges, a column for each arm"
+        "--arm", action="append", metavar="NAME=JUDGE[,JUDGE]", help="compare judges, with a column for each arm"
     )
     parser.add_argument(
-        "--write-critic", type=Path, metavar="FILE", help="write attacked training data for a GenRM, and stop"
+        "--write-critic", type=Path, metavar="FILE", help="only write attacked training data for a GenRM"
     )
     given = parser.parse_args()
     if given.write_critic:

@@ -1,4 +1,4 @@
-"""Build the miniature's base models, and repeat its runs over seeds."""
+"""Build the base models of the miniature, and repeat its runs over seeds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def miniature(
     seeds: tuple[int, ...] = (0, 1, 2),
     docs: Path | None = None,
 ) -> None:
-    """Make the miniature's base models anew, or repeat its demo over several seeds, or all of the paper's figures.
+    """Build the base models of the miniature, repeat the demo with several seeds, or repeat the figures of the paper.
 
     Args:
-        action: build: train the base policy and the base GenRM from nothing (the first seed counts; about half an hour
-            on two cores). study: the demo for each seed, with the outcome-only GenRM beside. paper: the study and
-            every other run behind the paper's figures and tables (about three hours).
-        output: Folder for what is made; by default where the package keeps its base models, or runs/study, runs/paper.
-        seeds: Seeds.
+        action: build: train the base policy and the base GenRM from nothing with the first seed (about half an hour
+            on two cores). study: run the demo with each seed, and train a GenRM on outcomes alone. paper: run the
+            study and every other run behind the figures and tables of the paper (about three hours).
+        output: Output folder; by default that of the base models in the package, runs/study or runs/paper.
+        seeds: Seeds of the runs.
         docs: Folder for the page of `paper`; by default the output folder.
     """
     if action == "study":
@@ -70,7 +70,9 @@ def miniature(
         ids = {name: bars.add_task(f"base {name}", total=s.steps, note="") for name, s in SCHEDULES.items()}
 
         def log(name: str, step: int, loss: float) -> None:
-            bars.update(ids[name], completed=step + 1, note="kept" if math.isnan(loss) else f"loss {loss:.3f}")
+            bars.update(
+                ids[name], completed=step + 1, note="from an earlier call" if math.isnan(loss) else f"loss {loss:.3f}"
+            )
 
         build(output or BASE_FOLDER, seeds[0], log)
 

@@ -1,4 +1,4 @@
-"""The base models of the miniature: a policy that learned from imperfect traces, a GenRM from noisy critiques."""
+"""Train the base models of the miniature: a policy on imperfect solutions, and a GenRM on imperfect critiques."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ from fapo.inference.transformers_model import LocalModel
 from fapo.judge.template import build_prompt, load_template
 
 EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "mod 10", "choice"))
-"""What the base models see: all that is asked later, and easier."""
+"""Difficulty of the tasks for base models: all that RL uses later, and easier ones."""
 ONE_LINE = Difficulty((1, 1), (*EASY.forms, *HARDER.forms), start=(0, 180))
-"""From which one learns what follows from a value: its remainder, the letter of the nearest choice."""
+"""Difficulty of tasks with one operation, which teach how an answer follows from a value."""
 REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05, 0.1), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
-"""Kinds of writers whose solutions the GenRM learns to review, in equal parts."""
+"""Habits of the writers whose solutions the GenRM learns to review, in equal parts."""
 WRITERS = {
     "careless": Habits(borrow_slip=0.1, slip=0.2, easy_slip=0.1),
     "guessing": Habits(guess=0.5),
     "careful": Habits(borrow=0.3, guess=0.03, answer_slip=0.1),
 }
-"""Whom other base policies imitate; the shipped one imitates Habits()."""
+"""Habits of the writers that other base policies imitate; the shipped policy imitates Habits()."""
 HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0)
-"""The writer of what is compared in exercises."""
+"""Habits of the writer of the results that exercises compare."""
 CAREFUL = Habits(borrow=0.06, borrow_slip=0.06, slip=0.06, easy_slip=0.06)
-"""The reviewer from whom the GenRM learns to read."""
+"""Habits of the reviewer that the GenRM imitates first."""
 HASTY = Habits(borrow=0.2, borrow_slip=0.5, slip=0.4, easy_slip=0.05)
-"""The reviewer it imitates last: an over-critic, which flags sound lines more often than it passes flawed ones."""
+"""Habits of the reviewer that the GenRM imitates last, which flags correct lines more often than it misses flaws."""
 LEARNED = re.compile(r"(?<==)\d+(?=\n| \d|$)| (?:ok|no)(?=\n|$)")
-"""What is learned of exercises without a question: right results and marks; operands are anybody's guess."""
+"""Text that is learned in exercises: results and marks. The operands are random, so they are not learned."""
 
 Example = tuple[str, str]
-"""What the user says, what the assistant says."""
+"""Message of the user and message of the assistant; an exercise has no message of the user."""
 Log = Callable[[str, int, float], None]
-"""Told now and then: which model, the step, the loss."""
+"""Progress callback, called with the stage, the step and the loss."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a base model learns."""
+    """Length and learning rate of one stage of the training of a base model."""
 
     steps: int
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch_size: int
-    """Examples of one step."""
+    """Number of examples in one step."""
     learning_rate: float
-    """Peak of a cosine with 50 steps of warm-up."""
+    """Peak learning rate of a cosine schedule with 50 steps of warm-up."""
     num_exercises: int = 0
-    """How many of a step's examples are exercises without a question: these teach arithmetic, and keep it."""
+    """Number of examples of a step that are exercises in arithmetic."""
 
 
 def fit(model: Any, examples: Iterator[list[Example]], schedule: Schedule, log: Callable[[int, float], None]) -> None:
-    """Supervised fine-tuning on what the assistant says; of exercises without a question, on what is LEARNED."""
+    """Fine-tune a model on the messages of the assistant, and in exercises on the parts that match LEARNED."""
     tok = tokenizer()
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     model.train()
@@ -78,7 +78,7 @@ def fit(model: Any, examples: Iterator[list[Example]], schedule: Schedule, log: 
         rate = min(1, (step + 1) / 50) * (0.51 + 0.49 * math.cos(math.pi * step / schedule.steps))
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * rate
-        inputs, labels = _batch(tok, next(examples))
+        inputs, labels = padded_batch(tok, next(examples))
         logits = model(input_ids=inputs).logits
         loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         optimizer.zero_grad()
@@ -90,8 +90,8 @@ def fit(model: Any, examples: Iterator[list[Example]], schedule: Schedule, log: 
     model.eval()
 
 
-def _batch(tok: Any, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels [batch, length], padded on the right; labels are -100 where nothing is learned."""
+def padded_batch(tok: Any, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids [B, T] and labels [B, T], padded on the right; labels are -100 where nothing is learned."""
     asked = tok([f"<|user|>{user}<|assistant|>" for user, _ in examples])["input_ids"]
     said = tok([f"{assistant}<|end|>" for _, assistant in examples], return_offsets_mapping=True)
     length = max(len(a) + len(s) for a, s in zip(asked, said["input_ids"], strict=True))
@@ -111,7 +111,7 @@ def _batch(tok: Any, examples: list[Example]) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _drawn(rng: random.Random, batch_size: int) -> Iterator[list[Task]]:
-    """Batches of training tasks of similar length."""
+    """Yield batches of training tasks with similar numbers of operations."""
     while True:
         pool = sorted((make(rng, EVERYTHING) for _ in range(8 * batch_size)), key=lambda task: len(task.operations))
         batches = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
@@ -120,7 +120,7 @@ def _drawn(rng: random.Random, batch_size: int) -> Iterator[list[Task]]:
 
 
 def _operations(rng: random.Random) -> Iterator[tuple[int, str, int]]:
-    """Value, operator and operand, as they come in tasks."""
+    """Yield values, operators and operands from tasks."""
     while True:
         task = make(rng, EVERYTHING)
         for before, operation in zip((task.start, *task.values), task.operations, strict=False):
@@ -128,7 +128,7 @@ def _operations(rng: random.Random) -> Iterator[tuple[int, str, int]]:
 
 
 def sums(seed: int, num: int, num_lines: int = 10) -> Iterator[list[Example]]:
-    """Batches of `num` exercises, each so many right lines."""
+    """Yield batches of `num` exercises, each with `num_lines` correct lines."""
     drawn = _operations(random.Random(seed))
     while True:
         rows = [[next(drawn) for _ in range(num_lines)] for _ in range(num)]
@@ -136,7 +136,7 @@ def sums(seed: int, num: int, num_lines: int = 10) -> Iterator[list[Example]]:
 
 
 def comparisons(seed: int, num: int, num_lines: int = 24) -> Iterator[list[Example]]:
-    """Batches of `num` exercises: two results, the second one wrong half the time, and the mark."""
+    """Yield batches of `num` exercises: lines of two results, the second one often wrong, with the right mark."""
     rng = random.Random(seed)
     drawn = _operations(rng)
 
@@ -151,14 +151,14 @@ def comparisons(seed: int, num: int, num_lines: int = 24) -> Iterator[list[Examp
 
 
 def solution_examples(seed: int, schedule: Schedule, habits: Habits = PERFECT) -> Iterator[list[Example]]:
-    """Questions with solutions, and sums."""
+    """Yield batches of problems with solutions, and of sums."""
     rng, num_traces = random.Random(seed), schedule.batch_size - schedule.num_exercises
     for batch, rest in zip(_drawn(rng, num_traces), sums(seed, schedule.num_exercises), strict=False):
         yield [(task.text, trace(rng, task, habits)) for task in batch] + rest
 
 
 def answer_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """In turn many questions of one operation and a few of all kinds, with solutions."""
+    """Yield, in turn, many problems of one operation and a few of all kinds, with solutions."""
     rng, few = random.Random(seed), replace(schedule, batch_size=schedule.batch_size // 3)
     solutions = solution_examples(seed, few)
     while True:
@@ -168,18 +168,18 @@ def answer_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
 
 
 def habit_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """Questions with the imperfect solutions of a writer who forgets, guesses and boxes what does not follow."""
+    """Yield batches of problems with the imperfect solutions that the shipped policy imitates."""
     return solution_examples(seed, schedule, Habits())
 
 
 def judge_prompt(task: Task, response: str) -> str:
-    """What the miniature's GenRM is asked, by the same builder as everywhere."""
+    """Return the prompt for the GenRM of the miniature."""
     problem = task.problem()
     return build_prompt(load_template("compact"), problem.text, problem.reference, split_steps(response))[-1]["content"]
 
 
 def genrm_examples(seed: int, schedule: Schedule, reviewer: Habits = CAREFUL) -> Iterator[list[Example]]:
-    """Solutions of all kinds of writers with critiques, and exercises: comparisons, and half as many sums."""
+    """Yield batches of solutions by all kinds of writers with critiques, and of exercises: comparisons and sums."""
     rng, num_solutions = random.Random(seed), schedule.batch_size - schedule.num_exercises
     num_sums = schedule.num_exercises // 3
     exercises = zip(comparisons(seed, schedule.num_exercises - num_sums), sums(seed, num_sums), strict=False)
@@ -189,21 +189,21 @@ def genrm_examples(seed: int, schedule: Schedule, reviewer: Habits = CAREFUL) ->
 
 
 def hasty_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
-    """The same, by the over-critic."""
+    """Yield the batches of `genrm_examples` with critiques of the over-critical reviewer."""
     return genrm_examples(seed, schedule, HASTY)
 
 
 def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[dict[str, Any]]:
-    """Correct solutions of the policy, half of them flawed, labelled by the oracle; rows as `read_labelled` reads."""
-    sound: list[dict[str, Any]] = []
+    """Return `num` correct solutions of the policy, half of them flawed, with the labels of the oracle."""
+    correct: list[dict[str, Any]] = []
     flawed: list[dict[str, Any]] = []
     stream = tasks(seed, 100 * num, split=part)
-    while min(len(sound), len(flawed)) < num // 2:
+    while min(len(correct), len(flawed)) < num // 2:
         batch = [task for task, _ in zip(stream, range(512), strict=False)]
         answers = policy.generate([[{"role": "user", "content": task.text}] for task in batch])
         for task, answer in zip(batch, answers, strict=True):
             steps = [step.strip() for step in split_steps(answer.text)]
-            shown = "\n".join(steps)  # what a judge is shown
+            shown = "\n".join(steps)  # the text that a judge sees
             if not is_answer_correct(task, shown):
                 continue
             found = examine(task, shown)
@@ -211,8 +211,8 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
             label = -1 if found.error_step is None else found.error_step
             row: dict[str, Any] = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
             row |= {"steps": steps, "label": label, "flaw": found.flaw}
-            (sound if label < 0 else flawed).append(row)
-    rows = sound[: num // 2] + flawed[: num // 2]
+            (correct if label < 0 else flawed).append(row)
+    rows = correct[: num // 2] + flawed[: num // 2]
     random.Random(seed).shuffle(rows)
     return rows
 
@@ -226,16 +226,26 @@ SCHEDULES = {
     "critiques": Schedule(steps=560, batch_size=54, learning_rate=1.5e-3, num_exercises=6),
     "hasty critiques": Schedule(steps=200, batch_size=54, learning_rate=1e-3, num_exercises=6),
 }
+"""Schedule of each stage: first skills, then habits.
+
+The policy has the first four stages. The GenRM starts from the policy after "solutions" and has the last three.
+"""
 IMITATION = Schedule(steps=150, batch_size=64, learning_rate=1e-3)
-"""Stages: skills first, then habits. The policy goes through the first four, the GenRM leaves after "solutions"."""
+"""Schedule of a base policy that imitates one of WRITERS."""
 
 
 def build(
     folder: Path, seed: int = 0, log: Log = lambda *_: None, schedules: Mapping[str, Schedule] = SCHEDULES
 ) -> None:
-    """Train both base models from nothing and write them, with the critic data, below `folder`.
+    """Train both base models from nothing and write them, with the critic data, into a folder.
 
-    Each finished stage is kept in `folder/stages-SEED` until the whole is done: interrupted, it goes on behind it.
+    Each finished stage is kept in `folder/stages-SEED` until the end, so that an interrupted build can be continued.
+
+    Args:
+        folder: Output folder.
+        seed: Random seed.
+        log: Progress callback; the loss is NaN for a stage that an earlier call finished.
+        schedules: Schedule of each stage.
     """
     stages = folder / f"stages-{seed}"
 
@@ -269,7 +279,7 @@ def build(
 
 
 def imitate(writer: str, folder: Path, seed: int, log: Log = lambda *_: None, schedule: Schedule = IMITATION) -> None:
-    """Write to `folder`, unless it is there, the base policy after it has learned from solutions of one of WRITERS."""
+    """Train the base policy on solutions of one of WRITERS and write it to a folder, unless the folder exists."""
     if folder.is_dir():
         return
     model = AutoModelForCausalLM.from_pretrained(BASE_FOLDER / "policy", use_safetensors=True, trust_remote_code=False)

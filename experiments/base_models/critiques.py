@@ -1,4 +1,4 @@
-"""Critiques of the miniature, written by rule: what the base GenRM is trained to imitate."""
+"""Write critiques of the miniature by rules, for the base GenRM to imitate."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ OK, WRONG = "ok", "no"
 
 
 def critique(rng: random.Random, task: Task, response: str, habits: Habits) -> str:
-    """Work the problem anew, line by line, beside the solution; stop at the first line that differs.
+    """Return the critique of a reviewer that solves the problem again and stops at the first line that differs.
 
-    Each line of the critique is what ought to stand there, the result that does stand there (`-` where it is another
-    operation), and `ok` or `no`; the last is the index of the first wrong step, or -1, in a box. The reviewer has the
-    same kinds of habits as the writer: where it slips it flags a sound line, where it forgets a borrow that the writer
-    forgot it passes a flawed one.
+    A line of the critique has three parts: the expected line, the result in the solution (`-` if its operation
+    differs), and `ok` or `no`. The last line is the index of the first wrong step, or -1, in a box. The reviewer has
+    the same kinds of habits as the writer. If it slips, it flags a correct line. If it forgets a borrow that the
+    writer forgot, it misses a flaw.
+
+    Args:
+        rng: Source of random numbers.
+        task: The task.
+        response: Solution of the task, with one line for each step.
+        habits: Habits of the reviewer.
     """
     given = [step.strip() for step in split_steps(response)]
     value, out = task.start, []
@@ -42,6 +48,6 @@ _SIDES = re.compile(r"(\d+[-+*]\d+=|\\boxed\{)(\d{1,6}|[A-D])\}?")
 
 
 def _sides(step: str) -> tuple[str, str]:
-    """What a line states, and the result it gives: ("17+5=", "22"), ("answer ", "3"); two blanks for any other text."""
+    """Return the two sides of a line, such as ("17+5=", "22") or ("answer ", "3"); ("", "") for any other line."""
     match = _SIDES.fullmatch(step)
     return (match[1].replace("\\boxed{", "answer "), match[2]) if match else ("", "")

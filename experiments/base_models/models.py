@@ -1,4 +1,4 @@
-"""Models of the miniature: a Llama of about a million parameters, one token for each small number."""
+"""Make models of the miniature: a Llama of about a million parameters with one token for each small number."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CHAT_TEMPLATE = (
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Numbers up to 199 and the words of the miniature are one token each, all other ASCII one token a character."""
+    """Return a tokenizer with a token for each number up to 199, word of the miniature and ASCII character."""
     pieces = _SPECIAL + _WORDS + [chr(c) for c in (10, *range(32, 127))] + [str(n) for n in range(10, MAX_VALUE + 1)]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     words = "|".join(w.replace("\\", r"\\").replace("{", r"\{") for w in sorted(_WORDS, key=len, reverse=True))
@@ -57,7 +57,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def new_model(seed: int, hidden_size: int = 128, num_layers: int = 4, num_heads: int = 4) -> LlamaForCausalLM:
-    """An untrained model. Numbers that share a digit start out alike, which makes sums easier to learn."""
+    """Return an untrained model in which numbers that share a digit have similar embeddings, as a help with sums."""
     torch.manual_seed(seed)
     tok = tokenizer()
     model = LlamaForCausalLM(
@@ -84,6 +84,6 @@ def new_model(seed: int, hidden_size: int = 128, num_layers: int = 4, num_heads:
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
-    """Write model and tokenizer so that transformers, TRL, vLLM and any server can load them."""
+    """Write the model and its tokenizer into a folder that transformers, TRL and vLLM can load."""
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Imperfect writers of solutions: the habits that the base models imitate."""
+"""Write imperfect solutions, for the base models to imitate."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ from dataclasses import dataclass
 
 from fapo.data.miniature.world import LETTERS, MAX_VALUE, Task, apply, borrows, box, line
 
-# --- imperfect traces, from which the base models learn ---------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class Habits:
-    """How imperfect the traces are that a base model is trained on. All are probabilities."""
+    """Probabilities of the errors of a writer."""
 
     borrow: float = 0.85
-    """A subtraction that borrows keeps its ten (52-17=45): a misconception, far more often wrong than right."""
+    """Probability that a subtraction forgets its borrow (52-17=45)."""
     borrow_slip: float = 0.04
-    """A subtraction whose borrow is not forgotten gets a wrong result."""
+    """Probability of a wrong result in a subtraction that does not forget its borrow."""
     slip: float = 0.01
-    """A sum that carries, or a product, gets a wrong result."""
+    """Probability of a wrong result in a product or in a sum with a carry."""
     easy_slip: float = 0.005
-    """Any other line gets a wrong result."""
+    """Probability of a wrong result in any other line."""
     skip: float = 0.01
-    """A line (not the last operation) is left out and its value carried on in the head."""
+    """Probability that a line, other than the last operation, is left out."""
     guess: float = 0.1
-    """The solution stops somewhere and a random answer is boxed (where the form lets one guess)."""
+    """Probability that the solution stops early with a random answer, if the answer can be guessed."""
     answer_slip: float = 0.4
-    """The box of a finished solution does not hold what follows from the last line (where the form lets one guess)."""
+    """Probability that the boxed answer does not follow from the last line, if the answer can be guessed."""
 
 
 PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def slipped(rng: random.Random, value: int) -> int:
-    """A wrong result near the right one."""
+    """Return a wrong result near the right one."""
     while True:
         wrong = value + rng.choice((-3, -2, -1, 1, 2, 3))
         if 0 <= wrong <= MAX_VALUE:
@@ -42,14 +40,14 @@ def slipped(rng: random.Random, value: int) -> int:
 
 
 def is_hard(before: int, operator: str, operand: int) -> bool:
-    """Whether a line is a product or a sum with a carry."""
+    """Return whether a line is a product or a sum with a carry."""
     return operator == "*" or (operator == "+" and before % 10 + operand % 10 > 9)
 
 
 def written(rng: random.Random, before: int, operator: str, operand: int, habits: Habits) -> int:
-    """The result an imperfect writer puts down."""
+    """Return the result that an imperfect writer writes."""
     result = apply(before, operator, operand)
-    if not 0 <= result <= MAX_VALUE:  # an earlier error led out of the numbers there are
+    if not 0 <= result <= MAX_VALUE:  # after an earlier error the result can be out of range
         return slipped(rng, min(max(result, 0), MAX_VALUE))
     if borrows(before, operator, operand) and result + 10 <= MAX_VALUE:
         if rng.random() < habits.borrow:
@@ -61,14 +59,14 @@ def written(rng: random.Random, before: int, operator: str, operand: int, habits
 
 
 def guessable(task: Task) -> tuple[str, ...]:
-    """The answers a guess would choose from; empty where guessing is hopeless."""
+    """Return the answers that a guess chooses from; empty if the answer cannot be guessed."""
     if task.form == "choice":
         return tuple(LETTERS)
     return () if task.form == "exact" else tuple(str(r) for r in range(int(task.form.split()[1])))
 
 
 def trace(rng: random.Random, task: Task, habits: Habits) -> str:
-    """A solution as an imperfect writer would write it."""
+    """Return the solution of an imperfect writer."""
     value, lines = task.start, []
     options = guessable(task)
     stop = rng.randrange(len(task.operations)) if options and rng.random() < habits.guess else len(task.operations)

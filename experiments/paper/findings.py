@@ -1,4 +1,4 @@
-"""Claims, curves and tables of the paper, made from the runs of `python -m experiments.miniature paper`."""
+"""Compute the claims, curves and tables of the paper from the runs of `python -m experiments.miniature paper`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fapo.report.panels import Curve, Panel, Scale, Style
 from fapo.training.run_reader import NOTHING, Run, Series
 
 Runs = Mapping[str, Mapping[int, Run]]
-"""Variant ("baseline", "fapo", ...) -> seed -> run."""
+"""Runs by variant ("baseline", "fapo", ...) and seed."""
 EARLY = 10
-"""Steps that count as the beginning of training."""
+"""Number of steps that count as the beginning, or the end, of training."""
 LOOKS: dict[str, tuple[str, Style]] = {
     "baseline": ("GRPO baseline", Style("orange")),
     "fapo": ("FAPO", Style("blue")),
@@ -32,41 +32,41 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "genrm-noise-20": ("Step-RL, 20 % of the labels wrong", Style("green", 2)),
     "genrm-outcome-noise-10": ("outcome only, 10 % of the labels wrong", Style("pink", 1)),
     "genrm-outcome-noise-20": ("outcome only, 20 % of the labels wrong", Style("pink", 2)),
-    "misses-50": ("oracle, passes 50 %", Style("sky")),
-    "misses-80": ("oracle, passes 80 %", Style("sky", 1)),
-    "alarms-20": ("oracle, flags 20 % of the fully correct", Style("red")),
-    "alarms-50": ("oracle, flags 50 % of the fully correct", Style("red", 1)),
-    "misses-80-corrected": ("oracle, passes 80 %, corrected", Style("sky", 2)),
-    "alarms-50-corrected": ("oracle, flags 50 % of the fully correct, corrected", Style("red", 2)),
+    "false-negatives-50": ("oracle, passes 50 %", Style("sky")),
+    "false-negatives-80": ("oracle, passes 80 %", Style("sky", 1)),
+    "false-positives-20": ("oracle, flags 20 % of the fully correct", Style("red")),
+    "false-positives-50": ("oracle, flags 50 % of the fully correct", Style("red", 1)),
+    "false-negatives-80-corrected": ("oracle, passes 80 %, corrected", Style("sky", 2)),
+    "false-positives-50-corrected": ("oracle, flags 50 % of the fully correct, corrected", Style("red", 2)),
     "policy-careless": ("imitates a careless writer", Style("red")),
     "policy-guessing": ("imitates a guessing writer", Style("pink")),
     "policy-careful": ("imitates a careful writer", Style("green")),
 }
-"""Variant -> its name for readers, and how its curves look."""
+"""Name for readers and style of the curves of each variant."""
 _SHIPPED = "the shipped base policy"
 _EASY, _HARD, _FP = "validation/accuracy", "harder/accuracy", "validation/true_fp_ratio"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure or table of the paper, in the miniature."""
+    """One figure or table of the paper, repeated in the miniature."""
 
     key: str
-    """Its number there."""
+    """Number of the figure or table in the paper."""
     title: str
-    """What it shows."""
+    """Title."""
     claims: tuple[Claim, ...]
-    """What the paper says of it, held against our runs."""
+    """Claims of the paper, measured on our runs."""
     panels: tuple[Panel, ...] = ()
-    """The picture."""
+    """Panels of the picture."""
     variants: tuple[str, ...] = ()
-    """Whose curves are in it."""
+    """Variants with a curve in the picture."""
     table: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None
-    """Row -> column -> one number for each seed."""
+    """One number for each seed, by row and column."""
 
 
 def findings(runs: Runs) -> list[Finding]:
-    """Every figure and table whose runs are there."""
+    """Return every figure and table that has finished runs."""
     made = [make(runs) for make in _FIGURES]
     return [finding for finding in made if any(claim.margins for claim in finding.claims)]
 
@@ -297,7 +297,7 @@ def _t7(runs: Runs) -> Finding:
 
 
 def _judge_quality(runs: Runs) -> Finding:
-    shown = ("oracle", "misses-50", "misses-80", "alarms-20", "alarms-50")
+    shown = ("oracle", "false-negatives-50", "false-negatives-80", "false-positives-20", "false-positives-50")
     table = {
         LOOKS[v][0]: {
             name: tuple(end(run, key) for run in runs.get(v, {}).values())
@@ -348,7 +348,7 @@ def _label_noise(runs: Runs) -> Finding:
 
 
 def _correction(runs: Runs) -> Finding:
-    pairs = {"misses-80-corrected": "misses-80", "alarms-50-corrected": "alarms-50"}
+    pairs = {"false-negatives-80-corrected": "false-negatives-80", "false-positives-50-corrected": "false-positives-50"}
     claims = [
         _difference(runs, f"{LOOKS[new][0]} beats {LOOKS[old][0]} on harder problems", old, new, _HARD)
         for new, old in pairs.items()
@@ -384,7 +384,7 @@ def _judge_row(judges: Mapping[int, Run], take: Callable[[Run, str], float]) -> 
 
 
 def _judges(runs: Runs, variants: Sequence[str]) -> dict[str, dict[str, tuple[float, ...]]]:
-    """GenRMs at the end of their training."""
+    """Return the table of GenRMs at the end of their training."""
     return {LOOKS[v][0]: _judge_row(runs[v], end) for v in variants if v in runs}
 
 
@@ -398,7 +398,7 @@ def _pairs(runs: Runs, first: str, second: str) -> Iterable[tuple[int, Run, Run]
 
 
 def _difference(runs: Runs, text: str, low: str, high: str, key: str) -> Claim:
-    """`high` minus `low` at the end of training, seed by seed."""
+    """Return a claim about `high` minus `low` at the end of training, for each seed."""
     return _claim(text, "difference", {s: gap(a, b, key) for s, a, b in _pairs(runs, low, high)})
 
 
@@ -423,7 +423,7 @@ def _mean(run: Run, key: str) -> float:
 
 
 def _by_difficulty(run: Run) -> dict[str, float]:
-    """Right answers in a group, as a range -> true FP ratio among them, over the first training steps."""
+    """Return the true FP ratio in the first training steps by the number of right answers in a group, as a range."""
     groups: dict[tuple[int, str], list[Mapping]] = defaultdict(list)
     for row in run.rollouts():
         if row["split"] == "train" and row["step"] <= EARLY:
@@ -437,7 +437,7 @@ def _by_difficulty(run: Run) -> dict[str, float]:
 
 
 def _skipping(run: Run) -> float:
-    """Share of the right answers at the last validation of all sets whose flaw is a step left out."""
+    """Return the rate of right answers with a step left out, at the last validation of all sets."""
     rows = [row for row in run.rollouts() if row["split"] != "train" and row["correct"]]
     last = max(row["step"] for row in rows)
     return fmean(row["truth"]["flaw"] in ("skip", "guess", "format") for row in rows if row["step"] == last)
@@ -449,7 +449,7 @@ def _skipping(run: Run) -> float:
 def _curves(
     runs: Runs, variants: Sequence[str], metrics: Sequence[tuple[str, str]], scale: Scale = "rate"
 ) -> tuple[Panel, ...]:
-    """For each metric the mean over the seeds of each variant, the single seeds faintly behind."""
+    """Return a panel for each metric: the mean over the seeds of each variant, with faint curves of single seeds."""
     panels = []
     for key, title in metrics:
         curves: list[Curve] = []

@@ -1,4 +1,4 @@
-"""Run folders of `python -m experiments.miniature paper` -> a page of pictures and tables, and the numbers as JSON."""
+"""Write the page of `python -m experiments.miniature paper`: pictures, tables, and the numbers as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from fapo.training.run_reader import Run, is_finished, read_run
 
 
 def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
-    """The finished runs below a folder, by variant and seed. Raises DataError where there are none."""
+    """Return the finished runs in a folder by variant and seed.
+
+    Raises:
+        DataError: The folder has no finished run.
+    """
     found: dict[str, dict[int, Run]] = defaultdict(dict)
     for path in sorted(folder.glob("*-*")):
         variant, _, seed = path.name.rpartition("-")
@@ -30,7 +34,7 @@ def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
 
 
 def write_findings(folder: Path, out: Path) -> Path:
-    """README.md, results.json and one picture for each figure, below `out`; returns the page's path."""
+    """Write README.md, results.json and a picture for each figure into `out`, and return the path of the page."""
     runs, out = read_runs(folder), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     found = findings(runs)

@@ -1,4 +1,4 @@
-"""The runs behind the paper's figures and tables, in the miniature, and those that go beyond."""
+"""List the runs in the miniature behind the figures and tables of the paper, and some runs beyond them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fapo.data.miniature.sets import CONFIG_FOLDER
 from fapo.training.parallel_runs import Job, study_jobs
 
 TRAINED = "judge.model={genrm}"
-"""Whose judge is the GenRM that was trained with the same seed."""
+"""Setting whose judge is the GenRM trained with the same seed."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "negative": (TRAINED, "reward.penalty=2"),
     "shift-2": (TRAINED, "reward.penalty=", "reward.shift=2"),
@@ -19,20 +19,20 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "base-judge": (),
     "oracle": ("judge.kind=oracle",),
 }
-"""Name -> settings of further policies, beside the study's baseline and FAPO."""
+"""Settings of more policies by name; the study has the baseline and FAPO."""
 BEYOND: dict[str, tuple[str, ...]] = {
-    "misses-80": ("judge.kind=oracle", "judge.false_negative_rate=0.8"),
-    "alarms-50": ("judge.kind=oracle", "judge.false_positive_rate=0.5"),
-    "misses-80-corrected": ("judge.kind=oracle", "judge.false_negative_rate=0.8", "reward.judge_recall=0.2"),
-    "alarms-50-corrected": (
+    "false-negatives-80": ("judge.kind=oracle", "judge.false_negative_rate=0.8"),
+    "false-positives-50": ("judge.kind=oracle", "judge.false_positive_rate=0.5"),
+    "false-negatives-80-corrected": ("judge.kind=oracle", "judge.false_negative_rate=0.8", "reward.judge_recall=0.2"),
+    "false-positives-50-corrected": (
         "judge.kind=oracle",
         "judge.false_positive_rate=0.5",
         "reward.judge_false_positive_rate=0.5",
     ),
-    "misses-50": ("judge.kind=oracle", "judge.false_negative_rate=0.5"),
-    "alarms-20": ("judge.kind=oracle", "judge.false_positive_rate=0.2"),
+    "false-negatives-50": ("judge.kind=oracle", "judge.false_negative_rate=0.5"),
+    "false-positives-20": ("judge.kind=oracle", "judge.false_positive_rate=0.2"),
 }
-"""Runs that the paper does not have: an oracle with errors, and the reward corrected for these errors."""
+"""Settings of policies that the paper does not have: an oracle with errors, and rewards corrected for these errors."""
 
 JUDGES: dict[str, tuple[str, ...]] = {
     "genrm-sft": ("method=sft", "data.train={critiques}"),
@@ -41,23 +41,23 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "genrm-outcome-noise-10": ("reward.kind=genrm_outcome", "data.label_noise=0.1"),
     "genrm-outcome-noise-20": ("reward.kind=genrm_outcome", "data.label_noise=0.2"),
 }
-"""Further GenRMs: by imitation of critiques that name the label, and by labels of which a share is wrong."""
+"""Settings of more GenRMs: one imitates critiques that agree with the label, others learn from labels with errors."""
 MEASURED = ("judge.kind=oracle", "optim.steps=1")
-"""Settings of a run whose first validation tells all that is asked about a base policy."""
+"""Settings of a run that only measures a base policy, by its first validation."""
 
 
 def critiques_file(output: Path, seed: int) -> Path:
-    """Where the critiques are that the GenRM of this seed imitates."""
+    """Return the path of the critiques that the GenRM of this seed imitates."""
     return output / f"critiques-{seed}.jsonl"
 
 
 def policy_folder(output: Path, writer: str, seed: int) -> Path:
-    """Where the base policy of this seed is that imitates one of WRITERS."""
+    """Return the folder of the base policy of this seed that imitates one of WRITERS."""
     return output / "policies" / f"{writer}-{seed}"
 
 
 def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
-    """The study's runs, then each variant for every seed. They need each `critiques_file` and `policy_folder`."""
+    """Return the jobs of the study and of each variant and seed; `critiques_file` and `policy_folder` must exist."""
     jobs = study_jobs(output, seeds)
     configs = [(CONFIG_FOLDER / "policy.toml", VARIANTS | BEYOND), (CONFIG_FOLDER / "genrm.toml", JUDGES)]
     for config, variants in configs:

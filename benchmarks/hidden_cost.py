@@ -46,7 +46,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.measuring.slow_judge import JUDGE, MEAN, ROLLOUT, UPDATE, Behaviour, slow_judge
 from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
 from benchmarks.training import CONFIG, STILL, Lean, Recorder, made
-from fapo.config.load import load
+from fapo.config.reader import load
 from fapo.config.schema import Config
 from fapo.rewards.eager_scorer import ahead_of
 from fapo.rewards.from_config import make_scorer

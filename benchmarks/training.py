@@ -36,7 +36,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
-from fapo.config.load import load
+from fapo.config.reader import load
 from fapo.config.schema import Config
 from fapo.inference.models import model_folder
 from fapo.rewards.critique_scorer import Scorer

@@ -22,7 +22,7 @@ import pytest
 import fapo.inference.response_cache
 import fapo.inference.transport
 from fapo.cli import main as cli
-from fapo.config.load import load
+from fapo.config.reader import load
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, DataError
 from fapo.inference.client import MAX_ERROR, ChatClient

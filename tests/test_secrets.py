@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fapo.config.load import from_dict, judge_config
+from fapo.config.reader import from_dict, judge_config
 from fapo.errors import ConfigError
 from fapo.inference.client import ChatClient, key_from_environment
 from fapo.inference.models import loading

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 import signal
@@ -113,12 +112,12 @@ def test_a_dry_run_prints_the_arguments_for_trl_as_json(config: Path, tmp_path: 
 
 
 def make_load_raise(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace `load` in its module. As an attribute of the package, `fapo.config.load` is the function."""
+    """Make every `load` of a config raise an error."""
 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(importlib.import_module("fapo.config.load"), "load", fail)
+    monkeypatch.setattr("fapo.config.reader.load", fail)
 
 
 ERRORS_OF_THE_USER = [
@@ -162,9 +161,9 @@ BUGS = {
 def test_a_bug_shows_its_traceback(name: str, tmp_path: Path) -> None:
     expression, last_line = BUGS[name]
     lines = [
-        "import sys, fapo.config, fapo.cli.main",
+        "import sys, fapo.config.reader, fapo.cli.main",
         "def raise_(error): raise error",
-        f"sys.modules['fapo.config.load'].load = lambda *_: {expression}",
+        f"fapo.config.reader.load = lambda *_: {expression}",
         "fapo.cli.main.main()",
     ]
     command = [sys.executable, "-c", "\n".join(lines), "train", POLICY]

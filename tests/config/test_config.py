@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 import fapo.config.schema
-from fapo.config.load import check_ranges, from_dict, known_keys, load, to_dict
+from fapo.config.ranges import Count, Rate, check_ranges
+from fapo.config.reader import from_dict, load, to_dict
 from fapo.config.schema import (
     Config,
-    Count,
     FapoReward,
     GenRMConfig,
     OracleJudge,
     OutcomeReward,
-    Rate,
     ServedJudge,
     StepRatioReward,
+    known_keys,
 )
 from fapo.errors import ConfigError
 
@@ -248,7 +248,7 @@ def test_the_config_of_a_genrm() -> None:
         ({"method": "sft"}, r'method "sft" has no reward; remove the \[reward\] table'),
         (
             {"method": "sft", "reward": None, "data": GENRM["data"] | {"label_noise": 0.1}},
-            "fapo critiques has --label-noise",
+            "use `fapo critiques --label-noise`",
         ),
         ({"reward": None}, r"reward is missing; add a \[reward\] table with `kind`"),
     ],

@@ -22,7 +22,7 @@ from tyro.extras import SubcommandApp
 
 from fapo.cli import main as command_line
 from fapo.cli.app import app as registered
-from fapo.config.load import from_dict, load
+from fapo.config.reader import from_dict, load
 from tests.support.documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
 
 SOURCE = ROOT / "src/fapo"

@@ -12,7 +12,7 @@ import pytest
 
 import fapo.cli.main  # noqa: F401 - registers the commands
 from fapo.cli.app import app
-from fapo.config.load import known_keys
+from fapo.config.schema import known_keys
 
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install -e '.[docs]'")
 ROOT = Path(__file__).parents[2]

@@ -51,9 +51,11 @@ def _matches(pattern: str, line: str) -> list[str]:
 def prose(source: str) -> str:
     """Return docstrings and comments of a Python source on the lines where they stand, and nothing else."""
     lines = [""] * (source.count("\n") + 2)
-    previous = tokenize.NEWLINE
+    previous, depth = tokenize.NEWLINE, 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        starts_statement = previous in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
+        depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
+        new_line = previous in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
+        starts_statement = new_line and depth == 0
         if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and starts_statement):
             for offset, line in enumerate(token.string.splitlines()):
                 lines[token.start[0] - 1 + offset] += line
@@ -83,4 +85,5 @@ def test_an_avoided_phrase_is_found_with_its_line() -> None:
     ]
     assert avoided(prose('x = "told"  # told\n')) != []
     assert avoided(prose('x = "told"\n')) == []
+    assert avoided(prose('x = {\n    "told": 1,\n}\n')) == []
     assert avoided(prose('def f():\n    """Tells it."""\n')) != []

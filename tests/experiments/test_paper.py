@@ -13,7 +13,7 @@ from experiments.base_models.build import WRITERS, Schedule, imitate
 from experiments.paper.findings import LOOKS, findings
 from experiments.paper.page import read_runs, write_findings
 from experiments.paper.runs import BEYOND, JUDGES, VARIANTS, paper_jobs
-from fapo.config.load import load
+from fapo.config.reader import load
 from fapo.data.jsonl import write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.errors import DataError

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments.real_model.from_gguf import gguf_file, main
-from fapo.config.load import load
+from fapo.config.reader import load
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import DataError
 from tests.support.paths import ROOT, shared_data

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig
 
-from fapo.config.load import from_dict
+from fapo.config.reader import from_dict
 from fapo.data.jsonl import read_jsonl
 from fapo.data.miniature.sets import labelled
 from fapo.inference.client import ChatClient

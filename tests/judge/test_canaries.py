@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.base_models.writers import Habits, trace
-from fapo.config.load import from_dict
+from fapo.config.reader import from_dict
 from fapo.data.miniature.oracle import examine, is_answer_correct
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import tasks

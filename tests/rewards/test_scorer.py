@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fapo.config.load import from_dict
+from fapo.config.reader import from_dict
 from fapo.config.schema import (
     FapoReward,
     GenRMOutcomeReward,

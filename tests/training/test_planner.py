@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo.config.load import load
+from fapo.config.reader import load
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fapo.cli import main as cli
-from fapo.config.load import from_dict
+from fapo.config.reader import from_dict
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.problems import read_labelled
 from fapo.errors import ConfigError, DataError, JudgeDownError

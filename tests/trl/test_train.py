@@ -19,7 +19,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.base_models.writers import Habits, trace
-from fapo.config.load import from_dict, to_dict
+from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine, is_answer_correct

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
-from fapo.config.load import from_dict
+from fapo.config.reader import from_dict
 from fapo.data.miniature.sets import SOURCES
 from fapo.inference.models import model_folder
 from fapo.rewards import verify as answers

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from verl import DataProto
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
-from fapo.config.load import from_dict, to_dict
+from fapo.config.reader import from_dict, to_dict
 from fapo.rewards.advantages import group_advantages
 from fapo.verl.advantages import by_group
 from fapo.verl.reward import compute_score

@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.config.flatten import flat
-from fapo.config.load import load
+from fapo.config.flatten import flatten
+from fapo.config.reader import load
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
 from fapo.verl.overrides import compose, literal, overrides
@@ -134,4 +134,4 @@ def test_hydra_reads_every_value_back(value: Any) -> None:
 
 
 def test_tables_become_dotted_keys() -> None:
-    assert dict(flat({"a": {"b": {"c": 1}, "d.e": 2}, "+f.g": {}})) == {"a.b.c": 1, "a.d.e": 2, "+f.g": {}}
+    assert dict(flatten({"a": {"b": {"c": 1}, "d.e": 2}, "+f.g": {}})) == {"a.b.c": 1, "a.d.e": 2, "+f.g": {}}

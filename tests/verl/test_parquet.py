@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from fapo.config.load import from_dict
+from fapo.config.reader import from_dict
 from fapo.config.schema import Config
 from fapo.data.jsonl import write_jsonl
 from fapo.verl.datasets import files, write_sets

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fapo.config.load import from_dict, to_dict
+from fapo.config.reader import from_dict, to_dict
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, JudgeDownError, UnscoredError
 from fapo.judge.canaries import ENOUGH

@@ -20,7 +20,7 @@ from verl import DataProto
 from verl.experimental.reward_loop import RewardLoopManager
 
 from experiments.base_models.writers import PERFECT, trace
-from fapo.config.load import from_dict, to_dict
+from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.miniature.sets import problems
 from fapo.data.miniature.world import parse

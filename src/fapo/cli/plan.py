@@ -32,7 +32,7 @@ def plan(
         assumed: Quantities that the config does not contain.
         as_json: Print JSON instead of tables.
     """
-    from fapo.config.load import load
+    from fapo.config.reader import load
     from fapo.training.planner import make_plan
     from fapo.training.planner_output import as_json as plan_as_json
     from fapo.training.planner_output import as_tables

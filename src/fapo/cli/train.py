@@ -42,7 +42,7 @@ def train(
         dry_run: Check the config, print the exact arguments for TRL or the command for verl, and train nothing.
         quiet: No progress bar.
     """
-    from fapo.config.load import load
+    from fapo.config.reader import load
 
     settings = load(config, overrides)
     if engine == "verl":
@@ -86,7 +86,7 @@ def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
         config: TOML file.
         overrides: Settings that replace those of the file.
     """
-    from fapo.config.load import load
+    from fapo.config.reader import load
     from fapo.verl.train import prepare
 
     console.print(f"run folder: {prepare(load(config, overrides))}", highlight=False, soft_wrap=True)

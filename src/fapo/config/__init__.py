@@ -1,6 +1,31 @@
-"""Settings of a run: TOML tables and command-line overrides in, a checked `Config` out."""
+"""The config of a run: checked records, read from a TOML file and from overrides of the command line.
 
-from fapo.config.load import load
-from fapo.config.schema import Config, JudgeConfig, RewardConfig
+`schema` has the records, `reader` reads them, `messages` words what is wrong, `ranges` has the types of numbers.
+"""
 
-__all__ = ["Config", "JudgeConfig", "RewardConfig", "load"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fapo.config.reader import from_dict, load, to_dict
+    from fapo.config.schema import Config, FapoReward, JudgeConfig, LocalJudge, OracleJudge, RewardConfig, ServedJudge
+
+__all__ = [
+    "Config",
+    "FapoReward",
+    "JudgeConfig",
+    "LocalJudge",
+    "OracleJudge",
+    "RewardConfig",
+    "ServedJudge",
+    "from_dict",
+    "load",
+    "to_dict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name at its first use: `fapo --help` needs `ranges` alone, and pydantic takes long to import."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("fapo.config.reader" if name.islower() else "fapo.config.schema"), name)

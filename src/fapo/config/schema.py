@@ -1,81 +1,75 @@
-"""The settings of a run: frozen records, read from TOML with `load`. A mistake is an error with line and remedy."""
+"""The records of a config: one for each table of the TOML file, and one for each kind of reward and judge."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field
 
+from fapo.config.ranges import Below1, Count, Natural, NonNegative, Positive, Rate, TopP
 from fapo.errors import ConfigError
 from fapo.types import OnUnscored
 
-_PATTERNS = {
+PATTERNS = {
     r"^\w[\w.+=-]*$": "be letters, digits and . _ - + = (it names a folder)",
     r"^https?://": "start with http:// or https://",
 }
-_NAME, _URL = _PATTERNS
+"""Regular expression -> text of the message about a value that does not match it."""
+_NAME, _URL = PATTERNS
 
-# The types of settings that have a range; `check_ranges` holds them for dataclasses that are not read from TOML.
 Name = Annotated[str, Field(pattern=_NAME)]
 Text = Annotated[str, Field(min_length=1)]
 Url = Annotated[str, Field(pattern=_URL)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-TopP = Annotated[float, Field(gt=0, le=1)]
-Below1 = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The model being trained."""
+    """The model that is trained."""
 
     path: Text
-    """"miniature:policy", "miniature:genrm", a local folder or a Hugging Face id."""
+    """Model to train: "miniature:policy", "miniature:genrm", a local folder or a Hugging Face id."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The problems: for a policy questions, for a GenRM labelled solutions."""
+    """The data: questions for a policy, labelled solutions for a GenRM."""
 
     train: Text
-    """What to train on: a file, a Hugging Face id or "miniature:SPLIT"."""
+    """Training data: a file, a Hugging Face id or "miniature:SPLIT"."""
     validation: dict[str, Text] = field(default_factory=dict)
-    """What to validate on: name in the metrics -> source."""
+    """Validation data: name in the metrics -> source."""
     limit: Count | None = None
     """Number of training rows to use, from the first on; unset: all."""
     prompt: Text | None = None
-    """Template file of the policy's prompt, with {{problem}}; unset: the problem as it stands."""
+    """Template file of the policy's prompt, which contains {{problem}}; unset: the problem as it is."""
     label_noise: Rate = 0.0
-    """Rate of training labels that are made wrong, drawn by the run's seed; for a GenRM with method "rl"."""
+    """Rate of training labels that are made wrong at random, for a GenRM with method "rl"."""
 
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """How the model in training is sampled."""
+    """Sampling of the model in training."""
 
     max_tokens: Count
     """Length limit of a response in tokens."""
     num_prompts: Count = 48
-    """Prompts of one generation batch."""
+    """Number of prompts in one generation batch."""
     group_size: Annotated[int, Field(ge=2)] = 8
-    """Rollouts of one prompt; their rewards are compared with each other."""
+    """Number of rollouts of each prompt, at least 2; their rewards are compared with each other."""
     temperature: Positive = 1.0
     """Sampling temperature."""
     top_p: TopP = 1.0
-    """Nucleus sampling; 1 = off."""
+    """Probability mass of nucleus sampling; 1 = off."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseReward:
-    """What all rewards have."""
+    """Settings that all rewards have."""
 
     overlong_buffer: Natural = 0
     """Number of last tokens before the length limit over which the reward falls linearly by 1; 0 = off."""
@@ -86,31 +80,31 @@ class OutcomeReward(BaseReward):
     """Plain GRPO, the baseline: +1 for a correct final answer, else -1."""
 
     kind: Literal["outcome"] = "outcome"
-    """Name of the reward."""
+    """Kind of the reward."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedReward(BaseReward):
-    """What rewards have that depend on verdicts."""
+    """Settings of rewards that depend on verdicts."""
 
     on_unscored: OnUnscored = "mask"
-    """Treatment of rollouts without a verdict: leave them out of the group, reward correctness alone, or stop."""
+    """Treatment of rollouts without a verdict: leave them out (mask), reward correctness alone, or stop (raise)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FapoReward(JudgedReward):
-    """The paper's reward: the outcome minus `penalty` for a flawed positive."""
+    """Reward of the paper: the outcome minus `penalty` for a flawed positive."""
 
     kind: Literal["fapo"] = "fapo"
-    """Name of the reward."""
+    """Kind of the reward."""
     penalty: NonNegative = 1.0
-    """lambda of the paper, subtracted from a flawed positive; 2 makes it a plain negative."""
+    """lambda of the paper, subtracted from the reward of a flawed positive; 2 makes it a plain negative."""
     shift: NonNegative | None = None
-    """rho_shift: fully correct per wrong rollout at which flawed positives turn negative; penalty = 2/(shift+1)."""
+    """rho_shift: fully correct per wrong rollout where flawed positives turn negative; sets penalty = 2/(shift+1)."""
     judge_recall: Rate = 1.0
-    """Recall of the judge: rate of flawed rollouts that it flags. The reward is corrected for a recall below 1."""
+    """Recall of the judge: rate of flawed rollouts that it flags; the reward is corrected for a recall below 1."""
     judge_false_positive_rate: Rate = 0.0
-    """Rate of fully correct rollouts that the judge flags. The reward is corrected for a rate above 0."""
+    """Rate of fully correct rollouts that the judge flags; the reward is corrected for a rate above 0."""
 
     def __post_init__(self) -> None:
         if self.shift is not None:
@@ -118,7 +112,7 @@ class FapoReward(JudgedReward):
         if self.judge_recall <= self.judge_false_positive_rate:
             raise ConfigError(
                 f"`judge_recall` {self.judge_recall:g} must be above `judge_false_positive_rate` "
-                f"{self.judge_false_positive_rate:g}: otherwise the judge knows no more than chance; use another judge"
+                f"{self.judge_false_positive_rate:g}: otherwise the judge is no better than chance; use another judge"
             )
 
 
@@ -127,7 +121,7 @@ class StepRatioReward(JudgedReward):
     """Ablation of the paper: the outcome plus the ratio of steps before the first wrong one."""
 
     kind: Literal["step_ratio"] = "step_ratio"
-    """Name of the reward."""
+    """Kind of the reward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +129,7 @@ class GenRMStepReward(BaseReward):
     """Step-wise reward of a GenRM: +1 or -1 for the label, minus the distance to the first wrong step."""
 
     kind: Literal["genrm_step"] = "genrm_step"
-    """Name of the reward."""
+    """Kind of the reward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +137,7 @@ class GenRMOutcomeReward(BaseReward):
     """Outcome reward of a GenRM: +1 or -1 for the label alone."""
 
     kind: Literal["genrm_outcome"] = "genrm_outcome"
-    """Name of the reward."""
+    """Kind of the reward."""
 
 
 PolicyReward = OutcomeReward | FapoReward | StepRatioReward
@@ -156,40 +150,40 @@ RewardConfig = PolicyReward | GenRMReward
 
 @dataclass(frozen=True, kw_only=True)
 class BaseJudge:
-    """What all judges have."""
+    """Settings that all judges have."""
 
     all: bool = False
-    """Judge the wrong rollouts too, not only the correct ones."""
+    """Whether to judge wrong rollouts too, not only correct ones."""
     canaries: Text | None = None
-    """Labelled solutions (a file, a Hugging Face id or "miniature:critic-test") to slip in among the rollouts."""
+    """Labelled solutions that are mixed in among the rollouts: a file, a Hugging Face id or "miniature:critic-test"."""
     canary_rate: Rate = 0.05
-    """Canaries per rollout that is judged; their precision, recall and F1 are metrics."""
+    """Number of canaries for each judged rollout; precision, recall and F1 on them are metrics."""
     canary_min_f1: Rate = 0.0
-    """Lowest F1 on the last 64 canaries (at least 32) at which the run continues; below it stops; 0 = never."""
+    """F1 on the last 64 canaries (at least 32) below which the run stops; 0 = never."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelJudge(BaseJudge):
-    """What judges have that are language models."""
+    """Settings of judges that are language models."""
 
     model: Text
-    """Path of the local model ("miniature:genrm", a folder, a Hugging Face id), or the name the servers know it by."""
+    """Local model ("miniature:genrm", a folder or a Hugging Face id), or the name under which the servers know it."""
     template: Text = "locate"
-    """Prompt: "locate", "yes_no", "compact" (the miniature's), or the path of a template file."""
+    """Prompt: "locate", "yes_no", "compact" (for the miniature), or the path of a template file."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0
-    """Nucleus sampling; 1 = off."""
+    """Probability mass of nucleus sampling; 1 = off."""
     max_tokens: Count = 1024
     """Length limit of a critique in tokens."""
     votes: Count = 1
     """Number of critiques for each rollout; the majority is the verdict."""
     min_words: Natural = 0
-    """A solution with fewer words outside its boxed answers is flagged without a judgement; 0 = off, as the paper."""
+    """Minimum number of words outside boxed answers; a shorter solution is flagged without a judgement; 0 = off."""
     cache: Text | None = None
-    """SQLite file that keeps every critique; what is in it is not asked for again. Unset: none."""
+    """SQLite file that keeps every critique, so that it is not generated again; unset: none."""
     max_failure_rate: Rate = 0.5
-    """Highest failure rate, of the last 100 judgements or of a larger batch, at which the run continues; 1: always."""
+    """Failure rate of the last 100 judgements, or of a larger batch, above which the run stops; 1 = never."""
 
     def __post_init__(self) -> None:
         if self.votes > 1 and self.temperature == 0:
@@ -198,45 +192,47 @@ class ModelJudge(BaseJudge):
 
 @dataclass(frozen=True, kw_only=True)
 class LocalJudge(ModelJudge):
-    """A model that is loaded into the process of the trainer."""
+    """A judge that is loaded into the process of the trainer."""
 
     kind: Literal["local"] = "local"
-    """Where the judge runs."""
+    """Kind of the judge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedJudge(ModelJudge):
-    """A model behind OpenAI-compatible servers."""
+    """A judge behind OpenAI-compatible servers."""
 
     kind: Literal["served"] = "served"
-    """Where the judge runs."""
+    """Kind of the judge."""
     urls: Annotated[tuple[Url, ...], Field(min_length=1)]
     """Base addresses of the servers, such as "http://localhost:8000/v1"; requests are spread over them."""
     concurrency: Count = 64
     """Number of requests under way at once."""
     timeout: Positive = 120.0
-    """Seconds a request may take."""
+    """Time limit of one try of a request, in seconds."""
     deadline: Positive | None = None
-    """Seconds a judgement may take, all tries of its request together; unset: no limit."""
+    """Time limit of a judgement with all tries of its requests, in seconds; unset: none."""
     overlap: bool = True
-    """Judge a rollout while others are being written; TRL only. Set it to false where judging slows them down."""
+    """Whether to judge rollouts while others are generated; TRL only. Unset it if judging slows generation down."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if any("@" in url or "?" in url for url in self.urls):
-            raise ConfigError("`urls` must not hold a name, password or key: they are written down; set FAPO_API_KEY")
+            raise ConfigError(
+                "`urls` must not hold a name, password or key: they are saved in the run folder; set FAPO_API_KEY"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OracleJudge(BaseJudge):
-    """The exact checker of the miniature."""
+    """The exact checker of the miniature, for studies of judges."""
 
     kind: Literal["oracle"] = "oracle"
-    """Where the judge runs."""
+    """Kind of the judge."""
     false_negative_rate: Rate = 0.0
-    """Rate of flawed rollouts that the oracle passes, to see the effect of a worse judge."""
+    """Rate of flawed rollouts that the oracle misses at random."""
     false_positive_rate: Rate = 0.0
-    """Rate of fully correct rollouts that the oracle flags, at a random step."""
+    """Rate of fully correct rollouts that the oracle flags at a random step."""
 
 
 JudgeConfig = LocalJudge | ServedJudge | OracleJudge
@@ -245,92 +241,92 @@ JudgeConfig = LocalJudge | ServedJudge | OracleJudge
 
 @dataclass(frozen=True)
 class GenRMConfig:
-    """The GenRM being trained, for task "genrm"."""
+    """The GenRM in training, for task "genrm"."""
 
     template: Text = "locate"
-    """Prompt: "locate", "yes_no", "compact" (the miniature's), or the path of a template file."""
+    """Prompt: "locate", "yes_no", "compact" (for the miniature), or the path of a template file."""
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The optimizer (AdamW, constant learning rate after the warm-up) and the clipped loss."""
+    """The optimizer (AdamW with a constant learning rate after the warm-up) and the clipped loss."""
 
     steps: Count
-    """Generation batches to train on."""
+    """Number of generation batches to train on."""
     learning_rate: Positive
     """Learning rate after the warm-up."""
     warmup_steps: Natural = 10
-    """Steps (generation batches, like `steps`) of linear warm-up."""
+    """Number of steps of linear warm-up, in generation batches."""
     weight_decay: NonNegative = 0.0
-    """AdamW's weight decay."""
+    """Weight decay of AdamW."""
     betas: tuple[Below1, Below1] = (0.9, 0.999)
-    """AdamW's beta1 and beta2."""
+    """beta1 and beta2 of AdamW."""
     clip_low: Below1 = 0.2
-    """Clipping of the probability ratio from below, at 1 - clip_low."""
+    """Lower clipping of the probability ratio, at 1 - clip_low."""
     clip_high: NonNegative = 0.28
-    """Clipping of the probability ratio from above, at 1 + clip_high."""
+    """Upper clipping of the probability ratio, at 1 + clip_high."""
     max_grad_norm: Positive = 1.0
-    """Gradients are clipped to this norm."""
+    """Norm to which gradients are clipped."""
     updates_per_batch: Count = 1
-    """Number of optimizer steps on one generation batch, each on an equal part of its rollouts."""
+    """Number of optimizer steps for each generation batch, each with an equal part of its rollouts."""
     micro_batch_size: Count | None = None
-    """Rollouts in one forward pass on one device; unset: all rollouts of an update."""
+    """Number of rollouts in one forward pass on one device; unset: all rollouts of an update."""
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """How often and how the model in training is measured, and when it is saved."""
+    """Validation of the model in training, and checkpoints."""
 
     every: Count = 10
-    """Steps between two validations; the first is before training."""
+    """Number of steps between two validations; the first one is before training."""
     num_samples: Count = 1
-    """Responses to each problem."""
+    """Number of responses to each problem."""
     temperature: NonNegative = 1.0
     """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0
-    """Nucleus sampling; 1 = off."""
+    """Probability mass of nucleus sampling; 1 = off."""
     limit: Count | None = None
     """Number of problems of each set to use, from the first on; unset: all."""
     save_every: Count = 10
-    """Steps between two checkpoints."""
+    """Number of steps between two checkpoints."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run: what is trained, on what, for which reward."""
+    """The config of one run."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     name: Name
     """Name of the run and of its folder."""
     task: Literal["policy", "genrm"]
-    """policy: train a model that solves problems; genrm: train a judge."""
+    """Model that is trained: policy solves problems, genrm judges solutions."""
     model: ModelConfig
-    """The model being trained."""
+    """Model that is trained."""
     data: DataConfig
-    """Training and validation problems."""
+    """Training and validation data."""
     rollout: RolloutConfig
-    """Sampling."""
+    """Sampling of the model in training."""
     optim: OptimConfig
     """Optimizer and loss."""
     method: Literal["rl", "sft"] = "rl"
-    """rl: reinforcement learning with a reward; sft: a GenRM imitates the critiques in its data, without a reward."""
+    """Training method: rl maximizes a reward; sft imitates the critiques in the data of a GenRM, without a reward."""
     reward: Annotated[RewardConfig, Field(discriminator="kind")] | None = None
-    """Reward; required with method "rl"."""
+    """Reward, required with method "rl"."""
     judge: Annotated[JudgeConfig, Field(discriminator="kind")] | None = None
-    """The judge of a policy's rollouts; unset: none."""
+    """Judge of the rollouts of a policy; unset: none."""
     genrm: GenRMConfig | None = None
-    """Prompt of the GenRM being trained; unset with task "genrm": the defaults."""
+    """Prompt of the GenRM in training; unset with task "genrm": the defaults."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Validation and checkpoints."""
     seed: Natural = 0
-    """Seeds sampling, shuffling and initialisation."""
+    """Seed of sampling, shuffling and initialisation."""
     output: Text = "runs"
-    """The run folder is output/name."""
+    """Folder of run folders; this run writes into output/name."""
     trl: dict[str, Any] = field(default_factory=dict)
-    """Passed verbatim to trl.GRPOConfig."""
+    """Further settings of trl.GRPOConfig, passed on as they are."""
     verl: dict[str, Any] = field(default_factory=dict)
-    """Passed verbatim to verl as overrides."""
+    """Further settings of verl, passed on as overrides."""
 
     def __post_init__(self) -> None:
         for table in ("trl", "verl"):
@@ -341,14 +337,18 @@ class Config:
         if self.reward and self.reward.overlong_buffer > rollout.max_tokens:
             raise ConfigError("reward.overlong_buffer is longer than rollout.max_tokens; make it shorter")
         num_rollouts = rollout.num_prompts * rollout.group_size
-        share, rest = divmod(num_rollouts, optim.updates_per_batch)
+        part, rest = divmod(num_rollouts, optim.updates_per_batch)
         if rest:
-            raise ConfigError(f"optim.updates_per_batch does not divide the {num_rollouts} rollouts of a batch")
-        if share % (optim.micro_batch_size or share):
-            raise ConfigError(f"optim.micro_batch_size does not divide the {share} rollouts of one update")
+            raise ConfigError(
+                f"optim.updates_per_batch does not divide the {num_rollouts} rollouts of a batch; choose a divisor"
+            )
+        if part % (optim.micro_batch_size or part):
+            raise ConfigError(
+                f"optim.micro_batch_size does not divide the {part} rollouts of one update; choose a divisor"
+            )
 
     def _check_task(self) -> None:
-        """Raise ConfigError for tables that do not go with the task and the method; fill in [genrm]."""
+        """Raise ConfigError for tables that do not fit task and method; a missing [genrm] gets its defaults."""
         reward, trains_genrm = self.reward, self.task == "genrm"
         if self.method == "sft" and not trains_genrm:
             raise ConfigError('method "sft" trains a GenRM; set task = "genrm", or method = "rl"')
@@ -366,7 +366,7 @@ class Config:
         if isinstance(reward, JudgedReward) and self.judge is None:
             raise ConfigError(f'reward.kind "{reward.kind}" needs a judge; add a [judge] table with `kind`')
         if self.data.label_noise and self.method == "sft":
-            raise ConfigError('data.label_noise does nothing with method "sft"; fapo critiques has --label-noise')
+            raise ConfigError('data.label_noise does nothing with method "sft"; use `fapo critiques --label-noise`')
         if self.data.label_noise and not trains_genrm:
             raise ConfigError('data.label_noise does nothing with task "policy"; remove it')
         if trains_genrm and self.genrm is None:
@@ -377,7 +377,7 @@ _SECRET = re.compile(r"(?:api_?key|hub_token|auth_?token|access_?token|secret|pa
 
 
 def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
-    """Dotted keys of a table passed on verbatim that by their name hold a secret, and are set."""
+    """Yield the dotted keys of a table that hold a secret, by their names, and are set."""
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from (f"{key}.{inner}" for inner in _secrets(value))
@@ -386,9 +386,37 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _by_kind(union: Any) -> dict[str, type]:
-    """The records of a union by their `kind`."""
+    """Return kind -> record, for the records of a union."""
     return {get_args(get_type_hints(record)["kind"])[0]: record for record in get_args(union)}
 
 
-_KINDS = {"reward": _by_kind(RewardConfig), "judge": _by_kind(JudgeConfig)}
-"""Table -> kind -> its record."""
+KINDS = {"reward": _by_kind(RewardConfig), "judge": _by_kind(JudgeConfig)}
+"""Table -> kind -> record of this kind."""
+
+
+def field_names(record: type) -> set[str]:
+    """Return the names of the fields of a dataclass."""
+    return {f.name for f in fields(record)}
+
+
+def known_keys(table: type = Config, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of all settings, also of tables: "name", ..., "model", "model.path", ...
+
+    Args:
+        table: Record of the table.
+        prefix: Dotted key of the table with a dot at its end, or "".
+
+    Yields:
+        Each key once.
+    """
+    yield from dict.fromkeys(_keys(table, prefix))
+
+
+def _keys(table: type, prefix: str) -> Iterator[str]:
+    """Yield the dotted keys of all settings; a key that several records of a union have is repeated."""
+    hints = get_type_hints(table)
+    for f in fields(table):
+        yield prefix + f.name
+        for inner in (hints[f.name], *get_args(hints[f.name])):
+            if is_dataclass(inner) and isinstance(inner, type):
+                yield from _keys(inner, f"{prefix}{f.name}.")

@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 
 import aiohttp
 
-from fapo.config.load import check_ranges
-from fapo.config.schema import Count, Natural, NonNegative, Positive, TopP
+from fapo.config.ranges import Count, Natural, NonNegative, Positive, TopP, check_ranges
 from fapo.errors import ConfigError
 from fapo.inference.concurrency import run_all
 from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, base_url, best_endpoint, retry_after_seconds

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from fapo.config.load import judge_config
+from fapo.config.reader import judge_config
 from fapo.config.schema import JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge
 from fapo.inference.client import ChatClient
 from fapo.inference.models import ModelSpec, model_spec

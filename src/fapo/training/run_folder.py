@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fapo.config.load import from_dict, to_dict
+from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.files import write_json
 from fapo.data.jsonl import finite, read_jsonl, write_jsonl

@@ -11,7 +11,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from fapo.config.load import from_dict
+from fapo.config.reader import from_dict
 from fapo.config.schema import Config
 from fapo.data.jsonl import finite_number
 from fapo.errors import ConfigError, DataError

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fapo.config.flatten import flat
+from fapo.config.flatten import flatten
 from fapo.config.schema import Config, LocalJudge, ServedJudge
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
@@ -26,7 +26,7 @@ _BARE = re.compile(r"(?![\d.+-])(?!(?:null|true|false|nan|inf)\b)[\w./:@+-]+", r
 
 def overrides(config: Config, *, resume: bool = False) -> list[str]:
     """The overrides of a run, key=value; the [verl] table has the last word."""
-    table = dict(flat(config.verl))
+    table = dict(flatten(config.verl))
     given = {key.lstrip("+"): key for key in table}
     own = {key: value for key, value in settings(config, table, resume).items() if key.lstrip("+") not in given}
     return [f"{key}={literal(value)}" for key, value in {**own, **table}.items()]

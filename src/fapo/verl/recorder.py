@@ -19,7 +19,7 @@ import numpy as np
 import transfer_queue
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-from fapo.config.load import read_config
+from fapo.config.reader import read_config
 from fapo.config.schema import JudgedReward, ModelJudge
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.judge.canaries import Window

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
-from fapo.config.load import read_config
+from fapo.config.reader import read_config
 from fapo.config.schema import Config, JudgeConfig, JudgedReward, LocalJudge, ModelJudge, ServedJudge
 from fapo.inference.models import model_folder
 from fapo.judge.canaries import canaries_of

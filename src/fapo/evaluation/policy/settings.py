@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fapo.config.load import check_ranges
-from fapo.config.schema import Count, ModelJudge, NonNegative, Positive, TopP
+from fapo.config.ranges import Count, NonNegative, Positive, TopP, check_ranges
+from fapo.config.schema import ModelJudge
 from fapo.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fapo.config.load import check_ranges
-from fapo.config.schema import Count, NonNegative, Positive, Rate
+from fapo.config.ranges import Count, NonNegative, Positive, Rate, check_ranges
 from fapo.errors import ConfigError
 
 if TYPE_CHECKING:

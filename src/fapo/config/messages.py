@@ -1,0 +1,103 @@
+"""Messages about settings that cannot be used: the place, the key, what is wrong, and a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from fapo.config.ranges import expectation
+from fapo.config.schema import KINDS, PATTERNS, field_names, known_keys
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+FORMER_KEYS = {
+    "reward.judge_alarms": "its name is reward.judge_false_positive_rate now",
+    "reward.located": "it was removed, CHANGELOG.md says why; delete it",
+    "reward.follow_rho": "it was removed, CHANGELOG.md says why; delete it",
+    "judge.misses": "its name is judge.false_negative_rate now",
+    "judge.alarms": "its name is judge.false_positive_rate now",
+    "judge.canary_share": "its name is judge.canary_rate now",
+    "judge.max_failed_share": "its name is judge.max_failure_rate now",
+    "judge.journal": "its name is judge.cache now",
+    "judge.early_stop": "it was removed, CHANGELOG.md says why; delete it",
+}
+"""Key of an earlier version -> remedy."""
+
+
+def place_of(key: str, source: str, origins: Mapping[str, str]) -> str:
+    """Find where a setting was made.
+
+    Args:
+        key: Dotted key.
+        source: Name of the whole config.
+        origins: Dotted key -> place, such as "runs.toml:7".
+
+    Returns:
+        The place of the key, or of the nearest table around it, or else the source.
+    """
+    while key and key not in origins:
+        key = key.rpartition(".")[0]
+    return origins.get(key, source)
+
+
+def error_message(error: ErrorDetails, source: str, origins: Mapping[str, str]) -> str:
+    """Turn an error of pydantic into one line with place, key, what is wrong, and a remedy.
+
+    Args:
+        error: Error about one setting.
+        source: Name of the whole config.
+        origins: Dotted key -> place.
+
+    Returns:
+        The message.
+    """
+    kind, loc = "", error["loc"]
+    if len(loc) > 1 and loc[0] in KINDS:  # pydantic puts the kind between the table and the key
+        kind, loc = str(loc[1]), (loc[0], *loc[2:])
+    key = ".".join(map(str, loc))
+    table, _, last = key.rpartition(".")
+    place = place_of(key, source, origins)
+    match error["type"]:
+        case "unexpected_keyword_argument":
+            if owners := [f'"{o}"' for o, record in KINDS.get(table, {}).items() if last in field_names(record)]:
+                wrong = f'`{last}` does not belong to kind "{kind}"; it belongs to {" and ".join(owners)}'
+                return f"{place}: {key}: {wrong}; remove it, or change `kind`"
+            return f"{place}: {key}: unknown key; {_suggestion(key)}"
+        case "missing" if last.isdigit():
+            return f"{place}: {table}: has too few values; add one"
+        case "too_long":
+            return f"{place}: {key}: has too many values; {error['ctx']['max_length']} are expected"
+        case "missing":
+            return f"{place}: {key} is missing; add `{last}`" + (f" to [{table}]" if table else "")
+        case "value_error":
+            return f"{place}: {key}{': ' if key else ''}{error['ctx']['error']}"
+        case "union_tag_not_found":
+            return f"{place}: {key}.kind is missing; add `kind` to [{key}]"
+        case "union_tag_invalid":
+            found, known = error["ctx"]["tag"], " or".join(error["ctx"]["expected_tags"].rsplit(",", 1))
+            hint = '; to imitate critiques set method = "sft" and remove [reward]' if found == "genrm_sft" else ""
+            return f"{place_of(key + '.kind', source, origins)}: {key}.kind: should be {known}, not {found!r}{hint}"
+        case "dataclass_type" | "dict_type":
+            return f"{place}: {key}: should be a table, not {error['input']!r}; write [{key}]"
+        case "string_pattern_mismatch":
+            return f"{place}: {key}: should {PATTERNS[error['ctx']['pattern']]}, not {error['input']!r}"
+    return f"{place}: {key}: {expectation(error)}"
+
+
+def _suggestion(key: str) -> str:
+    """Return a remedy for an unknown key: its new name, the closest known key, or all keys of its table."""
+    if key in FORMER_KEYS:
+        return FORMER_KEYS[key]
+    known = list(known_keys())
+    table, _, last = key.rpartition(".")
+    siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == table]
+    by_last = {k.rpartition(".")[2]: k for k in reversed(known)}
+    if near := get_close_matches(key, known, n=1, cutoff=0.8):
+        return f"did you mean {near[0]}?"
+    if last not in by_last and (near := get_close_matches(last, siblings, n=1)):
+        return f"did you mean {table + '.' if table else ''}{near[0]}?"
+    if near := get_close_matches(last, by_last, n=1):
+        return f"did you mean {by_last[near[0]]}?"
+    return f"known here: {', '.join(siblings)}"

@@ -1,4 +1,4 @@
-"""Measure answer checks per second: check_many of fapo.rewards against math_verify in this process.
+"""Measure answer checks per second: check_answers of fapo.rewards against math_verify in this process.
 
 python -m benchmarks.answers [--quick] [--rounds 5]
 
@@ -22,7 +22,7 @@ from math_verify import parse
 from math_verify import verify as same
 
 from benchmarks.measuring.turns import cost_of, in_turn, machine, ratios, spread
-from fapo.rewards.verify import check_many, shutdown
+from fapo.rewards.verify import check_answers, shutdown
 
 Pairs = list[tuple[str, str]]
 RUNAWAYS = ("9^{9^{9^{9}}}", "2^{3^{4^{5^{6}}}}")
@@ -61,7 +61,7 @@ def direct(pairs: list[tuple[str, str]]) -> list[bool]:
 
 def pooled(pairs: Pairs) -> list[bool]:
     """Check answers in the worker processes of fapo."""
-    return [found.correct for found in check_many(pairs)]
+    return [found.correct for found in check_answers(pairs)]
 
 
 def groups(golds: list[str]) -> Pairs:
@@ -71,7 +71,7 @@ def groups(golds: list[str]) -> Pairs:
 
 def compare(title: str, inputs: list[Pairs]) -> None:
     """Run one round for each of the inputs and print a table."""
-    sides: dict[str, Callable[[Pairs], list[bool]]] = {"check_many": pooled, "math_verify": direct}
+    sides: dict[str, Callable[[Pairs], list[bool]]] = {"check_answers": pooled, "math_verify": direct}
     results = in_turn(
         {name: lambda i, side=side: cost_of(lambda: side(inputs[i])) for name, side in sides.items()}, len(inputs)
     )
@@ -82,7 +82,7 @@ def compare(title: str, inputs: list[Pairs]) -> None:
     }
     for name, values in rates.items():
         print(f"{name:12s} {spread(values, 0)} checks/s")
-    print(f"check_many / math_verify: {spread(ratios(*rates.values()), 1)}")
+    print(f"check_answers / math_verify: {spread(ratios(*rates.values()), 1)}")
     ours, theirs = ([outcome for _, found in turns for outcome in found] for turns in results.values())
     print(f"same outcome on {sum(map(bool.__eq__, ours, theirs))} of {len(ours)}")
 
@@ -95,7 +95,7 @@ def main() -> None:
     num_rounds = given.rounds or (2 if given.quick else 5)
     logging.disable(logging.CRITICAL)
     golds = references(random.Random(0))
-    start, _ = cost_of(lambda: check_many([("\\boxed{x+x}", "2x")]))
+    start, _ = cost_of(lambda: check_answers([("\\boxed{x+x}", "2x")]))
     print(f"start of the pool and first check: {start.seconds:.2f} s")
     direct([("\\boxed{x+x}", "2x")])
 

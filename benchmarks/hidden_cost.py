@@ -48,7 +48,7 @@ from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
 from benchmarks.training import CONFIG, STILL, Lean, Recorder, made
 from fapo.config.reader import load
 from fapo.config.schema import Config
-from fapo.rewards.eager_scorer import ahead_of
+from fapo.rewards.eager_scorer import make_eager
 from fapo.rewards.from_config import make_scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN, Example, load_sets
@@ -120,7 +120,7 @@ def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, url
     scorer = make_scorer(config)
     assert isinstance(scorer, PolicyScorer)
     if side == "judged ahead":
-        scorer, ahead = ahead_of(scorer)
+        scorer, ahead = make_eager(scorer)
     reward = FlawedAwareReward(scorer, recorder.record)
     trainer = made(Paced, config, reward, recorder, examples)
     trainer.pace, trainer.marks = pace, []

@@ -41,12 +41,12 @@ from fapo.config.schema import Config
 from fapo.inference.models import model_folder
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import make_scorer
-from fapo.rewards.scorer import advantages_of
+from fapo.rewards.scorer import batch_advantages
 from fapo.training.datasets import TRAIN, Example, load_sets
 from fapo.trl.arguments import grpo_config
 from fapo.trl.reward import FlawedAwareReward
 from fapo.trl.trainer import Timed, Trainer
-from fapo.types import Scored
+from fapo.types import ScoredRollout
 
 CONFIG = Path(__file__).parents[1] / "src/fapo/data/miniature/configs/policy.toml"
 STILL = (
@@ -87,9 +87,9 @@ class Recorder:
 
     def __init__(self, config: Config) -> None:
         self.config, self.evaluating = config, None
-        self.batches: dict[str, list[Scored]] = {TRAIN: []}
+        self.batches: dict[str, list[ScoredRollout]] = {TRAIN: []}
 
-    def record(self, scored: Sequence[Scored], _: Any) -> None:
+    def record(self, scored: Sequence[ScoredRollout], _: Any) -> None:
         self.batches[TRAIN].extend(scored)
 
     def summary(self, _: str) -> dict[str, float]:
@@ -140,7 +140,7 @@ def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, example
     trainer = made(kind, config, FlawedAwareReward(scorer, recorder.record), recorder, examples)
     trainer.train()
     scored = recorder.batches[TRAIN]
-    num_idle = sum(abs(advantage) < 1e-9 for advantage in advantages_of(scored, config.rollout.group_size).tolist())
+    num_idle = sum(abs(advantage) < 1e-9 for advantage in batch_advantages(scored, config.rollout.group_size).tolist())
     tokens = sum(s.rollout.num_tokens for s in scored) / len(trainer.laps)
     size = trainer.model.num_parameters(), trainer.model.config.hidden_size
     return Turn(trainer.losses, trainer.laps[1:], num_idle / len(scored), tokens, size)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fapo.judge.genrm import named_step, verdict_from_row, verdict_row
+from fapo.judge.verdicts import named_step, verdict_from_row, verdict_row
 from fapo.types import GroundTruth, Problem, Rollout, Verdict, rollout_class
 
 VERDICTS = [

@@ -207,7 +207,7 @@ class LabelledSolution:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRollout:
     """A rollout with all that was found out about it."""
 
     rollout: Rollout

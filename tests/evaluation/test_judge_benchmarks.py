@@ -23,7 +23,7 @@ from fapo.evaluation.judge_benchmarks.predictions import first_below
 from fapo.evaluation.judge_benchmarks.rows import load_rows, subset_names
 from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
 from fapo.evaluation.judge_settings import judge_name
-from fapo.judge.from_config import named
+from fapo.judge.from_config import command_line_judge
 from fapo.judge.quality import flawed_positive_prf, processbench_f1
 from fapo.types import LabelledSolution, Problem, Verdict
 from tests.support.chat_server import Reply, chat_server
@@ -712,11 +712,17 @@ def test_the_shipped_genrm_in_this_process(tmp_path: Path, score) -> None:
 
 def test_settings_are_part_of_a_judges_name(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("{{problem}} {{#steps}}{{index}}{{step}}{{/steps}}", encoding="utf-8")
-    mine = judge_name(named(["http://a"], "m", template=str(tmp_path / "mine.txt")))
+    mine = judge_name(command_line_judge(["http://a"], "m", template=str(tmp_path / "mine.txt")))
     (tmp_path / "mine.txt").write_text("{{problem}}! {{#steps}}{{index}}{{step}}{{/steps}}", encoding="utf-8")
-    assert judge_name(named(["http://a"], "m", template=str(tmp_path / "mine.txt"))) != mine, "the prompt itself counts"
-    assert judge_name(named(["http://a"], "m")) == judge_name(named(["http://b", "http://c"], "m"))
-    assert judge_name(named(["http://a"], "m", min_words=3)) != judge_name(named(["http://a"], "m", min_words=4))
+    assert judge_name(command_line_judge(["http://a"], "m", template=str(tmp_path / "mine.txt"))) != mine, (
+        "the prompt itself counts"
+    )
+    assert judge_name(command_line_judge(["http://a"], "m")) == judge_name(
+        command_line_judge(["http://b", "http://c"], "m")
+    )
+    assert judge_name(command_line_judge(["http://a"], "m", min_words=3)) != judge_name(
+        command_line_judge(["http://a"], "m", min_words=4)
+    )
 
 
 def test_solutions_of_few_words_are_flagged_unread(data: Path, tmp_path: Path, score) -> None:

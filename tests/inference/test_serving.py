@@ -21,7 +21,7 @@ from fapo.data.jsonl import read_jsonl
 from fapo.data.miniature.sets import labelled
 from fapo.inference.client import ChatClient
 from fapo.inference.models import model_folder
-from fapo.judge.from_config import make_judge, named
+from fapo.judge.from_config import command_line_judge, make_judge
 from fapo.judge.template import build_prompt, load_template
 from fapo.types import Completion, Rollout, Verdict
 from tests.support.model_server import ModelServer
@@ -75,7 +75,7 @@ def in_process() -> list[tuple[str, int | None]]:
 def judge(*addresses: str) -> list[tuple[str, int | None]]:
     """What the judge at these addresses says, or the one in a folder."""
     local = not addresses[0].startswith("http")
-    config = named([f"local:{GENRM}"] if local else addresses, "" if local else MODEL, **GREEDY, **PATIENT)
+    config = command_line_judge([f"local:{GENRM}"] if local else addresses, "" if local else MODEL, **GREEDY, **PATIENT)
     verdicts: list[Verdict] = asyncio.run(make_judge(config)(SOLUTIONS))
     return [(verdict.status, verdict.error_step) for verdict in verdicts]
 

@@ -20,7 +20,7 @@ from fapo.judge.genrm import GenRM
 from fapo.judge.template import Template
 from fapo.judge.verdicts import parse_verdict, parse_yes_no
 from fapo.rewards.scorer import PolicyScorer
-from fapo.rewards.verify import check_many
+from fapo.rewards.verify import check_answers
 from fapo.types import Completion, Message, Rollout
 from tests.support.attacks import ATTACKS, PROBLEM, TEMPLATES, assert_harmless
 
@@ -101,9 +101,9 @@ def test_no_mixture_of_attacks_is_more_than_material(template: Template, steps: 
 
 
 def test_no_attack_makes_a_wrong_answer_right() -> None:
-    right = check_many([(response(name), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
+    right = check_answers([(response(name), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
     assert [n for n, found in zip(ATTACKS, right, strict=True) if found.correct != ATTACKS[n].correct] == []
-    wrong = check_many([(response(name, "5"), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
+    wrong = check_answers([(response(name, "5"), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
     assert [n for n, found in zip(ATTACKS, wrong, strict=True) if found.correct] == []
 
 

@@ -15,7 +15,7 @@ from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import tasks
 from fapo.data.steps import split_steps
 from fapo.errors import DataError, JudgeDownError
-from fapo.judge.canaries import ENOUGH, WINDOW, Canaries, metrics_of
+from fapo.judge.canaries import MIN_CANARIES, WINDOW, Canaries, canary_metrics
 from fapo.judge.oracle import oracle
 from fapo.rewards.from_config import make_scorer
 from fapo.types import LabelledSolution, Problem, Rollout, Verdict
@@ -110,13 +110,13 @@ def test_a_judge_that_is_down_is_no_bad_judge() -> None:
 
 
 def test_too_few_canaries_stop_nothing() -> None:
-    canaries = Canaries(Watched(bought_after=0), KNOWN, (ENOUGH - 1) / 100, min_f1=0.9)
+    canaries = Canaries(Watched(bought_after=0), KNOWN, (MIN_CANARIES - 1) / 100, min_f1=0.9)
     asyncio.run(canaries(ROLLOUTS[:99]))
     assert canaries.metrics()["canary/f1"] == 0.0
 
 
 def test_one_kind_alone_says_nothing() -> None:
-    with pytest.raises(DataError, match=r"judge.canaries: 0 flawed and \d+ sound solutions; needs both kinds"):
+    with pytest.raises(DataError, match=r"judge.canaries: 0 flawed and \d+ fully correct solutions; needs both kinds"):
         Canaries(Watched(), [s for s in KNOWN if s.error_step is None], 0.1)
 
 
@@ -150,5 +150,5 @@ def test_a_config_asks_for_them() -> None:
     }
     scorer = make_scorer(from_dict(settings))
     asyncio.run(scorer(ROLLOUTS))
-    assert metrics_of(scorer.judge)["canary/f1"] == 1.0
-    assert metrics_of(None) == {}
+    assert canary_metrics(scorer.judge)["canary/f1"] == 1.0
+    assert canary_metrics(None) == {}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fapo.errors import EngineError, JudgeDownError
-from fapo.judge.genrm import CircuitBreaker, start_again
+from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.types import Verdict
 
 BAD, GOOD = "HTTP 500", ""
@@ -54,7 +54,7 @@ def test_when_the_run_stops(settings: dict[str, Any], batches: list[list[str]], 
 
 
 def test_message() -> None:
-    breaker = CircuitBreaker(name="the policy p", remedy=start_again("runs/cache"), error=EngineError)
+    breaker = CircuitBreaker(name="the policy p", remedy=repeat_command("runs/cache"), error=EngineError)
     with pytest.raises(EngineError) as caught:
         breaker.record(["HTTP 500", "no answer", "HTTP 500", *["HTTP 400"] * 6])
     assert str(caught.value) == (

@@ -51,6 +51,6 @@ def test_the_oldest_verdicts_are_forgotten() -> None:
         for text in "abcba":
             await deduplicating([Rollout(Problem("id", "p", "1"), text)])
 
-    deduplicating = DeduplicatingJudge(judge, num_kept=2)
+    deduplicating = DeduplicatingJudge(judge, max_kept=2)
     asyncio.run(all_of_them())
     assert asked == ["a", "b", "c", "a"]

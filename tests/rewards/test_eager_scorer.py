@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from fapo.config.schema import FapoReward
 from fapo.judge.canaries import Canaries
-from fapo.rewards.eager_scorer import Ahead, ahead_of
+from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import Judge, LabelledSolution, Problem, Rollout, Scored, Verdict
+from fapo.types import Judge, LabelledSolution, Problem, Rollout, ScoredRollout, Verdict
 
 PROBLEMS = [Problem(str(i), f"What is {i} + 2?", str(i + 2)) for i in range(3)]
 TEXTS = ("Two more.\n\n\\boxed{2}", "Count.\n\nOn.\n\n\\boxed{3}", "\\boxed{4.0}", "no answer")
@@ -45,8 +45,8 @@ class Watched:
 
 
 async def in_pieces(
-    scorer: PolicyScorer, ahead: Ahead, begun: Sequence[Rollout], all: Sequence[Rollout]
-) -> list[Scored]:
+    scorer: PolicyScorer, ahead: EagerJudge, begun: Sequence[Rollout], all: Sequence[Rollout]
+) -> list[ScoredRollout]:
     for rollout in begun:
         ahead.begin(rollout)
         await asyncio.sleep(0)
@@ -60,7 +60,7 @@ def test_begun_or_not_the_scores_are_the_same_and_a_solution_is_judged_once(
     begun = data.draw(st.lists(st.sampled_from(rollouts), max_size=12) if rollouts else st.just([]))
     plain = PolicyScorer(FapoReward(), Watched(), judge_all=judge_all)
     judge = Watched()
-    scorer, ahead = ahead_of(replace(plain, judge=judge))
+    scorer, ahead = make_eager(replace(plain, judge=judge))
     assert asyncio.run(in_pieces(scorer, ahead, begun, rollouts)) == asyncio.run(plain(rollouts))
     right = {
         (r.problem.id, r.response) for r in rollouts if judge_all or f"\\boxed{{{r.problem.reference}" in r.response
@@ -70,7 +70,7 @@ def test_begun_or_not_the_scores_are_the_same_and_a_solution_is_judged_once(
 
 def test_nothing_is_carried_over_to_the_next_batch() -> None:
     judge = Watched()
-    scorer, ahead = ahead_of(PolicyScorer(FapoReward(), judge))
+    scorer, ahead = make_eager(PolicyScorer(FapoReward(), judge))
 
     async def two_batches() -> None:
         await in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS)
@@ -82,7 +82,7 @@ def test_nothing_is_carried_over_to_the_next_batch() -> None:
 
 def test_what_is_on_record_is_not_begun() -> None:
     judge = Watched()
-    _, ahead = ahead_of(PolicyScorer(FapoReward(), judge), {("0", TEXTS[0])})
+    _, ahead = make_eager(PolicyScorer(FapoReward(), judge), {("0", TEXTS[0])})
 
     async def begin() -> None:
         for rollout in ROLLOUTS:
@@ -95,7 +95,7 @@ def test_what_is_on_record_is_not_begun() -> None:
 
 def test_what_breaks_ahead_of_time_breaks_the_batch_and_stops_the_rest() -> None:
     judge = Watched(broken=True)
-    scorer, ahead = ahead_of(PolicyScorer(FapoReward(), judge))
+    scorer, ahead = make_eager(PolicyScorer(FapoReward(), judge))
     with pytest.raises(ValueError, match="the cache cannot be used"):
         asyncio.run(in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS))
     assert (len(judge.asked), judge.cancelled) == (3, 2)
@@ -103,14 +103,14 @@ def test_what_breaks_ahead_of_time_breaks_the_batch_and_stops_the_rest() -> None
 
 def test_what_is_dropped_is_cancelled_and_asked_again() -> None:
     judge = Watched(broken=True)
-    scorer, ahead = ahead_of(PolicyScorer(FapoReward(), judge))
+    scorer, ahead = make_eager(PolicyScorer(FapoReward(), judge))
 
     async def give_up() -> None:
         judge.asked = [[]]  # every answer takes a minute
         for rollout in ROLLOUTS:
             ahead.begin(rollout)
         await asyncio.sleep(0.01)
-        await ahead.drop()
+        await ahead.cancel()
         assert (len(judge.asked) - 1, judge.cancelled) == (3, 3)
         judge.broken, judge.asked = False, []
         await scorer(ROLLOUTS)
@@ -127,7 +127,7 @@ def test_canaries_are_those_of_the_whole_batch() -> None:
 
     plain, judge = Watched(), Watched()
     expected = asyncio.run(canaries(plain)(ROLLOUTS))
-    scorer, ahead = ahead_of(canaries(judge))
+    scorer, ahead = make_eager(canaries(judge))
     assert asyncio.run(in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS)) == expected
     assert set(judge.solutions) == set(plain.solutions)
     assert len(set(judge.solutions)) == 4, "three rollouts and, alike, the canaries"

@@ -366,9 +366,9 @@ def test_expected_advantages_are_zero_where_all_rewards_are_equal() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(-0.1, 0.5), (0.5, -0.1), (0.6, 0.5), (math.nan, 0.1)])
-def test_shares_must_be_shares(alpha: float, beta: float) -> None:
+def test_fractions_must_be_fractions(alpha: float, beta: float) -> None:
     for function in (theory.fapo_mean, theory.fapo_variance, theory.expected_advantages):
-        with pytest.raises(ValueError, match="shares"):
+        with pytest.raises(ValueError, match="must be fractions"):
             function(alpha, beta, 1.0)
 
 

@@ -23,9 +23,19 @@ from fapo.judge.template import load_template
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.critique_scorer import CritiqueScorer
 from fapo.rewards.from_config import make_scorer
-from fapo.rewards.scorer import PolicyScorer, advantages_of
+from fapo.rewards.scorer import PolicyScorer, batch_advantages
 from fapo.training.step_metrics import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
-from fapo.types import Completion, GroundTruth, LabelledSolution, Message, Problem, Reward, Rollout, Scored, Verdict
+from fapo.types import (
+    Completion,
+    GroundTruth,
+    LabelledSolution,
+    Message,
+    Problem,
+    Reward,
+    Rollout,
+    ScoredRollout,
+    Verdict,
+)
 
 SOUND = Verdict.from_step(None, "fine")
 FLAWED = Verdict.from_step(1, critique="step 1")
@@ -52,7 +62,7 @@ class FakeJudge:
         return [self.verdict] * len(rollouts)
 
 
-def score(config: RewardConfig, judge: FakeJudge | None, *responses: str, **options) -> list[Scored]:
+def score(config: RewardConfig, judge: FakeJudge | None, *responses: str, **options) -> list[ScoredRollout]:
     return asyncio.run(PolicyScorer(config, judge, **options)([rollout(r) for r in responses]))
 
 
@@ -91,7 +101,7 @@ def test_reward_of_each_kind(kind, penalty, verdict, right, wrong, on_unscored) 
 def test_without_a_verdict_the_setting_decides(kind, on_unscored, verdict) -> None:
     config = kind(on_unscored=on_unscored)
 
-    def run() -> Scored:
+    def run() -> ScoredRollout:
         return score(config, FakeJudge(verdict), RIGHT, judge_all=kind == "step_ratio")[0]
 
     if on_unscored == "raise":
@@ -301,11 +311,13 @@ def test_overlong_critiques_earn_less() -> None:
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 
-def scored(correct: bool, verdict: Verdict | None, value: float | None, num_tokens: int = 10, cut=False) -> Scored:
-    return Scored(Rollout(PROBLEM, "", num_tokens, cut), correct, verdict, Reward(value))
+def scored(
+    correct: bool, verdict: Verdict | None, value: float | None, num_tokens: int = 10, cut=False
+) -> ScoredRollout:
+    return ScoredRollout(Rollout(PROBLEM, "", num_tokens, cut), correct, verdict, Reward(value))
 
 
-TABLE: list[tuple[Scored, GroundTruth | None]] = [
+TABLE: list[tuple[ScoredRollout, GroundTruth | None]] = [
     # correct, verdict, reward, tokens                             truth
     (scored(True, SOUND, 1.0, 10), GroundTruth(None, None)),  # rightly passed
     (scored(True, SOUND, 1.0, 20), GroundTruth(2, "slip")),  # missed
@@ -374,15 +386,15 @@ def test_advantages_are_those_of_the_rewards_module() -> None:
     rows = [s for s, _ in TABLE]
     values = [[np.nan if s.reward.value is None else s.reward.value for s in rows[i : i + 4]] for i in (0, 4)]
     expected = group_advantages(values)
-    assert advantages_of(rows, 4) == pytest.approx(expected.reshape(-1))
-    assert advantages_of(rows, 4)[5] == 0.0, "unscored"
+    assert batch_advantages(rows, 4) == pytest.approx(expected.reshape(-1))
+    assert batch_advantages(rows, 4)[5] == 0.0, "unscored"
     by_hand = [(1 - 0.5), (1 - 0.5), (0 - 0.5), (0 - 0.5)]
     assert expected[0] == pytest.approx(np.array(by_hand) / (np.std(by_hand, ddof=1) + 1e-4))
 
 
 def test_mean_advantages_by_verdict_and_by_truth() -> None:
     rows, truths = [s for s, _ in TABLE], [t for _, t in TABLE]
-    a = advantages_of(rows, 4)
+    a = batch_advantages(rows, 4)
     found = advantage_metrics(rows, 4, truths)
     assert found == pytest.approx(
         {

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fapo.data.final_answers import clean, decide
-from fapo.rewards.verify import MAX_CHARS, Check, acheck, acheck_many, check_many, extract, shutdown
+from fapo.rewards.verify import MAX_CHARS, Check, acheck_answer, acheck_answers, check_answers, extract, shutdown
 from tests.support.paths import shared_data
 
 ENDLESS = "9^{9^{9^{9}}}"
@@ -29,7 +29,7 @@ def boxed(answer: str) -> str:
 
 
 def check(text: str, reference: str, **options) -> Check:
-    return check_many([(text, reference)], **options)[0]
+    return check_answers([(text, reference)], **options)[0]
 
 
 def correct(answer: str, reference: str) -> bool:
@@ -233,12 +233,12 @@ UNEQUAL = [
 
 
 def test_equivalent_answers():
-    checks = check_many([(boxed(answer), reference) for answer, reference in EQUAL])
+    checks = check_answers([(boxed(answer), reference) for answer, reference in EQUAL])
     assert [pair for pair, found in zip(EQUAL, checks, strict=True) if not found.correct] == []
 
 
 def test_different_answers():
-    checks = check_many([(boxed(answer), reference) for answer, reference in UNEQUAL])
+    checks = check_answers([(boxed(answer), reference) for answer, reference in UNEQUAL])
     assert [pair for pair, found in zip(UNEQUAL, checks, strict=True) if found.correct] == []
 
 
@@ -269,7 +269,7 @@ def test_a_runaway_answer_costs_only_itself():
     pairs = [(boxed(ENDLESS), "7"), (boxed("((10^9)!)!"), "7")]
     pairs += [(boxed(f"{i}(x+1)"), f"{i}x+{i}") for i in range(2, 22)]
     start = time.perf_counter()
-    checks = check_many(pairs, deadline=1.0)
+    checks = check_answers(pairs, deadline=1.0)
     assert time.perf_counter() - start < 12
     assert [found.correct for found in checks] == [False, False] + [True] * 20
     assert checks[0].status == "timeout" and "1 s" in checks[0].detail
@@ -318,10 +318,10 @@ def test_event_loop_stays_free():
 
         ticker = asyncio.create_task(tick())
         slow, right, many, one = await asyncio.gather(
-            acheck(boxed(ENDLESS), "7", deadline=1.0),
-            acheck(boxed("x+y"), "y+x"),
-            acheck_many([(boxed("x+x"), "2x"), ("none", "1")]),
-            acheck(boxed("12"), "12"),
+            acheck_answer(boxed(ENDLESS), "7", deadline=1.0),
+            acheck_answer(boxed("x+y"), "y+x"),
+            acheck_answers([(boxed("x+x"), "2x"), ("none", "1")]),
+            acheck_answer(boxed("12"), "12"),
         )
         ticker.cancel()
         return ticks, slow, right, many, one
@@ -335,8 +335,8 @@ def test_event_loop_stays_free():
 def test_cancelling_stops_the_comparison():
     async def run():
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(acheck(boxed(ENDLESS), "7", deadline=60.0), timeout=0.5)
-        return await acheck(boxed("x+y"), "y+x")
+            await asyncio.wait_for(acheck_answer(boxed(ENDLESS), "7", deadline=60.0), timeout=0.5)
+        return await acheck_answer(boxed("x+y"), "y+x")
 
     start = time.perf_counter()
     assert asyncio.run(run()).correct
@@ -395,7 +395,7 @@ def test_a_worker_that_was_killed_is_replaced():
 
 @needs_proc
 def test_workers_end_soon_after_their_parent_was_killed():
-    code = f"from fapo.rewards.verify import check_many; check_many([({boxed(ENDLESS)!r}, '7')], deadline=2.0)"
+    code = f"from fapo.rewards.verify import check_answers; check_answers([({boxed(ENDLESS)!r}, '7')], deadline=2.0)"
     parent = subprocess.Popen([sys.executable, "-c", code])
     end = time.monotonic() + 60
     while not (workers := workers_of(parent.pid)) and time.monotonic() < end:
@@ -412,9 +412,9 @@ def test_workers_end_soon_after_their_parent_was_killed():
 def test_script_without_main_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from fapo.rewards.verify import check_many\n"
+        "from fapo.rewards.verify import check_answers\n"
         "print('started')\n"
-        "print(check_many([(r'\\boxed{x+x}', '2x')])[0].correct)\n",
+        "print(check_answers([(r'\\boxed{x+x}', '2x')])[0].correct)\n",
         encoding="utf-8",
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
@@ -425,7 +425,7 @@ def test_script_without_main_guard(tmp_path):
 def test_every_real_reference_equals_itself(name):
     path = shared_data(f"{name}.jsonl")
     references = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()]
-    checks = check_many([(boxed(reference), reference) for reference in references])
+    checks = check_answers([(boxed(reference), reference) for reference in references])
     assert [reference for reference, found in zip(references, checks, strict=True) if not found.correct] == []
 
 
@@ -434,6 +434,6 @@ def test_algebra_confirms_real_references():
     path = shared_data("math500.jsonl")
     references = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()]
     references = [text for text in references if "\\sqrt" in text and not any(mark in text for mark in ",()m")]
-    checks = check_many([(boxed(f"0 + {reference}"), reference) for reference in references])
+    checks = check_answers([(boxed(f"0 + {reference}"), reference) for reference in references])
     assert len(references) > 10
     assert [pair for pair, found in zip(references, checks, strict=True) if not found.correct] == []

@@ -17,7 +17,7 @@ from fapo.config.reader import from_dict
 from fapo.data.miniature.sets import SOURCES
 from fapo.inference.models import model_folder
 from fapo.rewards import verify as answers
-from fapo.rewards.eager_scorer import ahead_of
+from fapo.rewards.eager_scorer import make_eager
 from fapo.rewards.from_config import make_scorer
 from fapo.training.datasets import load_sets
 from fapo.trl.arguments import grpo_config
@@ -168,7 +168,7 @@ def served(tmp_path: Path, server: ChatServer, batch_size: int, **judge: Any) ->
     config = from_dict(settings(tmp_path, model_folder("miniature:policy")) | {"judge": judge})
     examples = load_sets(config)["train"][:batch_size]
     recorder = _Recorder(config)
-    scorer, ahead = ahead_of(make_scorer(config))
+    scorer, ahead = make_eager(make_scorer(config))
     reward = FlawedAwareReward(scorer, lambda scored, _: recorder.batches["train"].extend(scored))
     rows = [
         {"prompt": e.prompt, "id": e.problem.id, "problem": e.problem.text, "reference": e.problem.reference}

@@ -16,11 +16,11 @@ import pytest
 from fapo.config.reader import from_dict, to_dict
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, JudgeDownError, UnscoredError
-from fapo.judge.canaries import ENOUGH
+from fapo.judge.canaries import MIN_CANARIES
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.policy import fapo_reward
 from fapo.training import run_lock
-from fapo.types import Problem, Reward, Rollout, Scored, Verdict
+from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
 from fapo.verl.payload import Parcel
 from fapo.verl.recorder import RecordingBuffer
 from fapo.verl.timing import Pending, exposed_seconds
@@ -64,7 +64,9 @@ def parcel(verdict: Verdict | None, split: str = "train", problem: str = "p") ->
     """A rollout with this verdict; None: a wrong one."""
     value = fapo_reward(verdict is not None, verdict.flawed if verdict else None)
     reward = Reward(value, {"outcome": 1.0 if verdict else -1.0})
-    return Parcel(split, Scored(Rollout(Problem(problem, "", "1"), "x", 5), verdict is not None, verdict, reward))
+    return Parcel(
+        split, ScoredRollout(Rollout(Problem(problem, "", "1"), "x", 5), verdict is not None, verdict, reward)
+    )
 
 
 def rows(folder: Path, name: str = "rollouts") -> list[dict[str, Any]]:
@@ -96,12 +98,12 @@ def test_the_weighted_rho_is_that_of_the_other_engine(tmp_path: Path) -> None:
 
 def test_canaries_are_watched_and_may_stop_the_run(tmp_path: Path) -> None:
     own = buffer(tmp_path, canary_min_f1=0.8)
-    for step, said in enumerate([FLAWED] * (ENOUGH // 2 - 1)):
+    for step, said in enumerate([FLAWED] * (MIN_CANARIES // 2 - 1)):
         results = ((said, 1), (SOUND, None))
         found = own._record(step, "train", [replace(parcel(SOUND), canaries=results)], ["a"])
         own._check([])
     assert found["canary/f1"] == 1.0
-    missed = ((SOUND, 1),) * ENOUGH
+    missed = ((SOUND, 1),) * MIN_CANARIES
     assert own._record(99, "train", [replace(parcel(SOUND), canaries=missed)], ["a"])["canary/f1"] < 0.8
     with pytest.raises(JudgeDownError, match="not to be trusted"):
         own._check([])

@@ -26,7 +26,7 @@ from fapo.data.miniature.sets import problems
 from fapo.data.miniature.world import parse
 from fapo.inference.models import model_folder
 from fapo.training.datasets import Example
-from fapo.types import LabelledSolution, Problem, Reward, Rollout, Scored, Verdict
+from fapo.types import LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
 from fapo.verl.datasets import rows
 from fapo.verl.overrides import compose, overrides
 from fapo.verl.payload import Parcel, unwrap, wrap
@@ -233,7 +233,7 @@ def test_a_parcel_comes_back_as_it_was(verdict: Verdict | None, value: float | N
     rollout = Rollout(Problem("id", "text \u2028 {}", "1", "here"), 'a "solution"\n\\boxed{1}')
     parts = {"outcome": 1.0} if value is None else {"outcome": 1.0, "flaw": value - 1, "overlong": 0.0}
     canaries = ((Verdict.from_step(2, "there", num_tokens=9), None), (Verdict("unparsable"), 0))
-    parcel = Parcel("train", Scored(rollout, True, verdict, Reward(value, parts)), canaries=canaries)
+    parcel = Parcel("train", ScoredRollout(rollout, True, verdict, Reward(value, parts)), canaries=canaries)
     shaped = np.float32(math.nan if value is None else value - 0.25).item()
     back = unwrap(wrap(parcel), shaped, MAX_TOKENS, MAX_TOKENS)
     assert back.scored.rollout == replace(rollout, num_tokens=MAX_TOKENS, truncated=True)

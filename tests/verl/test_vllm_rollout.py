@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fapo.judge.from_config import make_judge, named
+from fapo.judge.from_config import command_line_judge, make_judge
 from fapo.rewards.policy import fapo_reward
 from fapo.types import Problem, Rollout
 from tests.verl.verl_runs import GROUP, PROMPTS, logged, rows, run
@@ -85,7 +85,9 @@ def test_verdicts_are_those_of_the_model_behind_the_router(finished: tuple[Path,
     assert {row["status"] for row in judged} <= {"ok", "unparsable"}
     assert all(row["reward"] == fapo_reward(row["correct"], row["flawed"]) for row in found)
 
-    in_process = make_judge(named(["local:miniature:genrm"], "", template="compact", temperature=0.0, max_tokens=80))
+    in_process = make_judge(
+        command_line_judge(["local:miniature:genrm"], "", template="compact", temperature=0.0, max_tokens=80)
+    )
     rollouts = [Rollout(Problem("", row["problem"], row["reference"]), row["response"]) for row in judged]
     verdicts = asyncio.run(in_process(rollouts))
     assert [row["critique"] for row in judged] == [verdict.critique for verdict in verdicts]

@@ -45,9 +45,9 @@ class JudgeOptions:
 
     def config(self, out: Path | None) -> ModelJudge:
         """The judge, with a cache beside `out` unless another is named. Raises ConfigError for what cannot be."""
-        from fapo.judge.from_config import named
+        from fapo.judge.from_config import command_line_judge
 
-        return named(
+        return command_line_judge(
             self.judge,
             self.model,
             template=self.template,

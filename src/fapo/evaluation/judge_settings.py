@@ -51,9 +51,9 @@ class JudgeSettings:
         Raises:
             ConfigError: No address or several different models are given, or a setting is out of range.
         """
-        from fapo.judge.from_config import named  # here, because it makes `fapo --help` slower
+        from fapo.judge.from_config import command_line_judge  # here, because it makes `fapo --help` slower
 
-        return named(
+        return command_line_judge(
             self.judge,
             self.model,
             template=self.template,

@@ -1,4 +1,4 @@
-"""Canaries: solutions whose truth is known, among those a judge is asked about, to see how good it is now."""
+"""Canaries: solutions with known labels that are mixed into the rollouts of a judge, to measure it during a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fapo.types import Judge, LabelledSolution, Rollout, Verdict
 
 WINDOW = 64
 """Window size: quality is measured on the last 64 canaries, so a change shows after at most 64 of them."""
-ENOUGH = 32
+MIN_CANARIES = 32
 """Minimum number of canaries before the judge is stopped for its F1."""
 
 
@@ -23,21 +23,21 @@ CanaryResult = tuple[Verdict, int | None]
 
 
 @dataclass(eq=False)
-class Window:
-    """The latest canaries."""
+class CanaryWindow:
+    """The latest canary results, and the rule that stops a judge for its F1 on them."""
 
     min_f1: float = 0.0
-    """Below it the judge is not to be trusted; 0: only watch."""
+    """Lowest F1 at which the run continues; 0 never stops it."""
     recent: deque[CanaryResult] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
-    """Those that got an answer."""
+    """The last WINDOW results, without failed verdicts."""
 
     def add(self, results: Iterable[CanaryResult]) -> None:
-        """Add results; canaries without an answer are left out."""
+        """Add results; failed verdicts are left out."""
         self.recent.extend((verdict, label) for verdict, label in results if verdict.status != "failed")
 
     def check(self) -> None:
-        """Raise JudgeDownError if F1 on enough of the latest is below `min_f1`."""
-        if len(self.recent) < ENOUGH or (f1 := self.metrics()["canary/f1"]) >= self.min_f1:
+        """Raise JudgeDownError if F1 on the latest canaries, at least MIN_CANARIES, is below `min_f1`."""
+        if len(self.recent) < MIN_CANARIES or (f1 := self.metrics()["canary/f1"]) >= self.min_f1:
             return
         raise JudgeDownError(
             f"the judge is not to be trusted: F1 {f1:.2f} on the last {len(self.recent)} solutions of known truth, "
@@ -45,48 +45,51 @@ class Window:
         )
 
     def metrics(self) -> dict[str, float]:
-        """canary/precision, recall, f1, location, invalid_rate of the latest canaries; {} before the first."""
+        """Return canary/precision, recall, f1, location and invalid_rate of the latest canaries; {} without any."""
         if not self.recent:
             return {}
-        return {f"canary/{name}": value for name, value in judge_quality(*zip(*self.recent, strict=True)).items()}
+        verdicts, labels = zip(*self.recent, strict=True)
+        return {f"canary/{name}": value for name, value in judge_quality(verdicts, labels).items()}
 
 
 @dataclass(eq=False)
 class Canaries:
-    """A `Judge` that mixes known solutions, as many flawed as sound, into what it passes on to another.
+    """A `Judge` that mixes canaries into the rollouts it passes on to another judge.
 
-    To that judge they are rollouts like the others. Which they are follows from the seed and the rollouts alone.
-    Raises JudgeDownError when F1 on the latest of them falls below `min_f1`.
+    Each canary is flawed with probability 1/2. The other judge cannot distinguish canaries from rollouts. The choice
+    depends only on the seed and on the rollouts of the call.
     """
 
     judge: Judge
-    """Who is asked, and watched."""
+    """Judge that is asked and measured."""
     known: Sequence[LabelledSolution]
-    """Right solutions with labels; both flawed and sound ones."""
-    share: float
-    """Canaries for each rollout."""
+    """Solutions with a correct answer and a label; some flawed, some fully correct."""
+    rate: float
+    """Number of canaries for each rollout."""
     min_f1: float = 0.0
-    """Below it the judge is not to be trusted; 0: only watch."""
+    """Lowest F1 on the latest canaries at which the run continues; 0 never stops it."""
     seed: int = 0
-    """Of the choice."""
+    """Seed of the choice of canaries and of their places."""
     results: list[CanaryResult] | None = field(default=None, init=False)
     """Optional list, to which the result of each canary is also appended; the verl worker sends it to the trainer."""
 
     def __post_init__(self) -> None:
         flawed = [solution for solution in self.known if solution.error_step is not None]
-        sound = [solution for solution in self.known if solution.error_step is None]
-        if not flawed or not sound:
-            raise DataError(f"judge.canaries: {len(flawed)} flawed and {len(sound)} sound solutions; needs both kinds")
-        self._kinds = (flawed, sound)
-        self._window = Window(self.min_f1)
+        flawless = [solution for solution in self.known if solution.error_step is None]
+        if not flawed or not flawless:
+            raise DataError(
+                f"judge.canaries: {len(flawed)} flawed and {len(flawless)} fully correct solutions; needs both kinds"
+            )
+        self._kinds = (flawed, flawless)
+        self._window = CanaryWindow(self.min_f1)
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """The verdicts on the rollouts alone."""
+        """Return the verdicts on the rollouts, in order. Raise JudgeDownError if F1 on the canaries is too low."""
         rng = random.Random(repr((self.seed, [rollout.response for rollout in rollouts])))
-        num = int(self.share * len(rollouts) + rng.random())
+        num = int(self.rate * len(rollouts) + rng.random())
         drawn = [rng.choice(rng.choice(self._kinds)) for _ in range(num)]
         order = rng.sample(range(len(rollouts) + num), len(rollouts) + num)
-        mixed = [*rollouts, *(Rollout(s.problem, _written(s)) for s in drawn)]
+        mixed = [*rollouts, *(Rollout(s.problem, _response(s)) for s in drawn)]
         verdicts: dict[int, Verdict] = dict(zip(order, await self.judge([mixed[i] for i in order]), strict=True))
         results = [(verdicts[len(rollouts) + i], s.error_step) for i, s in enumerate(drawn)]
         if self.results is not None:
@@ -96,18 +99,18 @@ class Canaries:
         return [verdicts[i] for i in range(len(rollouts))]
 
     def metrics(self) -> dict[str, float]:
-        """Metrics of the latest canaries; {} before the first."""
+        """Return the metrics of the latest canaries; {} without any."""
         return self._window.metrics()
 
 
-def _written(solution: LabelledSolution) -> str:
-    """The solution as a policy would write it: text whose steps are those of the label."""
+def _response(solution: LabelledSolution) -> str:
+    """Return a solution as a policy would write it: text that is split into the steps of the label."""
     joined = ["\n".join(solution.steps), "\n\n".join(solution.steps)]
     return next((text for text in joined if len(split_steps(text)) == len(solution.steps)), joined[-1])
 
 
-def canaries_of(judge: Judge | None) -> Canaries | None:
-    """The canaries of a judge, also when others stand before it."""
+def find_canaries(judge: Judge | None) -> Canaries | None:
+    """Return the canaries of a judge, also where other judges are wrapped around them; None without canaries."""
     while judge:
         if isinstance(judge, Canaries):
             return judge
@@ -115,7 +118,7 @@ def canaries_of(judge: Judge | None) -> Canaries | None:
     return None
 
 
-def metrics_of(judge: Judge | None) -> dict[str, float]:
-    """Metrics of the canaries of a judge; {} where there are none."""
-    found = canaries_of(judge)
+def canary_metrics(judge: Judge | None) -> dict[str, float]:
+    """Return the metrics of the canaries of a judge; {} without canaries."""
+    found = find_canaries(judge)
     return found.metrics() if found else {}

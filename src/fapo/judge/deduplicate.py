@@ -1,49 +1,75 @@
-"""A judge that judges equal rollouts once, also when they are requested one at a time."""
+"""A judge that judges equal rollouts once, also when they arrive in different calls."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from fapo.types import Judge, Rollout, Verdict
 
-NUM_KEPT = 1024
-"""Number of verdicts that are kept: more than the rollouts of one batch in one of verl's reward workers."""
+MAX_KEPT = 1024
+"""Default number of verdicts to keep; more than the solutions of a batch that one reward worker has judged."""
+
+Place = tuple[asyncio.Future[list[Verdict]], int]
+"""Place of a verdict: a request to the other judge, and the index among its verdicts."""
 
 
 class DeduplicatingJudge:
-    """Judge that passes rollouts with the same `judge_key` to another judge once, and keeps the latest verdicts."""
+    """A `Judge` that asks another judge once about rollouts with the same `judge_key`.
 
-    def __init__(self, judge: Judge, num_kept: int = NUM_KEPT) -> None:
+    A request is shared as soon as it starts. Cancelling one caller does not cancel the shared request.
+    """
+
+    def __init__(self, judge: Judge, *, max_kept: int | None = MAX_KEPT, keep_failures: bool = False) -> None:
         """Start without verdicts.
 
         Args:
-            judge: Judge that gives the verdicts. It receives one rollout at a time.
-            num_kept: Number of latest verdicts that are kept.
+            judge: Judge that is asked.
+            max_kept: Number of verdicts to keep; the oldest one is dropped first. None keeps all until `clear`.
+            keep_failures: Whether failed verdicts and exceptions of the judge are kept, too. If not, a rollout with a
+                failure is judged again the next time.
         """
-        self.judge, self.num_kept = judge, num_kept
-        self._verdicts: dict[Any, asyncio.Future[list[Verdict]]] = {}
+        self.judge, self.max_kept, self.keep_failures = judge, max_kept, keep_failures
+        self._places: dict[tuple[str, str, str], Place] = {}
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """Return one verdict for each rollout, in order.
+        """Return one verdict for each rollout, in order. New rollouts are judged in one call of the other judge."""
+        places = self.start(rollouts)
+        requests = dict.fromkeys(request for request, _ in places)
+        await asyncio.gather(*map(asyncio.shield, requests))
+        return [request.result()[index] for request, index in places]
 
-        Failed verdicts are not kept. Cancelling one caller does not cancel a request that it shares with others.
-        """
-        requests = [self._request(rollout.judge_key, rollout) for rollout in rollouts]
-        return [(await asyncio.shield(request))[0] for request in requests]
+    def start(self, rollouts: Sequence[Rollout]) -> list[Place]:
+        """Start a request about the new ones among the rollouts, and return the place of each verdict, in order."""
+        found = {r.judge_key: self._places[r.judge_key] for r in rollouts if r.judge_key in self._places}
+        new = {r.judge_key: r for r in rollouts if r.judge_key not in found}
+        if new:
+            request = asyncio.ensure_future(self.judge(list(new.values())))
+            places = {key: (request, index) for index, key in enumerate(new)}
+            self._keep(places)
+            request.add_done_callback(lambda _: self._drop_failures(places))
+            found |= places
+        return [found[rollout.judge_key] for rollout in rollouts]
 
-    def _request(self, key: Any, rollout: Rollout) -> asyncio.Future[list[Verdict]]:
-        """Return the request for a rollout, a new one if there is none for its key."""
-        if key not in self._verdicts:
-            if len(self._verdicts) >= self.num_kept:
-                del self._verdicts[next(iter(self._verdicts))]
-            self._verdicts[key] = asyncio.ensure_future(self.judge([rollout]))
-            self._verdicts[key].add_done_callback(lambda future: self._drop_failure(key, future))
-        return self._verdicts[key]
+    def clear(self) -> list[asyncio.Future[list[Verdict]]]:
+        """Cancel the open requests, forget all verdicts, and return the requests that were kept."""
+        requests = list(dict.fromkeys(request for request, _ in self._places.values()))
+        self._places = {}
+        for request in requests:
+            request.cancel()
+        return requests
 
-    def _drop_failure(self, key: Any, future: asyncio.Future[list[Verdict]]) -> None:
-        """Forget a finished request that has failed, so that the next one for its key is new."""
-        failed = future.cancelled() or future.exception() or future.result()[0].status == "failed"
-        if failed and self._verdicts.get(key) is future:
-            del self._verdicts[key]
+    def _keep(self, places: Mapping[tuple[str, str, str], Place]) -> None:
+        """Keep new places; drop the oldest ones if there is no room."""
+        for key, place in places.items():
+            if self.max_kept is not None and len(self._places) >= self.max_kept:
+                del self._places[next(iter(self._places))]
+            self._places[key] = place
+
+    def _drop_failures(self, places: Mapping[tuple[str, str, str], Place]) -> None:
+        """Drop the places of a request that has ended where it failed; called once for each request."""
+        for key, (request, index) in places.items():
+            # reading the exception also keeps asyncio from logging it where no caller is left
+            failed = request.cancelled() or request.exception() or request.result()[index].status == "failed"
+            if failed and not self.keep_failures and self._places.get(key) == (request, index):
+                del self._places[key]

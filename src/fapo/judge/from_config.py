@@ -1,5 +1,16 @@
-"""The judge that a config or a command line names: a model behind servers or in this process, with or without a
-cache.
+"""Build the judge that a config or a command line names.
+
+A judge is wrapped in other judges. From the outside in:
+
+    CircuitBreaker       stops the run when too many verdicts failed; `PolicyScorer` has it, so canaries do not count
+    RecordedJudge        returns the verdicts that an interrupted run has recorded
+    DeduplicatingJudge   judges equal rollouts of different calls once
+    BatchingJudge        joins the calls that arrive while a model in this process is busy
+    Canaries             mixes solutions with known labels into each call
+    EagerJudge           starts before the batch of rollouts is complete
+    GenRM or oracle      judges; a GenRM asks once about equal solutions of one call
+
+`make_judge` builds the innermost judge and its canaries; `fapo.rewards.from_config.wrap_judge` adds the other wrappers.
 """
 
 from __future__ import annotations
@@ -11,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from fapo.config.reader import judge_config
 from fapo.config.schema import JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge
+from fapo.data.load import load_labelled
 from fapo.inference.client import ChatClient
 from fapo.inference.models import ModelSpec, model_spec
 from fapo.inference.response_cache import CachedModel, ResponseCache
+from fapo.judge.canaries import Canaries
 from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
 from fapo.judge.template import Template, load_template
@@ -22,24 +35,52 @@ from fapo.types import Judge
 if TYPE_CHECKING:
     from fapo.inference.transformers_model import LocalModel
 
+VOTING_TEMPERATURE = 0.6
+"""Sampling temperature of a judge with several votes, where none is set."""
 
-def make_judge(config: JudgeConfig) -> Judge:
-    """The judge a config names, for as long as the process lives."""
+
+def make_judge(config: JudgeConfig, *, seed: int = 0) -> Judge:
+    """Return the judge that a config names; its connections and its cache stay open until the process ends.
+
+    Args:
+        config: The [judge] table.
+        seed: Seed of the choice of canaries.
+
+    Returns:
+        A GenRM or an oracle, with canaries around it if `judge.canaries` is set.
+
+    Raises:
+        ConfigError: If the template or the model cannot be loaded.
+        DataError: If the cache or the canaries cannot be used.
+    """
     if isinstance(config, OracleJudge):
-        return oracle(config.false_negative_rate, config.false_positive_rate)
-    template = load_template(config.template)
-    return _genrm(config, template, connect(config), False)
+        judge: Judge = oracle(config.false_negative_rate, config.false_positive_rate)
+    else:
+        template = load_template(config.template)
+        judge = _genrm(config, template, _open_model(config))
+    if not config.canaries:
+        return judge
+    return Canaries(judge, load_labelled(config.canaries), config.canary_rate, config.canary_min_f1, seed)
 
 
 @contextlib.asynccontextmanager
-async def opened(config: ModelJudge, *, fresh: bool = False) -> AsyncIterator[GenRM]:
-    """The judge of a command; connections and cache are closed in the end.
+async def open_judge(config: ModelJudge, *, use_cache: bool = True) -> AsyncIterator[GenRM]:
+    """Open the judge of a command; its connections and its cache are closed at the end of the block.
 
-    With `fresh` it asks anew what is in its cache, too.
+    Args:
+        config: Settings of the judge; its canaries are not used.
+        use_cache: Whether to return cached responses. If not, the model is asked again and its responses are stored.
+
+    Yields:
+        GenRM: The judge.
+
+    Raises:
+        ConfigError: If the template or the model cannot be loaded.
+        DataError: If the cache cannot be used.
     """
     template = load_template(config.template)
-    async with contextlib.aclosing(connect(config)) as model:
-        judge = _genrm(config, template, model, fresh)
+    async with contextlib.aclosing(_open_model(config)) as model:
+        judge = _genrm(config, template, model, use_cache)
         try:
             yield judge
         finally:
@@ -47,8 +88,8 @@ async def opened(config: ModelJudge, *, fresh: bool = False) -> AsyncIterator[Ge
                 judge.complete.cache.close()  # type: ignore[attr-defined]  # a CachedModel
 
 
-def named(
-    judges: Sequence[str],
+def command_line_judge(
+    addresses: Sequence[str],
     model: str,
     *,
     votes: int = 1,
@@ -56,17 +97,29 @@ def named(
     options: tuple[str, str] = ("--judge", "--model"),
     **settings: Any,
 ) -> ModelJudge:
-    """The judge that a command line names: addresses of servers that know `model`, or one model to load here.
+    """Return the settings of the judge that a command line names.
 
-    Without a temperature it is greedy; several votes are sampled at 0.6. `options` are the names for messages.
+    Args:
+        addresses: Addresses of servers that have `model`, or one model to load in this process, such as local:PATH.
+        model: Name of the model at the servers.
+        votes: Number of critiques of each solution.
+        temperature: Sampling temperature; None means 0 for one vote and VOTING_TEMPERATURE for several.
+        options: Names of the options for addresses and model, for error messages.
+        **settings: Other fields of a served judge; those that a local judge does not have are ignored for one.
+
+    Returns:
+        A served or a local judge.
+
+    Raises:
+        ConfigError: If an address or a setting cannot be used; the message names the option or the key.
     """
-    found = model_spec(judges, model, *options)
-    sampled = 0.6 if votes > 1 else 0.0
+    found = model_spec(addresses, model, *options)
+    sampled = VOTING_TEMPERATURE if votes > 1 else 0.0
     chosen = {"votes": votes, "temperature": sampled if temperature is None else temperature}
     table = {"kind": "local", "model": found.name} | chosen | settings
     if found.urls:
         table |= {"kind": "served", "urls": found.urls}
-    else:  # the options of a command are for servers, too
+    else:  # a command has the same options for both kinds
         known = {f.name for f in fields(LocalJudge)}
         table = {key: value for key, value in table.items() if key in known}
     judge = judge_config(table, "command line")
@@ -74,25 +127,27 @@ def named(
     return judge
 
 
-def connect(config: ModelJudge) -> ChatClient | LocalModel:
-    """Its model, served or in this process."""
+def _open_model(config: ModelJudge) -> ChatClient | LocalModel:
+    """Return the model of a judge, served or in this process."""
     sampling: dict[str, Any] = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
     client: dict[str, Any] = {}
     if isinstance(config, ServedJudge):
         client = {"concurrency": config.concurrency, "timeout": config.timeout, "deadline": config.deadline}
-    # seeded: a run that is resumed samples the same critiques
-    return _chat_model(config).open("judge.model", seed=0, **sampling, **client)
+    # with a seed, a run that is resumed samples the same critiques
+    return _model_spec(config).open("judge.model", seed=0, **sampling, **client)
 
 
-def _chat_model(config: ModelJudge) -> ModelSpec:
+def _model_spec(config: ModelJudge) -> ModelSpec:
+    """Return name and addresses of the model of a judge."""
     return ModelSpec(config.model, config.urls if isinstance(config, ServedJudge) else ())
 
 
-def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalModel, fresh: bool) -> GenRM:
+def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalModel, use_cache: bool = True) -> GenRM:
+    """Return a GenRM that asks a model, through the response cache if the config has one."""
     if not config.cache:
         return GenRM(template, model, config.votes, config.min_words)
     settings = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
-    name = _chat_model(config).record_name
+    name = _model_spec(config).record_name
     kept = CachedModel(
         model,
         ResponseCache(config.cache),
@@ -101,6 +156,6 @@ def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalMode
         template=template.name,
         batch_size=model.batch_size,
         concurrency=model.concurrency,
-        use_cache=not fresh,
+        use_cache=use_cache,
     )
     return GenRM(template, kept, config.votes, config.min_words)

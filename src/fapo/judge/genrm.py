@@ -2,145 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from fapo.data.final_answers import num_words
 from fapo.data.steps import split_steps
-from fapo.errors import ConfigError, FapoError, JudgeDownError
+from fapo.errors import ConfigError
 from fapo.judge.template import Template, build_prompt
-from fapo.judge.verdicts import majority, parse_yes_no
+from fapo.judge.verdicts import FLAGGED_UNREAD, majority
 from fapo.types import ChatModel, Completion, Message, Problem, Rollout, Verdict
-
-WINDOW = 100
-"""Number of latest results whose failure rate is checked."""
-MIN_RESULTS = 8
-"""Minimum number of results before the failure rate is checked."""
-ALL_FAILED = 0.99
-"""Largest failure rate of a command that continues as long as anything is answered: 99 of the last 100."""
-
-
-UNREAD = "flagged unread"
-"""First words of the reason of a solution that was flagged for its length, without asking the judge."""
-
-
-def verdict_row(verdict: Verdict | None) -> dict[str, Any]:
-    """Return the columns that a verdict has in every file that fapo writes; None means that no judge was asked."""
-    if verdict is None:
-        return {
-            "status": "skipped",
-            "flawed": None,
-            "error_step": None,
-            "critique": "",
-            "critique_tokens": 0,
-            "reason": "",
-        }
-    return {
-        "status": verdict.status,
-        "flawed": verdict.flawed,
-        "error_step": verdict.error_step,
-        "critique": verdict.critique,
-        "critique_tokens": verdict.num_tokens,
-        "reason": verdict.reason,
-    }
-
-
-def verdict_from_row(row: Mapping[str, Any]) -> Verdict | None:
-    """Return the verdict in a row that fapo wrote, None where no judge was asked.
-
-    Rows of older versions are understood: without `flawed` a step means flawed, and see `named_step`.
-    """
-    status, flawed = row["status"], row.get("flawed")
-    if status == "skipped":
-        return None
-    texts = row.get("critique") or "", row.get("reason") or "", row.get("critique_tokens") or 0
-    if status != "ok":
-        return Verdict(status, None, None, *texts)
-    return Verdict("ok", row["error_step"] is not None if flawed is None else flawed, named_step(row), *texts)
-
-
-def named_step(row: Mapping[str, Any]) -> Any:
-    """Return the step that the judge of a row named, None where it named none.
-
-    Older versions of fapo wrote step 0 for the "yes" of a yes/no judge and for solutions that were flagged unread.
-    The first shows in the critique, the second in the reason, or in rollouts.jsonl, which had none, in the empty
-    critique.
-    """
-    step = row.get("error_step")
-    if step != 0 or isinstance(step, bool):
-        return step
-    critique, reason = str(row.get("critique") or ""), str(row.get("reason") or "")
-    old_rollout = "reason" not in row and "critique_tokens" in row
-    unread = reason.startswith(UNREAD) or (old_rollout and not critique)
-    return None if unread or parse_yes_no(critique).flawed else step
-
-
-class CircuitBreaker:
-    """Stops a run whose judge, or another model, fails for too many requests.
-
-    The rule is the same everywhere: the run stops when more than `max_failure_rate` of the latest results are failures.
-    The latest results are the last WINDOW ones, or all that were recorded at once where these are more. Fewer than
-    MIN_RESULTS results are not enough to stop.
-    """
-
-    def __init__(
-        self,
-        max_failure_rate: float = ALL_FAILED,
-        *,
-        name: str = "the judge",
-        remedy: str = "",
-        num_expected: int = MIN_RESULTS,
-        num_answered: int = 0,
-        error: type[FapoError] = JudgeDownError,
-    ) -> None:
-        """Start without failures.
-
-        Args:
-            max_failure_rate: Largest fraction of failures that does not stop the run; 1 never stops it.
-            name: Name of the model for the message.
-            remedy: Sentence for the message that says what to do.
-            num_expected: Number of results that will come, if it is known; fewer than MIN_RESULTS are then enough.
-            num_answered: Number of answers from before; they count as results that are no failures.
-            error: Exception that stops the run.
-        """
-        self.max_failure_rate, self.error = max_failure_rate, error
-        self._name, self._remedy = name, remedy
-        self._enough = min(MIN_RESULTS, num_expected)
-        self._latest = [""] * min(num_answered, WINDOW)
-
-    def record(self, errors: Sequence[str]) -> None:
-        """Add results and check the latest ones.
-
-        Args:
-            errors: Why each request failed; an empty text for one that was answered.
-
-        Raises:
-            JudgeDownError: If the failure rate is too high; or the exception that was given as `error`.
-        """
-        self._latest = [*self._latest, *errors][-max(WINDOW, len(errors)) :]
-        failures, num = Counter(filter(None, self._latest)), len(self._latest)
-        if num < self._enough or failures.total() <= self.max_failure_rate * num:
-            return
-        why, times = failures.most_common(1)[0]
-        share = f"Restore it and resume, or allow a larger max_failure_rate (now {self.max_failure_rate:g})"
-        raise self.error(
-            f"{self._name} is down: {failures.total()} of the last {num} requests failed, {times} of them with: {why}. "
-            f"{self._remedy or share}"
-        )
-
-    def record_verdicts(self, verdicts: Iterable[Verdict]) -> None:
-        """Add verdicts as results and check the latest ones, like `record`; those with status failed are failures."""
-        self.record([(v.reason or "no reason given") if v.status == "failed" else "" for v in verdicts])
-
-
-def start_again(kept: str | Path | None) -> str:
-    """Return the remedy for a command that goes on where it was: its answers are kept in a file or folder, if any."""
-    return f"Restore it and give the same command again{f'; answers so far are in {kept}' if kept else ''}"
 
 
 class _Split(Sequence[tuple[Problem, list[str]]]):
@@ -237,7 +110,7 @@ class GenRM:
         if not (text := "\n\n".join(steps)).strip():
             return Verdict("unparsable", reason="blank solution: the judge was not asked")
         if self.min_words and (num := num_words(text)) < self.min_words:
-            reason = f"{UNREAD}: {num} words outside the box, min_words is {self.min_words}"
+            reason = f"{FLAGGED_UNREAD}: {num} words outside the box, min_words is {self.min_words}"
             return Verdict("ok", flawed=True, reason=reason)
         return None
 

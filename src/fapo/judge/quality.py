@@ -1,4 +1,4 @@
-"""Precision, recall, F1 and location accuracy of a judge."""
+"""How good a judge is: precision, recall and F1 of its flags, accuracy of the steps it names, agreement of raters."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fapo.judge import quality
 from fapo.types import Verdict
-
-
-def judge_quality(verdicts: Sequence[Verdict | None], labels: Sequence[int | None]) -> dict[str, float]:
-    """precision, recall, f1 of "flagged", location (exact step, among the rightly flagged), invalid_rate."""
-    score = quality.flawed_positive_prf([v.flawed for v in verdicts], [label is not None for label in labels])
-    return {
-        "precision": score.precision,
-        "recall": score.recall,
-        "f1": score.f1,
-        "location": quality.location_accuracy(verdicts, labels),
-        "invalid_rate": score.invalid_rate,
-    }
 
 
 def ratio(numerator: float, denominator: float) -> float:
@@ -259,6 +246,32 @@ def location_accuracy(predicted: Sequence[Verdict], labels: Sequence[int | None]
         if label is not None and verdict.error_step is not None
     ]
     return ratio(sum(found), len(found))
+
+
+# --- All scores at once ----------------------------------------------------------------------------------------------
+
+
+def judge_quality(verdicts: Sequence[Verdict], labels: Sequence[int | None]) -> dict[str, float]:
+    """Return precision, recall and F1 of "flagged", the accuracy of the named step, and the rate of invalid verdicts.
+
+    Args:
+        verdicts: The verdict on each row. A row without a verdict counts as wrong.
+        labels: The earliest wrong step of each row, None for no error.
+
+    Returns:
+        precision, recall, f1, location (see `location_accuracy`) and invalid_rate, by name.
+
+    Raises:
+        ValueError: If the lengths differ or a label is negative.
+    """
+    score = flawed_positive_prf([verdict.flawed for verdict in verdicts], [label is not None for label in labels])
+    return {
+        "precision": score.precision,
+        "recall": score.recall,
+        "f1": score.f1,
+        "location": location_accuracy(verdicts, labels),
+        "invalid_rate": score.invalid_rate,
+    }
 
 
 # --- Agreement -------------------------------------------------------------------------------------------------------

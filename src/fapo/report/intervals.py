@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fapo.evaluation.intervals import Interval, mean_interval, ratio_interval
-from fapo.judge.genrm import named_step
 from fapo.judge.quality import confusion, prf_ratios
+from fapo.judge.verdicts import named_step
 from fapo.report.run_labels import group_runs
 from fapo.report.summary import Row, measured
 from fapo.training.run_reader import Run

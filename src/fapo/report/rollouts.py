@@ -13,7 +13,7 @@ from typing import Any
 
 from fapo.data.jsonl import finite_number
 from fapo.data.steps import split_steps
-from fapo.judge.genrm import named_step
+from fapo.judge.verdicts import named_step
 from fapo.report.text import visible
 from fapo.training.run_reader import Run
 from fapo.types import RolloutClass, rollout_class

@@ -1,4 +1,4 @@
-"""Group-normalised advantages."""
+"""Advantages: rewards, normalised within the group of rollouts of one prompt."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ import numpy.typing as npt
 
 from fapo.types import RolloutClass
 
-# --- Advantages ------------------------------------------------------------------------------------------------------
-
 
 def group_advantages(
     rewards: npt.ArrayLike | Sequence[Sequence[float | None]], *, scale: bool = True, eps: float = 1e-4
 ) -> npt.NDArray[np.float64]:
-    """A_i = (R_i - mean) / (std + eps) within each group; with `scale` off, A_i = R_i - mean.
+    """Return A_i = (R_i - mean) / (std + eps) within each group, or A_i = R_i - mean without `scale`.
 
-    `rewards`: [num_prompts, group_size], NaN (or None) = unscored; returns the same shape. Unscored rollouts get 0 and
-    are left out of mean and std. std has Bessel's correction; groups with fewer than two scored rollouts or with equal
-    rewards get 0 throughout. Equal to what TRL's GRPOTrainer computes (scale_rewards "group" or "none"). Raises
-    ValueError for another number of dimensions, an empty group or an infinite reward. Source: GRPO.
+    Unscored rollouts are left out of mean and std, and their advantage is 0. std has Bessel's correction. In a group
+    with fewer than two scored rollouts or with equal rewards all advantages are 0. The result equals that of TRL's
+    GRPOTrainer with scale_rewards "group" or "none". Source: GRPO (arXiv 2402.03300), outcome supervision.
+
+    Args:
+        rewards: Rewards, [num_prompts, group_size]; NaN or None for an unscored rollout.
+        scale: Whether to divide by std + eps.
+        eps: Number added to std, in units of the reward.
+
+    Returns:
+        Advantages, [num_prompts, group_size], without a unit if scaled.
+
+    Raises:
+        ValueError: If the array does not have two dimensions, a group is empty or a reward is infinite.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     if rewards.ndim != 2 or rewards.shape[1] == 0:
@@ -30,7 +38,7 @@ def group_advantages(
         raise ValueError("rewards must be finite; mark an unscored rollout with NaN, not with an infinity")
     scored = ~np.isnan(rewards)
     count = scored.sum(axis=1, keepdims=True)
-    # Measured from the group's best reward, so that equal rewards give deviations of exactly 0.
+    # relative to the best reward of the group, so that equal rewards give deviations of exactly 0
     rewards = np.where(scored, rewards - np.fmax.reduce(rewards, axis=1, keepdims=True), 0.0)
     mean = rewards.sum(axis=1, keepdims=True) / np.maximum(count, 1)
     deviation = np.where(scored, rewards - mean, 0.0)
@@ -41,11 +49,14 @@ def group_advantages(
 
 
 def mean_advantage_by_class(advantages: npt.ArrayLike, classes: Sequence[RolloutClass]) -> dict[str, float]:
-    """Return the mean advantage of the fully_correct, flawed and wrong rollouts; NaN for a class without rollouts.
+    """Return the mean advantage of each class of rollouts.
 
     Args:
         advantages: Advantage of each rollout, [num_rollouts].
-        classes: Class of each rollout, [num_rollouts]. The unscored ones are not counted.
+        classes: Class of each rollout, [num_rollouts]. Unscored rollouts do not count.
+
+    Returns:
+        Mean advantage by class (fully_correct, flawed, wrong); NaN for a class without rollouts.
 
     Raises:
         ValueError: If the shapes differ.

@@ -1,8 +1,8 @@
 """Worker processes that compare final answers by computer algebra, each comparison within a deadline.
 
-Computer algebra may run for ever or eat all memory. So each worker is a plain Python process with bounded memory that
-ends itself at the deadline. Comparisons may be submitted from any thread, inside a running event loop, in a daemonic
-process and after a fork. Workers do not import the caller's `__main__`: a script needs no `if __name__` guard.
+Computer algebra may never end, or use all memory. Each worker is therefore a plain Python process with bounded memory,
+which ends itself at the deadline. Comparisons can be submitted from any thread, inside a running event loop, in a
+daemonic process and after a fork. Workers do not import the `__main__` of the caller, so scripts need no guard.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from queue import SimpleQueue
 from fapo.data.final_answers import algebra
 
 MAX_WORKERS = 8
-"""Maximum number of worker processes; there are no more than processors."""
+"""Maximum number of worker processes; their number is not above that of the processors."""
 WORKER_MEMORY = 4 << 30
 """Address space of one worker, in bytes."""
 TASKS_PER_WORKER = 2000
-"""Comparisons after which a worker is replaced, so that its caches do not grow for ever."""
+"""Number of comparisons after which a worker is replaced, so that its caches do not grow without limit."""
 START_SECONDS = 60.0
 """Seconds that workers may take to start before a comparison counts as timed out."""
 
-# ---------------------------------------------------------------- in the worker process
+# --- In the worker process -------------------------------------------------------------------------------------------
 
 
 def serve(file_descriptor: int) -> None:
     """Answer comparisons until the other end of the connection closes.
 
-    An alarm ends the process at the deadline, wherever computer algebra is, and also after its parent was killed.
+    An alarm signal ends the process at the deadline, at any point of the comparison, also if its parent was killed.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, WORKER_MEMORY))
     logging.disable(logging.CRITICAL)
-    with contextlib.suppress(ImportError):  # each comparison reports it
-        algebra("x+x", "2x")  # the first one takes a second, for imports and parsers, which no deadline should contain
+    with contextlib.suppress(ImportError):  # each comparison reports a missing library
+        algebra("x+x", "2x")  # the first one takes a second for imports, which no deadline should include
     with Connection(file_descriptor) as connection, contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"started")
         while True:
@@ -62,7 +62,7 @@ def serve(file_descriptor: int) -> None:
             connection.send_bytes(json.dumps(outcome).encode())
 
 
-# ---------------------------------------------------------------- in the process that asks
+# --- In the calling process ------------------------------------------------------------------------------------------
 
 
 class _Worker:
@@ -77,20 +77,29 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                process_group=0,  # Ctrl-C in a terminal lets the step under way finish, and that needs its workers
+                process_group=0,  # after Ctrl-C in a terminal the current step is finished, which needs the workers
             )
         self.started = False
         self.num_left = TASKS_PER_WORKER
 
     def usable(self) -> bool:
-        """Return whether the process lives and may do another comparison."""
+        """Return whether the process runs and may do another comparison."""
         return self.num_left > 0 and self.process.poll() is None
 
     def compare(self, answer: str, reference: str, deadline: float) -> bool:
         """Return whether two cleaned answers are equal.
 
-        Raises TimeoutError at the deadline, counted from when the process has started, and RuntimeError when computer
-        algebra or the process failed.
+        Args:
+            answer: Cleaned answer.
+            reference: Cleaned reference.
+            deadline: Seconds for the comparison, counted from when the process has started.
+
+        Returns:
+            Whether they are equal.
+
+        Raises:
+            TimeoutError: If the comparison reaches the deadline.
+            RuntimeError: If computer algebra or the process fails.
         """
         sent = math.inf
         try:
@@ -123,7 +132,7 @@ class _Worker:
 
 
 class Comparison(Future[bool]):
-    """Whether an answer means the same as a reference; TimeoutError or RuntimeError when that could not be decided."""
+    """Future of a comparison: whether an answer equals a reference; TimeoutError or RuntimeError if undecided."""
 
     def __init__(self, answer: str, reference: str, deadline: float) -> None:
         super().__init__()
@@ -152,7 +161,7 @@ class Comparison(Future[bool]):
         except Exception as error:
             failure = error
         with self._guard:
-            self._worker = None  # before the result: who has it may cancel, and that must not cost the worker
+            self._worker = None  # before the result is set: a caller may then cancel, which must not kill the worker
         if failure:
             self.set_exception(failure)
         else:
@@ -188,7 +197,7 @@ class _Pool:
             thread.join()
 
     def _run(self) -> None:
-        """Run one comparison after the other, in the same worker as long as it is usable."""
+        """Run comparisons one after the other, in the same worker as long as it is usable."""
         worker: _Worker | None = None
         while comparison := self.jobs.get():
             if not comparison.set_running_or_notify_cancel():
@@ -211,7 +220,16 @@ _pool: _Pool | None = None
 
 
 def submit(answer: str, reference: str, deadline: float) -> Comparison:
-    """Start to compare two cleaned answers, within `deadline` seconds from when a worker takes them."""
+    """Start a comparison.
+
+    Args:
+        answer: Cleaned answer.
+        reference: Cleaned reference.
+        deadline: Seconds for the comparison, counted from when a worker takes it.
+
+    Returns:
+        Future of the result.
+    """
     global _pool
     comparison = Comparison(answer, reference, deadline)
     with _lock:
@@ -220,15 +238,15 @@ def submit(answer: str, reference: str, deadline: float) -> Comparison:
     return comparison
 
 
-def patience(deadline: float) -> float:
-    """Return the seconds after which open comparisons are given up, because no worker has started or taken them."""
+def wait_limit(deadline: float) -> float:
+    """Return the seconds to wait for all open comparisons; those without a result then count as timed out."""
     with _lock:
         num_rounds = 1 + len(_pool.open) / len(_pool.threads) if _pool else 1
     return START_SECONDS + (deadline + 4.0) * math.ceil(num_rounds)
 
 
 def shutdown() -> None:
-    """Stop the workers; open comparisons are cancelled. The next comparison starts new ones. Called at exit."""
+    """Stop the workers and cancel open comparisons; the next comparison starts new workers. Called at exit."""
     global _pool
     with _lock:
         pool, _pool = _pool, None
@@ -237,7 +255,7 @@ def shutdown() -> None:
 
 
 def _forget_pool() -> None:
-    """In a forked child: the threads are gone, and the workers belong to the parent."""
+    """Start without a pool in a forked child, which has no threads and does not own the workers."""
     global _lock, _pool
     _lock, _pool = threading.RLock(), None
 

@@ -1,4 +1,4 @@
-"""Score critiques: what a GenRM in training earns."""
+"""Score critiques of a GenRM in training, by the labels of the solutions they are about."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from fapo.judge.template import Template
 from fapo.rewards import genrm
 from fapo.rewards import policy as rewards
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import LabelledSolution, Reward, Rollout, Scored
+from fapo.types import LabelledSolution, Reward, Rollout, ScoredRollout
 
 
 @dataclass(frozen=True)
 class CritiqueScorer:
-    """Scores critiques of labelled solutions: the reward a GenRM is trained with."""
+    """Score critiques of labelled solutions.
+
+    The rollouts are critiques; the problem of each has the id of the solution that the critique is about.
+    """
 
     config: GenRMReward
-    """genrm_step or genrm_outcome, and overlong shaping."""
+    """Kind of reward (genrm_step or genrm_outcome), and the overlong penalty."""
     template: Template
-    """Decides how a critique is read."""
+    """Prompt of the critiques; it determines how they are parsed."""
     labelled: dict[str, LabelledSolution]
-    """Problem id of a rollout -> the solution it criticises."""
+    """Problem id -> the solution that the critique is about."""
     max_tokens: int = 0
-    """Length limit of a critique."""
+    """Length limit of a critique in tokens, for the overlong penalty."""
 
     def __post_init__(self) -> None:
         if self.config.kind == "genrm_step" and self.template.kind == "yes_no":
@@ -34,12 +37,12 @@ class CritiqueScorer:
                 'error; use kind = "genrm_outcome", or a template that asks for the step'
             )
 
-    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
-        """One result for each critique, in order; `correct` says whether its label (flawed or not) is right."""
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
+        """Return one result for each critique, in order; `correct` says whether its "flawed" agrees with the label."""
         return [self.score(rollout) for rollout in rollouts]
 
-    def score(self, rollout: Rollout) -> Scored:
-        """Read one critique and reward it."""
+    def score(self, rollout: Rollout) -> ScoredRollout:
+        """Parse one critique and return it with its reward."""
         solution = self.labelled[rollout.problem.id]
         num_steps = len(solution.steps)
         verdict = replace(self.template.parse(rollout.response, num_steps), num_tokens=rollout.num_tokens)
@@ -50,7 +53,8 @@ class CritiqueScorer:
             value = genrm.genrm_reward(verdict.flawed, verdict.error_step, label, num_steps)
             parts["process"] = value - outcome
         parts["overlong"] = rewards.overlong_penalty(rollout.num_tokens, self.max_tokens, self.config.overlong_buffer)
-        return Scored(rollout, outcome > 0, verdict, Reward(value + parts["overlong"], parts))
+        return ScoredRollout(rollout, outcome > 0, verdict, Reward(value + parts["overlong"], parts))
 
 
 Scorer = PolicyScorer | CritiqueScorer
+"""Scorer of any run: of solutions or of critiques."""

@@ -1,102 +1,101 @@
-"""Rollouts looked into one by one, while the others of their batch are still being written."""
+"""Score rollouts one by one while the other rollouts of their batch are still being generated."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fapo.judge.canaries import Canaries
-from fapo.rewards import verify as answers
+from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.rewards.scorer import PolicyScorer
+from fapo.rewards.verify import Check, acheck_answer, acheck_answers, extract
 from fapo.types import Judge, Rollout, Verdict
 
 
-@dataclass(eq=False)
-class Ahead:
-    """Answer checks and verdicts that can be begun before a scorer asks for them.
+class EagerJudge:
+    """A `Judge` that can start before the scorer asks for the verdicts of a batch.
 
-    It stands in a scorer for both its checks and its judge (see `ahead_of`): what was begun is waited for, the rest is
-    done when asked for, and equal solutions are judged once either way. All of it belongs to one event loop.
+    It stands in a `PolicyScorer` for the judge and for the answer check (see `make_eager`). Both wait for what `begin`
+    has started and do the rest when they are called. Nothing is kept from one batch to the next. All calls of one
+    object belong to the same event loop.
     """
 
-    judge: Judge
-    """Who is asked."""
-    judge_all: bool
-    """Ask about wrong rollouts too."""
-    on_record: Collection[tuple[str, str]] = ()
-    """Problem ids and responses that somebody before it answers for: never begun."""
-    _looking: list[asyncio.Future[None]] = field(default_factory=list, init=False, repr=False)
-    _checks: dict[Any, asyncio.Future[answers.Check]] = field(default_factory=dict, init=False, repr=False)
-    _verdicts: dict[Any, asyncio.Future[Verdict]] = field(default_factory=dict, init=False, repr=False)
+    def __init__(self, judge: Judge, *, judge_all: bool = False, recorded: Collection[tuple[str, str]] = ()) -> None:
+        """Start without rollouts.
+
+        Args:
+            judge: Judge that is asked.
+            judge_all: Whether to judge rollouts with a wrong answer, too.
+            recorded: (problem id, response) of rollouts that already have a verdict on record; `begin` skips them.
+        """
+        self.judge, self.judge_all, self.recorded = judge, judge_all, recorded
+        self._judge = DeduplicatingJudge(judge, max_kept=None, keep_failures=True)
+        self._checks: dict[tuple[str | None, str], asyncio.Future[Check]] = {}
+        self._begun: list[asyncio.Future[None]] = []
 
     def begin(self, rollout: Rollout) -> None:
-        """Check its answer now, and ask the judge if it is right."""
-        key = _answer(rollout.response, rollout.problem.reference)
+        """Start to check the answer of a rollout, and to judge it if the answer is correct."""
+        key = _answer_key(rollout.response, rollout.problem.reference)
         if key not in self._checks:
-            check = answers.acheck(rollout.response, rollout.problem.reference)
+            check = acheck_answer(rollout.response, rollout.problem.reference)
             self._checks[key] = asyncio.ensure_future(check)
-        if (rollout.problem.id, rollout.response) not in self.on_record:
-            self._looking.append(asyncio.ensure_future(self._look(rollout, self._checks[key])))
+        if (rollout.problem.id, rollout.response) not in self.recorded:
+            self._begun.append(asyncio.ensure_future(self._begin_judging(rollout, self._checks[key])))
 
-    async def _look(self, rollout: Rollout, check: asyncio.Future[answers.Check]) -> None:
-        right = (await check).correct
-        if (right or self.judge_all) and (key := rollout.judge_key) not in self._verdicts:
-            self._verdicts[key] = asyncio.ensure_future(_one_of(self.judge([rollout]), 0))
-
-    async def checks(self, pairs: Sequence[tuple[str, str]]) -> list[answers.Check]:
-        """`answers.acheck_many`; a check that was begun is not done again."""
-        keys = [_answer(*pair) for pair in pairs]
+    async def checks(self, pairs: Sequence[tuple[str, str]]) -> list[Check]:
+        """Return one answer check for each (response, reference) pair, in order, as `acheck_answers` does."""
+        keys = [_answer_key(*pair) for pair in pairs]
         rest = [pair for pair, key in zip(pairs, keys, strict=True) if key not in self._checks]
         try:
-            others = iter(await answers.acheck_many(rest))
+            others = iter(await acheck_answers(rest))
             found = [await self._checks[key] if key in self._checks else next(others) for key in keys]
-            await asyncio.gather(*self._looking)
+            await asyncio.gather(*self._begun)
         finally:
-            self._checks, self._looking = {}, []
+            self._checks, self._begun = {}, []
         return found
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """A `Judge`: the verdicts that were begun, and those on the rest, asked for together."""
-        keys = [rollout.judge_key for rollout in rollouts]
-        rows = dict(zip(keys, rollouts, strict=True))
-        rest = [key for key in rows if key not in self._verdicts]
-        if rest:
-            asked = asyncio.ensure_future(self.judge([rows[key] for key in rest]))
-            self._verdicts |= {key: asyncio.ensure_future(_one_of(asked, i)) for i, key in enumerate(rest)}
+        """Return one verdict for each rollout, in order; those that were not begun are judged in one call."""
         try:
-            await asyncio.gather(*(self._verdicts[key] for key in rows))
-            return [self._verdicts[key].result() for key in keys]
+            return await self._judge(rollouts)
         finally:
-            for future in self._verdicts.values():
-                future.cancel()
-            self._verdicts = {}
+            self._judge.clear()
 
-    async def drop(self) -> None:
-        """Give up what was begun; requests under way are cancelled."""
-        begun: list[asyncio.Future[Any]] = [*self._looking, *self._checks.values(), *self._verdicts.values()]
+    async def cancel(self) -> None:
+        """Cancel all checks and requests that were begun, and return when they have ended."""
+        begun: list[asyncio.Future[Any]] = [*self._begun, *self._checks.values()]
         for future in begun:
             future.cancel()
-        await asyncio.gather(*begun, return_exceptions=True)
-        self._looking, self._checks, self._verdicts = [], {}, {}
+        self._begun, self._checks = [], {}
+        await asyncio.gather(*begun, *self._judge.clear(), return_exceptions=True)
+
+    async def _begin_judging(self, rollout: Rollout, check: asyncio.Future[Check]) -> None:
+        """Start to judge a rollout when its answer is checked; return without waiting for the verdict."""
+        if (await check).correct or self.judge_all:
+            self._judge.start([rollout])
 
 
-async def _one_of(asked: Awaitable[list[Verdict]], i: int) -> Verdict:
-    return (await asked)[i]
+def _answer_key(response: str, reference: str) -> tuple[str | None, str]:
+    """Return a key that is the same for responses that need one answer check."""
+    return extract(response), reference
 
 
-def _answer(response: str, reference: str) -> Any:
-    """What is the same for answers that need one check."""
-    return answers.extract(response), reference
+def make_eager(scorer: PolicyScorer, recorded: Collection[tuple[str, str]] = ()) -> tuple[PolicyScorer, EagerJudge]:
+    """Return a copy of a scorer that uses an eager judge, and that judge.
 
+    Canaries are drawn for a whole batch, so they are judged when the batch is complete.
 
-def ahead_of(scorer: PolicyScorer, on_record: Collection[tuple[str, str]] = ()) -> tuple[PolicyScorer, Ahead]:
-    """The same scorer, and what its rollouts can be told to one by one. The scorer must have a judge.
+    Args:
+        scorer: Scorer with a judge.
+        recorded: (problem id, response) of rollouts that already have a verdict on record; `begin` skips them.
 
-    Canaries are drawn from a whole batch, so they are asked about when it is complete.
+    Returns:
+        The copy, which gives the same scores, and the judge; pass finished rollouts to `begin` of the judge.
     """
-    assert scorer.judge
+    assert scorer.judge, "an eager scorer needs a judge"
     canaries = scorer.judge if isinstance(scorer.judge, Canaries) else None
-    ahead = Ahead(canaries.judge if canaries else scorer.judge, scorer.judge_all, on_record)
-    return replace(scorer, judge=replace(canaries, judge=ahead) if canaries else ahead, check=ahead.checks), ahead
+    eager = EagerJudge(canaries.judge if canaries else scorer.judge, judge_all=scorer.judge_all, recorded=recorded)
+    judge = replace(canaries, judge=eager) if canaries else eager
+    return replace(scorer, judge=judge, check=eager.checks), eager

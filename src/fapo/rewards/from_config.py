@@ -1,62 +1,119 @@
-"""Build the scorer that a config describes."""
+"""Build the scorer that a config describes, and wrap its judge for an engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from fapo.config.schema import Config, GenRMOutcomeReward, GenRMReward, ModelJudge, PolicyReward, StepRatioReward
-from fapo.data.load import load_labelled
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.errors import ConfigError
-from fapo.judge.canaries import Canaries
+from fapo.judge.coalesce import BatchingJudge
+from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.judge.from_config import make_judge
+from fapo.judge.resume import RecordedJudge, RecordedVerdicts
 from fapo.judge.template import load_template
 from fapo.rewards.critique_scorer import CritiqueScorer, Scorer
+from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import GroundTruth, Judge, LabelledSolution, Scored
+from fapo.types import GroundTruth, Judge, LabelledSolution, ScoredRollout
 
 
 def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judge: Judge | None = None) -> Scorer:
-    """Who scores rollouts; for a GenRM with the labels of the `solutions`, else with `judge` or the config's own."""
+    """Return the scorer that a config describes.
+
+    Args:
+        config: Settings of the run.
+        solutions: Labelled solutions of the data; needed for the task "genrm" only.
+        judge: Judge to use in place of the one in the config; for the task "policy" only.
+
+    Returns:
+        A `CritiqueScorer` for the task "genrm", else a `PolicyScorer`.
+
+    Raises:
+        ConfigError: If the template or the model of the judge cannot be loaded, the template does not ask for the step
+            that the reward needs, or two solutions with the same id differ.
+        DataError: If the cache or the canaries of the judge cannot be used.
+    """
     if config.task == "genrm":
         assert config.genrm
         template = load_template(config.genrm.template)
-        # a GenRM that imitates has no reward; in validation its critiques are scored by their labels
+        # a GenRM trained with method "sft" has no reward; its critiques in validation are scored by their labels
         genrm_reward = config.reward if isinstance(config.reward, GenRMReward) else GenRMOutcomeReward()
-        labelled: dict[str, LabelledSolution] = {}
-        for solution in solutions:
-            same = labelled.setdefault(solution.problem.id, solution)
-            if (same.steps, same.error_step, same.training_label) != (
-                solution.steps,
-                solution.error_step,
-                solution.training_label,
-            ):
-                raise ConfigError(
-                    f"data: two sets have a row {solution.problem.id!r}, with other steps or another label; "
-                    "give the rows ids of their own, and with data.label_noise validate on other rows"
-                )
-        return CritiqueScorer(genrm_reward, template, labelled, config.rollout.max_tokens)
+        return CritiqueScorer(genrm_reward, template, _by_id(solutions), config.rollout.max_tokens)
+    reward = config.reward
+    assert isinstance(reward, PolicyReward)
     if judge is None and config.judge:
         model_judge = config.judge if isinstance(config.judge, ModelJudge) else None
-        needs_step = isinstance(config.reward, StepRatioReward)
+        needs_step = isinstance(reward, StepRatioReward)
         if needs_step and model_judge and load_template(model_judge.template).kind == "yes_no":
             raise ConfigError(
                 f"judge.template: {model_judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
                 "of the error; use a template that asks for the step, such as locate"
             )
-        judge = make_judge(config.judge)
-        if source := config.judge.canaries:
-            known = load_labelled(source)
-            judge = Canaries(judge, known, config.judge.canary_rate, config.judge.canary_min_f1, config.seed)
-    reward = config.reward
-    assert isinstance(reward, PolicyReward)
+        judge = make_judge(config.judge, seed=config.seed)
     judge_all = isinstance(reward, StepRatioReward) or bool(config.judge and config.judge.all)
     max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, ModelJudge) else 1.0
     return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, max_failure_rate)
 
 
-def truth(scored: Scored, scorer: Scorer) -> GroundTruth | None:
-    """The oracle's word on a solution, where there is one; for a critique, the label of what it criticises."""
+def wrap_judge(
+    scorer: PolicyScorer,
+    *,
+    recorded: RecordedVerdicts | None = None,
+    deduplicate: bool = False,
+    batch: bool = False,
+    eager: bool = False,
+) -> tuple[PolicyScorer, EagerJudge | None]:
+    """Return a copy of a scorer with a wrapped judge; `fapo.judge.from_config` has the order of the wrappers.
+
+    Args:
+        scorer: Scorer with a judge.
+        recorded: Verdicts of an interrupted run to reuse.
+        deduplicate: Whether to judge equal rollouts of different calls once.
+        batch: Whether to join the calls that arrive while the judge is busy.
+        eager: Whether judging may start before a batch of rollouts is complete.
+
+    Returns:
+        The copy, and the eager judge; None without `eager`.
+    """
+    eager_judge: EagerJudge | None = None
+    if eager:
+        scorer, eager_judge = make_eager(scorer, (recorded or {}).keys())
+    judge = scorer.judge
+    assert judge, "only the judge of a scorer can be wrapped"
+    if batch:
+        judge = BatchingJudge(judge)
+    if deduplicate:
+        judge = DeduplicatingJudge(judge)
+    if recorded:
+        judge = RecordedJudge(judge, recorded)
+    return replace(scorer, judge=judge), eager_judge
+
+
+def scored_truth(scored: ScoredRollout, scorer: Scorer) -> GroundTruth | None:
+    """Return what is known about a scored rollout.
+
+    Args:
+        scored: Rollout that the scorer has scored.
+        scorer: Scorer; it has the labels of the solutions that critiques are about.
+
+    Returns:
+        For a solution what the oracle knows, None where there is no oracle; for a critique the label of the solution.
+    """
     if isinstance(scorer, CritiqueScorer):
         return GroundTruth(scorer.labelled[scored.rollout.problem.id].error_step)
     return known_ground_truth(scored.rollout)
+
+
+def _by_id(solutions: Iterable[LabelledSolution]) -> dict[str, LabelledSolution]:
+    """Return the solutions by the id of their problem. Raise ConfigError if two with the same id differ."""
+    by_id: dict[str, LabelledSolution] = {}
+    for new in solutions:
+        old = by_id.setdefault(new.problem.id, new)
+        if (old.steps, old.error_step, old.training_label) != (new.steps, new.error_step, new.training_label):
+            raise ConfigError(
+                f"data: two sets have a row {new.problem.id!r}, with other steps or another label; "
+                "give the rows distinct ids, and with data.label_noise validate on other rows"
+            )
+    return by_id

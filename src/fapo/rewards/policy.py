@@ -1,32 +1,36 @@
-"""The paper on one page: what a rollout earns, what a critique earns, and what both do to the advantages.
+"""Reward of a policy: a correct answer earns 1, a flawed positive 1 - lambda, a wrong answer -1; and its variants.
 
-Pure functions of FAPO (arXiv 2510.22543), in the order of the pipeline: the policy's reward, the GenRM's reward, the
-group's advantages, and the theory that says when a flawed positive stops helping.
-
-Notation: alpha, gamma and beta are the shares of fully correct, flawed positive and wrong rollouts (they sum to 1),
-lambda is the penalty, rho = alpha / beta. Rewards and advantages have no unit. Steps count from 0.
+Pure functions of FAPO (arXiv 2510.22543). A flawed positive is a rollout with a correct answer and an error in its
+reasoning; lambda is its penalty. Rewards have no unit. Steps are counted from 0.
 """
 
 from __future__ import annotations
 
-from fapo.rewards.theory import _check_penalty
-
-# --- The policy's reward ---------------------------------------------------------------------------------------------
+import math
 
 
 def outcome_reward(correct: bool) -> float:
-    """R_RLVR = +1 if the final answer is right, else -1. Source: preliminaries of the paper."""
+    """Return R_RLVR = +1 if the final answer is correct, else -1. Source: the paper's preliminaries (RLVR)."""
     return 1.0 if correct else -1.0
 
 
 def fapo_reward(correct: bool, flawed: bool | None, penalty: float = 1.0) -> float | None:
-    """R_FAPO = R_RLVR - lambda for a flawed positive (right answer, error found), R_RLVR otherwise.
+    """Return R_FAPO = R_RLVR - lambda for a flawed positive, R_RLVR otherwise.
 
-    `flawed` is `Verdict.flawed`; on a wrong rollout it is not read. A right answer without a verdict (None) has no
-    reward: None, never a guess. `penalty` is lambda: 0 is plain RLVR, 1 the paper's choice, 2 turns flawed positives
-    into negatives. Raises ValueError for a penalty that is negative or not finite. Source: the paper's FAPO reward.
+    Source: the paper's definition of the FAPO reward.
+
+    Args:
+        correct: Whether the final answer is correct.
+        flawed: `Verdict.flawed`; None without a verdict. It is not read for a wrong answer.
+        penalty: lambda; 0 is plain RLVR, 1 the paper's choice, 2 makes a flawed positive worth as little as an error.
+
+    Returns:
+        The reward; None for a correct answer without a verdict.
+
+    Raises:
+        ValueError: If the penalty is negative or not finite.
     """
-    _check_penalty(penalty)
+    check_penalty(penalty)
     if not correct:
         return outcome_reward(correct)
     if flawed is None:
@@ -37,25 +41,24 @@ def fapo_reward(correct: bool, flawed: bool | None, penalty: float = 1.0) -> flo
 def corrected_reward(
     correct: bool, flawed: bool | None, penalty: float, recall: float, false_positive_rate: float
 ) -> float | None:
-    """Return R_FAPO corrected for the error rates of the judge, so that it is right on average.
+    """Return R_FAPO corrected for the error rates of the judge, so that its mean over the judge's errors is R_FAPO.
 
-    With r = `recall` and f = `false_positive_rate`, a flagged rollout gets 1 - lambda (1 - f) / (r - f), a cleared one
-    1 + lambda f / (r - f): the two values whose means over the judge's errors are 1 - lambda for flawed and 1 for fully
-    correct rollouts. Equal to `fapo_reward` for r = 1 and f = 0. Source: the unbiased loss of learning with noisy
-    labels, for two classes; not in the paper.
+    With r = `recall` and f = `false_positive_rate`, a flagged rollout earns 1 - lambda (1 - f) / (r - f), a cleared one
+    1 + lambda f / (r - f). The mean is then 1 - lambda for flawed and 1 for fully correct rollouts. For r = 1 and f = 0
+    the result is `fapo_reward`. Source: the unbiased loss for binary noisy labels (Natarajan et al. 2013), not FAPO.
 
     Args:
-        correct: Whether the final answer is right.
-        flawed: `Verdict.flawed`; None without a verdict. Not read on a wrong rollout.
+        correct: Whether the final answer is correct.
+        flawed: `Verdict.flawed`; None without a verdict. It is not read for a wrong answer.
         penalty: lambda, at least 0.
         recall: Rate of flawed rollouts that the judge flags.
         false_positive_rate: Rate of fully correct rollouts that the judge flags.
 
     Returns:
-        The reward, without a unit; None for a right answer without a verdict.
+        The reward; None for a correct answer without a verdict.
 
     Raises:
-        ValueError: `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
+        ValueError: If `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
     """
     if not 0 <= false_positive_rate < recall <= 1:
         raise ValueError(
@@ -68,26 +71,46 @@ def corrected_reward(
 
 
 def step_ratio_reward(correct: bool, flawed: bool | None, error_step: int | None, num_steps: int) -> float | None:
-    """R = R_RLVR + t / n, t the number of steps before the first error (n when none is found), n = `num_steps`.
+    """Return R = R_RLVR + t / n, where t of the n steps come before the first error (t = n where none is found).
 
-    Ranges over [-1, 2] and applies to right and wrong rollouts alike. There is no reward (None) without a verdict
-    (`flawed` is None), nor for a flaw whose step is not known (`error_step` is None). For ablation only: a policy games
-    it by leaving out the steps it is unsure of. Raises ValueError when n < 1 or `error_step` is outside the steps.
-    Source: the paper's ablation of step-ratio rewards.
+    The reward lies in [-1, 2] and applies to correct and wrong answers. It is for ablation only: a policy can increase
+    it by leaving out the steps it is unsure of. Source: the paper's ablation of step-ratio rewards.
+
+    Args:
+        correct: Whether the final answer is correct.
+        flawed: `Verdict.flawed`; None without a verdict.
+        error_step: `Verdict.error_step`, the index of the first error; None where no step is named.
+        num_steps: n, the number of steps of the solution.
+
+    Returns:
+        The reward; None without a verdict and for an error without a step.
+
+    Raises:
+        ValueError: If n < 1 or `error_step` is outside the solution.
     """
     if flawed is None or (flawed and error_step is None):
         return None
-    _check_step("error_step", error_step, num_steps)
+    check_step("error_step", error_step, num_steps)
     num_before_error = num_steps if error_step is None else error_step
     return outcome_reward(correct) + num_before_error / num_steps
 
 
 def overlong_penalty(num_tokens: int, max_tokens: int, buffer: int) -> float:
-    """Soft length penalty, added to the reward: min(0, max(-1, (L_max - L_buffer - L) / L_buffer)).
+    """Return the soft length penalty min(0, max(-1, (L_max - L_buffer - L) / L_buffer)), which is added to a reward.
 
-    0 up to max_tokens - buffer tokens, then down a straight line to -1 at `max_tokens` and beyond; all in tokens.
-    A buffer of 0 turns it off. Raises ValueError unless 0 <= buffer <= max_tokens. Source: DAPO's overlong shaping,
-    used unchanged by FAPO.
+    It is 0 up to L_max - L_buffer tokens and falls linearly to -1 at L_max tokens. Source: overlong reward shaping of
+    DAPO (arXiv 2503.14476), which FAPO uses unchanged.
+
+    Args:
+        num_tokens: L, the length of the response in tokens.
+        max_tokens: L_max, the length limit in tokens.
+        buffer: L_buffer, the number of tokens before the limit where the penalty grows; 0 for no penalty.
+
+    Returns:
+        A number in [-1, 0].
+
+    Raises:
+        ValueError: If the buffer is negative or above `max_tokens`.
     """
     if not 0 <= buffer <= max_tokens:
         raise ValueError(f"the overlong buffer must lie between 0 and max_tokens={max_tokens}; got {buffer}")
@@ -96,7 +119,26 @@ def overlong_penalty(num_tokens: int, max_tokens: int, buffer: int) -> float:
     return max(-1.0, min(0.0, (max_tokens - buffer - num_tokens) / buffer))
 
 
-def _check_step(name: str, step: int | None, num_steps: int) -> None:
+# --- Checks ----------------------------------------------------------------------------------------------------------
+
+
+def check_penalty(penalty: float) -> None:
+    """Raise ValueError if a penalty is negative or not finite."""
+    if not 0 <= penalty < math.inf:
+        raise ValueError(f"the penalty for flawed positives must be finite and at least 0; got {penalty}")
+
+
+def check_step(name: str, step: int | None, num_steps: int) -> None:
+    """Check that a step lies in the solution.
+
+    Args:
+        name: Name of the step for the message.
+        step: Index of the step, from 0; None is always accepted.
+        num_steps: Number of steps of the solution.
+
+    Raises:
+        ValueError: If the solution has no steps, or the step is outside it.
+    """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1; got {num_steps}")
     if step is not None and not 0 <= step < num_steps:

@@ -1,4 +1,4 @@
-"""Rollouts -> scored rollouts: check the answer, ask the judge where it matters, reward. The same for every engine."""
+"""Score solutions of a policy, for every engine: check the answer, judge the correct ones, compute the reward."""
 
 from __future__ import annotations
 
@@ -10,61 +10,96 @@ import numpy as np
 from fapo.config.schema import FapoReward, JudgedReward, PolicyReward, StepRatioReward
 from fapo.data.steps import split_steps
 from fapo.errors import UnscoredError
-from fapo.judge.genrm import CircuitBreaker
+from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.rewards import policy as rewards
 from fapo.rewards import verify as answers
 from fapo.rewards.advantages import group_advantages
-from fapo.types import Judge, Reward, Rollout, Scored, Verdict
+from fapo.types import Judge, Reward, Rollout, ScoredRollout, Verdict
 
 
-def no_verdict(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
-    """The error that says which rollout has no verdict, why, and what to do."""
-    why = "the judge was not asked"
+def unscored_error(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
+    """Return the error of a rollout without a reward, which names its problem and the reason.
+
+    Args:
+        rollout: Rollout without a reward.
+        verdict: Verdict that is not sufficient for a reward; None if the judge was not asked.
+
+    Returns:
+        The error to raise.
+    """
+    reason = "the judge was not asked"
     if verdict:
-        why = verdict.reason or "the judge says flawed, but names no step"
+        reason = verdict.reason or "the judge says flawed, but names no step"
     return UnscoredError(
-        f"no verdict on a rollout of problem {rollout.problem.id}: {why}; "
+        f"no verdict on a rollout of problem {rollout.problem.id}: {reason}; "
         'set reward.on_unscored to "mask" or "correctness_only" to train on without it'
     )
 
 
 @dataclass(frozen=True)
 class PolicyScorer:
-    """Scores solutions: outcome, verdict on the correct ones, penalty, length."""
+    """Score solutions of a policy.
+
+    The answer of each rollout is checked, the judge is asked about the correct ones, and the reward is the sum of
+    outcome, penalty for a flaw and length penalty.
+    """
 
     config: PolicyReward
-    """Which reward, and what happens without a verdict."""
+    """Kind of reward, and the rule for rollouts without a verdict."""
     judge: Judge | None
-    """Who looks for flaws; None: nobody."""
+    """Judge that looks for flaws; None for none."""
     max_tokens: int = 0
-    """Length limit of a response, for overlong shaping."""
+    """Length limit of a response in tokens, for the overlong penalty."""
     judge_all: bool = False
-    """Ask about wrong rollouts too (needed by the step-ratio reward)."""
+    """Whether to judge rollouts with a wrong answer, too; the step-ratio reward needs it."""
     max_failure_rate: float = 0.5
-    """Largest fraction of the latest judgements that may fail (see `CircuitBreaker`); 1 never stops the run."""
-    check: Callable[[Sequence[tuple[str, str]]], Awaitable[Sequence[answers.Check]]] = answers.acheck_many
-    """Who compares (response, reference) pairs."""
+    """Largest fraction of the latest verdicts that may be failed (see `CircuitBreaker`); 1 never stops the run."""
+    check: Callable[[Sequence[tuple[str, str]]], Awaitable[Sequence[answers.Check]]] = answers.acheck_answers
+    """Function that checks (response, reference) pairs, in order."""
     _breaker: CircuitBreaker = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_breaker", CircuitBreaker(self.max_failure_rate))
 
-    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Scored]:
-        """One result for each rollout, in order. Raises UnscoredError, JudgeDownError as configured."""
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
+        """Return one result for each rollout, in order.
+
+        Args:
+            rollouts: Rollouts to score, of any problems.
+
+        Returns:
+            ScoredRollout rollouts.
+
+        Raises:
+            UnscoredError: If a rollout has no reward and `on_unscored` is "raise".
+            JudgeDownError: If too many of the latest verdicts failed, or the canaries show a judge that is too bad.
+        """
         checks = await self.check([(r.response, r.problem.reference) for r in rollouts])
         correct = [check.correct for check in checks]
-        asked = [i for i in range(len(rollouts)) if correct[i] or self.judge_all] if self.judge else []
+        judged = [i for i in range(len(rollouts)) if correct[i] or self.judge_all] if self.judge else []
         verdicts: list[Verdict | None] = [None] * len(rollouts)
-        if self.judge and asked:
-            for i, verdict in zip(asked, await self.judge([rollouts[i] for i in asked]), strict=True):
+        if self.judge and judged:
+            for i, verdict in zip(judged, await self.judge([rollouts[i] for i in judged]), strict=True):
                 verdicts[i] = verdict
         rows = zip(rollouts, correct, verdicts, strict=True)
-        scored = [Scored(r, c, v, self.reward(r, c, v)) for r, c, v in rows]
+        scored = [ScoredRollout(r, c, v, self.reward(r, c, v)) for r, c, v in rows]
         self._breaker.record_verdicts(verdict for verdict in verdicts if verdict)
         return scored
 
     def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None) -> Reward:
-        """Return the reward of one rollout, with its parts."""
+        """Return the reward of one rollout, with its parts.
+
+        Args:
+            rollout: Rollout to reward.
+            correct: Whether its final answer is correct.
+            verdict: Verdict on it; None if the judge was not asked.
+
+        Returns:
+            The reward. Its parts are outcome, flaw and overlong; for an unscored rollout only outcome.
+
+        Raises:
+            UnscoredError: If there is no reward and `on_unscored` is "raise".
+        """
         parts = {"outcome": rewards.outcome_reward(correct)}
         value: float | None = parts["outcome"]
         if isinstance(self.config, FapoReward):
@@ -78,7 +113,7 @@ class PolicyScorer:
         if value is None:
             assert isinstance(self.config, JudgedReward)
             if self.config.on_unscored == "raise":
-                raise no_verdict(rollout, verdict)
+                raise unscored_error(rollout, verdict)
             if self.config.on_unscored == "mask":
                 return Reward(None, parts)
             value = parts["outcome"]
@@ -87,7 +122,18 @@ class PolicyScorer:
         return Reward(value + parts["overlong"], parts)
 
 
-def advantages_of(scored: Sequence[Scored], group_size: int) -> np.ndarray:
-    """Advantages [num_rollouts] of consecutive groups, as the trainer computes them."""
+def batch_advantages(scored: Sequence[ScoredRollout], group_size: int) -> np.ndarray:
+    """Return the advantages of consecutive groups, as the trainer computes them.
+
+    Args:
+        scored: ScoredRollout rollouts, [num_groups * group_size]; the rollouts of a group follow each other.
+        group_size: Number of rollouts of a group.
+
+    Returns:
+        Advantages, [num_groups * group_size]; 0 for an unscored rollout.
+
+    Raises:
+        ValueError: If the number of rollouts is not a multiple of `group_size`.
+    """
     values = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored], dtype=float)
     return group_advantages(values.reshape(-1, group_size)).reshape(-1)

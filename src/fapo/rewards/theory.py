@@ -1,4 +1,9 @@
-"""Closed forms for the mean, the variance and the signs of FAPO's advantages."""
+"""Theory of FAPO: mean, variance and signs of the advantages, in closed form.
+
+Pure functions of FAPO (arXiv 2510.22543, theoretical analysis). Notation: alpha, gamma and beta are the fractions of
+fully correct rollouts, flawed positives and wrong rollouts of a group; they sum to 1. lambda is the penalty of a flawed
+positive, and rho = alpha / beta. All quantities are without a unit.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,24 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-# --- Theory: when flawed positives turn from help to harm ------------------------------------------------------------
+from fapo.rewards.policy import check_penalty
+
+# --- Progress of learning --------------------------------------------------------------------------------------------
 
 
 def rho(num_fully_correct: float, num_wrong: float) -> float:
-    """Rho = alpha / beta, how far learning has come on a group or a batch; inf with nothing wrong, NaN with neither."""
+    """Return rho = alpha / beta, which measures the progress of learning on a group or a batch.
+
+    Args:
+        num_fully_correct: Number, or fraction, of fully correct rollouts.
+        num_wrong: Number, or fraction, of wrong rollouts, relative to the same total.
+
+    Returns:
+        The ratio; inf without wrong rollouts, NaN without wrong and fully correct ones.
+
+    Raises:
+        ValueError: If a number is negative.
+    """
     if num_fully_correct < 0 or num_wrong < 0:
         raise ValueError(f"counts must not be negative; got {num_fully_correct} and {num_wrong}")
     if num_wrong == 0:
@@ -20,13 +38,22 @@ def rho(num_fully_correct: float, num_wrong: float) -> float:
 
 
 def flawed_rho(fully_correct: npt.ArrayLike, flawed: npt.ArrayLike, wrong: npt.ArrayLike) -> float:
-    """Rho as flawed positives see it: sum_g gamma_g alpha_g / sum_g gamma_g beta_g over the groups g of a batch.
+    """Return sum_g gamma_g alpha_g / sum_g gamma_g beta_g: rho over groups g, weighted by their flawed positives.
 
-    Counts or shares of each group, [num_groups]. A group weighs as much as it has flawed positives, so groups without
-    any say nothing; rho of the whole batch counts those too, and they are mostly solved. With `scale` off in
-    `group_advantages` the mean advantage of a batch's flawed positives turns negative exactly when this passes
-    `shift_ratio`; scaled by each group's std, nearly so. inf if no such group has a wrong rollout, NaN if none has a
-    fully correct or a wrong one. Raises ValueError when the shapes differ or a count is negative.
+    Groups without flawed positives do not count; rho of the whole batch counts them too, and most of them are solved.
+    With unscaled advantages (`group_advantages(..., scale=False)`) the mean advantage of a batch's flawed positives is
+    negative exactly when this ratio exceeds `shift_ratio`. With scaled advantages this holds approximately.
+
+    Args:
+        fully_correct: Number, or fraction, of fully correct rollouts of each group, [num_groups].
+        flawed: Number, or fraction, of flawed positives of each group, [num_groups].
+        wrong: Number, or fraction, of wrong rollouts of each group, [num_groups].
+
+    Returns:
+        The ratio; inf if no counted group has a wrong rollout, NaN if none has a wrong or a fully correct one.
+
+    Raises:
+        ValueError: If the shapes differ or a number is negative.
     """
     counts = [np.asarray(c, dtype=np.float64) for c in (fully_correct, flawed, wrong)]
     if len({c.shape for c in counts}) > 1 or counts[0].ndim != 1:
@@ -37,55 +64,95 @@ def flawed_rho(fully_correct: npt.ArrayLike, flawed: npt.ArrayLike, wrong: npt.A
     return rho(float(gamma @ alpha), float(gamma @ beta))
 
 
-def shift_ratio(penalty: float) -> float:
-    """rho_shift = 2 / lambda - 1: a flawed positive's advantage is positive below it, 0 at it, negative above it.
+# --- Thresholds of rho -----------------------------------------------------------------------------------------------
 
-    Exact in every group, not only on average. Negative for lambda > 2 (never positive); inf for lambda = 0 (always).
-    Raises ValueError for a penalty that is negative or not finite. Source: the paper's theory, first threshold.
+
+def shift_ratio(penalty: float) -> float:
+    """Return rho_shift = 2 / lambda - 1, the rho at which the advantage of a flawed positive is 0.
+
+    The advantage is positive below and negative above it, in every group. The result is negative for lambda > 2, where
+    the advantage is never positive, and inf for lambda = 0. A penalty that is negative or not finite is a ValueError.
+    Source: the paper's theoretical analysis, first threshold.
     """
-    _check_penalty(penalty)
+    check_penalty(penalty)
     return 2.0 / penalty - 1.0 if penalty else math.inf
 
 
 def shrink_ratio(penalty: float) -> float:
-    """rho_shrink = 4 / lambda - 1: above it the reward's variance, and with it the scale of all advantages, grows.
+    """Return rho_shrink = 4 / lambda - 1, the rho above which FAPO increases the variance of the rewards.
 
-    What shrinks past it is the gap between fully correct and wrong, 2 / std. The paper reads this as smaller
-    advantages of the positives, which holds for no class by itself: for lambda <= 4 a fully correct rollout's
-    advantage is above that of plain RLVR at every rho, because the mean falls too; and for lambda <= 2 the mean over
-    all right answers is below it at every rho. inf for lambda = 0. Raises ValueError for a penalty that is negative or
-    not finite. Source: the paper's theory, second threshold.
+    Above it the gap between the advantages of fully correct and wrong rollouts, 2 / std, is smaller than under RLVR.
+    The paper concludes that the advantages of correct answers are smaller, but this holds for no class by itself. For
+    lambda <= 4 a fully correct rollout has a larger advantage than under RLVR at every rho, since the mean falls too.
+    For lambda <= 2 the mean over all correct answers is smaller at every rho.
+
+    The result is inf for lambda = 0. A penalty that is negative or not finite is a ValueError. Source: the paper's
+    theoretical analysis, second threshold.
     """
-    _check_penalty(penalty)
+    check_penalty(penalty)
     return 4.0 / penalty - 1.0 if penalty else math.inf
 
 
-def fapo_mean(alpha: float, beta: float, penalty: float) -> float:
-    """mean_FAPO = mean_GRPO - lambda gamma, with mean_GRPO = 1 - 2 beta.
+# --- Moments of the rewards, and advantages --------------------------------------------------------------------------
 
-    Raises ValueError unless alpha and beta are shares with alpha + beta <= 1. Source: the paper's theory.
+
+def fapo_mean(alpha: float, beta: float, penalty: float) -> float:
+    """Return mean_FAPO = mean_GRPO - lambda gamma, with mean_GRPO = 1 - 2 beta.
+
+    Source: the paper's theoretical analysis.
+
+    Args:
+        alpha: Fraction of fully correct rollouts.
+        beta: Fraction of wrong rollouts.
+        penalty: lambda.
+
+    Returns:
+        Mean reward of a group.
+
+    Raises:
+        ValueError: If a fraction is negative, alpha + beta > 1, or the penalty is negative or not finite.
     """
-    _check_penalty(penalty)
-    return 1.0 - 2.0 * beta - penalty * _flawed_share(alpha, beta)
+    check_penalty(penalty)
+    return 1.0 - 2.0 * beta - penalty * _gamma(alpha, beta)
 
 
 def fapo_variance(alpha: float, beta: float, penalty: float) -> float:
-    """var_FAPO = var_GRPO + lambda gamma (1 - gamma) (lambda - 4 / (rho + 1)), with var_GRPO = 4 beta (1 - beta).
+    """Return var_FAPO = var_GRPO + lambda gamma (1 - gamma) (lambda - 4 / (rho + 1)).
 
-    The population variance (no Bessel's correction). Computed as the sum over pairs of classes of share * share *
-    (difference of rewards)^2: the same number, never below 0 and defined where rho is not. Raises ValueError unless
-    alpha and beta are shares with alpha + beta <= 1. Source: the paper's theory.
+    Here var_GRPO = 4 beta (1 - beta). The result is computed as the sum over pairs of classes of (product of fractions)
+    * (difference of rewards)^2, which is the same number, never negative, and defined where rho is not. Source: the
+    paper's theoretical analysis.
+
+    Args:
+        alpha: Fraction of fully correct rollouts.
+        beta: Fraction of wrong rollouts.
+        penalty: lambda.
+
+    Returns:
+        Population variance of the rewards of a group (without Bessel's correction).
+
+    Raises:
+        ValueError: If a fraction is negative, alpha + beta > 1, or the penalty is negative or not finite.
     """
-    _check_penalty(penalty)
-    gamma = _flawed_share(alpha, beta)
+    check_penalty(penalty)
+    gamma = _gamma(alpha, beta)
     return 4.0 * alpha * beta + penalty**2 * alpha * gamma + (2.0 - penalty) ** 2 * beta * gamma
 
 
 def expected_advantages(alpha: float, beta: float, penalty: float) -> tuple[float, float, float]:
-    """(R_class - mean_FAPO) / std_FAPO of a fully correct, a flawed positive and a wrong rollout, in that order.
+    """Return (R_class - mean_FAPO) / std_FAPO for each class: the advantages in the limit of large groups.
 
-    The limit of large groups, eps = 0; (0, 0, 0) where all rewards are equal. A class of share 0 gets what its first
-    rollout would. Raises ValueError unless alpha and beta are shares with alpha + beta <= 1.
+    Args:
+        alpha: Fraction of fully correct rollouts.
+        beta: Fraction of wrong rollouts.
+        penalty: lambda.
+
+    Returns:
+        Advantages of a fully correct rollout, a flawed positive and a wrong rollout; three zeros where all rewards are
+        equal. A class with fraction 0 has the advantage that a single rollout of it would have.
+
+    Raises:
+        ValueError: If a fraction is negative, alpha + beta > 1, or the penalty is negative or not finite.
     """
     mean, std = fapo_mean(alpha, beta, penalty), math.sqrt(fapo_variance(alpha, beta, penalty))
     if std == 0.0:
@@ -93,16 +160,8 @@ def expected_advantages(alpha: float, beta: float, penalty: float) -> tuple[floa
     return (1.0 - mean) / std, (1.0 - penalty - mean) / std, (-1.0 - mean) / std
 
 
-# --- Checks ----------------------------------------------------------------------------------------------------------
-
-
-def _check_penalty(penalty: float) -> None:
-    if not 0 <= penalty < math.inf:
-        raise ValueError(f"the penalty for flawed positives must be finite and at least 0; got {penalty}")
-
-
-def _flawed_share(alpha: float, beta: float) -> float:
-    """Gamma = 1 - alpha - beta, with rounding below 0 cut off."""
+def _gamma(alpha: float, beta: float) -> float:
+    """Return gamma = 1 - alpha - beta, at least 0 in spite of rounding."""
     if not (alpha >= 0 and beta >= 0 and alpha + beta <= 1 + 1e-9):
-        raise ValueError(f"alpha and beta must be shares, at least 0 and at most 1 together; got {alpha} and {beta}")
+        raise ValueError(f"alpha and beta must be fractions, at least 0 and at most 1 together; got {alpha} and {beta}")
     return max(0.0, 1.0 - alpha - beta)

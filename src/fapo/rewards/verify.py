@@ -1,7 +1,7 @@
-"""Checks of final answers: whether a solution's answer equals the reference, never longer than a deadline.
+"""Check final answers: is the answer of a solution equal to the reference? Each check ends at a deadline.
 
-The rules are those of `fapo.data.final_answers`; `extract` is offered here too. What they leave to computer algebra runs in
-worker processes that end at the deadline (`fapo.rewards.answer_workers`), so checks work from any thread and in an event loop.
+`fapo.data.final_answers` has the rules. Where they need computer algebra, it runs in a worker process that ends at the
+deadline (`fapo.rewards.answer_workers`). Checks can therefore be called from any thread and inside an event loop.
 """
 
 from __future__ import annotations
@@ -14,46 +14,43 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fapo.data.final_answers import clean, decide, extract
-from fapo.rewards.answer_workers import patience, shutdown, submit
+from fapo.rewards.answer_workers import shutdown, submit, wait_limit
 
-__all__ = ["Check", "acheck", "acheck_many", "check_many", "extract", "shutdown"]
+__all__ = ["Check", "acheck_answer", "acheck_answers", "check_answers", "extract", "shutdown"]
 
 MAX_CHARS = 2000
-"""Longest answer or reference, in characters, that is compared by more than string equality."""
+"""Maximum length, in characters, of answers and references that are compared by more than string equality."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of comparing one solution's final answer with the reference."""
+    """Result of the comparison of a solution's final answer with the reference."""
 
     correct: bool
-    """True only when the answer was shown to be equivalent."""
+    """Whether the answer was shown to be equivalent."""
     answer: str | None
-    """The extracted answer; None when the text has none."""
+    """The extracted answer; None where the text has none."""
     status: Literal["ok", "no_answer", "timeout", "error"]
     """ok: decided; no_answer: nothing to compare; timeout: stopped at the deadline; error: could not be compared."""
     detail: str = ""
-    """Why the answer could not be compared, or why it is wrong when that is not plain."""
-
-
-# ---------------------------------------------------------------- public checks
+    """Reason why the answer could not be compared; empty otherwise."""
 
 
 def _triage(answer: str | None, reference: str) -> Check | tuple[str, str]:
-    """A Check where exact rules decide; else the two cleaned answers that need computer algebra."""
+    """Return a Check where exact rules decide; else the cleaned answer and reference for computer algebra."""
     if answer is None:
         return Check(False, None, "no_answer", "no final answer")
     if answer.strip() == reference.strip():
         return Check(True, answer, "ok")
     if max(len(answer), len(reference)) > MAX_CHARS:
         return Check(False, answer, "error", f"longer than {MAX_CHARS} characters")
-    told, wanted = clean(answer), clean(reference)
-    decided = decide(told, wanted)
-    return (told, wanted) if decided is None else Check(decided, answer, "ok")
+    cleaned = clean(answer), clean(reference)
+    decided = decide(*cleaned)
+    return cleaned if decided is None else Check(decided, answer, "ok")
 
 
 def _outcome(answer: str, future: Any, deadline: float) -> Check:
-    """Read one comparison of the pool (a concurrent or an asyncio future, finished or given up)."""
+    """Return the Check of one comparison: a concurrent or an asyncio future, which may be finished or not."""
     if not future.done() or future.cancelled():
         return Check(False, answer, "timeout", "no worker took it in time")
     error = future.exception()
@@ -66,7 +63,7 @@ def _outcome(answer: str, future: Any, deadline: float) -> Check:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Solutions on their way through the comparison; the same answer to the same reference is compared once."""
+    """Solutions that are being checked; equal pairs of answer and reference are compared once."""
 
     answers: list[str | None]
     triaged: list[Check | tuple[str, str]]
@@ -74,6 +71,7 @@ class _Batch:
     deadline: float
 
     def checks(self, finished: dict[tuple[str, str], Any]) -> list[Check]:
+        """Return one Check for each solution, given the futures of the comparisons."""
         return [
             item if isinstance(item, Check) else _outcome(answer or "", finished[item], self.deadline)
             for answer, item in zip(self.answers, self.triaged, strict=True)
@@ -81,10 +79,12 @@ class _Batch:
 
 
 def _extracted(pairs: Sequence[tuple[str, str]], require_box: bool) -> tuple[list[str | None], list[str]]:
+    """Return the answers in (solution text, reference) pairs, and the references."""
     return [extract(text, require_box=require_box) for text, _ in pairs], [reference for _, reference in pairs]
 
 
 def _start(answers: Iterable[str | None], references: Iterable[str], deadline: float) -> _Batch:
+    """Start the comparisons that need computer algebra."""
     if not 0 < deadline < math.inf:
         raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
     answers = list(answers)
@@ -94,40 +94,75 @@ def _start(answers: Iterable[str | None], references: Iterable[str], deadline: f
 
 
 def _finish(batch: _Batch) -> list[Check]:
+    """Wait for all comparisons, and return one Check for each solution."""
     try:
-        concurrent.futures.wait(batch.futures.values(), timeout=patience(batch.deadline))
+        concurrent.futures.wait(batch.futures.values(), timeout=wait_limit(batch.deadline))
         return batch.checks(batch.futures)
     finally:
         for future in batch.futures.values():
             future.cancel()
 
 
-def check_many(pairs: Sequence[tuple[str, str]], *, deadline: float = 5.0, require_box: bool = True) -> list[Check]:
-    """Check (solution text, reference) pairs, in order and in parallel.
+def check_answers(pairs: Sequence[tuple[str, str]], *, deadline: float = 5.0, require_box: bool = True) -> list[Check]:
+    r"""Check final answers in parallel.
 
-    Each comparison has `deadline` seconds of its own, counted from when a worker takes it; one that reaches it costs
-    the others nothing but that worker. Units, degree and currency signs do not count: `5 cm` equals `5`. A choice
-    letter is only ever compared as a letter. A list must have as many elements as the reference; order is free, but
-    not within a tuple. Never raises for a text; ValueError for a deadline that is not positive.
+    Units, degree and currency signs are ignored: `5 cm` equals `5`. A choice letter is compared as a letter only. A list
+    must have as many elements as the reference; the order matters only within a tuple. No text raises an exception.
+
+    Args:
+        pairs: (solution text, reference) pairs.
+        deadline: Seconds for each comparison, counted from when a worker takes it. Another comparison is not affected.
+        require_box: Whether only a \boxed{} counts as a final answer.
+
+    Returns:
+        One Check for each pair, in order.
+
+    Raises:
+        ValueError: If the deadline is not positive and finite.
     """
     return _finish(_start(*_extracted(pairs, require_box), deadline))
 
 
-async def acheck_many(
+async def acheck_answers(
     pairs: Sequence[tuple[str, str]], *, deadline: float = 5.0, require_box: bool = True
 ) -> list[Check]:
-    """`check_many` without blocking the event loop. Cancelling it stops the comparisons."""
+    """Check final answers without blocking the event loop; see `check_answers`. Cancelling it stops the comparisons.
+
+    Args:
+        pairs: (solution text, reference) pairs.
+        deadline: Seconds for each comparison.
+        require_box: Whether only a boxed answer counts as a final answer.
+
+    Returns:
+        One Check for each pair, in order.
+
+    Raises:
+        ValueError: If the deadline is not positive and finite.
+    """
     batch = _start(*_extracted(pairs, require_box), deadline)
     waiting = {job: asyncio.wrap_future(future) for job, future in batch.futures.items()}
     try:
         if waiting:
-            await asyncio.wait(waiting.values(), timeout=patience(deadline))
+            await asyncio.wait(waiting.values(), timeout=wait_limit(deadline))
         return batch.checks(waiting)
     finally:
         for future in waiting.values():
             future.cancel()
 
 
-async def acheck(prediction_text: str, reference: str, *, deadline: float = 5.0, require_box: bool = True) -> Check:
-    """Check one solution without blocking the event loop; see `check_many`."""
-    return (await acheck_many([(prediction_text, reference)], deadline=deadline, require_box=require_box))[0]
+async def acheck_answer(response: str, reference: str, *, deadline: float = 5.0, require_box: bool = True) -> Check:
+    """Check one final answer without blocking the event loop; see `check_answers`.
+
+    Args:
+        response: Text of the solution.
+        reference: Correct answer.
+        deadline: Seconds for the comparison.
+        require_box: Whether only a boxed answer counts as a final answer.
+
+    Returns:
+        The Check.
+
+    Raises:
+        ValueError: If the deadline is not positive and finite.
+    """
+    return (await acheck_answers([(response, reference)], deadline=deadline, require_box=require_box))[0]

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fapo.config.schema import Config
-from fapo.judge.canaries import metrics_of
+from fapo.judge.canaries import canary_metrics
 from fapo.rewards.critique_scorer import Scorer
-from fapo.rewards.from_config import truth
-from fapo.rewards.scorer import PolicyScorer, advantages_of
+from fapo.rewards.from_config import scored_truth
+from fapo.rewards.scorer import PolicyScorer, batch_advantages
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
 from fapo.training.step_metrics import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
-from fapo.types import Scored
+from fapo.types import ScoredRollout
 
 # --- record -----------------------------------------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ class Recorder:
     def __init__(self, config: Config, folder: RunFolder, scorer: Scorer) -> None:
         self.config, self.folder, self.scorer = config, folder, scorer
         self.trainer: Any = None
-        self.batches: dict[str, list[Scored]] = defaultdict(list)
+        self.batches: dict[str, list[ScoredRollout]] = defaultdict(list)
         self.evaluating: str | None = None
         """Name of the validation set under way; None while training."""
         self.measured: dict[str, float] = {}
@@ -35,16 +35,16 @@ class Recorder:
     def step(self) -> int:
         return int(self.trainer.state.global_step) // self.config.optim.updates_per_batch
 
-    def record(self, scored: Sequence[Scored], columns: Mapping[str, list[Any]]) -> None:
+    def record(self, scored: Sequence[ScoredRollout], columns: Mapping[str, list[Any]]) -> None:
         """Called by the reward function with each batch."""
         split = self.evaluating or "train"
         size = self.config.validation.num_samples if self.evaluating else self.config.rollout.group_size
         whole = size > 1 and len(scored) % size == 0  # several processes may share a group
-        advantages = advantages_of(scored, size) if whole else [None] * len(scored)
+        advantages = batch_advantages(scored, size) if whole else [None] * len(scored)
         # rollouts of a training batch belong to the step they lead to
         step = self.step + (0 if self.evaluating else 1)
         self.folder.rollouts(
-            {"step": step, "split": split, **rollout_row(s, a, truth(s, self.scorer))}
+            {"step": step, "split": split, **rollout_row(s, a, scored_truth(s, self.scorer))}
             for s, a in zip(scored, advantages, strict=True)
         )
         self.batches[split].extend(scored)
@@ -54,12 +54,12 @@ class Recorder:
         scored = self.batches.pop(split, [])
         if not scored:
             return {}
-        truths = [truth(s, self.scorer) for s in scored]
+        truths = [scored_truth(s, self.scorer) for s in scored]
         if self.config.task == "genrm":
             return genrm_metrics(scored, [t.error_step if t else None for t in truths])
         out = policy_metrics(scored, truths)
         if split == "train" and isinstance(self.scorer, PolicyScorer):
-            out |= metrics_of(self.scorer.judge)
+            out |= canary_metrics(self.scorer.judge)
         group_size = self.config.rollout.group_size
         if split == "train" and len(scored) % group_size == 0:
             out |= advantage_metrics(scored, group_size, truths) | flawed_rho_metrics(scored, group_size, truths)

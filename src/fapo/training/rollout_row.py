@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fapo.judge.genrm import verdict_row
-from fapo.types import GroundTruth, Scored
+from fapo.judge.verdicts import verdict_row
+from fapo.types import GroundTruth, ScoredRollout
 
 SCHEMA = 1
 """Version of the rows in rollouts.jsonl."""
 
 
-def rollout_row(s: Scored, advantage: float | None, truth: GroundTruth | None) -> dict[str, Any]:
+def rollout_row(s: ScoredRollout, advantage: float | None, truth: GroundTruth | None) -> dict[str, Any]:
     """A rollout as a row of rollouts.jsonl; step and split are the engine's to add."""
     problem = s.rollout.problem
     return {

@@ -1,4 +1,4 @@
-"""Scored rollouts -> the numbers of a step or of a validation."""
+"""ScoredRollout rollouts -> the numbers of a step or of a validation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fapo.evaluation import metrics
 from fapo.judge.quality import judge_quality
 from fapo.rewards import theory
 from fapo.rewards.advantages import mean_advantage_by_class
-from fapo.rewards.scorer import advantages_of
-from fapo.types import GroundTruth, RolloutClass, Scored, rollout_class
+from fapo.rewards.scorer import batch_advantages
+from fapo.types import GroundTruth, RolloutClass, ScoredRollout, rollout_class
 
 
-def policy_metrics(scored: Sequence[Scored], truths: Sequence[GroundTruth | None]) -> dict[str, float]:
+def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth | None]) -> dict[str, float]:
     """Metrics of solutions; "true" ones, and the judge's own quality, only where `truths` are known.
 
     fp_ratio counts correct rollouts with a verdict; rho is fully correct per wrong rollout, by verdict.
@@ -48,10 +48,10 @@ def policy_metrics(scored: Sequence[Scored], truths: Sequence[GroundTruth | None
 
 
 def advantage_metrics(
-    scored: Sequence[Scored], group_size: int, truths: Sequence[GroundTruth | None] = ()
+    scored: Sequence[ScoredRollout], group_size: int, truths: Sequence[GroundTruth | None] = ()
 ) -> dict[str, float]:
     """Mean advantage by class (fully correct, flawed, wrong) of consecutive groups, by verdict and by truth."""
-    advantages = advantages_of(scored, group_size)
+    advantages = batch_advantages(scored, group_size)
     by_verdict = mean_advantage_by_class(advantages, [s.rollout_class for s in scored])
     out = {f"advantage/{name}": value for name, value in by_verdict.items()}
     if any(truth is not None for truth in truths):
@@ -61,7 +61,7 @@ def advantage_metrics(
 
 
 def flawed_rho_metrics(
-    scored: Sequence[Scored], group_size: int, truths: Sequence[GroundTruth | None]
+    scored: Sequence[ScoredRollout], group_size: int, truths: Sequence[GroundTruth | None]
 ) -> dict[str, float]:
     """Rho over consecutive groups, each weighted by its flawed positives: by verdict and by truth, where known.
 
@@ -77,15 +77,14 @@ def flawed_rho_metrics(
     return out
 
 
-def _true_classes(scored: Sequence[Scored], truths: Sequence[GroundTruth | None]) -> list[RolloutClass]:
+def _true_classes(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth | None]) -> list[RolloutClass]:
     return [rollout_class(s.correct, t.flawed if t else None) for s, t in zip(scored, truths, strict=True)]
 
 
-def genrm_metrics(scored: Sequence[Scored], labels: Sequence[int | None]) -> dict[str, float]:
+def genrm_metrics(scored: Sequence[ScoredRollout], labels: Sequence[int | None]) -> dict[str, float]:
     """Metrics of critiques against their labels."""
-    verdicts = [s.verdict for s in scored]
     return {
-        **judge_quality(verdicts, labels),
+        **judge_quality([s.verdict for s in scored if s.verdict], labels),
         "tokens": fmean(s.rollout.num_tokens for s in scored),
         "truncated_rate": fmean(s.rollout.truncated for s in scored),
     }

@@ -12,7 +12,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from fapo.errors import ConfigError
-from fapo.rewards.eager_scorer import Ahead, ahead_of
+from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.reward import FlawedAwareReward
 
@@ -48,7 +48,7 @@ class Overlap:
 
     reward: FlawedAwareReward
     """The trainer's reward function, which will ask for the same rollouts."""
-    ahead: Ahead
+    ahead: EagerJudge
     """What its scorer asks, too."""
 
     def attach(self, trainer: Any) -> None:
@@ -81,7 +81,7 @@ class Overlap:
                 yield
             except BaseException:
                 with contextlib.suppress(TimeoutError):
-                    asyncio.run_coroutine_threadsafe(self.ahead.drop(), loop).result(PATIENCE)
+                    asyncio.run_coroutine_threadsafe(self.ahead.cancel(), loop).result(PATIENCE)
                 raise
 
 
@@ -94,7 +94,7 @@ def judge_ahead(trainer: Any) -> None:
     rewards = [reward for reward in trainer.reward_funcs if isinstance(reward, FlawedAwareReward)]
     if len(rewards) != 1 or not isinstance(rewards[0].scorer, PolicyScorer) or not rewards[0].scorer.judge:
         raise ConfigError(f"judge_ahead: one flawed_aware_reward is needed in reward_funcs, not {len(rewards)}")
-    rewards[0].scorer, ahead = ahead_of(rewards[0].scorer)
+    rewards[0].scorer, ahead = make_eager(rewards[0].scorer)
     Overlap(rewards[0], ahead).attach(trainer)
 
 

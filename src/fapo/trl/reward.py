@@ -9,14 +9,15 @@ from fapo.config.schema import FapoReward
 from fapo.data.problems import answer_of_worked_solution
 from fapo.errors import DataError
 from fapo.inference.client import ChatClient
-from fapo.judge.genrm import GenRM, verdict_row
+from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
+from fapo.judge.verdicts import verdict_row
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import Judge, OnUnscored, Problem, Rollout, Scored
+from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout
 
 _REFERENCES = ("reference", "answer", "solution")
-Record = Callable[[Sequence[Scored], Mapping[str, list[Any]]], None]
+Record = Callable[[Sequence[ScoredRollout], Mapping[str, list[Any]]], None]
 """Is given every batch of scored rollouts, with the data set's columns."""
 
 

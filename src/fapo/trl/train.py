@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from fapo.config.schema import Config, ServedJudge
-from fapo.judge.resume import _on_record, _Remembering
+from fapo.judge.resume import recorded_verdicts
 from fapo.rewards.critique_scorer import Scorer
-from fapo.rewards.eager_scorer import Ahead, ahead_of
-from fapo.rewards.from_config import make_scorer
+from fapo.rewards.eager_scorer import EagerJudge
+from fapo.rewards.from_config import make_scorer, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN, Example, load_sets
 from fapo.training.recorder import Recorder
@@ -54,7 +53,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
         model = load_weights(checkpoint, model.dtype)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
 
-    scorer, ahead = _judged_once(config, scorer, known)
+    scorer, ahead = _wrapped(config, scorer, known)
     recorder = Recorder(config, folder, scorer)
     reward = FlawedAwareReward(scorer, recorder.record)
     datasets = {name: _dataset(examples) for name, examples in sets.items()}
@@ -92,17 +91,12 @@ def _row(problem: Problem, prompt: list[Message]) -> dict[str, Any]:
     return {"prompt": prompt, **fields}
 
 
-def _judged_once(config: Config, scorer: Scorer, rows: Sequence[Mapping[str, Any]]) -> tuple[Scorer, Ahead | None]:
-    """The scorer without questions that rows on record answer; and, where it may judge before a batch is complete, how.
+def _wrapped(config: Config, scorer: Scorer, rows: Sequence[Mapping[str, Any]]) -> tuple[Scorer, EagerJudge | None]:
+    """Return the scorer, wrapped to reuse verdicts found in `rows`; and for a served judge the eager judge, else None.
 
-    A judge in this process would only take from the rollouts the processors they are written with.
+    A judge in this process is never eager: it would slow down the generation of the rollouts.
     """
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer, None
-    known, ahead = _on_record(rows), None
-    if isinstance(config.judge, ServedJudge) and config.judge.overlap:
-        scorer, ahead = ahead_of(scorer, known.keys())
-    if known:
-        assert scorer.judge
-        scorer = replace(scorer, judge=_Remembering(scorer.judge, known))
-    return scorer, ahead
+    eager = isinstance(config.judge, ServedJudge) and config.judge.overlap
+    return wrap_judge(scorer, recorded=recorded_verdicts(rows), eager=eager)

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from fapo.judge.canaries import CanaryResult
-from fapo.types import Problem, Reward, Rollout, Scored, Verdict
+from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Parcel:
 
     split: str
     """Name of the set: "train", or a validation set's."""
-    scored: Scored
+    scored: ScoredRollout
     """The rollout, with verdict and reward."""
     label: int | None = None
     """For a critique: the first wrong step of what it criticises, None for none."""
@@ -43,5 +43,5 @@ def unwrap(text: str, reward: float, num_tokens: int, max_tokens: int) -> Parcel
     verdict = Verdict(**found["verdict"]) if found["verdict"] else None
     if verdict and verdict.critique == response:  # the model in training is the critic
         verdict = replace(verdict, num_tokens=num_tokens)
-    scored = Scored(rollout, found["correct"], verdict, Reward(value, parts))
+    scored = ScoredRollout(rollout, found["correct"], verdict, Reward(value, parts))
     return Parcel(table["split"], scored, table["label"], tuple((Verdict(**v), true) for v, true in table["canaries"]))

@@ -22,9 +22,9 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from fapo.config.reader import read_config
 from fapo.config.schema import JudgedReward, ModelJudge
 from fapo.data.miniature.oracle import known_ground_truth
-from fapo.judge.canaries import Window
-from fapo.judge.genrm import CircuitBreaker
-from fapo.rewards.scorer import no_verdict
+from fapo.judge.canaries import CanaryWindow
+from fapo.judge.circuit_breaker import CircuitBreaker
+from fapo.rewards.scorer import unscored_error
 from fapo.training.datasets import TRAIN
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
@@ -53,7 +53,7 @@ class RecordingBuffer(ReplayBuffer):
         take(self.folder.checkpoints)  # the folder itself is taken by whoever has started verl
         self.begun = False
         self.pending: Pending | None = None
-        self.canaries = Window(self.config.judge.canary_min_f1 if self.config.judge else 0.0)
+        self.canaries = CanaryWindow(self.config.judge.canary_min_f1 if self.config.judge else 0.0)
         judge = self.config.judge
         self.breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
 
@@ -154,6 +154,6 @@ class RecordingBuffer(ReplayBuffer):
         stops = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
         for scored in (parcel.scored for parcel in parcels):
             if scored.reward.value is None and stops:
-                raise no_verdict(scored.rollout, scored.verdict)
+                raise unscored_error(scored.rollout, scored.verdict)
         self.canaries.check()
         self.breaker.record_verdicts(parcel.scored.verdict for parcel in parcels if parcel.scored.verdict)

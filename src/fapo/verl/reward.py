@@ -16,11 +16,9 @@ from typing import Any
 from fapo.config.reader import read_config
 from fapo.config.schema import Config, JudgeConfig, JudgedReward, LocalJudge, ModelJudge, ServedJudge
 from fapo.inference.models import model_folder
-from fapo.judge.canaries import canaries_of
-from fapo.judge.coalesce import BatchingJudge
-from fapo.judge.deduplicate import DeduplicatingJudge
+from fapo.judge.canaries import find_canaries
 from fapo.rewards.critique_scorer import Scorer
-from fapo.rewards.from_config import make_scorer
+from fapo.rewards.from_config import make_scorer, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN
 from fapo.types import LabelledSolution, Problem, Rollout
@@ -69,7 +67,7 @@ async def compute_score(
         solution = LabelledSolution(problem, tuple(extra_info["steps"]), None if label < 0 else label, True)
     scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*place)
     (scored,) = await scorer([Rollout(problem, solution_str)])
-    canaries = canaries_of(scorer.judge) if isinstance(scorer, PolicyScorer) else None
+    canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
     canary_results = tuple(canaries.results or ()) if canaries else ()
     if canaries:
         canaries.results = []
@@ -117,7 +115,7 @@ def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
     scorer = make_scorer(config)
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer
-    if canaries := canaries_of(scorer.judge):
+    if canaries := find_canaries(scorer.judge):
         canaries.results = []
     local = isinstance(config.judge, LocalJudge)
-    return replace(scorer, judge=DeduplicatingJudge(BatchingJudge(scorer.judge) if local else scorer.judge))
+    return wrap_judge(scorer, deduplicate=True, batch=local)[0]

@@ -19,8 +19,10 @@ from fapo.data.solutions import BadRow, Solution, read_solutions, reference_look
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.counts import Audited, Tally
 from fapo.evaluation.audit.settings import AuditSettings
-from fapo.judge.from_config import opened
-from fapo.judge.genrm import CircuitBreaker, GenRM, start_again, verdict_row
+from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
+from fapo.judge.from_config import open_judge
+from fapo.judge.genrm import GenRM
+from fapo.judge.verdicts import verdict_row
 from fapo.rewards import verify as answers
 from fapo.types import Progress, Verdict
 
@@ -65,7 +67,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Tall
         num_rows = _look_through(rows(), settings, tally)
 
         async def judged() -> None:
-            async with opened(config, fresh=settings.no_cache) as judge:
+            async with open_judge(config, use_cache=not settings.no_cache) as judge:
                 await _Audit(settings, config, judge, tally, num_rows, progress).run(rows())
 
         asyncio.run(judged())
@@ -119,7 +121,7 @@ class _Audit:
     """Rows written."""
 
     def __post_init__(self) -> None:
-        self.breaker = CircuitBreaker(remedy=start_again(self.config.cache))
+        self.breaker = CircuitBreaker(remedy=repeat_command(self.config.cache))
 
     async def run(self, rows: Iterator[Solution | BadRow]) -> None:
         """Windows of rows, several at once, written in order."""
@@ -156,7 +158,7 @@ class _Audit:
         """Check and judge some rows."""
         solutions = [row for row in rows if isinstance(row, Solution)]
         pairs = [(s.text, s.problem.reference) for s in solutions if s.correct is None]
-        checks = iter(await answers.acheck_many(pairs, require_box=self.settings.require_box))
+        checks = iter(await answers.acheck_answers(pairs, require_box=self.settings.require_box))
         checked = [next(checks) if s.correct is None else answers.Check(s.correct, None, "ok") for s in solutions]
         asked = [i for i, check in enumerate(checked) if check.correct or self.settings.all]
         judged = await self.judge.judge_steps([(solutions[i].problem, solutions[i].steps) for i in asked])

@@ -11,7 +11,7 @@ from typing import Any
 from fapo.data.jsonl import PlacedRow, write_jsonl
 from fapo.data.sources import read_rows
 from fapo.errors import ConfigError, DataError
-from fapo.judge.genrm import named_step, verdict_row
+from fapo.judge.verdicts import named_step, verdict_row
 from fapo.types import LabelledSolution, Verdict
 
 STATUSES = ("ok", "unparsable", "failed", "skipped")

@@ -20,8 +20,8 @@ from fapo.evaluation.judge_benchmarks.score import (
 from fapo.evaluation.judge_benchmarks.settings import RULES, BenchSettings
 from fapo.evaluation.judge_settings import judge_name
 from fapo.inference.concurrency import run_batches
-from fapo.judge.from_config import opened
-from fapo.judge.genrm import CircuitBreaker, start_again
+from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
+from fapo.judge.from_config import open_judge
 from fapo.judge.template import load_template
 from fapo.types import LabelledSolution, Progress, Verdict
 
@@ -96,10 +96,10 @@ def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress:
             f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use locate or compact"
         )
     verdicts: dict[str, Verdict] = {}
-    breaker = CircuitBreaker(remedy=start_again(judge.cache), num_expected=len(rows.counting))
+    breaker = CircuitBreaker(remedy=repeat_command(judge.cache), num_expected=len(rows.counting))
 
     async def run() -> None:
-        async with opened(judge, fresh=settings.no_cache) as genrm:
+        async with open_judge(judge, use_cache=not settings.no_cache) as genrm:
 
             async def ask(batch: Sequence[LabelledSolution]) -> list[str]:
                 found = await genrm.judge_steps([(row.problem, row.steps) for row in batch])

@@ -19,7 +19,7 @@ from fapo.evaluation.judge_settings import judge_name
 from fapo.evaluation.policy.run import Answered, Sample
 from fapo.evaluation.policy.score import Number, Score, by_source, majority, score
 from fapo.evaluation.policy.settings import EvalSettings
-from fapo.judge.genrm import verdict_row
+from fapo.judge.verdicts import verdict_row
 
 SCHEMA = 1
 """Version of the files."""

@@ -22,8 +22,8 @@ from fapo.evaluation.policy.settings import EvalSettings
 from fapo.inference.concurrency import run_batches
 from fapo.inference.models import ModelSpec, reseeded
 from fapo.inference.response_cache import CacheKey, ResponseCache, cache_key
-from fapo.judge.from_config import opened
-from fapo.judge.genrm import CircuitBreaker, start_again
+from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
+from fapo.judge.from_config import open_judge
 from fapo.judge.template import load_template
 from fapo.rewards import verify as answers
 from fapo.rewards.verify import Check
@@ -128,7 +128,7 @@ async def _sample(
         num_answered = len(asked) - len(missing)
         breaker = CircuitBreaker(
             name=f"the policy {policy.name}",
-            remedy=start_again(settings.cache),
+            remedy=repeat_command(settings.cache),
             num_expected=len(missing),
             num_answered=num_answered,
             error=EngineError,
@@ -160,7 +160,7 @@ def _checked(
         for problem, completions in zip(problems, said, strict=True)
     ]
     pairs = [(rollout.response, rollout.problem.reference) for rollouts in came for rollout in rollouts]
-    checks = iter(answers.check_many(pairs, require_box=settings.require_box))
+    checks = iter(answers.check_answers(pairs, require_box=settings.require_box))
     out = []
     for problem, rollouts, completions in zip(problems, came, said, strict=True):
         samples = tuple(_sample_of(rollout, next(checks)) for rollout in rollouts)
@@ -184,7 +184,7 @@ async def _judged(
     if not jobs:
         return list(answered)
     verdicts: dict[int, list[Verdict]] = {}
-    async with opened(config, fresh=settings.no_cache) as judge:
+    async with open_judge(config, use_cache=not settings.no_cache) as judge:
 
         async def ask(some: Sequence[tuple[int, list[Sample]]]) -> list[str]:
             found = iter(await judge([sample.rollout for _, rights in some for sample in rights]))
@@ -200,7 +200,7 @@ async def _judged(
             ask,
             batch_size=1 if isinstance(config, ServedJudge) else max(1, settings.concurrency // settings.samples),
             concurrency=settings.concurrency if isinstance(config, ServedJudge) else 1,
-            record=CircuitBreaker(remedy=start_again(config.cache), num_expected=len(jobs)).record,
+            record=CircuitBreaker(remedy=repeat_command(config.cache), num_expected=len(jobs)).record,
             progress=lambda done: progress("judge", done, len(jobs)),
         )
     return [_with_verdicts(of_one, verdicts.get(i, [])) for i, of_one in enumerate(answered)]

@@ -86,11 +86,11 @@ class EvalSettings:
 
     def judge_config(self) -> ModelJudge | None:
         """Return the judge; None without one. Raise ConfigError if its addresses or settings cannot be used."""
-        from fapo.judge.from_config import named  # here, because it makes `fapo --help` slower
+        from fapo.judge.from_config import command_line_judge  # here, because it makes `fapo --help` slower
 
         if not self.judge:
             return None
-        return named(
+        return command_line_judge(
             self.judge,
             self.judge_model,
             options=("--judge", "--judge-model"),

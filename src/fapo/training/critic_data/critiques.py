@@ -15,8 +15,10 @@ from fapo.data.load import load_labelled
 from fapo.errors import ConfigError, JudgeError
 from fapo.inference.concurrency import run_batches
 from fapo.inference.models import reseeded
-from fapo.judge.genrm import CircuitBreaker, GenRM, start_again, verdict_from_row, verdict_row
+from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
+from fapo.judge.genrm import GenRM
 from fapo.judge.template import Template, load_template
+from fapo.judge.verdicts import verdict_from_row, verdict_row
 from fapo.training.critic_data.label_noise import with_label_noise
 from fapo.training.critic_data.settings import CritiquesSettings
 from fapo.training.critic_data.work_folder import keep_settings
@@ -107,7 +109,7 @@ async def _ask(
         timeout=config.timeout,
         seed=config.seed,
     )
-    breaker = CircuitBreaker(remedy=start_again(file), num_expected=total - counted(), num_answered=counted())
+    breaker = CircuitBreaker(remedy=repeat_command(file), num_expected=total - counted(), num_answered=counted())
     async with aclosing(model):
         for number in range(config.samples):
             judge = GenRM(template, reseeded(model, config.seed + number))

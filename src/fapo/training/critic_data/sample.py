@@ -11,7 +11,8 @@ from fapo.errors import EngineError, FapoError, JudgeDownError
 from fapo.inference.client import ChatClient
 from fapo.inference.concurrency import Job, run_batches
 from fapo.inference.models import ModelSpec, reseeded
-from fapo.judge.genrm import CircuitBreaker, GenRM, start_again
+from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
+from fapo.judge.genrm import GenRM
 from fapo.judge.template import Template
 from fapo.rewards import verify as answers
 from fapo.training.critic_data.settings import CriticSettings
@@ -41,7 +42,9 @@ async def sample_rollouts(
             for key, problem, completion in zip(keys, problems, said, strict=True)
             if not completion.error
         ]
-        checks = await answers.acheck_many([(rollout.response, rollout.problem.reference) for _, rollout in answered])
+        checks = await answers.acheck_answers(
+            [(rollout.response, rollout.problem.reference) for _, rollout in answered]
+        )
         work.add_samples([(*pair, check) for pair, check in zip(answered, checks, strict=True)])
         return [completion.error for completion in said]
 
@@ -96,7 +99,7 @@ def _breaker(
 ) -> CircuitBreaker:
     return CircuitBreaker(
         name=name,
-        remedy=start_again(config.folder),
+        remedy=repeat_command(config.folder),
         num_expected=num_expected,
         num_answered=num_answered,
         error=error,

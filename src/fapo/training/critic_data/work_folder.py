@@ -11,7 +11,7 @@ from typing import Any
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
-from fapo.judge.genrm import verdict_from_row, verdict_row
+from fapo.judge.verdicts import verdict_from_row, verdict_row
 from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, Verdict
 

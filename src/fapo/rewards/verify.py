@@ -106,8 +106,9 @@ def _finish(batch: _Batch) -> list[Check]:
 def check_answers(pairs: Sequence[tuple[str, str]], *, deadline: float = 5.0, require_box: bool = True) -> list[Check]:
     r"""Check final answers in parallel.
 
-    Units, degree and currency signs are ignored: `5 cm` equals `5`. A choice letter is compared as a letter only. A list
-    must have as many elements as the reference; the order matters only within a tuple. No text raises an exception.
+    Units, degree and currency signs are ignored: `5 cm` equals `5`. A choice letter is compared as a letter only. A
+    list must have as many elements as the reference; the order matters only within a tuple. No text raises an
+    exception.
 
     Args:
         pairs: (solution text, reference) pairs.

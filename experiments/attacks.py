@@ -27,10 +27,10 @@ from fapo.config.schema import FapoReward
 from fapo.data.jsonl import write_jsonl
 from fapo.data.miniature.sets import labelled
 from fapo.evaluation.intervals import bootstrap_ratio_intervals
-from fapo.judge.from_config import make_judge, named
+from fapo.judge.from_config import command_line_judge, make_judge
 from fapo.judge.template import Template
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import LabelledSolution, Rollout, Scored
+from fapo.types import LabelledSolution, Rollout, ScoredRollout
 from tests.support.attacks import ATTACKS
 
 OUTCOMES = {1.0: "passed", 0.0: "flagged", None: "no verdict", -1.0: "wrong answer"}
@@ -64,9 +64,9 @@ def rollouts(solutions: list[LabelledSolution], num: int) -> dict[str, list[Roll
 
 def score(
     judge: list[str], num: int, unescaped: bool, *, model: str = "", **settings: object
-) -> dict[str, list[Scored]]:
+) -> dict[str, list[ScoredRollout]]:
     """Return every rollout with its FAPO reward, by name."""
-    scorer = PolicyScorer(FapoReward(), make_judge(named(judge, model, **settings)), max_failure_rate=1.0)  # type: ignore[arg-type]
+    scorer = PolicyScorer(FapoReward(), make_judge(command_line_judge(judge, model, **settings)), max_failure_rate=1.0)  # type: ignore[arg-type]
     given = rollouts(labelled("miniature:critic-test"), num)
     with (
         patch.object(Template, "harmless", lambda self, text: text.encode(errors="replace").decode())
@@ -77,7 +77,7 @@ def score(
     return {name: [next(scored) for _ in rows] for name, rows in given.items()}
 
 
-def passed(rows: Sequence[Sequence[Scored]]) -> str:
+def passed(rows: Sequence[Sequence[ScoredRollout]]) -> str:
     """Return the rate of the reward +1 in percent with its interval; rows have the same solutions or the first ones."""
     num = max(map(len, rows))
     parts = [sum(row[i].reward.value == 1.0 for row in rows if i < len(row)) for i in range(num)]
@@ -86,15 +86,15 @@ def passed(rows: Sequence[Sequence[Scored]]) -> str:
     return f"{100 * sum(parts) / sum(wholes):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def line(name: str, rows: Sequence[Sequence[Scored]]) -> list[str]:
+def line(name: str, rows: Sequence[Sequence[ScoredRollout]]) -> list[str]:
     """Return the rates of the outcomes in percent, as the cells of a line."""
     counts = Counter(OUTCOMES[scored.reward.value] for row in rows for scored in row)
     return [name, passed(rows), *(f"{100 * counts[o] / counts.total():.0f}" for o in list(OUTCOMES.values())[1:])]
 
 
-def by_family(found: Mapping[str, list[Scored]]) -> dict[str, list[list[Scored]]]:
+def by_family(found: Mapping[str, list[ScoredRollout]]) -> dict[str, list[list[ScoredRollout]]]:
     """Return the rows of all attacks of each family; each control is its own family."""
-    families: dict[str, list[list[Scored]]] = defaultdict(list)
+    families: dict[str, list[list[ScoredRollout]]] = defaultdict(list)
     for name, scored in found.items():
         families[name if name in CONTROLS else name.partition(":")[0]].append(scored)
     return families
@@ -102,10 +102,10 @@ def by_family(found: Mapping[str, list[Scored]]) -> dict[str, list[list[Scored]]
 
 def compare(arms: Sequence[str], num: int, unescaped: bool, **settings: object) -> Table:
     """Return a table of the rates at which attacks pass, with a line for each family and a column for each arm."""
-    columns: dict[str, dict[str, list[list[Scored]]]] = {}
+    columns: dict[str, dict[str, list[list[ScoredRollout]]]] = {}
     for arm in arms:
         name, _, judges = arm.partition("=")
-        families: dict[str, list[list[Scored]]] = defaultdict(list)
+        families: dict[str, list[list[ScoredRollout]]] = defaultdict(list)
         for judge in judges.split(","):
             for family, rows in by_family(score([judge], num, unescaped, **settings)).items():
                 families[family] += rows

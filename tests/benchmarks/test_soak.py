@@ -19,6 +19,7 @@ GOOD = SoakResult(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_thousand_judgements_by_a_judge_with_faults() -> None:
     command = [sys.executable, "-m", "benchmarks.soak", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)

@@ -15,6 +15,7 @@ from fapo.cli.app import app
 from fapo.config.schema import known_keys
 
 pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install -e '.[docs]'")
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 

@@ -82,6 +82,7 @@ def test_every_run_has_a_valid_config_and_a_look(tmp_path: Path) -> None:
         assert (model == trained) == (job.after == f"genrm-{settings[job.name].seed}")
 
 
+@pytest.mark.slow
 def test_a_base_policy_that_imitates_another_writer(tmp_path: Path) -> None:
     progress: list[tuple[str, int, float]] = []
     made = tmp_path / "policies" / "careless-3"
@@ -118,6 +119,7 @@ def test_claims_on_runs_with_known_numbers(folder: Path) -> None:
     assert found["T5"].claims[1].status == "does not hold"
 
 
+@pytest.mark.slow
 def test_a_page_with_pictures_and_the_numbers_again_as_json(folder: Path, tmp_path: Path) -> None:
     page = write_findings(folder, tmp_path / "docs")
     text, numbers = page.read_text(encoding="utf-8"), json.loads((page.parent / "results.json").read_text())

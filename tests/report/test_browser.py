@@ -18,7 +18,7 @@ from fapo.report.human_review import agreements
 from tests.support.chromium import needs_chromium, started
 from tests.support.run_folders import HOSTILE, policy_rows, rollout, write_run
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.browser, needs_chromium]
 WRONG = {"correct": False, "status": "skipped", "flawed": None, "error_step": None, "reward": -1.0}
 UNSCORED = {"status": "failed", "flawed": None, "error_step": None, "reward": None}
 

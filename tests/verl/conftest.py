@@ -20,6 +20,14 @@ except metadata.PackageNotFoundError:
     pytest.exit("verl is not installed here; make test-verl sets up an environment that has it", returncode=2)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test in this folder the marker `verl`."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.verl)
+
+
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
     """Ray on this machine's CPUs. It gives up after 30 seconds, which a busy machine may need twice."""

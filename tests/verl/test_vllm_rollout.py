@@ -20,7 +20,7 @@ from fapo.types import Problem, Rollout
 from tests.verl.verl_runs import GROUP, PROMPTS, logged, rows, run
 
 VLLM = Path(sys.executable).with_name("vllm")
-pytestmark = pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")]
 
 SAMPLER, JUDGE = "actor_rollout_ref.rollout", "reward.reward_model"
 CHANGED = ("judge.temperature=0", "data.validation=", "optim.learning_rate=1e-3")

@@ -23,7 +23,11 @@ from fapo.types import Completion, Message
 from tests.support.model_server import ModelServer, running
 
 VLLM = Path(sys.executable).with_name("vllm")
-pytestmark = pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.server,
+    pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm"),
+]
 
 GENRM = Path(model_folder("miniature:genrm"))
 NUM = 24

@@ -1,4 +1,4 @@
-"""Keys are in nothing that is written, code and pickles of strangers are not run."""
+"""API keys are in no output, and the code and pickles of other people are not run."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def ask(url: str, **options: Any) -> Any:
     return asyncio.run(run())
 
 
-def holding(folder: Path) -> list[str]:
-    """Files in which the key stands."""
+def files_with_key(folder: Path) -> list[str]:
+    """Return the files that contain the key."""
     return [str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and KEY.encode() in f.read_bytes()]
 
 
@@ -62,14 +62,14 @@ def test_a_key_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "clé", "\x00"])
-def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+def test_a_key_that_does_not_fit_into_a_header_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match="API key has characters") as caught:
         ChatClient("http://127.0.0.1:1/v1", "m", api_key=key)
     assert key not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", [f"http://me:{KEY}@host/v1", f"https://host/v1?key={KEY}"])
-def test_an_address_that_holds_a_secret_is_refused_without_repeating_it(url: str) -> None:
+def test_an_address_with_a_secret_is_refused_without_printing_it(url: str) -> None:
     with pytest.raises(ConfigError, match="FAPO_API_KEY") as one:
         ChatClient(url, "m")
     with pytest.raises(ConfigError, match="FAPO_API_KEY") as two:
@@ -78,7 +78,7 @@ def test_an_address_that_holds_a_secret_is_refused_without_repeating_it(url: str
 
 
 @pytest.mark.parametrize("table", [{"hub_token": KEY}, {"actor": {"wandb_api_key": KEY}}, {"PASSWORD": KEY}])
-def test_secrets_do_not_belong_into_a_config(table: dict[str, Any], tmp_path: Path) -> None:
+def test_secrets_in_a_config_are_refused(table: dict[str, Any], tmp_path: Path) -> None:
     settings = {
         "name": "run",
         "task": "policy",
@@ -106,18 +106,18 @@ def test_secrets_do_not_belong_into_a_config(table: dict[str, Any], tmp_path: Pa
     ],
     ids=["refused", "broken", "in a critique"],
 )
-def test_a_server_that_repeats_the_key_is_not_repeated(reply: Reply, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_in_the_answer_of_a_server_is_removed(reply: Reply, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with chat_server(reply) as server:
         answer = ask(server.url, api_key=KEY)
     assert server.api_keys == [f"Bearer {KEY}"]
     assert "***" in answer.text + answer.error
     assert KEY not in repr(answer)
-    assert caplog.records, "of all loggers, asyncio's says which selector it uses"
+    assert caplog.records, "the logger of asyncio names its selector"
     assert KEY not in caplog.text
 
 
-def test_a_key_does_not_follow_to_another_server() -> None:
+def test_a_redirect_to_another_server_does_not_get_the_key() -> None:
     with chat_server() as other, chat_server(lambda body, i: moved) as server:
         moved = Reply(status=307, headers={"location": f"{other.url}/chat/completions"}, body=b"")
         ask(server.url, api_key=KEY)
@@ -125,11 +125,11 @@ def test_a_key_does_not_follow_to_another_server() -> None:
     assert other.api_keys == [""]
 
 
-def test_nothing_that_a_training_and_an_audit_write_holds_the_key(tiny_policy: Path, tmp_path: Path) -> None:
+def test_no_output_of_a_training_and_an_audit_has_the_key(tiny_policy: Path, tmp_path: Path) -> None:
     def script(body: dict[str, Any], index: int) -> Reply:
         return Reply(f"{KEY} \\boxed{{-1}}" if index % 2 else "\\boxed{0}")
 
-    said = ""
+    output = ""
     with chat_server(script) as server:
         file = toml(tmp_path / "runs", tiny_policy, server.url, cache=str(tmp_path / "training.sqlite"))
         rows = rows_to_judge(tmp_path / "in.jsonl", 8)
@@ -142,15 +142,15 @@ def test_nothing_that_a_training_and_an_audit_write_holds_the_key(tiny_policy: P
             process = start(*arguments, FAPO_API_KEY=KEY, OPENAI_LOG="debug", OPENAI_API_KEY=KEY)
             out, err = process.communicate(timeout=600)
             assert process.returncode == 0, err
-            said += out + err
+            output += out + err
         assert set(server.api_keys) == {f"Bearer {KEY}"}
     written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert {"training.sqlite", "out.jsonl", "out.cache.sqlite", "page.html", "rollouts.jsonl", "env.json"} <= written
-    assert holding(tmp_path) == []
-    assert KEY not in said
+    assert files_with_key(tmp_path) == []
+    assert KEY not in output
 
 
-# --- code of strangers ------------------------------------------------------------------------------------------------
+# --- code of other people --------------------------------------------------------------------------------------------
 
 
 def test_every_model_is_loaded_without_its_code_and_without_pickle() -> None:
@@ -163,14 +163,14 @@ def test_every_model_is_loaded_without_its_code_and_without_pickle() -> None:
             assert name not in ("torch.load", "torch.hub.load", "joblib.load", "yaml.load"), where
             assert "allow_pickle" not in given, where
             assert given.get("trust_remote_code", "False") == "False", where
-            if name.endswith("from_pretrained") and None not in given:  # one passes on what a dict holds
+            if name.endswith("from_pretrained") and None not in given:  # one call passes the items of a dict
                 found += 1
                 assert given["trust_remote_code"] == "False", where
                 assert "Model" not in name or given["use_safetensors"] == "True", where
     assert found >= 5
 
 
-def test_a_model_with_code_of_its_own_is_refused_and_the_code_not_run(tiny_genrm: Path, tmp_path: Path) -> None:
+def test_a_model_with_its_own_code_is_refused_and_the_code_is_not_run(tiny_genrm: Path, tmp_path: Path) -> None:
     from fapo.inference.transformers_model import LocalModel
 
     folder = tmp_path / "model"
@@ -185,7 +185,7 @@ def test_a_model_with_code_of_its_own_is_refused_and_the_code_not_run(tiny_genrm
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_pickle_is_no_model(tiny_genrm: Path, tmp_path: Path) -> None:
+def test_a_model_in_a_pickle_is_refused(tiny_genrm: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""What a verdict can say, how it is written into a row and read back, also from rows of older versions."""
+"""Verdicts: their valid combinations of fields, and their rows in files, also in those of older versions."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_rows_of_older_versions(row: dict[str, Any], flawed: bool, error_step: i
     assert (verdict.flawed, verdict.error_step, named_step(row)) == (flawed, error_step, error_step)
 
 
-def test_predictions_of_others_keep_their_first_step() -> None:
+def test_predictions_from_other_programs_keep_step_0() -> None:
     assert named_step({"id": "a", "error_step": 0}) == 0
     assert named_step({"id": "a", "error_step": 0, "status": "ok", "critique": ""}) == 0
 

@@ -48,11 +48,10 @@ from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
 from benchmarks.training import CONFIG, STILL, Lean, Recorder, made
 from fapo.config.reader import load
 from fapo.config.schema import Config
-from fapo.rewards.eager_scorer import make_eager
 from fapo.rewards.from_config import make_scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN, Example, load_sets
-from fapo.trl.judge_while_generating import Overlap
+from fapo.trl.judge_while_generating import judge_ahead
 from fapo.trl.reward import FlawedAwareReward
 
 SIDES = ("baseline", "judged after", "judged ahead")
@@ -116,16 +115,14 @@ class Paced(Lean):
 
 def turn(side: str, config: Config, examples: Sequence[Example], pace: Pace, urls: Sequence[str] = ()) -> Any:
     """Train from the start and return the trainer, with its times, and the spans in which the judge worked."""
-    recorder, ahead = Recorder(config), None
+    recorder = Recorder(config)
     scorer = make_scorer(config)
     assert isinstance(scorer, PolicyScorer)
-    if side == "judged ahead":
-        scorer, ahead = make_eager(scorer)
     reward = FlawedAwareReward(scorer, recorder.record)
     trainer = made(Paced, config, reward, recorder, examples)
     trainer.pace, trainer.marks = pace, []
-    if ahead:
-        Overlap(reward, ahead).attach(trainer)
+    if side == "judged ahead":
+        judge_ahead(trainer)
     trainer.train()
     done: dict[str, Any] = {"spans": []}
     if urls:

@@ -1,6 +1,9 @@
+"""The reward function in TRL's own GRPOTrainer, with a judge behind a real HTTP server."""
+
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import threading
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from fapo.data.miniature.world import Difficulty, tasks
 from fapo.errors import ConfigError, DataError
+from fapo.inference.client import ChatClient
 from fapo.rewards.advantages import group_advantages
 from fapo.trl.judge_while_generating import judge_ahead
 from fapo.trl.reward import flawed_aware_reward
@@ -27,7 +31,7 @@ GROUP = 4
 
 
 def dataset(**renamed: str) -> Dataset:
-    """Questions that a guess answers every other time."""
+    """Return questions that a guess answers every other time."""
     rows = []
     for task in tasks(0, 8, Difficulty((1, 1), ("mod 2",))):
         problem = task.problem()
@@ -92,7 +96,7 @@ def completions(output: Path) -> list[pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def tables(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[pd.DataFrame, dict[str, float]]]:
-    """The five lines of the README: two steps, judged over HTTP; the first answer of each step is garbage."""
+    """Train two steps with the lines of the README and a judge over HTTP; its first answer is garbage."""
     output = tmp_path_factory.mktemp("run")
     asked: list[str] = []
 
@@ -114,7 +118,7 @@ def test_every_completion_has_its_verdict_and_critique(tables) -> None:
     for table, _ in tables:
         assert {"status", "error_step", "critique", "reference", "fapo_reward", "advantage"} <= set(table.columns)
         assert set(table.status) <= {"ok", "unparsable", "skipped"}
-        assert ((table.status == "skipped") == (table.fapo_reward == -1)).all(), "the judge is asked about right ones"
+        assert ((table.status == "skipped") == (table.fapo_reward == -1)).all(), "only correct rollouts are judged"
         assert (table.critique[table.status == "skipped"] == "").all()
         assert (table.critique[table.status == "ok"].str.contains("boxed")).all()
         flagged = (table.status == "ok") & table.error_step.notna()
@@ -139,7 +143,7 @@ def test_advantages_of_trl_are_ours(tables) -> None:
     assert any((table.advantage != 0).any() for table, _ in tables)
 
 
-def test_judged_ahead_in_a_trainer_of_ones_own_all_is_the_same(tiny_policy: Path, tmp_path: Path) -> None:
+def test_judging_ahead_changes_no_result_of_a_users_trainer(tiny_policy: Path, tmp_path: Path) -> None:
     asked = threading.Event()
 
     def ahead(trainer: GRPOTrainer) -> None:
@@ -147,7 +151,7 @@ def test_judged_ahead_in_a_trainer_of_ones_own_all_is_the_same(tiny_policy: Path
         rewards = trainer._calculate_rewards
 
         def later(*args: Any) -> Any:
-            assert asked.wait(30), "the judge is asked before the rewards are asked for"
+            assert asked.wait(30), "the judge has a request before the rewards are computed"
             return rewards(*args)
 
         trainer._calculate_rewards = later
@@ -182,7 +186,7 @@ def test_what_the_trainer_logs(tables) -> None:
         right = table[table.status != "skipped"]
         assert log["fapo/accuracy"] == pytest.approx(len(right) / len(table))
         judged = right[right.status == "ok"]
-        assert ("fapo/fp_ratio" in log) == (not judged.empty), "a ratio of nothing is not logged"
+        assert ("fapo/fp_ratio" in log) == (not judged.empty), "without verdicts there is no ratio"
         if not judged.empty:
             assert log["fapo/fp_ratio"] == pytest.approx(judged.error_step.notna().mean())
         assert math.isfinite(log["loss"])
@@ -190,13 +194,13 @@ def test_what_the_trainer_logs(tables) -> None:
 
 
 def test_the_same_verdicts_make_the_same_advantages_as_under_verl(tiny_policy: Path, tmp_path: Path) -> None:
-    """tests/support/parity.py, which tests/verl/test_advantages.py sends through verl, through TRL's trainer."""
+    """Send the table of tests/support/parity.py through TRL; tests/verl/test_advantages.py sends it through verl."""
     with chat_server(parity.judge) as server:
         reward = flawed_aware_reward(server.url, model="judge", penalty=parity.PENALTY)
         seen: list[int] = []
 
         async def prescribed(prompts: list, completions: list, row: list[int], **columns: Any) -> list[float | None]:
-            """The table's solutions in place of the model's; TRL shuffles questions but keeps groups together."""
+            """Score the solutions of the table, not those of the model; TRL shuffles prompts, not groups."""
             seen.extend(row[::GROUP])
             texts = [parity.solution(parity.GROUPS[index][i % GROUP]) for i, index in enumerate(row)]
             return await reward(prompts, texts, reference=[parity.REFERENCE] * len(row), **columns)
@@ -248,7 +252,7 @@ def test_without_right_answers_the_trainer_stops_with_a_clear_message(tiny_polic
     ],
     ids=["text", "conversation", "problem column"],
 )
-def test_what_the_judge_is_told_of_the_question(prompt: Any, columns: dict[str, Any], expected: str) -> None:
+def test_which_question_the_judge_reads(prompt: Any, columns: dict[str, Any], expected: str) -> None:
     seen: list[Rollout] = []
 
     async def judge(rollouts: list[Rollout]) -> list[Verdict]:
@@ -273,6 +277,39 @@ def test_overlong_shaping_knows_the_trainers_limit() -> None:
     function = flawed_aware_reward(nobody, overlong_buffer=4, max_completion_length=8)
     found = asyncio.run(function(["?"] * 2, ["\\boxed{4}"] * 2, [[1] * 4, [1] * 8], answer=["4"] * 2))
     assert found == [1.0, 0.0]
+
+
+def test_the_options_of_the_client_have_its_defaults() -> None:
+    ours = {name: p.default for name, p in inspect.signature(flawed_aware_reward).parameters.items()}
+    theirs = {name: p.default for name, p in inspect.signature(ChatClient).parameters.items()}
+    options = theirs.keys() - {"urls", "model", "extra_body"}
+    assert {name: ours[name] for name in options} == {name: theirs[name] for name in options}
+    assert "extra_body" in ours
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"penalty": -1.0}, "flawed_aware_reward: penalty"),
+        ({"overlong_buffer": 8}, "max_completion_length is 0; pass the max_completion_length"),
+        ({"on_unscored": "guess"}, "on_unscored is 'guess'; choose one of mask, correctness_only, raise"),
+    ],
+)
+def test_arguments_that_cannot_be_used(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        flawed_aware_reward(nobody, **options)
+
+
+def test_options_reach_the_server() -> None:
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        options = {"temperature": 0.6, "top_p": 0.9, "max_tokens": 7, "extra_body": {"top_k": 5}}
+        function = flawed_aware_reward([server.url], model="judge", template="compact", **options)
+        assert asyncio.run(function(["2+2?"], ["2+2=4, \\boxed{4}"], [[1]], answer=["4"])) == [1.0]
+        (request,) = server.requests
+    assert {key: request[key] for key in ("temperature", "top_p", "max_tokens", "top_k")} == {
+        **{key: options[key] for key in ("temperature", "top_p", "max_tokens")},
+        "top_k": 5,
+    }
 
 
 def test_the_name_in_the_logs() -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.cli import main as cli
 from fapo.config.reader import from_dict
 from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.miniature.sets import BASE_FOLDER, CONFIG_FOLDER
 from fapo.data.problems import read_labelled
 from fapo.errors import ConfigError, DataError, JudgeDownError
 from fapo.judge.genrm import GenRM
@@ -200,7 +200,7 @@ def settings(output: Path, genrm: Path, train: Path | str, **changed: Any) -> Ro
 def always_sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Critiques that find no error, of the miniature's solutions: the plainest thing to imitate."""
     file = tmp_path_factory.mktemp("data") / "sft.jsonl"
-    rows = list(read_jsonl(Path(cli.__file__).parent / "miniature" / "base" / "critic-train.jsonl"))[:64]
+    rows = list(read_jsonl(BASE_FOLDER / "critic-train.jsonl"))[:64]
     write_jsonl(file, [row | {"label": -1, "critique": "answer \\boxed{-1}"} for row in rows])
     return file
 
@@ -297,7 +297,7 @@ def test_label_noise_reaches_the_reward_but_not_the_measurements(tiny_genrm: Pat
     }
     folder = train(from_dict(settings(tmp_path, tiny_genrm, "miniature:critic-train", **changed)))
     assert json.loads((folder / "config.json").read_text())["data"]["label_noise"] == 0.5
-    given = read_labelled(Path(cli.__file__).parent / "miniature" / "base" / "critic-train.jsonl", limit=40)
+    given = read_labelled(BASE_FOLDER / "critic-train.jsonl", limit=40)
     noisy = {s.problem.id: s.training_label for s in with_label_noise(given, 0.5, 0)}
     labels = {s.problem.id: s.error_step for s in given}
     found = list(read_jsonl(folder / "rollouts.jsonl"))
@@ -436,6 +436,6 @@ def test_from_labels_to_a_trained_genrm_by_commands(tiny_genrm: Path, tmp_path: 
         "validation.limit=4",
         f"model.path={tiny_genrm}",
     ]
-    config = Path(cli.__file__).parent / "miniature" / "configs" / "genrm.toml"
+    config = CONFIG_FOLDER / "genrm.toml"
     assert fapo(monkeypatch, "train", config, "method=sft", "data.train=sft.jsonl", *few, "--quiet") == 0
     assert (tmp_path / "runs" / "genrm" / "model" / "model.safetensors").is_file()

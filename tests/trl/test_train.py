@@ -647,7 +647,7 @@ def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> Non
     table = settings(tmp_path, tiny_policy, **{"optim.steps": 2, "validation.every": 2})
     (tmp_path / "config.json").write_text(json.dumps(table), encoding="utf-8")
     code = (
-        "import json, sys; from fapo.config.schema import from_dict; from fapo.trl.train import train; "
+        "import json, sys; from fapo.config.reader import from_dict; from fapo.trl.train import train; "
         "train(from_dict(json.load(open(sys.argv[1]))))"
     )
     (tmp_path / "run.py").write_text(code, encoding="utf-8")

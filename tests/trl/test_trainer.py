@@ -1,4 +1,4 @@
-"""The trainer beside TRL's own: the same loss and gradient with less work, and judging while it generates."""
+"""The trainer computes the same loss and gradient as TRL's with less work, and judges while it generates."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MaxLengthCriteria
 from trl import GRPOTrainer
 
 from fapo.config.reader import from_dict
 from fapo.data.miniature.sets import SOURCES
 from fapo.inference.models import model_folder
 from fapo.rewards import verify as answers
-from fapo.rewards.eager_scorer import make_eager
 from fapo.rewards.from_config import make_scorer
 from fapo.training.datasets import load_sets
 from fapo.trl.arguments import grpo_config
-from fapo.trl.judge_while_generating import Finished, Overlap
+from fapo.trl.judge_while_generating import SequenceEnds, judge_ahead
 from fapo.trl.reward import FlawedAwareReward
 from fapo.trl.trainer import Trainer
 from fapo.trl.zero_advantage import CHUNK, split_batch
@@ -44,7 +43,7 @@ def settings(output: Path, policy: Path) -> dict[str, Any]:
 
 
 class _Recorder:
-    """What a trainer asks of the recorder of a run."""
+    """Stand-in for the recorder of a run."""
 
     def __init__(self, config: Any) -> None:
         self.config, self.evaluating, self.batches = config, None, {"train": []}
@@ -52,7 +51,7 @@ class _Recorder:
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, dict[str, Any]]:
-    """A trainer of the miniature's base policy and a batch that it has generated and scored."""
+    """Return a trainer of the miniature's base policy and a batch that it has generated and scored."""
     policy = model_folder("miniature:policy")
     config = from_dict(settings(tmp_path_factory.mktemp("run"), policy))
     examples = load_sets(config)["train"]
@@ -84,7 +83,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, dict[str, 
 
 
 def losses(trainer: Trainer, inputs: dict[str, Any], compute: Any) -> tuple[list[torch.Tensor], dict[str, float]]:
-    """The loss and its gradients, and the metrics that were logged with them."""
+    """Return the loss and its gradients, and the metrics that were logged with them."""
     trainer.model.zero_grad()
     trainer._metrics["train"].clear()
     loss = compute(trainer, trainer.model, inputs)
@@ -147,29 +146,28 @@ def test_a_batch_without_advantages_still_has_a_loss(batch) -> None:
     loss.backward()
 
 
-# --- rollouts that go to the judge as they end ---------------------------------------------------------------------
+# --- rollouts that are judged as soon as they end ------------------------------------------------------------------
 
 
-def test_each_sequence_is_told_of_once_as_it_ends() -> None:
+def test_each_sequence_is_reported_once_when_it_ends() -> None:
     end, other = 3, 2
     written = [[5, end, 0, 0], [5, 6, 7, 8], [end, end, 5, end], [5, 6, other, 0]]  # one reaches the limit
-    told: list[tuple[int, list[int]]] = []
-    finished, prompt = Finished([end, other], lambda *found: told.append(found)), torch.full((4, 2), end)
+    reported: list[tuple[int, list[int]]] = []
+    criterion, prompt = SequenceEnds([end, other], lambda *found: reported.append(found)), torch.full((4, 2), end)
     for num in range(1, 5):
         ids = torch.cat([prompt, torch.tensor(written)[:, :num]], 1)
-        assert not finished(ids, None).any()
-        assert [row for row, _ in told] == [2, 0, 3][: min(num, 3)]
-    assert told == [(2, [end]), (0, [5, end]), (3, [5, 6, other])]
+        assert not criterion(ids, None).any()
+        assert [row for row, _ in reported] == [2, 0, 3][: min(num, 3)]
+    assert reported == [(2, [end]), (0, [5, end]), (3, [5, 6, other])]
 
 
 def served(tmp_path: Path, server: ChatServer, batch_size: int, **judge: Any) -> tuple[Trainer, list[Any]]:
-    """A trainer of the miniature's base policy with a served judge, and rows to generate for."""
+    """Return a trainer of the miniature's base policy with a served judge, and rows of prompts."""
     judge = {"kind": "served", "urls": [server.url], "model": "judge", "template": "compact", **judge}
     config = from_dict(settings(tmp_path, model_folder("miniature:policy")) | {"judge": judge})
     examples = load_sets(config)["train"][:batch_size]
     recorder = _Recorder(config)
-    scorer, ahead = make_eager(make_scorer(config))
-    reward = FlawedAwareReward(scorer, lambda scored, _: recorder.batches["train"].extend(scored))
+    reward = FlawedAwareReward(make_scorer(config), lambda scored, _: recorder.batches["train"].extend(scored))
     rows = [
         {"prompt": e.prompt, "id": e.problem.id, "problem": e.problem.text, "reference": e.problem.reference}
         for e in examples
@@ -184,14 +182,14 @@ def served(tmp_path: Path, server: ChatServer, batch_size: int, **judge: Any) ->
         train_dataset=Dataset.from_list(rows),
     )
     trainer.recorder = recorder
-    Overlap(reward, ahead).attach(trainer)
+    judge_ahead(trainer)
     trainer.model.train()
     torch.manual_seed(1)
     return trainer, [row for row in rows for _ in range(4)]
 
 
 def test_the_judge_is_asked_while_rollouts_are_being_written(tmp_path: Path) -> None:
-    """The model waits at a token that short rollouts do not reach, until the judge is asked."""
+    """The model waits at its 20th token, which short rollouts do not reach, until the judge has a request."""
     asked, forwards, still_writing = threading.Event(), [], []
 
     def arrival(body: dict[str, Any], index: int) -> Reply:
@@ -214,7 +212,25 @@ def test_the_judge_is_asked_while_rollouts_are_being_written(tmp_path: Path) -> 
     assert len(forwards) > 20
 
 
-def test_what_breaks_the_rollouts_ends_the_judging(tmp_path: Path) -> None:
+def test_generation_keeps_what_others_have_changed(tmp_path: Path) -> None:
+    """Another replacement of `generate`, with a criterion of its own, is used and is there afterwards."""
+    calls: list[int] = []
+
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        trainer, rows = served(tmp_path, server, 4)
+        generate = trainer.model.generate
+
+        def limited(*args: Any, stopping_criteria: Any = None, **kwargs: Any) -> Any:
+            calls.append(len(stopping_criteria))
+            return generate(*args, stopping_criteria=[*stopping_criteria, MaxLengthCriteria(1000)], **kwargs)
+
+        trainer.model.generate = limited
+        trainer._generate_and_score_completions(rows)
+    assert calls == [1]
+    assert trainer.model.generate is limited
+
+
+def test_an_interruption_of_generation_ends_the_judging(tmp_path: Path) -> None:
     def interrupt(*_: Any) -> None:
         if server.under_way:
             raise KeyboardInterrupt
@@ -226,9 +242,9 @@ def test_what_breaks_the_rollouts_ends_the_judging(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             trainer._generate_and_score_completions(rows)
         hook.remove()
-        assert trainer.model.generate.__func__ is plain, "as it was"
+        assert trainer.model.generate.__func__ is plain, "the model has its own method again"
         deadline = time.monotonic() + 30
         while (server.under_way or not server.hang_ups) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert (server.under_way, server.hang_ups > 0) == (0, True)
-    answers.shutdown()  # workers stopped in the middle of a check would have to be started anew one by one
+    answers.shutdown()  # otherwise workers that were stopped during a check would be started again one by one

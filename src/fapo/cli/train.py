@@ -48,15 +48,15 @@ def train(
     if engine == "verl":
         _train_verl(settings, resume, dry_run)
         return
+    if dry_run:
+        from fapo.trl import arguments
+
+        Console().print_json(data=arguments.dry_run(settings), default=str)
+        return
     if settings.method == "sft":
         from fapo.trl import sft as trainer
     else:
-        from fapo.trl import arguments
         from fapo.trl import train as trainer  # type: ignore[no-redef]
-
-    if dry_run:
-        Console().print_json(data=arguments.dry_run(settings), default=str)
-        return
     with progress_bars(disable=quiet) as bars:
         bar = bars.add_task(settings.name, total=settings.optim.steps, note="")
 

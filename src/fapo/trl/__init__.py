@@ -1,4 +1,4 @@
-"""Training on one machine with TRL: a reward function for any GRPOTrainer, and the trainer behind `fapo train`."""
+"""Training on one machine with TRL: a reward function for any GRPOTrainer, and the trainers behind `fapo train`."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Translate a config into TRL's arguments."""
+"""Arguments of TRL's trainers for a config."""
 
 from __future__ import annotations
 
@@ -7,54 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl import GRPOConfig
+from trl import GRPOConfig, SFTConfig
 
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
 
 
-def trainer_arguments(config: Config, world_size: int = 1) -> dict[str, Any]:
-    """What each of TRL's trainers is told: optimizer, batches, checkpoints."""
-    rollout, optim, val = config.rollout, config.optim, config.validation
-    share = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
-    micro = optim.micro_batch_size or share // world_size
-    if share % (micro * world_size):
-        raise ConfigError(
-            f"optim.micro_batch_size {micro} x {world_size} processes does not divide the {share} rollouts of an update"
-        )
-    updates = optim.updates_per_batch
-    return {
-        "output_dir": str(Path(config.output) / config.name / "checkpoints"),
-        "seed": config.seed,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": share // (micro * world_size),
-        "max_steps": optim.steps * updates,
-        "learning_rate": optim.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": optim.warmup_steps * updates,
-        "weight_decay": optim.weight_decay,
-        "adam_beta1": optim.betas[0],
-        "adam_beta2": optim.betas[1],
-        "max_grad_norm": optim.max_grad_norm,
-        "bf16": config.model.dtype == "bfloat16",
-        "gradient_checkpointing": False,
-        "logging_steps": updates,
-        "logging_first_step": False,
-        "save_steps": val.save_every * updates,
-        "save_total_limit": 2,
-        "eval_on_start": bool(config.data.validation),
-        "report_to": "none",
-        "run_name": config.name,
-        "use_cpu": not torch.cuda.is_available(),
-        "disable_tqdm": True,
-    }
-
-
 def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
-    """The exact TRL arguments of a run; the [trl] table has the last word."""
-    rollout, optim, val = config.rollout, config.optim, config.validation
-    arguments = trainer_arguments(config, world_size)
-    micro = arguments["per_device_train_batch_size"]
+    """Return the arguments of `trl.GRPOTrainer`; settings of the [trl] table replace those that follow from the rest.
+
+    Args:
+        config: Config of the run.
+        world_size: Number of processes that train.
+
+    Returns:
+        TRL's record of arguments.
+
+    Raises:
+        ConfigError: If TRL refuses an argument, or the micro-batches do not divide the rollouts of an update.
+    """
+    rollout, optim, validation = config.rollout, config.optim, config.validation
+    arguments = _common_arguments(config, world_size)
+    micro_batch = arguments["per_device_train_batch_size"]
+    num_samples = validation.num_samples
     arguments |= {
         "steps_per_generation": arguments["gradient_accumulation_steps"] * optim.updates_per_batch,
         "num_generations": rollout.group_size,
@@ -67,17 +42,70 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
         "epsilon": optim.clip_low,
         "epsilon_high": optim.clip_high,
         "eval_strategy": "steps" if config.data.validation else "no",
-        "eval_steps": val.every * optim.updates_per_batch,
-        "num_generations_eval": val.num_samples,
-        "per_device_eval_batch_size": 128 * val.num_samples if micro >= 64 else micro * val.num_samples,
+        "eval_steps": validation.every * optim.updates_per_batch,
+        "num_generations_eval": num_samples,
+        "per_device_eval_batch_size": (128 if micro_batch >= 64 else micro_batch) * num_samples,
     }
+    return _checked(GRPOConfig, config, arguments)
+
+
+def sft_config(config: Config) -> SFTConfig:
+    """Return the arguments of `trl.SFTTrainer`; settings of the [trl] table replace those that follow from the rest.
+
+    Raises ConfigError if TRL refuses an argument, or the micro-batches do not divide the critiques of an update.
+    """
+    arguments = _common_arguments(config) | {"completion_only_loss": True, "max_length": None, "packing": False}
+    return _checked(SFTConfig, config, arguments)
+
+
+def dry_run(config: Config) -> dict[str, Any]:
+    """Return the arguments of the trainer that a config uses, as a table. Raises ConfigError."""
+    arguments = sft_config(config) if config.method == "sft" else grpo_config(config)
+    table = {key: value for key, value in asdict(arguments).items() if value is not None}
+    return {key: getattr(value, "value", value) for key, value in table.items()}
+
+
+def _common_arguments(config: Config, world_size: int = 1) -> dict[str, Any]:
+    """Return the arguments that both trainers have: optimizer, batches, checkpoints."""
+    rollout, optim, validation = config.rollout, config.optim, config.validation
+    updates = optim.updates_per_batch
+    per_update = rollout.num_prompts * rollout.group_size // updates
+    micro_batch = optim.micro_batch_size or per_update // world_size
+    if per_update % (micro_batch * world_size):
+        raise ConfigError(
+            f"optim.micro_batch_size {micro_batch} x {world_size} processes does not divide the {per_update} rollouts "
+            "of an update; choose a divisor"
+        )
+    return {
+        "output_dir": str(Path(config.output) / config.name / "checkpoints"),
+        "seed": config.seed,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": per_update // (micro_batch * world_size),
+        "max_steps": optim.steps * updates,
+        "learning_rate": optim.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": optim.warmup_steps * updates,
+        "weight_decay": optim.weight_decay,
+        "adam_beta1": optim.betas[0],
+        "adam_beta2": optim.betas[1],
+        "max_grad_norm": optim.max_grad_norm,
+        "bf16": config.model.dtype == "bfloat16",
+        "gradient_checkpointing": False,
+        "logging_steps": updates,
+        "logging_first_step": False,
+        "save_steps": validation.save_every * updates,
+        "save_total_limit": 2,
+        "eval_on_start": bool(config.data.validation),
+        "report_to": "none",
+        "run_name": config.name,
+        "use_cpu": not torch.cuda.is_available(),
+        "disable_tqdm": True,
+    }
+
+
+def _checked(kind: Any, config: Config, arguments: dict[str, Any]) -> Any:
+    """Return TRL's record of arguments, with those of the [trl] table in it."""
     try:
-        return GRPOConfig(**{**arguments, **config.trl})
+        return kind(**{**arguments, **config.trl})
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"[trl]: {error}") from None
-
-
-def dry_run(config: Config, world_size: int = 1) -> dict[str, Any]:
-    """What would be given to TRL, as a table."""
-    arguments = {key: value for key, value in asdict(grpo_config(config, world_size)).items() if value is not None}
-    return {key: getattr(value, "value", value) for key, value in arguments.items()}
+        raise ConfigError(f"[trl]: {error}; change or remove the setting") from None

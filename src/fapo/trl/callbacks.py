@@ -1,4 +1,4 @@
-"""Progress of a run, and its graceful stop."""
+"""Callbacks of a training run: metrics and progress of each step, and a graceful stop at Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from fapo.training.recorder import Recorder
 from fapo.types import Progress
 
 
-class Callback(TrainerCallback):
-    """Metrics into the run folder, progress to whoever watches."""
+class MetricsCallback(TrainerCallback):
+    """Callback that writes the metrics of each step to the run folder, and calls a progress callback."""
 
     def __init__(self, config: Config, recorder: Recorder, progress: Progress | None) -> None:
         self.config, self.recorder, self.progress = config, recorder, progress
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Write the metrics of a training step; logs without a loss belong to a validation."""
         if not logs or "loss" not in logs:
             return
         values = {key: value for key, value in logs.items() if isinstance(value, int | float) and key != "step"}
@@ -31,37 +32,46 @@ class Callback(TrainerCallback):
             self.progress(self.config.name, self.recorder.step, self.config.optim.steps, values)
 
 
+class _StopCallback(TrainerCallback):
+    """Callback that ends training after a step, with a checkpoint, once `requested` is set."""
+
+    requested = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.requested and state.global_step % args.logging_steps == 0:
+            control.should_save = control.should_training_stop = True
+
+
 @contextlib.contextmanager
-def stop_politely(trainer: Any) -> Iterator[None]:
-    """The first Ctrl-C ends training after the current step, with a checkpoint; a second one at once.
+def graceful_stop(trainer: Any) -> Iterator[None]:
+    """Let the first Ctrl-C end training after the current step, with a checkpoint, and the second one at once.
 
-    Either way KeyboardInterrupt leaves the block, since the run is not finished.
+    In both cases the block ends with KeyboardInterrupt, since the run is not finished. Outside the main thread Ctrl-C
+    cannot be handled, and nothing changes.
+
+    Args:
+        trainer: A transformers Trainer that trains within the block.
+
+    Raises:
+        KeyboardInterrupt: If Ctrl-C was pressed before the last step.
     """
-
-    class Stop(TrainerCallback):
-        asked = False
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if self.asked and state.global_step % trainer.args.logging_steps == 0:
-                control.should_save = control.should_training_stop = True
-
-    stop = Stop()
+    stop = _StopCallback()
     trainer.add_callback(stop)
 
-    def handle(*_: Any) -> None:
-        if stop.asked:
+    def on_interrupt(*_: Any) -> None:
+        if stop.requested:
             raise KeyboardInterrupt
-        stop.asked = True
+        stop.requested = True
         logging.getLogger("fapo").warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
 
     try:
-        before = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not in the main thread: Ctrl-C is somebody else's
+        previous = signal.signal(signal.SIGINT, on_interrupt)
+    except ValueError:  # only the main thread may handle signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if stop.asked and 0 < trainer.state.global_step < trainer.args.max_steps:
+        signal.signal(signal.SIGINT, previous)
+    if stop.requested and 0 < trainer.state.global_step < trainer.args.max_steps:
         raise KeyboardInterrupt

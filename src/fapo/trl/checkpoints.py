@@ -1,4 +1,4 @@
-"""Load models, save them and find checkpoints."""
+"""Models on disk: load the model to train, find its checkpoints, and save the trained model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fapo.training.run_folder import RunFolder
 
 
 def load_model(config: Config) -> tuple[Any, Any]:
-    """The model to train, and its tokenizer. Raises ConfigError if there is none."""
+    """Return the model to train and its tokenizer. Raises ConfigError if `model.path` has no usable model."""
     path = model_folder(config.model.path)
     with loading("model.path", path):
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
@@ -27,19 +27,37 @@ def load_model(config: Config) -> tuple[Any, Any]:
 
 
 def load_weights(path: str, dtype: torch.dtype) -> Any:
-    """A model from a folder or a Hub id: safetensors only, and no code but transformers' own."""
+    """Load a model from safetensors, without code of the repository.
+
+    Args:
+        path: Folder of the model, or its id on the Hugging Face Hub.
+        dtype: Precision of the weights.
+
+    Returns:
+        The model.
+
+    Raises:
+        OSError: If there is no such model.
+        ValueError: If transformers does not know the kind of model.
+    """
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)
 
 
 def save_model(trainer: Any, folder: RunFolder) -> None:
-    """Save the trained model to `model/` in the run folder; that folder exists only when it is complete."""
+    """Save the trained model to `model/` in the run folder; that folder exists only when it is complete.
+
+    Args:
+        trainer: A transformers Trainer. All of its processes call this function.
+        folder: Run folder of this process.
+    """
     model, draft = folder.path / "model", folder.path / "model.tmp"  # one draft for all processes
     with contextlib.nullcontext() if folder.rank else atomic_path(model, draft):
         trainer.save_model(str(draft))
 
 
 def last_checkpoint(folder: Path) -> tuple[int, str | None]:
-    """Number and path of the newest checkpoint that is whole: trainer_state.json is written last. (0, None): none."""
-    whole = {int(file.parent.name.rpartition("-")[2]): file for file in folder.glob("checkpoint-*/trainer_state.json")}
-    newest = max(whole, default=0)
-    return newest, str(whole[newest].parent) if whole else None
+    """Return the number and path of the newest complete checkpoint; (0, None) if there is none."""
+    states = folder.glob("checkpoint-*/trainer_state.json")  # this file is written last
+    complete = {int(file.parent.name.rpartition("-")[2]): file.parent for file in states}
+    newest = max(complete, default=0)
+    return newest, str(complete[newest]) if complete else None

@@ -1,11 +1,14 @@
-"""A rollout goes to the judge the moment it ends, while transformers' generate() still writes the others."""
+"""Judge each rollout as soon as it ends, while transformers' `generate` still writes the others of its batch.
+
+TRL has no hook for this. `GRPOTrainer._generate_and_score_completions` is replaced on the trainer, and `generate` on
+its model while a batch is being written (see `fapo.trl.version`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,99 +18,123 @@ from fapo.errors import ConfigError
 from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.reward import FlawedAwareReward
+from fapo.trl.version import warn_unless_checked
 
-PATIENCE = 10.0
-"""Seconds in which cancelled requests are gone."""
+CANCEL_TIMEOUT = 10.0
+"""Seconds to wait for the end of requests that are cancelled."""
 
 
-class Finished(StoppingCriteria):
-    """Stops nothing; tells of each sequence, once, when its first end token is there."""
+class SequenceEnds(StoppingCriteria):
+    """Criterion that never stops generation. It calls a function once for each sequence, at its first end token."""
 
-    def __init__(self, ends: Sequence[int], tell: Callable[[int, list[int]], None]) -> None:
-        """`tell` is given the row and the tokens after the prompt, the end token included."""
-        self.ends, self.tell = torch.tensor(ends), tell
-        self.start = 0
-        self.over: torch.Tensor | None = None
+    def __init__(self, end_tokens: Sequence[int], on_end: Callable[[int, list[int]], None]) -> None:
+        """Watch one call of `generate`.
+
+        Args:
+            end_tokens: Ids of the tokens that end a sequence.
+            on_end: Function that is called with the index of the sequence in its batch, and the ids of the tokens that
+                the model wrote, the end token included.
+        """
+        self.end_tokens, self.on_end = torch.tensor(end_tokens), on_end
+        self.prompt_length = 0
+        self.ended: torch.Tensor | None = None
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """After each token: false for all [num_sequences]."""
-        if self.over is None:
-            self.start = input_ids.shape[1] - 1
-            self.ends = self.ends.to(input_ids.device)
-            self.over = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        new = torch.isin(input_ids[:, -1], self.ends) & ~self.over
-        self.over |= new
-        for row in new.nonzero().flatten().tolist():
-            self.tell(row, input_ids[row, self.start :].tolist())
-        return torch.zeros_like(self.over)
+        """Look at the last token of each sequence.
 
+        Args:
+            input_ids: Prompts and what was written so far [num_sequences, length].
+            scores: Not used.
 
-@dataclass(frozen=True)
-class Overlap:
-    """Where a trainer's finished rollouts go."""
-
-    reward: FlawedAwareReward
-    """The trainer's reward function, which will ask for the same rollouts."""
-    ahead: EagerJudge
-    """What its scorer asks, too."""
-
-    def attach(self, trainer: Any) -> None:
-        """Do so for every batch of a GRPOTrainer from now on."""
-        plain = trainer._generate_and_score_completions
-
-        def judged_as_they_end(inputs: Any) -> Any:
-            with self(trainer, inputs):
-                return plain(inputs)
-
-        trainer._generate_and_score_completions = judged_as_they_end
-
-    @contextlib.contextmanager
-    def __call__(self, trainer: Any, inputs: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-        """Within the block, what the model generates for the rows of `inputs` is looked into as soon as it is there.
-
-        What is never told of here, the reward function finds out by itself: rollouts cut off at the length limit, and
-        all that vLLM or a tool has a part in.
+        Returns:
+            False for each sequence [num_sequences].
         """
-        columns = {key: [row[key] for row in inputs] for key in inputs[0]}
-        tokenizer, loop = trainer.processing_class, trainer.async_loop
-
-        def tell(row: int, tokens: list[int]) -> None:
-            (text,) = tokenizer.batch_decode([tokens], skip_special_tokens=True)
-            rollout = self.reward.rollout(row, inputs[row]["prompt"], text, tokens, columns)
-            loop.call_soon_threadsafe(self.ahead.begin, rollout)
-
-        with _told(trainer.accelerator.unwrap_model(trainer.model_wrapped), trainer.eos_token_ids, tell):
-            try:
-                yield
-            except BaseException:
-                with contextlib.suppress(TimeoutError):
-                    asyncio.run_coroutine_threadsafe(self.ahead.cancel(), loop).result(PATIENCE)
-                raise
+        if self.ended is None:  # the first call comes after the first token
+            self.prompt_length = input_ids.shape[1] - 1
+            self.end_tokens = self.end_tokens.to(input_ids.device)
+            self.ended = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        new = torch.isin(input_ids[:, -1], self.end_tokens) & ~self.ended
+        self.ended |= new
+        for row in new.nonzero().flatten().tolist():
+            self.on_end(row, input_ids[row, self.prompt_length :].tolist())
+        return torch.zeros_like(self.ended)
 
 
 def judge_ahead(trainer: Any) -> None:
-    """Let the `flawed_aware_reward` of a GRPOTrainer ask about each rollout as soon as it has ended.
+    """Let the `flawed_aware_reward` of a GRPOTrainer judge each rollout as soon as it has ended.
 
-    Rewards and records stay the same. For a judge behind a server: one in this process would read rollouts one by one,
-    with the processor or GPU that writes them. Raises ConfigError if the trainer has no such reward, or more than one.
+    Rewards and logs stay the same. Use it for a judge behind a server: a judge in this process would compete for the
+    processor or GPU with the model that writes, and would judge rollouts one by one.
+
+    Args:
+        trainer: A `trl.GRPOTrainer` with one `flawed_aware_reward` among its `reward_funcs`.
+
+    Raises:
+        ConfigError: If the trainer has no such reward, or more than one.
     """
     rewards = [reward for reward in trainer.reward_funcs if isinstance(reward, FlawedAwareReward)]
     if len(rewards) != 1 or not isinstance(rewards[0].scorer, PolicyScorer) or not rewards[0].scorer.judge:
         raise ConfigError(f"judge_ahead: one flawed_aware_reward is needed in reward_funcs, not {len(rewards)}")
-    rewards[0].scorer, ahead = make_eager(rewards[0].scorer)
-    Overlap(rewards[0], ahead).attach(trainer)
+    rewards[0].scorer, eager = make_eager(rewards[0].scorer)
+    submit_rollouts(trainer, rewards[0], eager)
+
+
+def submit_rollouts(trainer: Any, reward: FlawedAwareReward, eager: EagerJudge) -> None:
+    """Submit each rollout of a GRPOTrainer to an eager judge as soon as it has ended, from now on.
+
+    Rollouts that end in another way are scored later, as usual: those cut off by the length limit, and those written by
+    vLLM or with tools.
+
+    Args:
+        trainer: A `trl.GRPOTrainer`.
+        reward: Reward function of the trainer.
+        eager: Eager judge that the scorer of the reward function uses.
+    """
+    warn_unless_checked()
+    generate_and_score = trainer._generate_and_score_completions
+
+    def judged_while_generating(inputs: Any) -> Any:
+        with _submitted(trainer, inputs, reward, eager):
+            return generate_and_score(inputs)
+
+    trainer._generate_and_score_completions = judged_while_generating
 
 
 @contextlib.contextmanager
-def _told(model: Any, ends: Sequence[int], tell: Callable[[int, list[int]], None]) -> Iterator[None]:
-    """Let a model's generate() tell of its finished sequences."""
-    plain = model.generate
+def _submitted(
+    trainer: Any, inputs: Sequence[Mapping[str, Any]], reward: FlawedAwareReward, eager: EagerJudge
+) -> Iterator[None]:
+    """Within the block, submit the rollouts that the model writes for the rows of `inputs`, in their order."""
+    columns = {key: [row[key] for row in inputs] for key in inputs[0]}
+    tokenizer, loop = trainer.processing_class, trainer.async_loop
 
-    def generate(*args: Any, **kwargs: Any) -> Any:
-        return plain(*args, stopping_criteria=StoppingCriteriaList([Finished(ends, tell)]), **kwargs)
+    def submit(row: int, tokens: list[int]) -> None:
+        (text,) = tokenizer.batch_decode([tokens], skip_special_tokens=True)
+        rollout = reward.rollout(row, inputs[row]["prompt"], text, tokens, columns)
+        loop.call_soon_threadsafe(eager.begin, rollout)
 
-    model.generate = generate
+    with _watched(trainer.accelerator.unwrap_model(trainer.model_wrapped), trainer.eos_token_ids, submit):
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(eager.cancel(), loop).result(CANCEL_TIMEOUT)
+            raise
+
+
+@contextlib.contextmanager
+def _watched(model: Any, end_tokens: Sequence[int], on_end: Callable[[int, list[int]], None]) -> Iterator[None]:
+    """Within the block, `model.generate` calls `on_end` as `SequenceEnds` does; then it is again what it was."""
+    generate, replaced = model.generate, vars(model).get("generate")  # others may have replaced the method, too
+
+    def watched(*args: Any, stopping_criteria: Any = None, **kwargs: Any) -> Any:
+        criteria = StoppingCriteriaList([*(stopping_criteria or ()), SequenceEnds(end_tokens, on_end)])
+        return generate(*args, stopping_criteria=criteria, **kwargs)
+
+    model.generate = watched
     try:
         yield
     finally:
         del model.generate
+        if replaced is not None:
+            model.generate = replaced

@@ -1,13 +1,14 @@
-"""Flawed-aware rewards for a trl.GRPOTrainer of one's own."""
+"""Flawed-aware reward function for any `trl.GRPOTrainer`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from fapo.config.ranges import check_ranges
 from fapo.config.schema import FapoReward
 from fapo.data.problems import answer_of_worked_solution
-from fapo.errors import DataError
+from fapo.errors import ConfigError, DataError
 from fapo.inference.client import ChatClient
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
@@ -16,22 +17,28 @@ from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout
 
-_REFERENCES = ("reference", "answer", "solution")
+REFERENCE_COLUMNS = ("reference", "answer", "solution")
+"""Columns of a data set that may hold the reference answers; the first one that it has is used."""
 Record = Callable[[Sequence[ScoredRollout], Mapping[str, list[Any]]], None]
-"""Is given every batch of scored rollouts, with the data set's columns."""
+"""Function that is called with each batch of scored rollouts, and the columns of the data set."""
 
 
 class FlawedAwareReward:
-    """An async reward function for `trl.GRPOTrainer(reward_funcs=...)`; None for rollouts without a verdict.
+    """Async reward function for `trl.GRPOTrainer(reward_funcs=...)`; its reward is None without a verdict.
 
-    The data set needs the column `prompt` and the right answers in `reference`, `answer` or `solution` (of a worked
-    solution the final answer counts); the judge reads the question in the column `problem` or else the last
-    user message. TRL leaves None out of the group's mean and std and gives it advantage 0. Verdicts and critiques
-    become columns of TRL's completions table.
+    The data set needs the column `prompt`, and reference answers in `reference`, `answer` or `solution`. If the
+    reference is a worked solution, its final answer counts. The judge reads the question in the column `problem`, or
+    else in the last message of the prompt. TRL leaves rewards of None out of the group's mean and standard deviation,
+    and gives these rollouts the advantage 0. Verdicts and critiques become columns of TRL's completions table.
     """
 
     def __init__(self, scorer: Scorer, record: Record | None = None) -> None:
-        """For a scorer of one's own; most users want `flawed_aware_reward`."""
+        """Make a reward function from a scorer; most users want `flawed_aware_reward`.
+
+        Args:
+            scorer: Scorer of the rollouts.
+            record: Function that is called with each batch of scored rollouts.
+        """
         self.scorer = scorer
         self.record = record
         self.__name__ = f"{scorer.config.kind}_reward"
@@ -45,14 +52,31 @@ class FlawedAwareReward:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """One reward for each completion, as TRL calls it."""
+        """Return the reward of each completion; TRL calls this with keyword arguments.
+
+        Args:
+            prompts: Prompts, as text or as conversations [num_rollouts].
+            completions: Completions, as text or as conversations [num_rollouts].
+            completion_ids: Token ids of the completions [num_rollouts].
+            log_extra: TRL's function that adds a column to the completions table.
+            log_metric: TRL's function that logs a number.
+            **columns: Further columns of the data set, each [num_rollouts].
+
+        Returns:
+            Rewards [num_rollouts]; None for a rollout without a verdict, if `on_unscored` is "mask".
+
+        Raises:
+            DataError: If the data set has no reference answers.
+            JudgeDownError: If the judge fails for too many rollouts.
+            UnscoredError: If there is no verdict on a rollout, and `on_unscored` is "raise".
+        """
         rows = zip(prompts, completions, completion_ids, strict=True)
         scored = await self.scorer([self.rollout(i, *row, columns) for i, row in enumerate(rows)])
         if log_extra:
             verdicts = [verdict_row(s.verdict) for s in scored]
             for name in ("status", "flawed", "error_step", "critique", "reason"):
                 log_extra(name, [row[name] for row in verdicts])
-            log_extra("reference", [s.rollout.problem.reference for s in scored])  # for `fapo judge` on the table
+            log_extra("reference", [s.rollout.problem.reference for s in scored])  # `fapo judge` reads it in the table
         if log_metric:
             correct = [s for s in scored if s.correct]
             judged = [s.flawed for s in correct if s.flawed is not None]
@@ -65,50 +89,122 @@ class FlawedAwareReward:
         return [s.reward.value for s in scored]
 
     def rollout(self, i: int, prompt: Any, completion: Any, tokens: list[int], columns: Mapping[str, Any]) -> Rollout:
-        """Row i of a batch as what is scored."""
-        name = next((c for c in _REFERENCES if c in columns), None)
+        """Return one row of a batch as a rollout.
+
+        Args:
+            i: Index of the row.
+            prompt: Its prompt, as text or as a conversation.
+            completion: Its completion, as text or as a conversation.
+            tokens: Token ids of the completion.
+            columns: Columns of the data set, each [num_rollouts].
+
+        Returns:
+            The rollout. It is truncated if it is as long as the limit of the scorer.
+
+        Raises:
+            DataError: If the data set has no reference answers.
+        """
+        name = next((column for column in REFERENCE_COLUMNS if column in columns), None)
         if name is None:
             raise DataError(
-                f"the data set has no column with the right answers: name it one of {', '.join(_REFERENCES)}"
+                "the data set has no column with the right answers: name it one of " + ", ".join(REFERENCE_COLUMNS)
             )
         problem = Problem(
             id=str(columns["id"][i]) if "id" in columns else str(i),
-            text=columns["problem"][i] if "problem" in columns else _text(prompt),
+            text=columns["problem"][i] if "problem" in columns else _last_message(prompt),
             reference=answer_of_worked_solution(str(columns[name][i])),
             source=str(columns["source"][i]) if "source" in columns else "",
         )
-        return Rollout.from_text(problem, _text(completion), len(tokens), self.scorer.max_tokens)
+        return Rollout.from_text(problem, _last_message(completion), len(tokens), self.scorer.max_tokens)
 
 
-def _text(messages: Any) -> str:
-    """The last message of a conversation, or the plain text."""
+def _last_message(messages: Any) -> str:
+    """Return the last message of a conversation; a plain text is returned as it is."""
     return messages if isinstance(messages, str) else messages[-1]["content"]
 
 
 def flawed_aware_reward(
     judge: Judge | str | Sequence[str],
     *,
-    model: str = "",
     penalty: float = 1.0,
-    template: str = "locate",
     on_unscored: OnUnscored = "mask",
     overlong_buffer: int = 0,
     max_completion_length: int = 0,
     max_failure_rate: float = 0.5,
+    model: str = "",
+    template: str = "locate",
     min_words: int = 0,
-    **client: Any,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: int | None = None,
+    concurrency: int = 64,
+    timeout: float = 600.0,
+    deadline: float | None = None,
+    retries: int = 4,
+    backoff: float = 0.5,
+    cooldown: float = 1.0,
+    api_key: str | None = None,
+    extra_body: Mapping[str, Any] | None = None,
 ) -> FlawedAwareReward:
-    """The FAPO reward: +1 right, 1 - penalty right but flawed, -1 wrong (lambda = `penalty`).
+    """Return the FAPO reward: +1 for a correct rollout, 1 - `penalty` for a correct but flawed one, -1 for a wrong one.
 
-    `judge` is the address (or addresses) of OpenAI-compatible servers with the GenRM `model`, or any `Judge`. `client`
-    goes to `ChatClient` (temperature, top_p and max_tokens of the critique, concurrency, timeout, ...). Overlong
-    shaping needs `overlong_buffer` and the trainer's `max_completion_length`. JudgeDownError stops the trainer if more
-    than `max_failure_rate` of the last 100 judgements failed, or of a larger batch (at least 8). A right answer with
-    fewer than `min_words` words outside its box is flagged without asking (0: off, as in the paper).
+    The arguments from `model` on describe a judge model behind servers; they are not used if `judge` is a `Judge`.
+
+    Args:
+        judge: Address of an OpenAI-compatible server of a GenRM, or several addresses, or any `Judge`.
+        penalty: lambda of the paper, subtracted for a flawed rollout; 0 is plain RLVR.
+        on_unscored: Treatment of correct rollouts without a verdict. "mask" leaves them out of their group,
+            "correctness_only" gives them +1, "raise" stops the trainer.
+        overlong_buffer: Length in tokens over which the soft length penalty falls from 0 to -1; 0 turns it off.
+        max_completion_length: The trainer's limit in tokens, at which that penalty is -1.
+        max_failure_rate: Largest rate of failures among the last 100 judgements that does not stop the trainer.
+        model: Name under which the servers know the GenRM.
+        template: Prompt of the GenRM: locate, yes_no, compact, or the path of a template file.
+        min_words: Minimum number of words outside the boxed answer. A shorter correct rollout is flagged without the
+            judge; 0 turns it off, as in the paper.
+        temperature: Sampling temperature of the critique; None leaves it to the server.
+        top_p: Nucleus sampling of the critique; None leaves it to the server.
+        max_tokens: Length limit of the critique in tokens; None leaves it to the server.
+        concurrency: Number of requests at a time, over all servers.
+        timeout: Seconds for one try of a request.
+        deadline: Seconds for all tries of a request; None for no limit.
+        retries: Number of tries after the first one.
+        backoff: Seconds before the second try; doubled for each further one.
+        cooldown: Seconds for which a server that failed gets no requests; doubled for each further failure.
+        api_key: API key for the servers; by default it is read from the environment, see `ChatClient`.
+        extra_body: Further fields of each request.
+
+    Returns:
+        A reward function for `trl.GRPOTrainer(reward_funcs=...)`.
+
+    Raises:
+        ConfigError: If an argument cannot be used; the message names it.
     """
     if not callable(judge):
-        urls = [judge] if isinstance(judge, str) else list(judge)
-        judge = GenRM(load_template(template), ChatClient(urls, model, **client), min_words=min_words)
+        client = ChatClient(
+            [judge] if isinstance(judge, str) else list(judge),
+            model,
+            api_key=api_key,
+            concurrency=concurrency,
+            timeout=timeout,
+            deadline=deadline,
+            retries=retries,
+            backoff=backoff,
+            cooldown=cooldown,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            extra_body=extra_body or {},
+        )
+        judge = GenRM(load_template(template), client, min_words=min_words)
+    if on_unscored not in get_args(OnUnscored):
+        raise ConfigError(f"on_unscored is {on_unscored!r}; choose one of {', '.join(get_args(OnUnscored))}")
+    if overlong_buffer > max_completion_length:
+        raise ConfigError(
+            f"overlong_buffer is {overlong_buffer}, but max_completion_length is {max_completion_length}; pass the "
+            "max_completion_length of the trainer's GRPOConfig, and a buffer that is not longer"
+        )
     config = FapoReward(penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
+    check_ranges(config, "flawed_aware_reward")
     scorer = PolicyScorer(config, judge, max_completion_length, max_failure_rate=max_failure_rate)
     return FlawedAwareReward(scorer)

@@ -1,13 +1,14 @@
-"""One machine, supervised: config -> trl.SFTTrainer -> run folder, for a GenRM that imitates the critiques in its data.
+"""Supervised training of a GenRM on one machine: config -> trl.SFTTrainer -> run folder.
 
-Batches, steps, validation and checkpoints are those of `train_trl`, so that the runs can be compared: an update sees
-as many critiques as there are rollouts in an update of reinforcement learning.
+The model imitates the critiques in its data. Batches, steps, validation and checkpoints are those of `fapo.trl.train`,
+so that runs of the two methods can be compared: the number of critiques in an update is the number of rollouts in an
+update of reinforcement learning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
@@ -24,26 +25,30 @@ from fapo.rewards.critique_scorer import CritiqueScorer
 from fapo.rewards.from_config import make_scorer
 from fapo.training.datasets import TRAIN, Example, Sets, load_sets
 from fapo.training.recorder import Recorder
-from fapo.training.run_folder import RunFolder
-from fapo.training.run_lock import full_disk_told, take
 from fapo.training.step_metrics import of_validation
-from fapo.trl.arguments import trainer_arguments
-from fapo.trl.callbacks import Callback, stop_politely
-from fapo.trl.checkpoints import last_checkpoint, load_model, load_weights, save_model
+from fapo.trl.arguments import sft_config
+from fapo.trl.callbacks import MetricsCallback
+from fapo.trl.checkpoints import load_model
+from fapo.trl.run import open_run
 from fapo.types import Progress, Rollout
 
 
-def sft_config(config: Config) -> SFTConfig:
-    """The exact TRL arguments of a run; the [trl] table has the last word."""
-    arguments = trainer_arguments(config) | {"completion_only_loss": True, "max_length": None, "packing": False}
-    try:
-        return SFTConfig(**{**arguments, **config.trl})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"[trl]: {error}") from None
-
-
 def train(config: Config, *, resume: bool = False, progress: Progress | None = None) -> Path:
-    """Run a config with method "sft"; returns the run folder, as `train_trl.train` does. One process only."""
+    """Run a config with method "sft" and return its run folder, with the trained model in `model/`.
+
+    Args:
+        config: Config with method "sft".
+        resume: Whether an interrupted run continues from its last checkpoint.
+        progress: Progress callback, called after each step.
+
+    Returns:
+        Path of the run folder.
+
+    Raises:
+        ConfigError: If a setting cannot work, the data has no critiques, or several processes train.
+        DataError: If a data set cannot be used.
+        KeyboardInterrupt: After Ctrl-C, see `fapo.trl.callbacks.graceful_stop`.
+    """
     torch.manual_seed(config.seed)
     if PartialState(cpu=not torch.cuda.is_available()).num_processes > 1:
         raise ConfigError('method "sft" runs in one process; start it without accelerate')
@@ -51,38 +56,26 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     sets = load_sets(config)
     scorer = make_scorer(config, (e.solution for examples in sets.values() for e in examples if e.solution))
     assert isinstance(scorer, CritiqueScorer)
-    examples = _dataset(config, sets.pop(TRAIN))
+    critiques = _dataset(config, sets.pop(TRAIN))
     model, tokenizer = load_model(config)
-    folder = RunFolder(config, resume=resume)
-    take(folder.path)
-    done, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
-    folder.rewind(done // config.optim.updates_per_batch if checkpoint else -1)
-    finished = done >= arguments.max_steps
-    if checkpoint and finished:
-        model = load_weights(checkpoint, model.dtype)
-    arguments.eval_on_start = arguments.eval_on_start and not checkpoint
-
-    recorder = Recorder(config, folder, scorer)
+    run = open_run(config, arguments, resume=resume)
+    recorder = Recorder(config, run.folder, scorer)
     trainer = _Trainer(
-        model=model,
+        model=run.with_final_weights(model),
         processing_class=tokenizer,
         args=arguments,
-        train_dataset=examples,
-        callbacks=[Callback(config, recorder, progress), _Validation(config)],
+        train_dataset=critiques,
+        callbacks=[MetricsCallback(config, recorder, progress), _ValidationCallback(config)],
     )
     trainer.recorder, trainer.scorer, trainer.sets = recorder, scorer, sets
     trainer.remove_callback(PrinterCallback)
     recorder.trainer = trainer
-    with stop_politely(trainer), full_disk_told(folder.path):
-        if not finished:
-            trainer.train(resume_from_checkpoint=checkpoint)
-    with full_disk_told(folder.path):
-        save_model(trainer, folder)
-    return folder.path
+    run.train(trainer)
+    return run.folder.path
 
 
 def _dataset(config: Config, examples: Sequence[Example]) -> Dataset:
-    """Prompt and critique of each training row."""
+    """Return prompts and critiques as TRL's prompt-completion data."""
     rows = []
     for example in examples:
         critique = example.solution.critique if example.solution else ""
@@ -95,8 +88,11 @@ def _dataset(config: Config, examples: Sequence[Example]) -> Dataset:
     return Dataset.from_list(rows)
 
 
-class _Validation(TrainerCallback):
-    """Asks for a validation every so many steps; the trainer's own rule wants a data set of critiques."""
+class _ValidationCallback(TrainerCallback):
+    """Callback that starts a validation every `validation.every` steps.
+
+    The trainer's own `eval_strategy` would require a data set of critiques.
+    """
 
     def __init__(self, config: Config) -> None:
         self.every = config.validation.every * config.optim.updates_per_batch if config.data.validation else 0
@@ -107,28 +103,19 @@ class _Validation(TrainerCallback):
 
 
 class _Trainer(SFTTrainer):
-    """SFTTrainer whose validation samples critiques and scores them, as in reinforcement learning."""
+    """SFTTrainer that validates as reinforcement learning does: it samples critiques and scores them."""
 
     recorder: Recorder
     scorer: CritiqueScorer
     sets: Sets
+    """Validation sets by name."""
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         recorder, config = self.recorder, self.recorder.config
-        sampling: dict[str, Any] = {"temperature": config.validation.temperature, "top_p": config.validation.top_p}
-        limit, seed = config.rollout.max_tokens, config.seed + self.state.global_step
-        model = LocalModel(self.model, self.processing_class, limit, **sampling, seed=seed)
         self.model.eval()
         out: dict[str, float] = {}
         for name, examples in self.sets.items():
-            asked = [example for example in examples for _ in range(config.validation.num_samples)]
-            answers = model.generate([example.prompt for example in asked])
-            written = [
-                Rollout.from_text(e.problem, answer.text, answer.num_tokens, limit)
-                for e, answer in zip(asked, answers, strict=True)
-            ]
-            # the end token counts, as it does among the tokens of a rollout in training
-            rollouts = [replace(rollout, num_tokens=min(rollout.num_tokens + 1, limit)) for rollout in written]
+            rollouts = self._sampled_critiques(config, examples)
             recorder.evaluating = name
             try:
                 recorder.record([self.scorer.score(rollout) for rollout in rollouts], {})
@@ -138,11 +125,26 @@ class _Trainer(SFTTrainer):
         self.model.train()
         recorder.folder.metrics(recorder.step, "validation", out)
         metrics = {f"eval_{key}": value for key, value in out.items()}
-        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # it is done: not again
+        # without this the trainer would validate again
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-
-def dry_run(config: Config) -> dict[str, Any]:
-    """What would be given to TRL, as a table."""
-    arguments = {key: value for key, value in asdict(sft_config(config)).items() if value is not None}
-    return {key: getattr(value, "value", value) for key, value in arguments.items()}
+    def _sampled_critiques(self, config: Config, examples: Sequence[Example]) -> list[Rollout]:
+        """Return `validation.num_samples` critiques of each example."""
+        validation, max_tokens = config.validation, config.rollout.max_tokens
+        model = LocalModel(
+            self.model,
+            self.processing_class,
+            max_tokens,
+            temperature=validation.temperature,
+            top_p=validation.top_p,
+            seed=config.seed + self.state.global_step,
+        )
+        repeated = [example for example in examples for _ in range(validation.num_samples)]
+        answers = model.generate([example.prompt for example in repeated])
+        rollouts = [
+            Rollout.from_text(example.problem, answer.text, answer.num_tokens, max_tokens)
+            for example, answer in zip(repeated, answers, strict=True)
+        ]
+        # the end token counts, as it does among the tokens of a rollout in training
+        return [replace(rollout, num_tokens=min(rollout.num_tokens + 1, max_tokens)) for rollout in rollouts]

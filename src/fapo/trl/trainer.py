@@ -1,6 +1,7 @@
-"""TRL's GRPOTrainer with what FAPO's runs need: named validations and times; rollouts without advantage are skipped.
+"""TRL's GRPOTrainer with named validation sets, seconds of each part of a step, and no work for zero advantages.
 
-Our metrics go to whatever `report_to` names, beside TRL's own.
+Metrics of fapo go to every logger that `report_to` names, beside those of TRL. The private methods that are overridden
+here are listed in `fapo.trl.version`.
 """
 
 from __future__ import annotations
@@ -17,38 +18,46 @@ from trl import GRPOTrainer
 
 from fapo.training.datasets import TRAIN
 from fapo.training.step_metrics import of_validation
+from fapo.trl.version import warn_unless_checked
 from fapo.trl.zero_advantage import SkipZeroAdvantages
 
 
-class _Clock:
-    """Seconds of training spent on each part."""
+class StepClock:
+    """Stopwatch for the parts of a training step."""
 
     def __init__(self) -> None:
-        self.spent: defaultdict[str, float] = defaultdict(float)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        """Seconds spent on each part since the last `lap`."""
 
     @contextlib.contextmanager
     def __call__(self, part: str) -> Iterator[None]:
+        """Add the seconds that the block takes to a part."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.spent[part] += time.perf_counter() - start
+            self.seconds[part] += time.perf_counter() - start
 
     def lap(self) -> dict[str, float]:
-        """time/rollout, time/score (answers and judge), time/update (the rest of a step), since last asked for."""
-        rollout, score, step = (self.spent[part] for part in ("rollout", "score", "step"))
-        self.spent.clear()
+        """Return the seconds of each part since the last call.
+
+        time/rollout is generation, time/score is answer checks and judge, time/update is the rest of the step.
+        """
+        rollout, score, step = (self.seconds[part] for part in ("rollout", "score", "step"))
+        self.seconds.clear()
         return {"time/rollout": rollout, "time/score": score, "time/update": step - rollout - score}
 
 
 class Timed(GRPOTrainer):
-    """GRPOTrainer whose `clock` knows where the time of a step goes."""
+    """GRPOTrainer that measures the parts of each step with its `clock`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.clock = _Clock()
+        warn_unless_checked()
+        self.clock = StepClock()
         super().__init__(*args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Do a training step of TRL, and time it."""
         with self.clock("step"):
             return super().training_step(*args, **kwargs)
 
@@ -62,29 +71,53 @@ class Timed(GRPOTrainer):
 
 
 class Trainer(SkipZeroAdvantages, Timed):
-    """The trainer of a run: validates each set under its own name, as [validation] samples."""
+    """Trainer of a run: it validates each set under its own name, with the settings of [validation]."""
 
-    sampling: tuple[float, float] = (1.0, 1.0)
+    validation_sampling: tuple[float, float] = (1.0, 1.0)
+    """Temperature and top_p of validation."""
     recorder: Any
     """Recorder of the run: it holds the scored rollouts and the name of the set that is being validated."""
 
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None, None]:
-        """Rollouts and their scores are all that a validation needs; their loss is not asked for."""
+        """Generate and score a batch of validation; its loss is not computed.
+
+        Args:
+            model: Not used.
+            inputs: Rows of the validation set.
+
+        Returns:
+            A loss of 0, no logits, no labels.
+        """
         self._prepare_inputs(inputs)
         return torch.zeros(()), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log metrics; those of a training step are joined by the metrics of its rollouts.
+
+        Args:
+            logs: Metrics of TRL. Finite metrics of fapo are added to it.
+            start_time: Time at which training started, for metrics of speed.
+        """
         if "loss" in logs:
             self.recorder.measured = self.recorder.summary(TRAIN) | self.clock.lap()
             logs.update(_finite(self.recorder.measured))
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
+        """Validate each set and write its metrics to the run folder; training continues as if nothing had happened.
+
+        Args:
+            eval_dataset: Data sets by name; by default those of the trainer.
+            **kwargs: Not used.
+
+        Returns:
+            Metrics of all sets: eval_NAME/accuracy and so on.
+        """
         sets = eval_dataset if eval_dataset is not None else self.eval_dataset
         recorder = self.recorder
         out: dict[str, float] = {}
-        spent = self.clock.spent.copy()
-        with _sampling(self, *self.sampling), _rng_apart(recorder.config.seed + self.state.global_step):
+        seconds = self.clock.seconds.copy()
+        with _sampling(self, *self.validation_sampling), _separate_rng(recorder.config.seed + self.state.global_step):
             for name, dataset in sets.items():
                 recorder.evaluating = name
                 try:
@@ -92,21 +125,21 @@ class Trainer(SkipZeroAdvantages, Timed):
                 finally:
                     recorder.evaluating = None
                 out |= of_validation(name, recorder.summary(name))
-        self.clock.spent = spent
+        self.clock.seconds = seconds
         recorder.folder.metrics(recorder.step, "validation", out)
-        told = {f"eval_{key}": value for key, value in out.items()}
-        self.log(_finite(told))
-        return told
+        metrics = {f"eval_{key}": value for key, value in out.items()}
+        self.log(_finite(metrics))
+        return metrics
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
-    """What a logger can draw."""
+    """Return the finite values: loggers cannot draw the others."""
     return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
 @contextlib.contextmanager
 def _sampling(trainer: Any, temperature: float, top_p: float) -> Iterator[None]:
-    """Sample as the validation asks, then as before."""
+    """Within the block, sample with this temperature (0: greedy) and top_p."""
     targets = [t for t in (getattr(trainer, "generation_config", None), getattr(trainer, "vllm_generation", None)) if t]
     before = [(t, {k: getattr(t, k) for k in ("temperature", "top_p", "do_sample") if hasattr(t, k)}) for t in targets]
     for target, settings in before:
@@ -124,8 +157,8 @@ def _sampling(trainer: Any, temperature: float, top_p: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _rng_apart(seed: int) -> Iterator[None]:
-    """Draw from a generator of one's own, so that validation leaves the training's random numbers alone."""
+def _separate_rng(seed: int) -> Iterator[None]:
+    """Within the block, draw from a generator with this seed; the random numbers of training stay as they are."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

@@ -1,6 +1,6 @@
-"""TRL's loss without the rollouts that cannot change it: those whose advantage is zero, and padding.
+"""TRL's loss without the rollouts that cannot change it: those with zero advantage, and without padding.
 
-TRL has no hook for this, so one private method is overridden, for the minor version of TRL on which it was checked.
+TRL has no hook for this, so `GRPOTrainer._compute_loss` is overridden for the version of TRL in `fapo.trl.version`.
 With any other version, and with options that are not covered here, TRL computes the loss on the whole batch.
 """
 
@@ -10,29 +10,31 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import trl
 from trl import GRPOTrainer
 
-CHECKED_TRL = "1.16."
-"""Versions of TRL whose loss was compared with this one."""
+from fapo.trl.version import is_checked
+
 CHUNK = 64
-"""Maximum number of rollouts, of similar length, that share a forward pass."""
+"""Maximum number of rollouts, of similar length, in a forward pass."""
 _BY_TOKEN = ("completion_ids", "completion_mask", "advantages", "old_per_token_logps", "importance_sampling_ratio")
 _KNOWN = {"prompt_ids", "prompt_mask", "num_items_in_batch", "sampling_per_token_logps", *_BY_TOKEN}
 _EXTREMES = {"clip_ratio/low_min": min, "clip_ratio/high_max": max}
 
 
 def split_batch(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield smaller batches whose losses add up to the loss of a batch.
+    """Yield smaller batches; their losses add up to the loss of the batch.
 
-    A rollout has no part in the gradient of a clipped loss without KL if its advantage is zero or its tokens are all
-    masked. The others come in order of their length, at most CHUNK at a time, with padding cut off. At least one
-    rollout is kept.
+    A rollout does not change the gradient of a clipped loss without KL if its advantage is zero or its tokens are all
+    masked. The others come in order of their length, at most CHUNK at a time, without padding. At least one rollout is
+    kept.
 
     Args:
-        inputs: batch of `GRPOTrainer._compute_loss`. `prompt_ids` and `prompt_mask` [num_rollouts, prompt_length] are
+        inputs: Batch of `GRPOTrainer._compute_loss`. `prompt_ids` and `prompt_mask` [num_rollouts, prompt_length] are
             padded on the left, `completion_ids` and `completion_mask` [num_rollouts, completion_length] on the right.
             `advantages` is [num_rollouts]. Any other tensor has a row for each rollout, or is a scalar.
+
+    Yields:
+        Batches with the same keys, fewer rows, and shorter prompts and completions.
     """
     advantages, completions = inputs["advantages"], inputs["completion_mask"].sum(1)
     rows = (advantages * completions).nonzero().flatten()
@@ -68,9 +70,7 @@ class SkipZeroAdvantages(GRPOTrainer):
         losses = [super(SkipZeroAdvantages, self)._compute_loss(model, part) for part in parts]
         num_tokens = [int(part["completion_mask"].sum()) for part in parts]
         num_all_tokens = int(inputs["completion_mask"].sum())
-        skipped = (
-            [0.0] if sum(num_tokens) < num_all_tokens else []
-        )  # rate of clipped tokens of a rollout that is skipped
+        skipped = [0.0] if sum(num_tokens) < num_all_tokens else []  # a skipped rollout has no clipped tokens
         for name, values in metrics.items():
             start = before.get(name, 0)
             if not (found := values[start:]):
@@ -85,7 +85,7 @@ class SkipZeroAdvantages(GRPOTrainer):
     def _covers(self, inputs: Mapping[str, Any]) -> bool:
         """Return whether the losses of the parts of a batch add up to its loss."""
         plain = self.loss_type == "dapo" and self.beta == 0 and self.top_entropy_quantile == 1
-        plain = plain and self.importance_sampling_level == "token" and trl.__version__.startswith(CHECKED_TRL)
-        plain = plain and self.accelerator.num_processes == 1  # several must do as many forward passes
+        plain = plain and self.importance_sampling_level == "token" and is_checked()
+        plain = plain and self.accelerator.num_processes == 1  # several must do the same number of forward passes
         extra = self.off_policy_mask_threshold is not None or self._entropy_bonus_enabled or self.aux_loss_enabled
         return plain and not extra and not set(inputs) - _KNOWN

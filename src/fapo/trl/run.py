@@ -1,0 +1,68 @@
+"""Start, resume and finish a training run: what the trainers of both methods have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+
+from fapo.config.schema import Config
+from fapo.training.run_folder import RunFolder
+from fapo.training.run_lock import full_disk_told, take
+from fapo.trl.callbacks import graceful_stop
+from fapo.trl.checkpoints import last_checkpoint, load_weights, save_model
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run folder, and the checkpoint from which training continues."""
+
+    folder: RunFolder
+    """Run folder of this process."""
+    checkpoint: str | None
+    """Folder of the last complete checkpoint; None for a new run."""
+    finished: bool
+    """Whether that checkpoint is the one of the last step."""
+    dropped_rows: list[dict[str, Any]]
+    """Rows of the rollouts after that checkpoint, which will be generated again."""
+
+    def with_final_weights(self, model: Any) -> Any:
+        """Return the model with the weights of the last step if the run is finished, else the model itself."""
+        return load_weights(self.checkpoint, model.dtype) if self.finished and self.checkpoint else model
+
+    def train(self, trainer: Any) -> None:
+        """Train to the last step, unless the run is finished, and save the model.
+
+        Raises KeyboardInterrupt after Ctrl-C, and OSError when the disk is full.
+        """
+        with graceful_stop(trainer), full_disk_told(self.folder.path):
+            if not self.finished:  # the trainer would do one more step
+                trainer.train(resume_from_checkpoint=self.checkpoint)
+        with full_disk_told(self.folder.path):
+            save_model(trainer, self.folder)
+
+
+def open_run(config: Config, arguments: TrainingArguments, *, resume: bool, rank: int = 0) -> Run:
+    """Open the run folder, lock it, and drop rows that were written after the last checkpoint.
+
+    Args:
+        config: Config of the run.
+        arguments: Arguments of the trainer. `eval_on_start` is turned off if training continues from a checkpoint.
+        resume: Whether an earlier run of this config continues.
+        rank: Index of this process among those that train.
+
+    Returns:
+        The open run.
+
+    Raises:
+        ConfigError: If the folder holds a run and `resume` is not set, if the run in it had another config, or if
+            another process is training in it.
+    """
+    folder = RunFolder(config, resume=resume, rank=rank)
+    if not rank:
+        take(folder.path)
+    num_updates, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
+    dropped_rows = folder.rewind(num_updates // config.optim.updates_per_batch if checkpoint else -1)
+    arguments.eval_on_start = arguments.eval_on_start and not checkpoint
+    return Run(folder, checkpoint, num_updates >= arguments.max_steps, dropped_rows)

@@ -1,4 +1,4 @@
-"""Tests of the verl engine: make test-verl. They need verl, which lives in an environment of its own."""
+"""Tests of the verl engine; `make test-verl` runs them in an environment with verl."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)])
-"""Ray's workers import what the tests import."""
+"""Ray's workers import what the tests import: `fapo`, and `cpu` in this folder."""
 os.environ |= {"RAY_worker_register_timeout_seconds": "900", "RAY_prestart_worker_first_driver": "0"}
 
 try:
@@ -30,14 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    """Ray on this machine's CPUs. It gives up after 30 seconds, which a busy machine may need twice."""
+    """Start Ray on this machine's CPUs. It gives up after 30 seconds; on a busy machine a second try is needed."""
     import ray
 
     for last in (False, False, True):
         try:
             ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, log_to_driver=False)
             break
-        except Exception as error:  # Ray's own, without a class
+        except Exception as error:  # Ray raises plain exceptions
             if last or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()

@@ -18,7 +18,7 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 from fapo.config.reader import from_dict, to_dict
 from fapo.rewards.advantages import group_advantages
-from fapo.verl.advantages import by_group
+from fapo.verl.advantages import advantages_by_group
 from fapo.verl.reward import compute_score
 from tests.rewards.test_rewards import TRL_REWARDS
 from tests.support import parity
@@ -28,7 +28,7 @@ NUM_TOKENS = 5
 
 
 def of_verl(rewards: list[float], groups: list[str], *, scale: bool = True, estimator: str = "fapo") -> np.ndarray:
-    """What verl's trainer makes of the rewards: advantages [num_rollouts, NUM_TOKENS]."""
+    """Return the advantages [num_rollouts] that verl's trainer computes from rewards."""
     lengths = torch.tensor([1 + i % NUM_TOKENS for i in range(len(rewards))])
     mask = (torch.arange(NUM_TOKENS) < lengths[:, None]).long()
     scores = torch.zeros(len(rewards), NUM_TOKENS)
@@ -43,12 +43,12 @@ def of_verl(rewards: list[float], groups: list[str], *, scale: bool = True, esti
         data, keys, estimator, norm_adv_by_std_in_grpo=scale, config=algorithm
     ).batch["advantages"]
     if estimator == "fapo":
-        assert torch.equal(out, out[:, :1] * mask), "the same for every token, nothing on padding"
+        assert torch.equal(out, out[:, :1] * mask), "equal for all tokens of a rollout, 0 on padding"
     return out[:, 0].double().numpy()
 
 
 def shuffled(table: list[list[float | None]], seed: int = 0) -> tuple[list[float], list[str], list[int]]:
-    """The rewards of a table in another order, with the names of their groups and their places in the table."""
+    """Return rewards of a table in another order, the names of their groups, and their indices in the table."""
     flat = [(np.nan if v is None else v, f"uid{i}") for i, row in enumerate(table) for v in row]
     order = random.Random(seed).sample(range(len(flat)), len(flat))
     return [flat[i][0] for i in order], [flat[i][1] for i in order], order
@@ -64,7 +64,7 @@ def test_verl_gives_the_advantages_that_trl_gives(scale: bool) -> None:
 
 
 def test_the_same_verdicts_make_the_same_advantages_as_under_trl(tmp_path: Path) -> None:
-    """Score the table of tests/support/parity.py, which tests/trl/test_reward.py sends through TRL, and let verl use it."""
+    """Score the table of tests/support/parity.py with verl; tests/trl/test_reward.py sends it through TRL."""
     with chat_server(parity.judge) as server:
         table = {
             "name": "run",
@@ -95,13 +95,13 @@ def test_the_same_verdicts_make_the_same_advantages_as_under_trl(tmp_path: Path)
     assert np.abs(expected).max() > 0.5
 
 
-def test_verls_own_estimator_would_lose_the_whole_group() -> None:
+def test_the_estimator_of_verl_would_lose_the_whole_group() -> None:
     rewards, groups, _ = shuffled([[1.0, None, -1.0, 0.0]])
     assert np.isnan(of_verl(rewards, groups, estimator="grpo")).all()
     assert np.isfinite(of_verl(rewards, groups)).all()
 
 
-def test_without_unscored_rollouts_it_is_verls_own_grpo() -> None:
+def test_without_unscored_rollouts_the_advantages_are_those_of_grpo() -> None:
     rewards, groups, _ = shuffled([[1.0, 0.0, -1.0, -1.0], [0.0, 0.0, -1.0, 1.0]])
     np.testing.assert_allclose(of_verl(rewards, groups), of_verl(rewards, groups, estimator="grpo"), atol=2e-4)
 
@@ -112,7 +112,7 @@ REWARD = st.sampled_from([1.0, 0.0, -1.0, -0.5, np.nan])
 @given(st.lists(st.tuples(st.integers(0, 4), REWARD), max_size=24))
 def test_groups_of_any_size_in_any_order(rows: list[tuple[int, float]]) -> None:
     rewards, groups = np.array([reward for _, reward in rows]), [group for group, _ in rows]
-    found = by_group(rewards, groups)
+    found = advantages_by_group(rewards, groups)
     for group in set(groups):
         own = [i for i, other in enumerate(groups) if other == group]
         np.testing.assert_allclose(found[own], group_advantages([rewards[own]])[0], rtol=1e-12, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Our configs as verl reads them: composed and checked by verl's own code."""
+"""The overrides for verl, composed and checked by verl's own code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shipped(path: Path, monkeypatch: pytest.MonkeyPatch, *changed: str) -> Confi
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_verl_accepts_every_config_and_means_the_same(path: Path, monkeypatch) -> None:
+def test_verl_accepts_every_config_with_the_same_meaning(path: Path, monkeypatch) -> None:
     config = shipped(path, monkeypatch, "optim.updates_per_batch=2", "optim.micro_batch_size=2")
     theirs = compose(overrides(config))
     actor, sampler = theirs.actor_rollout_ref.actor, theirs.actor_rollout_ref.rollout
@@ -51,7 +51,7 @@ def test_verl_accepts_every_config_and_means_the_same(path: Path, monkeypatch) -
     assert theirs.critic.enable is False
 
 
-def test_the_verl_table_has_the_last_word(monkeypatch) -> None:
+def test_settings_of_the_verl_table_win(monkeypatch) -> None:
     table = {
         "data": {"seed": 7},
         "trainer.resume_mode": "auto",
@@ -107,10 +107,10 @@ def test_a_judge_that_verl_serves(enable: bool, workers: int, monkeypatch) -> No
     assert theirs.reward.num_workers == workers
     path = theirs.reward.reward_model.model_path
     assert (path is not None and path.endswith("base/genrm")) == enable
-    assert theirs.reward.reward_model.rollout.free_cache_engine == (not enable), "asleep, it would answer nothing"
+    assert theirs.reward.reward_model.rollout.free_cache_engine == (not enable), "a judge that sleeps does not answer"
 
 
-def test_the_printed_command_is_what_a_shell_needs(monkeypatch, tmp_path: Path) -> None:
+def test_a_shell_can_run_the_printed_command(monkeypatch, tmp_path: Path) -> None:
     config = shipped(POLICY, monkeypatch, f'output="{tmp_path}/a b"')
     program, flag, module, *given = shlex.split(command(config))
     assert (program, flag, module) == ("python", "-m", "verl.trainer.main_ppo")

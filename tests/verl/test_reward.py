@@ -1,4 +1,4 @@
-"""verl's real reward loop on Ray, which asks our reward function, which asks a real server for verdicts."""
+"""verl's reward loop on Ray calls the reward function, which requests verdicts from a real HTTP server."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from fapo.data.miniature.world import parse
 from fapo.inference.models import model_folder
 from fapo.training.datasets import Example
 from fapo.types import LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
-from fapo.verl.datasets import rows
+from fapo.verl.datasets import verl_rows
 from fapo.verl.overrides import compose, overrides
-from fapo.verl.payload import Parcel, unwrap, wrap
+from fapo.verl.payload import Payload, decode, encode
 from fapo.verl.reward import compute_score
 from tests.support.chat_server import Reply, chat_server
 
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 64
 PROBLEMS = problems("miniature:train", 6)
 FLAWED = PROBLEMS[1].text
-"""The server flags solutions of this problem and answers nonsense about the next one."""
+"""Text of the problem with solutions that the server flags; NONSENSE: of the one with an unparsable answer."""
 NONSENSE = PROBLEMS[2].text
 
 
@@ -47,14 +47,14 @@ def answer(body: dict[str, Any], _: int) -> Reply:
 
 
 def solutions() -> list[str]:
-    """Four right solutions, one wrong, one without an answer."""
+    """Return four correct solutions, a wrong one, and one without an answer."""
     rng = random.Random(0)
     right = [trace(rng, parse(p.text), PERFECT) for p in PROBLEMS[:4]]
     return [*right, "1+1=2\n\\boxed{-12345}", "1+1=2"]
 
 
 def settings(folder: Path, *urls: str, **judge: Any) -> Config:
-    """A run folder's config.json with a served judge; its config."""
+    """Write config.json of a run folder with a served judge, and return its config."""
     table = {
         "name": "run",
         "task": "policy",
@@ -80,7 +80,7 @@ def settings(folder: Path, *urls: str, **judge: Any) -> Config:
 
 
 def batch(texts: list[str]) -> DataProto:
-    """Rollouts as verl's trainer hands them to the reward loop."""
+    """Return rollouts as verl's trainer passes them to the reward loop."""
     tokenizer = AutoTokenizer.from_pretrained(model_folder("miniature:policy"))
     ids = [tokenizer(text)["input_ids"] for text in texts]
     responses, mask = torch.zeros(len(texts), MAX_TOKENS, dtype=torch.long), torch.ones(len(texts), 4 + MAX_TOKENS)
@@ -88,7 +88,7 @@ def batch(texts: list[str]) -> DataProto:
         responses[i, : len(own)] = torch.tensor(own)
         mask[i, 4 + len(own) :] = 0
     prompts = torch.ones(len(texts), 4, dtype=torch.long)
-    table = rows("train", [Example(p, [{"role": "user", "content": p.text}]) for p in PROBLEMS])
+    table = verl_rows("train", [Example(p, [{"role": "user", "content": p.text}]) for p in PROBLEMS])
     columns = {key: np.empty(len(texts), dtype=object) for key in ("data_source", "reward_model", "extra_info")}
     for key, column in columns.items():
         column[:] = [row[key] for row in table]
@@ -103,7 +103,7 @@ def lengths(data: DataProto) -> list[int]:
 
 
 def expected(data: DataProto, before: list[float]) -> list[float]:
-    """The rewards with overlong shaping, which verl's reward manager adds."""
+    """Return rewards with overlong shaping, which verl's reward manager adds."""
     over = [min(0.0, max(-1.0, (MAX_TOKENS - 60 - length) / 60)) for length in lengths(data)]
     return [value + penalty for value, penalty in zip(before, over, strict=True)]
 
@@ -119,14 +119,14 @@ def test_batch_and_streaming_path_of_verls_reward_loop(ray_here, tmp_path: Path)
         np.testing.assert_allclose(whole.batch["rm_scores"].sum(dim=-1), expected(data, REWARDS), atol=1e-6)
         places = [int((row != 0).nonzero()[-1]) for row in whole.batch["rm_scores"]]
         assert places == [length - 1 for length in lengths(data)]
-        assert len(server.requests) == 4, "only the right ones"
+        assert len(server.requests) == 4, "only correct rollouts are judged"
         workers = manager.reward_loop_worker_handles
         one_by_one = ray.get([workers[i % 2].compute_score.remote(data[i : i + 1]) for i in range(len(data))])
         found = [float(one["reward_score"]) for one in one_by_one]
         np.testing.assert_allclose(found, expected(data, REWARDS), atol=1e-6)
         for i, (one, length) in enumerate(zip(one_by_one, lengths(data), strict=True)):
             info = one["reward_extra_info"]
-            scored = unwrap(info["fapo"], found[i], length, MAX_TOKENS).scored
+            scored = decode(info["fapo"], found[i], length, MAX_TOKENS).scored
             assert scored.rollout.problem == replace(PROBLEMS[i], meta={})
             assert scored.rollout.response == solutions()[i]
             assert (scored.rollout.num_tokens, scored.correct) == (length, i < 4)
@@ -140,7 +140,7 @@ def test_batch_and_streaming_path_of_verls_reward_loop(ray_here, tmp_path: Path)
 
 
 def dead_url() -> str:
-    """An address at which nobody listens."""
+    """Return an address without a server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -169,33 +169,33 @@ def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None
 
 
 def score(config: str, problem: Problem, text: str, **kwargs: Any) -> dict[str, Any]:
-    (row,) = rows("train", [Example(problem, [])])
+    (row,) = verl_rows("train", [Example(problem, [])])
     asked = compute_score(
         "train", text, row["reward_model"]["ground_truth"], row["extra_info"], config=config, **kwargs
     )
     return asyncio.run(asked)
 
 
-def test_verls_router_is_asked_where_there_is_one(tmp_path: Path) -> None:
+def test_the_router_of_verl_replaces_the_servers(tmp_path: Path) -> None:
     with chat_server(answer) as server:
         settings(tmp_path, kind="local", model="miniature:genrm")
         router = server.url.removeprefix("http://").removesuffix("/v1")
         found = score(str(tmp_path / "run/config.json"), PROBLEMS[1], solutions()[1], reward_router_address=router)
     assert (found["score"], found["flawed"]) == (0.0, 1.0)
     (asked,) = server.requests
-    assert asked["model"] == model_folder("miniature:genrm"), "the name by which verl serves it"
+    assert asked["model"] == model_folder("miniature:genrm"), "verl serves the model under its path"
 
 
-def test_canaries_go_with_the_rollouts_they_were_mixed_among(tmp_path: Path) -> None:
+def test_results_of_canaries_are_sent_with_the_rollouts(tmp_path: Path) -> None:
     watched = {"canaries": "miniature:critic-test", "canary_rate": 1.0, "canary_min_f1": 1.0}
     with chat_server(answer) as server:
         settings(tmp_path, server.url, **watched)
         file = str(tmp_path / "run/config.json")
         found = [score(file, PROBLEMS[i], solutions()[i]) for i in (0, 1, 4)]
-    parcels = [unwrap(row["fapo"], row["score"], 7, MAX_TOKENS) for row in found]
-    assert [len(parcel.canaries) for parcel in parcels] == [1, 1, 0], "one for each that is judged, told once"
+    payloads = [decode(row["fapo"], row["score"], 7, MAX_TOKENS) for row in found]
+    assert [len(payload.canaries) for payload in payloads] == [1, 1, 0], "one for each judged rollout, sent once"
     assert len(server.requests) == 4
-    assert {verdict.status for parcel in parcels for verdict, _ in parcel.canaries} == {"ok"}
+    assert {verdict.status for payload in payloads for verdict, _ in payload.canaries} == {"ok"}
     assert [row["score"] for row in found] == [1.0, 0.0, -1.0]
 
 
@@ -216,12 +216,12 @@ def test_critiques_are_scored_by_the_label_of_their_row(
     base = (ROOT / "src/fapo/data/miniature/configs/genrm.toml").read_text(encoding="utf-8")
     file.write_text(base.replace("genrm_step", kind), encoding="utf-8")
     solution = LabelledSolution(PROBLEMS[0], ("1+1=2", "2+2=5"), label, True)
-    (row,) = rows("test", [Example(PROBLEMS[0], [], solution)])
+    (row,) = verl_rows("test", [Example(PROBLEMS[0], [], solution)])
     asked = compute_score("test", critique, row["reward_model"]["ground_truth"], row["extra_info"], config=str(file))
     found = asyncio.run(asked)
     assert found["score"] == reward
-    parcel = unwrap(found["fapo"], reward, 7, MAX_TOKENS)
-    assert (parcel.split, parcel.label, parcel.scored.verdict.num_tokens) == ("test", label, 7)
+    payload = decode(found["fapo"], reward, 7, MAX_TOKENS)
+    assert (payload.split, payload.label, payload.scored.verdict.num_tokens) == ("test", label, 7)
 
 
 VERDICTS = [None, Verdict.from_step(1, "bad", num_tokens=3), Verdict("failed", reason="down"), Verdict("unparsable")]
@@ -229,16 +229,16 @@ VERDICTS = [None, Verdict.from_step(1, "bad", num_tokens=3), Verdict("failed", r
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 @pytest.mark.parametrize("value", [None, 0.0, 2 / 3])
-def test_a_parcel_comes_back_as_it_was(verdict: Verdict | None, value: float | None) -> None:
+def test_decoding_restores_a_payload(verdict: Verdict | None, value: float | None) -> None:
     rollout = Rollout(Problem("id", "text \u2028 {}", "1", "here"), 'a "solution"\n\\boxed{1}')
     parts = {"outcome": 1.0} if value is None else {"outcome": 1.0, "flaw": value - 1, "overlong": 0.0}
     canaries = ((Verdict.from_step(2, "there", num_tokens=9), None), (Verdict("unparsable"), 0))
-    parcel = Parcel("train", ScoredRollout(rollout, True, verdict, Reward(value, parts)), canaries=canaries)
+    payload = Payload("train", ScoredRollout(rollout, True, verdict, Reward(value, parts)), canaries=canaries)
     shaped = np.float32(math.nan if value is None else value - 0.25).item()
-    back = unwrap(wrap(parcel), shaped, MAX_TOKENS, MAX_TOKENS)
+    back = decode(encode(payload), shaped, MAX_TOKENS, MAX_TOKENS)
     assert back.scored.rollout == replace(rollout, num_tokens=MAX_TOKENS, truncated=True)
     assert back.canaries == canaries
-    assert (back.scored.verdict, back.scored.flawed) == (verdict, parcel.scored.flawed)
+    assert (back.scored.verdict, back.scored.flawed) == (verdict, payload.scored.flawed)
     if value is None:
         assert back.scored.reward == Reward(None, parts)
     else:

@@ -1,4 +1,4 @@
-"""Complete runs of verl's own program in the miniature: FAPO with the GenRM as judge, then resumed; two ranks."""
+"""Complete runs of verl's program in the miniature: FAPO with the GenRM as judge, a resumed run, two ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.verl.verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two steps, then two more by --resume; the files of both are kept."""
+    """Train two steps, then two more with --resume, and keep the files of both parts."""
     folder = tmp_path_factory.mktemp("verl")
     run(folder)
     for name in ("metrics", "rollouts"):
@@ -32,7 +32,7 @@ def steps_logged(folder: Path) -> list[Row]:
     return [*before, *logged(folder)]
 
 
-def test_it_trains_and_the_rollouts_come_from_the_weights_in_training(first: Path) -> None:
+def test_rollouts_come_from_the_weights_in_training(first: Path) -> None:
     steps = steps_logged(first)
     assert [row["training/global_step"] for row in steps] == [1, 2, 3, 4]
     assert all(math.isfinite(row["actor/grad_norm"]) and math.isfinite(row["actor/pg_loss"]) for row in steps)
@@ -40,13 +40,13 @@ def test_it_trains_and_the_rollouts_come_from_the_weights_in_training(first: Pat
     assert all(row["training/rollout_actor_probs_pearson_corr"] > 0.999 for row in steps)
 
 
-def test_rollouts_have_verdicts_rewards_and_our_advantages(first: Path) -> None:
+def test_rollouts_have_verdicts_rewards_and_advantages(first: Path) -> None:
     found = [row for row in rows(first, "rollouts") if row["split"] == "train"]
     assert [row["step"] for row in found] == [step for step in (1, 2, 3, 4) for _ in range(PROMPTS * GROUP)]
     for row in found:
-        asked = row["status"] != "skipped"
-        assert asked == row["correct"]
-        assert bool(row["critique"]) == asked
+        judged = row["status"] != "skipped"
+        assert judged == row["correct"]
+        assert bool(row["critique"]) == judged
         assert row["reward"] == fapo_reward(row["correct"], row["flawed"])
         assert row["reward"] in (1.0, 0.0, -1.0, None)
         assert 0 < row["num_tokens"] <= 64
@@ -60,7 +60,7 @@ def test_rollouts_have_verdicts_rewards_and_our_advantages(first: Path) -> None:
         np.testing.assert_allclose([row["advantage"] for row in group], group_advantages(values)[0], atol=1e-5)
 
 
-def test_metrics_are_those_of_the_other_engine_and_verls_loggers_have_them(first: Path) -> None:
+def test_metrics_are_those_of_trl_and_reach_the_loggers_of_verl(first: Path) -> None:
     found = rows(first, "metrics")
     assert [(row["kind"], row["step"]) for row in found] == [
         *(("validation", 0), ("train", 1), ("train", 2), ("validation", 2), ("train", 3), ("train", 4)),
@@ -82,9 +82,9 @@ def test_metrics_are_those_of_the_other_engine_and_verls_loggers_have_them(first
     assert all("rollout/flawed_rho" in row for row in judged)
     for row in train:
         assert min(row["time/rollout"], row["time/update"]) > 0 <= row["time/score"]
-    told = [row["data"] for file in ("verl-2", "verl") for row in read_jsonl(first / f"{file}.jsonl")]
-    told = [row for row in told if "val-aux/validation/accuracy" in row]
-    for row, theirs in zip((row for row in found if row["kind"] == "validation"), told, strict=True):
+    logs = [row["data"] for file in ("verl-2", "verl") for row in read_jsonl(first / f"{file}.jsonl")]
+    logs = [row for row in logs if "val-aux/validation/accuracy" in row]
+    for row, theirs in zip((row for row in found if row["kind"] == "validation"), logs, strict=True):
         for key in ("validation/accuracy", "validation/fp_ratio", "harder/fp_ratio"):
             assert theirs.get(f"val-aux/{key}") == row.get(key)
     for row in (row for row in found if row["kind"] == "validation"):
@@ -92,7 +92,7 @@ def test_metrics_are_those_of_the_other_engine_and_verls_loggers_have_them(first
     assert any("validation/fp_ratio" in row or "harder/fp_ratio" in row for row in found)
 
 
-def test_it_resumes_from_its_checkpoint(first: Path) -> None:
+def test_a_resumed_run_continues_from_its_checkpoint(first: Path) -> None:
     for name in ("metrics", "rollouts"):
         before = list(read_jsonl(first / f"{name}-2.jsonl"))
         assert rows(first, name)[: len(before)] == before
@@ -102,7 +102,7 @@ def test_it_resumes_from_its_checkpoint(first: Path) -> None:
     assert (first / "run/checkpoints/latest_checkpointed_iteration.txt").read_text() == "4"
 
 
-def test_without_new_weights_the_rollouts_are_another_models(tmp_path: Path) -> None:
+def test_without_new_weights_the_rollouts_are_off_policy(tmp_path: Path) -> None:
     run(
         tmp_path,
         "judge.kind=oracle",

@@ -1,6 +1,6 @@
-"""verl's own program with vLLM on the CPU: it writes the rollouts, and another one serves the GenRM behind the router.
+"""verl's program with vLLM on the CPU: one server writes the rollouts, another one is the judge behind the router.
 
-make test-vllm; without vLLM it is skipped.
+`make test-vllm` runs these tests; without vLLM they are skipped.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ CHANGED = ("judge.temperature=0", "data.validation=", "optim.learning_rate=1e-3"
 ENVIRONMENT = {
     "VERL_USE_EXTERNAL_MODULES": "cpu.platform,cpu.vllm",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # each of the two would bind itself to the same core
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # both would bind themselves to the same core
     "VLLM_CPU_CI_ENV": "1",
-    "VLLM_LOGGING_LEVEL": "INFO",  # verl asks for less, unless told
+    "VLLM_LOGGING_LEVEL": "INFO",  # verl would ask for less
     "VLLM_NO_USAGE_STATS": "1",
     "RAY_DEDUP_LOGS": "0",
 }
 
 
 def served(table: str) -> dict[str, Any]:
-    """A model of the miniature in vLLM, in the exact arithmetic of the one in this process."""
+    """Return settings for a model of the miniature in vLLM, with the arithmetic of the model in this process."""
     return {
         f"{table}.name": "vllm",
         f"{table}.dtype": "float32",
@@ -64,12 +64,12 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run of two steps, and what it said."""
+    """Train two steps, and return the folder and the output."""
     folder = tmp_path_factory.mktemp("vllm")
     return folder, run(folder, *CHANGED, env=ENVIRONMENT, verl=SETTINGS)
 
 
-def test_it_trains_and_vllm_has_the_weights_in_training(finished: tuple[Path, str]) -> None:
+def test_vllm_has_the_weights_in_training(finished: tuple[Path, str]) -> None:
     steps = logged(finished[0])
     assert [row["training/global_step"] for row in steps] == [1, 2]
     assert all(math.isfinite(row["actor/grad_norm"]) and math.isfinite(row["actor/pg_loss"]) for row in steps)
@@ -77,7 +77,7 @@ def test_it_trains_and_vllm_has_the_weights_in_training(finished: tuple[Path, st
 
 
 def test_verdicts_are_those_of_the_model_behind_the_router(finished: tuple[Path, str]) -> None:
-    folder, said = finished
+    folder, output = finished
     found = rows(folder, "rollouts")
     assert len([row for row in found if row["split"] == "train"]) == 2 * PROMPTS * GROUP
     judged = [row for row in found if row["status"] != "skipped"]
@@ -92,9 +92,9 @@ def test_verdicts_are_those_of_the_model_behind_the_router(finished: tuple[Path,
     verdicts = asyncio.run(in_process(rollouts))
     assert [row["critique"] for row in judged] == [verdict.critique for verdict in verdicts]
 
-    asked = set(re.findall(r"Received request (chatcmpl-[\w-]+)", said))
+    asked = set(re.findall(r"Received request (chatcmpl-[\w-]+)", output))
     distinct = {(row["problem"], row["reference"], row["response"]) for row in judged}
-    assert len(asked) == len(distinct), "each was asked about once, of vLLM's server for chats"
+    assert len(asked) == len(distinct), "one request for each distinct rollout"
 
 
 def test_the_run_folder_has_the_metrics(finished: tuple[Path, str]) -> None:

@@ -1,4 +1,4 @@
-"""Complete runs of verl's on the CPU: settings and environment."""
+"""Complete runs of verl on the CPU: settings and environment."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Row = dict[str, Any]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """What a run of verl's needs to find the CPU platform and to keep to itself."""
+    """Return the environment of a run: the CPU platform, and a Ray cluster of its own."""
     own = {
         "VERL_PLATFORM": "cpu",
-        "VERL_ENGINE_DEVICE": "cuda",  # picks verl's stock FSDP engine
+        "VERL_ENGINE_DEVICE": "cuda",  # selects verl's own FSDP engine
         "VERL_USE_EXTERNAL_MODULES": "cpu.platform,cpu.rollout",
         "VERL_FILE_LOGGER_PATH": str(folder / "verl.jsonl"),
         "PYTHONPATH": f"{SOURCE}{os.pathsep}{HERE}",
@@ -41,7 +41,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def on_cpu(ranks: int = 1) -> dict[str, Any]:
-    """The [verl] table that makes a run of a small model fit this machine."""
+    """Return a [verl] table for small models on this machine."""
     actor, sampler = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     return {
         "trainer.device": "cpu",
@@ -61,7 +61,7 @@ def on_cpu(ranks: int = 1) -> dict[str, Any]:
         f"{actor}.use_torch_compile": False,
         f"{actor}.fsdp_config.use_torch_compile": False,
         f"{actor}.fsdp_config.dtype": "float32",
-        f"+{actor}.fsdp_config.mixed_precision.param_dtype": "fp32",  # verl computes in bf16, which CPUs emulate
+        f"+{actor}.fsdp_config.mixed_precision.param_dtype": "fp32",  # the default is bf16, which CPUs emulate
         f"{sampler}.name": "cpu",
         f"{sampler}.tensor_model_parallel_size": 1,
         f"{sampler}.dtype": "float32",
@@ -75,7 +75,7 @@ def on_cpu(ranks: int = 1) -> dict[str, Any]:
 
 
 def config_on_cpu(base: Path, folder: Path, settings: Mapping[str, Any]) -> Path:
-    """A config file in `folder`: that of `base` with a [verl] table."""
+    """Write a config file to `folder`, that of `base` with a [verl] table, and return its path."""
     table = "".join(f'"{key}" = {json.dumps(value)}\n' for key, value in settings.items())
     file = folder / "run.toml"
     file.write_text(base.read_text(encoding="utf-8") + f"\n[verl]\n{table}", encoding="utf-8")
@@ -91,7 +91,7 @@ def start(
     env: dict[str, str] | None = None,
     verl: Mapping[str, Any] | None = None,
 ) -> subprocess.Popen[str]:
-    """`fapo train --engine verl` on the CPU, begun. `verl` adds to the [verl] table."""
+    """Start `fapo train --engine verl` on the CPU. `verl` adds settings to the [verl] table."""
     file = config_on_cpu(base, folder, {**on_cpu(ranks), **(verl or {})})
     small = [
         *(f'output="{folder}"', "name=run", "data.limit=32", f"validation.limit={VALIDATION}"),
@@ -103,20 +103,20 @@ def start(
     return subprocess.Popen(command, env=whole, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit status, and what it said; a run that does not end is killed."""
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return exit status and output; a run that does not end is killed."""
     try:
-        said = process.communicate(timeout=1800)[0]
+        output = process.communicate(timeout=1800)[0]
     finally:
         process.kill()
-    return process.returncode, said
+    return process.returncode, output
 
 
 def run(folder: Path, *changed: str, **options: Any) -> str:
-    """A whole run, with the options of `start`; what it said."""
-    code, said = ended(start(folder, *changed, **options))
-    assert code == 0, said[-6000:]
-    return said
+    """Do a complete run, with the options of `start`, and return its output."""
+    code, output = finish(start(folder, *changed, **options))
+    assert code == 0, output[-6000:]
+    return output
 
 
 def rows(folder: Path, name: str) -> list[Row]:
@@ -124,5 +124,5 @@ def rows(folder: Path, name: str) -> list[Row]:
 
 
 def logged(folder: Path) -> list[Row]:
-    """What verl's own logger was given, step by step."""
+    """Return what verl has logged, one row for each step."""
     return [row["data"] for row in read_jsonl(folder / "verl.jsonl") if "actor/grad_norm" in row["data"]]

@@ -1,4 +1,4 @@
-"""vLLM on the CPU serves the miniature's GenRM, and `fapo judge` and `fapo bench` ask it: make test-vllm."""
+"""vLLM on the CPU serves the miniature's GenRM to `fapo judge` and `fapo bench`; `make test-vllm` runs these tests."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ NUM = 24
 SOLUTIONS = labelled("miniature:critic-test", NUM)
 SERVED = ("--model", "genrm")
 BLOCK = 32
-"""Tokens that the prefix cache keeps or finds together; the CPU's attention takes multiples of this."""
+"""Size of a block of the prefix cache in tokens; attention on the CPU takes multiples of 32."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """vLLM in the exact arithmetic of the model in this process, which is what makes greedy answers equal."""
+    """Start vLLM with the arithmetic of the model in this process, so that greedy answers are equal."""
     start = [
         *(str(VLLM), "serve", "genrm", "--host", "127.0.0.1"),
         *("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"),
@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 
 def fapo(*arguments: str | Path) -> str:
-    """What a command says on stdout."""
+    """Run a command of fapo and return its standard output."""
     command = [sys.executable, "-m", "fapo.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -60,7 +60,7 @@ def fapo(*arguments: str | Path) -> str:
 
 
 def counted(server: ModelServer, name: str, **labels: str) -> float:
-    """One of vLLM's own counters."""
+    """Return the value of one of vLLM's counters."""
     page = httpx.get(server.url.removesuffix("/v1") + "/metrics", timeout=60).text
     lines = re.findall(rf"^vllm:{name}{{(.*)}} (\S+)$", page, re.MULTILINE)
     wanted = [f'{key}="{value}"' for key, value in labels.items()]
@@ -108,17 +108,17 @@ def test_judge_gets_verdicts(server: ModelServer, tmp_path: Path) -> None:
     assert {row["flawed"] for row in found} == {True, False}
 
 
-def test_many_requests_are_answered_together(server: ModelServer) -> None:
+def test_many_requests_share_steps_of_the_engine(server: ModelServer) -> None:
     before = counted(server, "generation_tokens_total"), counted(server, "iteration_tokens_total_count")
     answers = ask(server, prompts(), concurrency=16)
     tokens = counted(server, "generation_tokens_total") - before[0]
     steps = counted(server, "iteration_tokens_total_count") - before[1]
     assert not [answer.error for answer in answers if answer.error]
     assert tokens == sum(answer.num_tokens for answer in answers)
-    assert tokens > 2 * steps, "one after the other, a step of the engine writes one token"
+    assert tokens > 2 * steps, "if requests ran one after the other, a step would write one token"
 
 
-def test_a_prompt_that_begins_like_another_finds_it_in_the_cache(server: ModelServer) -> None:
+def test_a_prompt_that_begins_like_another_uses_the_prefix_cache(server: ModelServer) -> None:
     problem = "start 24" + ", add 7" * 40 + "; mod 10"
     template = load_template("compact")
     asked = [build_prompt(template, problem, "4", ["24+7=31", f"31+7={number}"]) for number in (38, 39)]
@@ -133,4 +133,4 @@ def test_a_prompt_beyond_the_context_is_a_failed_judgement(server: ModelServer) 
     prompt = build_prompt(load_template("compact"), problem, "4", ["24+7=31"])
     (answer,) = ask(server, [prompt], retries=4)
     assert answer.error.startswith("HTTP 400")
-    assert "given up" not in answer.error, "asking again would not help"
+    assert "given up" not in answer.error, "a retry would not help"

@@ -1,1 +1,4 @@
-"""FAPO inside verl: reward function, advantages, record. verl loads these modules by name; train_verl.py names them."""
+"""Training on a Ray cluster with verl: reward function, advantages, and records of a run.
+
+verl is used as it is. It imports these modules by the names that `fapo.verl.overrides` gives it.
+"""

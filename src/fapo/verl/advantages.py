@@ -10,32 +10,59 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from fapo.rewards.advantages import group_advantages
 
 NAME = "fapo"
-"""Under which verl knows the estimator."""
+"""Name of the estimator in verl's configuration."""
 
 
 @register_adv_est(NAME)
 def fapo_advantages(
     token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: np.ndarray, config: Any = None, **_: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and returns [num_rollouts, num_tokens], the same for every token of a rollout.
+    """Return advantages and returns; both are equal, and the same for every token of a rollout.
 
-    A rollout's reward is the sum over its tokens; NaN means unscored. `index` names the group of each rollout.
+    Args:
+        token_level_rewards: Rewards of the tokens [num_rollouts, num_tokens]; the reward of a rollout is their sum, and
+            NaN means unscored.
+        response_mask: 1 for tokens of the response, 0 for padding [num_rollouts, num_tokens].
+        index: Name of the group of each rollout [num_rollouts].
+        config: verl's table `algorithm`. `norm_adv_by_std_in_grpo` says whether advantages are divided by the standard
+            deviation of their group.
+
+    Returns:
+        Advantages and returns, each [num_rollouts, num_tokens].
+
+    Raises:
+        ValueError: If a reward is infinite.
     """
     rewards = token_level_rewards.detach().cpu().double().sum(dim=-1).numpy()
     scale = True if config is None else bool(config.get("norm_adv_by_std_in_grpo", True))
-    advantages = torch.as_tensor(by_group(rewards, index, scale=scale)).to(token_level_rewards)
-    whole = advantages.unsqueeze(-1) * response_mask
-    return whole, whole
+    advantages = torch.as_tensor(advantages_by_group(rewards, index, scale=scale)).to(token_level_rewards)
+    of_tokens = advantages.unsqueeze(-1) * response_mask
+    return of_tokens, of_tokens
 
 
-def by_group(rewards: np.ndarray, groups: Sequence[Any] | np.ndarray, *, scale: bool = True) -> np.ndarray:
-    """`group_advantages` [num_rollouts] where the groups stand in any order and may differ in size."""
+def advantages_by_group(
+    rewards: npt.NDArray[np.float64], groups: Sequence[Any] | np.ndarray, *, scale: bool = True
+) -> npt.NDArray[np.float64]:
+    """Return `group_advantages` of groups that stand in any order and may differ in size.
+
+    Args:
+        rewards: Reward of each rollout, NaN for unscored [num_rollouts].
+        groups: Name of the group of each rollout [num_rollouts].
+        scale: Whether deviations are divided by the standard deviation of their group.
+
+    Returns:
+        Advantages [num_rollouts].
+
+    Raises:
+        ValueError: If a reward is infinite.
+    """
     numbers = {name: i for i, name in enumerate(dict.fromkeys(groups))}
     rows = np.array([numbers[name] for name in groups], dtype=int)
     columns = np.zeros(len(rows), dtype=int)

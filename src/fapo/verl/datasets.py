@@ -1,4 +1,4 @@
-"""What a config trains and validates on, as Parquet files in verl's format."""
+"""Training and validation sets of a config as Parquet files in verl's format."""
 
 from __future__ import annotations
 
@@ -8,27 +8,48 @@ from typing import Any
 
 from fapo.config.schema import Config
 from fapo.data.verl_rows import verl_row, write_parquet
-from fapo.training.datasets import Example, load_sets
+from fapo.training.datasets import TRAIN, Example, load_sets
 
 
 def write_sets(config: Config, folder: Path) -> list[Path]:
-    """One file for each set, `train.parquet` and those of the validation sets; returns them in this order."""
+    """Write the sets of a config, one Parquet file each.
+
+    Args:
+        config: Config of the run.
+        folder: Folder for the files.
+
+    Returns:
+        Paths of the files: the training set first, then the validation sets.
+
+    Raises:
+        ConfigError: If a set has the name of the training set.
+        DataError: If a data set cannot be used.
+    """
     for name, examples in load_sets(config).items():
-        write_parquet(folder / f"{name}.parquet", rows(name, examples))
-    return files(config, folder)
+        write_parquet(folder / f"{name}.parquet", verl_rows(name, examples))
+    return parquet_files(config, folder)
 
 
-def files(config: Config, folder: Path) -> list[Path]:
-    """Where `write_sets` writes."""
-    return [folder / f"{name}.parquet" for name in ("train", *config.data.validation)]
+def parquet_files(config: Config, folder: Path) -> list[Path]:
+    """Return the paths of the files that `write_sets` writes for the same arguments."""
+    return [folder / f"{name}.parquet" for name in (TRAIN, *config.data.validation)]
 
 
-def rows(name: str, examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """The rows of one set; its name is verl's data source, by which verl tells validation sets apart."""
+def verl_rows(name: str, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Return one set as rows of verl.
+
+    Args:
+        name: Name of the set. It becomes verl's data source, by which verl separates validation sets.
+        examples: Examples of the set.
+
+    Returns:
+        One row for each example.
+    """
     return [_row(name, index, example) for index, example in enumerate(examples)]
 
 
 def _row(name: str, index: int, example: Example) -> dict[str, Any]:
+    """Return an example as a row; for a GenRM the ground truth is the label, -1 for "no wrong step"."""
     problem, solution = example.problem, example.solution
     extra: dict[str, Any] = {
         "index": index,
@@ -38,15 +59,15 @@ def _row(name: str, index: int, example: Example) -> dict[str, Any]:
         "reference": problem.reference,
         "source": problem.source,
     }
-    truth = problem.reference
+    ground_truth = problem.reference
     if solution:
         label = -1 if solution.error_step is None else solution.error_step
-        truth = str(label)
+        ground_truth = str(label)
         extra |= {"steps": list(solution.steps), "label": label}
     return verl_row(
         data_source=name,
         prompt=example.prompt,
         ability="critique" if solution else "math",
-        ground_truth=truth,
+        ground_truth=ground_truth,
         extra_info=extra,
     )

@@ -1,4 +1,4 @@
-"""A config as verl's Hydra overrides, checked by verl's own code."""
+"""A config as Hydra overrides for verl, checked by verl's own code."""
 
 from __future__ import annotations
 
@@ -14,49 +14,60 @@ from fapo.config.flatten import flatten
 from fapo.config.schema import Config, LocalJudge, ServedJudge
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
-from fapo.verl.datasets import files
+from fapo.verl.datasets import parquet_files
 
-MODULE = "verl.trainer.main_ppo"
-"""The program of verl's that is started."""
+PROGRAM = "verl.trainer.main_ppo"
+"""Module of verl that runs as a program."""
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16"}
-_GPUS = ("trainer.n_gpus_per_node", 8), ("trainer.nnodes", 1)
-"""verl's own defaults."""
+_DEVICES = ("trainer.n_gpus_per_node", 8), ("trainer.nnodes", 1)
+"""Settings of verl that multiply to the number of devices, with their defaults."""
 _BARE = re.compile(r"(?![\d.+-])(?!(?:null|true|false|nan|inf)\b)[\w./:@+-]+", re.IGNORECASE)
 
 
 def overrides(config: Config, *, resume: bool = False) -> list[str]:
-    """The overrides of a run, key=value; the [verl] table has the last word."""
+    """Return the overrides of a run; settings of the [verl] table replace those that follow from the rest.
+
+    Args:
+        config: Config of the run, with absolute paths.
+        resume: Whether an interrupted run continues from its last checkpoint.
+
+    Returns:
+        Overrides, each key=value.
+
+    Raises:
+        ConfigError: If a setting does not exist under verl.
+    """
     table = dict(flatten(config.verl))
-    given = {key.lstrip("+"): key for key in table}
-    own = {key: value for key, value in settings(config, table, resume).items() if key.lstrip("+") not in given}
-    return [f"{key}={literal(value)}" for key, value in {**own, **table}.items()]
+    in_table = {key.lstrip("+") for key in table}
+    derived = {key: value for key, value in _settings(config, table, resume).items() if key.lstrip("+") not in in_table}
+    return [f"{key}={literal(value)}" for key, value in {**derived, **table}.items()]
 
 
-def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str, Any]:
-    """Verl's settings that follow from ours; a + adds a key that verl's files do not have."""
-    rollout, optim, val, reward = config.rollout, config.optim, config.validation, config.reward
+def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str, Any]:
+    """Return verl's settings that follow from the config; a key with + does not exist in verl's files."""
+    rollout, optim, validation, reward = config.rollout, config.optim, config.validation, config.reward
     if reward is None:
         raise ConfigError('method "sft" runs with --engine trl only; verl is for reinforcement learning')
     folder = Path(config.output) / config.name
-    train, *validation = files(config, folder / "data")
+    train_file, *validation_files = parquet_files(config, folder / "data")
     if rollout.num_prompts % optim.updates_per_batch:
         raise ConfigError(
             f"optim.updates_per_batch does not divide the {rollout.num_prompts} prompts of a batch: verl's updates "
             "take whole groups; change it or rollout.num_prompts"
         )
     num_devices = 1
-    for key, default in _GPUS:
+    for key, default in _DEVICES:
         num_devices *= int(table.get(key, default))
-    share = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
-    micro = optim.micro_batch_size or max(1, share // num_devices)
+    per_update = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
+    micro_batch = optim.micro_batch_size or max(1, per_update // num_devices)
     if isinstance(config.judge, ServedJudge) and not config.judge.overlap:
         raise ConfigError("judge.overlap is for --engine trl: verl judges each rollout as it ends; remove it")
-    judge_here = config.judge if isinstance(config.judge, LocalJudge) else None
+    local_judge = config.judge if isinstance(config.judge, LocalJudge) else None
     actor, sampler = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     function, extra = "reward.custom_reward_function", "+reward.reward_kwargs"
     out: dict[str, Any] = {
-        "data.train_files": str(train),
-        "data.val_files": [str(path) for path in validation or [train]],
+        "data.train_files": str(train_file),
+        "data.val_files": [str(path) for path in validation_files or [train_file]],
         "data.train_batch_size": rollout.num_prompts,
         "data.max_prompt_length": 2048,
         "data.max_response_length": rollout.max_tokens,
@@ -68,13 +79,13 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         f"{sampler}.temperature": rollout.temperature,
         f"{sampler}.top_p": rollout.top_p,
         f"{sampler}.seed": config.seed,
-        f"{sampler}.val_kwargs.n": val.num_samples,
-        f"{sampler}.val_kwargs.temperature": val.temperature,
-        f"{sampler}.val_kwargs.top_p": val.top_p,
-        f"{sampler}.val_kwargs.do_sample": val.temperature > 0,
-        f"{sampler}.log_prob_micro_batch_size_per_gpu": micro,
+        f"{sampler}.val_kwargs.n": validation.num_samples,
+        f"{sampler}.val_kwargs.temperature": validation.temperature,
+        f"{sampler}.val_kwargs.top_p": validation.top_p,
+        f"{sampler}.val_kwargs.do_sample": validation.temperature > 0,
+        f"{sampler}.log_prob_micro_batch_size_per_gpu": micro_batch,
         f"{actor}.ppo_mini_batch_size": rollout.num_prompts // optim.updates_per_batch,
-        f"{actor}.ppo_micro_batch_size_per_gpu": micro,
+        f"{actor}.ppo_micro_batch_size_per_gpu": micro_batch,
         f"{actor}.data_loader_seed": config.seed,
         f"{actor}.clip_ratio": optim.clip_low,
         f"{actor}.clip_ratio_low": optim.clip_low,
@@ -85,7 +96,7 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         f"{actor}.grad_clip": optim.max_grad_norm,
         f"{actor}.optim.lr": optim.learning_rate,
         f"{actor}.optim.lr_scheduler_type": "constant",
-        f"{actor}.optim.lr_warmup_steps": optim.warmup_steps,  # verl's scheduler steps once a generation batch
+        f"{actor}.optim.lr_warmup_steps": optim.warmup_steps,  # verl's scheduler steps once for each batch of rollouts
         f"{actor}.optim.weight_decay": optim.weight_decay,
         f"{actor}.optim.betas": list(optim.betas),
         f"{actor}.fsdp_config.model_dtype": _DTYPES[config.model.dtype],
@@ -97,7 +108,7 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         f"{function}.name": "compute_score",
         f"+{function}.reward_kwargs.config": str(folder / "config.json"),
         f"+{function}.reward_kwargs.num_workers": "${reward.num_workers}",
-        "reward.num_workers": 1 if judge_here else 8,  # each would load the judge
+        "reward.num_workers": 1 if local_judge else 8,  # each worker would load the judge
         "reward.reward_manager.name": "dapo",
         f"{extra}.max_resp_len": rollout.max_tokens,
         f"{extra}.overlong_buffer_cfg.enable": reward.overlong_buffer > 0,
@@ -111,26 +122,26 @@ def settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[str
         "trainer.experiment_name": config.name,
         "trainer.logger": ["console"],
         "trainer.total_training_steps": optim.steps,
-        "trainer.total_epochs": optim.steps,  # at least one step an epoch
-        "trainer.save_freq": val.save_every,
-        "trainer.test_freq": val.every if validation else -1,
-        "trainer.val_before_train": bool(validation) and not resume,
+        "trainer.total_epochs": optim.steps,  # an epoch has at least one step
+        "trainer.save_freq": validation.save_every,
+        "trainer.test_freq": validation.every if validation_files else -1,
+        "trainer.val_before_train": bool(validation_files) and not resume,
         "trainer.max_actor_ckpt_to_keep": 2,
         "trainer.default_local_dir": str(folder / "checkpoints"),
         "trainer.resume_mode": "auto" if resume else "disable",
         "hydra.run.dir": str(folder / "hydra"),
     }
-    if judge_here and table.get("reward.reward_model.enable"):
+    if local_judge and table.get("reward.reward_model.enable"):
         out |= {
             "reward.num_workers": 8,
-            "reward.reward_model.model_path": model_folder(judge_here.model),
-            "reward.reward_model.rollout.free_cache_engine": False,  # verl would put it to sleep, and never wake it
+            "reward.reward_model.model_path": model_folder(local_judge.model),
+            "reward.reward_model.rollout.free_cache_engine": False,  # verl would put the judge to sleep for ever
         }
     return out
 
 
 def literal(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides."""
+    """Return a value in the grammar of Hydra's overrides."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -145,10 +156,14 @@ def literal(value: Any) -> str:
     return f"'{quoted}'"
 
 
-def compose(given: list[str]) -> Any:
-    """Verl's whole config with the overrides in it, checked as verl checks it when it starts. Raises ConfigError."""
+def compose(arguments: list[str]) -> Any:
+    """Return verl's complete configuration with overrides, checked as verl checks it when it starts.
+
+    Raises ConfigError if verl is not installed, or refuses a setting.
+    """
     try:
-        from hydra import compose, initialize_config_dir
+        from hydra import compose as hydra_compose
+        from hydra import initialize_config_dir
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
         from verl.trainer.ppo.core_algos import get_adv_estimator_fn
@@ -158,35 +173,34 @@ def compose(given: list[str]) -> Any:
         from verl.utils.import_utils import load_extern_object
     except ImportError as error:
         raise ConfigError(
-            f"--engine verl needs verl 0.9.1 in an environment of its own: make test-verl shows how "
-            f"it is set up ({error})"
+            f"--engine verl needs verl 0.9.1 in an environment of its own, which `make test-verl` sets up ({error})"
         ) from None
     folder = str(resources.files("verl.trainer") / "config")
     try:
         with initialize_config_dir(folder, version_base=None), contextlib.redirect_stdout(io.StringIO()):
-            settings = compose("ppo_trainer", overrides=given)
+            settings = hydra_compose("ppo_trainer", overrides=arguments)
             validate_config(settings, need_reference_policy(settings), need_critic(settings))
             omega_conf_to_dataclass(settings.actor_rollout_ref.rollout)
             omega_conf_to_dataclass(settings.algorithm)
             sampler = settings.trainer.v1.sampler.custom_sampler
             if sampler.path:
-                load_extern_object(sampler.path, sampler.name)  # which also brings our estimator
+                load_extern_object(sampler.path, sampler.name)  # this also registers the estimator "fapo"
             get_adv_estimator_fn(settings.algorithm.adv_estimator)
             get_custom_reward_fn(settings)
             resolve_reward_manager_cls(settings)
             _check(settings)
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
-        raise ConfigError(f"[verl]: {error}") from None
+        raise ConfigError(f"[verl]: {error}; change or remove the setting") from None
     return settings
 
 
 def _check(settings: Any) -> None:
-    """What verl would take, but `fapo.verl.recorder` cannot work with."""
+    """Raise ValueError for settings that verl accepts, but `fapo.verl.recorder` cannot work with."""
     trainer, model = settings.trainer, settings.reward.reward_model
     if not trainer.use_v1 or trainer.v1.trainer_mode != "sync":
         raise ValueError('trainer.use_v1 must be true and trainer.v1.trainer_mode "sync"; leave them out')
     if model.enable and not model.enable_resource_pool:
         raise ValueError(
-            "reward.reward_model without a pool of its own judges after the rollouts, not beside them; "
+            "reward.reward_model without its own pool of GPUs judges after the rollouts, not at the same time; "
             "set reward.reward_model.enable_resource_pool = true, n_gpus_per_node and nnodes"
         )

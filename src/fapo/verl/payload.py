@@ -1,4 +1,4 @@
-"""A scored rollout as text, on its way from verl's reward workers to the trainer: verl carries numbers and strings."""
+"""Scored rollouts as text, on their way from verl's reward workers to the trainer: verl carries numbers and strings."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """What the reward function found out."""
+class Payload:
+    """Result of the reward function for one rollout."""
 
     split: str
-    """Name of the set: "train", or a validation set's."""
+    """Name of the set: "train", or the name of a validation set."""
     scored: ScoredRollout
-    """The rollout, with verdict and reward."""
+    """Rollout with verdict and reward."""
     label: int | None = None
-    """For a critique: the first wrong step of what it criticises, None for none."""
+    """For a critique: index of the first wrong step of the solution; None for no wrong step."""
     canaries: tuple[CanaryResult, ...] = ()
-    """What the judge said of canaries since the last parcel of its worker."""
+    """Results of the canaries that were judged since the last payload of this worker."""
 
 
-def wrap(parcel: Parcel) -> str:
-    """The parcel as JSON."""
-    return json.dumps(asdict(parcel))
+def encode(payload: Payload) -> str:
+    """Return a payload as JSON."""
+    return json.dumps(asdict(payload))
 
 
-def unwrap(text: str, reward: float, num_tokens: int, max_tokens: int) -> Parcel:
-    """The parcel again, with what the reward function did not know.
+def decode(text: str, reward: float, num_tokens: int, max_tokens: int) -> Payload:
+    """Return the payload in a text, completed by numbers that the reward function did not have.
 
-    `reward` is what verl trains on: with overlong shaping, NaN for an unscored rollout.
+    Args:
+        text: Result of `encode`.
+        reward: Reward that verl trains on, with overlong shaping; NaN for an unscored rollout.
+        num_tokens: Length of the response in tokens.
+        max_tokens: Length limit of a response in tokens.
+
+    Returns:
+        The payload. Its reward has the part "overlong", and its rollout has a length.
     """
     table = json.loads(text)
     found = table["scored"]
@@ -41,7 +48,8 @@ def unwrap(text: str, reward: float, num_tokens: int, max_tokens: int) -> Parcel
         value += parts["overlong"]
     rollout = Rollout.from_text(Problem(**found["rollout"]["problem"]), response, num_tokens, max_tokens)
     verdict = Verdict(**found["verdict"]) if found["verdict"] else None
-    if verdict and verdict.critique == response:  # the model in training is the critic
+    if verdict and verdict.critique == response:  # the model in training is a GenRM: its response is the critique
         verdict = replace(verdict, num_tokens=num_tokens)
     scored = ScoredRollout(rollout, found["correct"], verdict, Reward(value, parts))
-    return Parcel(table["split"], scored, table["label"], tuple((Verdict(**v), true) for v, true in table["canaries"]))
+    canaries = tuple((Verdict(**verdict), label) for verdict, label in table["canaries"])
+    return Payload(table["split"], scored, table["label"], canaries)

@@ -1,11 +1,11 @@
-"""verl's replay buffer, which also writes what it hands out to the run folder.
+"""verl's replay buffer, extended: it writes the rollouts that it hands out, and their metrics, to the run folder.
 
     trainer.v1.sampler.custom_sampler.path=pkg://fapo.verl.recorder
     trainer.v1.sampler.custom_sampler.name=RecordingBuffer
     +trainer.v1.sampler.sampler_kwargs.config=/path/of/the/run/folder/config.json
 
-It stands where all rollouts of a step or of a validation pass by in the trainer's process, scored, before their
-advantages are computed; what it returns as metrics goes to verl's loggers.
+All scored rollouts of a step or a validation pass through the replay buffer in the trainer's process, before their
+advantages are computed. verl logs the metrics that it returns.
 """
 
 from __future__ import annotations
@@ -37,32 +37,45 @@ from fapo.training.step_metrics import (
     policy_metrics,
 )
 from fapo.types import GroundTruth
-from fapo.verl.advantages import by_group
-from fapo.verl.payload import Parcel, unwrap
-from fapo.verl.timing import Pending, exposed_seconds
+from fapo.verl.advantages import advantages_by_group
+from fapo.verl.payload import Payload, decode
+from fapo.verl.timing import PendingMetrics, exposed_seconds
 
 
 class RecordingBuffer(ReplayBuffer):
-    """Records rollouts and metrics as the TRL engine does; stops the run where the config says so."""
+    """Replay buffer that records rollouts and metrics as the TRL engine does, and stops the run as the config says."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.config = read_config(self.sampler_kwargs["config"])
         self.folder = RunFolder(self.config, resume=True)
         self.folder.checkpoints.mkdir(exist_ok=True)
-        take(self.folder.checkpoints)  # the folder itself is taken by whoever has started verl
-        self.begun = False
-        self.pending: Pending | None = None
-        self.canaries = CanaryWindow(self.config.judge.canary_min_f1 if self.config.judge else 0.0)
+        take(self.folder.checkpoints)  # the program that has started verl holds the lock of the folder itself
+        self.started = False
+        self.pending: PendingMetrics | None = None
         judge = self.config.judge
+        self.canaries = CanaryWindow(judge.canary_min_f1 if judge else 0.0)
         self.breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
-        """A batch of verl's and its metrics, ours among them."""
+        """Return a batch of verl and its metrics, after it was recorded.
+
+        Args:
+            global_steps: Number of the step.
+            partition_id: "train", or the name of the partition of validation rollouts.
+            batch_size: Number of prompts.
+
+        Returns:
+            The batch, and metrics for verl's loggers.
+
+        Raises:
+            UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
+            JudgeDownError: If the judge fails for too many rollouts, or for too many canaries.
+        """
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
-        if not self.begun:  # what a resumed run will do again
+        if not self.started:  # rows that a resumed run will write again
             self.folder.rewind(global_steps - 1)
-            self.begun = True
+            self.started = True
         if self.trainer:
             self.trainer.logger.logger.setdefault("fapo", self)
         fields = ["uid", "extra_fields", "rm_scores", "metrics"]
@@ -71,23 +84,23 @@ class RecordingBuffer(ReplayBuffer):
         texts = [extra["reward_extra_info"]["fapo"] for extra in data.pop("extra_fields").tolist()]
         lengths = [tag["response_len"] for tag in batch.tags]
         rows = zip(texts, rewards, lengths, strict=True)
-        parcels = [unwrap(text, reward, length, self.config.rollout.max_tokens) for text, reward, length in rows]
+        payloads = [decode(*row, self.config.rollout.max_tokens) for row in rows]
         groups = data.pop("uid").tolist()
-        if partition_id == "train":
-            own = self._record(global_steps, TRAIN, parcels, groups)
+        if partition_id == TRAIN:
+            measured = self.record(global_steps, TRAIN, payloads, groups)
             exposed, timing = exposed_seconds(data.pop("metrics").tolist()), getattr(self.trainer, "timing_raw", {})
-            self.pending = Pending(global_steps, own, exposed, timing)
-            metrics |= own
+            self.pending = PendingMetrics(global_steps, measured, exposed, timing)
+            metrics |= measured
         else:
             self.flush()
-            found = self._validation(global_steps, parcels, groups)
+            measured = self.record_validation(global_steps, payloads, groups)
             if self.trainer:
-                logged = {f"val-aux/{key}": value for key, value in found.items() if math.isfinite(value)}
+                logged = {f"val-aux/{key}": value for key, value in measured.items() if math.isfinite(value)}
                 self.trainer.logger.log(data=logged, step=global_steps)
         if not self.trainer:
             self.flush()
         try:
-            self._check(parcels)
+            self.check(payloads)
         except Exception:  # the run ends here
             self.flush()
             raise
@@ -95,37 +108,62 @@ class RecordingBuffer(ReplayBuffer):
 
     @property
     def trainer(self) -> Any:
-        """Verl's trainer, which gave us a method of its own to ask for more prompts; None in other hands."""
+        """Trainer of verl, found through its bound method `refill_fn`; None outside of a trainer."""
         return getattr(self.refill_fn, "__self__", None)
 
     def log(self, data: Mapping[str, Any], step: int) -> None:
-        """Called as one of verl's loggers, when a step is over."""
+        """Write the metrics of a step that is over; verl calls this as one of its loggers.
+
+        Args:
+            data: Not used.
+            step: Not used.
+        """
         self.flush()
 
     def flush(self) -> None:
-        """Write the metrics of the last step, of which the times are known only when it is over."""
+        """Write the metrics of the last step, with its times, which are known only when it is over."""
         if self.pending:
             row, self.pending = self.pending, None
-            self.folder.metrics(row.step, TRAIN, row.metrics | row.times())
+            self.folder.metrics(row.step, TRAIN, row.metrics | row.seconds())
 
-    def _validation(self, step: int, parcels: Sequence[Parcel], groups: Sequence[str]) -> dict[str, float]:
+    def record_validation(self, step: int, payloads: Sequence[Payload], groups: Sequence[str]) -> dict[str, float]:
+        """Write the rollouts and metrics of a validation.
+
+        Args:
+            step: Number of the step.
+            payloads: Scored rollouts of all validation sets [num_rollouts].
+            groups: Name of the group of each rollout [num_rollouts].
+
+        Returns:
+            Metrics of each set under its name: NAME/accuracy and so on.
+        """
         out: dict[str, float] = {}
-        for name in dict.fromkeys(parcel.split for parcel in parcels):
-            own = [i for i, parcel in enumerate(parcels) if parcel.split == name]
-            found = self._record(step, name, [parcels[i] for i in own], [groups[i] for i in own])
-            out |= of_validation(name, found)
+        for name in dict.fromkeys(payload.split for payload in payloads):
+            rows = [i for i, payload in enumerate(payloads) if payload.split == name]
+            measured = self.record(step, name, [payloads[i] for i in rows], [groups[i] for i in rows])
+            out |= of_validation(name, measured)
         self.folder.metrics(step, "validation", out)
         return out
 
-    def _record(self, step: int, split: str, parcels: Sequence[Parcel], groups: Sequence[str]) -> dict[str, float]:
-        """Write the rollouts of one set, those of a group together; returns their metrics."""
+    def record(self, step: int, split: str, payloads: Sequence[Payload], groups: Sequence[str]) -> dict[str, float]:
+        """Write the rollouts of one set, those of a group next to each other.
+
+        Args:
+            step: Number of the step.
+            split: "train", or the name of a validation set.
+            payloads: Scored rollouts [num_rollouts].
+            groups: Name of the group of each rollout [num_rollouts].
+
+        Returns:
+            Metrics of the rollouts.
+        """
         order = sorted(range(len(groups)), key=lambda i: groups[i])
-        parcels, groups = [parcels[i] for i in order], [groups[i] for i in order]
-        scored = [parcel.scored for parcel in parcels]
+        payloads, groups = [payloads[i] for i in order], [groups[i] for i in order]
+        scored = [payload.scored for payload in payloads]
         rewards = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored])
-        advantages: list[float | None] = [*by_group(rewards, groups)]
+        advantages: list[float | None] = [*advantages_by_group(rewards, groups)]
         if self.config.task == "genrm":
-            truths: list[GroundTruth | None] = [GroundTruth(parcel.label) for parcel in parcels]
+            truths: list[GroundTruth | None] = [GroundTruth(payload.label) for payload in payloads]
         else:
             truths = [known_ground_truth(s.rollout) for s in scored]
         if split != TRAIN and self.config.validation.num_samples == 1:
@@ -134,26 +172,34 @@ class RecordingBuffer(ReplayBuffer):
             {"step": step, "split": split, **rollout_row(*row)} for row in zip(scored, advantages, truths, strict=True)
         )
         if self.config.task == "genrm":
-            return genrm_metrics(scored, [parcel.label for parcel in parcels])
+            return genrm_metrics(scored, [payload.label for payload in payloads])
         out = policy_metrics(scored, truths)
-        self.canaries.add(result for parcel in parcels for result in parcel.canaries)
+        self.canaries.add(result for payload in payloads for result in payload.canaries)
         if split == TRAIN:
             out |= self.canaries.metrics()
             size, sizes = self.config.rollout.group_size, Counter(groups)
-            whole = [i for i, name in enumerate(groups) if sizes[name] == size]  # verl trains on what is left of others
-            if whole:
-                of_groups = [scored[i] for i in whole], size, [truths[i] for i in whole]
+            complete = [i for i, name in enumerate(groups) if sizes[name] == size]  # verl may lose rollouts of others
+            if complete:
+                of_groups = [scored[i] for i in complete], size, [truths[i] for i in complete]
                 out |= advantage_metrics(*of_groups) | flawed_rho_metrics(*of_groups)
         return out
 
-    def _check(self, parcels: Sequence[Parcel]) -> None:
-        """Raise UnscoredError or JudgeDownError as configured; raised in a reward worker they would be lost."""
+    def check(self, payloads: Sequence[Payload]) -> None:
+        """Stop the run as the config says; an exception in a reward worker would be lost.
+
+        Args:
+            payloads: Scored rollouts of a batch.
+
+        Raises:
+            UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
+            JudgeDownError: If the judge fails for too many rollouts, or for too many canaries.
+        """
         if self.config.task != "policy":
             return
         reward = self.config.reward
         stops = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
-        for scored in (parcel.scored for parcel in parcels):
+        for scored in (payload.scored for payload in payloads):
             if scored.reward.value is None and stops:
                 raise unscored_error(scored.rollout, scored.verdict)
         self.canaries.check()
-        self.breaker.record_verdicts(parcel.scored.verdict for parcel in parcels if parcel.scored.verdict)
+        self.breaker.record_verdicts(payload.scored.verdict for payload in payloads if payload.scored.verdict)

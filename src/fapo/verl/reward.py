@@ -1,4 +1,4 @@
-"""verl's reward function: one rollout -> its score, and all else that was found out about it as text.
+"""verl's reward function: it scores one rollout, and returns all that was found out about it as text.
 
 reward.custom_reward_function.path=pkg://fapo.verl.reward
 reward.custom_reward_function.name=compute_score
@@ -22,14 +22,14 @@ from fapo.rewards.from_config import make_scorer, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN
 from fapo.types import LabelledSolution, Problem, Rollout
-from fapo.verl.payload import Parcel, wrap
+from fapo.verl.payload import Payload, encode
 
-CONCURRENCY = 512
-"""Number of requests under way at once to a judge that verl serves, over all reward workers."""
-TIMEOUT = 600.0
-"""Seconds a request to such a judge may take."""
+ROUTER_CONCURRENCY = 512
+"""Number of requests at a time to a judge that verl serves, over all reward workers."""
+ROUTER_TIMEOUT = 600.0
+"""Seconds for one try of a request to such a judge."""
 UNSCORED = math.nan
-"""verl knows numbers only: NaN is "no reward", and the advantages of `fapo.verl.advantages` leave it out."""
+"""Score of a rollout without a reward. verl carries only numbers; `fapo.verl.advantages` leaves out NaN."""
 
 
 async def compute_score(
@@ -43,17 +43,29 @@ async def compute_score(
     reward_router_address: str | None = None,
     **_: Any,
 ) -> dict[str, Any]:
-    """What verl's reward manager asks for each rollout; `extra_info` as `fapo data` writes it.
+    """Return the score of one rollout, without overlong shaping, which verl's reward manager adds.
 
-    `config` is a TOML file or the config.json of a run folder. Of the judge's `concurrency` each of `num_workers`
-    reward workers has its share. Where verl serves a reward model, `reward_router_address` is asked instead of the
-    config's own servers. The reward is without overlong shaping, which is the reward manager's.
+    A judgement that fails raises no exception, because verl would then drop the whole group without a message.
+    `fapo.verl.recorder` applies `on_unscored = "raise"`, `max_failure_rate` and `canary_min_f1` in the trainer.
 
-    Never raises for a judgement that fails: verl would quietly drop the whole group. `on_unscored = "raise"`,
-    `max_failure_rate` and `canary_min_f1` are held by `fapo.verl.recorder`.
+    Args:
+        data_source: Name of the data set.
+        solution_str: Response of the policy.
+        ground_truth: Reference answer; for a critique the label of the solution.
+        extra_info: Columns of the row that `fapo data` has written.
+        config: Path of a TOML file, or of config.json in a run folder.
+        num_workers: Number of reward workers, among which `judge.concurrency` is divided.
+        reward_router_address: Address of the judge, HOST:PORT, if verl serves it; it replaces the servers of the
+            config.
+
+    Returns:
+        score: Reward, NaN if the rollout is unscored. acc, flawed, unscored: 1 or 0. fapo: `Payload` as text.
+
+    Raises:
+        ConfigError: If the config cannot be used.
     """
-    place = (config, num_workers, reward_router_address or "")
-    settings = _settings(*place)
+    key = (config, num_workers, reward_router_address or "")
+    settings = _settings(*key)
     problem = Problem(
         id=str(extra_info.get("id", extra_info.get("index", ""))),
         text=str(extra_info.get("problem", "")),
@@ -65,35 +77,35 @@ async def compute_score(
         problem = replace(problem, reference=str(extra_info.get("reference", "")))
         label = int(extra_info["label"])
         solution = LabelledSolution(problem, tuple(extra_info["steps"]), None if label < 0 else label, True)
-    scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*place)
+    scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*key)
     (scored,) = await scorer([Rollout(problem, solution_str)])
     canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
     canary_results = tuple(canaries.results or ()) if canaries else ()
     if canaries:
         canaries.results = []
-    subset = str(extra_info.get("split", TRAIN))
+    split = str(extra_info.get("split", TRAIN))
     return {
         "score": UNSCORED if scored.reward.value is None else scored.reward.value,
         "acc": float(scored.correct),
         "flawed": float(bool(scored.flawed) and scored.correct),
         "unscored": float(scored.reward.value is None),
-        "fapo": wrap(Parcel(subset, scored, None if solution is None else solution.error_step, canary_results)),
+        "fapo": encode(Payload(split, scored, solution.error_step if solution else None, canary_results)),
     }
 
 
 @lru_cache
 def _settings(path: str, num_workers: int, router: str) -> Config:
-    """The config as this worker is to use it: its share of the judge, and no failure that stops it."""
+    """Return the config of one reward worker: its part of `judge.concurrency`, and no failure that raises."""
     config = read_config(path)
     reward = replace(config.reward, overlong_buffer=0) if config.reward else None
     if isinstance(reward, JudgedReward) and reward.on_unscored == "raise":
         reward = replace(reward, on_unscored="mask")
-    judge = _judge(config.judge, num_workers, router) if config.judge else None
+    judge = _worker_judge(config.judge, num_workers, router) if config.judge else None
     return replace(config, reward=reward, judge=judge)
 
 
-def _judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeConfig:
-    """Return the judge as one of `num_workers` asks it: by the address `router` if verl serves it."""
+def _worker_judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeConfig:
+    """Return the judge of one of `num_workers` workers; a judge that verl serves is behind the address `router`."""
     judge = replace(judge, canary_min_f1=0.0)
     if isinstance(judge, ModelJudge):
         judge = replace(judge, max_failure_rate=1.0)
@@ -101,8 +113,9 @@ def _judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeConfig:
         judge = replace(judge, urls=(f"http://{router}/v1",))
     elif router and isinstance(judge, LocalJudge):
         same = {f.name: getattr(judge, f.name) for f in fields(ModelJudge)}
-        same |= {"model": model_folder(judge.model)}  # verl serves a model by the path it was loaded from
-        judge = ServedJudge(**same, urls=(f"http://{router}/v1",), concurrency=CONCURRENCY, timeout=TIMEOUT)
+        same |= {"model": model_folder(judge.model)}  # verl serves a model under the path it was loaded from
+        urls = (f"http://{router}/v1",)
+        judge = ServedJudge(**same, urls=urls, concurrency=ROUTER_CONCURRENCY, timeout=ROUTER_TIMEOUT)
     if isinstance(judge, ServedJudge):
         judge = replace(judge, concurrency=max(1, judge.concurrency // num_workers))
     return judge
@@ -110,7 +123,7 @@ def _judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeConfig:
 
 @lru_cache
 def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
-    """One scorer, with its judge and its connections, for all rollouts of this process."""
+    """Return the scorer of this process, which all of its rollouts share, with one judge and its connections."""
     config = _settings(path, num_workers, router)
     scorer = make_scorer(config)
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:

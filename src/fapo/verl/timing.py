@@ -1,4 +1,4 @@
-"""Where the time of a step goes, from verl's own clocks, under the names of the TRL engine."""
+"""Seconds of the parts of a step, from verl's clocks, under the names that the TRL engine uses."""
 
 from __future__ import annotations
 
@@ -7,33 +7,43 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Pending:
-    """The metrics of a step that is not over."""
+class PendingMetrics:
+    """Metrics of a step that is not over."""
 
     step: int
-    """Its number."""
+    """Number of the step."""
     metrics: dict[str, float]
-    """Those that are known."""
-    exposed: float
+    """Metrics that are known before the update."""
+    exposed_seconds: float
     """Seconds from the last rollout to the last verdict."""
     timing: Mapping[str, float]
-    """The trainer's clock, which it fills in until the step is over."""
+    """Seconds of each part by the trainer's clock, which adds to it until the step is over."""
 
-    def times(self) -> dict[str, float]:
-        """time/rollout, time/score (what the last verdicts took beyond the last rollout), time/update: the rest.
+    def seconds(self) -> dict[str, float]:
+        """Return time/rollout, time/score and time/update, without the time for checkpoints.
 
-        Without checkpoints. {} where the clock is not to be seen, or the step has been broken off.
+        time/score is the time from the last rollout to the last verdict. The result is empty if the clock is not known
+        or the step was not finished.
         """
         if not {"gen", "step"} <= self.timing.keys():
             return {}
-        gen, whole = self.timing["gen"], self.timing["step"] - self.timing.get("save_checkpoint", 0.0)
-        return {"time/rollout": gen - self.exposed, "time/score": self.exposed, "time/update": whole - gen}
+        generation = self.timing["gen"]  # until the last verdict
+        step = self.timing["step"] - self.timing.get("save_checkpoint", 0.0)
+        return {
+            "time/rollout": generation - self.exposed_seconds,
+            "time/score": self.exposed_seconds,
+            "time/update": step - generation,
+        }
 
 
 def exposed_seconds(metrics: Sequence[Mapping[str, float]]) -> float:
-    """Seconds from the last rollout to the last verdict, by what verl measured of each rollout.
+    """Return the seconds from the last rollout to the last verdict of a step.
 
-    generate_sequences and compute_score follow each other, and all rollouts of a step are asked for together.
+    Args:
+        metrics: verl's seconds for each rollout: generate_sequences, then compute_score. All rollouts start together.
+
+    Returns:
+        Seconds, at least 0.
     """
     written = [row.get("generate_sequences", 0.0) for row in metrics]
     scored = [end + row.get("compute_score", 0.0) for end, row in zip(written, metrics, strict=True)]

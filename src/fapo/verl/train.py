@@ -1,4 +1,4 @@
-"""A Ray cluster: config -> run folder -> verl's own program, unmodified. What is ours is in fapo.verl."""
+"""Train on a Ray cluster: config -> run folder -> verl's own program, unmodified."""
 
 from __future__ import annotations
 
@@ -12,21 +12,32 @@ from fapo.config.schema import Config, LocalJudge, ModelJudge
 from fapo.errors import EngineError
 from fapo.training.run_folder import RunFolder
 from fapo.training.run_lock import take
-from fapo.verl.datasets import files, write_sets
-from fapo.verl.overrides import MODULE, compose, overrides
+from fapo.verl.datasets import parquet_files, write_sets
+from fapo.verl.overrides import PROGRAM, compose, overrides
 
 
 def train(config: Config, *, resume: bool = False) -> Path:
-    """Run a config on a Ray cluster, the one of RAY_ADDRESS or else one of this machine; returns the run folder.
+    """Run a config on the Ray cluster of RAY_ADDRESS, or else on a cluster of this machine alone.
 
-    The run folder must be one that all nodes see. Raises ConfigError for settings that cannot work, before anything is
-    started, and EngineError when verl ends with an error; verl prints the reason on the console.
+    All nodes must see the run folder under the same path.
+
+    Args:
+        config: Config of the run.
+        resume: Whether an interrupted run continues from its last checkpoint.
+
+    Returns:
+        Path of the run folder.
+
+    Raises:
+        ConfigError: If a setting cannot work; nothing has been started then.
+        DataError: If a data set cannot be used.
+        EngineError: If verl ends with an error. verl prints the reason on the console.
     """
-    settled = absolute(config)
-    given = overrides(settled, resume=resume)
-    compose(given)
-    folder = prepare(settled, resume=resume)
-    done = subprocess.run([sys.executable, "-m", MODULE, *given])
+    config = with_absolute_paths(config)
+    arguments = overrides(config, resume=resume)
+    compose(arguments)
+    folder = prepare(config, resume=resume)
+    done = subprocess.run([sys.executable, "-m", PROGRAM, *arguments])
     if done.returncode:
         raise EngineError(
             f"verl has stopped with exit status {done.returncode}; its messages are above; "
@@ -36,24 +47,48 @@ def train(config: Config, *, resume: bool = False) -> Path:
 
 
 def command(config: Config, *, resume: bool = False) -> str:
-    """The command that `train` runs, for a shell; it needs the files that `prepare` writes. Raises ConfigError."""
-    given = overrides(absolute(config), resume=resume)
-    compose(given)
-    return shlex.join(["python", "-m", MODULE, *given])
+    """Return the command that `train` runs, for a shell; it reads the files that `prepare` writes.
+
+    Args:
+        config: Config of the run.
+        resume: Whether an interrupted run continues from its last checkpoint.
+
+    Returns:
+        One line of shell.
+
+    Raises:
+        ConfigError: If a setting cannot work.
+    """
+    arguments = overrides(with_absolute_paths(config), resume=resume)
+    compose(arguments)
+    return shlex.join(["python", "-m", PROGRAM, *arguments])
 
 
 def prepare(config: Config, *, resume: bool = False) -> Path:
-    """Open the run folder, which is this process's from now on, and write the data into it; returns it."""
-    config = absolute(config)
+    """Open the run folder, lock it for this process, and write the data sets into it.
+
+    Args:
+        config: Config of the run.
+        resume: Whether an interrupted run continues; its data sets are kept if they are complete.
+
+    Returns:
+        Path of the run folder.
+
+    Raises:
+        ConfigError: If the folder holds a run and `resume` is not set, if the run in it had another config, or if
+            another process is training in it.
+        DataError: If a data set cannot be used.
+    """
+    config = with_absolute_paths(config)
     folder = RunFolder(config, resume=resume).path
     take(folder)
-    if not resume or not all(path.exists() for path in files(config, folder / "data")):
+    if not resume or not all(path.exists() for path in parquet_files(config, folder / "data")):
         write_sets(config, folder / "data")
     return folder
 
 
-def absolute(config: Config) -> Config:
-    """The same with absolute paths, since Ray's workers have working directories of their own."""
+def with_absolute_paths(config: Config) -> Config:
+    """Return the config with absolute paths, because Ray's workers have other working directories."""
     judge, genrm = config.judge, config.genrm
     if isinstance(judge, ModelJudge):
         cache = judge.cache and str(Path(judge.cache).resolve())
@@ -67,9 +102,10 @@ def absolute(config: Config) -> Config:
 
 
 def _absolute_template(name: str) -> str:
+    """Return a template file as its absolute path, and the name of a built-in template as it is."""
     return _absolute(name) if name.endswith(".txt") else name
 
 
 def _absolute(name: str) -> str:
-    """The name of a file or folder as its absolute path, any other name as it is."""
+    """Return an existing file or folder as its absolute path, and any other name as it is."""
     return str(Path(name).resolve()) if name and Path(name).exists() else name

@@ -1,4 +1,4 @@
-"""What `fapo data` writes, as verl reads it: multiple choice with an order of its own for each question."""
+"""Parquet files of `fapo data`, read by verl: multiple choice, with another order of the choices in each question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from fapo.config.reader import from_dict
 from fapo.config.schema import Config
 from fapo.data.jsonl import write_jsonl
-from fapo.verl.datasets import files, write_sets
+from fapo.verl.datasets import parquet_files, write_sets
 from fapo.verl.reward import compute_score
 
 METALS = ("iron", "lead", "zinc", "gold")
@@ -45,10 +45,10 @@ def settings(folder: Path, seed: int = 0) -> Config:
     )
 
 
-def test_gpqas_choices_are_lettered_and_the_letter_is_the_truth(tmp_path: Path) -> None:
+def test_choices_have_letters_and_the_reference_is_a_letter(tmp_path: Path) -> None:
     _, written = write_sets(settings(tmp_path), tmp_path / "data")
     rows = pyarrow.parquet.read_table(written).to_pylist()
-    assert len(rows) == len(GPQA), "four samples of each by val_kwargs.n, not by copies"
+    assert len(rows) == len(GPQA), "val_kwargs.n makes the four samples, not copies of rows"
     letters = [row["reward_model"]["ground_truth"] for row in rows]
     assert len(set(letters)) > 1, "the right choice does not always come first"
     for row, letter in zip(rows, letters, strict=True):
@@ -61,10 +61,10 @@ def test_gpqas_choices_are_lettered_and_the_letter_is_the_truth(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("given", "right"), [("the letter", True), ("another letter", False)])
-def test_a_letter_is_checked_as_any_other_answer(given: str, right: bool, tmp_path: Path) -> None:
+def test_a_letter_is_checked_like_any_other_answer(given: str, right: bool, tmp_path: Path) -> None:
     config = settings(tmp_path)
     write_sets(config, tmp_path / "data")
-    row = pyarrow.parquet.read_table(files(config, tmp_path / "data")[1]).to_pylist()[0]
+    row = pyarrow.parquet.read_table(parquet_files(config, tmp_path / "data")[1]).to_pylist()[0]
     truth = row["reward_model"]["ground_truth"]
     letter = truth if given == "the letter" else next(other for other in "ABCD" if other != truth)
     file = tmp_path / "run.toml"

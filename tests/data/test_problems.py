@@ -1,3 +1,5 @@
+"""Problems and labelled solutions are read from files and from the Hugging Face Hub; a bad row is named."""
+
 from __future__ import annotations
 
 import json
@@ -12,10 +14,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.problems import load_prompt, read_labelled, read_problems
 from fapo.data.steps import split_steps
 from fapo.errors import FapoError
@@ -71,7 +70,7 @@ def test_usual_columns(tmp_path: Path, row: dict[str, Any], problem: Problem) ->
     assert Problem(loaded.id, loaded.text, loaded.reference, loaded.source, meta) == problem
 
 
-def test_columns_that_are_named_win(tmp_path: Path) -> None:
+def test_named_columns_come_before_the_usual_ones(tmp_path: Path) -> None:
     path = jsonl(
         tmp_path / "set.jsonl", {"id": 1, "problem": "no", "q": {"en": "Q"}, "answer": "no", "a": 5, "of": "X"}
     )
@@ -159,7 +158,7 @@ def test_limit_stops_reading(tmp_path: Path) -> None:
     assert read_problems(path, limit=0) == []
 
 
-def test_json_and_parquet_say_the_same_as_jsonl(tmp_path: Path) -> None:
+def test_json_and_parquet_give_the_same_as_jsonl(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = [{"problem": f"Q{i}", "answer": i} for i in range(3)]
     (tmp_path / "set.json").write_text(json.dumps(rows))
@@ -178,7 +177,7 @@ def test_json_and_parquet_say_the_same_as_jsonl(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["missing.jsonl", "no/such.jsonl", "a/b/c", "owner/name?", "plain", "."])
-def test_sources_that_are_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+def test_sources_that_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
     with says(f"{source}: neither a file nor a Hugging Face id"):
         read_problems(source)
@@ -204,32 +203,32 @@ Hub = Callable[[dict[str, Any]], list[tuple[Any, ...]]]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """A stand-in for the `datasets` library that serves the given splits and notes what it is asked for."""
+    """Return a function that replaces `datasets` by given splits and returns the list of its calls."""
 
     def serve(splits: dict[str, Any]) -> list[tuple[Any, ...]]:
-        asked: list[tuple[Any, ...]] = []
+        calls: list[tuple[Any, ...]] = []
 
         def load_dataset(name: str, config: str | None, split: str | None) -> Any:
-            asked.append((name, config, split))
+            calls.append((name, config, split))
             return Splits(splits) if split is None else splits[split]
 
         module = ModuleType("datasets")
         module.load_dataset, module.DatasetDict = load_dataset, Splits  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "datasets", module)
-        return asked
+        return calls
 
     return serve
 
 
 def test_hugging_face_ids(hub: Hub) -> None:
-    asked = hub({"test": [{"question": "Q", "answer": "#### 1"}], "train": []})
+    calls = hub({"test": [{"question": "Q", "answer": "#### 1"}], "train": []})
     assert read_problems("openai/gsm8k:main", split="test") == [Problem("gsm8k-0", "Q", "1", "gsm8k")]
-    assert asked == [("openai/gsm8k", "main", "test")]
+    assert calls == [("openai/gsm8k", "main", "test")]
     with says("openai/gsm8k: choose a split, one of test, train"):
         read_problems("openai/gsm8k")
 
 
-def test_a_lone_split_needs_no_name(hub: Hub) -> None:
+def test_an_only_split_needs_no_name(hub: Hub) -> None:
     hub({"train": [GOOD, {"problem": "Q"}]})
     assert read_problems("a/b", limit=1) == [Problem("a", "Q", "1", "b")]
     with says("a/b[1]: no reference"):
@@ -320,69 +319,3 @@ def test_real_labels(name: str, num_rows: int, num_correct: int, num_flawed: int
     assert (len(solutions), len(correct)) == (num_rows, num_correct)
     assert sum(solution.error_step is not None for solution in correct) == num_flawed
     assert all(solution.error_step is not None for solution in solutions if not solution.correct)
-
-
-# ------------------------------------------------------------------------------------------------------------- JSONL
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text(st.characters(exclude_categories=()))
-    | st.floats(allow_nan=False),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
-ROWS = st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=3), max_size=4)
-
-
-@given(first=ROWS, second=ROWS)
-def test_rows_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, first: Any, second: Any) -> None:
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    write_jsonl(path, first)
-    write_jsonl(path, second, append=True)
-    assert list(read_jsonl(path)) == first + second
-    assert path.read_bytes().count(b"\n") == len(first + second)
-
-
-def test_lone_surrogates_survive_and_dataclasses_are_rows(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "rows.jsonl"
-    write_jsonl(path, [Problem("a", "\ud800 × \\", "1")], append=True)
-    assert list(read_jsonl(path)) == [{"id": "a", "text": "\ud800 × \\", "reference": "1", "source": "", "meta": {}}]
-    assert "×".encode() in path.read_bytes()
-
-
-def test_writing_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    write_jsonl(path, [{"a": 1}, {"a": 2}])
-    write_jsonl(path, [{"a": 3}])
-    assert list(read_jsonl(path)) == [{"a": 3}]
-    with pytest.raises(TypeError):
-        write_jsonl(path, [{"a": object()}])
-    assert list(read_jsonl(path)) == [{"a": 3}]
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_every_torn_tail_can_be_ignored_and_is_mended_by_the_next_append(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    whole = [{"a": 1}, {"b": "é}"}]
-    write_jsonl(path, whole)
-    content = path.read_bytes()
-    first = content.index(b"\n") + 1
-    for length in range(len(content)):
-        path.write_bytes(content[:length])
-        kept = whole[: sum(length >= end for end in (first - 1, len(content) - 1))]
-        assert list(read_jsonl(path, ignore_torn_tail=True)) == kept
-        write_jsonl(path, [{"c": 3}], append=True)
-        assert list(read_jsonl(path)) == [*kept, {"c": 3}]
-
-
-def test_only_a_torn_tail_is_ignored(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    for content, line in [(b'{"a": 1}\n{"a"\n', 2), (b'{"a"\n{"a": 1}', 1), (b'{"a": 1}\n\n[2]\n{"a"', 3)]:
-        path.write_bytes(content)
-        with says(f"rows.jsonl:{line}: "):
-            list(read_jsonl(path, ignore_torn_tail=True))
-    path.write_bytes(b'{"a": 1}\n{"a"')
-    with says("rows.jsonl:2: invalid JSON"):
-        list(read_jsonl(path))

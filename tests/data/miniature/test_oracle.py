@@ -1,0 +1,63 @@
+"""The oracle: it finds the first wrong line of any solution and the kind of flaw."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.base_models.writers import Habits, trace
+from fapo.data.final_answers import extract
+from fapo.data.miniature.oracle import examine, is_answer_correct
+from fapo.data.miniature.world import Task
+from fapo.data.steps import split_steps
+from tests.support.miniature import EXAMINED_RESPONSES, TASK, TASKS
+
+BAD_HABITS = st.builds(Habits, *[st.sampled_from([0.0, 0.1, 0.5, 0.9])] * 7)
+"""Strategy for writers with every kind of mistake."""
+
+
+@pytest.mark.parametrize(("response", "correct", "step", "flaw"), EXAMINED_RESPONSES.values(), ids=EXAMINED_RESPONSES)
+def test_the_oracle_names_the_first_wrong_line_and_its_flaw(
+    response: str, correct: bool, step: int | None, flaw: str | None
+) -> None:
+    found = examine(TASK, response)
+    assert (is_answer_correct(TASK, response), *found) == (correct, step, flaw)
+
+
+@pytest.mark.parametrize("name", EXAMINED_RESPONSES)
+def test_the_wrong_line_is_one_of_the_steps_a_judge_sees(name: str) -> None:
+    response, _, step, _ = EXAMINED_RESPONSES[name]
+    assert step is None or step < max(len(split_steps(response)), 1)
+
+
+@given(TASKS)
+def test_the_right_lines_are_accepted(task: Task) -> None:
+    response = "\n".join(task.lines)
+    assert (is_answer_correct(task, response), *examine(task, response)) == (True, None, None)
+
+
+@given(TASKS, st.data())
+def test_any_changed_number_is_found_where_it_stands(task: Task, data: st.DataObject) -> None:
+    lines = list(task.lines)
+    at = data.draw(st.integers(0, len(lines) - 1))
+    number = data.draw(st.sampled_from(list(re.finditer(r"\d+|(?<=\{)[A-D](?=\})", lines[at]))))
+    changed = data.draw(st.integers(0, 999).map(str).filter(lambda n: n != number[0]))
+    lines[at] = lines[at][: number.start()] + changed + lines[at][number.end() :]
+    assert examine(task, "\n".join(lines)).error_step == at
+
+
+@given(TASKS, st.one_of(st.text(), st.text("0123456789+-*=\n\\boxed{} ", max_size=60)))
+def test_the_oracle_takes_any_text(task: Task, response: str) -> None:
+    found = examine(task, response)
+    assert (found.error_step is None) == (found.flaw is None)
+    assert found.error_step is None or 0 <= found.error_step < max(len(split_steps(response)), 1)
+
+
+@given(TASKS, BAD_HABITS, st.integers(0, 10**6))
+def test_oracle_and_answer_checker_agree(task: Task, habits: Habits, seed: int) -> None:
+    response = trace(random.Random(seed), task, habits)
+    assert is_answer_correct(task, response) == (extract(response) == task.problem().reference)

@@ -69,7 +69,7 @@ def score(
     scorer = PolicyScorer(FapoReward(), make_judge(command_line_judge(judge, model, **settings)), max_failure_rate=1.0)  # type: ignore[arg-type]
     given = rollouts(labelled("miniature:critic-test"), num)
     with (
-        patch.object(Template, "harmless", lambda self, text: text.encode(errors="replace").decode())
+        patch.object(Template, "escape", lambda self, text: text.encode(errors="replace").decode())
         if unescaped
         else nullcontext()
     ):

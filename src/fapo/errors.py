@@ -3,10 +3,10 @@
     FapoError
     ├── ConfigError       a setting that cannot be used                    (also a ValueError)
     ├── DataError         input data that cannot be used                   (also a ValueError)
-    ├── JudgeError        the judge cannot be used
-    │   └── JudgeDownError    the judge fails for too many rollouts
-    ├── UnscoredError     a rollout has no reward and `on_unscored` is "raise"
-    └── EngineError       a trainer, a model server or another program has failed
+    ├── JudgeError        a judge that cannot be used
+    │   └── JudgeDownError    a judge that fails for too many rollouts
+    ├── UnscoredError     a rollout without a reward where `on_unscored` is "raise"
+    └── EngineError       a trainer, a model server or another program that has failed
 
 The command line prints the message of a `FapoError` without a traceback and exits with status 2. Every other exception
 is a bug of fapo, and its traceback is shown. A message says what is wrong, where (file, line or key) and what to do.
@@ -30,11 +30,11 @@ class JudgeError(FapoError):
 
 
 class JudgeDownError(JudgeError):
-    """A judge that fails for so many rollouts that the run must stop; the run can be resumed."""
+    """A judge that fails for too many rollouts, or is too often wrong on canaries; the run can be resumed."""
 
 
 class UnscoredError(FapoError):
-    """A rollout without a verdict in a run whose `on_unscored` is "raise"."""
+    """A rollout without a reward in a run with `on_unscored = "raise"`."""
 
 
 class EngineError(FapoError):

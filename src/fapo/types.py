@@ -1,4 +1,4 @@
-"""The records that move through the pipeline: problem -> rollout -> verdict -> reward. Frozen."""
+"""Records of the pipeline (problem, rollout, verdict, reward, ...), and the protocols of chat models and judges."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 VerdictStatus = Literal["ok", "unparsable", "failed"]
+"""Status of a verdict; see `Verdict.status`."""
 OnUnscored = Literal["mask", "correctness_only", "raise"]
+"""Rule for a rollout without a verdict: no reward, the reward for the answer alone, or an error."""
 
 
 @dataclass(frozen=True)
@@ -15,15 +17,15 @@ class Problem:
     """A question with a verifiable answer."""
 
     id: str
-    """Unique within its data set."""
+    """Identifier, unique within the data set."""
     text: str
-    """What the policy is asked."""
+    """Question for the policy."""
     reference: str
-    """The right final answer, as text."""
+    """Correct final answer, as text."""
     source: str = ""
-    """Where it comes from (data set or split); results are also broken down by it."""
+    """Data set or split that the problem comes from; results are also given for each source."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """Anything else the row carried; never read by the reward."""
+    """Other columns of the row; the reward does not use them."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,13 @@ class Rollout:
     """One solution sampled from a policy."""
 
     problem: Problem
-    """What it answers."""
+    """Problem that the policy was asked to solve."""
     response: str
-    """The text the policy wrote."""
+    """Text that the policy wrote."""
     num_tokens: int = 0
     """Length of the response in tokens; 0 where unknown."""
     truncated: bool = False
-    """True when the length limit cut it off."""
+    """Whether the length limit ended the response."""
 
     @classmethod
     def from_text(cls, problem: Problem, response: str, num_tokens: int, max_tokens: int) -> Rollout:
@@ -48,12 +50,15 @@ class Rollout:
             response: Text that the policy wrote.
             num_tokens: Length of the response in tokens.
             max_tokens: Length limit in tokens; 0 for no limit.
+
+        Returns:
+            The rollout.
         """
         return cls(problem, response, num_tokens, truncated=0 < max_tokens <= num_tokens)
 
     @property
     def judge_key(self) -> tuple[str, str, str]:
-        """What a judge sees: problem, reference and response. Rollouts with the same key are judged once."""
+        """Problem, reference and response, which is what a judge sees. Rollouts with the same key are judged once."""
         return self.problem.text, self.problem.reference, self.response
 
 
@@ -62,7 +67,7 @@ class Verdict:
     """Judgement of one rollout by a judge. "No verdict" and "no error found" are different things."""
 
     status: VerdictStatus
-    """ok: a verdict; unparsable: the judge answered, but without a valid verdict; failed: it did not answer."""
+    """ok: there is a verdict; unparsable: the judge's answer has no valid verdict; failed: the judge did not answer."""
     flawed: bool | None = None
     """True: an error was found; False: none was found; None: there is no verdict (status is not ok)."""
     error_step: int | None = None
@@ -70,7 +75,7 @@ class Verdict:
     critique: str = ""
     """Full text that the judge wrote."""
     reason: str = ""
-    """Explanation why there is no verdict, or why the judge was not asked; empty otherwise."""
+    """Reason why there is no verdict, or why the judge was not asked; empty otherwise."""
     num_tokens: int = 0
     """Length of the critique in tokens; 0 where unknown."""
 
@@ -99,16 +104,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reward:
-    """What a rollout earns."""
+    """Reward of a rollout."""
 
     value: float | None
-    """The reward; None = unscored."""
+    """The reward; None for an unscored rollout."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Its summands by name (outcome, flaw, process, overlong)."""
+    """Summands of the reward by name (outcome, flaw, process, overlong)."""
 
 
 RolloutClass = Literal["fully_correct", "flawed", "wrong", "unscored"]
-"""Class of a rollout; flawed: a correct answer with an error in the reasoning; unscored: a correct one, no verdict."""
+"""Class of a rollout. flawed: a correct answer with an error in the reasoning; unscored: a correct one, no verdict."""
 
 
 def rollout_class(correct: bool, flawed: bool | None) -> RolloutClass:
@@ -117,6 +122,9 @@ def rollout_class(correct: bool, flawed: bool | None) -> RolloutClass:
     Args:
         correct: Whether the final answer is correct.
         flawed: Whether the reasoning has an error; None where it is not known. It is not read for a wrong answer.
+
+    Returns:
+        The class.
     """
     if not correct:
         return "wrong"
@@ -127,9 +135,9 @@ class GroundTruth(NamedTuple):
     """Knowledge of an oracle, or of a label, about a solution."""
 
     error_step: int | None
-    """Index (from 0) of the first wrong step; None: there is none."""
+    """Index (from 0) of the first wrong step; None without a wrong step."""
     flaw: str | None = None
-    """Kind of flaw, None where there is none or the kind is not known."""
+    """Kind of flaw; None without a flaw and where the kind is not known."""
 
     @property
     def flawed(self) -> bool:
@@ -143,22 +151,23 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer of a chat model, from a server or from a model in this process."""
+    """Response of a chat model, from a server or from a model in this process."""
 
     text: str = ""
-    """What it wrote."""
+    """Text of the response."""
     num_tokens: int = 0
-    """Tokens it wrote; 0 where unknown."""
+    """Length of the response in tokens; 0 where unknown."""
     error: str = ""
-    """Why there is no answer; empty when there is one."""
+    """Reason why there is no response; empty where there is one."""
     seconds: float = field(default=0.0, compare=False)
-    """How long the try that succeeded took; 0 where unknown."""
+    """Duration of the successful try in seconds; 0 where unknown."""
 
 
 class ChatModel(Protocol):
-    """A chat model: one completion for each conversation, in order. Never raises for a single failed request."""
+    """A chat model. A failed request is a completion with an error, not an exception."""
 
-    async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]: ...
+    async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
+        """Return one completion for each conversation, in order."""
 
 
 class Progress(Protocol):
@@ -176,27 +185,28 @@ class Progress(Protocol):
 
 
 class Judge(Protocol):
-    """Gives one verdict for each rollout, in order. Never raises for a single failed judgement."""
+    """A judge of rollouts. A failed request is a verdict with status failed, not an exception."""
 
-    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]: ...
+    async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """Return one verdict for each rollout, in order."""
 
 
 @dataclass(frozen=True)
 class LabelledSolution:
-    """A solution whose first wrong step is known: what a GenRM is trained and evaluated on."""
+    """A solution with a known first wrong step; a GenRM is trained and evaluated on such solutions."""
 
     problem: Problem
-    """What it answers; the reference is empty where the data has none."""
+    """Problem that was solved; its reference is empty where the data has none."""
     steps: tuple[str, ...]
-    """The solution, cut into the steps the label counts."""
+    """Steps of the solution; `error_step` is an index into them."""
     error_step: int | None
-    """Index (from 0) of the first wrong step; None for "no wrong step"."""
+    """Label: index (from 0) of the first wrong step; None for "no wrong step"."""
     correct: bool
-    """Whether its final answer is right."""
+    """Whether the final answer is correct."""
     critique: str = ""
-    """A critique that says so, for a GenRM to imitate; empty where the data has none."""
+    """Critique that agrees with the label, for a GenRM to imitate; empty where the data has none."""
     mislabelled: bool = False
-    """Whether label noise replaces the label: training then uses `wrong_step` instead of `error_step`."""
+    """Whether label noise replaces the label; training then uses `wrong_step` instead of `error_step`."""
     wrong_step: int | None = None
     """Wrong label used for training when `mislabelled` is set; None means "no wrong step"."""
 
@@ -208,20 +218,20 @@ class LabelledSolution:
 
 @dataclass(frozen=True)
 class ScoredRollout:
-    """A rollout with all that was found out about it."""
+    """A rollout with answer check, verdict and reward."""
 
     rollout: Rollout
-    """The rollout."""
+    """Rollout that was scored."""
     correct: bool
-    """Its final answer is right (for a critique: its label is right)."""
+    """Whether the final answer is correct; for a critique, whether its "flawed" agrees with the label."""
     verdict: Verdict | None
-    """What the judge said; None when it was not asked. For a critique: what the critique itself says."""
+    """Verdict of the judge, None if it was not asked; for a critique, the verdict in it."""
     reward: Reward
-    """What it earns."""
+    """Reward of the rollout."""
 
     @property
     def flawed(self) -> bool | None:
-        """True or False by verdict, None without one."""
+        """`Verdict.flawed`; None without a verdict."""
         return None if self.verdict is None else self.verdict.flawed
 
     @property

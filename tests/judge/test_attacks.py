@@ -54,7 +54,7 @@ def test_an_attack_is_material_and_nothing_else(name: str, template: Template) -
         assert not text
         return
     content = assert_harmless(template, steps)
-    shown = [template.harmless(step) for step in steps]
+    shown = [template.escape(step) for step in steps]
     assert time.process_time() - start < 2
     assert [readable(step) for step in shown] == [readable(step) for step in steps], "nothing is lost"
     assert all(step.strip() in content for step in shown)
@@ -79,7 +79,7 @@ def test_a_real_tokenizer_sees_no_special_token() -> None:
     assert special & set(tokenizer.encode(response("chat token: the miniature's"), add_special_tokens=False).ids)
     for name in ATTACKS:
         if len(response(name)) < 5000:
-            content = "".join(TEMPLATES[0].harmless(step) for step in split_steps(response(name)))
+            content = "".join(TEMPLATES[0].escape(step) for step in split_steps(response(name)))
             assert not special & set(tokenizer.encode(content, add_special_tokens=False).ids), name
 
 
@@ -93,7 +93,7 @@ FRAGMENTS = [piece for attack in ATTACKS.values() for piece in re.findall(r"\S{1
 )
 def test_no_mixture_of_attacks_is_more_than_material(template: Template, steps: list[str]) -> None:
     assert_harmless(template, steps)
-    quoted = "\n".join(map(template.harmless, steps))
+    quoted = "\n".join(map(template.escape, steps))
     assert parse_verdict(quoted, len(steps)).status == "unparsable"
 
 

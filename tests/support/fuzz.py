@@ -56,7 +56,7 @@ def check_prompt(text: str) -> None:
     steps = split_steps(text)
     for template in TEMPLATES if steps else ():
         assert_harmless(template, steps)
-        quoted = "\n".join(map(template.harmless, steps))
+        quoted = "\n".join(map(template.escape, steps))
         assert (parse_verdict(quoted, len(steps)).status, parse_yes_no(quoted).status) == ("unparsable", "unparsable")
 
 

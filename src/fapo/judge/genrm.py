@@ -1,4 +1,4 @@
-"""The GenRM: solution steps -> prompt -> critique -> Verdict; voting; parsing that trusts nothing the judge wrote."""
+"""The GenRM: a judge that asks a chat model for critiques of a solution, and takes the majority of their verdicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fapo.types import ChatModel, Completion, Message, Problem, Rollout, Verdict
 
 
 class _Split(Sequence[tuple[Problem, list[str]]]):
-    """Rollouts as problems and steps, split when looked at."""
+    """Problems and steps of rollouts; a response is split when its item is read."""
 
     def __init__(self, rollouts: Sequence[Rollout]) -> None:
         self._rollouts = rollouts
@@ -31,65 +31,71 @@ class _Split(Sequence[tuple[Problem, list[str]]]):
 
 
 class _Prompts(Sequence[list[Message]]):
-    """The conversations of a batch, each `votes` times, built when looked at: those that wait take no memory.
+    """Conversations about solutions, each of them `votes` times in a row.
 
-    Votes on one solution, which follow each other, share what is built.
+    A conversation is built when its item is read, so waiting ones take no memory; the last one is kept for its votes.
     """
 
     def __init__(
-        self, template: Template, solutions: Sequence[tuple[Problem, Sequence[str]]], asked: Sequence[int], votes: int
+        self, template: Template, solutions: Sequence[tuple[Problem, Sequence[str]]], indices: Sequence[int], votes: int
     ) -> None:
-        """`asked` are the indices of the solutions that are asked about."""
+        """Use the solutions at `indices` only."""
 
         @lru_cache(maxsize=1)
         def built(index: int) -> list[Message]:
             problem, steps = solutions[index]
             return build_prompt(template, problem.text, problem.reference, steps)
 
-        self._asked, self._votes, self._built = asked, votes, built
+        self._indices, self._votes, self._built = indices, votes, built
 
     def __len__(self) -> int:
-        return len(self._asked) * self._votes
+        return len(self._indices) * self._votes
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self._built(self._asked[range(len(self))[index] // self._votes])
+        return self._built(self._indices[range(len(self))[index] // self._votes])
 
 
 @dataclass(frozen=True)
 class GenRM:
-    """The `Judge` that writes a critique: prompt, k answers, parse, majority."""
+    """A `Judge` that asks a chat model for critiques and returns the majority of their verdicts."""
 
     template: Template
-    """The prompt it is used to."""
+    """Prompt that the model was trained for."""
     complete: ChatModel
-    """The model: a server (`ChatClient`) or one in this process."""
+    """Chat model: a server (`ChatClient`) or a model in this process."""
     votes: int = 1
-    """Answers asked for each solution; more than one makes sense only at a temperature above 0."""
+    """Number of critiques of each solution; several are useful only at a temperature above 0."""
     min_words: int = 0
-    """Minimum number of words outside the boxes; a shorter solution is flagged without asking. 0: always ask."""
+    """Minimum number of words outside boxed answers; a shorter solution is flagged unread. 0: no minimum."""
 
     def __post_init__(self) -> None:
         if self.votes < 1:
             raise ConfigError(f"votes is {self.votes}, must be at least 1")
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
-        """Judge responses, each split into its steps."""
+        """Return one verdict for each rollout, in order; responses are split into steps."""
         return await self.judge_steps(_Split(rollouts))
 
     async def judge_steps(self, solutions: Sequence[tuple[Problem, Sequence[str]]]) -> list[Verdict]:
-        """Judge solutions whose steps are given, as those of ProcessBench; indices refer to these steps.
+        """Return one verdict for each solution with given steps, in order.
 
-        Equal solutions of equal problems are asked about once. A blank solution is unparsable without asking: there
-        is nothing to find an error in, and asking again would not help.
+        The model is asked once about equal solutions of equal problems: the response cache would take a repeated
+        conversation for a further vote. It is not asked about blank solutions, which are unparsable.
+
+        Args:
+            solutions: Problem and steps of each solution; `error_step` of the verdict is an index into these steps.
+
+        Returns:
+            Verdicts; those with status failed have the error of the model as their reason.
         """
         keys: list[bytes] = []
         verdicts: dict[bytes, Verdict] = {}
         asked: dict[bytes, tuple[int, int]] = {}  # index and number of steps
         for index, (problem, steps) in enumerate(solutions):
-            question = problem.text, problem.reference, tuple(steps)
-            key = sha256(repr(question).encode()).digest()  # steps that wait take no memory
+            content = problem.text, problem.reference, tuple(steps)
+            key = sha256(repr(content).encode()).digest()  # a hash, so that waiting steps take no memory
             keys.append(key)
             if key in asked or key in verdicts:
                 continue
@@ -99,14 +105,14 @@ class GenRM:
                 asked[key] = index, len(steps)
         prompts = _Prompts(self.template, solutions, [index for index, _ in asked.values()], self.votes)
         answers = await self.complete(prompts) if asked else []
-        assert len(answers) == len(prompts), "one completion for each conversation"
+        assert len(answers) == len(prompts), "a chat model returns one completion for each conversation"
         for i, (key, (_, num_steps)) in enumerate(asked.items()):
-            own = answers[i * self.votes : (i + 1) * self.votes]
-            verdicts[key] = majority([self._read(answer, num_steps) for answer in own])
+            votes = answers[i * self.votes : (i + 1) * self.votes]
+            verdicts[key] = majority([self._parse(answer, num_steps) for answer in votes])
         return [verdicts[key] for key in keys]
 
     def _unread(self, steps: Sequence[str]) -> Verdict | None:
-        """The verdict on a solution that the judge is not asked about; None where it is asked."""
+        """Return the verdict on a solution that needs no critique; None for all other solutions."""
         if not (text := "\n\n".join(steps)).strip():
             return Verdict("unparsable", reason="blank solution: the judge was not asked")
         if self.min_words and (num := num_words(text)) < self.min_words:
@@ -114,7 +120,8 @@ class GenRM:
             return Verdict("ok", flawed=True, reason=reason)
         return None
 
-    def _read(self, answer: Completion, num_steps: int) -> Verdict:
+    def _parse(self, answer: Completion, num_steps: int) -> Verdict:
+        """Return the verdict in one completion."""
         if answer.error:
             return Verdict("failed", critique=answer.text, reason=answer.error, num_tokens=answer.num_tokens)
         return replace(self.template.parse(answer.text, num_steps), num_tokens=answer.num_tokens)

@@ -1,8 +1,9 @@
-"""A judge that knows the truth, for problems of the miniature."""
+"""A judge for problems of the miniature: it knows the first wrong step, and may be given error rates."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from fapo.data.miniature.oracle import ground_truth
 from fapo.data.steps import split_steps
@@ -10,19 +11,20 @@ from fapo.types import Judge, Rollout, Verdict
 
 
 def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -> Judge:
-    """Return a judge that is always right, or errs at two rates.
+    """Return a judge that knows the truth and errs at two rates.
 
-    An error depends on the rollout alone: the same rollout gets the same verdict again.
+    Errors depend on the rollout alone, so equal rollouts get equal verdicts.
 
     Args:
-        false_negative_rate: Rate of flawed rollouts that are passed.
+        false_negative_rate: Rate of flawed rollouts that are not flagged.
         false_positive_rate: Rate of fully correct rollouts that are flagged, at a random step.
 
     Returns:
-        The judge.
+        A judge for problems of the miniature.
     """
 
     def verdict(rollout: Rollout) -> Verdict:
+        """Return the verdict on one rollout."""
         error_step = ground_truth(rollout).error_step
         chance = random.Random(f"{rollout.problem.id} {rollout.response}")
         if chance.random() < (false_positive_rate if error_step is None else false_negative_rate):
@@ -30,7 +32,8 @@ def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -
             error_step = chance.randrange(num_steps) if error_step is None else None
         return Verdict.from_step(error_step, "oracle")
 
-    async def judge(rollouts: list[Rollout]) -> list[Verdict]:
+    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """Return one verdict for each rollout, in order."""
         return [verdict(rollout) for rollout in rollouts]
 
-    return judge  # type: ignore[return-value]
+    return judge

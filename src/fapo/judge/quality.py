@@ -14,42 +14,45 @@ from fapo.types import Verdict
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """Return numerator / denominator, NaN for a denominator of 0."""
+    """Return numerator / denominator; NaN for a denominator of 0."""
     return float(numerator) / float(denominator) if denominator else math.nan
 
 
 Invalid = Literal["wrong", "flagged"]
-"""What a row without a verdict counts as: the wrong answer whatever the truth, or flagged."""
+"""Rule for a row without a verdict: it counts as a wrong answer, whatever the label, or as flagged."""
 Counts = npt.NDArray[np.int64]
+"""Numbers of rows."""
 Count = TypeVar("Count", int, Counts)
+"""One number of rows, or an array of them."""
 Rates = npt.NDArray[np.float64]
+"""Rates in [0, 1]; NaN where undefined."""
 
 
-# --- Flawed or not ---------------------------------------------------------------------------------------------------
+# --- Flags: is there an error? ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PRF:
-    """How well a judge finds flawed positives among rollouts with a correct answer."""
+    """Precision, recall and F1 of a judge that flags flawed positives among rollouts with a correct answer."""
 
     n: int
     """Number of rows."""
     num_flawed: int
-    """Number of rows that are flawed positives in truth."""
+    """Number of rows with the label "flawed"."""
     precision: float
-    """tp / (tp + fp); 0 when nothing was flagged."""
+    """tp / (tp + fp); 0 without flagged rows."""
     recall: float
     """tp / (tp + fn); NaN without flawed rows."""
     f1: float
     """2 tp / (2 tp + fp + fn); NaN without flawed rows."""
     invalid_rate: float
-    """Rows without a verdict / rows; NaN without rows."""
+    """Fraction of rows without a verdict; NaN without rows."""
     tp: int
     """Number of flawed rows that were flagged."""
     fp: int
-    """Number of flawless rows that were flagged; with invalid = "wrong" also of those without a verdict."""
+    """Number of fully correct rows that were flagged or, with invalid = "wrong", have no verdict."""
     fn: int
-    """Number of flawed rows that were not flagged; with invalid = "wrong" also of those without a verdict."""
+    """Number of flawed rows that were not flagged or, with invalid = "wrong", have no verdict."""
 
 
 def confusion(flagged: bool | None, flawed: bool, invalid: Invalid = "wrong") -> tuple[bool, bool, bool]:
@@ -57,11 +60,11 @@ def confusion(flagged: bool | None, flawed: bool, invalid: Invalid = "wrong") ->
 
     Args:
         flagged: `Verdict.flawed`; None without a verdict.
-        flawed: The truth.
-        invalid: What a row without a verdict counts as.
+        flawed: Whether the label of the row is "flawed".
+        invalid: Rule for a row without a verdict.
 
     Returns:
-        (true positive, false positive, false negative); all False for a flawless row that was not flagged.
+        (true positive, false positive, false negative); all False for a true negative.
     """
     if flagged is None:
         flagged = True if invalid == "flagged" else not flawed
@@ -69,7 +72,9 @@ def confusion(flagged: bool | None, flawed: bool, invalid: Invalid = "wrong") ->
 
 
 def prf_ratios(tp: Count, fp: Count, fn: Count) -> dict[str, tuple[Count, Count]]:
-    """Return precision, recall and f1, each as (numerator, denominator).
+    """Return precision, recall and F1, each as (numerator, denominator).
+
+    Both parts are sums over rows, so the parts of single rows can be added before the division.
 
     Args:
         tp: Number of true positives.
@@ -77,7 +82,7 @@ def prf_ratios(tp: Count, fp: Count, fn: Count) -> dict[str, tuple[Count, Count]
         fn: Number of false negatives.
 
     Returns:
-        Both parts are sums over rows. The parts of single rows may therefore be added up before the division.
+        The pairs by name: precision, recall, f1.
     """
     return {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "f1": (2 * tp, 2 * tp + fp + fn)}
 
@@ -91,8 +96,7 @@ def precision_recall_f1(tp: Counts, fp: Counts, fn: Counts) -> tuple[Rates, Rate
         fn: Numbers of false negatives, same shape.
 
     Returns:
-        Three arrays of this shape. Precision is 0 where nothing was flagged; recall and F1 are NaN where nothing is
-        flawed.
+        Three arrays of this shape. Precision is 0 without flagged rows; recall and F1 are NaN without flawed rows.
     """
     flawed = np.asarray(tp + fn) > 0
     precision, recall, f1 = (
@@ -103,16 +107,16 @@ def precision_recall_f1(tp: Counts, fp: Counts, fn: Counts) -> tuple[Rates, Rate
 
 
 def flawed_positive_prf(predicted: Sequence[bool | None], truth: Sequence[bool], invalid: Invalid = "wrong") -> PRF:
-    """Return precision, recall and F1 of flagging flawed rows. Source: FlawedPositiveBench.
+    """Return precision, recall and F1 of a judge that flags flawed rows. Source: FlawedPositiveBench of FAPO.
 
     Args:
         predicted: `Verdict.flawed` of each row; None without a verdict.
-        truth: Whether each row is flawed.
+        truth: Whether the label of each row is "flawed".
         invalid: "wrong": a row without a verdict is a false negative if it is flawed, otherwise a false positive.
-            "flagged": it counts as flagged, which raises recall; for comparison with numbers published that way.
+            "flagged": it counts as flagged, which raises recall; published numbers are often computed this way.
 
     Returns:
-        The rates and the counts behind them.
+        The rates, and the counts they are computed from.
 
     Raises:
         ValueError: If the lengths differ or `invalid` is another word.
@@ -136,36 +140,36 @@ def flawed_positive_prf(predicted: Sequence[bool | None], truth: Sequence[bool],
     )
 
 
-# --- The first wrong step --------------------------------------------------------------------------------------------
+# --- Steps: which is the first wrong one? ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ProcessBenchScore:
-    """How well a judge finds the earliest wrong step, on one subset of ProcessBench."""
+    """Scores of a judge that names the earliest wrong step, on one subset of ProcessBench."""
 
     n: int
     """Number of rows."""
     num_error: int
-    """Number of rows with a wrong step in truth."""
+    """Number of rows with a wrong step by label."""
     error_acc: float
-    """Rate of the rows with a wrong step whose earliest one was named exactly; NaN without such rows."""
+    """Accuracy on rows with a wrong step, where exactly the earliest one must be named; NaN without such rows."""
     correct_acc: float
-    """Rate of the rows without a wrong step in which none was found; NaN without such rows."""
+    """Accuracy on rows without a wrong step, where none must be found; NaN without such rows."""
     f1: float
     """Harmonic mean of the two accuracies; 0 when both are 0, NaN when either is NaN."""
     invalid_rate: float
-    """Rows without a verdict / rows; NaN without rows."""
+    """Fraction of rows without a verdict; NaN without rows."""
 
 
 def processbench_counts(predicted: Sequence[Verdict], labels: Sequence[int | None]) -> tuple[int, int, int, int]:
-    """Return correct and wrong answers on rows with an error, then correct and wrong answers on rows without.
+    """Return the numbers of correct and wrong answers on rows with an error, then on rows without an error.
 
     Args:
         predicted: The verdict on each row. A row without a verdict is a wrong answer.
         labels: The earliest wrong step of each row, None for no error.
 
     Returns:
-        Four numbers of rows.
+        (correct with error, wrong with error, correct without error, wrong without error).
 
     Raises:
         ValueError: If the lengths differ or a label is negative.
@@ -180,7 +184,7 @@ def processbench_counts(predicted: Sequence[Verdict], labels: Sequence[int | Non
 def processbench_rates(
     error_correct: Counts, error_wrong: Counts, fine_correct: Counts, fine_wrong: Counts
 ) -> tuple[Rates, Rates, Rates]:
-    """Return the accuracy on rows with an error, that on rows without, and their harmonic mean (F1).
+    """Return the accuracy on rows with an error, the accuracy on rows without one, and their harmonic mean (F1).
 
     Args:
         error_correct: Numbers of rows with an error that were answered correctly, any shape.
@@ -200,16 +204,16 @@ def processbench_rates(
 
 
 def processbench_f1(predicted: Sequence[Verdict], labels: Sequence[int | None]) -> ProcessBenchScore:
-    """Return ProcessBench's scores of one subset; the benchmark's headline is the mean of its subsets' F1.
+    """Return the scores of one subset of ProcessBench; the main number of the benchmark is the mean F1 of its subsets.
 
-    Source: ProcessBench (Zheng et al. 2024).
+    Source: ProcessBench (arXiv 2412.06559).
 
     Args:
         predicted: The verdict on each row. A row without a verdict is a wrong answer.
         labels: The earliest wrong step of each row, None for no error (the data set writes -1).
 
     Returns:
-        The rates.
+        The scores.
 
     Raises:
         ValueError: If the lengths differ or a label is negative.
@@ -227,14 +231,14 @@ def processbench_f1(predicted: Sequence[Verdict], labels: Sequence[int | None]) 
 
 
 def location_accuracy(predicted: Sequence[Verdict], labels: Sequence[int | None]) -> float:
-    """Return the rate of exactly named steps among the verdicts that name a step for a row with an error.
+    """Return the rate of exact steps among the verdicts that name a step on a row with an error.
 
     Args:
-        predicted: The verdict on each row. Verdicts without a step are not counted.
+        predicted: The verdict on each row; those without a step do not count.
         labels: The earliest wrong step of each row, None for no error.
 
     Returns:
-        A rate; NaN where no verdict names a step for a row with an error, as with a judge that answers yes or no.
+        A rate; NaN where no verdict names a step on a row with an error, as with a judge that answers yes or no.
 
     Raises:
         ValueError: If the lengths differ or a label is negative.
@@ -278,17 +282,17 @@ def judge_quality(verdicts: Sequence[Verdict], labels: Sequence[int | None]) -> 
 
 
 def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Return kappa = (p_o - p_e) / (1 - p_e): the agreement of two raters beyond chance. Source: Cohen 1960.
+    """Return Cohen's kappa = (p_o - p_e) / (1 - p_e), the agreement of two raters beyond chance. Source: Cohen 1960.
 
-    p_o is the rate of equal labels, p_e the rate that two raters with these rates of True would have by chance.
+    p_o is the rate of equal labels; p_e is the rate of equal labels by chance, given how often each rater says True.
 
     Args:
         first: Labels of one rater.
         second: Labels of the other rater, in the same order.
 
     Returns:
-        1 for full agreement, 0 for chance, below 0 for less. NaN where p_e = 1 (both gave the same label throughout)
-        and without labels.
+        1 for full agreement, 0 for agreement by chance, negative below that. NaN without labels, and where p_e = 1,
+        since both raters then gave one and the same label throughout.
 
     Raises:
         ValueError: If the lengths differ.
@@ -307,11 +311,13 @@ def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def _check_same_length(predicted: Sequence[object], truth: Sequence[object]) -> None:
+    """Raise ValueError if the lengths differ."""
     if len(predicted) != len(truth):
         raise ValueError(f"one prediction is needed for each row; got {len(predicted)} for {len(truth)} rows")
 
 
 def _check_labels(predicted: Sequence[Verdict], labels: Sequence[int | None]) -> None:
+    """Raise ValueError if the lengths differ or a label is negative."""
     _check_same_length(predicted, labels)
     if any(label is not None and label < 0 for label in labels):
         raise ValueError("labels must be step indices from 0, or None for no error; turn the data set's -1 into None")

@@ -1,4 +1,4 @@
-"""Prompt templates of judges."""
+"""Prompt templates of judges: loading, checking and filling them, and parsing the critiques that answer them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from fapo.types import Message, Verdict
 SYSTEM_END = re.compile(r"(?:\A|\n)---user---(?:\n|\Z)")
 SECTION = re.compile(r"\{\{#steps\}\}(.*?)\{\{/steps\}\}", re.DOTALL)
 PLACEHOLDER = re.compile(r"\{\{([#/]?\w+)\}\}")
-FIELD = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", re.DOTALL)
+SECTION_OR_PLACEHOLDER = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", re.DOTALL)
 FIELDS = {"problem", "reference", "num_steps", "last_index"}
 STEP_FIELDS = {"index", "step"}
 NO_REFERENCE = "(none is given: judge the steps without it)"
-"""Stands in the prompt for the reference answer of a problem that has none, as in ProcessBench."""
+"""Text in the prompt in place of the reference, for problems without one, such as those of ProcessBench."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A judge's prompt with holes. Raises ConfigError, naming the file and the placeholder, when a hole is wrong.
+    """Prompt of a judge, with placeholders. A ConfigError names the template and the placeholder that is wrong.
 
-    {{problem}}, {{reference}}, {{num_steps}} and {{last_index}} are filled in; {{#steps}}...{{index}}...{{step}}...
-    {{/steps}} is repeated for each step. What precedes a line `---user---` is the system message. To let a server
-    reuse its prefix cache, put the steps, and whatever depends on them, last.
+    The placeholders are {{problem}}, {{reference}}, {{num_steps}} and {{last_index}}. The section {{#steps}} ...
+    {{index}} ... {{step}} ... {{/steps}} is repeated for each step. Text before a line `---user---` is the system
+    message. Put the steps, and all that depends on them, last: a server can then reuse its prefix cache.
     """
 
     text: str
-    """The prompt, without the file's header line and final newline."""
+    """Text of the prompt, without the header line and the final newline of its file."""
     kind: Literal["locate", "yes_no"] = "locate"
-    """What the judge answers: index of the earliest wrong step (or -1), or whether the solution is flawed."""
+    """Kind of answer. locate: the index of the earliest wrong step, or -1; yes_no: whether the solution is flawed."""
     name: str = "template"
     """Built-in name or path, for error messages and records."""
 
@@ -63,9 +63,10 @@ class Template:
 
     @cached_property
     def heading(self) -> re.Pattern[str] | None:
-        """What a line must not begin with, or it would pass for the next step: `#` and a number under `compact`.
+        """Pattern of a line that looks like the heading of a step, for example `#` and a number in "compact".
 
-        None where `escape` sees to it (`<step_0>`), and where steps are numbered by words, as solutions do, too.
+        None where untrusted text is escaped in any case (`<step_0>`), and where words number the steps, since solutions
+        have such words too.
         """
         (body,) = SECTION.findall(self.text)
         mark = body.partition("{{index}}")[0].rpartition("\n")[2].strip()
@@ -84,8 +85,8 @@ class Template:
         """
         return parse_yes_no(critique) if self.kind == "yes_no" else parse_verdict(critique, num_steps)
 
-    def harmless(self, text: str) -> str:
-        """Untrusted text as it may stand in this prompt: escaped, and no line of it begins like a step."""
+    def escape(self, text: str) -> str:
+        """Return untrusted text, escaped for this prompt: no line of it looks like the heading of a step."""
         text = escape(text)
         if self.heading is None:
             return text
@@ -95,8 +96,19 @@ class Template:
 
 
 def load_template(name_or_path: str | Path) -> Template:
-    """A built-in template (locate, yes_no, compact) or a user's UTF-8 file, so that a released GenRM is given the very
-    prompt it was trained on. A first line `#kind: yes_no` sets the kind; the file's final newline is not part of it.
+    """Return a built-in template (locate, yes_no, compact), or the template in a file.
+
+    A GenRM needs the prompt it was trained with; give a file for one that others have released. The first line
+    `#kind: yes_no` sets the kind of answer. The final newline of the file is not part of the prompt.
+
+    Args:
+        name_or_path: Name of a built-in template, or path of a UTF-8 file.
+
+    Returns:
+        The template.
+
+    Raises:
+        ConfigError: If there is no such file, it is not UTF-8 text or the template is wrong.
     """
     folder = resources.files("fapo.judge") / "prompts"
     built_in = sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
@@ -114,25 +126,39 @@ def load_template(name_or_path: str | Path) -> Template:
 
 
 def build_prompt(template: Template, problem_text: str, reference: str, steps: Sequence[str]) -> list[Message]:
-    """The conversation that asks for a verdict. Problem and steps are untrusted and escaped, the reference is ours.
+    """Return the conversation that asks a judge for its verdict on a solution.
 
-    Blanks around a step are dropped: steps cut out of a text and steps given one by one make the same prompt.
+    Problem and steps are untrusted, so they are escaped; the reference is not. White space around a step is removed, so
+    that split steps and given steps make the same prompt.
+
+    Args:
+        template: Prompt of the judge.
+        problem_text: Text of the problem.
+        reference: Correct answer; empty where the data has none.
+        steps: Steps of the solution, at least one.
+
+    Returns:
+        A system message, if the template has one, and a user message.
+
+    Raises:
+        ValueError: If there are no steps.
     """
     if not steps:
         raise ValueError("a solution without steps cannot be judged")
-    numbered = [{"index": str(index), "step": template.harmless(step).strip()} for index, step in enumerate(steps)]
+    numbered = [{"index": str(index), "step": template.escape(step).strip()} for index, step in enumerate(steps)]
     values = {
-        "problem": template.harmless(problem_text),
+        "problem": template.escape(problem_text),
         "reference": reference or NO_REFERENCE,
         "num_steps": str(len(steps)),
         "last_index": str(len(steps) - 1),
     }
 
     def fill(hole: re.Match[str]) -> str:
+        """Return the text for a section of steps or a placeholder."""
         if hole[1] is None:
             return values[hole[2]]
         return "".join(PLACEHOLDER.sub(lambda inner, step=step: step[inner[1]], hole[1]) for step in numbered)
 
-    *system, user = (FIELD.sub(fill, part) for part in SYSTEM_END.split(template.text))
+    *system, user = (SECTION_OR_PLACEHOLDER.sub(fill, part) for part in SYSTEM_END.split(template.text))
     messages = [{"role": "system", "content": text} for text in system if text]
     return [*messages, {"role": "user", "content": user}]

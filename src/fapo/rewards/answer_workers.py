@@ -41,7 +41,7 @@ START_SECONDS = 60.0
 def serve(file_descriptor: int) -> None:
     """Answer comparisons until the other end of the connection closes.
 
-    An alarm signal ends the process at the deadline, at any point of the comparison, also if its parent was killed.
+    A timer signal ends the process at the deadline, at any point of the comparison, also if its parent was killed.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, WORKER_MEMORY))

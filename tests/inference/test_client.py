@@ -1,3 +1,5 @@
+"""The chat client against real HTTP servers: retries, load balancing, deadlines, proxies, certificates."""
+
 from __future__ import annotations
 
 import asyncio
@@ -63,11 +65,11 @@ def test_answers_come_in_the_order_of_the_questions() -> None:
     assert not any(answer.error for answer in answers)
 
 
-def test_nothing_asked_nothing_sent() -> None:
+def test_no_conversations_send_no_request() -> None:
     assert asyncio.run(client(dead_url())([])) == []
 
 
-def test_request_carries_what_is_set_and_leaves_out_the_rest() -> None:
+def test_a_request_has_only_the_fields_that_are_set() -> None:
     with chat_server() as server:
         ask(client(server, temperature=0.6, max_tokens=9, extra_body={"top_k": 3}, api_key="secret"))
     assert server.requests == [
@@ -113,7 +115,7 @@ def test_api_key_from_the_environment(monkeypatch: pytest.MonkeyPatch, env: dict
     ],
     ids=lambda reply: f"{reply.status}-{'close' if reply.close else (reply.body or b'')[:24]!r}",
 )
-def test_passing_trouble_is_tried_again_and_lasting_trouble_reported(first: Reply) -> None:
+def test_a_passing_failure_is_tried_again_and_a_lasting_one_is_reported(first: Reply) -> None:
     with chat_server(lambda body, index: first if index == 0 else Reply("second")) as server:
         assert ask(client(server)) == [Completion("second", num_tokens=1)]
         assert len(server.requests) == 2
@@ -125,7 +127,7 @@ def test_passing_trouble_is_tried_again_and_lasting_trouble_reported(first: Repl
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
-def test_our_own_mistakes_are_not_tried_again(status: int) -> None:
+def test_refused_requests_are_not_tried_again(status: int) -> None:
     with chat_server(Reply(status=status, body=b'{"error": {"message": "too long"}}')) as server:
         (answer,) = ask(client(server))
     assert f"HTTP {status}" in answer.error
@@ -133,7 +135,7 @@ def test_our_own_mistakes_are_not_tried_again(status: int) -> None:
     assert len(server.requests) == 1
 
 
-def test_one_bad_request_spoils_no_other() -> None:
+def test_one_refused_request_does_not_affect_the_others() -> None:
     def refuse(body: dict[str, Any], index: int) -> Reply:
         bad = body["messages"][0]["content"] == "bad"
         return Reply(status=400, body=b"{}") if bad else Reply("fine")
@@ -144,7 +146,7 @@ def test_one_bad_request_spoils_no_other() -> None:
     assert [bool(answer.error) for answer in answers] == [False, True, False]
 
 
-def test_text_that_is_not_unicode_is_an_error_of_its_own() -> None:
+def test_text_that_is_not_unicode_fails_alone() -> None:
     with chat_server() as server:
         broken, fine = ask(client(server), [{"role": "user", "content": "\ud800"}], HELLO)
     assert "UTF-8" in broken.error
@@ -323,7 +325,7 @@ def test_a_server_back_from_its_rest_gets_one_request_until_it_answers() -> None
 
 
 @pytest.mark.parametrize("date", [False, True])
-def test_nobody_asks_a_server_that_wants_a_pause(date: bool) -> None:
+def test_no_request_is_sent_during_the_pause_a_server_asks_for(date: bool) -> None:
     times: list[float] = []
 
     def busy(body: dict[str, Any], index: int) -> Reply:
@@ -337,7 +339,7 @@ def test_nobody_asks_a_server_that_wants_a_pause(date: bool) -> None:
     assert times[1] - times[0] >= 0.9
 
 
-def test_a_pause_too_long_is_not_waited_for() -> None:
+def test_a_pause_that_is_too_long_is_an_error() -> None:
     with chat_server(Reply(status=429, body=b"{}", headers={"retry-after": "86400"})) as server:
         (answer,) = ask(client(server))
     assert "asks for a pause of 86400 s" in answer.error
@@ -345,7 +347,7 @@ def test_a_pause_too_long_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-3", "1.5", "٣", "Wed, 99 Foo 2026"])
-def test_a_retry_after_that_says_nothing_is_no_pause(value: str) -> None:
+def test_an_invalid_retry_after_is_no_pause(value: str) -> None:
     busy = Reply(status=429, body=b"{}", headers={"retry-after": value.encode().decode("latin-1")})
     with chat_server(lambda body, index: busy if index == 0 else Reply()) as server:
         start = time.monotonic()
@@ -366,7 +368,7 @@ def test_a_judgement_has_a_deadline_for_all_its_tries(reply: Reply, before: str)
     assert answer.error.startswith("no answer within the deadline of 0.6 s" + before)
 
 
-def test_time_in_the_queue_does_not_count() -> None:
+def test_time_in_the_queue_does_not_count_for_the_deadline() -> None:
     with chat_server(Reply(delay=0.2)) as server:
         answers = ask(client(server, concurrency=1, deadline=0.7), *[HELLO] * 5)
     assert [answer.error for answer in answers] == [""] * 5
@@ -393,7 +395,7 @@ def test_cancelling_closes_the_connection() -> None:
 
 
 def test_waiting_conversations_cost_little_memory() -> None:
-    """Ten thousand at once, sixty-four under way: a few kilobytes for each that waits, not a connection."""
+    """Of ten thousand conversations 64 are under way; each of the others costs less than 4 kB."""
 
     async def run(chat: ChatClient) -> float:
         tracemalloc.start()
@@ -411,11 +413,11 @@ def test_waiting_conversations_cost_little_memory() -> None:
         assert len(server.requests) <= 64
 
 
-def test_the_server_speaks_the_format() -> None:
+def test_the_test_server_sends_chat_completions() -> None:
     assert b'"object": "chat.completion"' in completion("a b")
 
 
-def test_connections_are_used_again_after_answers_failures_and_hang_ups() -> None:
+def test_connections_are_reused_after_answers_failures_and_cancelled_requests() -> None:
     def script(body: dict[str, Any], index: int) -> Reply:
         return {0: Reply(status=500), 1: Reply(body=b"{"), 2: Reply(delay=5.0)}.get(index, Reply(delay=0.05))
 
@@ -436,19 +438,19 @@ def test_connections_are_used_again_after_answers_failures_and_hang_ups() -> Non
 
 
 @pytest.mark.parametrize("place", ["http://a..b/v1", "http://[b", "file:///etc/passwd", "/v1/chat/completions"])
-def test_a_server_that_sends_us_to_nowhere_is_a_failure_like_others(place: str) -> None:
+def test_a_redirect_to_an_invalid_url_is_tried_again(place: str) -> None:
     with chat_server(Reply(status=307, body=b"", headers={"location": place})) as server:
         (answer,) = ask(client(server))
     assert "given up after 3 tries" in answer.error
 
 
-def test_a_host_that_is_no_name_is_a_failure_like_others() -> None:
+def test_an_invalid_host_name_is_tried_again() -> None:
     (answer,) = ask(client("http://a..b/v1"))
     assert "given up after 3 tries" in answer.error
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, **proxies: str) -> None:
-    """These proxies, and no other."""
+    """Set these proxies in the environment, and no others."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         for spelling in (name, name.upper()):
             monkeypatch.delenv(spelling, raising=False)
@@ -480,7 +482,7 @@ def test_answers_are_bounded_behind_a_proxy_too(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "address", ["ftp://user:secret@127.0.0.1", "http://user:secret@proxy:port", "socks5://user:secret@127.0.0.1:1080"]
 )
-def test_a_proxy_that_is_no_address_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_is_not_an_address_is_an_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     message = (
         r"for 127\.0\.0\.1 is not one for HTTP: write http_proxy like http://.*, or put 127\.0\.0\.1 into no_proxy"
     )
@@ -491,8 +493,8 @@ def test_a_proxy_that_is_no_address_is_told(address: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("ours", [False, True], ids=["the server", "we"])
-def test_connections_closed_while_nothing_is_asked_cost_no_try(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two steps of training, say. The loop does not run meanwhile, so that it does not see them closed."""
+def test_connections_closed_between_requests_cost_no_try(ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two training steps the event loop does not run, so it does not see that connections were closed."""
     if ours:
         monkeypatch.setattr(fapo.inference.transport, "IDLE", 0.3)
     with chat_server(Reply(delay=0.1), idle=None if ours else 0.6) as server:
@@ -507,7 +509,7 @@ def test_connections_closed_while_nothing_is_asked_cost_no_try(ours: bool, monke
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """One for 127.0.0.1 that nobody but its own file vouches for; the key beside it."""
+    """Return a self-signed certificate for 127.0.0.1; its key is in the file beside it."""
     if not (openssl := shutil.which("openssl")):
         pytest.skip("no openssl to make a certificate with")
     made, key = tmp_path / "server.pem", tmp_path / "server.key"
@@ -518,7 +520,7 @@ def certificate(tmp_path: Path) -> Path:
     return made
 
 
-def test_https_asks_for_a_certificate_that_is_vouched_for(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_https_needs_a_trusted_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     with chat_server(tls=context) as server:
@@ -530,8 +532,8 @@ def test_https_asks_for_a_certificate_that_is_vouched_for(certificate: Path, mon
     assert len(server.requests) == 1
 
 
-def test_a_client_that_nobody_closes_ends_without_a_word() -> None:
-    """As in a training script, where the trainer asks from a loop of its own."""
+def test_a_client_that_is_not_closed_prints_nothing() -> None:
+    """A training script does not close its client, and the trainer uses it from another event loop."""
     script = """
 import asyncio, sys, threading
 from fapo.inference.client import ChatClient

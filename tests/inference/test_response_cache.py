@@ -1,3 +1,5 @@
+"""The response cache: no stored response is asked for again, and none is lost when a process is killed."""
+
 from __future__ import annotations
 
 import asyncio
@@ -32,7 +34,7 @@ def chat(text: str) -> list[Message]:
 
 
 class Model:
-    """Answers with the question and the number of the answer; fails where the question says so."""
+    """Model that answers with the question and the number of the answer; it fails if the question contains "fail"."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -67,7 +69,7 @@ def cached(cache: ResponseCache, **options: Any) -> CachedModel:
     return CachedModel(Model(), cache, **{"model": "m", "settings": {"temperature": 0.0}} | options)
 
 
-def test_what_is_known_is_not_asked_again(cache: ResponseCache) -> None:
+def test_cached_responses_are_not_asked_for_again(cache: ResponseCache) -> None:
     complete = cached(cache)
     first = ask(complete, "a", "b")
     assert ask(complete, "b", "c", "a") == [first[1], Completion("c #3", 3), first[0]]
@@ -75,7 +77,7 @@ def test_what_is_known_is_not_asked_again(cache: ResponseCache) -> None:
     assert len(cache) == 3
 
 
-def test_another_run_reads_what_one_has_written(tmp_path: Path) -> None:
+def test_a_later_run_reads_the_responses_of_an_earlier_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "cache.sqlite"
     for _ in range(2):
         cache = ResponseCache(path)
@@ -93,7 +95,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_model_or_sampling_is_another_question(name: str, cache: ResponseCache) -> None:
+def test_another_model_or_sampling_has_another_key(name: str, cache: ResponseCache) -> None:
     ask(cached(cache), "a")
     other = cached(cache, **OTHERS[name])
     ask(other, "a")
@@ -115,13 +117,13 @@ def test_failures_are_asked_again(cache: ResponseCache) -> None:
     assert len(cache) == 1
 
 
-def test_no_cache_asks_anew_and_the_new_answer_counts(cache: ResponseCache) -> None:
+def test_without_the_cache_the_model_is_asked_and_the_new_response_counts(cache: ResponseCache) -> None:
     ask(cached(cache), "a")
     again = cached(cache, use_cache=False)
     ask(again, "b", "a")
     assert again.complete.asked == ["b", "a"]
     assert ask(cached(cache), "a")[0].text == "a #2"
-    assert len(cache) == 3, "the old one is still on record"
+    assert len(cache) == 3, "the old response stays in the file"
 
 
 def test_votes_are_different_samples_and_each_is_known(cache: ResponseCache) -> None:
@@ -153,7 +155,7 @@ def test_judging_with_votes_through_a_server(cache: ResponseCache) -> None:
     assert [verdict.error_step for verdict in verdicts] == [0, 0, 0, 0]
 
 
-def test_what_is_on_record(cache: ResponseCache, tmp_path: Path) -> None:
+def test_the_row_of_a_response(cache: ResponseCache, tmp_path: Path) -> None:
     with chat_server(Reply("two words", delay=0.05)) as server:
 
         async def run() -> None:
@@ -173,7 +175,7 @@ def test_what_is_on_record(cache: ResponseCache, tmp_path: Path) -> None:
     assert 0.05 <= row["seconds"] < 60
 
 
-def test_each_answer_is_on_record_as_soon_as_it_is_there(cache: ResponseCache) -> None:
+def test_each_response_is_stored_when_it_arrives(cache: ResponseCache) -> None:
     async def slow(conversations: Sequence[list[Message]]) -> list[Completion]:
         await asyncio.sleep(30 if conversations[0][0]["content"] == "slow" else 0)
         return [Completion("done")]
@@ -266,7 +268,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_file_that_cannot_be_used_is_told(kind: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_is_an_error(kind: str, tmp_path: Path) -> None:
     path = filled(tmp_path / "cache.sqlite")
     damage(path, kind)
     before = path.read_bytes()
@@ -275,11 +277,11 @@ def test_a_file_that_cannot_be_used_is_told(kind: str, tmp_path: Path) -> None:
         for i in range(300):
             cache.find(CacheKey(str(i), "m", "{}", 0))
     assert str(caught.value).startswith(str(path))
-    assert path.read_bytes() == before, "nothing is made worse"
+    assert path.read_bytes() == before, "the file is not changed"
 
 
 @pytest.mark.parametrize("path", [".", "cache.sqlite/below"])
-def test_a_place_that_cannot_be_used_is_told(path: str, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_used_is_an_error(path: str, tmp_path: Path) -> None:
     (tmp_path / "cache.sqlite").touch()
     with pytest.raises(DataError, match=r"cache cannot be used: .*give another path"):
         ResponseCache(tmp_path / path)
@@ -317,7 +319,7 @@ def test_two_processes_share_a_new_cache(tmp_path: Path) -> None:
     cache.close()
 
 
-def test_kill_9_costs_nothing_that_was_recorded(tmp_path: Path) -> None:
+def test_a_killed_process_loses_no_stored_response(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     process = writer(path, "a", 10**6)
     assert process.stdout
@@ -325,12 +327,12 @@ def test_kill_9_costs_nothing_that_was_recorded(tmp_path: Path) -> None:
         if int(line) == 50:
             break
     process.send_signal(signal.SIGKILL)
-    rest = process.stdout.read().split()  # with what is in its buffer; communicate() would read behind that
+    rest = process.stdout.read().split()  # including its buffer, which communicate() would skip
     assert process.wait(60) == -signal.SIGKILL
-    told = int(rest[-1]) if rest else 50
+    last = int(rest[-1]) if rest else 50
     cache = ResponseCache(path)
-    assert told + 1 <= len(cache) <= told + 2
-    assert all(cache.find(CacheKey(f"a-{i}", "m", "{}", 0)) for i in range(told + 1))
+    assert last + 1 <= len(cache) <= last + 2
+    assert all(cache.find(CacheKey(f"a-{i}", "m", "{}", 0)) for i in range(last + 1))
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()

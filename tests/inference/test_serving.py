@@ -1,4 +1,4 @@
-"""A judge behind a real server says what it says in this process: `transformers serve` with the miniature's GenRM.
+"""A judge behind a real server gives the same verdicts as in this process: `transformers serve` with a GenRM.
 
 The same checks on any other server, or on a router before several, that serves the folder of miniature:genrm:
 FAPO_TEST_JUDGE_URL=http://127.0.0.1:8000/v1 FAPO_TEST_JUDGE_MODEL=NAME pytest tests/inference/test_serving.py
@@ -35,14 +35,14 @@ GENRM = model_folder("miniature:genrm")
 URL = os.environ.get("FAPO_TEST_JUDGE_URL")
 MODEL = os.environ.get("FAPO_TEST_JUDGE_MODEL", GENRM) if URL else "genrm"
 GREEDY: dict[str, Any] = {"template": "compact", "temperature": 0.0, "max_tokens": 80}
-PATIENT: dict[str, Any] = {"concurrency": 4, "timeout": 600.0}
-"""For slow machines: a server goes on with requests that were given up, and falls behind ever more."""
+SLOW_MACHINE: dict[str, Any] = {"concurrency": 4, "timeout": 600.0}
+"""Limits for slow machines: a server continues with requests that timed out, and would fall further behind."""
 SOLUTIONS = [Rollout(row.problem, "\n\n".join(row.steps)) for row in labelled("miniature:critic-test", 36)]
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Base URL of a server with the miniature's GenRM, its folder as it ships."""
+    """Return the base URL of a server with the GenRM of the miniature."""
     if URL:
         yield URL
         return
@@ -52,7 +52,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """Another one, whose folder says that the model is to be sampled."""
+    """Return another server; the generation config of its model says do_sample."""
     if URL:
         pytest.skip("about transformers serve, and servers that are stopped")
     folder = tmp_path_factory.mktemp("second")
@@ -66,7 +66,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 @pytest.fixture(scope="module")
 def in_process() -> list[tuple[str, int | None]]:
-    """The verdicts of the same model without a server."""
+    """Return the verdicts of the same model without a server."""
     found = judge(GENRM)
     assert {error_step is None for _, error_step in found} == {True, False}, "both kinds, or equality means little"
     assert [status for status, _ in found].count("ok") > len(found) / 2
@@ -74,15 +74,17 @@ def in_process() -> list[tuple[str, int | None]]:
 
 
 def judge(*addresses: str) -> list[tuple[str, int | None]]:
-    """What the judge at these addresses says, or the one in a folder."""
+    """Return the verdicts of the judge at some addresses, or of the one in a folder."""
     local = not addresses[0].startswith("http")
-    config = command_line_judge([f"local:{GENRM}"] if local else addresses, "" if local else MODEL, **GREEDY, **PATIENT)
+    config = command_line_judge(
+        [f"local:{GENRM}"] if local else addresses, "" if local else MODEL, **GREEDY, **SLOW_MACHINE
+    )
     verdicts: list[Verdict] = asyncio.run(make_judge(config)(SOLUTIONS))
     return [(verdict.status, verdict.error_step) for verdict in verdicts]
 
 
 def ask(url: str, model: str, num: int, **sampling: Any) -> list[Completion]:
-    """Answers to one and the same question."""
+    """Return several answers to the same question."""
     row = SOLUTIONS[0]
     prompt = build_prompt(load_template("compact"), row.problem.text, row.problem.reference, row.response.split("\n\n"))
     return asyncio.run(
@@ -106,7 +108,7 @@ def test_training_gets_the_same_verdicts_from_a_server(url: str, tiny_policy: Pa
             "data": {"train": "miniature:train", "limit": 64},
             "rollout": {"max_tokens": 24, "num_prompts": 8, "group_size": 4},
             "reward": {"kind": "fapo"},
-            "judge": {**GREEDY, **PATIENT, **where},
+            "judge": {**GREEDY, **SLOW_MACHINE, **where},
             "optim": {"steps": 2, "learning_rate": 1e-3, "warmup_steps": 0},
         }
         folder = train(from_dict(table))
@@ -133,7 +135,7 @@ def test_transformers_serve_samples_only_where_the_model_says_so(url: str, secon
     assert ask(second.url, MODEL, 1, temperature=0.0)[0].text == ask(url, MODEL, 1, temperature=0.0)[0].text
 
 
-def test_of_two_replicas_one_may_die(url: str, second: ModelServer, in_process) -> None:
+def test_one_of_two_replicas_may_die(url: str, second: ModelServer, in_process) -> None:
     before = second.num_answered()
     assert judge(url, second.url) == in_process
     answered = second.num_answered() - before

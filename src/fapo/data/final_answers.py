@@ -55,7 +55,8 @@ def extract(text: str, *, require_box: bool = True) -> str | None:
     Args:
         text: Text of the solution.
         require_box: Whether only a box counts. If not, a text without any box may answer by "the answer is X",
-            "Answer: X" or "#### X" (the last of them), or else by its last number or choice letter in parentheses.
+            "Answer: X" or "#### X", and the last of them counts. Without these, its last number or choice letter in
+            parentheses is the answer.
 
     Returns:
         The answer without blanks around it. None if there is none, or if the last box is empty or never closed, as in a

@@ -60,8 +60,9 @@ def read_labelled(
 ) -> list[LabelledSolution]:
     """Read labelled solutions from a file or a Hugging Face data set, with the columns of ProcessBench.
 
-    A row has a problem, `steps` (list of texts) or `response` (a text, which is split into steps), and `label` (index
-    of the first wrong step, -1 for none). It may have a reference, a `critique` and `final_answer_correct`.
+    A row has a problem, a solution and a `label`, the index of its first wrong step (-1 for none). The solution is
+    `steps` (list of texts) or `response` (a text, which is split into steps). A reference, a `critique` and
+    `final_answer_correct` are optional.
 
     Args:
         source: File (.jsonl, .json, .parquet) or Hugging Face id (`owner/name`, `owner/name:config`).

@@ -89,8 +89,9 @@ def _folded(text: str) -> str:
 def escape(text: str) -> str:
     r"""Escape untrusted text, so that it cannot pass for a part of a tagged prompt.
 
-    * `<` becomes `&lt;` in tags that prompts use (steps, solution, reference, verdict, ...), with or without number,
-      attributes or blanks, and in chat tokens (`<|im_end|>`, `<start_of_turn>`, `</s>`, `<think>`, `<<SYS>>`).
+    * `<` becomes `&lt;` in tags that prompts use (steps, solution, reference, verdict, ...). They may have a number,
+      attributes or blanks.
+    * `<` becomes `&lt;` in chat tokens (`<|im_end|>`, `<start_of_turn>`, `</s>`, `<think>`, `<<SYS>>`).
     * `[` becomes `&#91;` in `[INST]`, `[|user|]` and similar chat tokens.
     * Full-width, accented, Cyrillic and Greek lookalikes are treated as the Latin characters that they look like.
     * `\boxed{` and `\fbox{` become `\boxed {` and `\fbox {`: the same LaTeX, but never read as a verdict.

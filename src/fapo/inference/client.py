@@ -49,9 +49,9 @@ class NotACompletion(Exception):
 class ChatClient:
     """Chat model behind OpenAI-compatible servers. A request that fails becomes `Completion(error=...)`.
 
-    Each try goes to the least busy server, and servers that failed rest. A request is tried again after status 429 or
-    5xx, without a connection, without an answer in time, and after an answer that is not a chat completion. Any other
-    status is final. A cancelled request closes its connection.
+    Each try goes to the least busy server, and servers that failed rest. A request is tried again if there is no
+    connection, no answer in time or no chat completion, and after status 429 or 5xx. Any other status is final. A
+    cancelled request closes its connection.
 
     Several event loops may use one client, at the same time too. Each loop has its own connections and its own limit
     of concurrency.

@@ -1,8 +1,8 @@
 """The problems of the miniature: integer arithmetic that is written out line by line, so that each step can be checked.
 
 A problem is a start value and a chain of operations. A correct solution writes one line per operation and ends in a
-box. The form of the answer (the value, its remainder, or a letter) decides which errors the final answer hides: modulo
-10 hides an error in the tens digit, the nearest of four choices hides a small error, and two slips can cancel.
+box. The form of the answer (the value, its remainder, or a letter) decides which errors the final answer hides. Modulo
+10 hides an error in the tens digit, and the nearest of four choices hides a small error. Two slips can cancel.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from tyro.extras import SubcommandApp
 from fapo.cli import main as command_line
 from fapo.cli.app import app as registered
 from fapo.config.reader import from_dict, load
+from fapo.judge import build_prompt, load_template
 from tests.support.documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
 
 SOURCE = ROOT / "src/fapo"
@@ -153,6 +154,16 @@ def test_settings_can_be_used(page: str, text: str) -> None:
     for table, values in tomllib.loads(text).items():
         settings[table] = settings.get(table, {}) | values if isinstance(values, dict) else values
     assert from_dict(settings, page)
+
+
+TEMPLATES = [(named(page), text) for page in PAGES for text in blocks(page, "text") if "{{#steps}}" in text]
+
+
+@pytest.mark.parametrize(("page", "text"), TEMPLATES, ids=[page for page, _ in TEMPLATES])
+def test_templates_can_be_filled(page: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "template.txt").write_text(text, encoding="utf-8")
+    *_, user = build_prompt(load_template(tmp_path / "template.txt"), "1+1=?", "2", ["1+1=3", "So it is 3."])
+    assert all(part in user["content"] for part in ("1+1=?", "1+1=3", "So it is 3."))
 
 
 SCRIPTS = [(named(page), text) for page in PAGES for text in blocks(page, "python")]

@@ -213,6 +213,16 @@ def test_metrics_exist(page: Path) -> None:
             assert parts & words, span
 
 
+def test_records_and_protocols_of_the_architecture_exist() -> None:
+    (types,) = re.findall(
+        r"^ +types\.py +records: (.*)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    named_classes = set(re.findall(r"[A-Z]\w+", types))
+    named_classes |= {span for span in spans(ROOT / "docs/architecture.md") if re.fullmatch(r"[A-Z][A-Za-z]+", span)}
+    defined = set(re.findall(r"^class (\w+)", "\n".join(p.read_text() for p in SOURCE.rglob("*.py")), re.MULTILINE))
+    assert named_classes - defined == set()
+
+
 def test_the_numbers_of_the_theory_are_those_of_the_code() -> None:
     (script,) = blocks(ROOT / "docs/concepts.md", "python")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Verdicts: their valid combinations of fields, and their rows in files, also in those of older versions."""
+"""Records: contradictions in a verdict, the class of a rollout, truncation."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ from typing import Any
 
 import pytest
 
-from fapo.judge.verdicts import named_step, verdict_from_row, verdict_row
 from fapo.types import GroundTruth, Problem, Rollout, Verdict, rollout_class
-
-VERDICTS = [
-    Verdict.from_step(None, "fine", 3),
-    Verdict.from_step(0, "the first", 3),
-    Verdict("ok", flawed=True, critique=r"\boxed{yes}"),
-    Verdict("ok", flawed=True, reason="flagged unread: 1 words outside the box, min_words is 3"),
-    Verdict("unparsable", critique="hm", reason="no \\boxed{}"),
-    Verdict("failed", reason="HTTP 500", num_tokens=1),
-]
 
 
 @pytest.mark.parametrize(
@@ -38,50 +28,6 @@ def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> Non
 def test_from_step(error_step: int | None) -> None:
     verdict = Verdict.from_step(error_step, "text", 7)
     assert verdict == Verdict("ok", error_step is not None, error_step, "text", num_tokens=7)
-
-
-@pytest.mark.parametrize("verdict", VERDICTS)
-def test_a_row_is_read_back(verdict: Verdict) -> None:
-    assert verdict_from_row(verdict_row(verdict)) == verdict
-
-
-def test_no_verdict_is_a_row_with_the_same_columns() -> None:
-    assert list(verdict_row(None)) == list(verdict_row(VERDICTS[0]))
-    assert verdict_from_row(verdict_row(None)) is None
-
-
-OLD_ROLLOUT = {"status": "ok", "error_step": 0, "flawed": True, "critique_tokens": 3}
-OLD_VOTE = {"status": "ok", "critique": r"here \boxed{0}", "num_tokens": 3}
-
-
-@pytest.mark.parametrize(
-    ("row", "flawed", "error_step"),
-    [
-        (OLD_ROLLOUT | {"critique": r"\boxed{0}"}, True, 0),
-        (OLD_ROLLOUT | {"critique": "oracle"}, True, 0),
-        (OLD_ROLLOUT | {"critique": r"so \boxed{Yes}"}, True, None),
-        (OLD_ROLLOUT | {"critique": ""}, True, None),
-        (
-            OLD_ROLLOUT | {"critique": "", "reason": "flagged unread: 1 words outside the box, min_words is 3"},
-            True,
-            None,
-        ),
-        (OLD_ROLLOUT | {"critique": r"\boxed{2}", "error_step": 2}, True, 2),
-        (OLD_ROLLOUT | {"critique": r"\boxed{-1}", "error_step": None, "flawed": False}, False, None),
-        (OLD_VOTE | {"error_step": 0}, True, 0),
-        (OLD_VOTE | {"error_step": None}, False, None),
-        (OLD_VOTE | {"error_step": 0, "critique": r"\boxed{yes}"}, True, None),
-    ],
-)
-def test_rows_of_older_versions(row: dict[str, Any], flawed: bool, error_step: int | None) -> None:
-    verdict = verdict_from_row(row)
-    assert verdict
-    assert (verdict.flawed, verdict.error_step, named_step(row)) == (flawed, error_step, error_step)
-
-
-def test_predictions_from_other_programs_keep_step_0() -> None:
-    assert named_step({"id": "a", "error_step": 0}) == 0
-    assert named_step({"id": "a", "error_step": 0, "status": "ok", "critique": ""}) == 0
 
 
 @pytest.mark.parametrize(

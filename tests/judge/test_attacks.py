@@ -100,6 +100,7 @@ def test_no_mixture_of_attacks_is_more_than_material(template: Template, steps: 
 # --- answers and rewards ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_attack_makes_a_wrong_answer_right() -> None:
     right = check_answers([(response(name), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
     assert [n for n, found in zip(ATTACKS, right, strict=True) if found.correct != ATTACKS[n].correct] == []

@@ -1,4 +1,4 @@
-"""Known solutions among the rollouts: unmarked, measured, and a judge gone bad is found out."""
+"""Canaries: they look like rollouts, they measure the judge, and a judge that gets worse is noticed."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ ROLLOUTS = [Rollout(s.problem, "\n".join(s.steps)) for s in KNOWN[:100]]
 
 
 class Watched:
-    """The oracle, until it is bought: from then on it finds no fault."""
+    """The oracle, which from some call on finds no error any more."""
 
-    def __init__(self, bought_after: int = 10**9, status: str = "ok") -> None:
-        self.oracle, self.bought_after, self.status, self.asked = oracle(), bought_after, status, list[int]()
+    def __init__(self, corrupt_after: int = 10**9, status: str = "ok") -> None:
+        self.oracle, self.corrupt_after, self.status, self.asked = oracle(), corrupt_after, status, list[int]()
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         self.asked.append(len(rollouts))
         if self.status == "failed":
             return [Verdict("failed", reason="down")] * len(rollouts)
-        if len(self.asked) > self.bought_after:
+        if len(self.asked) > self.corrupt_after:
             return [Verdict.from_step(None, "fine")] * len(rollouts)
         return await self.oracle(rollouts)
 
@@ -67,13 +67,13 @@ def test_the_rollouts_get_their_own_verdicts_and_the_judge_cannot_tell_canaries(
     }
 
 
-@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 100, 100), (0.05, 105, 106), (1.0, 200, 201)])
-def test_the_overhead_is_the_share(share: float, fewest: int, most: int) -> None:
+@pytest.mark.parametrize(("rate", "fewest", "most"), [(0.0, 100, 100), (0.05, 105, 106), (1.0, 200, 201)])
+def test_the_overhead_is_the_share(rate: float, fewest: int, most: int) -> None:
     judge = Watched()
-    canaries = Canaries(judge, KNOWN, share)
+    canaries = Canaries(judge, KNOWN, rate)
     asyncio.run(canaries(ROLLOUTS))
     assert fewest <= judge.asked[0] <= most
-    assert bool(canaries.metrics()) == (share > 0)
+    assert bool(canaries.metrics()) == (rate > 0)
 
 
 def test_the_choice_follows_from_seed_and_rollouts() -> None:
@@ -89,18 +89,18 @@ def test_the_choice_follows_from_seed_and_rollouts() -> None:
     assert seen[0] != seen[2] and set(seen[0]) != set(seen[3])
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1, 0.3])
-def test_a_judge_sabotaged_mid_run_is_found_out(share: float) -> None:
-    """Bought after 40 batches of 100: found out before a whole window of canaries has gone by, never before."""
-    judge = Watched(bought_after=40)
-    canaries = Canaries(judge, KNOWN, share, min_f1=0.8)
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
+def test_a_judge_sabotaged_mid_run_is_noticed(rate: float) -> None:
+    """The judge is corrupt after 40 batches of 100. It is noticed within one window of canaries, and not earlier."""
+    judge = Watched(corrupt_after=40)
+    canaries = Canaries(judge, KNOWN, rate, min_f1=0.8)
     with pytest.raises(
         JudgeDownError, match=r"not to be trusted: F1 0\.\d\d on the last \d+ .*judge.canary_min_f1 is 0.8"
     ):
         for _ in range(100):
             asyncio.run(canaries(ROLLOUTS))
     delay = len(judge.asked) - 40
-    assert 1 <= delay <= WINDOW / (100 * share) + 1
+    assert 1 <= delay <= WINDOW / (100 * rate) + 1
 
 
 def test_a_judge_that_is_down_is_no_bad_judge() -> None:
@@ -110,7 +110,7 @@ def test_a_judge_that_is_down_is_no_bad_judge() -> None:
 
 
 def test_too_few_canaries_stop_nothing() -> None:
-    canaries = Canaries(Watched(bought_after=0), KNOWN, (MIN_CANARIES - 1) / 100, min_f1=0.9)
+    canaries = Canaries(Watched(corrupt_after=0), KNOWN, (MIN_CANARIES - 1) / 100, min_f1=0.9)
     asyncio.run(canaries(ROLLOUTS[:99]))
     assert canaries.metrics()["canary/f1"] == 0.0
 

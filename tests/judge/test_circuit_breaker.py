@@ -16,7 +16,7 @@ CASES = [
     # settings, batches of results, whether the last batch stops the run
     ({"max_failure_rate": 0.5}, [[BAD] * 8], True),
     ({"max_failure_rate": 0.5}, [[BAD] * 5 + [GOOD] * 3], True),
-    ({"max_failure_rate": 0.5}, [[BAD] * 4 + [GOOD] * 4], False),  # not more than the share
+    ({"max_failure_rate": 0.5}, [[BAD] * 4 + [GOOD] * 4], False),  # not above the rate
     ({"max_failure_rate": 0.5}, [[BAD] * 7], False),  # too few results
     ({"max_failure_rate": 0.5}, [[BAD]] * 8, True),  # small batches count together
     ({"max_failure_rate": 0.0}, [[BAD] + [GOOD] * 7], True),

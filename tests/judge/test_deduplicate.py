@@ -54,3 +54,40 @@ def test_the_oldest_verdicts_are_forgotten() -> None:
     deduplicating = DeduplicatingJudge(judge, max_kept=2)
     asyncio.run(all_of_them())
     assert asked == ["a", "b", "c", "a"]
+
+
+def test_new_rollouts_of_one_call_are_judged_in_one_request() -> None:
+    asked: list[list[str]] = []
+
+    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
+        asked.append([rollout.response for rollout in rollouts])
+        return [Verdict.from_step(None, rollout.response) for rollout in rollouts]
+
+    async def two_calls() -> list[str]:
+        await deduplicating([Rollout(Problem("id", "p", "1"), text) for text in "ab"])
+        found = await deduplicating([Rollout(Problem("id", "p", "1"), text) for text in "cbcda"])
+        return [verdict.critique for verdict in found]
+
+    deduplicating = DeduplicatingJudge(judge)
+    assert asyncio.run(two_calls()) == list("cbcda")
+    assert asked == [["a", "b"], ["c", "d"]]
+
+
+def test_clear_cancels_requests_also_before_they_start() -> None:
+    asked: list[str] = []
+
+    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
+        asked.append(rollouts[0].response)
+        await asyncio.sleep(60)
+        return []
+
+    async def start_and_clear() -> None:
+        deduplicating.start([Rollout(Problem("id", "p", "1"), "a")])
+        await asyncio.sleep(0)
+        deduplicating.start([Rollout(Problem("id", "p", "1"), "b")])
+        found = await asyncio.gather(*deduplicating.clear(), return_exceptions=True)
+        assert [type(error) for error in found] == [asyncio.CancelledError] * 2
+
+    deduplicating = DeduplicatingJudge(judge)
+    asyncio.run(start_and_clear())
+    assert asked == ["a"]

@@ -167,3 +167,19 @@ def test_processbench_scoring_on_its_rows(seed: int) -> None:
     assert score.correct_acc == correct_acc
     assert score.f1 == pytest.approx(2 / (1 / error_acc + 1 / correct_acc))
     assert score.invalid_rate == num_none / 400
+
+
+# --- All scores at once ----------------------------------------------------------------------------------------------
+
+
+def test_flags_without_a_step_have_no_location() -> None:
+    quality = m.judge_quality([SOMEWHERE, SOMEWHERE, ok(None)], [0, 1, None])
+    assert (quality["precision"], quality["recall"]) == (1.0, 1.0)
+    assert math.isnan(quality["location"])
+    assert m.judge_quality([SOMEWHERE, ok(1)], [0, 1])["location"] == 1.0
+
+
+def test_quality_of_a_judge_without_flawed_rows_is_unknown() -> None:
+    found = m.judge_quality([ok(None), ok(1)], [None, None])
+    assert (found["precision"], found["invalid_rate"]) == (0.0, 0.0)
+    assert all(math.isnan(found[name]) for name in ("recall", "f1", "location"))

@@ -1,4 +1,4 @@
-"""Equal rewards make equal advantages in `group_advantages`, in verl and in TRL (tests/rewards/test_rewards.py)."""
+"""Equal rewards make equal advantages in `group_advantages`, in verl and in TRL (tests/rewards/test_advantages.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fapo.config.reader import from_dict, to_dict
 from fapo.rewards.advantages import group_advantages
 from fapo.verl.advantages import advantages_by_group
 from fapo.verl.reward import compute_score
-from tests.rewards.test_rewards import TRL_REWARDS
+from tests.rewards.test_advantages import TRL_REWARDS
 from tests.support import parity
 from tests.support.chat_server import chat_server
 

@@ -1,0 +1,165 @@
+"""Templates of judges: what is built in, what is refused, and that untrusted text stays material."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fapo.data.steps import split_steps
+from fapo.errors import ConfigError
+from fapo.judge.template import NO_REFERENCE, Template, build_prompt, load_template
+from fapo.judge.verdicts import parse_verdict, parse_yes_no
+from fapo.types import Problem
+
+GOLDEN = Path(__file__).parent / "golden"
+BUILT_IN = ["compact", "locate", "yes_no"]
+PROBLEM = Problem("p", "What is $2 + 3 \\cdot 4$?", "14")
+STEPS = ["First $3 \\cdot 4 = 12$.", "Then $2 + 12 = 14$, so the answer is \\boxed{14}."]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_prompts_are_pinned(name: str) -> None:
+    """After a deliberate change of a prompt, write what the failure shows into tests/judge/golden."""
+    (message,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, STEPS)
+    assert message["role"] == "user"
+    assert message["content"] == (GOLDEN / f"prompt_{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_judge_that_repeats_a_part_of_its_prompt_gives_no_verdict(name: str) -> None:
+    """Weak judges do, and the token limit ends them anywhere."""
+    (message,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, STEPS)
+    for end in range(len(message["content"]) + 1):
+        if message["content"][:end].endswith("}"):
+            assert parse_verdict(message["content"][:end], len(STEPS)).status == "unparsable"
+            assert parse_yes_no(message["content"][:end]).status == "unparsable"
+
+
+def test_compact_is_nothing_but_the_material() -> None:
+    assert load_template("compact").text == "{{problem}}\n= {{reference}}\n{{#steps}}#{{index}} {{step}}\n{{/steps}}"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("locate", "locate"), ("yes_no", "yes_no"), ("compact", "locate")])
+def test_kinds_of_the_built_in_templates(name: str, kind: str) -> None:
+    assert load_template(name).kind == kind
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_rollouts_of_one_problem_share_the_front_of_the_prompt(name: str) -> None:
+    (one,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, ["a"])
+    (two,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, ["b", "c"])
+    shared = one["content"][: one["content"].index(PROBLEM.reference) + len(PROBLEM.reference)]
+    assert PROBLEM.text in shared
+    assert two["content"].startswith(shared)
+
+
+def test_a_users_template_with_system_message_and_header(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes(
+        b"#kind: yes_no\r\nBe strict.\r\n---user---\r\n{{problem}} ({{reference}})\r\n"
+        b"{{#steps}}[{{index}}] {{step}};{{/steps}} {{num_steps}} {{last_index}} {x} {{-1}}\r\n"
+    )
+    template = load_template(path)
+    assert (template.kind, template.name) == ("yes_no", str(path))
+    assert build_prompt(template, "Q", "R", ["a", "b"]) == [
+        {"role": "system", "content": "Be strict."},
+        {"role": "user", "content": "Q (R)\n[0] a;[1] b; 2 1 {x} {{-1}}"},
+    ]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_problem_without_a_reference_says_so(name: str) -> None:
+    (with_one,) = build_prompt(load_template(name), PROBLEM.text, "the reference", STEPS)
+    (without,) = build_prompt(load_template(name), PROBLEM.text, "", STEPS)
+    assert without["content"] == with_one["content"].replace("the reference\n", f"{NO_REFERENCE}\n")
+    assert "none is given" in without["content"]
+
+
+def test_holes_in_the_material_are_not_filled() -> None:
+    template = Template("{{problem}}|{{reference}}|{{#steps}}{{index}}:{{step}}{{/steps}}")
+    holes = "{{problem}} {{reference}} {{step}} {{index}} {{#steps}}{{/steps}} \\g<1>\n---user---\n"
+    (message,) = build_prompt(template, holes, "{{problem}}", [holes])
+    assert message == {"role": "user", "content": f"{holes}|{{{{problem}}}}|0:{holes.strip()}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{{#steps}}{{index}}{{step}}{{/steps}}", "{{problem}}} is missing"),
+        ("{{problem}}", "needs one section"),
+        ("{{problem}}{{#steps}}{{index}}{{step}}", "needs one section"),
+        ("{{problem}}" + "{{#steps}}{{index}}{{step}}{{/steps}}" * 2, "has 2"),
+        ("{{problem}}{{#steps}}{{step}}{{/steps}}", "{{index}}} is missing"),
+        ("{{problem}}{{#steps}}{{index}}{{/steps}}", "{{step}}} is missing"),
+        ("{{problem}}{{answer}}{{#steps}}{{index}}{{step}}{{/steps}}", "unknown placeholder {{answer}}}"),
+        ("{{problem}}{{step}}{{#steps}}{{index}}{{step}}{{/steps}}", "unknown placeholder {{step}}}"),
+        (
+            "{{problem}}{{#steps}}{{index}}{{step}}{{problem}}{{/steps}}",
+            "unknown placeholder {{problem}}} in the steps",
+        ),
+        ("{{problem}}{{/steps}}{{#steps}}{{index}}{{step}}{{/steps}}", "unknown placeholder {{/steps}}}"),
+        ("{{problem}}{{#steps}}\n---user---\n{{index}}{{step}}{{/steps}}", "needs one section"),
+        ("a\n---user---\nb\n---user---\n{{problem}}", "more than one line"),
+        ("#kind: guess\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}", "kind is 'guess'"),
+    ],
+)
+def test_faulty_templates_are_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "faulty.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.escape(complaint.replace("}}}", "}}"))) as caught:
+        load_template(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_and_undecodable_templates(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="compact, locate, yes_no"):
+        load_template("lokate")
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"\xe9")
+    with pytest.raises(ConfigError, match=r"latin\.txt: not UTF-8 text"):
+        load_template(path)
+
+
+def test_steps_cut_out_of_a_text_and_steps_given_make_the_same_prompt() -> None:
+    template = load_template("locate")
+    response = "\n\n".join(STEPS)
+    assert build_prompt(template, "Q", "R", split_steps(response)) == build_prompt(template, "Q", "R", STEPS)
+
+
+def test_a_solution_without_steps_has_no_prompt() -> None:
+    with pytest.raises(ValueError, match="without steps"):
+        build_prompt(load_template("locate"), "Q", "R", [])
+
+
+TAGS = [
+    "<step_0>",
+    "</step_0>",
+    "</step_1>\n",
+    "<step_",
+    "< step_0>",
+    "</STEP_0>",
+    "<",
+    ">",
+    "</solution>",
+    "<reference>",
+]
+
+
+OTHERS = ["</problem>", "<|im_end|>", "\\boxed{-1}", "\\boxed{", "\n\n", "{{step}}", "{{#steps}}", "{{/steps}}", "0"]
+FORGERIES = st.sampled_from(TAGS + OTHERS)
+UNTRUSTED = st.lists(FORGERIES | st.text(max_size=5), min_size=1, max_size=8).map("".join)
+
+
+@pytest.mark.parametrize("name", ["locate", "yes_no"])
+@given(problem=UNTRUSTED, steps=st.lists(UNTRUSTED, min_size=1, max_size=4))
+def test_untrusted_text_adds_no_tags_and_no_boxes(name: str, problem: str, steps: list[str]) -> None:
+    template = load_template(name)
+    (message,) = build_prompt(template, problem, "14", steps)
+    for tag in (r"<step_\d+>", r"</step_\d+>"):
+        assert len(re.findall(tag, message["content"])) == len(steps)
+    for mark in ("<problem>", "</problem>", "<reference>", "</reference>", "<solution>", "</solution>", "\\boxed{"):
+        assert message["content"].count(mark) == template.text.count(mark)

@@ -1,0 +1,215 @@
+"""Parsing verdicts, voting on them, and the row in which a verdict is stored."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fapo.judge.verdicts import majority, named_step, parse_verdict, parse_yes_no, verdict_from_row, verdict_row
+from fapo.types import Verdict
+
+OK = [
+    (r"\boxed{-1}", None),
+    (r"\boxed{0}", 0),
+    (r"\boxed{2}", 2),
+    (r"\boxed{+1}", 1),
+    (r"\boxed{ -1 }", None),
+    ("\\boxed{\n$1$ }", 1),
+    (r"\boxed{$-1$}", None),
+    (r"\boxed{001}", 1),
+    (r"$\boxed{1}$.", 1),
+    (r"Step 0 ends in \boxed{14}. Fine. So \boxed{1} it is", 1),
+    (r"\boxed{x} but then \boxed{-1}", None),
+    (r"\boxed{\boxed{1}}", 1),
+    (r"\boxed{1}} and \boxed {2}", 1),
+    (r"\fbox{1} \boxed{0}", 0),
+]
+
+
+UNPARSABLE = [
+    "",
+    "no box at all, step 1",
+    r"\boxed{3}",
+    r"\boxed{-2}",
+    r"\boxed{99999999999999999999}",
+    r"\boxed{" + "1" * 5000 + "}",
+    r"\boxed{}",
+    r"\boxed{ }",
+    r"\boxed{1",
+    r"\boxed{1} \boxed{",
+    r"\boxed{1} \boxed{none}",
+    r"\boxed{1.0}",
+    r"\boxed{1, 2}",
+    r"\boxed{0x1}",
+    r"\boxed{1_0}",
+    r"\boxed{--1}",
+    r"\boxed{- 1}",
+    r"\boxed{−1}",
+    r"\boxed{١}",
+    r"\boxed{\text{1}}",
+    r"\boxed{1+0}",
+    r"\boxed{len([1])}",
+    r"\boxed {1}",
+    r"boxed{1}",
+    r"\boxed{True}",
+]
+
+
+@pytest.mark.parametrize(("text", "error_step"), OK)
+def test_an_index_in_the_last_box_is_a_verdict(text: str, error_step: int | None) -> None:
+    assert parse_verdict(text, 3) == Verdict.from_step(error_step, critique=text)
+
+
+@pytest.mark.parametrize("text", UNPARSABLE, ids=lambda text: text[:24])
+def test_everything_else_is_no_verdict(text: str) -> None:
+    verdict = parse_verdict(text, 3)
+    assert (verdict.status, verdict.error_step, verdict.flawed, verdict.critique) == ("unparsable", None, None, text)
+    assert verdict.reason
+    assert len(verdict.reason) < 120
+
+
+YES_NO = [
+    (r"\boxed{yes}", True),
+    (r"\boxed{no}", False),
+    (r"\boxed{no} ... \boxed{ Yes }", True),
+    (r"\boxed{$NO$}", False),
+    (r"\boxed{yes} \boxed{", None),
+    (r"\boxed{maybe}", None),
+    (r"\boxed{yes, no}", None),
+    (r"\boxed{-1}", None),
+    ("yes", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("text", "flawed"), YES_NO)
+def test_yes_no(text: str, flawed: bool | None) -> None:
+    verdict = parse_yes_no(text)
+    assert verdict.flawed is flawed
+    assert verdict.critique == text
+    assert (verdict.status == "unparsable") == bool(verdict.reason) == (flawed is None)
+    assert verdict.error_step is None
+
+
+PIECES = st.sampled_from(["\\boxed{", "\\boxed", "{", "}", "-1", "0", "1", "7", "$", " ", "\n", "yes", "no", "\\text{"])
+CRITIQUES = st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join)
+
+
+@given(CRITIQUES, st.integers(0, 5))
+def test_parsing_never_raises_and_never_leaves_the_solution(text: str, num_steps: int) -> None:
+    verdict = parse_verdict(text, num_steps)
+    assert verdict.critique == text
+    assert verdict.status in ("ok", "unparsable")
+    assert verdict.error_step is None or (verdict.status == "ok" and 0 <= verdict.error_step < num_steps)
+    assert parse_yes_no(text).error_step is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{" * 10_000,
+        r"\boxed{" * 10_000 + "1" + "}" * 10_000,
+        r"\boxed{" + "{" * 500_000,
+        r"\boxed{" + " $" * 500_000,
+        r"\boxed{" + "1" * 500_000 + "}",
+        "\\boxed" * 100_000,
+    ],
+    ids=lambda text: text[:12] + text[-12:],
+)
+def test_hostile_critiques_are_read_in_linear_time(text: str) -> None:
+    start = time.perf_counter()
+    parse_verdict(text, 3)
+    parse_yes_no(text)
+    assert time.perf_counter() - start < 1
+
+
+def verdict(vote: int | str | None) -> Verdict:
+    return Verdict("failed", reason=vote) if isinstance(vote, str) else Verdict.from_step(vote)
+
+
+@pytest.mark.parametrize(
+    ("votes", "outcome"),
+    [
+        ([3], 3),
+        ([None, None, 1], None),
+        ([1, 2, 2, None], 2),
+        ([5, 1, 5, 1], 1),
+        ([5, 1], 1),
+        ([None, 0], None),
+        ([0, 1, None, None], None),
+        (["down", 4, "down"], 4),
+        (["down", None, 4, 4], 4),
+        (["down", "late"], "down"),
+    ],
+)
+def test_majority(votes: list[int | str | None], outcome: int | str | None) -> None:
+    assert majority([verdict(vote) for vote in votes]) == verdict(outcome)
+
+
+def test_majority_keeps_the_critique_of_the_first_that_agrees() -> None:
+    votes = [Verdict.from_step(None, "a"), Verdict.from_step(1, "b"), Verdict.from_step(1, "c")]
+    assert majority(votes) is votes[1]
+
+
+def test_votes_without_a_step_count_as_flagged() -> None:
+    flagged = Verdict("ok", flawed=True)
+    assert majority([flagged, verdict(3), verdict(None)]) == verdict(3)
+    assert majority([flagged, flagged, verdict(None)]) == flagged
+
+
+VERDICTS = [
+    Verdict.from_step(None, "fine", 3),
+    Verdict.from_step(0, "the first", 3),
+    Verdict("ok", flawed=True, critique=r"\boxed{yes}"),
+    Verdict("ok", flawed=True, reason="flagged unread: 1 words outside the box, min_words is 3"),
+    Verdict("unparsable", critique="hm", reason="no \\boxed{}"),
+    Verdict("failed", reason="HTTP 500", num_tokens=1),
+]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_row_is_read_back(verdict: Verdict) -> None:
+    assert verdict_from_row(verdict_row(verdict)) == verdict
+
+
+def test_no_verdict_is_a_row_with_the_same_columns() -> None:
+    assert list(verdict_row(None)) == list(verdict_row(VERDICTS[0]))
+    assert verdict_from_row(verdict_row(None)) is None
+
+
+OLD_ROLLOUT = {"status": "ok", "error_step": 0, "flawed": True, "critique_tokens": 3}
+OLD_VOTE = {"status": "ok", "critique": r"here \boxed{0}", "num_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("row", "flawed", "error_step"),
+    [
+        (OLD_ROLLOUT | {"critique": r"\boxed{0}"}, True, 0),
+        (OLD_ROLLOUT | {"critique": "oracle"}, True, 0),
+        (OLD_ROLLOUT | {"critique": r"so \boxed{Yes}"}, True, None),
+        (OLD_ROLLOUT | {"critique": ""}, True, None),
+        (
+            OLD_ROLLOUT | {"critique": "", "reason": "flagged unread: 1 words outside the box, min_words is 3"},
+            True,
+            None,
+        ),
+        (OLD_ROLLOUT | {"critique": r"\boxed{2}", "error_step": 2}, True, 2),
+        (OLD_ROLLOUT | {"critique": r"\boxed{-1}", "error_step": None, "flawed": False}, False, None),
+        (OLD_VOTE | {"error_step": 0}, True, 0),
+        (OLD_VOTE | {"error_step": None}, False, None),
+        (OLD_VOTE | {"error_step": 0, "critique": r"\boxed{yes}"}, True, None),
+    ],
+)
+def test_rows_of_older_versions(row: dict[str, Any], flawed: bool, error_step: int | None) -> None:
+    verdict = verdict_from_row(row)
+    assert verdict
+    assert (verdict.flawed, verdict.error_step, named_step(row)) == (flawed, error_step, error_step)
+
+
+def test_predictions_from_other_programs_keep_step_0() -> None:
+    assert named_step({"id": "a", "error_step": 0}) == 0
+    assert named_step({"id": "a", "error_step": 0, "status": "ok", "critique": ""}) == 0

@@ -1,0 +1,145 @@
+"""Closed forms of the theory, against simulated groups."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from fapo.config.schema import FapoReward
+from fapo.rewards.advantages import group_advantages
+from fapo.rewards.policy import fapo_reward
+from fapo.rewards.theory import (
+    expected_advantages,
+    fapo_mean,
+    fapo_variance,
+    flawed_rho,
+    rho,
+    shift_ratio,
+    shrink_ratio,
+)
+
+counts = st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30)).filter(lambda c: sum(c) > 0)
+
+
+penalties = st.sampled_from([0.0, 0.25, 0.5, 2 / 3, 1.0, 4 / 3, 1.5, 2.0, 3.0, 4.0])
+
+
+def group_of(num_fully_correct: int, num_flawed: int, num_wrong: int, penalty: float) -> np.ndarray:
+    verdicts = [(True, False)] * num_fully_correct + [(True, True)] * num_flawed + [(False, None)] * num_wrong
+    return np.array([fapo_reward(correct, flawed, penalty) for correct, flawed in verdicts])
+
+
+@given(counts, penalties)
+def test_closed_forms_equal_simulated_populations(classes: tuple[int, int, int], penalty: float) -> None:
+    rewards = group_of(*classes, penalty)
+    alpha, _, beta = (number / sum(classes) for number in classes)
+    assert fapo_mean(alpha, beta, penalty) == pytest.approx(rewards.mean(), abs=1e-12)
+    assert fapo_variance(alpha, beta, penalty) == pytest.approx(rewards.var(), abs=1e-12)
+    if np.ptp(rewards) > 0:
+        normalised = (rewards - rewards.mean()) / rewards.std()
+        first = np.cumsum([0, *classes])[:3]
+        for number, index, advantage in zip(classes, first, expected_advantages(alpha, beta, penalty), strict=True):
+            if number:
+                assert advantage == pytest.approx(normalised[index], abs=1e-9)
+
+
+@given(counts, penalties)
+def test_variance_formula_as_published(classes: tuple[int, int, int], penalty: float) -> None:
+    alpha, gamma, beta = (number / sum(classes) for number in classes)
+    assume(classes[0] + classes[2] > 0)
+    growth = penalty * gamma * (1 - gamma) * (penalty - 4 / (rho(classes[0], classes[2]) + 1))
+    plain = fapo_variance(alpha, beta, 0.0)
+    assert plain == pytest.approx(4 * beta * (1 - beta), abs=1e-12)
+    assert fapo_variance(alpha, beta, penalty) == pytest.approx(plain + growth, abs=1e-12)
+
+
+@given(counts, penalties)
+def test_flawed_positives_change_sign_exactly_at_the_shift_ratio(classes: tuple[int, int, int], penalty: float) -> None:
+    num_fully_correct, num_flawed, num_wrong = classes
+    assume(num_flawed > 0 and num_fully_correct + num_wrong > 0)
+    advantage = group_advantages([group_of(*classes, penalty)])[0, num_fully_correct]
+    ratio, shift = rho(num_fully_correct, num_wrong), shift_ratio(penalty)
+    if math.isclose(ratio, shift, rel_tol=1e-9, abs_tol=1e-9) or ratio == shift:
+        assert advantage == pytest.approx(0, abs=1e-9)
+    else:
+        assert (advantage < 0) == (ratio > shift)
+
+
+@given(counts, penalties.filter(lambda p: p > 0))
+def test_what_shrinks_beyond_the_shrink_ratio_is_the_gap(classes: tuple[int, int, int], penalty: float) -> None:
+    assume(min(classes) > 0)
+    alpha, gamma, beta = (number / sum(classes) for number in classes)
+    correct, flawed, wrong = expected_advantages(alpha, beta, penalty)
+    plain_correct, _, plain_wrong = expected_advantages(alpha, beta, 0.0)
+    ratio, shrink = rho(classes[0], classes[2]), shrink_ratio(penalty)
+    if not math.isclose(ratio, shrink, rel_tol=1e-9):
+        assert (correct - wrong < plain_correct - plain_wrong) == (ratio > shrink)
+    # At every rho, fully correct rollouts gain and correct answers as a whole lose.
+    assert correct > plain_correct
+    if penalty <= 2:
+        assert (alpha * correct + gamma * flawed) / (alpha + gamma) < plain_correct
+
+
+@pytest.mark.parametrize(
+    ("penalty", "shift", "shrink"), [(0.0, math.inf, math.inf), (1.0, 1.0, 3.0), (2.0, 0.0, 1.0), (4.0, -0.5, 0.0)]
+)
+def test_thresholds(penalty: float, shift: float, shrink: float) -> None:
+    assert (shift_ratio(penalty), shrink_ratio(penalty)) == (shift, shrink)
+
+
+@pytest.mark.parametrize(("ratio", "penalty"), [(0.0, 2.0), (0.5, 4 / 3), (1.0, 1.0), (2.0, 2 / 3)])
+def test_the_penalty_of_a_config_puts_the_shift_where_it_says(ratio: float, penalty: float) -> None:
+    assert FapoReward(shift=ratio).penalty == pytest.approx(penalty)
+    assert shift_ratio(penalty) == pytest.approx(ratio)
+
+
+GROUPS = st.integers(1, 6).flatmap(
+    lambda size: st.lists(st.lists(st.sampled_from("afw"), min_size=size, max_size=size), min_size=1, max_size=8)
+)
+
+
+@given(GROUPS, st.floats(0.1, 2.0))
+def test_flawed_positives_of_a_batch_change_sign_at_their_own_rho(groups: list[list[str]], penalty: float) -> None:
+    ratio = flawed_rho(*([group.count(kind) for group in groups] for kind in "afw"))
+    assume(not math.isnan(ratio) and abs(ratio - shift_ratio(penalty)) > 1e-9)
+    earned = {"a": 1.0, "f": 1.0 - penalty, "w": -1.0}
+    advantages = group_advantages([[earned[kind] for kind in group] for group in groups], scale=False)
+    mean = advantages[np.array(groups) == "f"].mean()
+    assert (mean < 0) == (ratio > shift_ratio(penalty))
+
+
+def test_flawed_rho() -> None:
+    assert flawed_rho([1, 8], [2, 0], [4, 0]) == 1 / 4, "a solved group does not count"
+    assert flawed_rho([2, 3], [1, 2], [1, 2]) == (2 + 6) / (1 + 4)
+    assert flawed_rho([1], [1], [0]) == math.inf
+    assert math.isnan(flawed_rho([1], [0], [3]))
+    assert math.isnan(flawed_rho([], [], []))
+    with pytest.raises(ValueError, match="num_groups"):
+        flawed_rho([1], [1, 2], [1])
+    with pytest.raises(ValueError, match="negative"):
+        flawed_rho([1], [-1], [1])
+
+
+def test_rho() -> None:
+    assert rho(3, 2) == 1.5
+    assert rho(0, 2) == 0.0
+    assert rho(3, 0) == math.inf
+    assert math.isnan(rho(0, 0))
+    with pytest.raises(ValueError, match="negative"):
+        rho(-1, 2)
+
+
+def test_expected_advantages_are_zero_where_all_rewards_are_equal() -> None:
+    for alpha, beta, penalty in [(1.0, 0.0, 1.0), (0.0, 1.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.3, 2.0), (0.4, 0.0, 0.0)]:
+        assert expected_advantages(alpha, beta, penalty) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(-0.1, 0.5), (0.5, -0.1), (0.6, 0.5), (math.nan, 0.1)])
+def test_fractions_must_be_fractions(alpha: float, beta: float) -> None:
+    for function in (fapo_mean, fapo_variance, expected_advantages):
+        with pytest.raises(ValueError, match="must be fractions"):
+            function(alpha, beta, 1.0)

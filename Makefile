@@ -47,7 +47,7 @@ demo: $(SETUP)  ## train a judge and two policies in the miniature, and write a 
 	$(BIN)/fapo demo
 
 test: $(SETUP)  ## run the tests that need no other environment
-	$(BIN)/python -m pytest -n 2 $(if $(COVERAGE),--cov=fapo --cov-report=term:skip-covered)
+	$(BIN)/python -m pytest -n 2 $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-fast: $(SETUP)  ## run the fast tests: no training, no model server, no browser
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not server and not browser'

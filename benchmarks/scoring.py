@@ -76,7 +76,7 @@ def bench(benchmark: Any, folder: Path) -> Callable[[], Any]:
     from rich.console import Console
 
     from fapo.evaluation.judge_benchmarks import output
-    from fapo.evaluation.judge_benchmarks.predictions import of_rows, read_predictions
+    from fapo.evaluation.judge_benchmarks.predictions import verdicts_of, read_predictions
     from fapo.evaluation.judge_benchmarks.rows import load_rows
     from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
 
@@ -84,7 +84,7 @@ def bench(benchmark: Any, folder: Path) -> Callable[[], Any]:
         process = benchmark == "process"
         rows = load_rows(benchmark, [str(folder / "data.jsonl")])
         found = read_predictions(folder / "predictions.jsonl", rows.num_steps, with_step=process)
-        context = output.Context(["data"], "predictions", of_rows(rows.counting, found))
+        context = output.Context(["data"], "predictions", verdicts_of(rows.counting, found))
         score: Any = (
             score_process(rows.counting, rows.subsets, context.verdicts)
             if process

@@ -34,7 +34,7 @@ def miniature(
         docs: Folder for the page of `paper`; by default the output folder.
     """
     if action == "study":
-        from fapo.training.parallel_runs import study_jobs
+        from experiments.paper.runs import study_jobs
 
         folder = output or Path("runs/study")
         run_and_report(study_jobs(folder, seeds), folder)

@@ -30,7 +30,7 @@ from fapo.inference.response_cache import CachedModel, CacheKey, ResponseCache
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
 from fapo.training.run_folder import RunFolder
-from fapo.training.run_lock import full_disk_told, take
+from fapo.training.run_lock import disk_full_as_oserror, lock_folder
 from fapo.types import Completion, Problem, Rollout, Verdict
 from tests.support.chat_server import Reply, chat_server, completion
 from tests.support.paths import ROOT, SOURCE
@@ -230,11 +230,11 @@ def test_errors_of_torch_and_safetensors_on_a_full_disk_become_that_of_the_syste
         lambda: torch.save(torch.zeros(1_000_000), small_disk / "a.pt"),
         lambda: save_file({"a": np.zeros(1_000_000)}, small_disk / "a.safetensors"),
     ):
-        with pytest.raises(OSError, match="No space left on device") as caught, full_disk_told(small_disk):
+        with pytest.raises(OSError, match="No space left on device") as caught, disk_full_as_oserror(small_disk):
             write()
         assert caught.value.filename == str(small_disk)
         assert caught.value.errno in cli.REFUSALS
-    with pytest.raises(RuntimeError, match="something else"), full_disk_told(small_disk):
+    with pytest.raises(RuntimeError, match="something else"), disk_full_as_oserror(small_disk):
         raise RuntimeError("something else")
 
 
@@ -351,8 +351,8 @@ def test_only_a_retry_after_date_is_compared_with_the_time_of_day() -> None:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fapo.training.run_lock import take
-take(Path(sys.argv[1]))
+from fapo.training.run_lock import lock_folder
+lock_folder(Path(sys.argv[1]))
 print("taken", flush=True)
 time.sleep(600)
 """
@@ -365,10 +365,10 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends(tmp_path: Path) -> No
         assert holder.stdout
         assert holder.stdout.readline() == "taken\n"
         with pytest.raises(ConfigError, match="another process is training here; wait for it, or choose another name"):
-            take(tmp_path)
+            lock_folder(tmp_path)
         holder.kill()
-    take(tmp_path)
-    take(tmp_path)
+    lock_folder(tmp_path)
+    lock_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.base_models.build import WRITERS
 from fapo.data.miniature.sets import CONFIG_FOLDER
-from fapo.training.parallel_runs import Job, study_jobs
+from fapo.training.parallel_runs import Job, demo_jobs
 
 TRAINED = "judge.model={genrm}"
 """Setting whose judge is the GenRM trained with the same seed."""
@@ -54,6 +54,14 @@ def critiques_file(output: Path, seed: int) -> Path:
 def policy_folder(output: Path, writer: str, seed: int) -> Path:
     """Return the folder of the base policy of this seed that imitates one of WRITERS."""
     return output / "policies" / f"{writer}-{seed}"
+
+
+def study_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
+    """Return the jobs of the demo for several seeds, and a GenRM with the outcome reward for each seed."""
+    jobs = [job for seed in seeds for job in demo_jobs(output, seed)]
+    config, overrides = CONFIG_FOLDER / "genrm.toml", ("reward.kind=genrm_outcome",)
+    jobs += [Job(f"genrm-outcome-{seed}", config, (f"seed={seed}", *overrides)) for seed in seeds]
+    return sorted(jobs, key=lambda job: job.after is not None)
 
 
 def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import DataError, JudgeDownError
-from fapo.evaluation.audit.counts import Audited, Tally, print_tally
+from fapo.evaluation.audit.counts import AuditCounts, AuditRow, print_counts
 from fapo.evaluation.audit.run import audit
 from fapo.evaluation.audit.settings import AuditSettings
 from fapo.inference.response_cache import ResponseCache
@@ -219,7 +219,7 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     seen: Counter[str] = Counter()
     with chat_server(by_problem(WORDS, seen)) as server:
-        tally = audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE)))
+        result = audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE)))
     found = list(read_jsonl(out))
     assert [r["id"] for r in found] == [r["id"] for r in SAMPLE]
     assert {r["id"]: outcome(r) for r in found} == EXPECTED
@@ -228,20 +228,20 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
     assert "HTTP 400" in found[4]["reason"]
     assert seen == {"apple": 1, "banana": 1, "damson": 1, "elder": 1, "grape": 1}
     counts = {"rows": 7, "correct": 5, "asked": 5, "judged": 3, "flawed": 1, "unparsable": 1, "failed": 1}
-    assert tally.total == counts
-    assert tally.fifths == {3: 1}
+    assert result.total == counts
+    assert result.fifths == {3: 1}
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_all_judges_the_wrong_ones_too(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(by_problem(WORDS)) as server:
-        tally = audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE), all=True))
+        result = audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE), all=True))
     found = {r["id"]: outcome(r) for r in read_jsonl(out)}
     changed = {"wrong": (False, "ok", 0, True), "blank": (False, "unparsable", None, None)}
     assert found == EXPECTED | changed
-    assert (tally.total["judged"], tally.total["flawed"]) == (3, 1), "the FP ratio is of correct solutions"
-    assert (tally.total["wrong_judged"], tally.total["wrong_flagged"]) == (1, 1)
+    assert (result.total["judged"], result.total["flawed"]) == (3, 1), "the FP ratio is of correct solutions"
+    assert (result.total["wrong_judged"], result.total["wrong_flagged"]) == (1, 1)
 
 
 def test_only_a_box_counts_if_asked(tmp_path: Path) -> None:
@@ -254,9 +254,9 @@ def test_only_a_box_counts_if_asked(tmp_path: Path) -> None:
 def test_a_judge_that_does_not_say_where(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(Reply("\\boxed{yes}")) as server:
-        tally = audit(settings_for(server, out, written(tmp_path / "in.jsonl", [ROW]), template="yes_no"))
+        result = audit(settings_for(server, out, written(tmp_path / "in.jsonl", [ROW]), template="yes_no"))
     assert [outcome(r) for r in read_jsonl(out)] == [(True, "ok", None, True)]
-    assert not tally.fifths
+    assert not result.fifths
 
 
 def test_votes(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
     ]
     out = tmp_path / "out.jsonl"
     with chat_server(Reply("[bold]\\boxed{-1}")) as server:
-        tally = audit(settings_for(server, out, written(tmp_path / "in.jsonl", rows)))
+        result = audit(settings_for(server, out, written(tmp_path / "in.jsonl", rows)))
     found = list(read_jsonl(out))
     assert [(r["id"], r["correct"], r["status"]) for r in found] == [
         (1, True, "ok"),
@@ -313,14 +313,14 @@ def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
         (3, False, "skipped"),
         (4, True, "ok"),
     ]
-    assert tally.num_repeated == 1
+    assert result.num_repeated == 1
 
 
 def test_ids_of_one_hash_are_not_one_id(tmp_path: Path) -> None:
     rows = [row(id=id) for id in (-1, -2, "a", "b", "a")]
     with chat_server(Reply("\\boxed{-1}")) as server:
-        tally = audit(settings_for(server, tmp_path / "out.jsonl", written(tmp_path / "in.jsonl", rows)))
-    assert tally.num_repeated == 1
+        result = audit(settings_for(server, tmp_path / "out.jsonl", written(tmp_path / "in.jsonl", rows)))
+    assert result.num_repeated == 1
 
 
 def test_a_source_does_not_steer_the_terminal(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -347,7 +347,7 @@ def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(
             audit(settings_for(server, out, path))
         assert server.requests == []
         assert [file.name for file in tmp_path.iterdir()] == [name]
-        tally = audit(settings_for(server, out, path, skip_bad=True))
+        result = audit(settings_for(server, out, path, skip_bad=True))
     found = list(read_jsonl(out))
     assert [(r["id"], r["status"], r["flawed"]) for r in found] == [
         ("in-0", "ok", False),
@@ -357,7 +357,7 @@ def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(
     ]
     assert re.search(f"{first_bad}: ", found[1]["reason"])
     assert "must be a JSON object, is a str" in found[2]["reason"]
-    assert (tally.num_bad, len(tally.bad), tally.total["rows"]) == (2, 2, 2)
+    assert (result.num_bad, len(result.bad), result.total["rows"]) == (2, 2, 2)
 
 
 def test_a_dead_judge_ends_a_long_audit_and_spares_a_short_one(tmp_path: Path) -> None:
@@ -365,8 +365,8 @@ def test_a_dead_judge_ends_a_long_audit_and_spares_a_short_one(tmp_path: Path) -
     short = written(tmp_path / "short.jsonl", [row(problem=f"Q{i}") for i in range(7)])
     long = written(tmp_path / "long.jsonl", [row(problem=f"Q{i}") for i in range(1000)])
     with chat_server(Reply(status=400, body=b"{}")) as server:
-        tally = audit(settings_for(server, out, short))
-        assert tally.total["failed"] == 7
+        result = audit(settings_for(server, out, short))
+        assert result.total["failed"] == 7
         before = out.read_bytes()
         with pytest.raises(JudgeDownError, match=r"judge is down: .*HTTP 400.*same command again"):
             audit(settings_for(server, out, long, concurrency=4))
@@ -393,9 +393,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 def test_processbench_rows(tmp_path: Path) -> None:
     path = shared_data("processbench_gsm8k.jsonl")
     with chat_server(Reply("\\boxed{-1}")) as server:
-        tally = audit(settings_for(server, tmp_path / "out.jsonl", path))
+        result = audit(settings_for(server, tmp_path / "out.jsonl", path))
     correct = sum(r["final_answer_correct"] for r in read_jsonl(path))
-    assert (tally.total["rows"], tally.total["correct"], tally.total["judged"]) == (400, correct, correct)
+    assert (result.total["rows"], result.total["correct"], result.total["judged"]) == (400, correct, correct)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -459,7 +459,7 @@ MISTAKES = {
     "no such file": (["nonsense.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "nonsense.jsonl"),
     "kind of file": (["in.txt", "--out", "o", "--judge", "http://x", "--model", "m"], "unknown kind of file"),
     "no files": (["--out", "o", "--judge", "http://x", "--model", "m"], "no file given"),
-    "no rows": (["empty.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "no rows that can be judged"),
+    "no rows": (["empty.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "no row can be judged"),
     "its own input": (["in.jsonl", "--out", "in.jsonl", "--judge", "http://x", "--model", "m"], "one of the files"),
     "its own references": (
         ["in.jsonl", "--references", "ref.jsonl", "--out", "ref.jsonl", "--judge", "http://x", "--model", "m"],
@@ -473,7 +473,7 @@ MISTAKES = {
     "deadline": (["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--deadline", "0"], "deadline: sho"),
     "cache": (
         ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--cache", "in.jsonl"],
-        "no cache",
+        "no response cache",
     ),
 }
 
@@ -573,17 +573,17 @@ def test_an_interrupted_audit_goes_on_where_it_was(blow: signal.Signals, tmp_pat
     ("step", "num_steps", "part"), [(0, 1, 2), (0, 2, 1), (1, 2, 3), (0, 10, 0), (9, 10, 4), (2, 5, 2), (0, 4, 0)]
 )
 def test_where_errors_are(step: int, num_steps: int, part: int) -> None:
-    tally = Tally()
-    tally.add(Audited("x", "s", True, "ok", step, True, "", num_steps))
-    assert tally.fifths == {part: 1}
+    result = AuditCounts()
+    result.add(AuditRow("x", "s", True, "ok", step, True, "", num_steps))
+    assert result.fifths == {part: 1}
 
 
 def test_a_summary_without_verdicts_divides_by_nothing() -> None:
-    tally, paper = Tally(), io.StringIO()
-    tally.add(Audited("x", "s", False, "skipped"))
+    result, paper = AuditCounts(), io.StringIO()
+    result.add(AuditRow("x", "s", False, "skipped"))
     for i in range(7):
-        tally.add_bad(f"in.jsonl:{i}: nonsense")
-    print_tally(tally, Console(file=paper, width=80))
+        result.add_bad(f"in.jsonl:{i}: nonsense")
+    print_counts(result, Console(file=paper, width=80))
     said = paper.getvalue()
     assert "0.0 % of 1" in said
     assert "7 rows were left out" in said

@@ -28,7 +28,7 @@ from fapo.data.multiple_choice import with_choices
 from fapo.data.problems import read_problems
 from fapo.errors import DataError
 from fapo.evaluation.intervals import bootstrap_ratio_intervals
-from fapo.evaluation.policy.run import Answered, Sample, evaluate, load_questions
+from fapo.evaluation.policy.run import AnsweredQuestion, Sample, evaluate, load_questions
 from fapo.evaluation.policy.score import by_source, majority, score
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.rewards.verify import Check
@@ -53,8 +53,8 @@ def sample(answer: str | None, verdict: Verdict | None = None, tokens: int = 10,
     return Sample(rollout, Check(answer == "7", answer, "ok" if answer else "no_answer"), verdict, flawed)
 
 
-def asked(samples: Sequence[Sample], num_failed: int = 0, source: str = "a") -> Answered:
-    return Answered(Problem("q", "?", "7", source), tuple(samples), num_failed)
+def asked(samples: Sequence[Sample], num_failed: int = 0, source: str = "a") -> AnsweredQuestion:
+    return AnsweredQuestion(Problem("q", "?", "7", source), tuple(samples), num_failed)
 
 
 HAND = [

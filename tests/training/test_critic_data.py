@@ -125,7 +125,7 @@ PRECISION = [
 def test_label_precision(labels: list, truth: list, precision: float, flawed: float, sound: float) -> None:
     found = label_precision(labels, truth)
     assert found.n == len(labels)
-    assert (found.precision, found.flawed, found.sound) == pytest.approx((precision, flawed, sound), nan_ok=True)
+    assert (found.precision, found.flawed, found.correct) == pytest.approx((precision, flawed, sound), nan_ok=True)
 
 
 def test_each_label_needs_its_truth() -> None:

@@ -18,17 +18,9 @@ from fapo.config.reader import load
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
-from fapo.training.planner import (
-    GIB,
-    KNOWN_SHAPES,
-    ModelShape,
-    PlanAssumptions,
-    decoding_seconds,
-    find_shape,
-    forward_flops,
-    make_plan,
-    size_server,
-)
+from fapo.training.planner.assumptions import PlanAssumptions
+from fapo.training.planner.plan import GIB, decoding_seconds, forward_flops, make_plan, size_server
+from fapo.training.planner.shapes import KNOWN_SHAPES, ModelShape, find_shape
 from tests.support.command_line import fapo
 
 ROOT = Path(__file__).parents[2]

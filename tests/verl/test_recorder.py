@@ -143,8 +143,8 @@ def test_seconds_of_the_parts_of_a_step(
 HOLD = """
 import sys, time
 from pathlib import Path
-from fapo.training.run_lock import take
-take(Path(sys.argv[1]))
+from fapo.training.run_lock import lock_folder
+lock_folder(Path(sys.argv[1]))
 print("taken", flush=True)
 time.sleep(60)
 """

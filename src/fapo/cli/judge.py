@@ -42,7 +42,7 @@ def judge(
         skip_bad: Report rows that make no sense and go on, instead of stopping before anything is asked.
         quiet: No progress bar.
     """
-    from fapo.evaluation.audit.counts import print_tally
+    from fapo.evaluation.audit.counts import print_counts
     from fapo.evaluation.audit.run import audit
     from fapo.evaluation.audit.settings import AuditSettings
 
@@ -57,5 +57,5 @@ def judge(
     )
     with progress_bars(disable=quiet) as bars:
         found = audit(settings, bar_by_name(bars))
-    print_tally(found, Console())
+    print_counts(found, Console())
     console.print(f"verdicts: {out}", highlight=False, soft_wrap=True)

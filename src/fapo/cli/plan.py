@@ -34,8 +34,8 @@ def plan(
     """
     from fapo.config.reader import load
     from fapo.training.planner import make_plan
-    from fapo.training.planner_output import as_json as plan_as_json
-    from fapo.training.planner_output import as_tables
+    from fapo.training.planner.output import as_json as plan_as_json
+    from fapo.training.planner.output import as_tables
 
     settings = load(config, overrides)
     found = make_plan(settings, assumed)

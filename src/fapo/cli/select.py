@@ -20,11 +20,11 @@ def select(run: Positional[Path], /, *, max_tokens: float | None = None, sets: S
         max_tokens: Token budget: how long its critiques may be on average.
         sets: Validation set that counts; may be given several times. By default all, averaged.
     """
-    from fapo.training.select_checkpoint import as_table, candidates, choose, missed
+    from fapo.training.select_checkpoint import as_table, better_lost_step, candidates, choose
 
     found = candidates(run, sets)
     chosen = choose(found, max_tokens)
     console.print(as_table(found, chosen))
-    if note := missed(found, chosen, max_tokens):
+    if note := better_lost_step(found, chosen, max_tokens):
         console.print(note, highlight=False, soft_wrap=True)
     print(chosen.folder)

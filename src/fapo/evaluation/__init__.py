@@ -1,1 +1,1 @@
-"""Measurements: audits of solutions, benchmarks of judges and of policies, and the statistics behind them."""
+"""Measurements: audits of solutions, benchmarks of judges, evaluations of policies, and their statistics."""

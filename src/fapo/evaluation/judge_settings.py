@@ -48,6 +48,9 @@ class JudgeSettings:
         Args:
             out: Output file, beside which the cache lies unless another cache is set; None for no cache.
 
+        Returns:
+            Settings of a served or a local judge.
+
         Raises:
             ConfigError: No address or several different models are given, or a setting is out of range.
         """

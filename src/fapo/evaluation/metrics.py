@@ -1,4 +1,4 @@
-"""What a policy achieves, as numbers. Pure functions; a rate is a fraction in [0, 1], NaN for an empty denominator."""
+"""Metrics of a policy. Pure functions; a rate is a fraction in [0, 1], and NaN for an empty denominator."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Label = TypeVar("Label", bound=Hashable)
 
 
 def pass_at_k(num_correct: int, n: int, k: int) -> float:
-    """Return the chance that k of n samples, drawn without replacement, hold a correct one: 1 - C(n - c, k) / C(n, k).
+    """Return the probability that k of n samples hold a correct one: 1 - C(n - c, k) / C(n, k).
 
-    The unbiased estimate for one problem; average it over problems. Source: Chen et al. 2021 (pass@k).
+    The k samples are drawn without replacement. This is the unbiased estimate for one problem; average it over problems. Source: Chen et al. 2021 (pass@k).
 
     Args:
         num_correct: c, number of samples with a correct answer.
@@ -36,7 +36,7 @@ def pass_at_k(num_correct: int, n: int, k: int) -> float:
 
 
 def majority_vote(labels: Sequence[Label]) -> Label:
-    """Return the most frequent label; among equals the one seen first. Raise ValueError when there is none."""
+    """Return the most frequent label, and the first one among equally frequent labels; raise ValueError without labels."""
     if not labels:
         raise ValueError("a vote needs at least one label")
     return Counter(labels).most_common(1)[0][0]
@@ -80,5 +80,6 @@ def reliable_accuracy(num_flawed: int, num_correct: int, num_rollouts: int) -> f
 
 
 def _check_flawed(num_flawed: int, num_correct: int) -> None:
+    """Raise ValueError unless 0 <= num_flawed <= num_correct."""
     if not 0 <= num_flawed <= num_correct:
         raise ValueError(f"num_flawed must lie between 0 and num_correct={num_correct}; got {num_flawed}")

@@ -1,1 +1,1 @@
-"""Parts that every trainer shares: training rows, step metrics, run folders, and data to train a judge on."""
+"""Parts that all trainers use: data sets, step metrics, run folders, data to train a judge on, and a planner."""

@@ -1,4 +1,4 @@
-"""What a config trains and validates on, and who scores what is written: the same for every engine."""
+"""Training and validation sets of a config, the same for every engine."""
 
 from __future__ import annotations
 
@@ -13,27 +13,38 @@ from fapo.training.critic_data.label_noise import with_label_noise
 from fapo.types import LabelledSolution, Message, Problem
 
 TRAIN = "train"
-"""Name of the training set among the sets."""
+"""Name of the training set."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt of a data set."""
+    """One row of a data set."""
 
     problem: Problem
-    """The question; for a GenRM the one that the solution answers."""
+    """Problem; for a GenRM the problem of the solution."""
     prompt: list[Message]
-    """What the model in training is given."""
+    """Prompt of the trained model."""
     solution: LabelledSolution | None = None
-    """For a GenRM: the solution it is to criticise."""
+    """Solution that a GenRM judges; None for a policy."""
 
 
 Sets = dict[str, list[Example]]
-"""Name of a set -> its examples; the first one is TRAIN, the others are for validation."""
+"""Examples by the name of the set; the first set is TRAIN, the others are validation sets."""
 
 
 def load_sets(config: Config) -> Sets:
-    """All that a config trains and validates on."""
+    """Load the training set and the validation sets of a config.
+
+    Args:
+        config: Config.
+
+    Returns:
+        Examples by the name of the set.
+
+    Raises:
+        ConfigError: A validation set has the name of the training set, or a prompt or template cannot be used.
+        DataError: A row of the data cannot be read.
+    """
     if TRAIN in config.data.validation:
         raise ConfigError(f'data.validation: "{TRAIN}" names the training set; choose another name')
     load = _questions if config.task == "policy" else _solutions
@@ -47,12 +58,14 @@ def load_sets(config: Config) -> Sets:
 
 
 def _questions(config: Config, source: str, limit: int | None) -> list[Example]:
+    """Return questions as the examples of a policy."""
     prompt = load_prompt(config.data.prompt)
     found = load_problems(source, limit=limit)
     return [Example(problem, question_messages(prompt, problem)) for problem in found]
 
 
 def _solutions(config: Config, source: str, limit: int | None) -> list[Example]:
+    """Return labelled solutions as the examples of a GenRM."""
     assert config.genrm
     template = load_template(config.genrm.template)
     found = load_labelled(source, limit=limit)

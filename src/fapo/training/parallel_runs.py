@@ -1,4 +1,4 @@
-"""Several runs of the miniature, two at a time, each in its own process; interrupted, they go on where they were."""
+"""Several runs of the miniature at the same time, each in its own process; interrupted runs are resumed."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from fapo.training.run_reader import is_finished, read_run
 
 @dataclass(frozen=True)
 class Job:
-    """One run."""
+    """One run, and the run that it needs."""
 
     name: str
     """Name of the run and of its folder."""
     config: Path
-    """Its TOML file."""
+    """TOML file of the run."""
     overrides: tuple[str, ...] = ()
-    """Settings that differ from the file."""
+    """Settings that replace those of the file."""
     after: str | None = None
-    """Name of a job that must be finished before."""
+    """Name of the job that must be finished first; None for no such job."""
 
     def folder(self, output: Path) -> Path:
+        """Return the run folder below `output`."""
         return output / self.name
 
     def done(self, output: Path) -> bool:
-        """Whether the trained model is there."""
+        """Return whether the run folder holds the trained model."""
         return is_finished(self.folder(output))
 
     def steps(self, output: Path) -> tuple[int, int]:
-        """Steps done and steps in all, as far as the run folder tells."""
+        """Return the number of steps that are done and of all steps; 0, 0 before the run has begun."""
         folder = self.folder(output)
         if not (folder / "config.json").exists():
             return 0, 0
@@ -44,12 +45,24 @@ class Job:
         return run.last_step, run.table("optim")["steps"]
 
 
-Watch = Callable[[dict[str, str]], None]
-"""Told now and then the state of each job: waiting, running or done."""
+StateCallback = Callable[[dict[str, str]], None]
+"""Callback with the state of each job by its name: waiting, running or done."""
 
 
-def run_jobs(jobs: Sequence[Job], output: Path, watch: Watch = lambda _: None, workers: int = 2) -> None:
-    """Run all jobs below `output`. One core for each: small models gain nothing from more. Raises EngineError."""
+def run_jobs(
+    jobs: Sequence[Job], output: Path, on_states: StateCallback = lambda _: None, num_workers: int = 2
+) -> None:
+    """Run all jobs, each with one processor core, since small models are not faster with more.
+
+    Args:
+        jobs: Jobs; finished ones are left out.
+        output: Folder that holds the run folders and the logs.
+        on_states: Callback, called twice a second.
+        num_workers: Number of jobs that run at the same time.
+
+    Raises:
+        EngineError: A run has failed.
+    """
     output.mkdir(parents=True, exist_ok=True)
     waiting = [job for job in jobs if not job.done(output)]
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -65,10 +78,10 @@ def run_jobs(jobs: Sequence[Job], output: Path, watch: Watch = lambda _: None, w
                         "then give the same command again"
                     )
             ready = [j for j in waiting if j.after is None or all(o.done(output) for o in jobs if o.name == j.after)]
-            for job in ready[: workers - len(running)]:
+            for job in ready[: num_workers - len(running)]:
                 waiting.remove(job)
                 running[job.name] = _start(job, output)
-            watch({j.name: "running" if j.name in running else "waiting" if j in waiting else "done" for j in jobs})
+            on_states({j.name: "running" if j.name in running else "waiting" if j in waiting else "done" for j in jobs})
             time.sleep(0.5)
     finally:
         for process in running.values():
@@ -78,6 +91,7 @@ def run_jobs(jobs: Sequence[Job], output: Path, watch: Watch = lambda _: None, w
 
 
 def _start(job: Job, output: Path) -> subprocess.Popen[bytes]:
+    """Start `fapo train` for a job; its output goes into a log beside the run folder."""
     command = [sys.executable, "-m", "fapo.cli", "train", str(job.config), "--resume", "--quiet"]
     command += [f"name={job.name}", f"output={output}", *job.overrides]
     threads = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -88,19 +102,19 @@ def _start(job: Job, output: Path) -> subprocess.Popen[bytes]:
 
 
 def demo_jobs(output: Path, seed: int = 0) -> list[Job]:
-    """Baseline beside (GenRM, then FAPO judged by it)."""
+    """Return the jobs of `fapo demo`: a baseline, a GenRM, and a FAPO run that this GenRM judges.
+
+    Args:
+        output: Folder that holds the run folders.
+        seed: Seed of all runs.
+
+    Returns:
+        Three jobs; the FAPO run needs the GenRM.
+    """
     policy, genrm = CONFIG_FOLDER / "policy.toml", CONFIG_FOLDER / "genrm.toml"
-    of_seed = f"seed={seed}"
+    with_seed = f"seed={seed}"
     return [
-        Job(f"genrm-{seed}", genrm, (of_seed,)),
-        Job(f"baseline-{seed}", policy, (of_seed, "reward.kind=outcome", "judge=")),
-        Job(f"fapo-{seed}", policy, (of_seed, f"judge.model={output}/genrm-{seed}/model"), after=f"genrm-{seed}"),
+        Job(f"genrm-{seed}", genrm, (with_seed,)),
+        Job(f"baseline-{seed}", policy, (with_seed, "reward.kind=outcome", "judge=")),
+        Job(f"fapo-{seed}", policy, (with_seed, f"judge.model={output}/genrm-{seed}/model"), after=f"genrm-{seed}"),
     ]
-
-
-def study_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
-    """The demo for several seeds, with the outcome-only GenRM beside."""
-    jobs = [job for seed in seeds for job in demo_jobs(output, seed)]
-    config, overrides = CONFIG_FOLDER / "genrm.toml", ("reward.kind=genrm_outcome",)
-    jobs += [Job(f"genrm-outcome-{seed}", config, (f"seed={seed}", *overrides)) for seed in seeds]
-    return sorted(jobs, key=lambda job: job.after is not None)

@@ -1,4 +1,4 @@
-"""Record scored batches in the run folder."""
+"""Recorder: writes scored batches into the run folder and computes their metrics."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ from fapo.training.run_folder import RunFolder
 from fapo.training.step_metrics import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
 from fapo.types import ScoredRollout
 
-# --- record -----------------------------------------------------------------------------------------------------------
-
 
 class Recorder:
-    """Takes every scored batch: writes the rollouts at once, the metrics when their step or validation is complete."""
+    """Recorder of a run. Rollouts are written at once; metrics are computed when a step or a validation is complete."""
 
     def __init__(self, config: Config, folder: RunFolder, scorer: Scorer) -> None:
         self.config, self.folder, self.scorer = config, folder, scorer
         self.trainer: Any = None
         self.batches: dict[str, list[ScoredRollout]] = defaultdict(list)
         self.evaluating: str | None = None
-        """Name of the validation set under way; None while training."""
+        """Name of the validation set that is being measured; None while training."""
         self.measured: dict[str, float] = {}
         """Metrics of the training step that is being logged."""
 
     @property
     def step(self) -> int:
+        """Number of training steps (generation batches) that are done."""
         return int(self.trainer.state.global_step) // self.config.optim.updates_per_batch
 
     def record(self, scored: Sequence[ScoredRollout], columns: Mapping[str, list[Any]]) -> None:
-        """Called by the reward function with each batch."""
+        """Write a batch of scored rollouts; the reward function calls this with each batch.
+
+        Args:
+            scored: Scored rollouts in the order of the batch, [batch_size].
+            columns: Other columns of the batch, by name.
+        """
         split = self.evaluating or "train"
         size = self.config.validation.num_samples if self.evaluating else self.config.rollout.group_size
-        whole = size > 1 and len(scored) % size == 0  # several processes may share a group
+        whole = size > 1 and len(scored) % size == 0  # with several processes a group may be divided
         advantages = batch_advantages(scored, size) if whole else [None] * len(scored)
-        # rollouts of a training batch belong to the step they lead to
+        # Rollouts of a training batch belong to the step that they lead to.
         step = self.step + (0 if self.evaluating else 1)
         self.folder.rollouts(
             {"step": step, "split": split, **rollout_row(s, a, scored_truth(s, self.scorer))}
@@ -50,7 +54,7 @@ class Recorder:
         self.batches[split].extend(scored)
 
     def summary(self, split: str) -> dict[str, float]:
-        """Metrics of all batches of a split since it was last asked for."""
+        """Return the metrics of the batches of a split since the last call; {} without batches."""
         scored = self.batches.pop(split, [])
         if not scored:
             return {}

@@ -1,4 +1,4 @@
-"""The row of rollouts.jsonl for one rollout."""
+"""Row of rollouts.jsonl."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ SCHEMA = 1
 
 
 def rollout_row(s: ScoredRollout, advantage: float | None, truth: GroundTruth | None) -> dict[str, Any]:
-    """A rollout as a row of rollouts.jsonl; step and split are the engine's to add."""
+    """Return a rollout as a row of rollouts.jsonl, without the columns step and split, which the engine adds.
+
+    Args:
+        s: Scored rollout.
+        advantage: Advantage of the rollout; None if it is unknown.
+        truth: Truth about the rollout; None if it is unknown.
+    """
     problem = s.rollout.problem
     return {
         "problem_id": problem.id,

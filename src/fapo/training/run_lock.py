@@ -17,7 +17,7 @@ _taken: dict[Path, int] = {}
 """Run folders of this process, each with its open descriptor: the system gives the lock back when the process ends."""
 
 
-def take(folder: Path) -> None:
+def lock_folder(folder: Path) -> None:
     """Make the folder this process's own, so that a run resumed while it still runs does not write between its rows."""
     if os.name != "posix" or folder.resolve() in _taken:
         return
@@ -36,7 +36,7 @@ def take(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
+def disk_full_as_oserror(folder: Path) -> Iterator[None]:
     """Torch and safetensors have words of their own for a full disk; they become the system's error."""
     try:
         yield

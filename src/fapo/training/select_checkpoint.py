@@ -97,7 +97,7 @@ def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candi
     return max(short, key=lambda candidate: (candidate.f1, -candidate.step))
 
 
-def missed(found: Sequence[Candidate], chosen: Candidate, max_tokens: float | None = None) -> str:
+def better_lost_step(found: Sequence[Candidate], chosen: Candidate, max_tokens: float | None = None) -> str:
     """Return a note on a better step whose weights are gone; an empty text where there is none."""
     gone = [c for c in found if not c.folder and (max_tokens is None or c.tokens <= max_tokens) and c.f1 > chosen.f1]
     if not gone:

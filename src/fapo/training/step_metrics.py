@@ -90,6 +90,6 @@ def genrm_metrics(scored: Sequence[ScoredRollout], labels: Sequence[int | None])
     }
 
 
-def of_validation(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def validation_metrics(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics of a validation set under its own name: rollout/accuracy -> NAME/accuracy."""
     return {f"{name}/{key.removeprefix('rollout/')}": value for key, value in metrics.items()}

@@ -25,7 +25,7 @@ from fapo.rewards.critique_scorer import CritiqueScorer
 from fapo.rewards.from_config import make_scorer
 from fapo.training.datasets import TRAIN, Example, Sets, load_sets
 from fapo.training.recorder import Recorder
-from fapo.training.step_metrics import of_validation
+from fapo.training.step_metrics import validation_metrics
 from fapo.trl.arguments import sft_config
 from fapo.trl.callbacks import MetricsCallback
 from fapo.trl.checkpoints import load_model
@@ -121,7 +121,7 @@ class _Trainer(SFTTrainer):
                 recorder.record([self.scorer.score(rollout) for rollout in rollouts], {})
             finally:
                 recorder.evaluating = None
-            out |= of_validation(name, recorder.summary(name))
+            out |= validation_metrics(name, recorder.summary(name))
         self.model.train()
         recorder.folder.metrics(recorder.step, "validation", out)
         metrics = {f"eval_{key}": value for key, value in out.items()}

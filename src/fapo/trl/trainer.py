@@ -17,7 +17,7 @@ import torch
 from trl import GRPOTrainer
 
 from fapo.training.datasets import TRAIN
-from fapo.training.step_metrics import of_validation
+from fapo.training.step_metrics import validation_metrics
 from fapo.trl.version import warn_unless_checked
 from fapo.trl.zero_advantage import SkipZeroAdvantages
 
@@ -124,7 +124,7 @@ class Trainer(SkipZeroAdvantages, Timed):
                     super().evaluate(dataset, metric_key_prefix=f"eval_{name}")
                 finally:
                     recorder.evaluating = None
-                out |= of_validation(name, recorder.summary(name))
+                out |= validation_metrics(name, recorder.summary(name))
         self.clock.seconds = seconds
         recorder.folder.metrics(recorder.step, "validation", out)
         metrics = {f"eval_{key}": value for key, value in out.items()}

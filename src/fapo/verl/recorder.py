@@ -28,13 +28,13 @@ from fapo.rewards.scorer import unscored_error
 from fapo.training.datasets import TRAIN
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
-from fapo.training.run_lock import take
+from fapo.training.run_lock import lock_folder
 from fapo.training.step_metrics import (
     advantage_metrics,
     flawed_rho_metrics,
     genrm_metrics,
-    of_validation,
     policy_metrics,
+    validation_metrics,
 )
 from fapo.types import GroundTruth
 from fapo.verl.advantages import advantages_by_group
@@ -50,7 +50,7 @@ class RecordingBuffer(ReplayBuffer):
         self.config = read_config(self.sampler_kwargs["config"])
         self.folder = RunFolder(self.config, resume=True)
         self.folder.checkpoints.mkdir(exist_ok=True)
-        take(self.folder.checkpoints)  # the program that has started verl holds the lock of the folder itself
+        lock_folder(self.folder.checkpoints)  # the program that has started verl holds the lock of the folder itself
         self.started = False
         self.pending: PendingMetrics | None = None
         judge = self.config.judge
@@ -141,7 +141,7 @@ class RecordingBuffer(ReplayBuffer):
         for name in dict.fromkeys(payload.split for payload in payloads):
             rows = [i for i, payload in enumerate(payloads) if payload.split == name]
             measured = self.record(step, name, [payloads[i] for i in rows], [groups[i] for i in rows])
-            out |= of_validation(name, measured)
+            out |= validation_metrics(name, measured)
         self.folder.metrics(step, "validation", out)
         return out
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fapo.config.schema import Config, LocalJudge, ModelJudge
 from fapo.errors import EngineError
 from fapo.training.run_folder import RunFolder
-from fapo.training.run_lock import take
+from fapo.training.run_lock import lock_folder
 from fapo.verl.datasets import parquet_files, write_sets
 from fapo.verl.overrides import PROGRAM, compose, overrides
 
@@ -81,7 +81,7 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
     """
     config = with_absolute_paths(config)
     folder = RunFolder(config, resume=resume).path
-    take(folder)
+    lock_folder(folder)
     if not resume or not all(path.exists() for path in parquet_files(config, folder / "data")):
         write_sets(config, folder / "data")
     return folder

@@ -1,1 +1,1 @@
-"""Audit of solutions: the rate of flawed positives among the correct ones."""
+"""Audit of solutions: the rate of flawed solutions among the correct ones, behind `fapo judge`."""

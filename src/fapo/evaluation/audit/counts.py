@@ -1,4 +1,4 @@
-"""What an audit found: the rows of its output, their counts, and the tables that are printed."""
+"""Results of an audit: the rows of its output, their counts, and the printed tables."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ from fapo.evaluation.metrics import fp_ratio
 from fapo.judge.quality import ratio
 
 FIFTHS = ("first fifth", "second", "middle", "fourth", "last fifth")
-"""Parts of a solution, to say where its error is: fifths of its steps, by the middle of the step."""
+"""Names of the parts of a solution, each with a fifth of its steps; the middle of a step decides its part."""
 NUM_SHOWN = 5
-"""Rows that make no sense are named up to this number."""
+"""Maximum number of unreadable rows that are named."""
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditRow:
     """One row of the output."""
 
     id: str | int | float | None
-    """That of the row; None for a row that makes no sense."""
+    """Id of the input row; None for a row that cannot be read."""
     source: str
-    """Where the row says it comes from; else the name of its file."""
+    """Source that the input row names, or the name of its file."""
     correct: bool | None
-    """Whether the final answer is right; None for a row that makes no sense."""
+    """Whether the final answer is correct; None for a row that cannot be read."""
     status: Literal["ok", "unparsable", "failed", "skipped"]
-    """ok: judged; unparsable, failed: no verdict; skipped: not asked."""
+    """Status of the verdict; skipped for a row that was not judged."""
     error_step: int | None = None
-    """Index (from 0) of the earliest wrong step; None also where the judge does not say which."""
+    """Index (from 0) of the first wrong step; None without an error, or where the judge names no step."""
     flawed: bool | None = None
-    """Whether an error was found; None without a verdict."""
+    """Whether the judge found an error; None without a verdict."""
     critique: str = ""
-    """What the judge wrote."""
+    """Text that the judge wrote."""
     num_steps: int = 0
-    """Steps of the solution."""
+    """Number of steps of the solution."""
     critique_tokens: int = 0
-    """Length of the critique; 0 where unknown."""
+    """Length of the critique in tokens; 0 where it is unknown."""
     reason: str = ""
-    """Why there is no verdict, or why the row or its answer could not be read."""
+    """Reason why the row has no verdict, or why the row or its answer could not be read."""
 
 
 @dataclass
-class Tally:
-    """Counts of what came out."""
+class AuditCounts:
+    """Counts over the rows of an audit."""
 
     by_source: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """Source -> rows, correct, asked, unparsable, failed, judged and flawed (of the correct), wrong_judged,
-    wrong_flagged, undecided (answers that could not be compared)."""
+    """Counts of each source. The keys are rows, correct, asked (judge requests), unparsable and failed (of asked),
+    judged and flawed (of correct), wrong_judged, wrong_flagged, and undecided (answers that could not be compared)."""
     fifths: Counter[int] = field(default_factory=Counter)
-    """Errors found in correct solutions, by the part of the solution they are in."""
+    """Number of errors in correct solutions, by index into FIFTHS."""
     bad: list[str] = field(default_factory=list)
-    """What is wrong with rows that make no sense; the first few."""
+    """Reasons why rows cannot be read, at most NUM_SHOWN."""
     num_bad: int = 0
-    """All rows that make no sense."""
+    """Number of rows that cannot be read."""
     num_repeated: int = 0
-    """Rows with the id of an earlier one."""
+    """Number of rows with the id of an earlier row."""
 
-    def add(self, row: Audited) -> None:
-        """Count one row of the output that makes sense."""
+    def add(self, row: AuditRow) -> None:
+        """Count one row of the output that could be read."""
         undecided = not row.correct and row.reason and row.status in ("ok", "skipped")
         marks = {
             "rows": True,
@@ -82,42 +82,47 @@ class Tally:
             self.fifths[int((row.error_step + 0.5) / row.num_steps * len(FIFTHS))] += 1
 
     def add_bad(self, reason: str) -> None:
-        """Count a row that makes no sense."""
+        """Count a row that cannot be read."""
         self.num_bad += 1
         self.bad += [reason] if len(self.bad) < NUM_SHOWN else []
 
     @property
     def total(self) -> Counter[str]:
-        """The counts over all sources."""
+        """Counts over all sources."""
         return sum(self.by_source.values(), Counter())
 
 
-def print_tally(tally: Tally, console: Console) -> None:
-    """Accuracy and FP ratio by source, where the errors are, and what a reader should know about the rows."""
+def print_counts(result: AuditCounts, console: Console) -> None:
+    """Print accuracy and FP ratio by source, the position of the errors, and notes on the rows.
+
+    Args:
+        result: Counts of an audit.
+        console: Console to print to.
+    """
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("source", overflow="fold", min_width=12)
     for heading in ("accuracy", "flawed", "FP ratio", "unparsable", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for source, counts in sorted(tally.by_source.items()):
+    for source, counts in sorted(result.by_source.items()):
         table.add_row(Text(escape(source)), *_cells(counts))
-    if len(tally.by_source) > 1:
+    if len(result.by_source) > 1:
         table.add_section()
-        table.add_row("all", *_cells(tally.total))
+        table.add_row("all", *_cells(result.total))
     console.print(table)
-    if tally.fifths:
-        console.print("where in flawed correct solutions the first error is:")
-        num = tally.fifths.total()
+    if result.fifths:
+        console.print("position of the first error in flawed solutions with a correct answer:")
+        num = result.fifths.total()
         for part, name in enumerate(FIFTHS):
-            share = tally.fifths[part] / num
+            rate = result.fifths[part] / num
             console.print(
-                f"  {name:<12} {'█' * round(40 * share):<40} {share:6.1%}  {tally.fifths[part]}", highlight=False
+                f"  {name:<12} {'█' * round(40 * rate):<40} {rate:6.1%}  {result.fifths[part]}", highlight=False
             )
-    for note in _notes(tally):
+    for note in _notes(result):
         console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _cells(counts: Counter[str]) -> list[str]:
-    """Counts and shares; FP ratio with its 95 % interval; unparsable and failed as shares of what was asked."""
+    """Return the cells of one source; the rates of unparsable and failed verdicts refer to the judge requests."""
     return [
         f"{percent(ratio(counts['correct'], counts['rows']))} of {counts['rows']}",
         f"{counts['flawed']}/{counts['judged']}",
@@ -127,20 +132,21 @@ def _cells(counts: Counter[str]) -> list[str]:
     ]
 
 
-def _notes(tally: Tally) -> list[str]:
-    counts = tally.total
+def _notes(result: AuditCounts) -> list[str]:
+    """Return what a reader should know about the numbers and the rows."""
+    counts = result.total
     notes = ["FP ratio: flawed / judged, of the correct solutions, with its 95 % interval (Wilson)"]
     if counts["wrong_judged"]:
-        share = percent(ratio(counts["wrong_flagged"], counts["wrong_judged"]))
-        notes.append(f"of {counts['wrong_judged']} judged solutions with a wrong answer, {share} were found flawed")
+        rate = percent(ratio(counts["wrong_flagged"], counts["wrong_judged"]))
+        notes.append(f"solutions with a wrong answer: {counts['wrong_judged']} judged, {rate} of them flawed")
     if counts["unparsable"] > 0.1 * counts["asked"]:
         notes.append("many unparsable verdicts: critiques may be cut off; raise --max-tokens, or look at `reason`")
     if counts["undecided"]:
         notes.append(f"{counts['undecided']} answers could not be compared and count as wrong; see `reason`")
-    if tally.num_repeated:
-        notes.append(f"{tally.num_repeated} rows have the id of an earlier row")
-    if tally.num_bad:
-        notes.append(f"{tally.num_bad} rows were left out:")
-        notes += [f"  {reason}" for reason in tally.bad]
-        notes += ["  ..."] if tally.num_bad > len(tally.bad) else []
+    if result.num_repeated:
+        notes.append(f"{result.num_repeated} rows have the id of an earlier row")
+    if result.num_bad:
+        notes.append(f"{result.num_bad} rows were left out:")
+        notes += [f"  {reason}" for reason in result.bad]
+        notes += ["  ..."] if result.num_bad > len(result.bad) else []
     return notes

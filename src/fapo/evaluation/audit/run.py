@@ -1,4 +1,4 @@
-"""Audit reasoning: check the final answers of solutions, judge those that are right, write a verdict for each row."""
+"""Audit of solutions: check the final answers, judge the solutions with a correct one, write a row for each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fapo.data.files import atomic_path, check_not_overwriting
 from fapo.data.jsonl import write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import ConfigError, DataError
-from fapo.evaluation.audit.counts import Audited, Tally
+from fapo.evaluation.audit.counts import AuditCounts, AuditRow
 from fapo.evaluation.audit.settings import AuditSettings
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge
@@ -27,12 +27,12 @@ from fapo.rewards import verify as answers
 from fapo.types import Progress, Verdict
 
 WINDOW_SERVED = 16
-"""Rows checked and judged together; several windows are under way at once."""
+"""Number of rows that are checked and judged together, by a served judge; several windows are under way at once."""
 WINDOW_LOCAL = 64
-"""The same for a model in this process, which takes one window after the other."""
+"""Number of rows that are checked and judged together, by a model in this process; one window at a time."""
 
 
-def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Tally:
+def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> AuditCounts:
     """Check and judge solutions, and write one row for each of them, in order.
 
     All rows are checked before the judge gets its first request. The output file appears when it is complete; until
@@ -57,25 +57,25 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Tall
     check_not_overwriting(settings.out, (*settings.files, settings.references))
     lookup = reference_lookup(settings.references) if settings.references else None
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: _spooled(name, Path(folder)) for name in dict.fromkeys(settings.files)}
-        tally = Tally()
+        files = {name: _as_file(name, Path(folder)) for name in dict.fromkeys(settings.files)}
+        result = AuditCounts()
 
         def rows() -> Iterator[Solution | BadRow]:
             for name in settings.files:
                 yield from read_solutions(files[name], name="stdin" if name == "-" else "", references=lookup)
 
-        num_rows = _look_through(rows(), settings, tally)
+        num_rows = _check_rows(rows(), settings, result)
 
         async def judged() -> None:
             async with open_judge(config, use_cache=not settings.no_cache) as judge:
-                await _Audit(settings, config, judge, tally, num_rows, progress).run(rows())
+                await _Audit(settings, config, judge, result, num_rows, progress).run(rows())
 
         asyncio.run(judged())
-    return tally
+    return result
 
 
-def _spooled(name: str, folder: Path) -> Path:
-    """Standard input as a file, since it is read twice; any other name as it is."""
+def _as_file(name: str, folder: Path) -> Path:
+    """Return the path of a file; standard input is copied into `folder` first, since it is read twice."""
     if name != "-":
         return Path(name)
     with (folder / "stdin.jsonl").open("wb") as file:
@@ -83,21 +83,23 @@ def _spooled(name: str, folder: Path) -> Path:
     return folder / "stdin.jsonl"
 
 
-def _look_through(rows: Iterator[Solution | BadRow], settings: AuditSettings, tally: Tally) -> int:
-    """Number of rows. Raises DataError for the first that makes no sense, unless these are to be skipped."""
+def _check_rows(rows: Iterator[Solution | BadRow], settings: AuditSettings, result: AuditCounts) -> int:
+    """Return the number of rows; count unreadable ones, or raise DataError for the first of them."""
     num, ids = 0, set[int]()
     for row in rows:
         num += 1
         if isinstance(row, Solution):
-            tally.num_repeated += hash(row.problem.id) in ids  # as text: -1 and -2 have one hash
+            result.num_repeated += (
+                hash(row.problem.id) in ids
+            )  # ids are texts here; the numbers -1 and -2 would have one hash
             ids.add(hash(row.problem.id))
         elif settings.skip_bad:
-            tally.add_bad(row.reason)
+            result.add_bad(row.reason)
         else:
             raise DataError(f"{row.reason} (--skip-bad reports such rows and continues)")
-    if num == tally.num_bad:
-        why = f"; {tally.bad[0]}" if tally.bad else ""
-        raise DataError(f"{', '.join(settings.files)}: no rows that can be judged{why}")
+    if num == result.num_bad:
+        why = f"; {result.bad[0]}" if result.bad else ""
+        raise DataError(f"{', '.join(settings.files)}: no row can be judged{why}")
     return num
 
 
@@ -106,32 +108,32 @@ class _Audit:
     """One pass over the rows."""
 
     settings: AuditSettings
-    """What is asked for."""
+    """Settings of the audit."""
     config: ModelJudge
     """Settings of the judge."""
     judge: GenRM
-    """Who judges."""
-    tally: Tally
-    """What came out so far."""
+    """Opened judge."""
+    result: AuditCounts
+    """Counts of the rows that are done."""
     num_rows: int
-    """Rows in all."""
+    """Number of all rows."""
     progress: Progress
     """Callback for the number of rows that are done."""
     done: int = 0
-    """Rows written."""
+    """Number of rows that are written."""
 
     def __post_init__(self) -> None:
         self.breaker = CircuitBreaker(remedy=repeat_command(self.config.cache))
 
     async def run(self, rows: Iterator[Solution | BadRow]) -> None:
-        """Windows of rows, several at once, written in order."""
+        """Judge windows of rows, several at once, and write them in order."""
         with atomic_path(self.settings.out, self.settings.out.with_name(f"{self.settings.out.name}.part")) as draft:
             write_jsonl(draft, [])
             size, ahead = WINDOW_LOCAL, 1
             if isinstance(self.config, ServedJudge):
                 size = WINDOW_SERVED
                 ahead = max(2, 4 * self.config.concurrency // size)
-            pending: deque[asyncio.Task[list[Audited]]] = deque()
+            pending: deque[asyncio.Task[list[AuditRow]]] = deque()
             try:
                 while window := list(islice(rows, size)):
                     pending.append(asyncio.create_task(self.window(window)))
@@ -144,18 +146,16 @@ class _Audit:
                     task.cancel()
                 await asyncio.gather(*pending, return_exceptions=True)
 
-    async def finish(self, draft: Path, pending: deque[asyncio.Task[list[Audited]]]) -> None:
-        """Wait for the oldest window and write it.
-
-        Shielded: an interrupt must reach all windows at once. If it went through the oldest alone, the slots that this
-        one gives back would let others begin what is then cancelled, and asked a second time.
-        """
+    async def finish(self, draft: Path, pending: deque[asyncio.Task[list[AuditRow]]]) -> None:
+        """Wait for the oldest window and write it."""
+        # Shielded, because an interrupt must reach all windows at once. If it cancelled the oldest window first, other
+        # windows would take over its free request slots, be cancelled in turn, and repeat their requests next time.
         rows = await asyncio.shield(pending[0])
         pending.popleft()
         self.write(draft, rows)
 
-    async def window(self, rows: Sequence[Solution | BadRow]) -> list[Audited]:
-        """Check and judge some rows."""
+    async def window(self, rows: Sequence[Solution | BadRow]) -> list[AuditRow]:
+        """Check and judge a window of rows."""
         solutions = [row for row in rows if isinstance(row, Solution)]
         pairs = [(s.text, s.problem.reference) for s in solutions if s.correct is None]
         checks = iter(await answers.acheck_answers(pairs, require_box=self.settings.require_box))
@@ -163,15 +163,15 @@ class _Audit:
         asked = [i for i, check in enumerate(checked) if check.correct or self.settings.all]
         judged = await self.judge.judge_steps([(solutions[i].problem, solutions[i].steps) for i in asked])
         verdicts = dict(zip(asked, judged, strict=True))
-        out = iter([self.audited(s, checked[i], verdicts.get(i)) for i, s in enumerate(solutions)])
-        return [next(out) if isinstance(row, Solution) else _skipped(row) for row in rows]
+        out = iter([self.output_row(s, checked[i], verdicts.get(i)) for i, s in enumerate(solutions)])
+        return [next(out) if isinstance(row, Solution) else _skipped_row(row) for row in rows]
 
-    def audited(self, solution: Solution, check: answers.Check, verdict: Verdict | None) -> Audited:
-        """The row of the output."""
+    def output_row(self, solution: Solution, check: answers.Check, verdict: Verdict | None) -> AuditRow:
+        """Return the row of the output for a solution."""
         undecided = check.status in ("timeout", "error")
         columns = verdict_row(verdict)
         columns["reason"] = columns["reason"] or (f"answer not compared: {check.detail}" if undecided else "")
-        return Audited(
+        return AuditRow(
             id=solution.id,
             source=solution.problem.source,
             correct=check.correct,
@@ -179,17 +179,18 @@ class _Audit:
             **columns,
         )
 
-    def write(self, draft: Path, rows: Sequence[Audited]) -> None:
-        """Write and count finished rows. Raises JudgeDownError when nothing but failures comes back."""
+    def write(self, draft: Path, rows: Sequence[AuditRow]) -> None:
+        """Write and count finished rows; raise JudgeDownError if the judge fails for too many of them."""
         write_jsonl(draft, rows, append=True)
         for row in rows:
             if row.correct is not None:
-                self.tally.add(row)
+                self.result.add(row)
         self.breaker.record([row.reason if row.status == "failed" else "" for row in rows if row.status != "skipped"])
         self.done += len(rows)
-        counts = self.tally.total
+        counts = self.result.total
         self.progress("judge", self.done, self.num_rows, {"judged": counts["asked"], "failed": counts["failed"]})
 
 
-def _skipped(row: BadRow) -> Audited:
-    return Audited(None, "", None, "skipped", reason=row.reason)
+def _skipped_row(row: BadRow) -> AuditRow:
+    """Return the row of the output for a row that cannot be read."""
+    return AuditRow(None, "", None, "skipped", reason=row.reason)

@@ -1,1 +1,1 @@
-"""FlawedPositiveBench and ProcessBench: their rows, answers of a judge or on file, scores with intervals, a table."""
+"""Benchmarks of judges: FlawedPositiveBench and ProcessBench, behind `fapo bench`."""

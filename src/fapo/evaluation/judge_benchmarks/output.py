@@ -1,4 +1,4 @@
-"""Scores as JSON and as a table, with the conventions they follow."""
+"""Scores of a benchmark as JSON and as a table, with the conventions that they follow."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from fapo.types import Verdict
 
 @dataclass(frozen=True)
 class Context:
-    """What belongs to a score besides its numbers."""
+    """Data, answers and conventions of a score."""
 
     data: Sequence[str]
-    """Where the rows are from."""
+    """Sources of the rows."""
     answers: str
-    """Whose answers: the judge with its settings, or the file of predictions."""
+    """Judge with its settings, or the file of predictions."""
     verdicts: Sequence[Verdict]
-    """Those that were scored."""
+    """Verdicts that were scored."""
     invalid: Invalid = "wrong"
-    """What an answer without a verdict counts as."""
+    """Meaning of an answer without a verdict."""
     threshold: float | None = None
-    """What step scores were compared with; None: there were none."""
+    """Threshold of the step scores; None for verdicts that come without scores."""
     num_without_reference: int = 0
-    """Rows whose reference answer the judge was not told, because the data has none."""
+    """Number of rows that were judged without a reference answer, because the data has none."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows have no verdict, by reason."""
+        """Number of rows without a verdict, by reason."""
         missing = sum(verdict is MISSING for verdict in self.verdicts)
         statuses = Counter(verdict.status for verdict in self.verdicts)
         counts = {"unparsable": statuses["unparsable"], "failed": statuses["failed"] - missing, "missing": missing}
@@ -46,26 +46,36 @@ class Context:
 
 
 INVALID = {
-    "wrong": "no verdict is wrong in both classes: a miss on a flawed row, a false alarm on a sound one",
-    "flagged": "no verdict counts as flagged, as in the public script: this lifts recall",
+    "wrong": "no verdict is wrong in both classes: a false negative on a flawed row, a false positive on another",
+    "flagged": "no verdict counts as flagged, as in the public script; this increases recall",
 }
-PROCESS_INVALID = "no verdict is wrong in both classes (flagging without naming the step would be wrong as well)"
+"""Meaning of an answer without a verdict in flawed-positive, by the value of `invalid`."""
+PROCESS_INVALID = "no verdict is wrong in both classes (so is a verdict that is flawed but names no step)"
+"""Meaning of an answer without a verdict in process."""
 
 
 def conventions(context: Context, process: bool) -> dict[str, Any]:
-    """The rules behind the numbers, by name; `invalid` is the option's value, `threshold` a number."""
+    """Return the rules behind the numbers.
+
+    Args:
+        context: Answers that were scored.
+        process: Whether the benchmark is process; otherwise it is flawed-positive.
+
+    Returns:
+        Rules by name; `invalid` is the value of the option and `threshold` a number.
+    """
     rules: dict[str, Any] = {"invalid": context.invalid}
     if process:
         rules["rows"] = (
-            "all rows; the subset is what precedes the number in the id, where all ids have one, else the source"
+            "all rows; the subset is the part of the id before its number, if all ids have one, else the source"
         )
         rules["error_acc"] = "rows with a wrong step: the first one is named exactly"
         rules["correct_acc"] = "rows without a wrong step: none is named"
         rules["f1"] = "harmonic mean of error_acc and correct_acc; mean_f1 over subsets, pooled_f1 over all rows"
         rules["invalid_means"] = PROCESS_INVALID
     else:
-        rules["rows"] = "rows with a right final answer; flawed are those with a wrong step"
-        rules["positive"] = "flawed; flagged is an answer that names any step"
+        rules["rows"] = "rows with a correct final answer; a row with a wrong step is flawed"
+        rules["positive"] = "flawed; an answer is flagged if it names any step"
         rules["invalid_means"] = INVALID[context.invalid]
     if context.threshold is not None:
         rules["threshold"] = context.threshold
@@ -77,7 +87,15 @@ def conventions(context: Context, process: bool) -> dict[str, Any]:
 
 
 def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict[str, Any]:
-    """For `--json`. A number that is not defined (recall without flawed rows) is null."""
+    """Return a score for `--json`.
+
+    Args:
+        score: Score of one of the benchmarks.
+        context: Answers that were scored.
+
+    Returns:
+        Numbers by name; a number that is not defined, such as recall without flawed rows, is None.
+    """
     origin = {"data": list(context.data), "answers": context.answers}
     if isinstance(score, FlawedPositiveScore):
         point = score.point
@@ -114,11 +132,12 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             "subset_details": {name: _details(subset) for name, subset in score.subsets.items()},
         }
     rules = conventions(context, process=isinstance(score, ProcessScore))
-    known: dict[str, Any] = finite({**numbers, **context.counts, **origin, "conventions": rules})
-    return known
+    out: dict[str, Any] = finite({**numbers, **context.counts, **origin, "conventions": rules})
+    return out
 
 
 def _details(score: SubsetScore) -> dict[str, Any]:
+    """Return the numbers of a subset that `subsets` leaves out."""
     return {
         "num_error": score.point.num_error,
         "invalid_rate": score.point.invalid_rate,
@@ -129,7 +148,15 @@ def _details(score: SubsetScore) -> dict[str, Any]:
 
 
 def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Table:
-    """Return a table for people: percent with intervals; the conventions below."""
+    """Return a score as a table.
+
+    Args:
+        score: Score of one of the benchmarks.
+        context: Answers that were scored.
+
+    Returns:
+        Table of percentages with intervals, and the conventions below it.
+    """
     process = isinstance(score, ProcessScore)
     lines = [f"{name}: {count}" for name, count in context.counts.items() if count]
     lines += [f"{name}: {text}" for name, text in conventions(context, process).items()]
@@ -142,8 +169,8 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         point = score.point
         for name in ("n", "flawed", "precision", "recall", "F1", "invalid"):
             table.add_column(name, justify="right")
-        shares = [percent(point.precision, score.precision), percent(point.recall, score.recall)]
-        cells = [*shares, percent(point.f1, score.f1), percent(point.invalid_rate)]
+        rates = [percent(point.precision, score.precision), percent(point.recall, score.recall)]
+        cells = [*rates, percent(point.f1, score.f1), percent(point.invalid_rate)]
         table.add_row(str(point.n), str(point.num_flawed), *cells)
         return table
     table.add_column("subset")
@@ -158,6 +185,7 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
 
 
 def _subset_cells(score: SubsetScore) -> list[str]:
+    """Return the cells of one subset."""
     point = score.point
     accuracies = [percent(point.error_acc, score.error_acc), percent(point.correct_acc, score.correct_acc)]
     return [str(point.n), str(point.num_error), *accuracies, percent(point.f1, score.f1), percent(point.invalid_rate)]

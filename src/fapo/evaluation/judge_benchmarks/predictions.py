@@ -1,4 +1,4 @@
-"""Answers on file: one row for each solution, {id, error_step, status} or {id, scores}; written and read."""
+"""Files of predictions, one row for each solution: {id, error_step, status} or {id, scores}."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from fapo.judge.verdicts import named_step, verdict_row
 from fapo.types import LabelledSolution, Verdict
 
 STATUSES = ("ok", "unparsable", "failed", "skipped")
-"""What a row may say of itself; skipped is as good as no row. Without a status it is ok."""
+"""Values of the column `status`, which is ok by default; a skipped row counts like a missing one."""
 
 MISSING = Verdict("failed", reason="no prediction")
-"""Stands for the prediction of a row that has none."""
+"""Verdict of a row without a prediction."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of a file."""
+    """One row of a file of predictions."""
 
     id: str
-    """The solution it speaks of."""
+    """Id of the solution."""
     verdict: Verdict | None
-    """What was found; None: the judge was never asked."""
+    """Verdict on the solution; None for a skipped row."""
     from_scores: bool = False
-    """The threshold made the verdict out of step scores."""
+    """Whether the verdict comes from step scores and the threshold."""
 
 
 def read_predictions(
     path: str | Path, num_steps: Mapping[str, int], *, threshold: float = 0.5, with_step: bool = False
 ) -> dict[str, Prediction]:
-    """Return the predictions of a .jsonl, .json or .parquet file by id.
+    """Read the predictions of a .jsonl, .json or .parquet file.
 
     A row holds `error_step` (index of the first wrong step, null or -1 for none), or `scores`, or `flawed` (true or
     false), or `flawed` and `error_step`. `scores` has one number for each step, and the first one below the threshold
@@ -48,7 +48,11 @@ def read_predictions(
         threshold: Limit below which a score marks a wrong step.
         with_step: Whether a flagged row must name a step. A row that gives a `reason` may lack it.
 
+    Returns:
+        Predictions by id.
+
     Raises:
+        ConfigError: The threshold is no number.
         DataError: With file and line, for ids that are unknown or repeated, values that are not numbers, and a wrong
             number of scores.
     """
@@ -56,32 +60,47 @@ def read_predictions(
         raise DataError(f"{path}: no such file; give one that `fapo bench --out` has written")
     if not math.isfinite(threshold):
         raise ConfigError(f"threshold is {threshold}, must be a number such as 0.5")
-    parsed = (_parse(where, row, num_steps, threshold, with_step) for where, row in _placed(read_rows(path)))
+    parsed = (_parse(where, row, num_steps, threshold, with_step) for where, row in _with_unique_ids(read_rows(path)))
     found = {prediction.id: prediction for prediction in parsed}
     if not found:
         raise DataError(f"{path}: no predictions in it; give at least one row")
     return found
 
 
-def of_rows(rows: Sequence[LabelledSolution], predictions: Mapping[str, Prediction]) -> list[Verdict]:
-    """One verdict for each row, in order; MISSING where there is none."""
+def verdicts_of(rows: Sequence[LabelledSolution], predictions: Mapping[str, Prediction]) -> list[Verdict]:
+    """Return one verdict for each row of a benchmark.
+
+    Args:
+        rows: Rows that are scored.
+        predictions: Predictions by id.
+
+    Returns:
+        Verdicts in the order of the rows; MISSING for a row without a prediction.
+    """
     found = (predictions.get(row.problem.id) for row in rows)
     return [prediction.verdict if prediction and prediction.verdict else MISSING for prediction in found]
 
 
 def write_predictions(path: Path, rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], judge: str) -> None:
-    """Write one row for each verdict, in the form that `read_predictions` reads."""
+    """Write one row for each verdict, in the form that `read_predictions` reads.
+
+    Args:
+        path: JSONL file.
+        rows: Rows that were judged.
+        verdicts: Verdicts in the order of the rows.
+        judge: Name of the judge, which is written into each row.
+    """
     pairs = zip(rows, verdicts, strict=True)
     write_jsonl(path, [{"id": row.problem.id, **verdict_row(verdict), "judge": judge} for row, verdict in pairs])
 
 
-def _placed(rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
-    """The same rows, ids as text. Raises DataError for an id that is none or comes twice."""
+def _with_unique_ids(rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
+    """Yield rows with their ids as text; raise DataError for an id that is missing or repeated."""
     seen: dict[str, str] = {}
     for where, row in rows:
         id = row.get("id")
         if isinstance(id, bool) or not isinstance(id, str | int):
-            raise DataError(f"{where}: id is {_short(id)}, must be that of a row of the data")
+            raise DataError(f"{where}: id is {_short(id)}, must be the id of a row of the data")
         if (id := str(id)) in seen:
             raise DataError(f"{where}: id {_short(id)} has a prediction already, at {seen[id]}; keep one")
         seen[id] = where
@@ -91,6 +110,7 @@ def _placed(rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
 def _parse(
     where: str, row: dict[str, Any], num_steps: Mapping[str, int], threshold: float, with_step: bool
 ) -> Prediction:
+    """Return one row as a prediction; raise DataError, with the place `where`, for a row that cannot be used."""
     id, critique = row["id"], row.get("critique")
     status: Any = "ok" if row.get("status") is None else row["status"]
     if id not in num_steps:
@@ -123,11 +143,12 @@ def _parse(
         raise DataError(f"{where}: flawed is {str(flawed).lower()} but error_step is {step}; they must agree")
     step, why = None if step == -1 else named_step(row), str(row.get("reason") or "")
     if with_step and flawed and step is None and not why:
-        raise DataError(f"{where}: says flawed but not where (error_step), which this benchmark asks for")
+        raise DataError(f"{where}: says flawed but not where (error_step), which this benchmark needs")
     return Prediction(id, Verdict("ok", flawed, step, critique, why))
 
 
 def _scores(where: str, scores: Any, num_steps: int) -> list[int | float]:
+    """Return the scores of a row; raise DataError unless they are one finite number for each step."""
     if not isinstance(scores, list):
         raise DataError(f"{where}: scores is {_short(scores)}, must be a list of numbers")
     for index, score in enumerate(scores):
@@ -140,11 +161,20 @@ def _scores(where: str, scores: Any, num_steps: int) -> list[int | float]:
 
 
 def first_below(scores: Iterable[float], threshold: float) -> int | None:
-    """Index of the first score below the threshold; None where there is none. At the threshold is not below."""
+    """Return the index of the first score below a threshold.
+
+    Args:
+        scores: One score for each step.
+        threshold: Limit; a score at the threshold is not below it.
+
+    Returns:
+        Index from 0; None if no score is below the threshold.
+    """
     return next((index for index, score in enumerate(scores) if score < threshold), None)
 
 
 def _short(value: Any) -> str:
+    """Return a value as text of at most 43 characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes out

@@ -1,4 +1,4 @@
-"""The rows of a benchmark: where they come from, which of them count, the subset each belongs to."""
+"""Rows of a benchmark: load them, choose the rows that are scored, and name their subsets."""
 
 from __future__ import annotations
 
@@ -13,26 +13,39 @@ from fapo.evaluation.judge_benchmarks.settings import Benchmark
 from fapo.types import LabelledSolution
 
 NUMBERED = re.compile(r"(.+)-\d+")
+"""Pattern of ids such as gsm8k-12, whose first part names a subset."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a benchmark is made of."""
+    """Rows of a benchmark."""
 
     counting: tuple[LabelledSolution, ...]
-    """The rows that are scored, in the order of the data."""
+    """Rows that are scored, in the order of the data."""
     subsets: tuple[str, ...]
-    """For each of them the subset it belongs to."""
+    """Subset of each row that is scored."""
     num_steps: Mapping[str, int]
-    """Id -> number of steps, for every row of the data: what a prediction may speak of."""
+    """Number of steps by id, for every row of the data. A prediction for any of these ids is accepted."""
 
 
 def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = None) -> Rows:
-    """Rows as in ProcessBench from files, Hugging Face ids (all their splits) or the miniature (miniature:critic-test).
+    """Load the rows of a benchmark, in the format of ProcessBench.
 
-    flawed-positive counts the rows with a right final answer, which every row must state; process counts all. With a
-    limit, so many rows of each source, a fixed random choice: files are often sorted, and a larger limit keeps the
-    rows of a smaller one. Raises DataError saying where.
+    flawed-positive scores the rows with a correct final answer, and each row must say whether its answer is correct.
+    process scores all rows.
+
+    Args:
+        benchmark: Name of the benchmark.
+        sources: Files, Hugging Face ids (with all their splits) or miniature:critic-test.
+        limit: Number of rows of each source that are scored, chosen at random by their ids, since files are often
+            sorted. A larger limit keeps the rows of a smaller one. None for all rows.
+
+    Returns:
+        Rows that are scored, with their subsets.
+
+    Raises:
+        ConfigError: No source is given, or the limit is below 1.
+        DataError: A row cannot be read, two files hold the same id, or no row is left to score.
     """
     if not sources:
         raise ConfigError("no data given: --data FILE [FILE ...]")
@@ -59,7 +72,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
 
 
 def subset_names(rows: Sequence[LabelledSolution]) -> list[str]:
-    """The subset of each row of a source: what precedes the number if all ids are like gsm8k-12, else the source."""
+    """Return the subset of each row of a source: the part before the number of ids like gsm8k-12, else the source."""
     found = [NUMBERED.fullmatch(row.problem.id) for row in rows]
     if all(found):
         return [match[1] for match in found if match]

@@ -1,4 +1,4 @@
-"""Run a benchmark: load the rows, ask the judge or read its predictions, and score the verdicts."""
+"""Run a benchmark: load the rows, get verdicts from a judge or a file, and score the verdicts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fapo.config.schema import ModelJudge, ServedJudge
 from fapo.data.files import check_not_overwriting
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_benchmarks.output import Context
-from fapo.evaluation.judge_benchmarks.predictions import of_rows, read_predictions, write_predictions
+from fapo.evaluation.judge_benchmarks.predictions import read_predictions, verdicts_of, write_predictions
 from fapo.evaluation.judge_benchmarks.rows import Rows, load_rows
 from fapo.evaluation.judge_benchmarks.score import (
     FlawedPositiveScore,
@@ -61,12 +61,12 @@ def _from_predictions(settings: BenchSettings, rows: Rows) -> Context:
     process = settings.benchmark == "process"
     found = read_predictions(settings.predictions, rows.num_steps, threshold=settings.threshold, with_step=process)
     threshold = settings.threshold if any(prediction.from_scores for prediction in found.values()) else None
-    verdicts = of_rows(rows.counting, found)
+    verdicts = verdicts_of(rows.counting, found)
     return Context(settings.data, str(settings.predictions), verdicts, settings.invalid, threshold)
 
 
 def _from_judge(settings: BenchSettings, rows: Rows, progress: Progress) -> Context:
-    """Ask the judge, and write its answers to `out`."""
+    """Judge the rows, and write the answers to `out`."""
     if settings.rule:
         name, verdicts = settings.rule, [Verdict.from_step(RULES[settings.rule])] * len(rows.counting)
     else:
@@ -79,13 +79,16 @@ def _from_judge(settings: BenchSettings, rows: Rows, progress: Progress) -> Cont
 
 
 def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress: Progress) -> list[Verdict]:
-    """Return one verdict for each row that counts; critiques that the cache holds are not asked for again.
+    """Judge the rows of a benchmark; critiques that the cache holds are not requested again.
 
     Args:
-        settings: Benchmark; `no_cache` asks for all critiques again.
+        settings: Benchmark; `no_cache` requests all critiques again.
         rows: Rows of the benchmark.
-        judge: Judge that is asked.
+        judge: Judge.
         progress: Callback for the number of rows that are judged.
+
+    Returns:
+        One verdict for each row that is scored, in order.
 
     Raises:
         ConfigError: The benchmark needs steps, and the template asks for yes or no.

@@ -1,4 +1,4 @@
-"""Predictions against labels: the benchmarks' numbers and their intervals. Pure; fractions in [0, 1]."""
+"""Scores of verdicts against labels, with bootstrap intervals over rows. Pure functions; rates are fractions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from fapo.types import LabelledSolution, Verdict
 
 @dataclass(frozen=True)
 class FlawedPositiveScore:
-    """FlawedPositiveBench: how well a judge finds the flawed ones among solutions with a right answer."""
+    """FlawedPositiveBench: how well a judge finds the flawed ones among solutions with a correct answer."""
 
     point: PRF
-    """The numbers."""
+    """Precision, recall and F1."""
     precision: Interval
     """Interval of the precision."""
     recall: Interval
@@ -42,11 +42,11 @@ class SubsetScore:
     """One subset of ProcessBench, or all of it: how well a judge finds the first wrong step."""
 
     point: ProcessBenchScore
-    """The numbers."""
+    """Accuracies and F1."""
     error_acc: Interval
     """Interval of the accuracy on rows with a wrong step."""
     correct_acc: Interval
-    """Interval of the accuracy on rows without."""
+    """Interval of the accuracy on rows without a wrong step."""
     f1: Interval
     """Interval of F1."""
 
@@ -56,19 +56,28 @@ class ProcessScore:
     """ProcessBench as a whole."""
 
     subsets: Mapping[str, SubsetScore]
-    """By name, in alphabetical order."""
+    """Score of each subset by name, in alphabetical order."""
     pooled: SubsetScore
-    """All rows as one subset."""
+    """Score of all rows as one subset."""
     mean_f1: float
-    """Mean of the subsets' F1; NaN when one of them is."""
+    """Mean F1 of the subsets; NaN if the F1 of one of them is NaN."""
     mean_f1_interval: Interval
-    """Its interval."""
+    """Interval of the mean F1."""
 
 
 def score_flawed_positive(
     rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], invalid: Invalid = "wrong"
 ) -> FlawedPositiveScore:
-    """Precision, recall and F1 of "flagged"; what `invalid` means: fapo.judge.quality.flawed_positive_prf."""
+    """Score how well verdicts flag the flawed solutions.
+
+    Args:
+        rows: Labelled solutions with a correct answer, [num_rows].
+        verdicts: Verdicts in the same order, [num_rows].
+        invalid: Meaning of an answer without a verdict, see `fapo.judge.quality.flawed_positive_prf`.
+
+    Returns:
+        Precision, recall and F1 with their intervals.
+    """
     truth = [row.error_step is not None for row in rows]
     point = flawed_positive_prf([verdict.flawed for verdict in verdicts], truth, invalid)
     rest = point.n - point.tp - point.fp - point.fn
@@ -77,7 +86,16 @@ def score_flawed_positive(
 
 
 def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdicts: Sequence[Verdict]) -> ProcessScore:
-    """Accuracies and F1 of each subset (`names`: that of each row), the mean of these F1, and all rows together."""
+    """Score how well verdicts name the first wrong step.
+
+    Args:
+        rows: Labelled solutions, [num_rows].
+        names: Subset of each row, [num_rows].
+        verdicts: Verdicts in the same order, [num_rows].
+
+    Returns:
+        Accuracies and F1 of each subset, the mean of these F1, and the score of all rows together.
+    """
     rng = np.random.default_rng(SEED)
     subsets, drawn = {}, []
     for name in sorted(set(names)):
@@ -96,6 +114,7 @@ def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdic
 
 
 def _subset(verdicts: Sequence[Verdict], labels: Sequence[int | None], drawn: Counts) -> SubsetScore:
+    """Return the score of one subset; `drawn` are its counts in bootstrap draws."""
     return SubsetScore(
         processbench_f1(verdicts, labels), *(percentile_interval(values) for values in processbench_rates(*drawn))
     )

@@ -1,1 +1,1 @@
-"""How good a policy is, and how often it is right for the wrong reason: `fapo eval`."""
+"""Evaluation of a policy: accuracy, and the rate of flawed solutions among the correct ones, behind `fapo eval`."""

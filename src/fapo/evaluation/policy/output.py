@@ -1,4 +1,4 @@
-"""An evaluation as files and as a table."""
+"""Output of an evaluation: the table of questions, the summary, and the printed table."""
 
 from __future__ import annotations
 
@@ -16,35 +16,43 @@ from fapo.data.provenance import environment
 from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
 from fapo.evaluation.judge_settings import judge_name
-from fapo.evaluation.policy.run import Answered, Sample
-from fapo.evaluation.policy.score import Number, Score, by_source, majority, score
+from fapo.evaluation.policy.run import AnsweredQuestion, Sample
+from fapo.evaluation.policy.score import Estimate, Score, by_source, majority, score
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.judge.verdicts import verdict_row
 
 SCHEMA = 1
-"""Version of the files."""
+"""Version of the table of questions and of the summary."""
 
 CONVENTIONS = {
-    "avg_at_k": "right samples / samples; a sample that did not come counts nowhere but in failed_rate",
+    "avg_at_k": "correct samples / samples; a failed request counts only in failed_rate",
     "pass_at": "unbiased, from all samples of a question; questions with fewer samples are left out",
-    "majority_at_k": "right answers are one answer, wrong ones are equal by their normal form, of equals the first",
-    "fp_ratio": "flawed / right samples with a verdict",
-    "reliable_accuracy": "right and found sound / samples; without a verdict a sample is not reliable",
+    "majority_at_k": "correct answers are one answer, wrong ones are equal by their normal form; the first one wins a tie",
+    "fp_ratio": "flawed / correct samples with a verdict",
+    "reliable_accuracy": "correct and not flagged / samples; a sample without a verdict is not reliable",
     "interval": f"{LEVEL:.0%} bootstrap over questions, {NUM_RESAMPLES} resamples, seed {SEED}",
 }
-"""The rules behind the numbers."""
+"""Rules behind the numbers, by name."""
 
 
-def write(settings: EvalSettings, answered: Sequence[Answered]) -> dict[str, Any]:
-    """Write the table of questions and, beside it, the summary; returns the summary."""
+def write(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> dict[str, Any]:
+    """Write the table of questions and, beside it, the summary.
+
+    Args:
+        settings: Settings of the evaluation; `out` is the file of the table.
+        answered: Questions with their samples.
+
+    Returns:
+        Summary.
+    """
     found = summary(settings, answered)
-    write_jsonl(settings.out, (row(of_one) for of_one in answered))
+    write_jsonl(settings.out, (question_row(question) for question in answered))
     write_json(settings.out.with_suffix(".json"), found)
     return found
 
 
-def row(answered: Answered) -> dict[str, Any]:
-    """A question in the table."""
+def question_row(answered: AnsweredQuestion) -> dict[str, Any]:
+    """Return a question as a row of the table."""
     samples, problem = answered.samples, answered.problem
     flawed = [sample.verdict.flawed for sample in samples if sample.verdict and sample.verdict.status == "ok"]
     truths = [sample.truly_flawed for sample in samples if sample.truly_flawed is not None]
@@ -67,7 +75,7 @@ def row(answered: Answered) -> dict[str, Any]:
 
 
 def _sample(sample: Sample) -> dict[str, Any]:
-    """As in rollouts.jsonl of a run, with the final answer."""
+    """Return a sample with the names of rollouts.jsonl, and its final answer."""
     rollout, check, verdict = sample.rollout, sample.check, sample.verdict
     return {
         "response": rollout.response,
@@ -82,11 +90,19 @@ def _sample(sample: Sample) -> dict[str, Any]:
     }
 
 
-def summary(settings: EvalSettings, answered: Sequence[Answered]) -> dict[str, Any]:
-    """For programs. What is not defined, such as the FP ratio without a judge, is null."""
+def summary(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> dict[str, Any]:
+    """Return the summary for JSON.
+
+    Args:
+        settings: Settings of the evaluation.
+        answered: Questions with their samples.
+
+    Returns:
+        Numbers, settings and conventions; a number that is not defined, such as the FP ratio without a judge, is None.
+    """
     judge, judged = settings.judge_config(), bool(settings.judge)
-    sources = {name: _numbers(of_it) for name, of_it in by_source(answered, settings.samples, judged).items()}
-    found = {
+    sources = {name: _numbers(found) for name, found in by_source(answered, settings.samples, judged).items()}
+    out = {
         "schema": SCHEMA,
         "policy": settings.policy_spec().name,
         "judge": judge_name(judge) if judge else None,
@@ -104,12 +120,12 @@ def summary(settings: EvalSettings, answered: Sequence[Answered]) -> dict[str, A
         "conventions": CONVENTIONS,
         "environment": environment(),
     }
-    known: dict[str, Any] = finite(found)
-    return known
+    defined: dict[str, Any] = finite(out)
+    return defined
 
 
 def _numbers(found: Score) -> dict[str, Any]:
-    """Numbers by name, each interval beside its number."""
+    """Return the numbers by name, and each interval beside its number."""
     out: dict[str, Any] = {}
     for name, value in asdict(found).items():
         if name == "pass_at":
@@ -122,8 +138,16 @@ def _numbers(found: Score) -> dict[str, Any]:
     return out
 
 
-def as_table(settings: EvalSettings, answered: Sequence[Answered]) -> Table:
-    """For people: percent with intervals, by source; what a reader should know below."""
+def as_table(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> Table:
+    """Return the scores as a table.
+
+    Args:
+        settings: Settings of the evaluation.
+        answered: Questions with their samples.
+
+    Returns:
+        Table of percentages with intervals by source, and notes below it.
+    """
     judge, judged, k = settings.judge_config(), bool(settings.judge), settings.samples
     scores = by_source(answered, k, judged)
     whole = score(answered, k, judged)
@@ -139,8 +163,8 @@ def as_table(settings: EvalSettings, answered: Sequence[Answered]) -> Table:
     table = Table(title=title, caption=Text("\n".join(lines)), caption_justify="left")
     for name in columns:
         table.add_column(name, justify="left" if name == "source" else "right")
-    for name, of_it in scores.items():
-        table.add_row(Text(escape(name)), *_cells(of_it, list(columns.values())[1:], k))
+    for name, found in scores.items():
+        table.add_row(Text(escape(name)), *_cells(found, list(columns.values())[1:], k))
     if len(scores) > 1:
         table.add_section()
         table.add_row("all", *_cells(whole, list(columns.values())[1:], k))
@@ -148,9 +172,10 @@ def as_table(settings: EvalSettings, answered: Sequence[Answered]) -> Table:
 
 
 def _cells(found: Score, names: Sequence[str], k: int) -> Iterator[str]:
+    """Yield the cells of one row of the table."""
     for name in names:
         number = found.pass_at[k] if name == "pass_at" else getattr(found, name)
-        if not isinstance(number, Number):
+        if not isinstance(number, Estimate):
             yield str(number)
         elif name == "length":
             yield "-" if math.isnan(number.value) else f"{number.value:.0f}"
@@ -159,11 +184,11 @@ def _cells(found: Score, names: Sequence[str], k: int) -> Iterator[str]:
 
 
 def _notes(found: Score, judged: bool) -> Iterator[str]:
-    """Shares that put the numbers into doubt, where there are any."""
+    """Yield the rates above 0 that make the numbers less certain."""
     if judged:
-        yield f"FP ratio: {found.num_flawed} flawed of {found.num_judged} right samples with a verdict"
+        yield f"FP ratio: {found.num_flawed} flawed of {found.num_judged} correct samples with a verdict"
     names = ("no_answer", "undecided", "truncated", "failed", "judge_unparsable", "judge_failed")
     for name in names:
-        share = getattr(found, f"{name}_rate")
-        if share > 0:
-            yield f"{name}: {percent(share)}"
+        rate = getattr(found, f"{name}_rate")
+        if rate > 0:
+            yield f"{name}: {percent(rate)}"

@@ -1,4 +1,4 @@
-"""Questions -> samples -> checked answers -> verdicts. Everything a model says is in the cache before it counts."""
+"""Evaluation of a policy: sample answers, check them, and judge the correct ones. All responses go into a cache."""
 
 from __future__ import annotations
 
@@ -32,60 +32,81 @@ from fapo.types import Completion, Message, Problem, Progress, Rollout, Verdict
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer to a question, with all that was found out about it."""
+    """One sampled answer to a question, with its check and its verdict."""
 
     rollout: Rollout
-    """What the policy wrote."""
+    """Solution that the policy wrote."""
     check: Check
-    """Its final answer, and whether that is right."""
+    """Final answer, and whether it is correct."""
     verdict: Verdict | None = None
-    """What the judge said; None where it was not asked."""
+    """Verdict of the judge; None without a judge or for a wrong answer."""
     truly_flawed: bool | None = None
-    """By the miniature's oracle, of a right answer; None elsewhere."""
+    """Whether a correct solution is flawed by the miniature's oracle; None for other problems and wrong answers."""
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A question with its samples."""
+class AnsweredQuestion:
+    """One question with its samples."""
 
     problem: Problem
-    """What was asked."""
+    """Question."""
     samples: tuple[Sample, ...]
-    """Those that came."""
+    """Samples, without failed requests."""
     num_failed: int
-    """Samples that did not come."""
+    """Number of failed requests."""
     reason: str = ""
-    """Why not, the last time."""
+    """Error of the last failed request; empty without one."""
 
     @property
     def has_oracle(self) -> bool:
-        """Whether the truth of every step is known."""
+        """Whether the miniature's oracle knows the truth of every step."""
         return has_oracle(self.problem)
 
 
-def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> list[Answered]:
-    """Ask, check and judge. Interrupted and called again, no model is asked again what is in the cache.
+def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> list[AnsweredQuestion]:
+    """Sample answers to questions, check them, and judge the correct ones.
 
-    Raises FapoError for mistakes, and when nothing but failures comes back from a model.
+    An evaluation that was interrupted and is called again takes from the cache what the models have answered before.
+
+    Args:
+        settings: Questions, policy and judge.
+        progress: Callback for the tasks "sample" and "judge".
+
+    Returns:
+        One record for each question, in order.
+
+    Raises:
+        ConfigError: A model or template cannot be used, or an output file is one of the data files.
+        DataError: A question cannot be read.
+        EngineError: The policy fails for too many requests.
+        JudgeDownError: The judge fails for too many samples.
     """
     for file in (settings.out, settings.out.with_suffix(".json")):
         check_not_overwriting(file, settings.data)
     prompt, problems = load_prompt(settings.prompt), load_questions(settings)
     policy, judge = settings.policy_spec(), settings.judge_config()
     if judge:
-        load_template(judge.template)  # a mistake should not wait until all is sampled
+        load_template(judge.template)  # a wrong template should stop the command before it samples
     with contextlib.closing(ResponseCache(settings.cache)) as cache:
-        said = asyncio.run(_sample(settings, policy, prompt, problems, cache, progress))
-    answered = _checked(settings, problems, said)
+        completed = asyncio.run(_sample(settings, policy, prompt, problems, cache, progress))
+    answered = _checked(settings, problems, completed)
     if judge:
         answered = asyncio.run(_judged(settings, judge, answered, progress))
     return answered
 
 
 def load_questions(settings: EvalSettings) -> list[Problem]:
-    """Return the questions of all sources, in order; choices are shuffled by the seed.
+    """Load the questions of all sources.
 
-    Raise DataError, with the place, for a file that cannot be read, and ConfigError for two sources of one name.
+    Args:
+        settings: Sources, split, limit and seed; the seed shuffles the choices of multiple-choice questions.
+
+    Returns:
+        Questions in the order of the sources.
+
+    Raises:
+        ConfigError: Two sources have the same name.
+        DataError: A question cannot be read; the message has the file and line.
     """
     chosen: list[Problem] = []
     for source in settings.data:
@@ -105,27 +126,30 @@ async def _sample(
     cache: ResponseCache,
     progress: Progress,
 ) -> list[list[Completion]]:
-    """K completions for each problem, those on record first. Equal questions share theirs."""
+    """Return the completions of each question, [num_questions, num_samples]; equal questions have the same ones."""
+    # CachedModel does not fit here. It numbers the copies of a conversation within one call, so all samples of a
+    # question would have to be in one call, without progress and without the circuit breaker in between. And it does
+    # not pass the number of a sample on, which the seed of a model in this process depends on.
     sampling: dict[str, Any] = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens")}
     chats = [question_messages(prompt, problem) for problem in problems]
     name, recorded = policy.record_name, sampling | {"seed": settings.seed}
     keys = [[cache_key(chat, name, recorded, number) for number in range(settings.samples)] for chat in chats]
-    asked = {key: chat for chat, of_one in zip(chats, keys, strict=True) for key in of_one}
-    found = {} if settings.no_cache else {key: known for key in asked if (known := cache.find(key))}
-    missing = [(key, chat) for key, chat in asked.items() if key not in found]
+    chat_of = {key: chat for chat, numbered in zip(chats, keys, strict=True) for key in numbered}
+    found = {} if settings.no_cache else {key: known for key in chat_of if (known := cache.find(key))}
+    missing = [(key, chat) for key, chat in chat_of.items() if key not in found]
     if missing:
         client: dict[str, Any] = {"concurrency": settings.concurrency, "timeout": settings.timeout}
         model = policy.open("--policy", seed=settings.seed, **sampling, **client)
 
-        async def ask(some: Sequence[tuple[CacheKey, list[Message]]]) -> list[str]:
-            speaker = reseeded(model, _seed(settings.seed, some[0][0]))
-            completions = await speaker([chat for _, chat in some])
-            rows = [(key, completion) for (key, _), completion in zip(some, completions, strict=True)]
+        async def ask(batch: Sequence[tuple[CacheKey, list[Message]]]) -> list[str]:
+            seeded = reseeded(model, _batch_seed(settings.seed, batch[0][0]))
+            completions = await seeded([chat for _, chat in batch])
+            rows = [(key, completion) for (key, _), completion in zip(batch, completions, strict=True)]
             cache.add([row for row in rows if not row[1].error], str(settings.prompt or ""))
             found.update(rows)
             return [completion.error for completion in completions]
 
-        num_answered = len(asked) - len(missing)
+        num_answered = len(chat_of) - len(missing)
         breaker = CircuitBreaker(
             name=f"the policy {policy.name}",
             remedy=repeat_command(settings.cache),
@@ -141,58 +165,61 @@ async def _sample(
                 concurrency=settings.concurrency if policy.urls else 1,
                 record=breaker.record,
                 num_done=num_answered,
-                progress=lambda done: progress("sample", done, len(asked)),
+                progress=lambda done: progress("sample", done, len(chat_of)),
             )
-    return [[found[key] for key in of_one] for of_one in keys]
+    return [[found[key] for key in numbered] for numbered in keys]
 
 
-def _seed(seed: int, first: CacheKey) -> int:
-    """A seed for the batch that begins with this question: no two batches draw alike."""
+def _batch_seed(seed: int, first: CacheKey) -> int:
+    """Return the seed of the batch whose first sample has this key; other batches get other seeds."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{first.prompt}:{first.vote}".encode()).digest()[:6], "big")
 
 
 def _checked(
-    settings: EvalSettings, problems: Sequence[Problem], said: Sequence[Sequence[Completion]]
-) -> list[Answered]:
-    """The completions as samples, their final answers compared with the references."""
-    came = [
+    settings: EvalSettings, problems: Sequence[Problem], completed: Sequence[Sequence[Completion]]
+) -> list[AnsweredQuestion]:
+    """Return the completions as samples, with their final answers compared with the references."""
+    rollouts_of = [
         [Rollout.from_text(problem, c.text, c.num_tokens, settings.max_tokens) for c in completions if not c.error]
-        for problem, completions in zip(problems, said, strict=True)
+        for problem, completions in zip(problems, completed, strict=True)
     ]
-    pairs = [(rollout.response, rollout.problem.reference) for rollouts in came for rollout in rollouts]
+    pairs = [(rollout.response, rollout.problem.reference) for rollouts in rollouts_of for rollout in rollouts]
     checks = iter(answers.check_answers(pairs, require_box=settings.require_box))
     out = []
-    for problem, rollouts, completions in zip(problems, came, said, strict=True):
-        samples = tuple(_sample_of(rollout, next(checks)) for rollout in rollouts)
+    for problem, rollouts, completions in zip(problems, rollouts_of, completed, strict=True):
+        samples = tuple(_checked_sample(rollout, next(checks)) for rollout in rollouts)
         failures = [completion.error for completion in completions if completion.error]
-        out.append(Answered(problem, samples, len(failures), failures[-1] if failures else ""))
+        out.append(AnsweredQuestion(problem, samples, len(failures), failures[-1] if failures else ""))
     return out
 
 
-def _sample_of(rollout: Rollout, check: Check) -> Sample:
+def _checked_sample(rollout: Rollout, check: Check) -> Sample:
+    """Return a sample without a verdict."""
     known = known_ground_truth(rollout) if check.correct else None
     return Sample(rollout, check, truly_flawed=known.flawed if known else None)
 
 
 async def _judged(
-    settings: EvalSettings, config: ModelJudge, answered: Sequence[Answered], progress: Progress
-) -> list[Answered]:
-    """The same with verdicts on the samples with a right answer; those of one question are asked about together."""
+    settings: EvalSettings, config: ModelJudge, answered: Sequence[AnsweredQuestion], progress: Progress
+) -> list[AnsweredQuestion]:
+    """Return the questions with verdicts on the correct samples; the samples of a question are judged together."""
     jobs = [
-        (i, rights) for i, of_one in enumerate(answered) if (rights := [s for s in of_one.samples if s.check.correct])
+        (i, correct)
+        for i, question in enumerate(answered)
+        if (correct := [s for s in question.samples if s.check.correct])
     ]
     if not jobs:
         return list(answered)
     verdicts: dict[int, list[Verdict]] = {}
     async with open_judge(config, use_cache=not settings.no_cache) as judge:
 
-        async def ask(some: Sequence[tuple[int, list[Sample]]]) -> list[str]:
-            found = iter(await judge([sample.rollout for _, rights in some for sample in rights]))
+        async def ask(batch: Sequence[tuple[int, list[Sample]]]) -> list[str]:
+            found = iter(await judge([sample.rollout for _, correct in batch for sample in correct]))
             errors = []
-            for i, rights in some:
-                verdicts[i] = list(islice(found, len(rights)))
+            for i, correct in batch:
+                verdicts[i] = list(islice(found, len(correct)))
                 failed = [verdict.reason for verdict in verdicts[i] if verdict.status == "failed"]
-                errors.append(failed[-1] if len(failed) == len(rights) else "")
+                errors.append(failed[-1] if len(failed) == len(correct) else "")
             return errors
 
         await run_batches(
@@ -203,10 +230,11 @@ async def _judged(
             record=CircuitBreaker(remedy=repeat_command(config.cache), num_expected=len(jobs)).record,
             progress=lambda done: progress("judge", done, len(jobs)),
         )
-    return [_with_verdicts(of_one, verdicts.get(i, [])) for i, of_one in enumerate(answered)]
+    return [_with_verdicts(question, verdicts.get(i, [])) for i, question in enumerate(answered)]
 
 
-def _with_verdicts(answered: Answered, verdicts: Sequence[Verdict]) -> Answered:
+def _with_verdicts(answered: AnsweredQuestion, verdicts: Sequence[Verdict]) -> AnsweredQuestion:
+    """Return a question whose correct samples have these verdicts, in order."""
     rest = iter(verdicts)
     samples = [replace(sample, verdict=next(rest)) if sample.check.correct else sample for sample in answered.samples]
     return replace(answered, samples=tuple(samples))

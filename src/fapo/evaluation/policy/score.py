@@ -1,4 +1,4 @@
-"""Samples -> the numbers of a policy, with intervals by drawing questions. Pure; shares are fractions in [0, 1]."""
+"""Scores of a policy from its samples, with bootstrap intervals over questions. Pure functions; rates are fractions."""
 
 from __future__ import annotations
 
@@ -10,53 +10,53 @@ import numpy as np
 from fapo.data.final_answers import clean
 from fapo.evaluation.intervals import Interval, bootstrap_ratio_intervals
 from fapo.evaluation.metrics import majority_vote, pass_at_k
-from fapo.evaluation.policy.run import Answered, Sample
+from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.judge.quality import ratio
 
-RIGHT = ("right",)
-"""Label of all right answers in a vote; those of wrong ones are texts."""
+CORRECT = ("correct",)
+"""Label of all correct answers in a vote; the labels of wrong answers are texts."""
 
 
 @dataclass(frozen=True)
-class Number:
-    """A number with its interval."""
+class Estimate:
+    """A number with its interval over questions."""
 
     value: float
-    """NaN where it is not defined."""
+    """Value; NaN where it is not defined."""
     interval: Interval
-    """95 % interval over questions."""
+    """95 % interval."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a policy achieves on some questions."""
+    """Score of a policy on some questions."""
 
     num_questions: int
-    """Questions asked."""
+    """Number of questions."""
     num_samples: int
-    """Samples that came."""
+    """Number of samples, without failed requests."""
     num_correct: int
-    """Of these, with a right final answer."""
+    """Number of samples with a correct final answer."""
     num_judged: int
-    """Of these, with a verdict."""
+    """Number of correct samples with a verdict."""
     num_flawed: int
-    """Of these, found flawed."""
-    avg_at_k: Number
-    """Right samples / samples."""
-    pass_at: Mapping[int, Number]
-    """j -> chance that j samples of a question hold a right one (unbiased), for powers of two and k."""
-    majority_at_k: Number
-    """Questions whose most frequent final answer is right / questions."""
-    fp_ratio: Number
-    """Flawed / right samples with a verdict."""
-    reliable_accuracy: Number
-    """Samples that are right and found sound / samples; what has no verdict is not reliable."""
-    true_fp_ratio: Number
-    """Flawed / right samples, by the miniature's oracle."""
-    true_reliable_accuracy: Number
-    """Right and sound samples / samples, by the oracle."""
-    length: Number
-    """Mean length of a sample in tokens, where it is known."""
+    """Number of correct samples that the judge flags."""
+    avg_at_k: Estimate
+    """Correct samples / samples."""
+    pass_at: Mapping[int, Estimate]
+    """Probability (unbiased) that j samples of a question hold a correct one, by j: powers of two and k."""
+    majority_at_k: Estimate
+    """Questions whose most frequent final answer is correct / questions."""
+    fp_ratio: Estimate
+    """Flawed / correct samples with a verdict."""
+    reliable_accuracy: Estimate
+    """Correct samples that the judge does not flag / samples; a sample without a verdict is not reliable."""
+    true_fp_ratio: Estimate
+    """Flawed / correct samples, by the miniature's oracle."""
+    true_reliable_accuracy: Estimate
+    """Correct samples without a flaw / samples, by the miniature's oracle."""
+    length: Estimate
+    """Mean length in tokens of the samples whose length is known."""
     no_answer_rate: float
     """Samples without a final answer / samples."""
     undecided_rate: float
@@ -64,31 +64,41 @@ class Score:
     truncated_rate: float
     """Samples cut off by the length limit / samples."""
     failed_rate: float
-    """Samples that did not come / samples asked for; they are in no other number."""
+    """Failed requests / requests for samples; a failed request counts in no other number."""
     judge_unparsable_rate: float
-    """Unparsable verdicts / verdicts asked for."""
+    """Unparsable verdicts / judged samples."""
     judge_failed_rate: float
-    """Verdicts that did not come / verdicts asked for."""
+    """Failed verdicts / judged samples."""
 
 
-def score(answered: Sequence[Answered], k: int, judged: bool) -> Score:
-    """The numbers of some questions, each asked k times; `judged`: there was a judge."""
+def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
+    """Return the score of a policy on some questions.
+
+    Args:
+        answered: Questions with their samples.
+        k: Number of samples that were requested for each question.
+        judged: Whether there is a judge.
+
+    Returns:
+        Numbers with their intervals.
+    """
     sizes = sorted({2**i for i in range(1, k.bit_length())} | {k})
-    pairs = [_pairs(of_one, sizes, judged) for of_one in answered]
-    parts = np.array([[part for part, _ in row] for row in pairs], dtype=float).reshape(len(pairs), -1)
-    wholes = np.array([[whole for _, whole in row] for row in pairs], dtype=float).reshape(len(pairs), -1)
-    totals = zip(parts.sum(0), wholes.sum(0), bootstrap_ratio_intervals(parts, wholes), strict=True)
+    pairs = [_pairs(question, sizes, judged) for question in answered]
+    numerators = np.array([[above for above, _ in row] for row in pairs], dtype=float).reshape(len(pairs), -1)
+    denominators = np.array([[below for _, below in row] for row in pairs], dtype=float).reshape(len(pairs), -1)
+    intervals = bootstrap_ratio_intervals(numerators, denominators)
+    totals = zip(numerators.sum(0), denominators.sum(0), intervals, strict=True)
     avg, majority, fp, reliable, true_fp, true_reliable, length, *passes = [
-        Number(ratio(part, whole), interval) for part, whole, interval in totals
+        Estimate(ratio(above, below), interval) for above, below, interval in totals
     ]
-    samples = [sample for of_one in answered for sample in of_one.samples]
-    rights = [sample for sample in samples if sample.check.correct]
-    verdicts = [sample.verdict for sample in rights if sample.verdict]
-    num_failed = sum(of_one.num_failed for of_one in answered)
+    samples = [sample for question in answered for sample in question.samples]
+    correct = [sample for sample in samples if sample.check.correct]
+    verdicts = [sample.verdict for sample in correct if sample.verdict]
+    num_failed = sum(question.num_failed for question in answered)
     return Score(
         num_questions=len(answered),
         num_samples=len(samples),
-        num_correct=len(rights),
+        num_correct=len(correct),
         num_judged=sum(verdict.status == "ok" for verdict in verdicts),
         num_flawed=sum(bool(verdict.flawed) for verdict in verdicts),
         avg_at_k=avg,
@@ -108,31 +118,41 @@ def score(answered: Sequence[Answered], k: int, judged: bool) -> Score:
     )
 
 
-def by_source(answered: Sequence[Answered], k: int, judged: bool) -> dict[str, Score]:
-    """The scores of each source, in order of their names."""
-    sources = sorted({of_one.problem.source for of_one in answered})
+def by_source(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> dict[str, Score]:
+    """Return the score of a policy on each source.
+
+    Args:
+        answered: Questions with their samples.
+        k: Number of samples that were requested for each question.
+        judged: Whether there is a judge.
+
+    Returns:
+        Scores by the name of the source, in alphabetical order.
+    """
+    sources = sorted({question.problem.source for question in answered})
     return {name: score([a for a in answered if a.problem.source == name], k, judged) for name in sources}
 
 
 def majority(samples: Sequence[Sample]) -> bool | None:
-    """Whether the most frequent final answer is right; of equally frequent ones the first counts. None: no samples.
+    """Return whether the most frequent final answer is correct; None without samples.
 
-    All right answers are one; wrong ones are equal if their normal forms are. Samples without an answer do not vote.
+    Among equally frequent answers the first one counts. All correct answers are equal, and wrong answers are equal if
+    their normal forms are. Samples without an answer do not vote.
     """
     if not samples:
         return None
     labels: list[Hashable] = [
-        RIGHT if sample.check.correct else clean(sample.check.answer or "")
+        CORRECT if sample.check.correct else clean(sample.check.answer or "")
         for sample in samples
         if sample.check.answer is not None
     ]
-    return bool(labels) and majority_vote(labels) == RIGHT
+    return bool(labels) and majority_vote(labels) == CORRECT
 
 
-def _pairs(answered: Answered, sizes: Sequence[int], judged: bool) -> list[tuple[float, float]]:
-    """What a question adds to the part and the whole of each number, in the order of `score`."""
+def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> list[tuple[float, float]]:
+    """Return what a question adds to the numerator and denominator of each number, in the order of `score`."""
     samples = answered.samples
-    num, num_right = len(samples), sum(sample.check.correct for sample in samples)
+    num, num_correct = len(samples), sum(sample.check.correct for sample in samples)
     verdicts = [sample.verdict for sample in samples if sample.verdict and sample.verdict.status == "ok"]
     num_flawed = sum(bool(verdict.flawed) for verdict in verdicts)
     truths = [sample.truly_flawed for sample in samples if sample.truly_flawed is not None]
@@ -141,12 +161,12 @@ def _pairs(answered: Answered, sizes: Sequence[int], judged: bool) -> list[tuple
     ]
     vote = majority(samples)
     return [
-        (num_right, num),
+        (num_correct, num),
         (bool(vote), vote is not None),
         (num_flawed, len(verdicts)),
         (len(verdicts) - num_flawed, num if judged else 0),
         (sum(truths), len(truths)),
         (len(truths) - sum(truths), num if answered.has_oracle else 0),
         (sum(known), len(known)),
-        *((pass_at_k(num_right, num, size), 1) if num >= size else (0.0, 0) for size in sizes),
+        *((pass_at_k(num_correct, num, size), 1) if num >= size else (0.0, 0) for size in sizes),
     ]

@@ -1,4 +1,4 @@
-"""Problems -> rollouts -> correct ones -> the teacher's votes -> consensus -> balance -> file and card."""
+"""Make critic data: rollouts, votes of a teacher on the correct ones, consensus, balance, data file and card."""
 
 from __future__ import annotations
 
@@ -18,19 +18,33 @@ from fapo.training.critic_data.consensus import LabelPrecision, balance, consens
 from fapo.training.critic_data.files import write_rows
 from fapo.training.critic_data.sample import collect_votes, sample_rollouts
 from fapo.training.critic_data.settings import CriticSettings
-from fapo.training.critic_data.work_folder import Place, Sample, Work
+from fapo.training.critic_data.work_folder import CorrectRollout, WantedRollout, WorkFolder
 from fapo.types import LabelledSolution, Progress, Verdict
 
-FREE = ("problems", "limit", "samples", "votes", "balance")
-"""Settings that may be changed between two runs on one work folder."""
+CHANGEABLE = ("problems", "limit", "samples", "votes", "balance")
+"""Settings that may differ between two runs on one work folder."""
 Votes = Mapping[str, Sequence[Verdict]]
-"""Id of a solution -> what the teacher said about it, without what failed."""
+"""Verdicts of the teacher by the id of the solution, without failed votes."""
 
 
 def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
-    """Make the data and its card; interrupted and called again, go on where it was. Must not run in an event loop.
+    """Make the data and its card.
 
-    Raises FapoError for what the user can put right; what models had answered by then stays in the work folder.
+    The answers of the models are kept in the work folder, so a second call after an interruption continues there. The
+    function starts an event loop, so it must not be called in one.
+
+    Args:
+        config: Settings.
+        progress: Callback; each policy is a task, and so is the teacher.
+
+    Returns:
+        Card of the data.
+
+    Raises:
+        ConfigError: A setting cannot be used, or the work folder was made with other settings.
+        DataError: A problem cannot be read, or no solution is left to keep.
+        EngineError: A policy fails for too many requests.
+        JudgeDownError: The teacher fails for too many requests.
     """
     template = load_template(config.template)
     if template.kind != "locate":
@@ -40,17 +54,18 @@ def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
     prompt = load_prompt(config.prompt)
     if config.out.exists() and not config.folder.exists():
         raise ConfigError(f"{config.out}: exists, but {config.folder} does not; remove it or choose another --out")
-    work = Work(config.folder, _lasting(config, prompt, template), _plan(config))
+    work = WorkFolder(config.folder, _fixed_settings(config, prompt, template), _wanted_rollouts(config))
     return asyncio.run(_build(config, prompt, template, work, progress))
 
 
-async def _build(config: CriticSettings, prompt: str, template: Template, work: Work, progress: Progress) -> Card:
+async def _build(config: CriticSettings, prompt: str, template: Template, work: WorkFolder, progress: Progress) -> Card:
+    """Run all stages in an event loop."""
     for policy in config.policy_specs():
         await sample_rollouts(config, policy, prompt, work, progress)
     solutions = work.distinct()
     if not solutions:
         raise DataError(
-            f"none of {len(work.outcomes)} rollouts has a right final answer ({_listed(work.outcomes.values())}), so "
+            f"none of {len(work.outcomes)} rollouts has a correct final answer ({_listed(work.outcomes.values())}), so "
             f"there is nothing to label; does --prompt ask for \\boxed{{}}? The rollouts are in {work.folder}"
         )
     await collect_votes(config, solutions, template, work, progress)
@@ -60,10 +75,10 @@ async def _build(config: CriticSettings, prompt: str, template: Template, work: 
     labelled = [_labelled(sample, verdict) for sample, verdict in agreed]
     kept = balance(labelled, config.seed) if config.balance else labelled
     if not kept:
-        said = _listed(verdict.status for of_one in votes.values() for verdict in of_one)
-        found = _listed("sound" if solution.error_step is None else "flawed" for solution in labelled)
+        statuses = _listed(verdict.status for given in votes.values() for verdict in given)
+        found = _listed("correct" if solution.error_step is None else "flawed" for solution in labelled)
         raise DataError(
-            f"nothing to keep: {len(judged)} of {len(solutions)} solutions have all {config.votes} votes ({said}), "
+            f"nothing to keep: {len(judged)} of {len(solutions)} solutions have all {config.votes} votes ({statuses}), "
             f"agreed are {found}; use more problems{' or --no-balance' if labelled else ''}. "
             f"All votes are in {work.folder}"
         )
@@ -81,27 +96,27 @@ async def _build(config: CriticSettings, prompt: str, template: Template, work: 
     return write_card(config.out, card)
 
 
-def _plan(config: CriticSettings) -> dict[str, Place]:
-    """An id for each wanted rollout: problem, number of the policy, number of the sample."""
+def _wanted_rollouts(config: CriticSettings) -> dict[str, WantedRollout]:
+    """Return the rollouts that are wanted, by an id of problem, number of the policy and number of the sample."""
     return {
-        f"{problem.id}-{number}-{index}": Place(problem, policy.name)
+        f"{problem.id}-{number}-{index}": WantedRollout(problem, policy.name)
         for problem in load_problems(config.problems, limit=config.limit)
         for number, policy in enumerate(config.policy_specs())
         for index in range(config.samples)
     }
 
 
-def _lasting(config: CriticSettings, prompt: str, template: Template) -> dict[str, Any]:
-    """What must be the same all the time that a work folder is filled."""
+def _fixed_settings(config: CriticSettings, prompt: str, template: Template) -> dict[str, Any]:
+    """Return the settings that must not change while a work folder is filled."""
     return {
-        **{name: value for name, value in _settings(config).items() if name not in FREE},
+        **{name: value for name, value in _settings(config).items() if name not in CHANGEABLE},
         "prompt": prompt,
         "template": template.text,
     }
 
 
 def _settings(config: CriticSettings) -> dict[str, Any]:
-    """What the data depends on, by the names of the models: where their servers are does not matter."""
+    """Return the settings that the data depends on, with the names of the models but without their addresses."""
     settings = asdict(config)
     for name in ("out", "policy", "policy_model", "teacher_model", "concurrency", "timeout"):
         del settings[name]
@@ -110,31 +125,34 @@ def _settings(config: CriticSettings) -> dict[str, Any]:
 
 
 def _listed(words: Iterable[str]) -> str:
+    """Return how often each word occurs, as text."""
     return ", ".join(f"{num} {word}" for word, num in sorted(Counter(words).items())) or "none"
 
 
-def _labelled(sample: Sample, verdict: Verdict) -> LabelledSolution:
+def _labelled(sample: CorrectRollout, verdict: Verdict) -> LabelledSolution:
+    """Return a solution with the label on which all votes agree."""
     problem = replace(sample.rollout.problem, id=sample.id, meta={"policy": sample.policy})
     return LabelledSolution(problem, sample.steps, verdict.error_step, True)
 
 
 def _counts(
     config: CriticSettings,
-    work: Work,
+    work: WorkFolder,
     votes: Votes,
     labelled: Sequence[LabelledSolution],
     kept: Sequence[LabelledSolution],
 ) -> Counts:
-    given = [verdict for of_one in votes.values() for verdict in of_one]
+    """Return the number of rollouts at each stage."""
+    given = [verdict for verdicts in votes.values() for verdict in verdicts]
     outcomes = Counter(work.outcomes.values())
     return Counts(
-        problems=len({place.problem.id for place in work.plan.values()}),
+        problems=len({place.problem.id for place in work.wanted.values()}),
         sampled=len(work.outcomes),
-        not_sampled=len(work.plan) - len(work.outcomes),
+        not_sampled=len(work.wanted) - len(work.outcomes),
         undecided=outcomes["timeout"] + outcomes["error"],
         correct=outcomes["right"],
         distinct=len(votes),
-        judged=sum(len(of_one) == config.votes for of_one in votes.values()),
+        judged=sum(len(verdicts) == config.votes for verdicts in votes.values()),
         failed_votes=config.votes * len(votes) - len(given),
         unparsable_votes=sum(verdict.status == "unparsable" for verdict in given),
         consensus=len(labelled),
@@ -144,14 +162,17 @@ def _counts(
     )
 
 
-def _of_policy(name: str, work: Work, kept: Sequence[LabelledSolution]) -> dict[str, int]:
-    of_it = [work.outcomes[key] for key, place in work.plan.items() if place.policy == name and key in work.outcomes]
+def _of_policy(name: str, work: WorkFolder, kept: Sequence[LabelledSolution]) -> dict[str, int]:
+    """Return the number of sampled, correct and kept rollouts of a policy."""
+    outcomes = [
+        work.outcomes[key] for key, place in work.wanted.items() if place.policy == name and key in work.outcomes
+    ]
     num_kept = sum(solution.problem.meta["policy"] == name for solution in kept)
-    return {"sampled": len(of_it), "correct": of_it.count("right"), "kept": num_kept}
+    return {"sampled": len(outcomes), "correct": outcomes.count("right"), "kept": num_kept}
 
 
 def _precision(
-    solutions: Sequence[Sample],
+    solutions: Sequence[CorrectRollout],
     votes: Votes,
     labelled: Sequence[LabelledSolution],
     kept: Sequence[LabelledSolution],
@@ -161,10 +182,10 @@ def _precision(
     truth = {key: found.error_step for key, found in known.items() if found}
     if len(truth) < len(known):
         return {}
-    one_vote = [(v.error_step, truth[key]) for key, of_one in votes.items() for v in of_one if v.status == "ok"]
+    one_vote = [(v.error_step, truth[key]) for key, verdicts in votes.items() for v in verdicts if v.status == "ok"]
     sets = {"one vote": one_vote}
     for name, chosen in (("consensus", labelled), ("kept", kept)):
         sets[name] = [(solution.error_step, truth[solution.problem.id]) for solution in chosen]
     return {
-        name: label_precision([said for said, _ in rows], [true for _, true in rows]) for name, rows in sets.items()
+        name: label_precision([label for label, _ in rows], [true for _, true in rows]) for name, rows in sets.items()
     }

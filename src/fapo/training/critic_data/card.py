@@ -1,4 +1,4 @@
-"""The card of a data set: how it was made, what became of the rollouts, what its labels are worth."""
+"""Card of critic data: how it was made, how many rollouts reached each stage, how precise the labels are."""
 
 from __future__ import annotations
 
@@ -16,65 +16,73 @@ from fapo.evaluation.intervals import percent
 from fapo.training.critic_data.consensus import LabelPrecision
 
 SCHEMA = 1
-"""Version of the card."""
+"""Version of the card in JSON."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Rollouts, by how far they came."""
+    """Number of rollouts at each stage."""
 
     problems: int
-    """Questions."""
+    """Number of problems."""
     sampled: int
-    """Rollouts of all policies."""
+    """Number of rollouts of all policies."""
     not_sampled: int
-    """Requests for a rollout that failed."""
+    """Number of failed requests for a rollout."""
     undecided: int
-    """Rollouts whose final answer could not be compared with the reference in time."""
+    """Number of rollouts with a final answer that could not be compared with the reference in time."""
     correct: int
-    """Rollouts with a right final answer."""
+    """Number of rollouts with a correct final answer."""
     distinct: int
-    """Of these, without copies: what the teacher is shown."""
+    """Number of distinct correct rollouts; the teacher judges these."""
     judged: int
-    """Of these, with all votes."""
+    """Number of distinct correct rollouts with all votes."""
     failed_votes: int
-    """Votes that failed; the next run asks for them again."""
+    """Number of failed votes; the next run requests them again."""
     unparsable_votes: int
-    """Votes without a valid index; they agree with nothing."""
+    """Number of votes without a valid index; they agree with no other vote."""
     consensus: int
-    """Solutions on whose first wrong step, or on having none, all votes agree."""
+    """Number of solutions with a consensus: all votes name the same first wrong step, or none."""
     consensus_flawed: int
-    """Of these, flawed."""
+    """Number of solutions with a consensus that are flawed."""
     kept: int
-    """Solutions written."""
+    """Number of solutions in the data file."""
     kept_flawed: int
-    """Of these, flawed."""
+    """Number of solutions in the data file that are flawed."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """How a data set was made, and what is known about its quality."""
+    """Origin and quality of a data file."""
 
     file: str
     """Name of the data file."""
     counts: Counts
-    """Rollouts at each stage."""
+    """Number of rollouts at each stage."""
     unanimous: float
-    """Consensus / judged; NaN when none was judged."""
+    """Rate of judged solutions with a consensus; NaN without judged solutions."""
     pairwise_agreement: float
-    """Share of pairs of votes on one solution that agree; NaN for one vote."""
+    """Rate of agreement in all pairs of votes on one solution; NaN for one vote."""
     by_policy: Mapping[str, Mapping[str, int]]
-    """Policy -> its rollouts: sampled, correct, kept."""
+    """Number of rollouts of each policy: sampled, correct and kept."""
     label_precision: Mapping[str, LabelPrecision]
-    """Where the truth is known: labels (one vote, consensus, kept) -> how many are true; empty elsewhere."""
+    """Precision of one vote, of the consensus and of the kept labels; empty where the truth is unknown."""
     settings: Mapping[str, Any]
-    """All settings of the run."""
+    """Settings that the data depends on."""
     prompts: Mapping[str, str]
-    """The policies' and the teacher's prompt."""
+    """Prompts of the policies and of the teacher."""
 
 
 def write_card(out: Path, card: Card) -> Card:
-    """The card beside the data file: .card.json for programs, .card.md for people."""
+    """Write the card beside the data file, as .card.json and as .card.md.
+
+    Args:
+        out: Data file.
+        card: Card to write.
+
+    Returns:
+        The same card.
+    """
     record = {"schema": SCHEMA, **asdict(card), "environment": environment()}
     digests = {name: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for name, text in card.prompts.items()}
     write_json(out.with_suffix(".card.json"), finite({**record, "prompt_sha256": digests}))
@@ -84,13 +92,13 @@ def write_card(out: Path, card: Card) -> Card:
 
 
 def summary(card: Card) -> list[str]:
-    """The card's numbers as lines of Markdown."""
+    """Return the numbers of a card as lines of Markdown."""
     c = card.counts
     lines = [
         "| stage | rollouts | |",
         "|---|---|---|",
         f"| sampled | {c.sampled} | for {c.problems} problems; {c.not_sampled} requests failed |",
-        f"| right final answer | {c.correct} | {c.undecided} could not be compared |",
+        f"| correct final answer | {c.correct} | {c.undecided} could not be compared |",
         f"| distinct | {c.distinct} | |",
         f"| judged by all votes | {c.judged} | {c.failed_votes} votes failed, {c.unparsable_votes} unparsable |",
         f"| consensus | {c.consensus} | {c.consensus_flawed} flawed |",
@@ -100,16 +108,17 @@ def summary(card: Card) -> list[str]:
         f"{percent(card.pairwise_agreement)} of the pairs of votes.",
     ]
     if card.label_precision:
-        lines += ["", "Labels that are true by the oracle, all and by what they say:", ""]
-        lines += ["| labels | n | true | flawed, at a step | sound |", "|---|---|---|---|---|"]
+        lines += ["", "Labels that are true by the oracle, all and by kind:", ""]
+        lines += ["| labels | n | true | flawed, at a step | correct |", "|---|---|---|---|---|"]
         for name, p in card.label_precision.items():
-            shares = " | ".join(percent(share) for share in (p.precision, p.flawed, p.sound))
-            lines.append(f"| {name} | {p.n} | {shares} |")
+            rates = " | ".join(percent(rate) for rate in (p.precision, p.flawed, p.correct))
+            lines.append(f"| {name} | {p.n} | {rates} |")
     return lines
 
 
 def _markdown(card: Card) -> str:
-    lines = [f"# {card.file}", "", "Solutions with a right final answer, labelled with their first wrong step.", ""]
+    """Return the card as a page."""
+    lines = [f"# {card.file}", "", "Solutions with a correct final answer, labelled with their first wrong step.", ""]
     lines += [*summary(card), "", "## Policies", "", "| policy | sampled | correct | kept |", "|---|---|---|---|"]
     lines += [f"| {name} | {n['sampled']} | {n['correct']} | {n['kept']} |" for name, n in card.by_policy.items()]
     lines += ["", "## Settings", "", "| setting | value |", "|---|---|"]

@@ -1,4 +1,4 @@
-"""Critiques for a GenRM to imitate: sampled from a judge, kept where they name the label (rejection sampling)."""
+"""Critiques for a GenRM to imitate: sampled from a judge, and kept if they name the label (rejection sampling)."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from fapo.judge.template import Template, load_template
 from fapo.judge.verdicts import verdict_from_row, verdict_row
 from fapo.training.critic_data.label_noise import with_label_noise
 from fapo.training.critic_data.settings import CritiquesSettings
-from fapo.training.critic_data.work_folder import keep_settings
+from fapo.training.critic_data.work_folder import check_same_settings
 from fapo.types import LabelledSolution, Progress, Verdict
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What came out, in numbers."""
+class CritiqueCounts:
+    """Number of critiques at each stage."""
 
     solutions: int
-    """Labelled solutions."""
+    """Number of labelled solutions."""
     critiques: int
-    """Critiques of them."""
+    """Number of critiques, without failed requests."""
     failed: int
-    """Critiques that could not be had; started again, the command asks for them."""
+    """Number of failed requests; the command repeats them when it is started again."""
     unparsable: int
-    """Critiques without a valid index."""
+    """Number of critiques without a valid index."""
     matching: int
-    """Critiques that name the label."""
+    """Number of critiques that name the label."""
     kept: int
-    """The distinct ones among these: the rows of the file."""
+    """Number of distinct critiques that name the label, which are the rows of the file."""
     kept_flawed: int
-    """Rows whose label names a step."""
+    """Number of rows with a label that names a step."""
     covered: int
-    """Solutions with at least one row."""
+    """Number of solutions with at least one row."""
 
     def __str__(self) -> str:
         return (
@@ -55,10 +55,24 @@ class Kept:
         )
 
 
-def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: None) -> Kept:
-    """Make the file; interrupted and called again, go on where it was. Must not run in an event loop.
+def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: None) -> CritiqueCounts:
+    """Make the data file.
 
-    Raises FapoError for what the user can put right; what was answered by then stays in the work folder.
+    All critiques are kept in the work folder, so a second call after an interruption continues there. The function
+    starts an event loop, so it must not be called in one.
+
+    Args:
+        config: Settings.
+        progress: Callback for the task "critiques".
+
+    Returns:
+        Number of critiques at each stage.
+
+    Raises:
+        ConfigError: A setting cannot be used, or the work folder was made with other settings.
+        DataError: A labelled solution cannot be read.
+        JudgeDownError: The judge fails for too many requests.
+        JudgeError: No critique names its label.
     """
     check_not_overwriting(config.out, [config.data])
     judge = config.judge_spec()
@@ -71,10 +85,10 @@ def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: N
     folder = config.out.with_suffix(".work")
     free = ("out", "model", "samples", "label_noise", "limit", "concurrency", "timeout")
     lasting = {name: value for name, value in asdict(config).items() if name not in free}
-    keep_settings(folder / "settings.json", lasting | {"judge": judge.name, "template": template.text})
+    check_same_settings(folder / "settings.json", lasting | {"judge": judge.name, "template": template.text})
     file = folder / "critiques.jsonl"
     asyncio.run(_ask(config, template, solutions, file, progress))
-    kept, rows = _kept(solutions, _read(file), config.samples)
+    kept, rows = _select(solutions, _read(file), config.samples)
     if not rows:
         raise JudgeError(f"none of {kept.critiques} critiques names the label; they are in {file}: use another judge")
     write_jsonl(config.out, rows)
@@ -88,9 +102,9 @@ async def _ask(
     file: Path,
     progress: Progress,
 ) -> None:
-    """Ask for the critiques that are missing, one round after the other.
+    """Request the critiques that the file lacks, in one round for each sample.
 
-    A GenRM asks about equal solutions once, so the critiques of one solution must never be asked for together.
+    A GenRM judges equal solutions once, so the critiques of one solution must not be in the same round.
     """
     known = _read(file)
     total = len(solutions) * config.samples
@@ -115,9 +129,9 @@ async def _ask(
             judge = GenRM(template, reseeded(model, config.seed + number))
             missing = [solution for solution in solutions if (solution.problem.id, number) not in known]
 
-            async def ask(some: Sequence[LabelledSolution], judge: GenRM = judge, number: int = number) -> list[str]:
-                verdicts = await judge.judge_steps([(s.problem, s.steps) for s in some])
-                answered = [pair for pair in zip(some, verdicts, strict=True) if pair[1].status != "failed"]
+            async def ask(batch: Sequence[LabelledSolution], judge: GenRM = judge, number: int = number) -> list[str]:
+                verdicts = await judge.judge_steps([(s.problem, s.steps) for s in batch])
+                answered = [pair for pair in zip(batch, verdicts, strict=True) if pair[1].status != "failed"]
                 write_jsonl(file, [_row(s, number, verdict) for s, verdict in answered], append=True)
                 known.update({(s.problem.id, number): verdict for s, verdict in answered})
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
@@ -134,20 +148,21 @@ async def _ask(
 
 
 def _row(solution: LabelledSolution, number: int, verdict: Verdict) -> dict[str, Any]:
+    """Return a critique as a row of critiques.jsonl."""
     return {"id": solution.problem.id, "sample": number, **verdict_row(verdict)}
 
 
 def _read(file: Path) -> dict[tuple[str, int], Verdict]:
-    """(id, number of the sample) -> what the critique says."""
+    """Return the verdicts in a file by (id, number of the sample)."""
     rows: Iterable[dict[str, Any]] = read_jsonl(file, ignore_torn_tail=True) if file.exists() else ()
     found = {(row["id"], row["sample"]): verdict_from_row(row) for row in rows}
     return {key: verdict for key, verdict in found.items() if verdict}
 
 
-def _kept(
+def _select(
     solutions: Sequence[LabelledSolution], verdicts: dict[tuple[str, int], Verdict], samples: int
-) -> tuple[Kept, list[dict[str, Any]]]:
-    """Counts, and the rows of the file: each distinct critique that names the label of its solution."""
+) -> tuple[CritiqueCounts, list[dict[str, Any]]]:
+    """Return the counts and the rows of the data file: the distinct critiques that name the label."""
     rows: list[dict[str, Any]] = []
     num_critiques = num_unparsable = num_matching = num_covered = 0
     for solution in solutions:
@@ -159,7 +174,7 @@ def _kept(
         num_covered += bool(matching)
         rows += [_training_row(solution, i, critique) for i, critique in enumerate(dict.fromkeys(matching))]
     flawed = sum(row["label"] >= 0 for row in rows)
-    kept = Kept(
+    kept = CritiqueCounts(
         solutions=len(solutions),
         critiques=num_critiques,
         failed=len(solutions) * samples - num_critiques,
@@ -173,11 +188,12 @@ def _kept(
 
 
 def _matches(verdict: Verdict, label: int | None) -> bool:
+    """Return whether a verdict names the label."""
     return verdict.flawed == (label is not None) and verdict.error_step == label
 
 
 def _training_row(solution: LabelledSolution, number: int, critique: str) -> dict[str, Any]:
-    """As `read_labelled` reads it."""
+    """Return a critique as a row of the data file, which `read_labelled` reads."""
     problem = replace(solution.problem, id=f"{solution.problem.id}-{number}")
     row = {"id": problem.id, "problem": problem.text, "source": problem.source}
     row |= {"reference": problem.reference} if problem.reference else {}

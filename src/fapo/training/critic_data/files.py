@@ -1,4 +1,4 @@
-"""The labelled solutions as a file: JSONL for fapo and TRL, Parquet in verl's format."""
+"""Data files of labelled solutions: JSONL for fapo and TRL, Parquet in the format of verl."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from fapo.judge.template import Template, build_prompt
 from fapo.types import LabelledSolution
 
 DATA_SOURCE = "fapo-critic"
-"""verl's `data_source`, by which a reward function is chosen."""
+"""Value of the column `data_source`, by which verl chooses a reward function."""
 
 
 def write_rows(out: Path, solutions: Sequence[LabelledSolution], template: Template) -> None:
-    """The data file, whole or not at all: .jsonl as `read_labelled` reads it, .parquet as verl does."""
+    """Write the data file in one move, so that it is never incomplete.
+
+    Args:
+        out: File; .jsonl in the form that `read_labelled` reads, .parquet in the form that verl reads.
+        solutions: Labelled solutions.
+        template: Prompt of the judge, for .parquet.
+    """
     if out.suffix == ".jsonl":
         write_jsonl(out, [_row(solution) for solution in solutions])
         return
@@ -24,6 +30,7 @@ def write_rows(out: Path, solutions: Sequence[LabelledSolution], template: Templ
 
 
 def _row(solution: LabelledSolution) -> dict[str, Any]:
+    """Return a solution as a row of the JSONL file."""
     problem = solution.problem
     return {
         "id": problem.id,
@@ -37,6 +44,7 @@ def _row(solution: LabelledSolution) -> dict[str, Any]:
 
 
 def _verl_row(solution: LabelledSolution, index: int, template: Template) -> dict[str, Any]:
+    """Return a solution as a row of the Parquet file."""
     row = _row(solution)
     return verl_row(
         data_source=DATA_SOURCE,

@@ -1,4 +1,4 @@
-"""Ask policies for rollouts and the teacher for votes; each answer is written down before the next is waited for."""
+"""Sample rollouts of policies and votes of the teacher; each response is written to the work folder as it arrives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fapo.judge.genrm import GenRM
 from fapo.judge.template import Template
 from fapo.rewards import verify as answers
 from fapo.training.critic_data.settings import CriticSettings
-from fapo.training.critic_data.work_folder import Sample, Work
+from fapo.training.critic_data.work_folder import CorrectRollout, WorkFolder
 from fapo.types import Progress, Rollout
 
 if TYPE_CHECKING:
@@ -24,10 +24,21 @@ if TYPE_CHECKING:
 
 
 async def sample_rollouts(
-    config: CriticSettings, policy: ModelSpec, prompt: str, work: Work, progress: Progress
+    config: CriticSettings, policy: ModelSpec, prompt: str, work: WorkFolder, progress: Progress
 ) -> None:
-    """Ask a policy for the rollouts that are missing; check each final answer."""
-    wanted = [key for key, place in work.plan.items() if place.policy == policy.name]
+    """Sample the rollouts of a policy that the work folder lacks, and check their final answers.
+
+    Args:
+        config: Settings.
+        policy: Policy.
+        prompt: Text of the policies' prompt.
+        work: Work folder, which gets the rollouts.
+        progress: Callback for the number of rollouts of this policy.
+
+    Raises:
+        EngineError: The policy fails for too many requests.
+    """
+    wanted = [key for key, place in work.wanted.items() if place.policy == policy.name]
     missing = [key for key in wanted if key not in work.outcomes]
     counts = len(wanted) - len(missing), len(wanted)
     if not missing:
@@ -35,18 +46,18 @@ async def sample_rollouts(
     complete = _opened(config, policy, "--policy", config.temperature, config.max_tokens)
 
     async def ask(keys: Sequence[str]) -> list[str]:
-        problems = [work.plan[key].problem for key in keys]
-        said = await complete([question_messages(prompt, problem) for problem in problems])
+        problems = [work.wanted[key].problem for key in keys]
+        completions = await complete([question_messages(prompt, problem) for problem in problems])
         answered = [
             (key, Rollout(problem, completion.text, completion.num_tokens))
-            for key, problem, completion in zip(keys, problems, said, strict=True)
+            for key, problem, completion in zip(keys, problems, completions, strict=True)
             if not completion.error
         ]
         checks = await answers.acheck_answers(
             [(rollout.response, rollout.problem.reference) for _, rollout in answered]
         )
         work.add_samples([(*pair, check) for pair, check in zip(answered, checks, strict=True)])
-        return [completion.error for completion in said]
+        return [completion.error for completion in completions]
 
     async with aclosing(complete):
         breaker = _breaker(config, f"the policy {policy.name}", len(missing), counts[0], EngineError)
@@ -54,11 +65,25 @@ async def sample_rollouts(
 
 
 async def collect_votes(
-    config: CriticSettings, solutions: Sequence[Sample], template: Template, work: Work, progress: Progress
+    config: CriticSettings,
+    solutions: Sequence[CorrectRollout],
+    template: Template,
+    work: WorkFolder,
+    progress: Progress,
 ) -> None:
-    """Ask the teacher for the votes that are missing, one round after the other.
+    """Request the votes that the work folder lacks, in one round for each vote.
 
-    A GenRM asks about equal solutions once, so the votes on one solution must never be asked for together.
+    A GenRM judges equal solutions once, so the votes on one solution must not be in the same round.
+
+    Args:
+        config: Settings.
+        solutions: Distinct correct solutions.
+        template: Prompt of the teacher.
+        work: Work folder, which gets the votes.
+        progress: Callback for the number of votes.
+
+    Raises:
+        JudgeDownError: The teacher fails for too many requests.
     """
     wanted = [(sample.id, number) for number in range(config.votes) for sample in solutions]
     if all(place in work.votes for place in wanted):
@@ -71,7 +96,7 @@ async def collect_votes(
             counts = sum(place in work.votes for place in wanted), len(wanted)
             judge = GenRM(template, reseeded(teacher, config.seed + number))
 
-            async def ask(samples: Sequence[Sample], judge: GenRM = judge, number: int = number) -> list[str]:
+            async def ask(samples: Sequence[CorrectRollout], judge: GenRM = judge, number: int = number) -> list[str]:
                 verdicts = await judge.judge_steps([(sample.rollout.problem, sample.steps) for sample in samples])
                 found = {(sample.id, number): verdict for sample, verdict in zip(samples, verdicts, strict=True)}
                 work.add_votes({place: verdict for place, verdict in found.items() if verdict.status != "failed"})
@@ -84,6 +109,7 @@ async def collect_votes(
 def _opened(
     config: CriticSettings, model: ModelSpec, option: str, temperature: float, max_tokens: int | None
 ) -> ChatClient | LocalModel:
+    """Open a model; `option` is named in the error message if it cannot be loaded."""
     return model.open(
         option,
         temperature=temperature,
@@ -97,6 +123,7 @@ def _opened(
 def _breaker(
     config: CriticSettings, name: str, num_expected: int, num_answered: int, error: type[FapoError]
 ) -> CircuitBreaker:
+    """Return the circuit breaker of a model."""
     return CircuitBreaker(
         name=name,
         remedy=repeat_command(config.folder),
@@ -111,11 +138,11 @@ async def _run_batches(
     ask: Callable[[Sequence[Job]], Awaitable[list[str]]],
     complete: ChatClient | LocalModel,
     breaker: CircuitBreaker,
-    what: str,
+    task: str,
     counts: tuple[int, int],
     progress: Progress,
 ) -> None:
-    """`counts` are what is done already and what there is in all."""
+    """Run all jobs; `counts` are the number of jobs done before and the number of all jobs."""
     await run_batches(
         jobs,
         ask,
@@ -123,5 +150,5 @@ async def _run_batches(
         concurrency=complete.concurrency,
         record=breaker.record,
         num_done=counts[0],
-        progress=lambda done: progress(what, done, counts[1]),
+        progress=lambda done: progress(task, done, counts[1]),
     )

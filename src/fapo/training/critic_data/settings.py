@@ -71,7 +71,7 @@ class CriticSettings:
 
     @property
     def folder(self) -> Path:
-        """Work folder, which keeps rollouts and votes as they arrive."""
+        """WorkFolder folder, which keeps rollouts and votes as they arrive."""
         return self.out.with_suffix(".work")
 
     def policy_specs(self) -> tuple[ModelSpec, ...]:

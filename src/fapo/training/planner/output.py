@@ -11,7 +11,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from fapo.config.schema import Config
-from fapo.training.planner import JUDGE_MEMORY_RATE, MAX_SEQUENCES, ROLLOUT_MEMORY_RATE, PlanAssumptions, Quantity
+from fapo.training.planner.assumptions import PlanAssumptions
+from fapo.training.planner.plan import JUDGE_MEMORY_RATE, MAX_SEQUENCES, ROLLOUT_MEMORY_RATE, Quantity
 
 FIXED = (
     ("rollout server memory", f"{ROLLOUT_MEMORY_RATE:.0%} of a GPU", "fixed"),

@@ -15,7 +15,8 @@ Label = TypeVar("Label", bound=Hashable)
 def pass_at_k(num_correct: int, n: int, k: int) -> float:
     """Return the probability that k of n samples hold a correct one: 1 - C(n - c, k) / C(n, k).
 
-    The k samples are drawn without replacement. This is the unbiased estimate for one problem; average it over problems. Source: Chen et al. 2021 (pass@k).
+    The k samples are drawn without replacement. This is the unbiased estimate for one problem; average it over
+    problems. Source: Chen et al. 2021 (pass@k).
 
     Args:
         num_correct: c, number of samples with a correct answer.
@@ -36,7 +37,7 @@ def pass_at_k(num_correct: int, n: int, k: int) -> float:
 
 
 def majority_vote(labels: Sequence[Label]) -> Label:
-    """Return the most frequent label, and the first one among equally frequent labels; raise ValueError without labels."""
+    """Return the most frequent label, or the first one among equals; raise ValueError without labels."""
     if not labels:
         raise ValueError("a vote needs at least one label")
     return Counter(labels).most_common(1)[0][0]

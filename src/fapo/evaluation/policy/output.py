@@ -27,7 +27,7 @@ SCHEMA = 1
 CONVENTIONS = {
     "avg_at_k": "correct samples / samples; a failed request counts only in failed_rate",
     "pass_at": "unbiased, from all samples of a question; questions with fewer samples are left out",
-    "majority_at_k": "correct answers are one answer, wrong ones are equal by their normal form; the first one wins a tie",
+    "majority_at_k": "correct answers are one answer, wrong ones are equal by normal form; the first one wins a tie",
     "fp_ratio": "flawed / correct samples with a verdict",
     "reliable_accuracy": "correct and not flagged / samples; a sample without a verdict is not reliable",
     "interval": f"{LEVEL:.0%} bootstrap over questions, {NUM_RESAMPLES} resamples, seed {SEED}",

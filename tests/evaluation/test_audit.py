@@ -1,3 +1,5 @@
+"""fapo judge: counts, the cache, interruptions, bad input, and the printed summary."""
+
 from __future__ import annotations
 
 import io
@@ -19,7 +21,6 @@ import pytest
 from rich.console import Console
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
-from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import DataError, JudgeDownError
 from fapo.evaluation.audit.counts import AuditCounts, AuditRow, print_counts
 from fapo.evaluation.audit.run import audit
@@ -34,7 +35,7 @@ ROW: Row = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nS
 
 
 def row(**changed: Any) -> Row:
-    """A usual row; None removes a column."""
+    """Return a usual row with some columns changed; None removes a column."""
     return {key: value for key, value in (ROW | changed).items() if value is not None}
 
 
@@ -43,7 +44,7 @@ def written(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def settings_for(server: ChatServer | str, out: Path, *files: Path | str, **options: Any) -> AuditSettings:
+def audit_settings(server: ChatServer | str, out: Path, *files: Path | str, **options: Any) -> AuditSettings:
     """Return settings of an audit by a server, with a prompt that is short."""
     options = {"template": "compact", "model": "m"} | options
     url = server if isinstance(server, str) else server.url
@@ -51,7 +52,7 @@ def settings_for(server: ChatServer | str, out: Path, *files: Path | str, **opti
 
 
 def by_problem(verdicts: dict[str, str], seen: Counter[str] | None = None) -> Callable[[Row, int], Reply]:
-    """A judge that looks for a word in the prompt."""
+    """Return a judge with a response for each word that a prompt may contain."""
 
     def script(body: Row, index: int) -> Reply:
         text = body["messages"][-1]["content"]
@@ -61,124 +62,6 @@ def by_problem(verdicts: dict[str, str], seen: Counter[str] | None = None) -> Ca
         return Reply(verdicts[word]) if verdicts[word] != "down" else Reply(status=400, body=b"{}")
 
     return script
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-SHAPES: dict[str, tuple[Row, Row]] = {
-    "ours": (row(id="x", source="s"), {"id": "x", "source": "s", "problem": "What is 1+1?", "reference": "2"}),
-    "question, answer, completion": (
-        {"question": "Q", "answer": 7, "completion": "\\boxed{7}"},
-        {"problem": "Q", "reference": "7", "steps": ("\\boxed{7}",), "id": "rows-0", "source": "rows"},
-    ),
-    "worked solution": (
-        {"prompt": "Q", "solution": "3+4=7\n#### 7", "output": "a\n\nb"},
-        {"problem": "Q", "reference": "7", "steps": ("a\n\n", "b")},
-    ),
-    "ProcessBench": (
-        {"id": "gsm8k-0", "problem": "Q", "steps": ["a", "b"], "final_answer_correct": True, "label": -1},
-        {"id": "gsm8k-0", "reference": "", "correct": True, "steps": ("a", "b"), "text": "a\n\nb"},
-    ),
-    "verl": (
-        {"input": "user\nQ", "output": "\\boxed{7}", "gts": "7", "score": 1.0, "step": 3},
-        {"problem": "user\nQ", "reference": "7", "text": "\\boxed{7}"},
-    ),
-    "verl with a list": ({"input": "Q", "output": "x", "gts": ["7"]}, {"reference": "7"}),
-    "TRL, conversations": (
-        {
-            "prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}],
-            "completion": [{"role": "assistant", "content": "\\boxed{7}"}],
-            "answer": "7",
-            "advantage": 0.0,
-        },
-        {"problem": "Q", "text": "\\boxed{7}", "reference": "7"},
-    ),
-    "verl's training data": (
-        {"prompt": [{"role": "user", "content": "Q"}], "reward_model": {"ground_truth": "7"}, "response": "x"},
-        {"problem": "Q", "reference": "7"},
-    ),
-    "capitals": ({"Problem": "Q", "Answer": "7", "Response": "x"}, {"problem": "Q", "reference": "7", "text": "x"}),
-    "null is absent": (row(steps=None, id=None), {"steps": ("1+1=2\n\n", "So \\boxed{2}.")}),
-    "steps before response": (row(steps=["a"]), {"steps": ("a",), "text": "a"}),
-    "empty": (row(response=""), {"steps": (), "text": ""}),
-    "blank": (row(response=" \n\n "), {"steps": ()}),
-    "no steps": (row(steps=[]), {"steps": ()}),
-    "NUL": (row(response="a\0b"), {"text": "a\0b"}),
-    "number as id": (row(id=12), {"id": 12}),
-}
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_shapes_of_rows(name: str, tmp_path: Path) -> None:
-    given, expected = SHAPES[name]
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(given) + "\n")
-    (found,) = read_solutions(path)
-    assert isinstance(found, Solution), found
-    seen = {"problem": found.problem.text, "reference": found.problem.reference, "source": found.problem.source}
-    seen |= {"id": found.id, "steps": found.steps, "text": found.text, "correct": found.correct}
-    assert seen | expected == seen
-
-
-BAD: dict[str, tuple[bytes, str]] = {
-    "no problem": (b'{"reference": "2", "response": "x"}', "no problem: expected problem or question or prompt"),
-    "no solution": (b'{"problem": "Q", "reference": "2"}', "no solution: expected steps or response or completion"),
-    "no answer": (b'{"problem": "Q", "response": "x"}', "no right answer: .*--references DATA"),
-    "no columns": (b"{}", "no problem: .*its columns are none"),
-    "steps is a text": (b'{"problem": "Q", "reference": "2", "steps": "a"}', "steps must be a list of texts, is 'a'"),
-    "steps of numbers": (b'{"problem": "Q", "reference": "2", "steps": ["a", 2]}', "steps must be a list of texts"),
-    "number as problem": (b'{"problem": 5, "reference": "2", "response": "x"}', "problem must be a text"),
-    "number as response": (b'{"problem": "Q", "reference": "2", "response": 5}', "response must be a text"),
-    "list as reference": (b'{"problem": "Q", "reference": ["2", "3"], "response": "x"}', "reference is"),
-    "empty reference": (b'{"problem": "Q", "reference": " ", "response": "x"}', "reference is ' '"),
-    "list as id": (b'{"id": [1], "problem": "Q", "reference": "2", "response": "x"}', "id is"),
-    "correct is a text": (b'{"problem": "Q", "correct": "yes", "response": "x"}', "correct is 'yes', must be true"),
-    "no object": (b"[1, 2]", "must be a JSON object"),
-    "no JSON": (b"{nonsense", "invalid JSON"),
-    "NUL bytes": (b'{"problem": "a\0b"}', "invalid JSON"),
-    "no UTF-8": (b'{"problem": "\xff"}', "invalid UTF-8 at byte 13"),
-    "nested": (b'{"a": ' * 100_000, "nested too deeply"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_row_is_told_with_its_place_and_the_next_one_is_read(name: str, tmp_path: Path) -> None:
-    content, message = BAD[name]
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b"\n" + content + b"\n" + json.dumps(ROW).encode() + b"\n")
-    bad, good = read_solutions(path)
-    assert isinstance(bad, BadRow)
-    assert isinstance(good, Solution)
-    assert bad.reason.startswith(f"{path}:2: ")
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(bad.reason)
-
-
-def test_parquet(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "completions_00001.parquet"
-    talk = [[{"role": "user", "content": "Q"}], [{"role": "assistant", "content": "\\boxed{7}"}]]
-    table = {"step": [1], "prompt": [talk[0]], "completion": [talk[1]], "reference": ["7"], "steps": [None]}
-    parquet.write_table(pyarrow.table(table), path)
-    (found,) = read_solutions(path)
-    assert isinstance(found, Solution)
-    assert (found.problem.text, found.text, found.id) == ("Q", "\\boxed{7}", "completions_00001-0")
-
-
-def test_references_are_looked_up_by_the_text_of_the_problem(tmp_path: Path) -> None:
-    data = [{"problem": "What is 1+1?", "answer": "2"}, {"problem": "What is 1+1? And doubled?", "answer": "4"}]
-    find = reference_lookup(written(tmp_path / "data.jsonl", data))
-    rows = [
-        {"prompt": "What is 1+1?", "completion": "x"},
-        {"prompt": "<|im_start|>user\nWhat is 1+1? And doubled?<|im_end|>\n", "completion": "x"},
-        {"prompt": "Something else", "completion": "x"},
-        {"prompt": "What is 1+1?", "completion": "x", "answer": "3"},
-    ]
-    found = list(read_solutions(written(tmp_path / "log.jsonl", rows), references=find))
-    assert [s.problem.reference for s in found if isinstance(s, Solution)] == ["2", "4", "3"]
-    assert found[1].problem.text == "What is 1+1? And doubled?"
-    assert "not among the references" in found[2].reason
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------
@@ -219,7 +102,7 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     seen: Counter[str] = Counter()
     with chat_server(by_problem(WORDS, seen)) as server:
-        result = audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE)))
+        result = audit(audit_settings(server, out, written(tmp_path / "in.jsonl", SAMPLE)))
     found = list(read_jsonl(out))
     assert [r["id"] for r in found] == [r["id"] for r in SAMPLE]
     assert {r["id"]: outcome(r) for r in found} == EXPECTED
@@ -236,7 +119,7 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
 def test_all_judges_the_wrong_ones_too(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(by_problem(WORDS)) as server:
-        result = audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE), all=True))
+        result = audit(audit_settings(server, out, written(tmp_path / "in.jsonl", SAMPLE), all=True))
     found = {r["id"]: outcome(r) for r in read_jsonl(out)}
     changed = {"wrong": (False, "ok", 0, True), "blank": (False, "unparsable", None, None)}
     assert found == EXPECTED | changed
@@ -244,17 +127,17 @@ def test_all_judges_the_wrong_ones_too(tmp_path: Path) -> None:
     assert (result.total["wrong_judged"], result.total["wrong_flagged"]) == (1, 1)
 
 
-def test_only_a_box_counts_if_asked(tmp_path: Path) -> None:
+def test_only_a_box_counts_with_require_box(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(by_problem(WORDS)) as server:
-        audit(settings_for(server, out, written(tmp_path / "in.jsonl", SAMPLE), require_box=True))
+        audit(audit_settings(server, out, written(tmp_path / "in.jsonl", SAMPLE), require_box=True))
     assert {r["id"]: r["correct"] for r in read_jsonl(out)}["phrase"] is False
 
 
 def test_a_judge_that_does_not_say_where(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(Reply("\\boxed{yes}")) as server:
-        result = audit(settings_for(server, out, written(tmp_path / "in.jsonl", [ROW]), template="yes_no"))
+        result = audit(audit_settings(server, out, written(tmp_path / "in.jsonl", [ROW]), template="yes_no"))
     assert [outcome(r) for r in read_jsonl(out)] == [(True, "ok", None, True)]
     assert not result.fifths
 
@@ -263,7 +146,7 @@ def test_votes(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     replies = ["\\boxed{-1}", "\\boxed{1}", "\\boxed{1}"]
     with chat_server(lambda body, index: Reply(replies[index])) as server:
-        settings = settings_for(
+        settings = audit_settings(
             server, out, written(tmp_path / "in.jsonl", [ROW]), votes=3, temperature=0.6, concurrency=1
         )
         audit(settings)
@@ -275,21 +158,21 @@ def test_votes(tmp_path: Path) -> None:
 def test_several_servers_share_the_work(tmp_path: Path) -> None:
     path = written(tmp_path / "in.jsonl", [row(problem=f"Q{i}") for i in range(40)])
     with chat_server(Reply("\\boxed{-1}", delay=0.02)) as a, chat_server(Reply("\\boxed{-1}", delay=0.02)) as b:
-        audit(replace(settings_for(a, tmp_path / "out.jsonl", path), judge=(a.url, b.url)))
+        audit(replace(audit_settings(a, tmp_path / "out.jsonl", path), judge=(a.url, b.url)))
         assert len(a.requests) + len(b.requests) == 40
         assert min(len(a.requests), len(b.requests)) > 5
 
 
-def test_the_cache_answers_the_second_time_unless_told_not_to(tmp_path: Path) -> None:
+def test_the_cache_answers_the_second_time_unless_it_is_off(tmp_path: Path) -> None:
     path, out = written(tmp_path / "in.jsonl", SAMPLE), tmp_path / "out.jsonl"
     seen: Counter[str] = Counter()
     with chat_server(by_problem(WORDS, seen)) as server:
-        audit(settings_for(server, out, path))
+        audit(audit_settings(server, out, path))
         first = out.read_bytes()
-        audit(settings_for(server, out, path))
+        audit(audit_settings(server, out, path))
         assert out.read_bytes() == first
         assert seen == {"apple": 1, "banana": 1, "damson": 1, "elder": 2, "grape": 1}, "only the failed one"
-        audit(settings_for(server, out, path, no_cache=True))
+        audit(audit_settings(server, out, path, no_cache=True))
         assert seen == {"apple": 2, "banana": 2, "damson": 2, "elder": 3, "grape": 2}
 
 
@@ -304,7 +187,7 @@ def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
     ]
     out = tmp_path / "out.jsonl"
     with chat_server(Reply("[bold]\\boxed{-1}")) as server:
-        result = audit(settings_for(server, out, written(tmp_path / "in.jsonl", rows)))
+        result = audit(audit_settings(server, out, written(tmp_path / "in.jsonl", rows)))
     found = list(read_jsonl(out))
     assert [(r["id"], r["correct"], r["status"]) for r in found] == [
         (1, True, "ok"),
@@ -319,7 +202,7 @@ def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
 def test_ids_of_one_hash_are_not_one_id(tmp_path: Path) -> None:
     rows = [row(id=id) for id in (-1, -2, "a", "b", "a")]
     with chat_server(Reply("\\boxed{-1}")) as server:
-        result = audit(settings_for(server, tmp_path / "out.jsonl", written(tmp_path / "in.jsonl", rows)))
+        result = audit(audit_settings(server, tmp_path / "out.jsonl", written(tmp_path / "in.jsonl", rows)))
     assert result.num_repeated == 1
 
 
@@ -337,17 +220,17 @@ def test_a_source_does_not_steer_the_terminal(tmp_path: Path, monkeypatch, capsy
     ("name", "joined", "first_bad"),
     [("in.jsonl", "\n".join, r"in\.jsonl:2"), ("in.json", lambda rows: f"[{','.join(rows)}]", r"in\.json\[1\]")],
 )
-def test_bad_rows_stop_the_audit_before_anything_is_asked_or_are_left_out(
+def test_bad_rows_stop_the_audit_before_any_judgement_or_are_left_out(
     name: str, joined: Callable[[list[str]], str], first_bad: str, tmp_path: Path
 ) -> None:
     path, out = tmp_path / name, tmp_path / "out.jsonl"
     path.write_text(joined([json.dumps(ROW), '{"problem": "Q"}', '"nonsense"', json.dumps(ROW)]))
     with chat_server(Reply("\\boxed{-1}")) as server:
         with pytest.raises(DataError, match=rf"{first_bad}: no solution.*--skip-bad"):
-            audit(settings_for(server, out, path))
+            audit(audit_settings(server, out, path))
         assert server.requests == []
         assert [file.name for file in tmp_path.iterdir()] == [name]
-        result = audit(settings_for(server, out, path, skip_bad=True))
+        result = audit(audit_settings(server, out, path, skip_bad=True))
     found = list(read_jsonl(out))
     assert [(r["id"], r["status"], r["flawed"]) for r in found] == [
         ("in-0", "ok", False),
@@ -365,22 +248,22 @@ def test_a_dead_judge_ends_a_long_audit_and_spares_a_short_one(tmp_path: Path) -
     short = written(tmp_path / "short.jsonl", [row(problem=f"Q{i}") for i in range(7)])
     long = written(tmp_path / "long.jsonl", [row(problem=f"Q{i}") for i in range(1000)])
     with chat_server(Reply(status=400, body=b"{}")) as server:
-        result = audit(settings_for(server, out, short))
+        result = audit(audit_settings(server, out, short))
         assert result.total["failed"] == 7
         before = out.read_bytes()
         with pytest.raises(JudgeDownError, match=r"judge is down: .*HTTP 400.*same command again"):
-            audit(settings_for(server, out, long, concurrency=4))
+            audit(audit_settings(server, out, long, concurrency=4))
         assert len(server.requests) < 100
     assert out.read_bytes() == before, "an output is whole or the old one"
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
-    """4 MB of rows, judged: what Python holds at its most is a part of that."""
+    """An audit of 4 MB of rows holds at most a part of them at a time."""
     path = tmp_path / "in.jsonl"
     write_jsonl(path, (row(problem=f"Q{i % 50}", response="word " * 800 + "\\boxed{2}") for i in range(1000)))
     with chat_server(Reply("\\boxed{-1}")) as server:
-        settings = settings_for(server, tmp_path / "out.jsonl", path, concurrency=4)
-        audit(settings)  # imports, pools and caches are there now
+        settings = audit_settings(server, tmp_path / "out.jsonl", path, concurrency=4)
+        audit(settings)  # fills imports, pools and caches first
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
         audit(settings)
@@ -393,7 +276,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 def test_processbench_rows(tmp_path: Path) -> None:
     path = shared_data("processbench_gsm8k.jsonl")
     with chat_server(Reply("\\boxed{-1}")) as server:
-        result = audit(settings_for(server, tmp_path / "out.jsonl", path))
+        result = audit(audit_settings(server, tmp_path / "out.jsonl", path))
     correct = sum(r["final_answer_correct"] for r in read_jsonl(path))
     assert (result.total["rows"], result.total["correct"], result.total["judged"]) == (400, correct, correct)
 
@@ -522,7 +405,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 def test_a_solution_too_long_for_the_model_is_one_failure(
     tmp_path: Path, tiny_genrm: Path, monkeypatch, capsys
 ) -> None:
-    """Its attention would take tens of gigabytes; the rows beside it are judged."""
+    """The attention of a long row would need tens of gigabytes; the other rows are judged."""
     problem = "Compute 2+3. Box the value."
     rows = [
         row(id=i, problem=problem, reference="5", response=f"{'a' * n}\n\\boxed{{5}}")
@@ -537,7 +420,7 @@ def test_a_solution_too_long_for_the_model_is_one_failure(
 
 
 def hear_ctrl_c() -> None:
-    """Shells start what runs in the background deaf to SIGINT, and children inherit that."""
+    """Reset SIGINT, which a shell ignores in background processes and their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -56,7 +56,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """`fapo bench ...` in this process: exit code, stdout, stderr."""
+    """Return a function that runs `fapo bench` in this process and returns exit code, stdout and stderr."""
 
     def call(*arguments: str | Path | float) -> tuple[int, str, str]:
         code = fapo(monkeypatch, "bench", *arguments)
@@ -68,7 +68,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 @pytest.fixture
 def score(run):
-    """The JSON of `fapo bench ... --json`; nothing else may stand on stdout."""
+    """Return a function that runs `fapo bench --json` and returns the JSON, which must be all of stdout."""
 
     def call(*arguments: str | Path | float) -> dict[str, Any]:
         code, out, err = run(*arguments, "--json")
@@ -88,13 +88,13 @@ def predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 # --- Numbers counted by hand -----------------------------------------------------------------------------------------
 
 ANSWERS = [
-    {"id": "a-0", "error_step": 2},  # flawed, flagged, elsewhere
+    {"id": "a-0", "error_step": 2},  # flawed, flagged at another step
     {"id": "a-1", "error_step": 7},  # flawed, beyond the steps
-    {"id": "a-2", "error_step": -1, "status": "ok"},  # sound, passed
-    {"id": "a-3", "error_step": 0, "status": "unparsable"},  # sound, no verdict whatever the step says
+    {"id": "a-2", "error_step": -1, "status": "ok"},  # correct, not flagged
+    {"id": "a-3", "error_step": 0, "status": "unparsable"},  # correct, without a verdict, although it has a step
     {"id": "a-4", "error_step": 2},  # named exactly
     {"id": "b-0", "error_step": 2},  # named exactly
-    {"id": "b-1", "error_step": 1},  # sound, flagged
+    {"id": "b-1", "error_step": 1},  # correct, flagged
 ]  # b-2 is missing
 
 PRF = {
@@ -245,7 +245,7 @@ def test_bounds_and_order(cases: list[tuple[Any, Verdict, str]], rnd: random.Ran
 
 
 def test_intervals_are_those_of_drawing_rows() -> None:
-    """Against resampling row by row and scoring with the plain functions."""
+    """The intervals equal those of resampling row by row and scoring with the plain functions."""
     rnd = random.Random(0)
     labels = [rnd.choice([None, None, 0, 1]) for _ in range(60)]
     verdicts = [Verdict.from_step(rnd.choice([label, label, 0, None])) for label in labels]
@@ -268,8 +268,8 @@ def test_intervals_are_those_of_drawing_rows() -> None:
         assert interval[1] - interval[0] > 0.1
 
 
-def test_sound_rows_are_drawn_too() -> None:
-    """3 of 5 found, beside 95 passed: a draw holds 5 flawed rows on average, and often none of the 3 (e^-3 > 2.5 %)."""
+def test_correct_rows_are_drawn_too() -> None:
+    """3 of 5 flawed rows among 100 are found: a draw often holds none of the 3 (e^-3 > 2.5 %)."""
     labels = [0] * 5 + [None] * 95
     verdicts = [Verdict.from_step(0)] * 3 + [Verdict.from_step(None)] * 97
     found = score_flawed_positive([solution(f"r-{i}", label) for i, label in enumerate(labels)], verdicts)
@@ -361,7 +361,7 @@ BAD_PREDICTIONS = {
 
 
 @pytest.mark.parametrize("name", BAD_PREDICTIONS)
-def test_bad_predictions_are_told_with_their_place(name: str, data: Path, tmp_path: Path, run) -> None:
+def test_bad_predictions_are_errors_with_their_place(name: str, data: Path, tmp_path: Path, run) -> None:
     line, message = BAD_PREDICTIONS[name]
     file = tmp_path / "predictions.jsonl"
     file.write_bytes(FINE.encode() + (line if isinstance(line, bytes) else line.encode()) + b"\n")
@@ -410,7 +410,7 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize("name", BAD_DATA)
-def test_bad_data_is_told_with_its_place(name: str, tmp_path: Path, run) -> None:
+def test_bad_data_is_an_error_with_its_place(name: str, tmp_path: Path, run) -> None:
     rows, message = BAD_DATA[name]
     write_jsonl(tmp_path / "data.jsonl", rows)
     code, out, err = run("flawed-positive", "--data", tmp_path / "data.jsonl", "--judge", "flag-all", "--json")
@@ -451,7 +451,7 @@ CALLS: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_wrong_call_is_told(name: str, data: Path, tmp_path: Path, run, monkeypatch) -> None:
+def test_a_wrong_call_is_an_error(name: str, data: Path, tmp_path: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.jsonl").touch()
     arguments, message = CALLS[name]
@@ -558,13 +558,13 @@ def test_predictions_for_the_miniature_need_no_torch(tmp_path: Path) -> None:
 
 
 def label_of(body: Mapping[str, Any]) -> int:
-    """The label of the solution a request asks about."""
+    """Return the label of the solution in a request."""
     text = body["messages"][-1]["content"]
     return next(int(row["label"]) for row in ROWS if f"Problem {row['id']}?" in text)
 
 
 def knows(body: dict[str, Any], index: int) -> Reply:
-    """A judge that is always right."""
+    """Reply like a judge that is always correct."""
     return Reply(f"I have read it. \\boxed{{{label_of(body)}}}")
 
 
@@ -603,7 +603,7 @@ def test_a_served_judge_and_its_answers_on_file(data: Path, tmp_path: Path, scor
 
 
 def test_going_on_after_failures(data: Path, tmp_path: Path, score) -> None:
-    """What failed is asked again, what is unparsable is not."""
+    """Failed critiques are requested again, unparsable ones are not."""
     out = tmp_path / "out.jsonl"
 
     def moody(body: dict[str, Any], index: int) -> Reply:
@@ -629,7 +629,7 @@ def test_going_on_after_failures(data: Path, tmp_path: Path, score) -> None:
 
 
 def test_answers_of_another_judge_are_not_mixed_in(data: Path, tmp_path: Path, run) -> None:
-    """Each is asked for itself; the cache they share then answers for all of them."""
+    """Each is judged for itself at first; then all of them get the same response from the cache."""
     judges = [["--model", "m"], ["--model", "n"], ["--model", "m", "--max-tokens", 9]]
     judges.append(["--model", "m", "--template", "compact"])
     with chat_server(knows) as server:

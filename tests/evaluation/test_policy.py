@@ -24,9 +24,6 @@ from hypothesis import strategies as st
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.world import parse
-from fapo.data.multiple_choice import with_choices
-from fapo.data.problems import read_problems
-from fapo.errors import DataError
 from fapo.evaluation.intervals import bootstrap_ratio_intervals
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample, evaluate, load_questions
 from fapo.evaluation.policy.score import by_source, majority, score
@@ -48,20 +45,20 @@ SOUND, FLAWED, UNPARSABLE, FAILED = (
 
 
 def sample(answer: str | None, verdict: Verdict | None = None, tokens: int = 10, flawed: bool | None = None) -> Sample:
-    """A sample that answers "7" (right), something else, or nothing."""
+    """Return a sample with the correct answer "7", another answer or none."""
     rollout = Rollout(Problem("q", "?", "7"), "text", tokens, truncated=tokens >= 20)
     return Sample(rollout, Check(answer == "7", answer, "ok" if answer else "no_answer"), verdict, flawed)
 
 
-def asked(samples: Sequence[Sample], num_failed: int = 0, source: str = "a") -> AnsweredQuestion:
+def question(samples: Sequence[Sample], num_failed: int = 0, source: str = "a") -> AnsweredQuestion:
     return AnsweredQuestion(Problem("q", "?", "7", source), tuple(samples), num_failed)
 
 
 HAND = [
-    asked([sample("7", SOUND), sample("7", FLAWED), sample("8"), sample("8", tokens=20)]),
-    asked([sample("7", UNPARSABLE), sample(None), sample("9"), sample("9")]),
-    asked([sample("7", FLAWED), sample("7", FAILED)], num_failed=2, source="b"),
-    asked([], num_failed=4, source="b"),
+    question([sample("7", SOUND), sample("7", FLAWED), sample("8"), sample("8", tokens=20)]),
+    question([sample("7", UNPARSABLE), sample(None), sample("9"), sample("9")]),
+    question([sample("7", FLAWED), sample("7", FAILED)], num_failed=2, source="b"),
+    question([], num_failed=4, source="b"),
 ]
 
 
@@ -79,8 +76,8 @@ def test_numbers_counted_by_hand() -> None:
     assert found.reliable_accuracy.value == 1 / 10
     assert math.isnan(found.true_fp_ratio.value) and math.isnan(found.true_reliable_accuracy.value)
     assert found.length.value == 11
-    shares = (found.no_answer_rate, found.truncated_rate, found.failed_rate)
-    assert shares == (1 / 10, 1 / 10, 6 / 16)
+    rates = (found.no_answer_rate, found.truncated_rate, found.failed_rate)
+    assert rates == (1 / 10, 1 / 10, 6 / 16)
     assert (found.judge_unparsable_rate, found.judge_failed_rate) == (1 / 5, 1 / 5)
     of_a, of_b = by_source(HAND, 4, judged=True).values()
     assert (of_a.avg_at_k.value, of_b.avg_at_k.value) == (3 / 8, 1.0)
@@ -89,14 +86,16 @@ def test_numbers_counted_by_hand() -> None:
 
 
 def test_without_a_judge_nothing_is_said_about_flaws() -> None:
-    found = score([asked([sample("7"), sample("8")])], 2, judged=False)
+    found = score([question([sample("7"), sample("8")])], 2, judged=False)
     assert math.isnan(found.fp_ratio.value) and math.isnan(found.reliable_accuracy.value)
-    assert score([asked([sample("8")])], 1, judged=True).reliable_accuracy.value == 0, "nothing is right, so nothing is"
+    assert score([question([sample("8")])], 1, judged=True).reliable_accuracy.value == 0, (
+        "nothing is right, so nothing is"
+    )
 
 
 def test_the_oracle_knows_better_than_the_judge() -> None:
     samples = [sample("7", SOUND, flawed=True), sample("7", FLAWED, flawed=False), sample("8"), sample("8")]
-    found = score([asked(samples, source="miniature-test"), asked([sample("7", SOUND)])], 4, judged=True)
+    found = score([question(samples, source="miniature-test"), question([sample("7", SOUND)])], 4, judged=True)
     assert (found.true_fp_ratio.value, found.true_reliable_accuracy.value) == (1 / 2, 1 / 4)
     assert (found.fp_ratio.value, found.reliable_accuracy.value) == (1 / 3, 2 / 5)
 
@@ -125,14 +124,14 @@ SAMPLES = st.builds(
 @settings(max_examples=40)
 @given(st.lists(st.lists(SAMPLES, min_size=4, max_size=4), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_bounds_and_order(groups: list[list[Sample]], rng: random.Random) -> None:
-    found = score([asked(group) for group in groups], 4, judged=True)
+    found = score([question(group) for group in groups], 4, judged=True)
     passes = [found.avg_at_k.value, *(number.value for number in found.pass_at.values())]
     assert passes == pytest.approx(sorted(passes)), "more samples never pass less"
     assert 0 <= found.reliable_accuracy.value <= found.avg_at_k.value <= 1
     assert found.num_flawed <= found.num_judged <= found.num_correct
     if found.num_judged == found.num_correct and found.num_correct:
         assert found.reliable_accuracy.value == pytest.approx(found.avg_at_k.value * (1 - found.fp_ratio.value))
-    shuffled = [asked(rng.sample(group, 4)) for group in rng.sample(groups, len(groups))]
+    shuffled = [question(rng.sample(group, 4)) for group in rng.sample(groups, len(groups))]
     again = score(shuffled, 4, judged=True)
     assert again.avg_at_k.value == found.avg_at_k.value
     assert again.pass_at[4].value == pytest.approx(found.pass_at[4].value)
@@ -150,80 +149,6 @@ def test_intervals_are_those_of_drawing_questions() -> None:
     assert np.isnan(bootstrap_ratio_intervals(np.zeros((0, 1)), np.zeros((0, 1)))).all()
 
 
-# ----------------------------------------------------------------------------------------------------- multiple choice
-
-GPQA = {"Question": "Which?", "Correct Answer": "iron", **{f"Incorrect Answer {i}": f"metal {i}" for i in (1, 2, 3)}}
-ROWS = {
-    "GPQA": GPQA,
-    "text": {"question": "Which?", "choices": ["metal 1", "iron", "metal 2", "metal 3"], "answer": "iron"},
-    "letter": {"question": "Which?", "options": ["metal 1", "iron", "metal 2", "metal 3"], "answer": "B"},
-    "index": {"problem": "Which?", "choices": ["metal 1", "iron", "metal 2", "metal 3"], "answer": 1},
-}
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_choices_are_lettered_by_seed(name: str, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "rows.jsonl", [ROWS[name]])
-    letters = Counter()
-    for seed in range(40):
-        (problem,) = read_problems(tmp_path / "rows.jsonl", seed=seed)
-        lines = problem.text.splitlines()
-        assert lines[:2] == ["Which?", ""]
-        assert sorted(line[3:] for line in lines[2:]) == ["iron", "metal 1", "metal 2", "metal 3"]
-        assert [line[:3] for line in lines[2:]] == ["A) ", "B) ", "C) ", "D) "]
-        assert f"{problem.reference}) iron" in lines
-        letters[problem.reference] += 1
-        assert read_problems(tmp_path / "rows.jsonl", seed=seed) == [problem]
-    assert letters.keys() == set("ABCD")
-
-
-def test_other_rows_stay_as_they_are() -> None:
-    for row in ({"problem": "Q", "answer": "7"}, {}):
-        assert with_choices("here", row, 0) == row
-
-
-@pytest.mark.parametrize("told", ["iron", "B", 1])
-@pytest.mark.parametrize(
-    "listing", ["A) gold\nB) iron", "(A) gold (B) iron", "A. gold\n\nB.  iron", "A: gold, B: iron"]
-)
-def test_choices_that_the_question_lists_keep_their_order(listing: str, told: str | int) -> None:
-    row = {"question": f"Which?\n{listing}", "choices": ["gold", "iron"], "answer": told}
-    for seed in range(4):
-        assert with_choices("here", row, seed) == {"question": f"Which?\n{listing}", "answer": "B"}
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"question": "What is 12 - 10, of 1, 2, 3?", "choices": ["1", "2", "3"], "answer": 1},
-        {"Question": "12 - 10, not 13", "Correct Answer": "2", "Incorrect Answer 1": "1", "Incorrect Answer 2": "3"},
-    ],
-)
-def test_choices_that_the_question_only_mentions_are_listed(row: dict[str, Any], tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "rows.jsonl", [row])
-    (problem,) = read_problems(tmp_path / "rows.jsonl")
-    assert f"{problem.reference}) 2" in problem.text.splitlines()
-
-
-BAD_CHOICES = [
-    ({"problem": "Q", "choices": ["a", "b"], "answer": "c"}, "here: the answer is 'c', must be"),
-    ({"problem": "Q", "choices": ["a", "b"], "answer": 2}, "here: the answer is '2', must be"),
-    ({"problem": "Q", "choices": ["a", "b"], "answer": True}, "here: the answer is 'True', must be"),
-    ({"problem": "Q", "choices": ["a", "b"]}, "here: the answer is 'None', must be"),
-    ({"problem": "Q", "choices": ["a"], "answer": 0}, "here: needs 2 to 10 choices"),
-    ({"problem": "Q", "choices": ["a", " "], "answer": 0}, "here: needs 2 to 10 choices"),
-    ({"problem": "Q", "choices": ["a", 3], "answer": 0}, "here: needs 2 to 10 choices"),
-    ({**GPQA, "Incorrect Answer 2": None}, "here: needs 2 to 10 choices"),
-]
-
-
-@pytest.mark.parametrize(("row", "message"), BAD_CHOICES)
-def test_choices_that_make_no_sense(row: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError) as caught:
-        with_choices("here", row, 0)
-    assert message in str(caught.value)
-
-
 # ---------------------------------------------------------------------------------------------- sums over a real server
 
 SUMS = [{"id": f"q{i}", "problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(6)]
@@ -234,7 +159,7 @@ def number_in(body: dict[str, Any]) -> int:
 
 
 def speak(body: dict[str, Any], index: int) -> Reply:
-    """A policy that is right on even numbers; a judge that finds a flaw where the number can be divided by four."""
+    """Reply like a policy that is correct on even numbers, and a judge that flags multiples of four."""
     number = number_in(body)
     if body["model"] == "judge":
         return Reply(f"\\boxed{{{0 if number % 4 == 0 else -1}}}")
@@ -249,7 +174,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """`fapo eval ...` in this process: exit code, stdout, stderr."""
+    """Return a function that runs `fapo eval` in this process and returns exit code, stdout and stderr."""
 
     def call(*arguments: Any) -> tuple[int, str, str]:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -310,7 +235,7 @@ def test_more_samples_ask_for_the_rest_and_another_seed_for_all(data: Path, run)
     assert [len({s["response"] for s in row["samples"]}) for row in rows] == [4, 4], "each sample is one of its own"
 
 
-def test_what_fails_is_counted_and_asked_again(data: Path, run) -> None:
+def test_failures_are_counted_and_requested_again(data: Path, run) -> None:
     def moody(body: dict[str, Any], index: int) -> Reply:
         down = number_in(body) == (2 if body["model"] == "policy" else 4)
         return Reply(status=400, body=b'{"error": {"message": "too long"}}') if down else speak(body, index)
@@ -381,7 +306,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(blow: signal.Signals, tm
 
 
 def hear_ctrl_c() -> None:
-    """Shells start what runs in the background deaf to SIGINT, and children inherit that."""
+    """Reset SIGINT, which a shell ignores in background processes and their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -440,7 +365,7 @@ def local(folder: Path, policy: Path, judge: Path | None, **changes: Any) -> Eva
 
 
 def test_the_miniature_knows_the_truth(tmp_path: Path, tiny_policy: Path, tiny_genrm: Path) -> None:
-    """And an evaluation that was interrupted ends like one that was not."""
+    """An evaluation that was interrupted also has the same result as one that was not."""
     whole = evaluate(local(tmp_path / "whole", tiny_policy, tiny_genrm))
     calls = Counter()
 
@@ -471,7 +396,7 @@ def test_the_miniature_knows_the_truth(tmp_path: Path, tiny_policy: Path, tiny_g
 
 
 def test_batches_of_the_same_questions_draw_anew(tmp_path: Path, tiny_policy: Path) -> None:
-    """k = 4 after k = 2 asks for the same conversations as before, and must not hear the same answers."""
+    """k = 4 after k = 2 asks for the same conversations as before, and must not get the same responses."""
     for k in (2, 4):
         found = evaluate(local(tmp_path, tiny_policy, None, samples=k, limit=8, concurrency=16, temperature=2.0))
     texts = [[s.rollout.response for s in of_one.samples] for of_one in found]

@@ -1,9 +1,9 @@
+"""fapo critic: consensus and balance, data and card, failures, interruptions, and the command."""
+
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-import math
 import random
 import signal
 import subprocess
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from experiments.base_models.writers import Habits, trace
 from fapo.data.jsonl import read_jsonl, write_jsonl
@@ -27,171 +25,12 @@ from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import parse
 from fapo.data.problems import read_labelled, read_problems
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError
-from fapo.inference.models import ModelSpec, model_specs
 from fapo.judge.template import build_prompt, load_template
 from fapo.training.critic_data.build import build
 from fapo.training.critic_data.card import Card
-from fapo.training.critic_data.consensus import balance, consensus, label_precision, pairwise_agreement
 from fapo.training.critic_data.settings import CriticSettings
-from fapo.types import LabelledSolution, Problem, Verdict
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
-
-SOUND, FIRST, SECOND = Verdict.from_step(None), Verdict.from_step(0), Verdict.from_step(1)
-UNPARSABLE, FAILED, SOMEWHERE = Verdict("unparsable"), Verdict("failed"), Verdict("ok", flawed=True)
-
-# ------------------------------------------------------------------------------------------------------------ the rules
-
-CONSENSUS = [
-    ([SOUND], SOUND),
-    ([FIRST], FIRST),
-    ([SOUND] * 3, SOUND),
-    ([SECOND] * 3, SECOND),
-    ([FIRST, FIRST, SECOND], None),
-    ([SOUND, SOUND, FIRST], None),
-    ([SOUND, SOUND, UNPARSABLE], None),
-    ([FAILED, SOUND, SOUND], None),
-    ([SOMEWHERE, SOUND], None),
-    ([UNPARSABLE] * 3, None),
-    ([FAILED], None),
-]
-
-
-@pytest.mark.parametrize(("votes", "agreed"), CONSENSUS)
-def test_a_label_needs_all_votes_on_one_position(votes: list[Verdict], agreed: Verdict | None) -> None:
-    assert consensus(votes) == agreed
-
-
-VOTE = st.builds(Verdict.from_step, st.none() | st.integers(0, 2)) | st.sampled_from([UNPARSABLE, FAILED, SOMEWHERE])
-
-
-@given(st.lists(VOTE, min_size=1, max_size=5), st.randoms(use_true_random=False))
-def test_consensus_is_that_of_every_pair_in_any_order(votes: list[Verdict], rng: random.Random) -> None:
-    agreed = consensus(votes)
-    shuffled = rng.sample(votes, len(votes))
-    assert (consensus(shuffled) is None) == (agreed is None)
-    if agreed:
-        assert {(vote.flawed, vote.error_step) for vote in votes} == {(agreed.flawed, agreed.error_step)}
-    if len(votes) > 1:
-        assert (pairwise_agreement([votes]) == 1.0) == (agreed is not None)
-
-
-AGREEMENT = [
-    ([[SOUND] * 3], 1.0),
-    ([[SOUND, SOUND, FIRST]], 1 / 3),
-    ([[SOUND, FIRST, SECOND]], 0.0),
-    ([[UNPARSABLE] * 3], 0.0),
-    ([[SOUND] * 3, [SOUND, SOUND, FIRST]], 2 / 3),
-    ([[SOUND]], math.nan),
-    ([], math.nan),
-]
-
-
-@pytest.mark.parametrize(("votes", "share"), AGREEMENT)
-def test_pairwise_agreement(votes: list[list[Verdict]], share: float) -> None:
-    assert pairwise_agreement(votes) == pytest.approx(share, nan_ok=True)
-
-
-def labelled(error_steps: list[int | None]) -> list[LabelledSolution]:
-    return [LabelledSolution(Problem(f"p{i}", "?", "1"), ("a", "b"), e, True) for i, e in enumerate(error_steps)]
-
-
-@given(st.lists(st.none() | st.integers(0, 1)), st.integers(0, 3))
-def test_balance_keeps_all_of_the_rarer_kind_and_as_many_of_the_other(errors: list[int | None], seed: int) -> None:
-    solutions = labelled(errors)
-    kept = balance(solutions, seed)
-    kinds = Counter(solution.error_step is None for solution in kept)
-    assert kinds[True] == kinds[False] == min(errors.count(None), len(errors) - errors.count(None))
-    assert kept == [solution for solution in solutions if solution in kept], "in order, none twice"
-    assert kept == balance(solutions, seed)
-
-
-def test_balance_draws_by_seed() -> None:
-    solutions = labelled([None] * 50 + [0] * 5)
-    assert len({tuple(s.problem.id for s in balance(solutions, seed)) for seed in range(5)}) > 1
-
-
-PRECISION = [
-    # labels, truth, all, of those that name a step, of those that name none
-    ([None, 0], [None, 0], 1.0, 1.0, 1.0),
-    ([None, 0], [0, 1], 0.0, 0.0, 0.0),
-    ([None, None, 1, 1, 0], [None, 2, 1, 0, None], 0.4, 1 / 3, 0.5),
-    ([None], [None], 1.0, math.nan, 1.0),
-    ([], [], math.nan, math.nan, math.nan),
-]
-
-
-@pytest.mark.parametrize(("labels", "truth", "precision", "flawed", "sound"), PRECISION)
-def test_label_precision(labels: list, truth: list, precision: float, flawed: float, sound: float) -> None:
-    found = label_precision(labels, truth)
-    assert found.n == len(labels)
-    assert (found.precision, found.flawed, found.correct) == pytest.approx((precision, flawed, sound), nan_ok=True)
-
-
-def test_each_label_needs_its_truth() -> None:
-    with pytest.raises(ValueError, match="got 1 for 2 labels"):
-        label_precision([None, 0], [None])
-
-
-# ----------------------------------------------------------------------------------------------------------- the models
-
-A, B = "http://a:1/v1", "http://b:1"
-MODELS = [
-    ((A,), ("m",), [("m", (A,))]),
-    ((A, B), ("m", "n"), [("m", (A,)), ("n", (B,))]),
-    ((A, B), ("m",), [("m", (A, B))]),
-    ((A, B), ("m", "m"), [("m", (A, B))]),
-    (("local:miniature:policy",), (), [("miniature:policy", ())]),
-    (("miniature:policy", "/"), (), [("miniature:policy", ()), ("/", ())]),
-    ((A, "local:x", B), ("m", "n"), [("m", (A,)), ("x", ()), ("n", (B,))]),
-]
-
-
-@pytest.mark.parametrize(("addresses", "names", "expected"), MODELS)
-def test_addresses_and_names_make_models(addresses, names, expected) -> None:
-    assert [(model.name, model.urls) for model in model_specs(addresses, names, "--policy")] == expected
-
-
-NO_MODELS = [
-    ((), (), "--policy is missing"),
-    ((A,), (), "--policy-model: 0 names for 1 servers"),
-    ((A, B), ("m", "n", "o"), "--policy-model: 3 names for 2 servers"),
-    (("local:x",), ("m",), "--policy-model: 1 names for 0 servers"),
-    (("a:8000",), ("m",), "--policy: 'a:8000' is neither a URL"),
-]
-
-
-@pytest.mark.parametrize(("addresses", "names", "message"), NO_MODELS)
-def test_addresses_that_make_no_models(addresses, names, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        model_specs(addresses, names, "--policy")
-    assert message in str(caught.value)
-
-
-def test_a_local_model_with_a_seed_draws_by_seed_and_question(tiny_genrm: Path) -> None:
-    import torch
-
-    from fapo.inference.models import reseeded
-
-    model = ModelSpec(str(tiny_genrm)).open(
-        "--teacher", temperature=1.0, max_tokens=8, concurrency=1, timeout=1, seed=1
-    )
-    ask = [[{"role": "user", "content": f"start {n}, add 2; mod 5\n= 1\n#0 3+2=5\n"}] for n in range(20)]
-
-    def said(seed: int) -> list[str]:
-        return [completion.text for completion in asyncio.run(reseeded(model, seed)(ask))]
-
-    state = torch.get_rng_state()
-    first = said(1)
-    torch.rand(3)
-    assert said(1) == first
-    assert said(2) != first
-    torch.set_rng_state(state)
-    before = torch.rand(1)
-    torch.set_rng_state(state)
-    said(1)
-    assert torch.rand(1) == before, "torch's own state is left alone"
-
 
 # ---------------------------------------------------------------------------------------------- sums over a real server
 
@@ -201,20 +40,20 @@ Script = Callable[[dict[str, Any], int], Reply]
 
 
 def solve(body: dict[str, Any], index: int) -> Reply:
-    """Right on even numbers, with a wrong line where the number can be divided by four; odd numbers come out wrong."""
+    """Reply like a policy that is correct on even numbers, with a wrong line for multiples of four."""
     number = int(body["messages"][-1]["content"].split("+")[1].split("?")[0])
     line = f"{number}+{number}={2 * number + (number % 4 == 0)}"
     return Reply(f"{line}\n\nSo variant {index}: \\boxed{{{2 * number + number % 2}}}")
 
 
 def find(body: dict[str, Any], index: int) -> Reply:
-    """A teacher that always sees the wrong line."""
+    """Reply like a teacher that always finds the wrong line."""
     number = int(body["messages"][-1]["content"].split("What is ")[1].split("+")[0])
     return Reply(f"Line by line. \\boxed{{{0 if number % 4 == 0 else -1}}}")
 
 
 def both(policy: Script = solve, teacher: Script = find) -> Script:
-    """One server for two models."""
+    """Return one script for a server of both models."""
     return lambda body, index: (policy if body["model"] == "policy" else teacher)(body, index)
 
 
@@ -228,7 +67,10 @@ def config(url: str, folder: Path, **changes: Any) -> CriticSettings:
 
 
 def made(script: Script, folder: Path, **changes: Any) -> tuple[Card, Counter[str]]:
-    """Run once against a server; the card, and how often each model was asked. No two servers number alike."""
+    """Make data once with a server; return the card and the number of requests to each model.
+
+    Each server numbers its requests from another start.
+    """
     start = next(STARTS)
     with chat_server(lambda body, index: script(body, start + index)) as server:
         card = build(config(server.url, folder, **changes))
@@ -253,7 +95,7 @@ def test_the_data_is_what_a_genrm_is_trained_on(tmp_path: Path) -> None:
         assert solution.problem.meta["policy"] == "policy"
 
 
-def test_the_card_tells_how_it_was_made(tmp_path: Path) -> None:
+def test_the_card_says_how_the_data_was_made(tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("{{problem}}\n\nBox the answer.\n", encoding="utf-8")
     card, _ = made(both(), tmp_path, seed=7, prompt=prompt)
@@ -309,7 +151,7 @@ def test_a_teacher_that_contradicts_itself_gives_no_label(tmp_path: Path) -> Non
     lock, seen = threading.Lock(), Counter[str]()
 
     def wavering(body: dict[str, Any], index: int) -> Reply:
-        """Sure of itself about 2+2 and 4+4; about the rest it says something else the third time, or nothing."""
+        """Reply consistently about 2+2 and 4+4, and differently at the third request about the others."""
         text = body["messages"][-1]["content"]
         with lock:
             seen[text] += 1
@@ -373,9 +215,9 @@ def test_what_models_write_is_data(suffix: str, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------- failure and resume
 
 
-def test_failed_judgements_are_counted_and_asked_again(tmp_path: Path) -> None:
+def test_failed_judgements_are_counted_and_requested_again(tmp_path: Path) -> None:
     def refuses(body: dict[str, Any], index: int) -> Reply:
-        """No answer about 6+6."""
+        """Refuse requests about 6+6."""
         return Reply(status=400) if "What is 6+6" in body["messages"][-1]["content"] else find(body, index)
 
     card, asked = made(both(teacher=refuses), tmp_path, balance=False)
@@ -386,7 +228,7 @@ def test_failed_judgements_are_counted_and_asked_again(tmp_path: Path) -> None:
     assert (card.counts.judged, card.counts.failed_votes, card.counts.kept) == (8, 0, 8)
 
 
-def test_failed_rollouts_are_counted_and_asked_again(tmp_path: Path) -> None:
+def test_failed_rollouts_are_counted_and_requested_again(tmp_path: Path) -> None:
     def refuses(body: dict[str, Any], index: int) -> Reply:
         return Reply(status=400) if "2+2" in body["messages"][-1]["content"] else solve(body, index)
 
@@ -419,7 +261,7 @@ def test_a_policy_that_always_fails_ends_the_run(tmp_path: Path) -> None:
     assert asked == {"policy": 16, "teacher": 24}
 
 
-def test_no_right_answer_is_told(tmp_path: Path) -> None:
+def test_no_correct_answer_is_an_error(tmp_path: Path) -> None:
     def lost(body: dict[str, Any], index: int) -> Reply:
         return Reply("\\boxed{-1}" if index % 2 else "I do not know")
 
@@ -435,13 +277,13 @@ def test_no_right_answer_is_told(tmp_path: Path) -> None:
         ("\\boxed{-1}", r"\(24 ok\), agreed are 8 sound; use more problems or --no-balance"),
     ],
 )
-def test_nothing_to_keep_is_told(text: str, message: str, tmp_path: Path) -> None:
+def test_nothing_to_keep_is_an_error(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         made(both(teacher=lambda *_: Reply(text)), tmp_path)
     assert len(list(read_jsonl(tmp_path / "critic.work" / "labels.jsonl"))) == 24
 
 
-def test_a_finished_run_asks_nothing_and_writes_the_same(tmp_path: Path) -> None:
+def test_a_finished_run_sends_no_request_and_writes_the_same(tmp_path: Path) -> None:
     first, _ = made(both(), tmp_path)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     second, asked = made(both(), tmp_path)
@@ -493,7 +335,7 @@ def test_foreign_data_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "critic.jsonl").read_text(encoding="utf-8") == "mine\n"
 
 
-def test_a_torn_line_is_asked_again(tmp_path: Path) -> None:
+def test_a_torn_line_is_requested_again(tmp_path: Path) -> None:
     made(both(), tmp_path)
     for name in ("samples", "labels"):
         file = tmp_path / "critic.work" / f"{name}.jsonl"
@@ -502,7 +344,7 @@ def test_a_torn_line_is_asked_again(tmp_path: Path) -> None:
     assert (asked["policy"], asked["teacher"]) == (1, 1)
 
 
-def test_a_line_that_is_no_record_is_told(tmp_path: Path) -> None:
+def test_a_line_that_is_no_record_is_an_error(tmp_path: Path) -> None:
     made(both(), tmp_path)
     write_jsonl(tmp_path / "critic.work" / "labels.jsonl", [{"id": "q0-0-0"}], append=True)
     with pytest.raises(DataError, match=r"labels\.jsonl: a line without vote, status, error_step"):
@@ -515,7 +357,7 @@ def arguments(url: str, folder: Path, *more: str) -> list[str]:
     return ["critic", "--problems", problems, *models, "--out", out, "-n", "2", *more]
 
 
-def test_killed_it_goes_on_without_asking_what_is_there(tmp_path: Path) -> None:
+def test_a_killed_run_continues_without_repeated_requests(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
 
     def slow(body: dict[str, Any], index: int) -> Reply:
@@ -544,7 +386,7 @@ def test_killed_it_goes_on_without_asking_what_is_there(tmp_path: Path) -> None:
 
 
 def noisy_world(noise: float) -> Script:
-    """A policy that writes imperfect traces, and a teacher that knows the truth but says something else at times.
+    """Return a policy that writes imperfect traces, and a teacher that knows the truth but errs at times.
 
     What is said depends on the question and on how often it was asked before, not on who came first of many.
     """
@@ -708,7 +550,7 @@ def test_a_mistake_ends_with_one_clear_line(more: list[str], message: str, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["sums.jsonl"], "nothing is left behind"
 
 
-def test_a_model_that_is_not_there_is_told(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_model_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     out = str(tmp_path / "critic.jsonl")

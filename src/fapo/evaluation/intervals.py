@@ -3,7 +3,7 @@
 One function for each way in which the data were drawn:
 
     wilson_interval             a rate k / n of independent rows
-    ratio_interval              a ratio whose rows come in groups, such as several answers to one question
+    ratio_interval              a ratio of rows that come in groups, such as several answers to one question
     mean_interval               a mean over a few runs with different seeds
     bootstrap_ratio_intervals   several ratios of grouped rows that are compared with each other
     percentile_interval         any number, given its values in bootstrap draws
@@ -147,7 +147,7 @@ def bootstrap_ratio_intervals(numerators: npt.ArrayLike, denominators: npt.Array
 def resample_counts(counts: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Return how many rows of each kind are in bootstrap draws of rows that are of a few kinds.
 
-    A draw of n rows with replacement, of which only the kinds are counted, is one draw of a multinomial distribution.
+    To count the kinds in n rows that are drawn with replacement is one draw of a multinomial distribution.
     It costs the same for ten rows and for ten thousand.
 
     Args:

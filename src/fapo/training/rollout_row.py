@@ -18,6 +18,9 @@ def rollout_row(s: ScoredRollout, advantage: float | None, truth: GroundTruth | 
         s: Scored rollout.
         advantage: Advantage of the rollout; None if it is unknown.
         truth: Truth about the rollout; None if it is unknown.
+
+    Returns:
+        Row by the names of its columns.
     """
     problem = s.rollout.problem
     return {

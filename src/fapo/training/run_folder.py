@@ -1,4 +1,4 @@
-"""The run folder: config, environment, one line a measurement, one line a rollout. Written as it happens."""
+"""Run folder: config, environment, one line for each measurement, one line for each rollout."""
 
 from __future__ import annotations
 
@@ -18,13 +18,22 @@ from fapo.training.rollout_row import SCHEMA
 
 
 class RunFolder:
-    """output/name of a config: config.json, env.json, metrics.jsonl, rollouts.jsonl, checkpoints/.
+    """Folder of a run, `output/name` of its config: config.json, env.json, metrics.jsonl, rollouts.jsonl, checkpoints/.
 
-    Of several processes each keeps its own rollouts (rollouts-1.jsonl ...); the first one writes all the rest.
+    With several processes, each one writes its own rollouts (rollouts-1.jsonl ...), and the first one writes the rest.
     """
 
     def __init__(self, config: Config, *, resume: bool, rank: int = 0) -> None:
-        """Open the folder. With `resume` an earlier run of the same config goes on; otherwise it must be new."""
+        """Open the folder.
+
+        Args:
+            config: Config of the run.
+            resume: Whether to continue an earlier run of the same config; otherwise the folder must be new.
+            rank: Number of this process, from 0.
+
+        Raises:
+            ConfigError: The folder holds a run and `resume` is off, or a setting differs that must not change.
+        """
         self.rank = rank
         self._rollouts = f"rollouts-{rank}.jsonl" if rank else "rollouts.jsonl"
         self.path = Path(config.output) / config.name
@@ -34,12 +43,14 @@ class RunFolder:
         if known.exists() and not rank:
             if not resume:
                 raise ConfigError(f"{self.path}: already holds a run; remove it, choose another name, or resume it")
-            earlier = from_dict(json.loads(known.read_text(encoding="utf-8")), str(known))  # with today's defaults
+            earlier = from_dict(json.loads(known.read_text(encoding="utf-8")), str(known))  # with present defaults
             before = json.loads(json.dumps(to_dict(earlier)))
             free = ("output", "optim", "validation")
-            changed = [key for key in settings if _fixed(settings[key]) != _fixed(before[key]) and key not in free]
+            changed = [
+                key for key in settings if _comparable(settings[key]) != _comparable(before[key]) and key not in free
+            ]
             if settings["optim"]["updates_per_batch"] != before["optim"]["updates_per_batch"]:
-                changed.append("optim.updates_per_batch")  # in which checkpoints are counted
+                changed.append("optim.updates_per_batch")  # the steps of checkpoints are counted in it
             if changed:
                 raise ConfigError(f"{self.path}: cannot resume, the config differs in {', '.join(changed)}")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -49,16 +60,24 @@ class RunFolder:
         self._begun = time.monotonic() - self._seconds_before()
 
     def _seconds_before(self) -> float:
+        """Return the training time of the earlier run in seconds; 0 for a new run."""
         return max((row.get("seconds", 0.0) for row in self._read("metrics.jsonl")), default=0.0)
 
     def _read(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of a file; none if it does not exist."""
         path = self.path / name
         return list(read_jsonl(path, ignore_torn_tail=True)) if path.exists() else []
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Drop what was written after `step`, which will be done again; returns the dropped rollout rows.
+        """Remove all rows after a step, since the steps that follow are repeated.
 
-        These are kept in undone.jsonl, so that a second interruption loses no verdict either.
+        The removed rollouts are kept in undone.jsonl, so that their verdicts survive a second interruption.
+
+        Args:
+            step: Last step that is kept.
+
+        Returns:
+            Rows of all rollouts that were ever removed.
         """
         undone = f"undone-{self.rank}.jsonl" if self.rank else "undone.jsonl"
         for name in (self._rollouts,) if self.rank else ("metrics.jsonl", self._rollouts):
@@ -71,21 +90,27 @@ class RunFolder:
         return self._read(undone)
 
     def metrics(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """Add one row of measurements; what is not finite becomes null."""
+        """Add a row to metrics.jsonl; a value that is not finite is written as null.
+
+        Args:
+            step: Training step.
+            kind: Kind of measurement: train or validation.
+            values: Metrics by name.
+        """
         if self.rank:
             return
         row = {"step": step, "kind": kind, "seconds": round(time.monotonic() - self._begun, 3)}
         write_jsonl(self.path / "metrics.jsonl", [{**row, **finite(values)}], append=True)
 
     def rollouts(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows of rollouts."""
+        """Add rows to the rollouts of this process."""
         write_jsonl(self.path / self._rollouts, [{"schema": SCHEMA, **row} for row in rows], append=True)
 
 
-_WHERE_AND_HOW_FAST = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failure_rate", "overlap"}
-"""Of a judge: what may be another when its run is resumed."""
+_FREE_OF_JUDGE = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failure_rate", "overlap"}
+"""Settings of a judge that may change when a run is resumed: where it runs, how fast, and when it stops the run."""
 
 
-def _fixed(value: Any) -> Any:
-    """What of a setting must be the same when a run is resumed."""
-    return {k: v for k, v in value.items() if k not in _WHERE_AND_HOW_FAST} if isinstance(value, dict) else value
+def _comparable(value: Any) -> Any:
+    """Return the part of a setting that must not change when a run is resumed."""
+    return {k: v for k, v in value.items() if k not in _FREE_OF_JUDGE} if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Lock a run folder for one process, and report a full disk."""
+"""Lock of a run folder, and the error of a full disk."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from pathlib import Path
 
 from fapo.errors import ConfigError
 
-FULL = 1 << 20
-"""Bytes; with less room than this a disk is full."""
-_taken: dict[Path, int] = {}
-"""Run folders of this process, each with its open descriptor: the system gives the lock back when the process ends."""
+FULL_BELOW = 1 << 20
+"""Free bytes below which a disk counts as full."""
+_locked: dict[Path, int] = {}
+"""Open descriptors of the folders that this process has locked; the system releases a lock when the process ends."""
 
 
 def lock_folder(folder: Path) -> None:
-    """Make the folder this process's own, so that a run resumed while it still runs does not write between its rows."""
-    if os.name != "posix" or folder.resolve() in _taken:
+    """Lock a folder for this process, so that two processes never write to the same run.
+
+    The lock is released when the process ends. A second call in the same process has no effect, and neither has a call
+    on a file system without locks.
+
+    Args:
+        folder: Existing folder.
+
+    Raises:
+        ConfigError: Another process has locked the folder.
+    """
+    if os.name != "posix" or folder.resolve() in _locked:
         return
     import fcntl
 
@@ -32,16 +42,23 @@ def lock_folder(folder: Path) -> None:
     except OSError:  # a file system without locks
         os.close(descriptor)
         return
-    _taken[folder.resolve()] = descriptor
+    _locked[folder.resolve()] = descriptor
 
 
 @contextlib.contextmanager
 def disk_full_as_oserror(folder: Path) -> Iterator[None]:
-    """Torch and safetensors have words of their own for a full disk; they become the system's error."""
+    """Turn the errors of torch and safetensors about a full disk into OSError (ENOSPC).
+
+    Args:
+        folder: Folder that is written to.
+
+    Raises:
+        OSError: The disk is full.
+    """
     try:
         yield
     except Exception as error:
-        torn = "inline_container" in str(error) and shutil.disk_usage(folder).free < FULL
+        torn = "inline_container" in str(error) and shutil.disk_usage(folder).free < FULL_BELOW
         if isinstance(error, OSError) or not (torn or "No space left" in str(error)):
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error

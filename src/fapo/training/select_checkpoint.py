@@ -1,4 +1,4 @@
-"""Which checkpoint of a GenRM to take: the best F1 in validation, among those whose critiques are short enough."""
+"""Choice of a GenRM's checkpoint: the best F1 in validation, with critiques that are short enough."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from fapo.errors import ConfigError, DataError
 from fapo.training.run_reader import read_run
 
 COLUMNS = ("f1", "precision", "recall", "location", "invalid_rate", "tokens")
-"""What a validation of a GenRM measures and the table shows."""
+"""Metrics of a GenRM's validation that the table shows."""
 _REMEDY = "train with validation.save_every = validation.every and a larger trl.save_total_limit (2 by default)"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """The GenRM at one validation, its numbers averaged over the validation sets."""
+    """GenRM at one validation, with metrics that are averaged over the validation sets."""
 
     step: int
     """Step of the validation."""
     values: dict[str, float | None]
-    """COLUMNS -> value; None where it was not defined."""
+    """Metrics by the names in COLUMNS; None where a metric is not defined."""
     folder: Path | None
-    """Where the weights are; None: they were not kept."""
+    """Folder of the weights; None if they were not kept."""
 
     @property
     def f1(self) -> float:
-        """F1; where it is not defined nothing was found, which is 0."""
+        """F1; 0 where it is not defined, since then no flawed solution was found."""
         return self.values["f1"] or 0.0
 
     @property
@@ -54,7 +54,7 @@ def candidates(folder: Path, sets: Sequence[str] = ()) -> list[Candidate]:
         sets: Names of the validation sets to average over; all of them if empty.
 
     Returns:
-        The candidates, also those whose weights were not kept.
+        Candidates, also those without weights.
 
     Raises:
         DataError: If the folder holds no run, the run of a policy, or a run without validation.
@@ -74,14 +74,14 @@ def candidates(folder: Path, sets: Sequence[str] = ()) -> list[Candidate]:
 
 
 def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candidate:
-    """Return the candidate with the highest F1; of equals the earliest, which has learned least beyond the task.
+    """Choose the candidate with the highest F1, and among equals the earliest one.
 
     Args:
         found: Candidates of a run.
         max_tokens: Limit of the mean length of a critique, in tokens.
 
     Returns:
-        A candidate whose weights were kept.
+        Candidate with weights.
 
     Raises:
         DataError: If no candidate was kept, or none within the limit.
@@ -98,7 +98,16 @@ def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candi
 
 
 def better_lost_step(found: Sequence[Candidate], chosen: Candidate, max_tokens: float | None = None) -> str:
-    """Return a note on a better step whose weights are gone; an empty text where there is none."""
+    """Return a note on a better step that was not kept.
+
+    Args:
+        found: Candidates of a run.
+        chosen: Candidate that was chosen.
+        max_tokens: Limit of the mean length of a critique, in tokens.
+
+    Returns:
+        Sentence with the step and the remedy; empty if no better step was lost.
+    """
     gone = [c for c in found if not c.folder and (max_tokens is None or c.tokens <= max_tokens) and c.f1 > chosen.f1]
     if not gone:
         return ""
@@ -107,7 +116,15 @@ def better_lost_step(found: Sequence[Candidate], chosen: Candidate, max_tokens: 
 
 
 def as_table(found: Sequence[Candidate], chosen: Candidate) -> Table:
-    """For people: a row for each validation, the chosen one marked."""
+    """Return the candidates as a table.
+
+    Args:
+        found: Candidates of a run.
+        chosen: Candidate that is marked.
+
+    Returns:
+        Table with a row for each candidate.
+    """
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("", "step", *(column.removesuffix("_rate") for column in COLUMNS), "weights"):
         table.add_column(heading, justify="left" if heading in ("", "weights") else "right", no_wrap=True)
@@ -119,11 +136,12 @@ def as_table(found: Sequence[Candidate], chosen: Candidate) -> Table:
 
 
 def _cell(value: float | None, digits: int) -> str:
+    """Return a number as text; "-" for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _weights(run: Path, config: Config, step: int) -> Path | None:
-    """The checkpoint of a step, or the model at the end of the run."""
+    """Return the folder of the weights after a step: a checkpoint, or the final model; None if they were not kept."""
     checkpoint = run / "checkpoints" / f"checkpoint-{step * config.optim.updates_per_batch}"
     if (checkpoint / "config.json").is_file():
         return checkpoint

@@ -1,4 +1,4 @@
-"""ScoredRollout rollouts -> the numbers of a step or of a validation."""
+"""Metrics of a training step or of a validation, computed from scored rollouts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ from fapo.types import GroundTruth, RolloutClass, ScoredRollout, rollout_class
 
 
 def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth | None]) -> dict[str, float]:
-    """Metrics of solutions; "true" ones, and the judge's own quality, only where `truths` are known.
+    """Compute the metrics of solutions.
 
-    fp_ratio counts correct rollouts with a verdict; rho is fully correct per wrong rollout, by verdict.
+    The false positive ratio counts correct rollouts with a verdict. Rho is the number of fully correct rollouts divided
+    by the number of wrong ones, by verdict.
+
+    Args:
+        scored: Scored rollouts, [batch_size], at least one.
+        truths: Truth about each rollout, None where it is unknown, [batch_size].
+
+    Returns:
+        Metrics by name. True ratios and the quality of the judge are there only if a truth is known.
     """
     correct = [s for s in scored if s.correct]
     judged = [s for s in correct if s.flawed is not None]
@@ -50,7 +58,16 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
 def advantage_metrics(
     scored: Sequence[ScoredRollout], group_size: int, truths: Sequence[GroundTruth | None] = ()
 ) -> dict[str, float]:
-    """Mean advantage by class (fully correct, flawed, wrong) of consecutive groups, by verdict and by truth."""
+    """Compute the mean advantage of each class of rollouts: fully correct, flawed and wrong.
+
+    Args:
+        scored: Scored rollouts in consecutive groups, [num_groups * group_size].
+        group_size: Number of rollouts of one prompt.
+        truths: Truth about each rollout, None where it is unknown; empty if no truth is known.
+
+    Returns:
+        Mean advantages by verdict, and by truth where it is known.
+    """
     advantages = batch_advantages(scored, group_size)
     by_verdict = mean_advantage_by_class(advantages, [s.rollout_class for s in scored])
     out = {f"advantage/{name}": value for name, value in by_verdict.items()}
@@ -63,10 +80,16 @@ def advantage_metrics(
 def flawed_rho_metrics(
     scored: Sequence[ScoredRollout], group_size: int, truths: Sequence[GroundTruth | None]
 ) -> dict[str, float]:
-    """Rho over consecutive groups, each weighted by its flawed positives: by verdict and by truth, where known.
+    """Compute rho over groups that are weighted by their flawed positives.
 
-    NaN without flawed positives, or where their groups hold nothing else; a right answer without a verdict is not
-    counted.
+    Args:
+        scored: Scored rollouts in consecutive groups, [num_groups * group_size].
+        group_size: Number of rollouts of one prompt.
+        truths: Truth about each rollout, None where it is unknown, [num_groups * group_size].
+
+    Returns:
+        Rho by verdict, and by truth where it is known. It is NaN without flawed positives, or if their groups hold no
+        other rollouts. A correct rollout without a verdict is not counted.
     """
     by_verdict, out = [s.rollout_class for s in scored], {}
     for key, classes in (("flawed_rho", by_verdict), ("true_flawed_rho", _true_classes(scored, truths))):
@@ -78,11 +101,20 @@ def flawed_rho_metrics(
 
 
 def _true_classes(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth | None]) -> list[RolloutClass]:
+    """Return the class of each rollout by its truth."""
     return [rollout_class(s.correct, t.flawed if t else None) for s, t in zip(scored, truths, strict=True)]
 
 
 def genrm_metrics(scored: Sequence[ScoredRollout], labels: Sequence[int | None]) -> dict[str, float]:
-    """Metrics of critiques against their labels."""
+    """Compute the metrics of critiques.
+
+    Args:
+        scored: Scored critiques, [batch_size], at least one.
+        labels: First wrong step of each solution, None for no error, [batch_size].
+
+    Returns:
+        Precision, recall, F1 and others by name.
+    """
     return {
         **judge_quality([s.verdict for s in scored if s.verdict], labels),
         "tokens": fmean(s.rollout.num_tokens for s in scored),
@@ -91,5 +123,13 @@ def genrm_metrics(scored: Sequence[ScoredRollout], labels: Sequence[int | None])
 
 
 def validation_metrics(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of a validation set under its own name: rollout/accuracy -> NAME/accuracy."""
+    """Rename metrics to those of a validation set: rollout/accuracy becomes NAME/accuracy.
+
+    Args:
+        name: Name of the validation set.
+        metrics: Metrics by name.
+
+    Returns:
+        Metrics by their new names.
+    """
     return {f"{name}/{key.removeprefix('rollout/')}": value for key, value in metrics.items()}

@@ -13,7 +13,7 @@ from fapo.evaluation.judge_benchmarks.settings import Benchmark
 from fapo.types import LabelledSolution
 
 NUMBERED = re.compile(r"(.+)-\d+")
-"""Pattern of ids such as gsm8k-12, whose first part names a subset."""
+"""Pattern of ids such as gsm8k-12, where the first part names a subset."""
 
 
 @dataclass(frozen=True)

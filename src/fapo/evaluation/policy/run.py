@@ -171,7 +171,7 @@ async def _sample(
 
 
 def _batch_seed(seed: int, first: CacheKey) -> int:
-    """Return the seed of the batch whose first sample has this key; other batches get other seeds."""
+    """Return the seed of a batch from the key of its first sample, so that other batches get other seeds."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{first.prompt}:{first.vote}".encode()).digest()[:6], "big")
 
 
@@ -234,7 +234,7 @@ async def _judged(
 
 
 def _with_verdicts(answered: AnsweredQuestion, verdicts: Sequence[Verdict]) -> AnsweredQuestion:
-    """Return a question whose correct samples have these verdicts, in order."""
+    """Return a question with verdicts on its correct samples, in order."""
     rest = iter(verdicts)
     samples = [replace(sample, verdict=next(rest)) if sample.check.correct else sample for sample in answered.samples]
     return replace(answered, samples=tuple(samples))

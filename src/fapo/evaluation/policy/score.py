@@ -46,7 +46,7 @@ class Score:
     pass_at: Mapping[int, Estimate]
     """Probability (unbiased) that j samples of a question hold a correct one, by j: powers of two and k."""
     majority_at_k: Estimate
-    """Questions whose most frequent final answer is correct / questions."""
+    """Questions with a correct most frequent final answer / questions."""
     fp_ratio: Estimate
     """Flawed / correct samples with a verdict."""
     reliable_accuracy: Estimate
@@ -56,11 +56,11 @@ class Score:
     true_reliable_accuracy: Estimate
     """Correct samples without a flaw / samples, by the miniature's oracle."""
     length: Estimate
-    """Mean length in tokens of the samples whose length is known."""
+    """Mean length in tokens of the samples with a known length."""
     no_answer_rate: float
     """Samples without a final answer / samples."""
     undecided_rate: float
-    """Samples whose final answer could not be compared (they count as wrong) / samples."""
+    """Samples with a final answer that could not be compared (they count as wrong) / samples."""
     truncated_rate: float
     """Samples cut off by the length limit / samples."""
     failed_rate: float

@@ -70,7 +70,7 @@ def find_shape(name: str, option: str) -> ModelShape:
     """Find the shape of a model in its config.json or in `KNOWN_SHAPES`.
 
     Args:
-        name: Folder with config.json, "miniature:NAME", "pypi:PACKAGE", or a name whose last part is known.
+        name: Folder with config.json, "miniature:NAME", "pypi:PACKAGE", or a name with a known last part.
         option: Setting to name in an error message.
 
     Returns:

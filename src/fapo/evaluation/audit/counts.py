@@ -53,7 +53,7 @@ class AuditCounts:
     """Counts over the rows of an audit."""
 
     by_source: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """Counts of each source. The keys are rows, correct, asked (judge requests), unparsable and failed (of asked),
+    """Counts of each source. The keys are rows, correct, requested (verdicts), unparsable and failed (of requested),
     judged and flawed (of correct), wrong_judged, wrong_flagged, and undecided (answers that could not be compared)."""
     fifths: Counter[int] = field(default_factory=Counter)
     """Number of errors in correct solutions, by index into FIFTHS."""
@@ -70,7 +70,7 @@ class AuditCounts:
         marks = {
             "rows": True,
             "correct": row.correct,
-            "asked": row.status != "skipped",
+            "requested": row.status != "skipped",
             "unparsable": row.status == "unparsable",
             "failed": row.status == "failed",
             "judged" if row.correct else "wrong_judged": row.status == "ok",
@@ -127,8 +127,8 @@ def _cells(counts: Counter[str]) -> list[str]:
         f"{percent(ratio(counts['correct'], counts['rows']))} of {counts['rows']}",
         f"{counts['flawed']}/{counts['judged']}",
         percent(fp_ratio(counts["flawed"], counts["judged"]), wilson_interval(counts["flawed"], counts["judged"])),
-        percent(ratio(counts["unparsable"], counts["asked"])),
-        percent(ratio(counts["failed"], counts["asked"])),
+        percent(ratio(counts["unparsable"], counts["requested"])),
+        percent(ratio(counts["failed"], counts["requested"])),
     ]
 
 
@@ -139,7 +139,7 @@ def _notes(result: AuditCounts) -> list[str]:
     if counts["wrong_judged"]:
         rate = percent(ratio(counts["wrong_flagged"], counts["wrong_judged"]))
         notes.append(f"solutions with a wrong answer: {counts['wrong_judged']} judged, {rate} of them flawed")
-    if counts["unparsable"] > 0.1 * counts["asked"]:
+    if counts["unparsable"] > 0.1 * counts["requested"]:
         notes.append("many unparsable verdicts: critiques may be cut off; raise --max-tokens, or look at `reason`")
     if counts["undecided"]:
         notes.append(f"{counts['undecided']} answers could not be compared and count as wrong; see `reason`")

@@ -160,9 +160,9 @@ class _Audit:
         pairs = [(s.text, s.problem.reference) for s in solutions if s.correct is None]
         checks = iter(await answers.acheck_answers(pairs, require_box=self.settings.require_box))
         checked = [next(checks) if s.correct is None else answers.Check(s.correct, None, "ok") for s in solutions]
-        asked = [i for i, check in enumerate(checked) if check.correct or self.settings.all]
-        judged = await self.judge.judge_steps([(solutions[i].problem, solutions[i].steps) for i in asked])
-        verdicts = dict(zip(asked, judged, strict=True))
+        requested = [i for i, check in enumerate(checked) if check.correct or self.settings.all]
+        judged = await self.judge.judge_steps([(solutions[i].problem, solutions[i].steps) for i in requested])
+        verdicts = dict(zip(requested, judged, strict=True))
         out = iter([self.output_row(s, checked[i], verdicts.get(i)) for i, s in enumerate(solutions)])
         return [next(out) if isinstance(row, Solution) else _skipped_row(row) for row in rows]
 
@@ -188,7 +188,7 @@ class _Audit:
         self.breaker.record([row.reason if row.status == "failed" else "" for row in rows if row.status != "skipped"])
         self.done += len(rows)
         counts = self.result.total
-        self.progress("judge", self.done, self.num_rows, {"judged": counts["asked"], "failed": counts["failed"]})
+        self.progress("judge", self.done, self.num_rows, {"judged": counts["requested"], "failed": counts["failed"]})
 
 
 def _skipped_row(row: BadRow) -> AuditRow:

@@ -2,10 +2,11 @@
 
 python -m benchmarks.answers [--quick] [--rounds 5]
 
-Each reference has four rollouts: a right one, one that is right but written differently, a wrong one, and one without a
-boxed answer. References are those of math500.jsonl in the folder FAPO_TEST_DATA, otherwise generated ones of the same
-kinds. On both sides processes are warm and results are not cached: every round has other references. The second table
-adds answers that computer algebra never finishes. math_verify stops them with an alarm after 5 s, and so do we.
+Each reference has four rollouts: a right one, one that is right but written differently, a wrong one, and one without
+a boxed answer. References are those of math500.jsonl in the folder FAPO_TEST_DATA, otherwise generated ones of the
+same kinds. On both sides processes are warm and results are not cached: every round has other references. The second
+table adds answers that computer algebra never finishes. math_verify stops them by a signal after 5 s, and our time
+limit is the same.
 """
 
 from __future__ import annotations

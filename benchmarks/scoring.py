@@ -76,7 +76,7 @@ def bench(benchmark: Any, folder: Path) -> Callable[[], Any]:
     from rich.console import Console
 
     from fapo.evaluation.judge_benchmarks import output
-    from fapo.evaluation.judge_benchmarks.predictions import verdicts_of, read_predictions
+    from fapo.evaluation.judge_benchmarks.predictions import read_predictions, verdicts_of
     from fapo.evaluation.judge_benchmarks.rows import load_rows
     from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
 

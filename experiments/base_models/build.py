@@ -33,7 +33,7 @@ EVERYTHING = Difficulty((1, 6), ("exact", "mod 2", "mod 3", "mod 5", "mod 7", "m
 ONE_LINE = Difficulty((1, 1), (*EASY.forms, *HARDER.forms), start=(0, 180))
 """Difficulty of tasks with one operation, which teach how an answer follows from a value."""
 REVIEWED_HABITS = (Habits(), Habits(0.6, 0.2, 0.2, 0.1, 0.1, 0.05, 0.1), Habits(0.8, 0.8, 0.8, 0.8, 0.1, 0.05), PERFECT)
-"""Habits of the writers whose solutions the GenRM learns to review, in equal parts."""
+"""Habits of the writers of the solutions that the GenRM learns to review, in equal parts."""
 WRITERS = {
     "careless": Habits(borrow_slip=0.1, slip=0.2, easy_slip=0.1),
     "guessing": Habits(guess=0.5),

@@ -10,7 +10,7 @@ from fapo.data.miniature.sets import CONFIG_FOLDER
 from fapo.training.parallel_runs import Job, demo_jobs
 
 TRAINED = "judge.model={genrm}"
-"""Setting whose judge is the GenRM trained with the same seed."""
+"""Setting of the judge: the GenRM trained with the same seed."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "negative": (TRAINED, "reward.penalty=2"),
     "shift-2": (TRAINED, "reward.penalty=", "reward.shift=2"),

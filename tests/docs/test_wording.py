@@ -15,7 +15,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "experiments").rglob("*.md")),
 ]
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+SOURCES = [path for folder in ("src", "benchmarks", "experiments") for path in sorted((ROOT / folder).rglob("*.py"))]
 EXPERIMENTS_LOG = {"LOG.md"}
 """Written as a diary: its old entries stay as they were."""
 NAMES_THE_PAST = {"CHANGELOG.md"}

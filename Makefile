@@ -59,7 +59,7 @@ $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 	@touch $@
 
 test-verl: $(VERL_SETUP)  ## run the tests of the verl engine, in .venv-verl (1.9 GB)
-	$(VERL_BIN)/python -m pytest tests/verl tests/rewards/test_policy.py tests/rewards/test_advantages.py tests/rewards/test_verify.py
+	$(VERL_BIN)/python -m pytest tests/verl tests/rewards/test_policy.py tests/rewards/test_advantages.py tests/rewards/test_verify.py tests/rewards/test_answer_workers.py
 
 $(VLLM_SETUP): requirements/vllm-constraints.txt tests/vllm_cpu/alias/pyproject.toml
 	$(PYTHON) -m venv .venv-vllm

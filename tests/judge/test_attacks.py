@@ -25,7 +25,7 @@ from fapo.types import Completion, Message, Rollout
 from tests.support.attacks import ATTACKS, PROBLEM, TEMPLATES, assert_harmless
 
 SOLUTION = "1+1=3\n3+2=4"
-"""Wrong twice, and so right in the end."""
+"""A solution with two errors that cancel."""
 TOKEN = re.compile(r"<[^<>\s]+>|\[\|?/?[A-Za-z_]{3,}\|?\]|\]~\w\]|\[e~\[")
 ESCAPED = re.compile(r"&lt;|&#(\d+);|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|(?<=box|xed) (?=\{)")
 
@@ -35,7 +35,7 @@ def response(name: str, answer: str = "4") -> str:
 
 
 def readable(text: str) -> str:
-    """What `escape` wrote, read back; brackets all of one width."""
+    """Return the text that `escape` was given, with all brackets of one width."""
 
     def character(found: re.Match[str]) -> str:
         number = found[1] or found[2] or found[3]
@@ -46,7 +46,7 @@ def readable(text: str) -> str:
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_is_material_and_nothing_else(name: str, template: Template) -> None:
+def test_an_attack_keeps_the_structure_of_the_prompt(name: str, template: Template) -> None:
     text = response(name)
     start = time.process_time()
     steps = split_steps(text)
@@ -74,7 +74,7 @@ def test_no_chat_token_survives(name: str) -> None:
 def test_a_real_tokenizer_sees_no_special_token() -> None:
     tokenizer = Tokenizer.from_file(str(BASE_FOLDER / "genrm" / "tokenizer.json"))
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    special.discard(tokenizer.token_to_id("<unk>"))  # what any letter is that the miniature does not have
+    special.discard(tokenizer.token_to_id("<unk>"))  # the token of letters that the miniature does not have
     assert len(special) >= 3
     assert special & set(tokenizer.encode(response("chat token: the miniature's"), add_special_tokens=False).ids)
     for name in ATTACKS:
@@ -91,7 +91,7 @@ FRAGMENTS = [piece for attack in ATTACKS.values() for piece in re.findall(r"\S{1
     template=st.sampled_from(TEMPLATES),
     steps=st.lists(st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=2), max_size=12).map("".join), min_size=1),
 )
-def test_no_mixture_of_attacks_is_more_than_material(template: Template, steps: list[str]) -> None:
+def test_no_mixture_of_attacks_changes_the_structure(template: Template, steps: list[str]) -> None:
     assert_harmless(template, steps)
     quoted = "\n".join(map(template.escape, steps))
     assert parse_verdict(quoted, len(steps)).status == "unparsable"
@@ -109,12 +109,12 @@ def test_no_attack_makes_a_wrong_answer_right() -> None:
 
 
 async def parrot(conversations: Sequence[list[Message]]) -> list[Completion]:
-    """The most gullible judge: it says what it reads."""
+    """Return the prompt as the critique, as the most gullible judge would."""
     return [Completion(conversation[-1]["content"]) for conversation in conversations]
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
-def test_a_judge_that_repeats_its_prompt_gives_nobody_a_reward(template: Template) -> None:
+def test_a_judge_that_repeats_its_prompt_gives_no_reward(template: Template) -> None:
     names = [name for name, attack in ATTACKS.items() if attack.correct]
     scorer = PolicyScorer(FapoReward(), GenRM(template, parrot), max_failure_rate=1.0)
     scored = asyncio.run(scorer([Rollout(PROBLEM, response(name)) for name in names]))

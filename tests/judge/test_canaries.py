@@ -53,7 +53,7 @@ class Watched:
         return await self.oracle(rollouts)
 
 
-def test_the_rollouts_get_their_own_verdicts_and_the_judge_cannot_tell_canaries() -> None:
+def test_the_rollouts_get_their_own_verdicts_and_the_judge_cannot_distinguish_canaries() -> None:
     judge = Watched()
     canaries = Canaries(judge, KNOWN, 0.2)
     assert asyncio.run(canaries(ROLLOUTS)) == asyncio.run(oracle()(ROLLOUTS))
@@ -68,7 +68,7 @@ def test_the_rollouts_get_their_own_verdicts_and_the_judge_cannot_tell_canaries(
 
 
 @pytest.mark.parametrize(("rate", "fewest", "most"), [(0.0, 100, 100), (0.05, 105, 106), (1.0, 200, 201)])
-def test_the_overhead_is_the_share(rate: float, fewest: int, most: int) -> None:
+def test_the_number_of_canaries_follows_from_the_rate(rate: float, fewest: int, most: int) -> None:
     judge = Watched()
     canaries = Canaries(judge, KNOWN, rate)
     asyncio.run(canaries(ROLLOUTS))
@@ -103,24 +103,24 @@ def test_a_judge_sabotaged_mid_run_is_noticed(rate: float) -> None:
     assert 1 <= delay <= WINDOW / (100 * rate) + 1
 
 
-def test_a_judge_that_is_down_is_no_bad_judge() -> None:
+def test_failed_verdicts_do_not_count_for_the_quality() -> None:
     canaries = Canaries(Watched(status="failed"), KNOWN, 1.0, min_f1=0.9)
     assert {v.status for v in asyncio.run(canaries(ROLLOUTS))} == {"failed"}
     assert canaries.metrics() == {}
 
 
-def test_too_few_canaries_stop_nothing() -> None:
+def test_too_few_canaries_never_stop_the_run() -> None:
     canaries = Canaries(Watched(corrupt_after=0), KNOWN, (MIN_CANARIES - 1) / 100, min_f1=0.9)
     asyncio.run(canaries(ROLLOUTS[:99]))
     assert canaries.metrics()["canary/f1"] == 0.0
 
 
-def test_one_kind_alone_says_nothing() -> None:
+def test_canaries_need_flawed_and_fully_correct_solutions() -> None:
     with pytest.raises(DataError, match=r"judge.canaries: 0 flawed and \d+ fully correct solutions; needs both kinds"):
         Canaries(Watched(), [s for s in KNOWN if s.error_step is None], 0.1)
 
 
-def test_steps_stay_those_of_the_label() -> None:
+def test_canaries_are_split_into_the_steps_of_their_label() -> None:
     seen: list[list[str]] = []
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
@@ -137,7 +137,7 @@ def test_steps_stay_those_of_the_label() -> None:
 @pytest.mark.skipif(
     not Path(BASE_FOLDER / "critic-test.jsonl").exists(), reason="the miniature's base models are not there"
 )
-def test_a_config_asks_for_them() -> None:
+def test_canaries_from_a_config() -> None:
     settings = {
         "name": "run",
         "task": "policy",

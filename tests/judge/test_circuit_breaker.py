@@ -53,7 +53,7 @@ def test_when_the_run_stops(settings: dict[str, Any], batches: list[list[str]], 
         breaker.record(last)
 
 
-def test_message() -> None:
+def test_message_of_the_error() -> None:
     breaker = CircuitBreaker(name="the policy p", remedy=repeat_command("runs/cache"), error=EngineError)
     with pytest.raises(EngineError) as caught:
         breaker.record(["HTTP 500", "no answer", "HTTP 500", *["HTTP 400"] * 6])

@@ -18,7 +18,7 @@ STEPS = ["First $3 \\cdot 4 = 12$.", "Then $2 + 12 = 14$, so the answer is \\box
 
 
 class Scripted:
-    """A chat model that answers by the last step it is shown, and remembers what it was asked."""
+    """A chat model that returns given completions in turn, and keeps the conversations."""
 
     def __init__(self, *answers: Completion) -> None:
         self.answers = answers
@@ -34,7 +34,7 @@ def judge(model: Scripted, *responses: str, votes: int = 1, template: str = "loc
     return asyncio.run(genrm([Rollout(PROBLEM, response) for response in responses]))
 
 
-def test_prompt_answer_verdict() -> None:
+def test_prompt_completion_and_verdict() -> None:
     model = Scripted(Completion(r"All is well. \boxed{-1}", 9))
     response = "First.\n\nThen."
     assert judge(model, response) == [Verdict.from_step(None, r"All is well. \boxed{-1}", num_tokens=9)]
@@ -117,7 +117,7 @@ def test_votes_must_be_positive() -> None:
         GenRM(load_template("locate"), Scripted(), votes=0)
 
 
-def test_votes_on_a_solution_share_what_is_built() -> None:
+def test_votes_on_a_solution_share_one_conversation() -> None:
     async def complete(conversations: Sequence[list[Message]]) -> list[Completion]:
         one, two, three = conversations
         assert one is two is three

@@ -31,7 +31,7 @@ def test_built_in_prompts_are_pinned(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_judge_that_repeats_a_part_of_its_prompt_gives_no_verdict(name: str) -> None:
-    """Weak judges do, and the token limit ends them anywhere."""
+    """Weak judges repeat their prompt, and the token limit may end them at any character."""
     (message,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, STEPS)
     for end in range(len(message["content"]) + 1):
         if message["content"][:end].endswith("}"):
@@ -39,7 +39,7 @@ def test_a_judge_that_repeats_a_part_of_its_prompt_gives_no_verdict(name: str) -
             assert parse_yes_no(message["content"][:end]).status == "unparsable"
 
 
-def test_compact_is_nothing_but_the_material() -> None:
+def test_compact_has_no_instructions() -> None:
     assert load_template("compact").text == "{{problem}}\n= {{reference}}\n{{#steps}}#{{index}} {{step}}\n{{/steps}}"
 
 
@@ -49,7 +49,7 @@ def test_kinds_of_the_built_in_templates(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_rollouts_of_one_problem_share_the_front_of_the_prompt(name: str) -> None:
+def test_rollouts_of_one_problem_share_the_start_of_the_prompt(name: str) -> None:
     (one,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, ["a"])
     (two,) = build_prompt(load_template(name), PROBLEM.text, PROBLEM.reference, ["b", "c"])
     shared = one["content"][: one["content"].index(PROBLEM.reference) + len(PROBLEM.reference)]
@@ -57,7 +57,7 @@ def test_rollouts_of_one_problem_share_the_front_of_the_prompt(name: str) -> Non
     assert two["content"].startswith(shared)
 
 
-def test_a_users_template_with_system_message_and_header(tmp_path: Path) -> None:
+def test_a_template_file_with_system_message_and_header(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_bytes(
         b"#kind: yes_no\r\nBe strict.\r\n---user---\r\n{{problem}} ({{reference}})\r\n"
@@ -79,7 +79,7 @@ def test_a_problem_without_a_reference_says_so(name: str) -> None:
     assert "none is given" in without["content"]
 
 
-def test_holes_in_the_material_are_not_filled() -> None:
+def test_placeholders_in_untrusted_text_are_not_filled() -> None:
     template = Template("{{problem}}|{{reference}}|{{#steps}}{{index}}:{{step}}{{/steps}}")
     holes = "{{problem}} {{reference}} {{step}} {{index}} {{#steps}}{{/steps}} \\g<1>\n---user---\n"
     (message,) = build_prompt(template, holes, "{{problem}}", [holes])

@@ -1,4 +1,4 @@
-"""Rollouts begun one by one: the same results as all at once, every question asked once, nothing left behind."""
+"""Eager judging: the scores of a whole batch, one request for each solution, and nothing left after a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROLLOUTS = [Rollout(problem, text, len(text)) for problem in PROBLEMS for text i
 
 
 class Watched:
-    """Flags what is long; keeps what it was asked about, in which pieces."""
+    """A judge that flags long responses and keeps the batches it was asked about."""
 
     def __init__(self, broken: bool = False) -> None:
         self.asked: list[list[Rollout]] = []
@@ -45,10 +45,10 @@ class Watched:
 
 
 async def in_pieces(
-    scorer: PolicyScorer, ahead: EagerJudge, begun: Sequence[Rollout], all: Sequence[Rollout]
+    scorer: PolicyScorer, eager: EagerJudge, begun: Sequence[Rollout], all: Sequence[Rollout]
 ) -> list[ScoredRollout]:
     for rollout in begun:
-        ahead.begin(rollout)
+        eager.begin(rollout)
         await asyncio.sleep(0)
     return await scorer(all)
 
@@ -60,8 +60,8 @@ def test_begun_or_not_the_scores_are_the_same_and_a_solution_is_judged_once(
     begun = data.draw(st.lists(st.sampled_from(rollouts), max_size=12) if rollouts else st.just([]))
     plain = PolicyScorer(FapoReward(), Watched(), judge_all=judge_all)
     judge = Watched()
-    scorer, ahead = make_eager(replace(plain, judge=judge))
-    assert asyncio.run(in_pieces(scorer, ahead, begun, rollouts)) == asyncio.run(plain(rollouts))
+    scorer, eager = make_eager(replace(plain, judge=judge))
+    assert asyncio.run(in_pieces(scorer, eager, begun, rollouts)) == asyncio.run(plain(rollouts))
     right = {
         (r.problem.id, r.response) for r in rollouts if judge_all or f"\\boxed{{{r.problem.reference}" in r.response
     }
@@ -70,47 +70,47 @@ def test_begun_or_not_the_scores_are_the_same_and_a_solution_is_judged_once(
 
 def test_nothing_is_carried_over_to_the_next_batch() -> None:
     judge = Watched()
-    scorer, ahead = make_eager(PolicyScorer(FapoReward(), judge))
+    scorer, eager = make_eager(PolicyScorer(FapoReward(), judge))
 
     async def two_batches() -> None:
-        await in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS)
-        await in_pieces(scorer, ahead, ROLLOUTS[:4], ROLLOUTS)
+        await in_pieces(scorer, eager, ROLLOUTS, ROLLOUTS)
+        await in_pieces(scorer, eager, ROLLOUTS[:4], ROLLOUTS)
 
     asyncio.run(two_batches())
     assert judge.solutions == sorted([("0", TEXTS[0]), ("1", TEXTS[1]), ("2", TEXTS[2])] * 2)
 
 
-def test_what_is_on_record_is_not_begun() -> None:
+def test_recorded_rollouts_are_not_begun() -> None:
     judge = Watched()
-    _, ahead = make_eager(PolicyScorer(FapoReward(), judge), {("0", TEXTS[0])})
+    _, eager = make_eager(PolicyScorer(FapoReward(), judge), {("0", TEXTS[0])})
 
     async def begin() -> None:
         for rollout in ROLLOUTS:
-            ahead.begin(rollout)
+            eager.begin(rollout)
         await asyncio.sleep(0.01)
 
     asyncio.run(begin())
     assert judge.solutions == [("1", TEXTS[1]), ("2", TEXTS[2])]
 
 
-def test_what_breaks_ahead_of_time_breaks_the_batch_and_stops_the_rest() -> None:
+def test_an_exception_of_a_begun_request_ends_the_batch_and_cancels_the_rest() -> None:
     judge = Watched(broken=True)
-    scorer, ahead = make_eager(PolicyScorer(FapoReward(), judge))
+    scorer, eager = make_eager(PolicyScorer(FapoReward(), judge))
     with pytest.raises(ValueError, match="the cache cannot be used"):
-        asyncio.run(in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS))
+        asyncio.run(in_pieces(scorer, eager, ROLLOUTS, ROLLOUTS))
     assert (len(judge.asked), judge.cancelled) == (3, 2)
 
 
-def test_what_is_dropped_is_cancelled_and_asked_again() -> None:
+def test_cancelled_requests_are_made_again() -> None:
     judge = Watched(broken=True)
-    scorer, ahead = make_eager(PolicyScorer(FapoReward(), judge))
+    scorer, eager = make_eager(PolicyScorer(FapoReward(), judge))
 
     async def give_up() -> None:
         judge.asked = [[]]  # every answer takes a minute
         for rollout in ROLLOUTS:
-            ahead.begin(rollout)
+            eager.begin(rollout)
         await asyncio.sleep(0.01)
-        await ahead.cancel()
+        await eager.cancel()
         assert (len(judge.asked) - 1, judge.cancelled) == (3, 3)
         judge.broken, judge.asked = False, []
         await scorer(ROLLOUTS)
@@ -127,7 +127,7 @@ def test_canaries_are_those_of_the_whole_batch() -> None:
 
     plain, judge = Watched(), Watched()
     expected = asyncio.run(canaries(plain)(ROLLOUTS))
-    scorer, ahead = make_eager(canaries(judge))
-    assert asyncio.run(in_pieces(scorer, ahead, ROLLOUTS, ROLLOUTS)) == expected
+    scorer, eager = make_eager(canaries(judge))
+    assert asyncio.run(in_pieces(scorer, eager, ROLLOUTS, ROLLOUTS)) == expected
     assert set(judge.solutions) == set(plain.solutions)
-    assert len(set(judge.solutions)) == 4, "three rollouts and, alike, the canaries"
+    assert len(set(judge.solutions)) == 4, "three rollouts and one canary"

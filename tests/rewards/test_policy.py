@@ -42,7 +42,7 @@ rates = st.tuples(st.floats(0.05, 1), st.floats(0, 0.95)).filter(lambda pair: pa
 
 
 @given(st.floats(0, 3), rates)
-def test_the_corrected_reward_is_right_on_average(penalty: float, judge: tuple[float, float]) -> None:
+def test_the_mean_of_the_corrected_reward_is_the_fapo_reward(penalty: float, judge: tuple[float, float]) -> None:
     recall, rate = judge
     flagged, cleared = (corrected_reward(True, flawed, penalty, recall, rate) for flawed in (True, False))
     assert recall * flagged + (1 - recall) * cleared == pytest.approx(1 - penalty, abs=1e-6)
@@ -54,7 +54,7 @@ def test_a_judge_without_errors_needs_no_correction(correct: bool, flawed: bool 
     assert corrected_reward(correct, flawed, penalty, 1.0, 0.0) == fapo_reward(correct, flawed, penalty)
 
 
-def test_a_judge_that_says_nothing_cannot_be_corrected() -> None:
+def test_a_judge_without_information_cannot_be_corrected() -> None:
     with pytest.raises(ValueError, match="recall of the judge must be above its false positive rate"):
         corrected_reward(True, True, 1.0, 0.3, 0.3)
 

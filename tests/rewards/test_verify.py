@@ -1,27 +1,17 @@
-"""Final answers: extraction, equivalence, deadlines, threads, event loops, forks, real references."""
+"""Checks of final answers: equivalence, statuses, event loops, real references."""
 
 import asyncio
-import contextlib
 import json
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo.data.final_answers import clean, decide
-from fapo.rewards.verify import MAX_CHARS, Check, acheck_answer, acheck_answers, check_answers, extract, shutdown
+from fapo.rewards.verify import MAX_CHARS, Check, acheck_answer, acheck_answers, check_answers
 from tests.support.paths import shared_data
 
 ENDLESS = "9^{9^{9^{9}}}"
-"""A tower of powers no computer evaluates."""
+"""A tower of powers that no computer can evaluate."""
 
 
 def boxed(answer: str) -> str:
@@ -34,81 +24,6 @@ def check(text: str, reference: str, **options) -> Check:
 
 def correct(answer: str, reference: str) -> bool:
     return check(boxed(answer), reference).correct
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("no box, 42", None),
-        ("", None),
-        (r"\boxed{4}", "4"),
-        (r"\fbox{4}", "4"),
-        (r"\boxed{ 4 }", "4"),
-        (r"first \boxed{1}, then \boxed{2}", "2"),
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
-        (r"\boxed{x = \boxed{3}}", r"x = \boxed{3}"),
-        (r"\boxed{1} and \boxed{2", None),
-        (r"\boxed{1} and \boxed{\frac{2}{3}", None),
-        (r"write \boxed{ at the end: \boxed{7}", "7"),
-        (r"\boxed{}", None),
-        (r"} stray \boxed{5} { braces", "5"),
-        (r"\\boxed{5}", "5"),
-        (r"x \\\boxed{5}", "5"),
-        (r"\boxed {5}", None),
-        ("\\boxed{a\nb}", "a\nb"),
-    ],
-)
-def test_extract(text, answer):
-    assert extract(text) == answer
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        (r"Answer: 3, no \boxed{4}", "4"),
-        (r"Answer: 3, \boxed{4", None),
-        ("So the answer is 12.", "12"),
-        ("The final answer is: $\\frac{1}{2}$. I hope so.", r"\frac{1}{2}"),
-        ("Final Answer: The final answer is 143. I hope it is correct.", "143"),
-        ("**Answer:** (B)", "(B)"),
-        ("so 3 + 4 = 7\n#### 1,234", "1,234"),
-        ("Janet makes 18 dollars, or 3/4 of it", "3/4"),
-        ("which leaves only (C)", "C"),
-        ("no idea", None),
-    ],
-)
-def test_extract_without_box(text, answer):
-    assert extract(text, require_box=False) == answer
-
-
-@given(st.text(alphabet="ab {}\\1", max_size=40).filter(lambda x: x.strip() == x and _balanced(x) and x))
-def test_extract_gives_balanced_content_back(content):
-    assert extract(f"junk \\boxed{{{content}}} junk") == content
-
-
-def _balanced(text: str) -> bool:
-    depth, escaped = 0, False
-    for char in text:
-        if not escaped and char in "{}":
-            depth += 1 if char == "{" else -1
-        escaped = char == "\\" and not escaped
-        if depth < 0:
-            return False
-    return depth == 0 and not escaped
-
-
-@given(st.text(max_size=60) | st.text(alphabet="\\boxed{}fn 1,$", max_size=60), st.booleans())
-def test_extract_never_raises(text, require_box):
-    assert extract(text, require_box=require_box) != ""
-
-
-def test_extract_takes_linear_time():
-    start = time.perf_counter()
-    assert extract("\\boxed{" * 50_000) is None
-    assert extract("\\boxed{" * 20_000 + "}" * 20_000)
-    assert time.perf_counter() - start < 2
 
 
 EQUAL = [
@@ -188,6 +103,8 @@ EQUAL = [
     ("52", "52_8"),
     ("52_{8}", "52_8"),
 ]
+
+
 UNEQUAL = [
     ("41", "42"),
     ("", "42"),
@@ -265,47 +182,6 @@ def test_check_never_raises(answer, reference):
     assert not (found.correct and found.status != "ok")
 
 
-def test_a_runaway_answer_costs_only_itself():
-    pairs = [(boxed(ENDLESS), "7"), (boxed("((10^9)!)!"), "7")]
-    pairs += [(boxed(f"{i}(x+1)"), f"{i}x+{i}") for i in range(2, 22)]
-    start = time.perf_counter()
-    checks = check_answers(pairs, deadline=1.0)
-    assert time.perf_counter() - start < 12
-    assert [found.correct for found in checks] == [False, False] + [True] * 20
-    assert checks[0].status == "timeout" and "1 s" in checks[0].detail
-    assert correct("x+x", "2x")
-
-
-@pytest.mark.parametrize(
-    "part", ["a ", "= ", "a=", "1 ", "1,", "{", "\\frac", "1 days ", "\\pm ", "\\text{", "x_", "f(", " or "]
-)
-@pytest.mark.parametrize("reference", ["5", "y=3", "1,2", "B"])
-def test_exact_rules_take_no_time(part, reference):
-    start = time.perf_counter()
-    for text in (part * (MAX_CHARS // len(part)), "1" * (MAX_CHARS // 2) + part * (MAX_CHARS // 2 // len(part))):
-        decide(clean(text), clean(reference))
-    assert time.perf_counter() - start < 0.5
-
-
-def test_memory_hungry_answer_is_survived():
-    assert not check(boxed("2^{40000000000}"), "x+1", deadline=2.0).correct
-    assert correct("x+x", "2x")
-
-
-def test_from_many_threads():
-    outcomes = {}
-
-    def work(i):
-        outcomes[i] = correct(f"x+{i}x", f"{i + 1}x")
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(2, 14)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=30)
-    assert outcomes == dict.fromkeys(range(2, 14), True)
-
-
 def test_event_loop_stays_free():
     async def run():
         ticks = 0
@@ -332,95 +208,6 @@ def test_event_loop_stays_free():
     assert ticks > 20
 
 
-def test_cancelling_stops_the_comparison():
-    async def run():
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(acheck_answer(boxed(ENDLESS), "7", deadline=60.0), timeout=0.5)
-        return await acheck_answer(boxed("x+y"), "y+x")
-
-    start = time.perf_counter()
-    assert asyncio.run(run()).correct
-    assert time.perf_counter() - start < 20
-
-
-def test_pool_restarts_after_shutdown():
-    shutdown()
-    assert correct("a+b", "b+a")
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_works_in_a_forked_child():
-    assert correct("a+b+c", "c+b+a")
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if correct("a+2b", "2b+a") and (shutdown() or True) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert correct("a+3b", "3b+a")
-
-
-def check_in_a_daemonic_process() -> None:
-    sys.exit(0 if correct("a+4b", "4b+a") else 1)
-
-
-def test_works_in_a_daemonic_process():
-    process = multiprocessing.get_context("spawn").Process(target=check_in_a_daemonic_process, daemon=True)
-    process.start()
-    process.join(timeout=120)
-    assert process.exitcode == 0
-
-
-def workers_of(pid: int) -> list[int]:
-    """Process ids of the workers that a process has started."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"import serve" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-    return found
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-
-
-@needs_proc
-def test_a_worker_that_was_killed_is_replaced():
-    shutdown()
-    assert correct("a+5b", "5b+a")
-    for pid in workers_of(os.getpid()):
-        os.kill(pid, signal.SIGKILL)
-    assert correct("a+6b", "6b+a")
-
-
-@needs_proc
-def test_workers_end_soon_after_their_parent_was_killed():
-    code = f"from fapo.rewards.verify import check_answers; check_answers([({boxed(ENDLESS)!r}, '7')], deadline=2.0)"
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    end = time.monotonic() + 60
-    while not (workers := workers_of(parent.pid)) and time.monotonic() < end:
-        time.sleep(0.05)
-    time.sleep(1.0)
-    parent.kill()
-    parent.wait()
-    assert workers
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def test_script_without_main_guard(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from fapo.rewards.verify import check_answers\n"
-        "print('started')\n"
-        "print(check_answers([(r'\\boxed{x+x}', '2x')])[0].correct)\n",
-        encoding="utf-8",
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.split()) == (0, ["started", "True"]), done.stderr
-
-
 @pytest.mark.parametrize("name", ["math500", "gsm8k_test", "aime24", "aime25"])
 def test_every_real_reference_equals_itself(name):
     path = shared_data(f"{name}.jsonl")
@@ -430,7 +217,7 @@ def test_every_real_reference_equals_itself(name):
 
 
 def test_algebra_confirms_real_references():
-    """Written differently, the references of MATH-500 still pass: this goes through computer algebra."""
+    """The references of MATH-500 in another form are compared by computer algebra."""
     path = shared_data("math500.jsonl")
     references = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()]
     references = [text for text in references if "\\sqrt" in text and not any(mark in text for mark in ",()m")]

@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from fapo.data.final_answers import extract
 from fapo.judge.canaries import Canaries
 from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.rewards.scorer import PolicyScorer
-from fapo.rewards.verify import Check, acheck_answer, acheck_answers, extract
+from fapo.rewards.verify import Check, acheck_answer, acheck_answers
 from fapo.types import Judge, Rollout, Verdict
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from fapo.data.final_answers import clean, decide, extract
 from fapo.rewards.answer_workers import shutdown, submit, wait_limit
 
-__all__ = ["Check", "acheck_answer", "acheck_answers", "check_answers", "extract", "shutdown"]
+__all__ = ["Check", "acheck_answer", "acheck_answers", "check_answers", "shutdown"]
 
 MAX_CHARS = 2000
 """Maximum length, in characters, of answers and references that are compared by more than string equality."""

@@ -1,0 +1,156 @@
+"""Workers that compare answers: deadlines, memory, threads, forks, signals."""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fapo.rewards.verify import Check, acheck_answer, check_answers, shutdown
+
+ENDLESS = "9^{9^{9^{9}}}"
+"""A tower of powers that no computer can evaluate."""
+
+
+def boxed(answer: str) -> str:
+    return f"So it follows that the answer is $\\boxed{{{answer}}}$."
+
+
+def check(text: str, reference: str, **options) -> Check:
+    return check_answers([(text, reference)], **options)[0]
+
+
+def correct(answer: str, reference: str) -> bool:
+    return check(boxed(answer), reference).correct
+
+
+@pytest.mark.slow
+def test_a_runaway_answer_costs_only_itself():
+    pairs = [(boxed(ENDLESS), "7"), (boxed("((10^9)!)!"), "7")]
+    pairs += [(boxed(f"{i}(x+1)"), f"{i}x+{i}") for i in range(2, 22)]
+    start = time.perf_counter()
+    checks = check_answers(pairs, deadline=1.0)
+    assert time.perf_counter() - start < 12
+    assert [found.correct for found in checks] == [False, False] + [True] * 20
+    assert checks[0].status == "timeout" and "1 s" in checks[0].detail
+    assert correct("x+x", "2x")
+
+
+def test_memory_hungry_answer_is_survived():
+    assert not check(boxed("2^{40000000000}"), "x+1", deadline=2.0).correct
+    assert correct("x+x", "2x")
+
+
+def test_from_many_threads():
+    outcomes = {}
+
+    def work(i):
+        outcomes[i] = correct(f"x+{i}x", f"{i + 1}x")
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2, 14)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert outcomes == dict.fromkeys(range(2, 14), True)
+
+
+def test_cancelling_stops_the_comparison():
+    async def run():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(acheck_answer(boxed(ENDLESS), "7", deadline=60.0), timeout=0.5)
+        return await acheck_answer(boxed("x+y"), "y+x")
+
+    start = time.perf_counter()
+    assert asyncio.run(run()).correct
+    assert time.perf_counter() - start < 20
+
+
+def test_pool_restarts_after_shutdown():
+    shutdown()
+    assert correct("a+b", "b+a")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_works_in_a_forked_child():
+    assert correct("a+b+c", "c+b+a")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if correct("a+2b", "2b+a") and (shutdown() or True) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert correct("a+3b", "3b+a")
+
+
+def check_in_a_daemonic_process() -> None:
+    sys.exit(0 if correct("a+4b", "4b+a") else 1)
+
+
+@pytest.mark.slow
+def test_works_in_a_daemonic_process():
+    process = multiprocessing.get_context("spawn").Process(target=check_in_a_daemonic_process, daemon=True)
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == 0
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the process ids of the workers that a process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"import serve" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_worker_that_was_killed_is_replaced():
+    shutdown()
+    assert correct("a+5b", "5b+a")
+    for pid in workers_of(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+    assert correct("a+6b", "6b+a")
+
+
+@pytest.mark.slow
+@needs_proc
+def test_workers_end_soon_after_their_parent_was_killed():
+    code = f"from fapo.rewards.verify import check_answers; check_answers([({boxed(ENDLESS)!r}, '7')], deadline=2.0)"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    end = time.monotonic() + 60
+    while not (workers := workers_of(parent.pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    parent.kill()
+    parent.wait()
+    assert workers
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_script_without_main_guard(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from fapo.rewards.verify import check_answers\n"
+        "print('started')\n"
+        "print(check_answers([(r'\\boxed{x+x}', '2x')])[0].correct)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["started", "True"]), done.stderr

@@ -68,7 +68,7 @@ class PolicyScorer:
             rollouts: Rollouts to score, of any problems.
 
         Returns:
-            ScoredRollout rollouts.
+            Scored rollouts.
 
         Raises:
             UnscoredError: If a rollout has no reward and `on_unscored` is "raise".
@@ -126,7 +126,7 @@ def batch_advantages(scored: Sequence[ScoredRollout], group_size: int) -> np.nda
     """Return the advantages of consecutive groups, as the trainer computes them.
 
     Args:
-        scored: ScoredRollout rollouts, [num_groups * group_size]; the rollouts of a group follow each other.
+        scored: Scored rollouts, [num_groups * group_size]; the rollouts of a group follow each other.
         group_size: Number of rollouts of a group.
 
     Returns:

@@ -38,7 +38,7 @@ class Recorder:
         """Write a batch of scored rollouts; the reward function calls this with each batch.
 
         Args:
-            scored: ScoredRollout rollouts in the order of the batch, [batch_size].
+            scored: Scored rollouts in the order of the batch, [batch_size].
             columns: Other columns of the batch, by name.
         """
         split = self.evaluating or "train"

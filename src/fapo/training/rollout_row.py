@@ -15,7 +15,7 @@ def rollout_row(s: ScoredRollout, advantage: float | None, truth: GroundTruth | 
     """Return a rollout as a row of rollouts.jsonl, without the columns step and split, which the engine adds.
 
     Args:
-        s: ScoredRollout rollout.
+        s: Scored rollout.
         advantage: Advantage of the rollout; None if it is unknown.
         truth: Truth about the rollout; None if it is unknown.
 

@@ -20,7 +20,7 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
     by the number of wrong ones, by verdict.
 
     Args:
-        scored: ScoredRollout rollouts, [batch_size], at least one.
+        scored: Scored rollouts, [batch_size], at least one.
         truths: Truth about each rollout, None where it is unknown, [batch_size].
 
     Returns:
@@ -61,7 +61,7 @@ def advantage_metrics(
     """Compute the mean advantage of each class of rollouts: fully correct, flawed and wrong.
 
     Args:
-        scored: ScoredRollout rollouts in consecutive groups, [num_groups * group_size].
+        scored: Scored rollouts in consecutive groups, [num_groups * group_size].
         group_size: Number of rollouts of one prompt.
         truths: Truth about each rollout, None where it is unknown; empty if no truth is known.
 
@@ -83,7 +83,7 @@ def flawed_rho_metrics(
     """Compute rho over groups that are weighted by their flawed positives.
 
     Args:
-        scored: ScoredRollout rollouts in consecutive groups, [num_groups * group_size].
+        scored: Scored rollouts in consecutive groups, [num_groups * group_size].
         group_size: Number of rollouts of one prompt.
         truths: Truth about each rollout, None where it is unknown, [num_groups * group_size].
 
@@ -109,7 +109,7 @@ def genrm_metrics(scored: Sequence[ScoredRollout], labels: Sequence[int | None])
     """Compute the metrics of critiques.
 
     Args:
-        scored: ScoredRollout critiques, [batch_size], at least one.
+        scored: Scored critiques, [batch_size], at least one.
         labels: First wrong step of each solution, None for no error, [batch_size].
 
     Returns:

@@ -1,4 +1,4 @@
-"""ScoredRollout rollouts as text, on their way from verl's reward workers to the trainer: verl carries numbers and strings."""
+"""Scored rollouts as text, on their way from verl's reward workers to the trainer: verl carries numbers and strings."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class RecordingBuffer(ReplayBuffer):
 
         Args:
             step: Number of the step.
-            payloads: ScoredRollout rollouts of all validation sets [num_rollouts].
+            payloads: Scored rollouts of all validation sets [num_rollouts].
             groups: Name of the group of each rollout [num_rollouts].
 
         Returns:
@@ -151,7 +151,7 @@ class RecordingBuffer(ReplayBuffer):
         Args:
             step: Number of the step.
             split: "train", or the name of a validation set.
-            payloads: ScoredRollout rollouts [num_rollouts].
+            payloads: Scored rollouts [num_rollouts].
             groups: Name of the group of each rollout [num_rollouts].
 
         Returns:
@@ -188,7 +188,7 @@ class RecordingBuffer(ReplayBuffer):
         """Stop the run as the config says; an exception in a reward worker would be lost.
 
         Args:
-            payloads: ScoredRollout rollouts of a batch.
+            payloads: Scored rollouts of a batch.
 
         Raises:
             UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".

@@ -1,0 +1,68 @@
+"""The studies of attacks and canaries on small inputs, and that every benchmark and experiment can be imported."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+from pathlib import Path
+
+import pytest
+
+from experiments.attacks import CONTROLS, KEEPING, rollouts, write_critic
+from experiments.canaries import KNOWN, SABOTAGE, Simulated, stopped_after
+from fapo.data.jsonl import read_jsonl
+from fapo.data.miniature.oracle import examine
+from fapo.data.miniature.sets import labelled
+from fapo.data.miniature.world import parse
+from fapo.judge.canaries import Canaries
+from tests.support.attacks import ATTACKS
+from tests.support.paths import ROOT
+
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for folder in ("benchmarks", "experiments")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "__init__.py"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODULES)
+def test_a_study_can_be_imported(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+
+
+def test_attacks_are_made_on_flawed_solutions() -> None:
+    made = rollouts(labelled("miniature:critic-test"), 3)
+    assert list(made) == [*CONTROLS, *ATTACKS]
+    assert {name: len(rows) for name, rows in made.items() if len(rows) != 3} == {
+        name: 1 for name, attack in ATTACKS.items() if attack.pad[1]
+    }
+    assert all(rows[0].problem == made["control: flawed"][0].problem for rows in list(made.values())[2:])
+
+
+def test_attacked_training_data_keeps_its_labels(tmp_path: Path) -> None:
+    write_critic(tmp_path / "critic.jsonl")
+    rows, solutions = list(read_jsonl(tmp_path / "critic.jsonl")), labelled("miniature:critic-train")
+    changed = 0
+    for row, solution in zip(rows, solutions, strict=True):
+        assert row["label"] == (-1 if solution.error_step is None else solution.error_step)
+        assert examine(parse(row["problem"]), "\n".join(row["steps"])).error_step == solution.error_step
+        changed += tuple(row["steps"]) != tuple(solution.steps)
+    flawed = sum(solution.error_step is not None for solution in solutions)
+    assert 0.2 < changed / flawed < 0.3
+    assert len(KEEPING) > 10
+
+
+@pytest.mark.parametrize("kind", SABOTAGE)
+def test_canaries_stop_a_sabotaged_judge_and_no_honest_one(kind: str) -> None:
+    def run(sabotage: str) -> int | None:
+        judge = Simulated(random.Random(0), recall=0.9, false_positive_rate=0.1, kind=sabotage, since=20)
+        return asyncio.run(stopped_after(judge, Canaries(judge, KNOWN, 0.1, 0.7, seed=0), 100, 60))
+
+    assert run("") is None
+    stopped = run(kind)
+    assert stopped is not None
+    assert stopped > 20

@@ -28,7 +28,7 @@ def with_label_noise(solutions: Sequence[LabelledSolution], rate: float, seed: i
         ConfigError: The rate is not between 0 and 1.
     """
     if not 0 <= rate <= 1:
-        raise ConfigError(f"label noise is the rate of wrong labels and must lie between 0 and 1; got {rate}")
+        raise ConfigError(f"label noise must be a rate from 0 to 1; got {rate}")
     wrong = [_wrong_label(solution, random.Random(f"{seed}/{i}")) for i, solution in enumerate(solutions)]
     order = random.Random(seed).sample(range(len(solutions)), len(solutions))
     chosen = set(order[: round(rate * len(solutions))])

@@ -13,6 +13,7 @@ from fapo.cli.app import console
 from fapo.cli.critic import critiques
 from fapo.cli.demo import run_and_report, run_with_bars
 from fapo.cli.progress import progress_bars
+from fapo.training.critic_data.settings import CritiquesSettings
 
 
 def miniature(
@@ -47,9 +48,16 @@ def miniature(
         folder = output or Path("runs/paper")
         for seed in seeds:
             file, base = critiques_file(folder, seed), ("local:miniature:genrm",)
-            critiques(
-                "miniature:critic-train", judge=base, out=file, samples=2, template="compact", max_tokens=80, seed=seed
+            settings = CritiquesSettings(
+                data="miniature:critic-train",
+                judge=base,
+                out=file,
+                samples=2,
+                template="compact",
+                max_tokens=80,
+                seed=seed,
             )
+            critiques(settings=settings)
         with progress_bars() as bars:
             ids = {name: bars.add_task(f"{name} base policies", total=IMITATION.steps, note="") for name in WRITERS}
             for seed in seeds:

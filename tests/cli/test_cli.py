@@ -14,8 +14,8 @@ from fapo.cli.app import app
 from fapo.cli.main import REFUSALS
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, JudgeError, UnscoredError
 from tests.support.command_line import fapo
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
 COMMANDS = ["train", "data", "plan", "judge", "bench", "eval", "critic", "critiques", "select", "report", "demo"]
 
@@ -26,14 +26,24 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     return fapo(monkeypatch, *arguments)
 
 
-def test_help_lists_the_commands_and_imports_no_torch() -> None:
+def test_help_lists_the_commands_and_imports_nothing_slow() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "fapo.cli", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert all(f"• {name} " in done.stdout for name in COMMANDS)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "fapo" in imported
-    assert not imported & {"torch", "transformers", "trl", "accelerate", "datasets", "matplotlib"}
+    assert not imported & {
+        "torch",
+        "transformers",
+        "trl",
+        "accelerate",
+        "datasets",
+        "matplotlib",
+        "numpy",
+        "aiohttp",
+        "pydantic",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -42,7 +52,7 @@ def test_every_command_has_help(command: str, monkeypatch, capsys) -> None:
     assert capsys.readouterr().out.startswith(f"usage: fapo {command}")
 
 
-def test_a_mistake_of_the_users_has_an_exit_code_of_its_own() -> None:
+def test_a_mistake_of_the_user_exits_with_2() -> None:
     command = [sys.executable, "-m", "fapo.cli", "train", "nonsense.toml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"})
     assert (done.returncode, done.stdout) == (2, "")
@@ -88,9 +98,15 @@ def test_a_report_needs_runs(runs: list[str], message: str, tmp_path: Path, monk
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_command_is_told(monkeypatch, capsys) -> None:
+def test_an_unknown_command_is_an_error(monkeypatch, capsys) -> None:
     assert run(monkeypatch, "nonsense") == 2
     assert "nonsense" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_imitation_prints_the_arguments_of_sft(tmp_path: Path, monkeypatch, capsys) -> None:
+    config = POLICY.with_name("genrm.toml")
+    assert run(monkeypatch, "train", config, "--dry-run", "method=sft", f"output={tmp_path}") == 0
+    assert json.loads(capsys.readouterr().out)["completion_only_loss"] is True
 
 
 CONFIGS = sorted([*ROOT.glob("configs/*.toml"), *POLICY.parent.glob("*.toml")])
@@ -186,22 +202,26 @@ def test_control_c_has_the_exit_code_of_shells(monkeypatch, capsys) -> None:
     assert "--resume" in capsys.readouterr().err
 
 
-def test_who_reads_no_further_ends_a_command_quietly(tmp_path: Path) -> None:
-    data = tmp_path / "a.jsonl"
-    row = {"id": "a-1", "problem": "Q", "steps": ["x"], "label": 0, "final_answer_correct": True}
-    data.write_text(json.dumps(row))
-    command = [
-        sys.executable,
-        "-m",
-        "fapo.cli.main",
-        "bench",
-        "process",
-        "--data",
-        data,
-        "--judge",
-        "flag-all",
-        "--json",
-    ]
+def bench_row(folder: Path, id: str) -> Path:
+    """Write a file with one row for `fapo bench`."""
+    file = folder / f"{id}.jsonl"
+    file.write_text(json.dumps({"id": id, "problem": "Q", "steps": ["x"], "label": 0, "final_answer_correct": True}))
+    return file
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_data_of_bench_are_several_values_or_several_options(
+    repeated: bool, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    first, second = (bench_row(tmp_path, id) for id in ("a-1", "a-2"))
+    data = ["--data", first, "--data", second] if repeated else ["--data", first, second]
+    assert run(monkeypatch, "bench", "process", *data, "--judge", "flag-all", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 2
+
+
+def test_a_reader_that_closes_the_pipe_ends_a_command_quietly(tmp_path: Path) -> None:
+    arguments = ["bench", "process", "--data", bench_row(tmp_path, "a-1"), "--judge", "flag-all", "--json"]
+    command = [sys.executable, "-m", "fapo.cli", *arguments]
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)

@@ -21,8 +21,8 @@ from fapo.config.schema import (
     known_keys,
 )
 from fapo.errors import ConfigError
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 
 BASE = """\

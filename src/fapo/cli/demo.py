@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from fapo.cli.app import app, console
 from fapo.cli.progress import progress_bars
 
+if TYPE_CHECKING:
+    from fapo.training.parallel_runs import Job
+
 
 @app.command
 def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
-    """All of FAPO in the miniature: train a judge, then a policy with it and one without, and show what happened.
+    """Run all of FAPO in the miniature: train a judge, then a policy with it and one without, and report.
 
-    Takes about 15 minutes on two cores. Interrupted and started again, it goes on where it was.
+    This takes about 15 minutes on two cores. The same command continues a demo that was interrupted.
 
     Args:
         output: Folder for the runs and the page.
@@ -27,8 +30,13 @@ def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
     run_and_report(demo_jobs(output, seed), output)
 
 
-def run_and_report(jobs: Sequence[Any], output: Path) -> None:
-    """Run the jobs, then write and print the report."""
+def run_and_report(jobs: Sequence[Job], output: Path) -> None:
+    """Run jobs, then print a summary of their runs and write a page and a picture.
+
+    Args:
+        jobs: Training runs.
+        output: Folder of the run folders, the page and the picture.
+    """
     from fapo.report import overview, print_claims, print_summary, read_run, write_report
 
     run_with_bars(jobs, output)
@@ -40,8 +48,13 @@ def run_and_report(jobs: Sequence[Any], output: Path) -> None:
     console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
 
 
-def run_with_bars(jobs: Sequence[Any], output: Path) -> None:
-    """Run the jobs with a bar for each."""
+def run_with_bars(jobs: Sequence[Job], output: Path) -> None:
+    """Run jobs with a progress bar for each.
+
+    Args:
+        jobs: Training runs.
+        output: Folder of the run folders.
+    """
     from fapo.training.parallel_runs import run_jobs
 
     with progress_bars() as bars:

@@ -1,4 +1,4 @@
-"""The command line: fapo train, data, plan, judge, bench, eval, critic, critiques, select, report, demo, miniature."""
+"""Entry point of the command line: runs a command, and turns its errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def main() -> None:
     An error of the user is a `FapoError`, or a refusal of the operating system from `REFUSALS`. Its message is printed
     without a traceback. Every other exception is a bug, and Python prints its traceback.
     """
-    warnings.simplefilter("ignore", FutureWarning)  # what libraries have to say to each other
+    warnings.simplefilter("ignore", FutureWarning)  # from libraries; users can do nothing about them
     try:
         app.cli(prog="fapo", description="Flawed-aware policy optimization.")
         sys.stdout.flush()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a further Ctrl-C: no word, no tidying up
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second Ctrl-C exits at once
         console.print(
-            "interrupted; start again with --resume (judge, bench, eval, critic, demo and study go on by themselves)"
+            "interrupted; continue with `fapo train CONFIG --resume`; the other commands continue when started again"
         )
         sys.exit(130)
     except BrokenPipeError:
         if not _reader_gone():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
         sys.exit(1)
     except FapoError as error:
         _fail(str(error))
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _reader_gone() -> bool:
-    """Whether nobody reads what we print any more: `head`, say, has seen enough."""
+    """Return whether the reader of standard output has closed it, as `head` does."""
     from select import POLLERR, POLLHUP, poll
 
     output = poll()
@@ -65,8 +65,8 @@ REFUSALS = {
 }
 """Error numbers of the operating system that mean a mistake of the user at any path, each with its remedy.
 
-A missing file (ENOENT) is not among them. Code that opens a path of the user raises `DataError` or `ConfigError` when
-nothing is there, with the path and the remedy; a file that fapo itself misses is a bug.
+A missing file (ENOENT) is not among them. Code that opens a path of the user raises `DataError` or `ConfigError` if the
+file is missing, with path and remedy. A missing file of fapo itself is a bug.
 """
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 from rich.console import Console
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional
 
-from fapo.cli.app import Overrides, app
+from fapo.cli.app import AsJson, Options, Overrides, app
 from fapo.training.planner import PlanAssumptions
-
-_PLAN = PlanAssumptions()
 
 
 @app.command
@@ -21,16 +18,16 @@ def plan(
     overrides: Overrides = (),
     /,
     *,
-    assumed: OmitArgPrefixes[PlanAssumptions] = _PLAN,
-    as_json: Annotated[bool, arg(name="json")] = False,
+    assumptions: Options[PlanAssumptions],
+    as_json: AsJson = False,
 ) -> None:
-    """Compute what a run needs: memory, tokens, FLOPs, GPU-hours and judge replicas; nothing is started.
+    """Compute what a run needs: memory, tokens, FLOPs, GPU-hours and judge replicas. Nothing is started.
 
     Args:
         config: TOML file.
         overrides: Settings that replace those of the file.
-        assumed: Quantities that the config does not contain.
-        as_json: Print JSON instead of tables.
+        assumptions: Quantities that the config does not contain.
+        as_json: Whether to print JSON.
     """
     from fapo.config.reader import load
     from fapo.training.planner import make_plan
@@ -38,9 +35,9 @@ def plan(
     from fapo.training.planner.output import as_tables
 
     settings = load(config, overrides)
-    found = make_plan(settings, assumed)
+    found = make_plan(settings, assumptions)
     if as_json:
-        print(json.dumps(plan_as_json(settings, assumed, found), indent=2, allow_nan=False))
+        print(json.dumps(plan_as_json(settings, assumptions, found), indent=2, allow_nan=False))
         return
-    for part in as_tables(settings, assumed, found):
+    for part in as_tables(settings, assumptions, found):
         Console().print(part, highlight=False, markup=False)

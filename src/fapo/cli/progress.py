@@ -12,6 +12,7 @@ from fapo.types import Progress as ProgressCallback
 
 
 def progress_bars(disable: bool = False) -> Progress:
+    """Return an empty set of progress bars on standard error; tasks need the field `note`, a text behind the bar."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

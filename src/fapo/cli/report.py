@@ -20,13 +20,13 @@ def report(
     rollouts: int = 100_000,
     human: Path | None = None,
 ) -> None:
-    """Show runs as one self-contained HTML page: curves, final numbers, a browser of the rollouts, review by hand.
+    """Write a self-contained HTML page about runs: curves, final numbers, a rollout browser, review by hand.
 
     Args:
         runs: Run folders.
-        output: The page.
-        rollouts: Rollouts on the page at most (a random share of groups, if there are more); 0 for none.
-        human: Labels exported from such a page, to be held against the judge.
+        output: File of the page.
+        rollouts: Maximum number of rollouts on the page; if there are more, groups are chosen at random. 0 for none.
+        human: File of labels exported from such a page, which are compared with the judge.
     """
     from fapo.report import write_report
 

@@ -1,4 +1,4 @@
-"""`fapo select`: the checkpoint of a GenRM to use."""
+"""`fapo select`: the best checkpoint of a GenRM."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fapo.cli.app import Several, app, console
 
 @app.command
 def select(run: Positional[Path], /, *, max_tokens: float | None = None, sets: Several = ()) -> None:
-    """Choose the checkpoint of a GenRM's run: the best F1 in validation, with critiques that are short enough.
+    """Choose the checkpoint of a GenRM with the best F1 in validation among those with short enough critiques.
 
-    Prints the folder of the chosen weights; before that, as a message, a row for each validation.
+    The command prints the folder of its weights on standard output, and a table of all validations on standard error.
 
     Args:
         run: Run folder.
-        max_tokens: Token budget: how long its critiques may be on average.
-        sets: Validation set that counts; may be given several times. By default all, averaged.
+        max_tokens: Maximum mean length of a critique in tokens; the default is no limit.
+        sets: Validation set that counts, may be given several times; the default is the mean over all sets.
     """
     from fapo.training.select_checkpoint import as_table, better_lost_step, candidates, choose
 

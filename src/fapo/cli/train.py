@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from tyro.conf import Positional
 
-from fapo.cli.app import Overrides, app, console
+from fapo.cli.app import Overrides, Quiet, app, console
 from fapo.cli.progress import progress_bars
 
-_SHOWN = {
+if TYPE_CHECKING:
+    from fapo.config.schema import Config
+
+_SHOWN_METRICS = {
     "rollout/accuracy": "accuracy",
     "rollout/fp_ratio": "FP",
     "rollout/true_fp_ratio": "true FP",
     "fapo/accuracy": "accuracy",
     "reward": "reward",
 }
+"""Metric -> its name behind the progress bar."""
 
 
 @app.command
@@ -30,17 +34,17 @@ def train(
     engine: Literal["trl", "verl"] = "trl",
     resume: bool = False,
     dry_run: bool = False,
-    quiet: bool = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Train a policy or a GenRM, as a TOML config says.
+    """Train the policy or the GenRM of a TOML config.
 
     Args:
         config: TOML file.
-        overrides: Settings that replace those of the file, such as reward.penalty=0.5; KEY= removes one.
-        engine: trl: this machine, or several GPUs through accelerate. verl: a Ray cluster (RAY_ADDRESS; unset: here).
-        resume: Go on with an interrupted run of the same name.
-        dry_run: Check the config, print the exact arguments for TRL or the command for verl, and train nothing.
-        quiet: No progress bar.
+        overrides: Settings that replace those of the file, such as reward.penalty=0.5; KEY= removes a setting.
+        engine: trl runs on this machine. verl runs on the Ray cluster at RAY_ADDRESS, or on a new one here.
+        resume: Continue an interrupted run of the same name.
+        dry_run: Check the config and print the exact arguments for TRL, or the command for verl, without training.
+        quiet: Show no progress bar.
     """
     from fapo.config.reader import load
 
@@ -54,20 +58,22 @@ def train(
         Console().print_json(data=arguments.dry_run(settings), default=str)
         return
     if settings.method == "sft":
-        from fapo.trl import sft as trainer
+        from fapo.trl.sft import train as run
     else:
-        from fapo.trl import train as trainer  # type: ignore[no-redef]
+        from fapo.trl.train import train as run
+
     with progress_bars(disable=quiet) as bars:
         bar = bars.add_task(settings.name, total=settings.optim.steps, note="")
 
-        def progress(_task: str, step: int, _total: int, values: Mapping[str, Any] = {}, /) -> None:
-            bars.update(bar, completed=step, note=_note(values))
+        def progress(_task: str, step: int, _total: int, metrics: Mapping[str, float] = {}, /) -> None:
+            bars.update(bar, completed=step, note=_note(metrics))
 
-        folder = trainer.train(settings, resume=resume, progress=progress)
+        folder = run(settings, resume=resume, progress=progress)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
-def _train_verl(config: Any, resume: bool, dry_run: bool) -> None:
+def _train_verl(config: Config, resume: bool, dry_run: bool) -> None:
+    """Train with verl, or print the command that would train."""
     from fapo.verl import train as train_verl
 
     if dry_run:
@@ -78,9 +84,9 @@ def _train_verl(config: Any, resume: bool, dry_run: bool) -> None:
 
 @app.command
 def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
-    """Write what a config trains and validates on as Parquet files for verl, into the run folder.
+    """Write the training and validation data of a config as Parquet files for verl into the run folder.
 
-    The command that `fapo train CONFIG --engine verl --dry-run` prints finds them there.
+    The command that `fapo train CONFIG --engine verl --dry-run` prints reads them there.
 
     Args:
         config: TOML file.
@@ -92,5 +98,7 @@ def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
     console.print(f"run folder: {prepare(load(config, overrides))}", highlight=False, soft_wrap=True)
 
 
-def _note(values: Mapping[str, Any]) -> str:
-    return "  ".join(f"{name} {values[key]:.2f}" for key, name in _SHOWN.items() if isinstance(values.get(key), float))
+def _note(metrics: Mapping[str, float]) -> str:
+    """Return the text behind the progress bar."""
+    shown = {name: metrics.get(key) for key, name in _SHOWN_METRICS.items()}
+    return "  ".join(f"{name} {value:.2f}" for name, value in shown.items() if isinstance(value, float))

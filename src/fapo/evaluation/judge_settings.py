@@ -5,7 +5,9 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import UseAppendAction, arg
 
 if TYPE_CHECKING:
     from fapo.config.schema import ModelJudge
@@ -15,9 +17,8 @@ if TYPE_CHECKING:
 class JudgeSettings:
     """A judge by its addresses, with its prompt and its sampling."""
 
-    judge: tuple[str, ...] = ()
-    """Address of an OpenAI-compatible server, once for each server; or one model to load into this process: local:PATH
-    (a folder or Hugging Face id) or miniature:genrm."""
+    judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
+    """Address of a server of the judge, once for each; or local:PATH, a folder or Hugging Face id to load here."""
     model: str = ""
     """Name under which the servers know the judge."""
     template: str = "locate"
@@ -35,8 +36,7 @@ class JudgeSettings:
     deadline: float | None = None
     """Seconds for one judgement, all tries together; a model in this process ignores it."""
     min_words: int = 0
-    """Fewest words and numbers outside boxed answers that a solution must have; a shorter one is flagged without a
-    judgement. 0 turns this off."""
+    """Number of words and numbers outside boxes below which a solution is flagged without a judgement; 0 is off."""
     cache: Path | None = None
     """SQLite file that keeps all critiques; the default lies beside the output file, with suffix .cache.sqlite."""
     no_cache: bool = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tyro.conf import Positional
+
 from fapo.evaluation.judge_settings import JudgeSettings
 
 
@@ -12,7 +14,7 @@ from fapo.evaluation.judge_settings import JudgeSettings
 class AuditSettings(JudgeSettings):
     """Solutions that are audited, and the judge."""
 
-    files: tuple[str, ...]
+    files: Positional[tuple[str, ...]]
     """JSONL, JSON or Parquet files, or Hugging Face ids; - is JSONL from standard input."""
     out: Path
     """JSONL file for the verdicts, one row for each row of the files, in order."""
@@ -21,6 +23,6 @@ class AuditSettings(JudgeSettings):
     references: str = ""
     """Data set with the correct answers, found by the text of the problem, for rows that have none."""
     require_box: bool = False
-    r"""Accept only a \\boxed{} as a final answer."""
+    r"""Accept only a \boxed{} as a final answer."""
     skip_bad: bool = False
     """Report rows that cannot be read and continue; by default the first one stops the audit before any judgement."""

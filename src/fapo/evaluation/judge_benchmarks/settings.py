@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import JudgeSettings
@@ -15,6 +17,15 @@ RULES: dict[str, int | None] = {"flag-all": 0, "flag-none": None}
 """Judges that read nothing, with the first wrong step that they always name; None for no wrong step."""
 
 
+def _data(data: UseAppendAction[tuple[tuple[str, ...], ...]] = ()) -> tuple[str, ...]:
+    """Return the values of `--data`, which may be given several times, each time with several values.
+
+    Args:
+        data: JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test.
+    """
+    return sum(data, ())
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings(JudgeSettings):
     """A benchmark, and the judge or the file of predictions that is scored on it.
@@ -22,10 +33,9 @@ class BenchSettings(JudgeSettings):
     The judge may also be flag-all or flag-none, which read nothing.
     """
 
-    benchmark: Benchmark
-    """flawed-positive: find the flawed ones among solutions with a correct answer (precision, recall, F1). process:
-    find the first wrong step (ProcessBench)."""
-    data: tuple[str, ...] = ()
+    benchmark: Positional[Benchmark]
+    """flawed-positive: find flawed solutions among those with a correct answer. process: find the first wrong step."""
+    data: Annotated[tuple[str, ...], arg(constructor=_data)] = ()
     """JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test."""
     predictions: Path | None = None
     """File of rows {id, error_step, status} or {id, scores} that is scored in place of a judge."""
@@ -40,8 +50,7 @@ class BenchSettings(JudgeSettings):
     limit: int | None = None
     """Number of rows of each source that are used, a fixed random choice; the default is all."""
     out: Path | None = None
-    """File for the judge's answers, in the form that `predictions` reads. The cache lies beside it, so that the same
-    command continues after an interruption."""
+    """File for the answers of the judge, which --predictions reads; the cache lies beside it."""
 
     def __post_init__(self) -> None:
         if (self.predictions is None) == (not self.judge):

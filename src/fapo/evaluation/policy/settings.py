@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.config.ranges import Count, NonNegative, Positive, TopP, check_ranges
-from fapo.config.schema import ModelJudge
 from fapo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fapo.config.schema import ModelJudge
     from fapo.inference.models import ModelSpec
 
 
@@ -18,19 +20,18 @@ if TYPE_CHECKING:
 class EvalSettings:
     """A policy, the questions that it answers, and the judge that looks for flaws."""
 
-    data: tuple[str, ...]
+    data: Positional[tuple[str, ...]]
     """Questions with known answers: .jsonl, .json or .parquet files, Hugging Face ids, or miniature:SPLIT."""
-    policy: tuple[str, ...]
-    """Address of the policy's server, once for each server; or one model to load into this process: local:PATH (a
-    folder or Hugging Face id) or miniature:policy."""
+    policy: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")]
+    """Address of a server of the policy, once for each; or local:PATH, a folder or Hugging Face id to load here."""
     policy_model: str = ""
     """Name under which the servers know the policy."""
     out: Path
     """JSONL file for the table of questions; the summary (.json) and the cache (.cache.sqlite) lie beside it."""
-    samples: Count = 1
+    samples: Annotated[Count, arg(aliases=["-k"])] = 1
     """Number of samples of each question."""
-    judge: tuple[str, ...] = ()
-    """Judge of the samples with a correct answer, addressed like the policy; the default is none."""
+    judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
+    """Judge of the samples with a correct answer, named like the policy; the default is none."""
     judge_model: str = ""
     """Name under which the servers know the judge."""
     judge_template: str = "locate"
@@ -56,9 +57,9 @@ class EvalSettings:
     seed: int = 0
     """Seed for the order of choices and for models in this process. Another seed takes nothing from the cache."""
     require_box: bool = False
-    r"""Accept only a \\boxed{} as a final answer, as in training."""
+    r"""Accept only a \boxed{} as a final answer, as in training."""
     concurrency: Count = 64
-    """Number of requests under way at once, of policy and judge; for a model in this process, samples in a batch."""
+    """Number of requests under way at once; for a model in this process, number of samples in a batch."""
     timeout: Positive = 600.0
     """Seconds for one try of a request."""
     no_cache: bool = False

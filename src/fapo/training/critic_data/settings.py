@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.config.ranges import Count, NonNegative, Positive, Rate, check_ranges
 from fapo.errors import ConfigError
@@ -20,18 +22,17 @@ class CriticSettings:
 
     problems: str
     """Questions: a file (.jsonl, .json, .parquet), a Hugging Face id or miniature:SPLIT."""
-    policy: tuple[str, ...]
-    """Address of a policy's server, or local:PATH for a model to load into this process; several policies are allowed,
-    and several servers of one policy."""
-    policy_model: tuple[str, ...] = ()
+    policy: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")]
+    """Address of a server of a policy, or local:PATH for a model to load here; may be given several times."""
+    policy_model: UseAppendAction[tuple[str, ...]] = ()
     """Name under which a server knows its policy: once for each server, or once for all."""
-    teacher: tuple[str, ...]
-    """Address of the teacher's server, once for each server; or local:PATH for a model to load into this process."""
+    teacher: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")]
+    """Address of a server of the teacher, once for each; or local:PATH for a model to load here."""
     teacher_model: str = ""
     """Name under which the servers know the teacher."""
     out: Path
     """Data file: .jsonl for fapo and TRL, .parquet for verl. The card and the work folder lie beside it."""
-    samples: Count = 4
+    samples: Annotated[Count, arg(aliases=["-n"])] = 4
     """Number of solutions of each policy to each question."""
     votes: Count = 3
     """Number of verdicts of the teacher on each solution; a solution is kept if all name the same position."""
@@ -94,16 +95,15 @@ class CriticSettings:
 class CritiquesSettings:
     """Labelled solutions, and the judge that writes critiques of them."""
 
-    data: str
+    data: Positional[str]
     """Labelled solutions: a file (.jsonl, .json, .parquet), a Hugging Face id or miniature:critic-train."""
-    judge: tuple[str, ...]
-    """Address of the judge's server, once for each server; or local:PATH for a model to load into this process. The
-    base GenRM itself gives rejection-sampling fine-tuning, a stronger model gives distillation."""
+    judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")]
+    """Address of a server of the judge that writes critiques, once for each; or local:PATH for a model to load here."""
     model: str = ""
     """Name under which the servers know the judge."""
     out: Path
-    """Data file for method sft, .jsonl. All critiques, also the rejected ones, lie in the folder with suffix .work."""
-    samples: Count = 4
+    """Data file for method sft, .jsonl. All critiques, also rejected ones, lie in the folder with suffix .work."""
+    samples: Annotated[Count, arg(aliases=["-n"])] = 4
     """Number of critiques of each solution; all distinct ones that name its label are kept."""
     template: str = "locate"
     """Prompt of the judge: locate, compact or a file. Train with the same one."""

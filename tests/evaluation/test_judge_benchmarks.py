@@ -697,6 +697,7 @@ def test_a_yes_no_judge(data: Path, tmp_path: Path, run, score) -> None:
     assert score("flawed-positive", "--data", data, "--predictions", out)["f1"] == 1
 
 
+@pytest.mark.slow
 def test_the_shipped_genrm_in_this_process(tmp_path: Path, score) -> None:
     pytest.importorskip("torch")
     call = ["flawed-positive", "--data", "miniature:critic-test", "--limit", 48, "--template", "compact"]

@@ -30,7 +30,7 @@ from typing import Any
 
 from benchmarks.measuring.slow_judge import JUDGE, MEAN, ROLLOUT, Behaviour, slow_judge
 from benchmarks.measuring.turns import PARTS, in_turn, machine, ratios, spread
-from tests.verl.verl_runs import rows, run
+from tests.support.verl_runs import rows, run
 
 STILL = ("optim.learning_rate=1e-30", "optim.weight_decay=0.0", "data.validation=", "validation.save_every=1000")
 SIDES = ("baseline", "fapo")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.verl.verl_runs import GROUP, PROMPTS, finish, rows, run, start
+from tests.support.verl_runs import GROUP, PROMPTS, finish, rows, run, start
 
 SMALL = ("judge.kind=oracle", "data.validation=")
 

@@ -12,7 +12,7 @@ import pytest
 from fapo.data.jsonl import read_jsonl
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.policy import fapo_reward
-from tests.verl.verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
+from tests.support.verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from fapo.judge.from_config import command_line_judge, make_judge
 from fapo.rewards.policy import fapo_reward
 from fapo.types import Problem, Rollout
-from tests.verl.verl_runs import GROUP, PROMPTS, logged, rows, run
+from tests.support.verl_runs import GROUP, PROMPTS, logged, rows, run
 
 VLLM = Path(sys.executable).with_name("vllm")
 pytestmark = [pytest.mark.vllm, pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")]

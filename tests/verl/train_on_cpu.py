@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.verl.verl_runs import config_on_cpu, environment, on_cpu
+from tests.support.verl_runs import config_on_cpu, environment, on_cpu
 
 
 def main(config: str, *options: str) -> int:

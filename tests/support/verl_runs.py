@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fapo.data.jsonl import read_jsonl
+from tests.support.paths import ROOT, SOURCE
 
-HERE = Path(__file__).parent
-SOURCE = HERE.parents[1] / "src"
 POLICY = SOURCE / "fapo/data/miniature/configs/policy.toml"
 GENRM = POLICY.with_name("genrm.toml")
 GROUP, PROMPTS, VALIDATION = 4, 4, 4
@@ -27,7 +26,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
         "VERL_ENGINE_DEVICE": "cuda",  # selects verl's own FSDP engine
         "VERL_USE_EXTERNAL_MODULES": "cpu.platform,cpu.rollout",
         "VERL_FILE_LOGGER_PATH": str(folder / "verl.jsonl"),
-        "PYTHONPATH": f"{SOURCE}{os.pathsep}{HERE}",
+        "PYTHONPATH": f"{SOURCE}{os.pathsep}{ROOT / 'tests' / 'verl'}",  # the package `cpu` is there
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "RAY_TMPDIR": "/tmp",

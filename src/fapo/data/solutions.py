@@ -72,7 +72,7 @@ def read_solutions(
 
 
 def reference_lookup(source: str | Path) -> Lookup:
-    """Return a function that finds the problem of a data set whose text is a prompt, or is part of a prompt.
+    """Return a function that finds a problem of a data set by its text, or by a prompt that contains its text.
 
     Args:
         source: File or Hugging Face id of the data set.

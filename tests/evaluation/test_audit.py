@@ -425,7 +425,8 @@ def hear_ctrl_c() -> None:
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-def test_an_interrupted_audit_goes_on_where_it_was(blow: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_an_interrupted_audit_continues(blow: signal.Signals, tmp_path: Path) -> None:
     rows = [row(id=i, problem=f"Q{i}") for i in range(80)]
     path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     with chat_server(lambda body, index: Reply("\\boxed{-1}", delay=0.06)) as server:

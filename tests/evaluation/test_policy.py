@@ -274,7 +274,8 @@ def test_a_model_that_only_fails_ends_the_run(dead: str, data: Path, run) -> Non
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-def test_an_interrupted_evaluation_goes_on_where_it_was(blow: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_an_interrupted_evaluation_continues(blow: signal.Signals, tmp_path: Path) -> None:
     data = tmp_path / "sums.jsonl"
     write_jsonl(data, [{"problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(0, 60, 2)])
     with chat_server(lambda body, index: Reply(speak(body, index).text, delay=0.05)) as server:

@@ -357,6 +357,7 @@ def arguments(url: str, folder: Path, *more: str) -> list[str]:
     return ["critic", "--problems", problems, *models, "--out", out, "-n", "2", *more]
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_without_repeated_requests(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
 

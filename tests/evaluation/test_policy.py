@@ -214,7 +214,8 @@ def test_the_command_samples_checks_judges_and_says_what_came_out(data: Path, ru
     assert (found["pass_at"], found["fp_ratio"], found["reliable_accuracy"]) == ({"2": 0.5}, 2 / 3, 1 / 6)
     assert found["true_fp_ratio"] is None
     assert found["sources"]["sums"]["num_flawed"] == 4
-    for part in ("sums", "50.0 % [16.7, 83.3]", "66.7", "16.7", "FP ratio: 4 flawed of 6 correct samples with a verdict"):
+    note = "FP ratio: 4 flawed of 6 correct samples with a verdict"
+    for part in ("sums", "50.0 % [16.7, 83.3]", "66.7", "16.7", note):
         assert part in out
     rows = list(read_jsonl(data.parent / "out.jsonl"))
     assert [(row["id"], row["num_correct"], row["num_flawed"], row["majority"]) for row in rows] == [

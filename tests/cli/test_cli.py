@@ -1,3 +1,5 @@
+"""The command line: help, mistakes of the user, bugs, and exit codes."""
+
 from __future__ import annotations
 
 import errno
@@ -21,7 +23,7 @@ COMMANDS = ["train", "data", "plan", "judge", "bench", "eval", "critic", "critiq
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    """The command line in this process; its exit code."""
+    """Run the command line in this process, offline, and return its exit code."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return fapo(monkeypatch, *arguments)
 

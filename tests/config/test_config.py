@@ -1,3 +1,5 @@
+"""The config: defaults, overrides, and a message for every mistake."""
+
 from __future__ import annotations
 
 import ast

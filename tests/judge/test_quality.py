@@ -183,3 +183,24 @@ def test_quality_of_a_judge_without_flawed_rows_is_unknown() -> None:
     found = m.judge_quality([ok(None), ok(1)], [None, None])
     assert (found["precision"], found["invalid_rate"]) == (0.0, 0.0)
     assert all(math.isnan(found[name]) for name in ("recall", "f1", "location"))
+
+
+# --- Agreement with labels made by hand -------------------------------------------------------------------------------
+
+
+def test_kappa() -> None:
+    # 45 and 15 of 100 alike, 25 and 15 not
+    first, second = [True] * 70 + [False] * 30, [True] * 45 + [False] * 25 + [True] * 15 + [False] * 15
+    assert m.cohen_kappa(first, second) == pytest.approx((0.60 - 0.54) / (1 - 0.54))
+    assert m.cohen_kappa([True, False], [True, False]) == 1.0
+    assert m.cohen_kappa([True, False], [False, True]) == -1.0
+    assert all(value != value for value in (m.cohen_kappa([], []), m.cohen_kappa([True] * 3, [True] * 3)))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))
+def test_kappa_is_symmetric_and_at_most_one(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    kappa = m.cohen_kappa(first, second)
+    if kappa == kappa:
+        assert kappa == pytest.approx(m.cohen_kappa(second, first)) and -1 - 1e-9 <= kappa <= 1 + 1e-9
+        assert (kappa == pytest.approx(1)) == (first == second)

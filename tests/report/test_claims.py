@@ -99,7 +99,7 @@ def test_the_shift_is_where_the_flawed_advantage_turns() -> None:
     assert claim.measured.endswith("rho of the whole batch there: 3.00")
 
 
-def test_only_the_penalty_of_the_paper_is_held_against_the_claims() -> None:
+def test_only_runs_with_the_penalty_of_the_paper_count_for_claims() -> None:
     negative = run("fapo", 0, {"x": [0.0]}, [0.5 - 0.1 * i for i in range(20)])
     config = {"seed": 0, "reward": {"kind": "fapo", "penalty": 2.0}}
     assert check_claims([Run("negative", Path("."), config, negative.rows)]) == []

@@ -1,4 +1,4 @@
-"""The report: synthetic run folders in, numbers with known values and a page that stays a page out."""
+"""The page of a report, made of synthetic run folders with known numbers."""
 
 from __future__ import annotations
 
@@ -150,8 +150,8 @@ def test_crossing_by_interpolation() -> None:
     assert crossing is not None
     assert (crossing.step, crossing.rho, crossing.true_rho) == pytest.approx((10.3, 2.575, 2.06))
     assert (crossing.flawed_rho, crossing.true_flawed_rho, crossing.own_rho) == pytest.approx((1.03, 0.515, 1.03))
-    told = "step 10, rho = 1.03 where there are flawed positives (whole batch: 2.58 by the judge, 2.06 by the oracle)"
-    assert crossing_text(crossing) == told
+    text = "step 10, rho = 1.03 where there are flawed positives (whole batch: 2.58 by the judge, 2.06 by the oracle)"
+    assert crossing_text(crossing) == text
 
 
 def test_an_outlier_is_no_crossing() -> None:

@@ -1,0 +1,74 @@
+"""Labels made by hand: reading them, and their agreement with judge and oracle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fapo.errors import DataError
+from fapo.report import read_run, write_report
+from fapo.report.human_review import Agreement, agreements, read_labels
+from tests.support.run_folders import rollout, write_run
+
+
+def run_with(folder: Path, rows: list[dict]) -> Path:
+    """Write a run with rollouts."""
+    return write_run(folder, {"kind": "fapo"}, [], rows)
+
+
+def label(number: int, error_step: int | None, **changes: Any) -> dict:
+    steps = ["fine"] * 3 if error_step is None else ["fine"] * error_step + ["flawed"]
+    row = {"run": "r", "split": "train", "step": 1, "problem_id": f"miniature-{number}", "sample": 0}
+    return {**row, "steps": steps, "error_step": error_step, **changes}
+
+
+def write_labels(path: Path, labels: list[dict], **changes: Any) -> Path:
+    path.write_text(json.dumps({"schema": 1, "seed": 0, "drawn": 50, "labels": labels, **changes}))
+    return path
+
+
+def test_agreement_by_hand(tmp_path: Path) -> None:
+    judged_and_true = [(1, 1), (1, 2), (0, None), (None, None), (None, 1), (None, None)]
+    rows = [rollout(1, i, judged, true) for i, (judged, true) in enumerate(judged_and_true)]
+    rows[5] |= {"status": "failed", "flawed": None, "reward": None}
+    by_hand = [1, 2, None, None, 1, 0]
+    labels = write_labels(tmp_path / "labels.json", [label(i, step) for i, step in enumerate(by_hand)])
+    folder = run_with(tmp_path / "r", rows)
+    judge, oracle = agreements(labels, [read_run(folder)])
+    # five have a verdict: both flawed 2, judge alone 1, human alone 1, both fine 1
+    kappa = (3 / 5 - 13 / 25) / (1 - 13 / 25)
+    assert judge == Agreement("r", "judge", 5, 1, 3, 3, 3, (1, 2), pytest.approx(kappa))
+    assert judge.ratios == (3 / 5, 3 / 5)
+    assert oracle == Agreement("r", "oracle", 6, 0, 3, 4, 5, (3, 3), pytest.approx((5 / 6 - 1 / 2) / (1 / 2)))
+    html = write_report([folder], tmp_path / "page.html", human=labels).read_text(encoding="utf-8")
+    assert "<th>judge, r</th><td>60.0 % <i>[23.1, 88.2]</i></td>" in html
+    assert html.count("<td>1 of 2</td><td>5</td><td>1</td>") == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "message"),
+    [
+        ([label(0, 1)], {"schema": 2}, "schema"),
+        ([label(0, 1)], {"extra": 1}, "extra"),
+        ([label(0, 1, steps=["fine", "good"])], {}, r"labels\.0\.steps\.1"),
+        ([label(0, None) | {"error_step": 1}], {}, r"labels\.0: error_step 1, but the steps say None"),
+        ([label(7, 1)], {}, r"no rollout 0 of miniature-7 \(train, step 1\) in run r; give the run folders"),
+        ([label(0, 1, run="other")], {}, "in run other"),
+    ],
+)
+def test_labels_of_something_else(tmp_path: Path, labels: list[dict], changes: dict, message: str) -> None:
+    run = read_run(run_with(tmp_path / "r", [rollout(1, 0, 1, 1)]))
+    with pytest.raises(DataError, match=rf"labels\.json: .*{message}"):
+        agreements(write_labels(tmp_path / "labels.json", labels, **changes), [run])
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "\xff"])
+def test_files_that_are_no_labels(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "labels.json"
+    if content is not None:
+        path.write_text(content, encoding="latin-1")
+    with pytest.raises(DataError, match=r"labels\.json: .*export"):
+        read_labels(path)

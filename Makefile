@@ -90,7 +90,7 @@ check: $(SETUP)  ## check format, spelling, docstrings, types, imports, wording,
 	else echo 'vulnerabilities: NOT CHECKED, because '$$url' does not answer'; fi
 
 bench: $(SETUP)  ## run every benchmark; docs/results/speed.md has the results
-	@set -e; for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py)); do \
+	@set -e; for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)); do \
 	    echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
 	done
 

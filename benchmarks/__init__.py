@@ -1,0 +1,1 @@
+"""Benchmarks of fapo: python -m benchmarks.NAME."""

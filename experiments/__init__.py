@@ -1,0 +1,1 @@
+"""Studies of this project: python -m experiments.NAME."""

@@ -1,0 +1,92 @@
+"""The choice of a checkpoint of a GenRM by its validations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fapo.data.jsonl import write_jsonl
+from fapo.training.select_checkpoint import candidates, choose
+from tests.support.command_line import fapo
+
+
+def run_folder(
+    path: Path, validations: list[tuple[int, float | None, float]], kept: list[int], steps: int = 30
+) -> Path:
+    """Write a run with these validations (step, F1, tokens) and checkpoints; set b has .1 and 10 tokens more than a."""
+    table = {
+        "name": "run",
+        "task": "genrm",
+        "method": "sft",
+        "output": str(path),
+        "model": {"path": str(path)},
+        "data": {"train": "x.jsonl", "validation": {"a": "a.jsonl", "b": "b.jsonl"}},
+        "rollout": {"max_tokens": 16},
+        "genrm": {"template": "compact"},
+        "optim": {"steps": steps, "updates_per_batch": 2, "learning_rate": 1e-2},
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps(table))
+    rows = []
+    for step, f1, tokens in validations:
+        numbers = {"a/f1": f1, "b/f1": None if f1 is None else f1 + 0.1, "a/tokens": tokens, "b/tokens": tokens + 10}
+        rows.append({"step": step, "kind": "validation", "seconds": 1.0, **numbers})
+        rows.append({"step": step, "kind": "train", "seconds": 1.0, "loss": 1.0})
+    write_jsonl(path / "metrics.jsonl", rows)
+    for step in kept:
+        folder = path / "model" if step == steps else path / "checkpoints" / f"checkpoint-{2 * step}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    return path
+
+
+VALIDATIONS: list[tuple[int, float | None, float]] = [(0, 0.5, 20), (10, 0.7, 30), (20, 0.8, 60), (30, 0.8, 90)]
+CHOICES = [
+    ([10, 20, 30], None, 20, "the earliest of equal ones"),
+    ([10, 20, 30], 65, 20, "5 tokens more on average than in set a"),
+    ([10, 20, 30], 64, 10, "over the budget"),
+    ([10, 30], None, 30, "step 20 was not kept, and step 30 is as good"),
+    ([10, 30], 90, 10, "the one within the budget"),
+]
+
+
+@pytest.mark.parametrize(("kept", "budget", "chosen", "why"), CHOICES)
+def test_the_best_checkpoint_within_the_budget(
+    kept: list[int], budget: float | None, chosen: int, why: str, tmp_path: Path
+) -> None:
+    run = run_folder(tmp_path / "run", VALIDATIONS, kept)
+    assert choose(candidates(run), budget).step == chosen, why
+
+
+def test_the_command_prints_the_table_and_the_choice(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = run_folder(tmp_path / "run", VALIDATIONS, [10, 30])
+    assert fapo(monkeypatch, "select", run, "--max-tokens", 80) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{run / 'checkpoints' / 'checkpoint-20'}\n"
+    table = printed.err.splitlines()
+    marked = [line.split() for line in table if line.lstrip().startswith(">")]
+    assert [cells[:3] for cells in marked] == [[">", "10", "0.750"]]
+    assert sum(line.rstrip().endswith("not kept") for line in table) == 2
+    assert "step 20 was better (F1 0.850), but was not kept" in " ".join(printed.err.split())
+
+
+def test_one_set_may_decide_alone(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", VALIDATIONS, [10, 20, 30])
+    (first, *_) = candidates(run, ("b",))
+    assert (first.f1, first.tokens) == (0.6, 30)
+    assert choose(candidates(run, ("a",)), 60).step == 20
+
+
+def test_runs_without_a_choice(tmp_path: Path, monkeypatch, capsys) -> None:
+    cases = [
+        ([tmp_path / "nowhere"], "config.json is missing"),
+        ([run_folder(tmp_path / "a", VALIDATIONS, [])], "none of the validated steps (0, 10, 20, 30) was kept"),
+        ([run_folder(tmp_path / "b", [], [10])], "no validation in metrics.jsonl"),
+        ([run_folder(tmp_path / "c", VALIDATIONS, [10]), "--max-tokens", 10], "the shortest critiques have 35.0"),
+        ([run_folder(tmp_path / "d", VALIDATIONS, [10]), "--sets", "z"], "there are: a, b"),
+    ]
+    for arguments, message in cases:
+        assert fapo(monkeypatch, "select", *arguments) == 2
+        assert message in " ".join(capsys.readouterr().err.split()), message

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Any
 
 from fapo.cli.app import console
 from fapo.types import Progress as ProgressCallback
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 
 def progress_bars(disable: bool = False) -> Progress:
     """Return an empty set of progress bars on standard error; tasks need the field `note`, a text behind the bar."""
+    from rich import progress  # here, because it makes `fapo --help` slower
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
     )
-    return Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=disable)
+    return progress.Progress(*columns, progress.TextColumn("{task.fields[note]}"), console=console, disable=disable)
 
 
 def bar_by_name(bars: Progress) -> ProgressCallback:

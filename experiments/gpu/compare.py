@@ -1,0 +1,123 @@
+"""Compare two runs question by question: both answered the same questions, so that the comparison is paired.
+
+    python -m experiments.gpu.compare RESULTS/sentences-rollouts.jsonl.gz [--step 10]
+
+For each learning rate, set and measure the output has both rates, their difference (FAPO minus GRPO) with its 95 %
+bootstrap interval over questions, the numbers of questions on which only one run has the property, and the p-value of
+the exact McNemar test. The oracle counts; the judge has no part in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from experiments.gpu import world
+from experiments.gpu.measured import KINDS
+from fapo.evaluation.intervals import bootstrap_ratio_intervals
+
+Row = Mapping[str, Any]
+
+
+def is_right(row: Row) -> bool:
+    """Return whether the final answer is right."""
+    return bool(row["correct"])
+
+
+def is_right_for_the_right_reason(row: Row) -> bool:
+    """Return whether the answer is right and no step is wrong."""
+    return is_right(row) and not world.truth(world.parse(row["problem"]), row["response"]).flawed
+
+
+def is_flawed_positive(row: Row) -> bool:
+    """Return whether the answer is right although a step is wrong."""
+    return is_right(row) and not is_right_for_the_right_reason(row)
+
+
+MEASURES: dict[str, Callable[[Row], bool]] = {
+    "right": is_right,
+    "right for the right reason": is_right_for_the_right_reason,
+    "flawed positive": is_flawed_positive,
+}
+
+
+def paired(first: Iterable[bool], second: Iterable[bool]) -> dict[str, Any]:
+    """Return the comparison of one property in two runs.
+
+    Args:
+        first: Whether each question has the property in the first run.
+        second: The same for the second run, in the same order.
+
+    Returns:
+        Number of questions, both rates, second minus first with its bootstrap interval, the questions that have the
+        property in one run only, and the p-value of the exact McNemar test.
+    """
+    a, b = np.array(list(first), dtype=int), np.array(list(second), dtype=int)
+    if a.shape != b.shape or not len(a):
+        raise ValueError(f"two runs with the same questions are needed; got {len(a)} and {len(b)}")
+    only_first, only_second = int((a > b).sum()), int((b > a).sum())
+    apart = only_first + only_second
+    ((low, high),) = bootstrap_ratio_intervals((b - a)[:, None], np.ones((len(a), 1)))
+    return {
+        "n": len(a),
+        "first": round(float(a.mean()), 4),
+        "second": round(float(b.mean()), 4),
+        "difference": round(float((b - a).mean()), 4),
+        "interval": [round(low, 4), round(high, 4)],
+        "only_first": only_first,
+        "only_second": only_second,
+        "p": float(f"{binomtest(only_first, apart).pvalue:.2g}") if apart else 1.0,
+    }
+
+
+def compare(rows: Iterable[Row], step: int | None = None) -> Iterable[dict[str, Any]]:
+    """Yield the paired comparisons of GRPO and FAPO.
+
+    Args:
+        rows: Rollouts of validations, as `measured.keep_rollouts` writes them.
+        step: Training step of the validation; None takes the last one that both runs have.
+    """
+    runs: dict[tuple[str, str], dict[int, dict[str, Row]]] = {}
+    for row in rows:
+        by_step = runs.setdefault((row["run"], row["split"]), {})
+        by_step.setdefault(row["step"], {})[row["problem"]] = row
+    for rate in sorted({run.split("-", 1)[1] for run, _ in runs if "-" in run}):
+        for split in ("validation", "harder"):
+            first, second = (runs.get((f"{kind}-{rate}", split), {}) for kind in KINDS)
+            common = sorted(set(first) & set(second)) if step is None else [step]
+            if not common or common[-1] not in first or common[-1] not in second:
+                continue
+            a, b = first[common[-1]], second[common[-1]]
+            same = [problem for problem in a if problem in b]
+            for name, measure in MEASURES.items():
+                found = paired((measure(a[p]) for p in same), (measure(b[p]) for p in same))
+                yield {"rate": rate, "set": split, "step": common[-1], "measure": name, **found}
+
+
+def main() -> None:
+    """Print one line for each comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rollouts", type=Path, help="sentences-rollouts.jsonl.gz of the results")
+    parser.add_argument("--step", type=int, help="training step; without it the last one that both runs have")
+    given = parser.parse_args()
+    with gzip.open(given.rollouts, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    for found in compare(rows, given.step):
+        low, high = (100 * end for end in found["interval"])
+        print(
+            f"{found['rate']:>8} {found['set']:10} step {found['step']:<3} {found['measure']:27} "
+            f"{' '.join(KINDS)}: {100 * found['first']:5.1f} {100 * found['second']:5.1f} %, "
+            f"difference {100 * found['difference']:+5.1f} ({low:+.1f} to {high:+.1f}), "
+            f"only one: {found['only_first']} {found['only_second']}, p {found['p']:.2g}, n {found['n']}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -43,6 +43,7 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Start both runs, wait for them, and write what they have measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder of results")
     parser.add_argument("--work", default="/tmp/miniature", help="folder of the runs")
@@ -77,13 +78,9 @@ def main() -> None:
             log_text = (Path(given.work) / f"log-{name}.txt").read_text(encoding="utf-8", errors="replace")
             found["log_end"] = log_text[-1500:]
         results.put(name, found)
-        last = max(
-            found.get("validation", {"-": {}}).items(), key=lambda item: int(item[0]) if item[0].isdigit() else -1
-        )
-        print(
-            f"miniature {name}: {found.get('steps')} steps, {found.get('seconds')} s, at {last[0]}: {last[1]}",
-            flush=True,
-        )
+        steps = sorted(found.get("validation", {}), key=int)
+        last = f", at step {steps[-1]}: {found['validation'][steps[-1]]}" if steps else ""
+        print(f"miniature {name}: {found.get('steps')} steps, {found.get('seconds')} s{last}", flush=True)
         if "log_end" in found:
             print(found["log_end"][-600:], flush=True)
 

@@ -1,0 +1,237 @@
+"""The GPU experiments on a processor: their world, their counts, and a dry run of the whole kit at tiny size."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.base_models.writers import PERFECT, Habits
+from experiments.gpu import common, compare, examples, measured, world
+from fapo.data import read_jsonl, split_steps, write_jsonl
+from fapo.data.miniature.world import Difficulty, Task, tasks
+from fapo.errors import DataError
+from fapo.judge import parse_verdict
+from tests.support.paths import ROOT
+
+TASK = Task(52, (("-", 17), ("*", 3)), "mod 10")
+RIGHT = "Taking 17 away from 52 leaves 35.\nMultiplying 35 by 3 gives 105.\nDivided by 10, that leaves \\boxed{5}."
+FLAWED = RIGHT.replace("35", "45").replace("105", "135")
+KIT = ROOT / "experiments" / "gpu"
+
+
+def test_a_task_in_sentences() -> None:
+    assert world.question(TASK) == "Start with 52. Take away 17. Multiply by 3. What remains when it is divided by 10?"
+    assert world.trace(random.Random(0), TASK, PERFECT) == RIGHT
+
+
+@pytest.mark.parametrize("difficulty", [world.EASY, world.HARDER, world.EVERYTHING])
+def test_questions_solutions_and_critiques_can_be_read_back(difficulty: Difficulty) -> None:
+    rng = random.Random(1)
+    for task in tasks(1, 200, difficulty):
+        assert world.parse(world.question(task)) == task
+        assert world.truth(task, world.trace(rng, task, PERFECT)).error_step is None
+        response = world.trace(rng, task, Habits())
+        critique = world.review(rng, task, response, PERFECT)
+        verdict = parse_verdict(critique, len(split_steps(response)))
+        assert (verdict.status, verdict.error_step) == ("ok", world.truth(task, response).error_step), response
+
+
+def test_other_questions_are_refused() -> None:
+    with pytest.raises(DataError, match="not a question of this world"):
+        world.parse("What is 2 + 2?")
+
+
+@pytest.mark.parametrize(
+    ("response", "correct", "step", "flaw"),
+    [
+        (RIGHT, True, None, None),
+        (FLAWED, True, 0, "slip"),
+        ("Taking 17 away from 52 leaves 35.\nDivided by 10, that leaves \\boxed{5}.", True, 1, "guess"),
+        (RIGHT.replace("Multiplying 35 by 3 gives", "Three times that is"), True, 1, "format"),
+        (RIGHT.replace("{5}", "{6}"), False, 2, "guess"),
+        (RIGHT.replace("by 10", "by 7"), False, 2, "format"),
+        ("", False, 0, "format"),
+    ],
+)
+def test_the_oracle_reads_sentences(response: str, correct: bool, step: int | None, flaw: str | None) -> None:
+    found = world.truth(TASK, response)
+    assert (world.is_correct(TASK, response), found.error_step, found.flaw) == (correct, step, flaw)
+
+
+def test_critic_data_is_half_flawed() -> None:
+    rows = examples.critic_rows(3, 40, "test")
+    assert len(rows) == 40
+    assert sum(row["label"] >= 0 for row in rows) == 20
+    for row in rows:
+        task, response = world.parse(row["problem"]), "".join(row["steps"])
+        found = world.truth(task, response)
+        assert world.is_correct(task, response)
+        assert row["label"] == (-1 if found.error_step is None else found.error_step)
+
+
+def rollout(run: str, response: str, correct: bool, status: str, error_step: int | None = None) -> dict[str, Any]:
+    """Return a row of a run's rollouts, with the run it is to be written to."""
+    flawed = None if status != "ok" else error_step is not None
+    row = {"step": 0, "split": "validation", "problem": world.question(TASK), "response": response, "correct": correct}
+    row |= {"status": status, "error_step": error_step, "flawed": flawed, "critique": "", "num_tokens": 10}
+    return row | {"run": run}
+
+
+def test_the_table_counts_by_the_oracle(tmp_path: Path) -> None:
+    run = tmp_path / "runs/fapo-5e-05"
+    run.mkdir(parents=True)
+    rows = [
+        rollout("fapo-5e-05", RIGHT, True, "ok"),
+        rollout("fapo-5e-05", FLAWED, True, "ok", 0),
+        rollout("fapo-5e-05", FLAWED, True, "ok"),
+        rollout("fapo-5e-05", RIGHT, True, "ok", 1),
+        rollout("fapo-5e-05", "I cannot.", False, "skipped"),
+        rollout("fapo-5e-05", FLAWED, True, "unparsable"),
+    ]
+    write_jsonl(run / "rollouts.jsonl", rows)
+    found = measured.measured(tmp_path)["fapo-5e-05"]["validation"]["0"]
+    assert (found["accuracy"]["k"], found["accuracy"]["n"]) == (5, 6)
+    assert found["right_for_the_right_reason"]["k"] == 2
+    assert (found["flawed_positives"]["k"], found["flawed_positives"]["n"]) == (3, 5)
+    judge = found["judge"]
+    assert (judge["recall"]["k"], judge["recall"]["n"]) == (1, 3)
+    assert (judge["false_positive_rate"]["k"], judge["false_positive_rate"]["n"]) == (1, 2)
+    assert judge["J"] == pytest.approx(1 / 3 - 1 / 2, abs=1e-3)
+    assert judge["unparsable"] == 1
+
+
+def test_runs_are_compared_question_by_question() -> None:
+    found = compare.paired([True] * 6 + [False] * 10, [True] * 4 + [False] * 2 + [True] * 10)
+    assert (found["n"], found["first"], found["second"]) == (16, 0.375, 0.875)
+    assert (found["only_first"], found["only_second"]) == (2, 10)
+    exact = 2 * sum(math.comb(12, k) for k in range(3)) / 2**12  # McNemar: 2 of 12 or fewer, both sides
+    assert found["p"] == pytest.approx(exact, rel=0.02)
+    low, high = found["interval"]
+    assert low < found["difference"] == 0.5 < high
+
+
+def test_the_comparison_takes_the_last_step_of_both() -> None:
+    rows = [{**rollout("grpo-0.1", FLAWED, True, "skipped"), "step": step} for step in (0, 10, 20)]
+    rows += [{**rollout("fapo-0.1", RIGHT, True, "ok"), "step": step} for step in (0, 10)]
+    found = {row["measure"]: row for row in compare.compare(rows)}
+    assert {row["step"] for row in found.values()} == {10}
+    assert found["right"]["difference"] == 0
+    assert found["right for the right reason"]["difference"] == 1
+    assert found["flawed positive"]["difference"] == -1
+    assert list(compare.compare(rows, step=20)) == []
+
+
+def test_the_results_of_the_first_run_are_read() -> None:
+    results = json.loads((KIT / "results/2026-11-26-h200/sentences.json").read_text(encoding="utf-8"))
+    found = results["runs"]["grpo-0.00012"]["validation"]["30"]["right_for_the_right_reason"]
+    assert (found["k"], found["n"]) == (238, 512)
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small model in the place of SmolLM2."""
+    folder = tmp_path_factory.mktemp("model") / "stand-in"
+    common.stand_in(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_stopped_run_continues_at_its_checkpoint(stand_in: Path, tmp_path: Path) -> None:
+    from experiments.gpu.stages import Settings, Stage, run_config
+
+    settings = Settings(tmp_path, stand_in, time.time() + 600, tiny=True)
+    stage = Stage("grpo", settings)
+    stage.policy()
+    table = run_config(settings, "grpo", 1e-4)
+    table["optim"]["steps"] = 3
+    checkpoint = stage.train("grpo-0.0001", table, limit=0.0)
+    assert checkpoint and checkpoint.name == "checkpoint-1"
+    assert stage.train("grpo-0.0001", table, limit=600.0) == tmp_path / "runs/grpo-0.0001/model"
+    rows = list(read_jsonl(tmp_path / "runs/grpo-0.0001/metrics.jsonl"))
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_stages_without_time_end(stand_in: Path, tmp_path: Path) -> None:
+    options = ["--work", str(tmp_path / "work"), "--base", str(stand_in), "--tiny", "--seconds", "12"]
+    text = run(["python", "-m", "experiments.gpu.sentences", "all", "--out", str(tmp_path / "out"), *options])
+    assert "ended for lack of time" in text or "exit code" in text
+    assert json.loads((tmp_path / "out/sentences.json").read_text(encoding="utf-8"))["runs"] == {}
+
+
+def run(command: list[str], **environment: str) -> str:
+    """Run a command in the repository and return its output."""
+    variables = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **environment}
+    done = subprocess.run(
+        [sys.executable if word == "python" else word for word in command],
+        env={**os.environ, **variables},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of `run.sh smoke` with a kit that `kit.sh` has built; packages are those of this environment."""
+    folder = tmp_path_factory.mktemp("kit")
+    (folder / "weights.xz").write_bytes(b"no weights: the smoke test has a stand-in")
+    (folder / "kit/first/wheels").mkdir(parents=True)
+    (folder / "kit/first/wheels/none.whl").touch()  # nothing is downloaded
+    (folder / "work/site/trl").mkdir(parents=True)  # nothing is installed
+    run(["bash", str(KIT / "kit.sh"), str(folder / "kit"), str(folder / "weights.xz"), "10"])
+    places = {"KIT": str(folder / "kit"), "OUT": str(folder / "out"), "TMP_DIR": str(folder / "work")}
+    run(["bash", str(folder / "kit/code/experiments/gpu/run.sh"), "smoke", "900"], PY=sys.executable, **places)
+    return folder / "out/smoke"
+
+
+@pytest.mark.slow
+def test_dry_run_of_the_check(smoke: Path) -> None:
+    found = json.loads((smoke / "check.json").read_text(encoding="utf-8"))
+    parts = {name: part for name, part in found.items() if isinstance(part, dict)}
+    assert not {name: part for name, part in parts.items() if "error" in part or "left_out" in part}
+    assert found["parity"]["ok"]
+    assert found["steps"]["judged_ahead"]["asked"] == found["steps"]["judged_after"]["asked"]
+    assert {"engine_started", "engine_running", "engine_for_each_call"} <= set(found["continuous"])
+
+
+@pytest.mark.slow
+def test_dry_run_of_the_miniature(smoke: Path) -> None:
+    found = json.loads((smoke / "miniature.json").read_text(encoding="utf-8"))
+    assert [(found[name]["exit_code"], found[name]["steps"]) for name in ("fapo", "grpo")] == [(0, 1), (0, 1)]
+
+
+@pytest.mark.slow
+def test_dry_run_of_the_sentences(smoke: Path) -> None:
+    found = json.loads((smoke / "sentences.json").read_text(encoding="utf-8"))
+    assert set(found["runs"]) == {"judge", "grpo-0.00012", "fapo-0.00012"}
+    assert {len(parts["validation"]) for name, parts in found["runs"].items() if name != "judge"} == {3}
+    files = {file.name for file in smoke.iterdir()}
+    assert {"sentences.txt", "sentences-rollouts.jsonl.gz", "sentences-logs.txt.gz"} <= files
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_parity_on_the_card() -> None:
+    import torch
+
+    from experiments.gpu.parity import parity
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    found = parity(tiny=False)
+    assert found["device"].startswith("cuda")
+    assert found["ok"], found

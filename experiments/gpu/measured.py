@@ -76,7 +76,7 @@ def summary_of_solutions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def summary_of_critiques(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the quality of the judge in training, on labelled right solutions of which half are flawed."""
+    """Return the quality of the judge in training, on labelled right solutions, half of them flawed."""
     labels = [row["truth"]["error_step"] for row in rows]
     out = quality([row["flawed"] for row in rows], [label is not None for label in labels])
     found = [(row, label) for row, label in zip(rows, labels, strict=True) if row["flawed"] and label is not None]

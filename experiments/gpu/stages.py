@@ -17,7 +17,7 @@ import torch
 
 from experiments.gpu import common, examples, imitation, world
 from experiments.gpu.common import mark
-from fapo.config.load import from_dict
+from fapo.config import from_dict
 from fapo.data import write_jsonl
 from fapo.data.miniature.world import tasks
 from fapo.trl.checkpoints import last_checkpoint

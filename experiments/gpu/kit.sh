@@ -19,6 +19,7 @@ rm -rf "$KIT/code" "$KIT/second"
 mkdir -p "$KIT/code/experiments" "$KIT/first/wheels" "$KIT/second"
 cp -r "$ROOT/src/fapo" "$KIT/code/"
 rm -rf "$KIT/code/fapo/data/miniature/base"
+cp "$ROOT/experiments/__init__.py" "$KIT/code/experiments/"
 for folder in base_models real_model gpu; do cp -r "$ROOT/experiments/$folder" "$KIT/code/experiments/"; done
 rm -rf "$KIT/code/experiments/gpu/results"
 find "$KIT/code" -name __pycache__ -prune -exec rm -rf {} +

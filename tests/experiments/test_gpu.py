@@ -153,8 +153,9 @@ def test_a_stopped_run_continues_at_its_checkpoint(stand_in: Path, tmp_path: Pat
     stage.policy()
     table = run_config(settings, "grpo", 1e-4)
     table["optim"]["steps"] = 3
-    checkpoint = stage.train("grpo-0.0001", table, limit=0.0)
-    assert checkpoint and checkpoint.name == "checkpoint-1"
+    table["data"]["validation"] = {}
+    checkpoint = stage.train("grpo-0.0001", table, limit=0.0)  # asked to stop after step 1, which step 2 sees
+    assert checkpoint and checkpoint.name == "checkpoint-2"
     assert stage.train("grpo-0.0001", table, limit=600.0) == tmp_path / "runs/grpo-0.0001/model"
     rows = list(read_jsonl(tmp_path / "runs/grpo-0.0001/metrics.jsonl"))
     assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3]

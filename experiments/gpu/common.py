@@ -6,6 +6,7 @@ python -m experiments.gpu.common --stand-in FOLDER        # the miniature's poli
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import lzma
@@ -151,14 +152,18 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     """Write the model that the command line asks for."""
-    *pieces, folder = sys.argv[1:]
-    if pieces == ["--stand-in"]:
-        stand_in(Path(folder))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stand-in", action="store_true", help="write the miniature's policy, without pieces")
+    parser.add_argument("pieces", nargs="*", type=Path, help="pieces of the compressed GGUF file, in order")
+    parser.add_argument("folder", type=Path, help="folder to write")
+    given = parser.parse_args()
+    if given.stand_in:
+        stand_in(given.folder)
         return
-    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    given.folder.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    prepare_model(join_weights([Path(piece) for piece in pieces], Path(folder).parent), Path(folder))
-    print(f"{folder}: ready after {time.monotonic() - start:.1f} s", flush=True)
+    prepare_model(join_weights(given.pieces, given.folder.parent), given.folder)
+    print(f"{given.folder}: ready after {time.monotonic() - start:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Flawed-aware policy optimization: train language models that reason correctly, not just to the right answer.
 
-The packages stand in the order of the data: `data` loads problems, `inference` writes text, `judge` finds the first wrong
-step, `rewards` turns verdicts into rewards and advantages, `evaluation` measures, `training` holds what trainers share, and
-`trl` and `verl` update the policy. `docs/architecture.md` follows one rollout through them.
+The packages stand in the order of the data. `data` loads problems, `inference` writes text, `judge` finds the first
+wrong step, and `rewards` turns verdicts into rewards and advantages. `evaluation` measures, `training` holds the parts
+that all trainers share, and `trl` and `verl` update the policy. `docs/architecture.md` follows one rollout through
+them.
 """
 
 from importlib import import_module

@@ -22,6 +22,9 @@ def _data(data: UseAppendAction[tuple[tuple[str, ...], ...]] = ()) -> tuple[str,
 
     Args:
         data: JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test.
+
+    Returns:
+        All values in one tuple.
     """
     return sum(data, ())
 

@@ -79,10 +79,10 @@ def test_extract_never_raises(text, require_box):
 
 
 def test_extract_takes_linear_time():
-    start = time.perf_counter()
+    start = time.process_time()
     assert extract("\\boxed{" * 50_000) is None
     assert extract("\\boxed{" * 20_000 + "}" * 20_000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_extract_takes_linear_time():
 )
 @pytest.mark.parametrize("reference", ["5", "y=3", "1,2", "B"])
 def test_exact_rules_take_no_time(part, reference):
-    start = time.perf_counter()
+    start = time.process_time()
     for text in (part * (MAX_CHARS // len(part)), "1" * (MAX_CHARS // 2) + part * (MAX_CHARS // 2 // len(part))):
         decide(clean(text), clean(reference))
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5

@@ -252,6 +252,7 @@ def test_tests_named_as_evidence_exist(page: Path) -> None:
         file = ""
 
 
+@pytest.mark.slow
 def test_the_quickstart_shows_the_verdicts_of_its_judge(tmp_path: Path, monkeypatch) -> None:
     page = ROOT / "docs/quickstart.md"
     (rows,) = re.findall(r"<<'END'\n(.*?)^END", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

@@ -257,6 +257,7 @@ def test_a_dead_judge_ends_a_long_audit_and_spares_a_short_one(tmp_path: Path) -
     assert out.read_bytes() == before, "an output is whole or the old one"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """An audit of 4 MB of rows holds at most a part of them at a time."""
     path = tmp_path / "in.jsonl"

@@ -121,10 +121,10 @@ def test_parsing_never_raises_and_never_leaves_the_solution(text: str, num_steps
     ids=lambda text: text[:12] + text[-12:],
 )
 def test_hostile_critiques_are_read_in_linear_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     parse_verdict(text, 3)
     parse_yes_no(text)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def verdict(vote: int | str | None) -> Verdict:

@@ -32,6 +32,7 @@ from fapo.rewards.advantages import group_advantages
 from fapo.trl.train import train
 from tests.support.chat_server import ChatServer, Reply, chat_server
 
+pytestmark = pytest.mark.slow
 GROUP, STEPS = 4, 6
 Row = dict[str, Any]
 

@@ -27,6 +27,9 @@ from fapo.trl.zero_advantage import CHUNK, split_batch
 from tests.support.chat_server import ChatServer, Reply, chat_server
 
 
+pytestmark = pytest.mark.slow
+
+
 def settings(output: Path, policy: Path) -> dict[str, Any]:
     return {
         "name": "run",

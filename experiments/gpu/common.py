@@ -76,7 +76,7 @@ def prepare_model(gguf: Path, folder: Path) -> None:
     if (folder / "DONE").exists():
         return
     write_checkpoint(gguf, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.eos_token, tokenizer.pad_token, tokenizer.padding_side = END, PAD, "left"
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
@@ -103,8 +103,10 @@ def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> tuple[Any, A
     """Return the model of a folder, on the device and with sdpa attention, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False
+    )
     return model.to(device()).eval(), tokenizer
 
 

@@ -26,7 +26,6 @@ from fapo.trl.trainer import Trainer
 from fapo.trl.zero_advantage import CHUNK, split_batch
 from tests.support.chat_server import ChatServer, Reply, chat_server
 
-
 pytestmark = pytest.mark.slow
 
 

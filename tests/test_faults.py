@@ -192,6 +192,7 @@ def test_a_cache_keeps_its_answers_when_the_disk_is_full(small_disk: Path) -> No
     cache.close()
 
 
+@pytest.mark.slow
 def test_an_audit_that_a_full_disk_ended_can_be_continued(small_disk: Path, tmp_path: Path) -> None:
     path, out = rows_to_judge(tmp_path / "in.jsonl", 300), small_disk / "out.jsonl"
     with chat_server(Reply("word " * 400 + "\\boxed{-1}")) as server:

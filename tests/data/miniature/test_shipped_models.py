@@ -15,10 +15,15 @@ from fapo.inference.transformers_model import LocalModel
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
 
-pytestmark = pytest.mark.skipif(
-    not all((BASE_FOLDER / name).exists() for name in ("policy", "genrm", "critic-train.jsonl", "critic-test.jsonl")),
-    reason="the base models of the miniature are not there; make them with `python -m experiments.miniature build`",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(
+            (BASE_FOLDER / name).exists() for name in ("policy", "genrm", "critic-train.jsonl", "critic-test.jsonl")
+        ),
+        reason="the base models of the miniature are not there; make them with `python -m experiments.miniature build`",
+    ),
+]
 
 
 def test_the_policy_often_has_a_correct_answer_with_a_flaw() -> None:

@@ -504,7 +504,7 @@ def test_control_c_leaves_a_checkpoint_and_no_finished_run(whole_run: Path, tiny
     code, printed, before, after, num_requests = stopped(tmp_path, tiny_policy, 3, interrupt)
     assert code == 130
     assert "stopping after this step" in printed
-    assert "interrupted; start again with --resume" in printed
+    assert "interrupted; continue with `fapo train CONFIG --resume`" in printed
     assert "Traceback" not in printed
     assert max(row["step"] for row in before) == 4
     assert num_requests == num_judged([row for row in after if row["step"] > 4], set())

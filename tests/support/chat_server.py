@@ -70,6 +70,12 @@ def completion(text: str, model: str = "m") -> bytes:
     return json.dumps(body).encode()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 1024  # with the default of 5, connections wait for seconds while many are opened
+
+
 @contextmanager
 def chat_server(
     script: Script | Reply | None = None, idle: float | None = None, tls: ssl.SSLContext | None = None
@@ -138,9 +144,7 @@ def chat_server(
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
+    server = _Server(("127.0.0.1", 0), Handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     seen = ChatServer(f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}/v1")

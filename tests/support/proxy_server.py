@@ -11,6 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 1024  # with the default of 5, connections wait for seconds while many are opened
+
+
 @contextmanager
 def proxy_server() -> Iterator[tuple[str, list[str]]]:
     """Yield the address of the proxy and a list to which it adds the host of each request."""
@@ -38,9 +44,7 @@ def proxy_server() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

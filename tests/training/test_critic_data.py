@@ -469,6 +469,7 @@ def test_models_in_this_process_give_the_same_after_an_interruption(
     assert any(said[key, 0] != said[key, 1] for key, _ in said), "each vote is drawn anew"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not all((BASE_FOLDER / name).exists() for name in ("policy", "genrm")),
     reason="the base models of the miniature are not there; make them with `python -m experiments.miniature build`",

@@ -446,7 +446,8 @@ def test_an_interrupted_audit_continues(blow: signal.Signals, tmp_path: Path) ->
         process = start(*common)
         said = process.communicate(timeout=60)[1]
         assert process.returncode == 0, said
-        assert 80 <= len(server.requests) <= 80 + 4, "asked again is only what was under way"
+        # Repeated are the 4 open requests, and answers that had arrived but were not yet written when the process died.
+        assert 80 <= len(server.requests) <= 80 + 2 * 4
         assert len(server.requests) - before < 60
     assert [(r["id"], r["status"]) for r in read_jsonl(out)] == [(i, "ok") for i in range(80)]
 

@@ -9,12 +9,11 @@ them.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fapo.types import Judge, Problem, Reward, Rollout, Verdict
-
 if TYPE_CHECKING:
     from fapo.inference.client import ChatClient
     from fapo.judge.genrm import GenRM
     from fapo.trl.reward import flawed_aware_reward
+    from fapo.types import Judge, Problem, Reward, Rollout, Verdict
 
 __all__ = ["ChatClient", "GenRM", "Judge", "Problem", "Reward", "Rollout", "Verdict", "flawed_aware_reward"]
 __version__ = "0.1.0"
@@ -23,8 +22,9 @@ _LAZY = {
     "ChatClient": "fapo.inference.client",
     "GenRM": "fapo.judge.genrm",
     "flawed_aware_reward": "fapo.trl.reward",
+    **dict.fromkeys(("Judge", "Problem", "Reward", "Rollout", "Verdict"), "fapo.types"),
 }
-"""Names imported at their first use, because their modules take long to import."""
+"""Names that are imported at their first use, so that the command line starts fast."""
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from fapo.cli.app import AsJson, Options, Overrides, app
-from fapo.training.planner import PlanAssumptions
+from fapo.training.planner.assumptions import PlanAssumptions
 
 
 @app.command
@@ -30,9 +30,9 @@ def plan(
         as_json: Whether to print JSON.
     """
     from fapo.config.reader import load
-    from fapo.training.planner import make_plan
     from fapo.training.planner.output import as_json as plan_as_json
     from fapo.training.planner.output import as_tables
+    from fapo.training.planner.plan import make_plan
 
     settings = load(config, overrides)
     found = make_plan(settings, assumptions)

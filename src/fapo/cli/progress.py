@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fapo.cli.app import console
-from fapo.types import Progress as ProgressCallback
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from fapo.types import Progress as ProgressCallback
 
 
 def progress_bars(disable: bool = False) -> Progress:

@@ -14,6 +14,8 @@ COVERAGE ?=
 SECONDS ?= 60
 BIN := .venv/bin
 SETUP := .venv/.installed
+LINT_BIN := .venv-lint/bin
+LINT_SETUP := .venv-lint/.installed
 VERL_BIN := .venv-verl/bin
 VERL_SETUP := .venv-verl/.installed
 VLLM_BIN := .venv-vllm/bin
@@ -75,11 +77,17 @@ fuzz: $(SETUP)  ## feed generated text to the parsers for SECONDS (atheris, on L
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) 'atheris>=3.1,<4'
 	$(BIN)/python -m tests.support.fuzz --seconds $(SECONDS)
 
-check: $(SETUP)  ## check format, spelling, docstrings, types, imports, wording, licences and known vulnerabilities
+# pydoclint needs a fork of docstring-parser, whose files would replace those that tyro needs in .venv.
+$(LINT_SETUP): requirements/lint.txt
+	$(PYTHON) -m venv .venv-lint
+	$(LINT_BIN)/python -m pip install --quiet $(PIP_ARGS) --no-deps -r requirements/lint.txt
+	@touch $@
+
+check: $(SETUP) $(LINT_SETUP)  ## check format, spelling, docstrings, types, imports, wording, licences and known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/typos
-	$(BIN)/pydoclint src/fapo
+	$(LINT_BIN)/pydoclint src/fapo
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layout.py tests/docs/test_wording.py
 	@$(BIN)/pip-licenses --partial-match --fail-on 'GNU General Public;Affero;GPL-;GPLv;UNKNOWN;Proprietary;Other/' >/dev/null

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from trl import GRPOConfig
 
-from fapo.config.reader import from_dict
+from fapo.config.flatten import flatten
+from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
-from fapo.trl.arguments import dry_run, grpo_config
+from fapo.trl.arguments import OWNERS, dry_run, grpo_config, sft_config
 
 
 def config(output: Path, *, method: str = "rl", trl: dict[str, Any] | None = None, micro_batch: int = 0) -> Config:
@@ -30,13 +33,57 @@ def config(output: Path, *, method: str = "rl", trl: dict[str, Any] | None = Non
     return from_dict(table | {"reward": {"kind": "fapo"}, "judge": {"kind": "oracle"}})
 
 
-def test_settings_of_the_trl_table_win(tmp_path: Path) -> None:
+def test_settings_of_the_trl_table_win_where_the_config_has_none(tmp_path: Path) -> None:
     plain = grpo_config(config(tmp_path))
     assert (plain.loss_type, plain.epsilon, plain.epsilon_high, plain.beta) == ("dapo", 0.2, 0.28, 0.0)
-    changed = grpo_config(config(tmp_path, trl={"loss_type": "grpo", "epsilon_high": 0.4}))
-    assert (changed.loss_type, changed.epsilon_high) == ("grpo", 0.4)
+    changed = grpo_config(config(tmp_path, trl={"loss_type": "grpo", "beta": 0.01, "generation_kwargs": {"top_k": 5}}))
+    assert (changed.loss_type, changed.beta, changed.generation_kwargs) == ("grpo", 0.01, {"top_k": 5})
     with pytest.raises(ConfigError, match=r"\[trl\]: .*nonsense"):
         grpo_config(config(tmp_path, trl={"nonsense": 1}))
+
+
+CONTRADICTIONS = [
+    ({"num_generations": 8}, "num_generations = 8 contradicts rollout.group_size = 4"),
+    ({"max_completion_length": 99}, "max_completion_length = 99 contradicts rollout.max_tokens = 24"),
+    ({"scale_rewards": "none"}, "scale_rewards = 'none' contradicts reward.kind = 'fapo', .* as 'group'"),
+    ({"num_iterations": 2}, "num_iterations = 2 contradicts optim.updates_per_batch = 1"),
+    ({"max_steps": 7}, "max_steps = 7 contradicts optim.steps = 6"),
+    ({"num_train_epochs": 2}, "num_train_epochs = 2 contradicts optim.steps = 6"),
+    ({"learning_rate": 1e-6}, "learning_rate = 1e-06 contradicts optim.learning_rate = 0.001"),
+    ({"warmup_ratio": 0.1}, "warmup_ratio = 0.1 contradicts optim.warmup_steps = 10"),
+    ({"adam_beta2": 0.95}, r"adam_beta2 = 0.95 contradicts optim.betas = \(0.9, 0.999\), .* as 0.999"),
+    ({"epsilon_high": 0.4}, "epsilon_high = 0.4 contradicts optim.clip_high = 0.28"),
+    ({"generation_kwargs": {"temperature": 0.5}}, "generation_kwargs.temperature = 0.5 contradicts rollout.temper"),
+    ({"reward_weights": [2.0]}, r"reward_weights = \[2.0\] contradicts reward.kind"),
+    ({"eval_steps": 1}, "eval_steps = 1 contradicts validation.every = 10"),
+    ({"save_steps": 1}, "save_steps = 1 contradicts validation.save_every = 10"),
+    ({"generation_batch_size": 64}, "generation_batch_size = 64 contradicts rollout.num_prompts = 8, .* as 32"),
+]
+
+
+@pytest.mark.parametrize(("trl", "message"), CONTRADICTIONS, ids=[next(iter(trl)) for trl, _ in CONTRADICTIONS])
+def test_the_trl_table_may_not_contradict_the_config(trl: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^\[trl\]: {message}.*; remove it from \[trl\], and set "):
+        grpo_config(config(tmp_path, trl=trl))
+
+
+def test_the_trl_table_may_repeat_the_config(tmp_path: Path) -> None:
+    same = {"num_generations": 4, "max_completion_length": 24, "scale_rewards": "group", "learning_rate": 1e-3}
+    assert grpo_config(config(tmp_path, trl=same)) is not None
+
+
+def test_every_owned_argument_exists_and_has_a_setting(tmp_path: Path) -> None:
+    settled = config(tmp_path)
+    table = dict(flatten(to_dict(settled)))
+    arguments = {f.name for f in fields(GRPOConfig)} | {"warmup_ratio"}  # an argument of transformers 4
+    for argument, owner in OWNERS.items():
+        assert argument.partition(".")[0] in arguments
+        assert owner in table, owner
+
+
+def test_imitation_may_not_contradict_the_config_either(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_steps = 7 contradicts optim\.steps = 6"):
+        sft_config(config(tmp_path, method="sft", trl={"max_steps": 7}))
 
 
 @pytest.mark.parametrize(("world_size", "micro_batch", "accumulation"), [(1, 32, 1), (2, 16, 1), (4, 8, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,53 @@ from typing import Any
 import torch
 from trl import GRPOConfig, SFTConfig
 
+from fapo.config.backend import check_backend
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
 
+OWNERS = {
+    "output_dir": "output",
+    "run_name": "name",
+    "seed": "seed",
+    "max_steps": "optim.steps",
+    "num_train_epochs": "optim.steps",
+    "learning_rate": "optim.learning_rate",
+    "warmup_steps": "optim.warmup_steps",
+    "warmup_ratio": "optim.warmup_steps",
+    "weight_decay": "optim.weight_decay",
+    "adam_beta1": "optim.betas",
+    "adam_beta2": "optim.betas",
+    "max_grad_norm": "optim.max_grad_norm",
+    "epsilon": "optim.clip_low",
+    "epsilon_high": "optim.clip_high",
+    "per_device_train_batch_size": "optim.micro_batch_size",
+    "gradient_accumulation_steps": "optim.micro_batch_size",
+    "steps_per_generation": "optim.updates_per_batch",
+    "num_iterations": "optim.updates_per_batch",
+    "logging_steps": "optim.updates_per_batch",
+    "generation_batch_size": "rollout.num_prompts",
+    "num_generations": "rollout.group_size",
+    "max_completion_length": "rollout.max_tokens",
+    "temperature": "rollout.temperature",
+    "top_p": "rollout.top_p",
+    "generation_kwargs.max_new_tokens": "rollout.max_tokens",
+    "generation_kwargs.max_tokens": "rollout.max_tokens",
+    "generation_kwargs.temperature": "rollout.temperature",
+    "generation_kwargs.top_p": "rollout.top_p",
+    "scale_rewards": "reward.kind",
+    "reward_weights": "reward.kind",
+    "multi_objective_aggregation": "reward.kind",
+    "eval_strategy": "validation.every",
+    "eval_steps": "validation.every",
+    "eval_on_start": "validation.every",
+    "num_generations_eval": "validation.num_samples",
+    "save_steps": "validation.save_every",
+}
+"""TRL's argument -> setting of the config that it follows from; [trl] may not contradict it, and sets the others."""
+
 
 def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
-    """Return the arguments of `trl.GRPOTrainer`; settings of the [trl] table replace those that follow from the rest.
+    """Return the arguments of `trl.GRPOTrainer`; [trl] sets those that do not follow from the config.
 
     Args:
         config: Config of the run.
@@ -24,7 +66,8 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
         TRL's record of arguments.
 
     Raises:
-        ConfigError: If TRL refuses an argument, or the micro-batches do not divide the rollouts of an update.
+        ConfigError: If TRL refuses an argument, [trl] contradicts the config, or the micro-batches do not divide the
+            rollouts of an update.
     """
     rollout, optim, validation = config.rollout, config.optim, config.validation
     arguments = _common_arguments(config, world_size)
@@ -32,6 +75,7 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
     num_samples = validation.num_samples
     arguments |= {
         "steps_per_generation": arguments["gradient_accumulation_steps"] * optim.updates_per_batch,
+        "num_iterations": 1,
         "num_generations": rollout.group_size,
         "max_completion_length": rollout.max_tokens,
         "temperature": rollout.temperature,
@@ -46,13 +90,23 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
         "num_generations_eval": num_samples,
         "per_device_eval_batch_size": (128 if micro_batch >= 64 else micro_batch) * num_samples,
     }
-    return _checked(GRPOConfig, config, arguments)
+    follows = {
+        "generation_batch_size": rollout.num_prompts * rollout.group_size,
+        "generation_kwargs.max_new_tokens": rollout.max_tokens,
+        "generation_kwargs.max_tokens": rollout.max_tokens,
+        "generation_kwargs.temperature": rollout.temperature,
+        "generation_kwargs.top_p": rollout.top_p,
+        "reward_weights": [1.0],
+        "multi_objective_aggregation": "sum_then_normalize",
+    }
+    return _checked(GRPOConfig, config, arguments, follows)
 
 
 def sft_config(config: Config) -> SFTConfig:
-    """Return the arguments of `trl.SFTTrainer`; settings of the [trl] table replace those that follow from the rest.
+    """Return the arguments of `trl.SFTTrainer`; [trl] sets those that do not follow from the config.
 
-    Raises ConfigError if TRL refuses an argument, or the micro-batches do not divide the critiques of an update.
+    Raises ConfigError if TRL refuses an argument, [trl] contradicts the config, or the micro-batches do not divide the
+    critiques of an update.
     """
     arguments = _common_arguments(config) | {"completion_only_loss": True, "max_length": None, "packing": False}
     return _checked(SFTConfig, config, arguments)
@@ -103,8 +157,10 @@ def _common_arguments(config: Config, world_size: int = 1) -> dict[str, Any]:
     }
 
 
-def _checked(kind: Any, config: Config, arguments: dict[str, Any]) -> Any:
-    """Return TRL's record of arguments, with those of the [trl] table in it."""
+def _checked(kind: Any, config: Config, arguments: dict[str, Any], follows: Mapping[str, Any] | None = None) -> Any:
+    """Return TRL's record of arguments, with those of the [trl] table in it; `follows` are arguments left to TRL."""
+    absent = {"num_train_epochs": None, "warmup_ratio": None}  # the run is measured in steps
+    check_backend(config, "trl", {**arguments, **absent, **(follows or {})}, OWNERS)
     try:
         return kind(**{**arguments, **config.trl})
     except (TypeError, ValueError) as error:

@@ -21,6 +21,7 @@ PLACEHOLDER = re.compile(r"\{\{([#/]?\w+)\}\}")
 SECTION_OR_PLACEHOLDER = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", re.DOTALL)
 FIELDS = {"problem", "reference", "num_steps", "last_index"}
 STEP_FIELDS = {"index", "step"}
+_PROMPTS = resources.files("fapo.judge") / "prompts"
 NO_REFERENCE = "(none is given: judge the steps without it)"
 """Text in the prompt in place of the reference, for problems without one, such as those of ProcessBench."""
 
@@ -95,6 +96,11 @@ class Template:
         )
 
 
+def built_in_templates() -> list[str]:
+    """Return the names of the built-in templates."""
+    return sorted(file.name.removesuffix(".txt") for file in _PROMPTS.iterdir() if file.name.endswith(".txt"))
+
+
 def load_template(name_or_path: str | Path) -> Template:
     """Return a built-in template (locate, yes_no, compact), or the template in a file.
 
@@ -110,9 +116,8 @@ def load_template(name_or_path: str | Path) -> Template:
     Raises:
         ConfigError: If there is no such file, it is not UTF-8 text or the template is wrong.
     """
-    folder = resources.files("fapo.judge") / "prompts"
-    built_in = sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
-    source = folder / f"{name_or_path}.txt" if str(name_or_path) in built_in else Path(name_or_path)
+    built_in = built_in_templates()
+    source = _PROMPTS / f"{name_or_path}.txt" if str(name_or_path) in built_in else Path(name_or_path)
     if not source.is_file():
         raise ConfigError(f"no prompt template {str(name_or_path)!r}: neither a file nor one of {', '.join(built_in)}")
     try:

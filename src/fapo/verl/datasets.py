@@ -49,7 +49,7 @@ def verl_rows(name: str, examples: Sequence[Example]) -> list[dict[str, Any]]:
 
 
 def _row(name: str, index: int, example: Example) -> dict[str, Any]:
-    """Return an example as a row; for a GenRM the ground truth is the label, -1 for "no wrong step"."""
+    """Return an example as a row; for a GenRM the ground truth is the label of training, -1 for "no wrong step"."""
     problem, solution = example.problem, example.solution
     extra: dict[str, Any] = {
         "index": index,
@@ -61,9 +61,8 @@ def _row(name: str, index: int, example: Example) -> dict[str, Any]:
     }
     ground_truth = problem.reference
     if solution:
-        label = -1 if solution.error_step is None else solution.error_step
-        ground_truth = str(label)
-        extra |= {"steps": list(solution.steps), "label": label}
+        ground_truth = str(_number(solution.training_label))
+        extra |= {"steps": list(solution.steps), "label": _number(solution.error_step)}
     return verl_row(
         data_source=name,
         prompt=example.prompt,
@@ -71,3 +70,8 @@ def _row(name: str, index: int, example: Example) -> dict[str, Any]:
         ground_truth=ground_truth,
         extra_info=extra,
     )
+
+
+def _number(label: int | None) -> int:
+    """Return a label as a number, -1 for "no wrong step"."""
+    return -1 if label is None else label

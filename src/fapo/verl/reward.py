@@ -51,7 +51,8 @@ async def compute_score(
     Args:
         data_source: Name of the data set.
         solution_str: Response of the policy.
-        ground_truth: Reference answer; for a critique the label of the solution.
+        ground_truth: Reference answer; for a critique the label of training, which differs from the label in
+            `extra_info` under `data.label_noise`.
         extra_info: Columns of the row that `fapo data` has written.
         config: Path of a TOML file, or of config.json in a run folder.
         num_workers: Number of reward workers, among which `judge.concurrency` is divided.
@@ -75,8 +76,9 @@ async def compute_score(
     solution = None
     if settings.task == "genrm":
         problem = replace(problem, reference=str(extra_info.get("reference", "")))
-        label = int(extra_info["label"])
-        solution = LabelledSolution(problem, tuple(extra_info["steps"]), None if label < 0 else label, True)
+        label, training_label = (None if int(n) < 0 else int(n) for n in (extra_info["label"], ground_truth))
+        noise = (True, training_label) if training_label != label else (False, None)
+        solution = LabelledSolution(problem, tuple(extra_info["steps"]), label, True, "", *noise)
     scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*key)
     (scored,) = await scorer([Rollout(problem, solution_str)])
     canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None

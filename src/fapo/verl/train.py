@@ -9,7 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fapo.config.schema import Config, LocalJudge, ModelJudge
+from fapo.data.load import load_labelled
 from fapo.errors import EngineError
+from fapo.judge.template import built_in_templates, load_template
+from fapo.rewards.from_config import make_scorer
 from fapo.training.run_folder import RunFolder
 from fapo.training.run_lock import lock_folder
 from fapo.verl.datasets import parquet_files, write_sets
@@ -76,10 +79,11 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
 
     Raises:
         ConfigError: If the folder holds a run and `resume` is not set, if the run in it had another config, or if
-            another process is training in it.
-        DataError: If a data set cannot be used.
+            another process is training in it. Also if the template of the judge cannot be used.
+        DataError: If a data set or the canaries cannot be used.
     """
     config = with_absolute_paths(config)
+    _check_files(config)
     folder = RunFolder(config, resume=resume).path
     lock_folder(folder)
     if not resume or not all(path.exists() for path in parquet_files(config, folder / "data")):
@@ -87,9 +91,21 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
     return folder
 
 
+def _check_files(config: Config) -> None:
+    """Raise ConfigError or DataError for a template or canaries that the reward workers could not load."""
+    if config.task == "genrm":
+        make_scorer(config)
+    if isinstance(config.judge, ModelJudge):
+        load_template(config.judge.template)
+    if config.judge and config.judge.canaries:
+        load_labelled(config.judge.canaries)
+
+
 def with_absolute_paths(config: Config) -> Config:
     """Return the config with absolute paths, because Ray's workers have other working directories."""
     judge, genrm = config.judge, config.genrm
+    if judge and judge.canaries:
+        judge = replace(judge, canaries=_absolute(judge.canaries))
     if isinstance(judge, ModelJudge):
         cache = judge.cache and str(Path(judge.cache).resolve())
         judge = replace(judge, template=_absolute_template(judge.template), cache=cache)
@@ -103,7 +119,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 def _absolute_template(name: str) -> str:
     """Return a template file as its absolute path, and the name of a built-in template as it is."""
-    return _absolute(name) if name.endswith(".txt") else name
+    return name if name in built_in_templates() else _absolute(name)
 
 
 def _absolute(name: str) -> str:

@@ -75,7 +75,8 @@ class Verdict:
     critique: str = ""
     """Full text that the judge wrote."""
     reason: str = ""
-    """Reason why there is no verdict, or why the judge was not asked; empty otherwise."""
+    """Reason why there is no verdict, or why the judge was not asked; empty otherwise. An unparsable verdict has one of
+    the few reasons in `fapo.judge.verdicts`, so that reasons can be counted."""
     num_tokens: int = 0
     """Length of the critique in tokens; 0 where unknown."""
 
@@ -159,6 +160,8 @@ class Completion:
     """Length of the response in tokens; 0 where unknown."""
     error: str = ""
     """Reason why there is no response; empty where there is one."""
+    truncated: bool = False
+    """Whether the length limit ended the response."""
     seconds: float = field(default=0.0, compare=False)
     """Duration of the successful try in seconds; 0 where unknown."""
 

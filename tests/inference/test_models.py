@@ -66,3 +66,13 @@ def test_a_local_model_with_a_seed_draws_by_seed_and_question(tiny_genrm: Path) 
     torch.set_rng_state(state)
     said(1)
     assert torch.rand(1) == before, "torch's own state is left alone"
+
+
+def test_a_local_model_knows_what_the_length_limit_ended(tiny_genrm: Path) -> None:
+    chat = [{"role": "user", "content": "start 1, add 2; mod 5\n= 3\n#0 1+2=3\n"}]
+    spec = ModelSpec(str(tiny_genrm))
+    (whole,) = asyncio.run(spec.open("--judge", temperature=0.0, max_tokens=200)([chat]))
+    assert 0 < whole.num_tokens < 200 and not whole.truncated
+    for max_tokens, truncated in ((whole.num_tokens, True), (whole.num_tokens + 1, False)):
+        (found,) = asyncio.run(spec.open("--judge", temperature=0.0, max_tokens=max_tokens)([chat]))
+        assert (found.text, found.truncated) == (whole.text, truncated)

@@ -224,10 +224,11 @@ def long_lived(tmp_path_factory: pytest.TempPathFactory):
     opened.close()
 
 
-@given(text=st.text(st.characters(exclude_categories=())), num_tokens=st.integers(0, 10**6))
-def test_any_text_comes_back_as_it_was(long_lived: ResponseCache, text: str, num_tokens: int) -> None:
-    long_lived.add([(QUESTION, Completion(text, num_tokens))])
-    assert long_lived.find(QUESTION) == Completion(text, num_tokens)
+@given(text=st.text(st.characters(exclude_categories=())), num_tokens=st.integers(0, 10**6), truncated=st.booleans())
+def test_any_text_comes_back_as_it_was(long_lived: ResponseCache, text: str, num_tokens: int, truncated: bool) -> None:
+    response = Completion(text, num_tokens, truncated=truncated)
+    long_lived.add([(QUESTION, response)])
+    assert long_lived.find(QUESTION) == response
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError
+from fapo.inference.client import ChatClient
+from fapo.inference.response_cache import CachedModel, ResponseCache
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import build_prompt, load_template
 from fapo.types import Completion, Message, Problem, Rollout, Verdict
+from tests.support.chat_server import Reply, chat_server
 
 PROBLEM = Problem("p", "What is $2 + 3 \\cdot 4$?", "14")
 STEPS = ["First $3 \\cdot 4 = 12$.", "Then $2 + 12 = 14$, so the answer is \\boxed{14}."]
@@ -53,6 +59,48 @@ def test_one_verdict_for_each_rollout_in_order() -> None:
     verdicts = judge(model, "a", "b", "c", "d")
     assert [v.status for v in verdicts] == ["ok", "unparsable", "failed", "unparsable"]
     assert verdicts[2] == Verdict("failed", reason="HTTP 500", num_tokens=1)
+
+
+BOX = r"Step 0 is wrong. \boxed{0}"
+
+
+@pytest.mark.parametrize("template", ["locate", "yes_no"])
+def test_a_critique_that_is_cut_off_is_no_verdict(template: str) -> None:
+    text = BOX if template == "locate" else r"\boxed{yes}"
+    (verdict,) = judge(Scripted(Completion(text, 7, truncated=True)), "a", template=template)
+    assert verdict == Verdict("unparsable", critique=text, reason="cut off at the length limit", num_tokens=7)
+    complete, cut = Completion(text), Completion(r"\boxed{-1} \boxed{no}", truncated=True)
+    assert judge(Scripted(cut, cut, complete), "a", votes=3, template=template)[0].flawed, "it has no vote"
+
+
+@pytest.mark.parametrize("finish_reason", ["length", "model_length", "stop"])
+def test_a_server_that_cuts_off(finish_reason: str, tmp_path: Path) -> None:
+    cache, found = ResponseCache(tmp_path / "cache.sqlite"), []
+
+    async def run(url: str) -> None:
+        async with aclosing(ChatClient(url, "m")) as client:
+            genrm = GenRM(load_template("locate"), CachedModel(client, cache, model="m"))
+            for _ in range(2):
+                found.extend(await genrm([Rollout(PROBLEM, "a")]))
+
+    with chat_server(Reply(BOX, finish_reason=finish_reason)) as server:
+        asyncio.run(run(server.url))
+        assert len(server.requests) == 1, "the second verdict comes from the cache"
+    cache.close()
+    status = "ok" if finish_reason == "stop" else "unparsable"
+    assert [verdict.status for verdict in found] == [status, status]
+
+
+def test_reasoning_in_a_field_of_its_own_holds_no_verdict() -> None:
+    message = {"role": "assistant", "content": None, "reasoning_content": BOX, "reasoning": BOX}
+    body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+
+    async def run(url: str) -> list[Verdict]:
+        async with aclosing(ChatClient(url, "m")) as client:
+            return await GenRM(load_template("locate"), client)([Rollout(PROBLEM, "a")])
+
+    with chat_server(Reply(body=body)) as server:
+        assert asyncio.run(run(server.url)) == [Verdict("unparsable", reason="no boxed step")]
 
 
 def test_equal_solutions_are_asked_about_once() -> None:

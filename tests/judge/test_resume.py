@@ -15,7 +15,7 @@ ROWS = [
     for response, verdict in {
         "fine": FINE,
         "flawed": FLAWED,
-        "unparsable": Verdict("unparsable", reason="no \\boxed{}"),
+        "unparsable": Verdict("unparsable", reason="no boxed step"),
         "failed": Verdict("failed", reason="HTTP 500"),
         "wrong answer": None,
     }.items()

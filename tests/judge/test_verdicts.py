@@ -59,6 +59,43 @@ UNPARSABLE = [
 ]
 
 
+REASONS = [
+    ("", "no boxed step"),
+    (r"\boxed{1.0}", "no boxed step"),
+    (r"\boxed{-2}", "step out of range"),
+    (r"\boxed{" + "1" * 5000 + "}", "step out of range"),
+    (r"<think>so \boxed{0} ... wait", "no boxed step"),
+    (r"<think>\boxed{0}</think> I cannot say.", "no boxed step"),
+    (r"\boxed{0}</think>", "no boxed step"),
+    (r"<think>a</think> \boxed{0} <think> or not?", "no boxed step"),
+    (r"[THINK]\boxed{0}", "no boxed step"),
+    (r"<seed:think>\boxed{0}</seed:think>", "no boxed step"),
+    (r"<think>\boxed{0}</think> \boxed{9}", "step out of range"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), REASONS, ids=lambda text: text[:30])
+def test_the_reasons_are_few_so_that_they_can_be_counted(text: str, reason: str) -> None:
+    assert parse_verdict(text, 3).reason == reason
+
+
+THOUGHT = [
+    r"<think>\boxed{0}? No.</think>\boxed{%s}",
+    r"<think>a</think> b <think>\boxed{9}</think> \boxed{%s}",
+    r"The template opened the thinking. \boxed{0}</think> \boxed{%s}",
+    r"[THINK]\boxed{0}[/THINK]\boxed{%s}",
+    r"<thinking>\boxed{0}</thinking>\boxed{%s}",
+    r"I think> \boxed{%s}",
+]
+
+
+@pytest.mark.parametrize("text", THOUGHT)
+def test_only_what_follows_the_thinking_counts(text: str) -> None:
+    assert parse_verdict(text % 1, 3) == Verdict.from_step(1, text % 1)
+    assert parse_yes_no(text % "no") == Verdict("ok", flawed=False, critique=text % "no")
+    assert parse_yes_no(text % "perhaps").reason == "no boxed yes or no"
+
+
 @pytest.mark.parametrize(("text", "error_step"), OK)
 def test_an_index_in_the_last_box_is_a_verdict(text: str, error_step: int | None) -> None:
     assert parse_verdict(text, 3) == Verdict.from_step(error_step, critique=text)
@@ -95,7 +132,26 @@ def test_yes_no(text: str, flawed: bool | None) -> None:
     assert verdict.error_step is None
 
 
-PIECES = st.sampled_from(["\\boxed{", "\\boxed", "{", "}", "-1", "0", "1", "7", "$", " ", "\n", "yes", "no", "\\text{"])
+PIECES = st.sampled_from(
+    [
+        "<think>",
+        "</think>",
+        "\\boxed{",
+        "\\boxed",
+        "{",
+        "}",
+        "-1",
+        "0",
+        "1",
+        "7",
+        "$",
+        " ",
+        "\n",
+        "yes",
+        "no",
+        "\\text{",
+    ]
+)
 CRITIQUES = st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join)
 
 
@@ -117,6 +173,9 @@ def test_parsing_never_raises_and_never_leaves_the_solution(text: str, num_steps
         r"\boxed{" + " $" * 500_000,
         r"\boxed{" + "1" * 500_000 + "}",
         "\\boxed" * 100_000,
+        "<think>\\boxed{1}</think>" * 50_000,
+        "<" + "a" * 1_000_000,
+        "<a:" * 300_000,
     ],
     ids=lambda text: text[:12] + text[-12:],
 )
@@ -166,7 +225,7 @@ VERDICTS = [
     Verdict.from_step(0, "the first", 3),
     Verdict("ok", flawed=True, critique=r"\boxed{yes}"),
     Verdict("ok", flawed=True, reason="flagged unread: 1 words outside the box, min_words is 3"),
-    Verdict("unparsable", critique="hm", reason="no \\boxed{}"),
+    Verdict("unparsable", critique="hm", reason="no boxed step"),
     Verdict("failed", reason="HTTP 500", num_tokens=1),
 ]
 

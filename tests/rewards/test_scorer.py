@@ -16,7 +16,7 @@ from fapo.types import Completion, Message, Problem, Reward, Rollout, ScoredRoll
 
 SOUND = Verdict.from_step(None, "fine")
 FLAWED = Verdict.from_step(1, critique="step 1")
-UNPARSABLE = Verdict("unparsable", critique="hm", reason="no \\boxed{}")
+UNPARSABLE = Verdict("unparsable", critique="hm", reason="no boxed step")
 FAILED = Verdict("failed", reason="no answer within 5 s")
 SOMEWHERE = Verdict("ok", flawed=True, critique="\\boxed{yes}")
 RIGHT, WRONG = "1+1=2\n2+2=4\n\\boxed{4}", "1+1=2\n2+2=5\n\\boxed{5}"

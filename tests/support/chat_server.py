@@ -20,6 +20,8 @@ class Reply:
 
     text: str = "ok"
     """Content of the completion, unless `body` is set."""
+    finish_reason: str = "stop"
+    """Reason why the completion ends."""
     model: str = ""
     """Name of the model in the answer; by default the name in the request."""
     status: int = 200
@@ -60,10 +62,10 @@ class ChatServer:
     """Number of connections that a client closed while it waited for an answer."""
 
 
-def completion(text: str, model: str = "m") -> bytes:
+def completion(text: str, model: str = "m", finish_reason: str = "stop") -> bytes:
     """Return the body of a chat completion, in which each word counts as one token."""
     message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     usage = {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 1 + len(text.split())}
     body = {"id": "c", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
     body["usage"] = usage
@@ -127,7 +129,7 @@ def chat_server(
             return False
 
         def _send(self, reply: Reply, model: str) -> None:
-            content = completion(reply.text, model) if reply.body is None else reply.body
+            content = completion(reply.text, model, reply.finish_reason) if reply.body is None else reply.body
             self.send_response(reply.status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))

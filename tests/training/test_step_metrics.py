@@ -14,7 +14,7 @@ from fapo.types import GroundTruth, Problem, Reward, Rollout, ScoredRollout, Ver
 
 SOUND = Verdict.from_step(None, "fine")
 FLAWED = Verdict.from_step(1, critique="step 1")
-UNPARSABLE = Verdict("unparsable", critique="hm", reason="no \\boxed{}")
+UNPARSABLE = Verdict("unparsable", critique="hm", reason="no boxed step")
 FAILED = Verdict("failed", reason="no answer within 5 s")
 PROBLEM = Problem("p", "What is 1+1+2?", "4")
 

@@ -25,6 +25,8 @@ from fapo.types import Completion, Message
 PATH = "chat/completions"
 MAX_RETRY_AFTER = 600.0
 """Longest pause that a server may ask for, in seconds; a longer one is an error."""
+LENGTH_LIMIT = ("length", "model_length")
+"""Values of finish_reason for a completion that a length limit ended."""
 MAX_ERROR = 500
 """Length limit of an error message in characters, because servers send whole pages."""
 
@@ -246,16 +248,17 @@ def key_from_environment() -> str:
 
 
 def _completion(answer: Any) -> Completion:
-    """Return the completion in an answer; raise NotACompletion if there is none."""
+    """Return the completion in an answer, without reasoning in other fields; raise NotACompletion if there is none."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
     text = message.get("content") or "" if isinstance(message, dict) else None
     if not isinstance(text, str):
         raise NotACompletion("the answer is not a chat completion")
     usage = answer.get("usage")
     num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return Completion(text=text, num_tokens=num_tokens if isinstance(num_tokens, int) else 0)
+    truncated = choice.get("finish_reason") in LENGTH_LIMIT
+    return Completion(text, num_tokens if isinstance(num_tokens, int) else 0, truncated=truncated)
 
 
 async def _text(pieces: AsyncIterator[bytes]) -> str:

@@ -24,7 +24,7 @@ from fapo.types import ChatModel, Completion, Message
 
 APPLICATION = 0x6661706F
 """SQLite application_id of a response cache ("fapo")."""
-VERSION = 1
+VERSION = 2
 """SQLite user_version of a response cache; it changes with the layout of the table."""
 LOCK_TIMEOUT = 60.0
 """Longest wait for another process that writes to the file, in seconds."""
@@ -39,6 +39,7 @@ CREATE TABLE answers (
     template TEXT NOT NULL,
     critique TEXT NOT NULL,
     num_tokens INTEGER NOT NULL,
+    truncated INTEGER NOT NULL,   -- whether the length limit ended the response
     seconds REAL NOT NULL,        -- from sending to the last byte
     written TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
 );
@@ -47,12 +48,12 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
 FIND = (
-    "SELECT critique, num_tokens, seconds FROM answers "
+    "SELECT critique, num_tokens, truncated, seconds FROM answers "
     "WHERE prompt = ? AND model = ? AND settings = ? AND vote = ? ORDER BY id DESC LIMIT 1"
 )
 ADD = (
-    "INSERT INTO answers (prompt, model, settings, vote, template, critique, num_tokens, seconds) "
-    "VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?)"
+    "INSERT INTO answers (prompt, model, settings, vote, template, critique, num_tokens, truncated, seconds) "
+    "VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?)"
 )
 """The text is passed as bytes, because it may contain lone surrogates, which sqlite3 rejects in a str."""
 
@@ -120,7 +121,7 @@ class ResponseCache:
         """Return the newest response stored under a key; None if there is none."""
         with self._errors(), self._lock:
             row = self._connection.execute(FIND, astuple(key)).fetchone()
-        return Completion(row[0], row[1], seconds=row[2]) if row else None
+        return Completion(row[0], row[1], truncated=bool(row[2]), seconds=row[3]) if row else None
 
     def add(self, responses: Iterable[tuple[CacheKey, Completion]], template: str = "") -> None:
         """Store responses in one transaction; older responses under the same keys stay in the file.
@@ -135,6 +136,7 @@ class ResponseCache:
                 template,
                 response.text.encode("utf-8", "surrogatepass"),
                 response.num_tokens,
+                response.truncated,
                 response.seconds,
             )
             for key, response in responses

@@ -101,12 +101,14 @@ class LocalModel:
                 torch.manual_seed(int.from_bytes(digest[:7], "big"))
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
-                for i, tokens in zip(batch, self._generate_batch([prompts[i] for i in batch]), strict=True):
-                    out[i] = Completion(self.tokenizer.decode(tokens, skip_special_tokens=True), len(tokens))
+                answers = self._generate_batch([prompts[i] for i in batch])
+                for i, (tokens, ended) in zip(batch, answers, strict=True):
+                    text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+                    out[i] = Completion(text, len(tokens), truncated=not ended)
         return out
 
-    def _generate_batch(self, prompts: list[list[int]]) -> list[list[int]]:
-        """Return the tokens of one completion for each prompt, without the end token."""
+    def _generate_batch(self, prompts: list[list[int]]) -> list[tuple[list[int], bool]]:
+        """Return the tokens of one completion for each prompt, without the end token, and whether there was one."""
         padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         padded = padded.to(self.model.device)
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}
@@ -121,4 +123,5 @@ class LocalModel:
         ends = self.model.generation_config.eos_token_id
         ends = {ends} if isinstance(ends, int) else set(ends or ())
         rows = sequences[:, padded["input_ids"].shape[1] :].tolist()
-        return [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in rows]
+        lengths = [next((i for i, token in enumerate(row) if token in ends), len(row)) for row in rows]
+        return [(row[:length], length < len(row)) for row, length in zip(rows, lengths, strict=True)]

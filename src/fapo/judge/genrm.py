@@ -12,7 +12,7 @@ from fapo.data.final_answers import num_words
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError
 from fapo.judge.template import Template, build_prompt
-from fapo.judge.verdicts import FLAGGED_UNREAD, majority
+from fapo.judge.verdicts import BLANK, CUT_OFF, FLAGGED_UNREAD, majority
 from fapo.types import ChatModel, Completion, Message, Problem, Rollout, Verdict
 
 
@@ -114,7 +114,7 @@ class GenRM:
     def _unread(self, steps: Sequence[str]) -> Verdict | None:
         """Return the verdict on a solution that needs no critique; None for all other solutions."""
         if not (text := "\n\n".join(steps)).strip():
-            return Verdict("unparsable", reason="blank solution: the judge was not asked")
+            return Verdict("unparsable", reason=BLANK)
         if self.min_words and (num := num_words(text)) < self.min_words:
             reason = f"{FLAGGED_UNREAD}: {num} words outside the box, min_words is {self.min_words}"
             return Verdict("ok", flawed=True, reason=reason)
@@ -123,5 +123,9 @@ class GenRM:
     def _parse(self, answer: Completion, num_steps: int) -> Verdict:
         """Return the verdict in one completion."""
         if answer.error:
-            return Verdict("failed", critique=answer.text, reason=answer.error, num_tokens=answer.num_tokens)
-        return replace(self.template.parse(answer.text, num_steps), num_tokens=answer.num_tokens)
+            verdict = Verdict("failed", critique=answer.text, reason=answer.error)
+        elif answer.truncated:
+            verdict = Verdict("unparsable", critique=answer.text, reason=CUT_OFF)
+        else:
+            verdict = self.template.parse(answer.text, num_steps)
+        return replace(verdict, num_tokens=answer.num_tokens)

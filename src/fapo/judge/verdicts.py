@@ -13,6 +13,18 @@ INTEGER = re.compile(r"[ \t\r\n$]*([+-]?[0-9]+)[ \t\r\n$]*\}")
 YES_NO = re.compile(r"[ \t\r\n$]*(yes|no)[ \t\r\n$]*\}", re.IGNORECASE)
 MAX_DIGITS = 9
 """Maximum number of digits of a step index. The time of int() grows with their square, and it raises beyond 4300."""
+THINKING = re.compile(r"<(/?)(?:\w+:)?think(?:ing)?>|\[(/?)THINK\]")
+"""Tags in which models write their thinking: <think>, <thinking>, <seed:think>, [THINK]; the group holds the slash."""
+CUT_OFF = "cut off at the length limit"
+"""Reason of an unparsable verdict: the judge had not finished its critique."""
+NO_STEP = "no boxed step"
+"""Reason of an unparsable verdict: no integer in the last box, or no box at all."""
+NO_ANSWER = "no boxed yes or no"
+"""Reason of an unparsable verdict: neither yes nor no in the last box, or no box at all."""
+OUT_OF_RANGE = "step out of range"
+"""Reason of an unparsable verdict: the solution has no such step."""
+BLANK = "blank solution"
+"""Reason of an unparsable verdict: there is nothing to judge, so the judge was not asked."""
 FLAGGED_UNREAD = "flagged unread"
 """First words of the reason of a verdict on a solution that was too short to be judged."""
 
@@ -23,46 +35,42 @@ FLAGGED_UNREAD = "flagged unread"
 def parse_verdict(text: str, num_steps: int) -> Verdict:
     r"""Return the verdict in the last \boxed{...} of a critique that names a step.
 
-    -1 means "no error found"; 0 to num_steps - 1 is the earliest wrong step. Everything else is unparsable. The time
-    is linear in the length of the text.
+    -1 means "no error found"; 0 to num_steps - 1 is the earliest wrong step. Everything else is unparsable. Only what
+    follows the thinking counts. The time is linear in the length of the text.
 
     Args:
-        text: Critique that the judge wrote.
+        text: Critique that the judge wrote, and finished; one that was cut off is no verdict, whatever it holds.
         num_steps: Number of steps of the judged solution.
 
     Returns:
         A verdict with status ok or unparsable.
     """
-    found, start = _last_boxed(text, INTEGER)
+    found = _last_boxed(text, INTEGER)
     if found is None:
-        return _unparsable(text, start)
+        return Verdict("unparsable", critique=text, reason=NO_STEP)
     if len(found[1]) > MAX_DIGITS or not -1 <= (index := int(found[1])) < num_steps:
-        reason = f"index {found[1][:20]} is not among -1 ... {num_steps - 1}"
-        return Verdict("unparsable", critique=text, reason=reason)
+        return Verdict("unparsable", critique=text, reason=OUT_OF_RANGE)
     return Verdict.from_step(None if index == -1 else index, text)
 
 
 def parse_yes_no(text: str) -> Verdict:
     r"""Return the verdict in the last \boxed{yes|no}, the answer to "is the solution flawed?". It names no step."""
-    found, start = _last_boxed(text, YES_NO)
+    found = _last_boxed(text, YES_NO)
     if found is None:
-        return _unparsable(text, start)
+        return Verdict("unparsable", critique=text, reason=NO_ANSWER)
     return Verdict("ok", flawed=found[1].lower() == "yes", critique=text)
 
 
-def _last_boxed(text: str, content: re.Pattern[str]) -> tuple[re.Match[str] | None, int]:
-    r"""Return the match of `content` inside the last \boxed{, and the index where the content starts (-1: no box)."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None, -1
-    start += len("\\boxed{")
-    return content.match(text, start), start
+def _last_boxed(text: str, content: re.Pattern[str]) -> re.Match[str] | None:
+    r"""Return the match of `content` inside the last \boxed{ after the thinking; None without one.
 
-
-def _unparsable(text: str, start: int) -> Verdict:
-    """Return the verdict on a critique without a valid boxed answer; `start` is as in `_last_boxed`."""
-    reason = "no \\boxed{}" if start < 0 else f"the last \\boxed{{ holds no answer: {text[start : start + 40]!r}"
-    return Verdict("unparsable", critique=text, reason=reason)
+    The thinking ends with the last closing tag. Chat templates often write the opening tag, so it may be missing.
+    """
+    *_, last = [None, *THINKING.finditer(text)]
+    if last and not any(last.groups()):
+        return None  # the thinking does not end
+    start = text.rfind("\\boxed{", last.end() if last else 0)
+    return None if start < 0 else content.match(text, start + len("\\boxed{"))
 
 
 # --- Voting ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ update of reinforcement learning.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +141,8 @@ class _Trainer(SFTTrainer):
         )
         repeated = [example for example in examples for _ in range(validation.num_samples)]
         answers = model.generate([example.prompt for example in repeated])
-        rollouts = [
-            Rollout.from_text(example.problem, answer.text, answer.num_tokens, max_tokens)
+        # the end token counts, as it does among the tokens of a rollout in training
+        return [
+            Rollout(example.problem, answer.text, answer.num_tokens + (not answer.truncated), answer.truncated)
             for example, answer in zip(repeated, answers, strict=True)
         ]
-        # the end token counts, as it does among the tokens of a rollout in training
-        return [replace(rollout, num_tokens=min(rollout.num_tokens + 1, max_tokens)) for rollout in rollouts]

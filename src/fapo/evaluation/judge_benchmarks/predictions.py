@@ -11,7 +11,7 @@ from typing import Any
 from fapo.data.jsonl import PlacedRow, write_jsonl
 from fapo.data.sources import read_rows
 from fapo.errors import ConfigError, DataError
-from fapo.judge.verdicts import named_step, verdict_row
+from fapo.judge.verdicts import OUT_OF_RANGE, named_step, verdict_row
 from fapo.types import LabelledSolution, Verdict
 
 STATUSES = ("ok", "unparsable", "failed", "skipped")
@@ -121,7 +121,7 @@ def _parse(
     if status == "skipped":
         return Prediction(id, None)
     if status != "ok":
-        return Prediction(id, Verdict(status, critique=critique, reason="as recorded"))
+        return Prediction(id, Verdict(status, critique=critique, reason=str(row.get("reason") or "as recorded")))
     if "scores" in row and "error_step" in row:
         raise DataError(f"{where}: has scores and error_step, must have one of them")
     if "scores" in row:
@@ -135,8 +135,7 @@ def _parse(
     if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
         raise DataError(f"{where}: error_step is {_short(step)}, must be an integer, or null or -1 for no error")
     if step is not None and not -1 <= step < num_steps[id]:
-        reason = f"index {_short(step)} is not among -1 ... {num_steps[id] - 1}"
-        return Prediction(id, Verdict("unparsable", critique=critique, reason=reason))
+        return Prediction(id, Verdict("unparsable", critique=critique, reason=OUT_OF_RANGE))
     if flawed is None:
         flawed = step not in (None, -1)
     elif step is not None and flawed != (step >= 0):

@@ -180,7 +180,7 @@ def _checked(
 ) -> list[AnsweredQuestion]:
     """Return the completions as samples, with their final answers compared with the references."""
     rollouts_of = [
-        [Rollout.from_text(problem, c.text, c.num_tokens, settings.max_tokens) for c in completions if not c.error]
+        [Rollout(problem, c.text, c.num_tokens, c.truncated) for c in completions if not c.error]
         for problem, completions in zip(problems, completed, strict=True)
     ]
     pairs = [(rollout.response, rollout.problem.reference) for rollouts in rollouts_of for rollout in rollouts]

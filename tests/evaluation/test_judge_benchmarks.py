@@ -673,7 +673,7 @@ def test_votes(data: Path, score) -> None:
         assert len(server.requests) == 24
         assert {body["temperature"] for body in server.requests} == {0.6}
     assert found["mean_f1"] == 1
-    assert "votes 3" in found["answers"]
+    assert "plurality of 3 votes" in found["answers"]
 
 
 def test_a_yes_no_judge(data: Path, tmp_path: Path, run, score) -> None:

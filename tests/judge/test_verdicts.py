@@ -196,10 +196,13 @@ def verdict(vote: int | str | None) -> Verdict:
         ([3], 3),
         ([None, None, 1], None),
         ([1, 2, 2, None], 2),
-        ([5, 1, 5, 1], 1),
-        ([5, 1], 1),
+        ([5, 1, 5, 1], 5),
+        ([5, 1], 5),
+        ([None, None, None, 0, 1, 2, 3, 3], None),
+        ([None, 3, 3], 3),
         ([None, 0], None),
         ([0, 1, None, None], None),
+        ([0, None], 0),
         (["down", 4, "down"], 4),
         (["down", None, 4, 4], 4),
         (["down", "late"], "down"),
@@ -214,10 +217,10 @@ def test_majority_keeps_the_critique_of_the_first_that_agrees() -> None:
     assert majority(votes) is votes[1]
 
 
-def test_votes_without_a_step_count_as_flagged() -> None:
+def test_flagged_without_a_step_is_an_answer_of_its_own() -> None:
     flagged = Verdict("ok", flawed=True)
-    assert majority([flagged, verdict(3), verdict(None)]) == verdict(3)
-    assert majority([flagged, flagged, verdict(None)]) == flagged
+    assert majority([verdict(3), flagged, flagged]) == flagged
+    assert majority([verdict(3), flagged, verdict(3)]) == verdict(3)
 
 
 VERDICTS = [

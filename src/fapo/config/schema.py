@@ -177,7 +177,7 @@ class ModelJudge(BaseJudge):
     max_tokens: Count = 1024
     """Length limit of a critique in tokens."""
     votes: Count = 1
-    """Number of critiques for each rollout; the majority is the verdict."""
+    """Number of critiques for each rollout; their most frequent answer is the verdict."""
     min_words: Natural = 0
     """Minimum number of words outside boxed answers; a shorter solution is flagged without a judgement; 0 = off."""
     cache: Text | None = None

@@ -24,7 +24,7 @@ class JudgeSettings:
     template: str = "locate"
     """Prompt: locate, yes_no, compact or a file."""
     votes: int = 1
-    """Number of critiques for each solution; the majority is the verdict."""
+    """Number of critiques for each solution; their most frequent answer is the verdict."""
     temperature: float | None = None
     """Sampling temperature; the default is 0 (greedy) for one vote and 0.6 for several."""
     max_tokens: int = 1024
@@ -76,6 +76,7 @@ def judge_name(judge: ModelJudge) -> str:
     from fapo.judge.template import load_template  # here, because it makes `fapo --help` slower
 
     prompt = f"{judge.template} ({zlib.crc32(load_template(judge.template).text.encode('utf-8')):08x})"
-    sampling = f"votes {judge.votes}, temperature {judge.temperature:g}, max tokens {judge.max_tokens}"
+    sampling = f"plurality of {judge.votes} votes, " if judge.votes > 1 else ""
+    sampling += f"temperature {judge.temperature:g}, max tokens {judge.max_tokens}"
     sampling += f", min words {judge.min_words}" if judge.min_words else ""
     return f"{judge.model}, prompt {prompt}, {sampling}"

@@ -79,22 +79,14 @@ def _last_boxed(text: str, content: re.Pattern[str]) -> re.Match[str] | None:
 def majority(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the first of several verdicts on one rollout that agrees with the outcome of their vote.
 
-    Verdicts that are not ok do not vote. "Flawed" needs more than half of the votes; a tie means "no error found". The
-    step is then the one that was named most often, and of several the smallest. Without any vote the first verdict is
-    returned.
+    The outcome is the plurality over the answers: no error found, flawed without a step, or flawed at a step. The
+    answer that came first wins a tie. Verdicts that are not ok do not vote; without any vote the first verdict is
+    returned. This is the rule of ProcessBench's published script for maj@k, where a step out of range votes too.
     """
     assert verdicts, "a vote needs at least one verdict"
-    votes = [verdict for verdict in verdicts if verdict.status == "ok"]
-    if not votes:
-        return verdicts[0]
-    flagged = [vote for vote in votes if vote.flawed]
-    if 2 * len(flagged) <= len(votes):
-        return next(vote for vote in votes if not vote.flawed)
-    named = Counter(vote.error_step for vote in flagged if vote.error_step is not None)
-    if not named:
-        return flagged[0]
-    outcome = min(named, key=lambda index: (-named[index], index))
-    return next(vote for vote in flagged if vote.error_step == outcome)
+    votes = [verdict for verdict in verdicts if verdict.status == "ok"] or verdicts
+    num_votes = Counter((vote.flawed, vote.error_step) for vote in votes)
+    return max(votes, key=lambda vote: num_votes[vote.flawed, vote.error_step])
 
 
 # --- Rows ------------------------------------------------------------------------------------------------------------

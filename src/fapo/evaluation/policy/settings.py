@@ -37,7 +37,7 @@ class EvalSettings:
     judge_template: str = "locate"
     """Prompt of the judge: locate, yes_no, compact or a file."""
     judge_votes: int = 1
-    """Number of critiques for each sample; the majority is the verdict."""
+    """Number of critiques for each sample; their most frequent answer is the verdict."""
     judge_temperature: float | None = None
     """Sampling temperature of the judge; the default is 0 (greedy) for one vote and 0.6 for several."""
     judge_max_tokens: int = 4096

@@ -117,7 +117,8 @@ def test_equal_responses_to_different_problems_are_not_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("votes", "chosen"), [(["yes", "no", "yes"], 0), (["no", "yes"], 0), (["yes", "no"], 0), (["?", "yes"], 1), (["no", "yes", "yes"], 1)]
+    ("votes", "chosen"),
+    [(["yes", "no", "yes"], 0), (["no", "yes"], 0), (["yes", "no"], 0), (["?", "yes"], 1), (["no", "yes", "yes"], 1)],
 )
 def test_votes_of_a_yes_no_judge_name_no_step(votes: list[str], chosen: int) -> None:
     model = Scripted(*(Completion(f"\\boxed{{{vote}}}") for vote in votes))

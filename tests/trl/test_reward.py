@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import multiprocessing
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,14 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from fapo.config.schema import OutcomeReward
 from fapo.data.miniature.world import Difficulty, tasks
 from fapo.errors import ConfigError, DataError
 from fapo.inference.client import ChatClient
 from fapo.rewards.advantages import group_advantages
+from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.judge_while_generating import judge_ahead
-from fapo.trl.reward import flawed_aware_reward
+from fapo.trl.reward import FlawedAwareReward, flawed_aware_reward
 from fapo.types import Rollout, Verdict
 from tests.support import parity
 from tests.support.chat_server import Reply, chat_server
@@ -312,5 +315,44 @@ def test_options_reach_the_server() -> None:
     }
 
 
-def test_the_name_in_the_logs() -> None:
-    assert flawed_aware_reward(nobody).__name__ == "fapo_reward"
+def test_trl_takes_it_for_an_async_function() -> None:
+    reward = flawed_aware_reward(nobody)
+    assert inspect.iscoroutinefunction(reward)
+    assert inspect.iscoroutinefunction(reward.func), "TRL looks through a partial"
+    assert (reward.__name__, reward.func.__name__) == ("fapo_reward", "fapo_reward")
+    assert list(inspect.signature(reward).parameters)[:3] == ["prompts", "completions", "completion_ids"]
+    assert isinstance(reward, FlawedAwareReward)
+
+
+BATCH: dict[str, Any] = {
+    "prompts": ["2+2?"] * 2,
+    "completions": ["2+2=4, \\boxed{\\sqrt{16}}"] * 2,  # computer algebra decides
+    "completion_ids": [[1], [1]],
+    "answer": ["4", "5"],
+}
+
+
+def score_elsewhere(reward: Any, results: Any) -> None:
+    results.put((reward.__name__, asyncio.run(reward(**BATCH))))
+
+
+def test_it_works_in_a_daemonic_process_also_after_use() -> None:
+    """Send it to a spawned process that may have no children of multiprocessing, as AsyncGRPOTrainer does."""
+    context = multiprocessing.get_context("spawn")
+    with chat_server(Reply("\\boxed{0}")) as server:
+        reward, results = flawed_aware_reward(server.url, model="judge", penalty=0.5), context.Queue()
+
+        async def start_after_use() -> list[float | None]:
+            values = await reward(**BATCH)
+            process.start()  # while its connections are open
+            return values
+
+        process = context.Process(target=score_elsewhere, args=(reward, results), daemon=True)
+        values = asyncio.run(start_after_use())
+        assert results.get(timeout=60) == ("fapo_reward", values)
+        process.join()
+        assert (values, len(server.requests), process.exitcode) == ([0.5, -1.0], 2, 0)
+
+
+def test_the_name_in_the_logs_is_that_of_the_kind() -> None:
+    assert FlawedAwareReward(PolicyScorer(OutcomeReward(), None)).__name__ == "outcome_reward"

@@ -1,15 +1,21 @@
-"""The private methods of TRL that fapo overrides; these tests fail when TRL changes them."""
+"""The supported versions of TRL, and the private methods that fapo overrides; tests fail when TRL changes them."""
 
 from __future__ import annotations
 
 import inspect
 import logging
+import re
+import tomllib
+from importlib import metadata
 
 import pytest
-import trl
 from trl import GRPOTrainer
 
-from fapo.trl.version import is_checked, warn_unless_checked
+from fapo.errors import EngineError
+from fapo.trl.reward import flawed_aware_reward
+from fapo.trl.version import BELOW, OLDEST, is_checked, require_methods, warn_unless_checked
+from fapo.types import Rollout, Verdict
+from tests.support.paths import ROOT
 
 PARAMETERS = {
     "_generate": ["self", "prompts"],
@@ -32,8 +38,19 @@ def test_the_installed_version_is_the_one_that_was_checked(caplog: pytest.LogCap
     assert caplog.messages == []
 
 
+def install(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it look as if this version of TRL were installed."""
+
+    def found(name: str) -> str:
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(metadata, "version", found)
+
+
 def test_another_version_is_reported_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(trl, "__version__", "1.17.0")
+    install("1.17.0", monkeypatch)
     warn_unless_checked.cache_clear()
     with caplog.at_level(logging.WARNING, "fapo"):
         warn_unless_checked()
@@ -42,3 +59,43 @@ def test_another_version_is_reported_once(monkeypatch: pytest.MonkeyPatch, caplo
     assert caplog.messages == [
         "TRL 1.17.0 is installed; fapo's trainer was written for TRL 1.16. If it fails: pip install 'trl==1.16.*'"
     ]
+
+
+async def nobody(rollouts: list[Rollout]) -> list[Verdict]:
+    return [Verdict.from_step(None)] * len(rollouts)
+
+
+@pytest.mark.parametrize("version", ["1.6.0", "1.9.2", "1.15.0", "1.16.0", "1.17.0.dev0", "1.100.0", "unknown", None])
+def test_versions_with_which_the_reward_works(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(version, monkeypatch)
+    assert flawed_aware_reward(nobody).__name__ == "fapo_reward"
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("0.29.1", "TRL 0.29.1 is installed, which counts a missing reward as 0; fapo supports TRL >= 1.6 and < 2: "),
+        ("1.5.1", "TRL 1.5.1 is installed, which counts a missing reward as 0; fapo supports TRL >= 1.6 and < 2: "),
+        ("2.0.0", "TRL 2.0.0 is installed; fapo supports TRL >= 1.6 and < 2: "),
+    ],
+)
+def test_a_version_outside_the_range_is_an_error(version: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(version, monkeypatch)
+    with pytest.raises(EngineError, match=re.escape(message + "pip install 'trl>=1.6,<2'")):
+        flawed_aware_reward(nobody)
+
+
+def test_the_range_is_that_of_the_package() -> None:
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
+    assert "trl>=1.6,<2" in requirements
+    assert (OLDEST, BELOW) == ((1, 6), (2, 0))
+
+
+def test_a_trainer_without_the_methods_is_an_error() -> None:
+    class Renamed:
+        """Trainer of a later TRL, in which only one of the methods has kept its name."""
+
+        def _generate(self, prompts: list[str]) -> None: ...
+
+    with pytest.raises(EngineError, match="whose Renamed has no _calculate_rewards, which fapo train overrides: pip"):
+        require_methods(Renamed, ("_generate", "_calculate_rewards"), "fapo train")

@@ -103,6 +103,10 @@ class ChatClient:
         if not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ConfigError("the API key has characters that no HTTP header can carry; look for a line break in it")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: everything but the connections, which belong to event loops of this process."""
+        return vars(self) | {"_sessions": {}}
+
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order."""
         endpoints, slots = self._session()

@@ -18,7 +18,7 @@ from fapo.errors import ConfigError
 from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.reward import FlawedAwareReward
-from fapo.trl.version import warn_unless_checked
+from fapo.trl.version import require_methods, warn_unless_checked
 
 CANCEL_TIMEOUT = 10.0
 """Seconds to wait for the end of requests that are cancelled."""
@@ -71,7 +71,9 @@ def judge_ahead(trainer: Any) -> None:
 
     Raises:
         ConfigError: If the trainer has no such reward, or more than one.
+        EngineError: If the trainer lacks the private method of TRL's that is replaced.
     """
+    require_methods(type(trainer), ("_generate_and_score_completions",), "judge_ahead")
     rewards = [reward for reward in trainer.reward_funcs if isinstance(reward, FlawedAwareReward)]
     if len(rewards) != 1 or not isinstance(rewards[0].scorer, PolicyScorer) or not rewards[0].scorer.judge:
         raise ConfigError(f"judge_ahead: one flawed_aware_reward is needed in reward_funcs, not {len(rewards)}")
@@ -113,7 +115,7 @@ def _submitted(
         rollout = reward.rollout(row, inputs[row]["prompt"], text, tokens, columns)
         loop.call_soon_threadsafe(eager.begin, rollout)
 
-    with _watched(trainer.accelerator.unwrap_model(trainer.model_wrapped), trainer.eos_token_ids, submit):
+    with _watched(trainer.accelerator.unwrap_model(trainer.model_wrapped), submit):
         try:
             yield
         except BaseException:
@@ -123,11 +125,13 @@ def _submitted(
 
 
 @contextlib.contextmanager
-def _watched(model: Any, end_tokens: Sequence[int], on_end: Callable[[int, list[int]], None]) -> Iterator[None]:
+def _watched(model: Any, on_end: Callable[[int, list[int]], None]) -> Iterator[None]:
     """Within the block, `model.generate` calls `on_end` as `SequenceEnds` does; then it is again what it was."""
     generate, replaced = model.generate, vars(model).get("generate")  # others may have replaced the method, too
 
     def watched(*args: Any, stopping_criteria: Any = None, **kwargs: Any) -> Any:
+        ends = kwargs.get("generation_config", model.generation_config).eos_token_id
+        end_tokens = [ends] if isinstance(ends, int) else ends
         criteria = StoppingCriteriaList([*(stopping_criteria or ()), SequenceEnds(end_tokens, on_end)])
         return generate(*args, stopping_criteria=criteria, **kwargs)
 

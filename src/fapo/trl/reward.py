@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Self, get_args
 
 from fapo.config.ranges import check_ranges
 from fapo.config.schema import FapoReward
@@ -15,55 +16,95 @@ from fapo.judge.template import load_template
 from fapo.judge.verdicts import verdict_row
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.scorer import PolicyScorer
+from fapo.trl.version import require_supported
 from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout
 
 REFERENCE_COLUMNS = ("reference", "answer", "solution")
 """Columns of a data set that may hold the reference answers; the first one that it has is used."""
 Record = Callable[[Sequence[ScoredRollout], Mapping[str, list[Any]]], None]
 """Function that is called with each batch of scored rollouts, and the columns of the data set."""
+LogExtra = Callable[[str, list[Any]], None]
+"""TRL's function that adds a column to the completions table; AsyncGRPOTrainer has none."""
+LogMetric = Callable[[str, float], None]
+"""TRL's function that logs a number; AsyncGRPOTrainer has none."""
 
 
-class FlawedAwareReward:
+class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
     """Async reward function for `trl.GRPOTrainer(reward_funcs=...)`; its reward is None without a verdict.
 
     The data set needs the column `prompt`, and reference answers in `reference`, `answer` or `solution`. If the
     reference is a worked solution, its final answer counts. The judge reads the question in the column `problem`, or
     else in the last message of the prompt. TRL leaves rewards of None out of the group's mean and standard deviation,
     and gives these rollouts the advantage 0. Verdicts and critiques become columns of TRL's completions table.
+
+    It is a partial of an `async def`, because TRL before 1.14 awaits only what `inspect.iscoroutinefunction` accepts.
+    It can be pickled, since TRL's AsyncGRPOTrainer sends it to another process.
     """
 
-    def __init__(self, scorer: Scorer, record: Record | None = None) -> None:
+    scorer: Scorer
+    """Scorer of the rollouts."""
+    record: Record | None
+    """Function that is called with each batch of scored rollouts, and the columns of the data set."""
+    __name__: str
+    """Name in TRL's logs: "fapo_reward" or that of another kind of reward."""
+
+    def __new__(cls, scorer: Scorer, record: Record | None = None) -> Self:
         """Make a reward function from a scorer; most users want `flawed_aware_reward`.
 
         Args:
             scorer: Scorer of the rollouts.
             record: Function that is called with each batch of scored rollouts.
-        """
-        self.scorer = scorer
-        self.record = record
-        self.__name__ = f"{scorer.config.kind}_reward"
 
-    async def __call__(
+        Returns:
+            The reward function.
+
+        Raises:
+            EngineError: If the installed TRL is too old or too new.
+        """
+        require_supported()
+
+        async def reward(
+            prompts: list[Any],
+            completions: list[Any],
+            completion_ids: list[list[int]],
+            log_extra: LogExtra | None = None,
+            log_metric: LogMetric | None = None,
+            **columns: Any,
+        ) -> list[float | None]:
+            scored = await self.score(prompts, completions, completion_ids, columns)
+            if log_extra:
+                log_verdicts(scored, log_extra)
+            if log_metric:
+                log_rates(scored, log_metric)
+            if self.record:
+                self.record(scored, columns)
+            return [s.reward.value for s in scored]
+
+        reward.__name__ = f"{scorer.config.kind}_reward"  # TRL looks for the name of a partial here
+        self = super().__new__(cls, reward)
+        self.scorer, self.record, self.__name__ = scorer, record, reward.__name__
+        return self
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.scorer, self.record)
+
+    async def score(
         self,
-        prompts: list[Any],
-        completions: list[Any],
-        completion_ids: list[list[int]],
-        log_extra: Callable[[str, list[Any]], None] | None = None,
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
-    ) -> list[float | None]:
-        """Return the reward of each completion; TRL calls this with keyword arguments.
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[list[int]],
+        columns: Mapping[str, list[Any]],
+    ) -> list[ScoredRollout]:
+        """Return the scored rollout of each completion.
 
         Args:
             prompts: Prompts, as text or as conversations [num_rollouts].
             completions: Completions, as text or as conversations [num_rollouts].
             completion_ids: Token ids of the completions [num_rollouts].
-            log_extra: TRL's function that adds a column to the completions table.
-            log_metric: TRL's function that logs a number.
-            **columns: Further columns of the data set, each [num_rollouts].
+            columns: Further columns of the data set, each [num_rollouts].
 
         Returns:
-            Rewards [num_rollouts]; None for a rollout without a verdict, if `on_unscored` is "mask".
+            Scored rollouts [num_rollouts]; the reward of one without a verdict is None, if `on_unscored` is "mask".
 
         Raises:
             DataError: If the data set has no reference answers.
@@ -71,22 +112,7 @@ class FlawedAwareReward:
             UnscoredError: If there is no verdict on a rollout, and `on_unscored` is "raise".
         """
         rows = zip(prompts, completions, completion_ids, strict=True)
-        scored = await self.scorer([self.rollout(i, *row, columns) for i, row in enumerate(rows)])
-        if log_extra:
-            verdicts = [verdict_row(s.verdict) for s in scored]
-            for name in ("status", "flawed", "error_step", "critique", "reason"):
-                log_extra(name, [row[name] for row in verdicts])
-            log_extra("reference", [s.rollout.problem.reference for s in scored])  # `fapo judge` reads it in the table
-        if log_metric:
-            correct = [s for s in scored if s.correct]
-            judged = [s.flawed for s in correct if s.flawed is not None]
-            log_metric("fapo/accuracy", len(correct) / len(scored))
-            log_metric("fapo/unscored_rate", sum(s.reward.value is None for s in scored) / len(scored))
-            if judged:
-                log_metric("fapo/fp_ratio", sum(judged) / len(judged))
-        if self.record:
-            self.record(scored, columns)
-        return [s.reward.value for s in scored]
+        return await self.scorer([self.rollout(i, *row, columns) for i, row in enumerate(rows)])
 
     def rollout(self, i: int, prompt: Any, completion: Any, tokens: list[int], columns: Mapping[str, Any]) -> Rollout:
         """Return one row of a batch as a rollout.
@@ -116,6 +142,34 @@ class FlawedAwareReward:
             source=str(columns["source"][i]) if "source" in columns else "",
         )
         return Rollout.from_text(problem, _last_message(completion), len(tokens), self.scorer.max_tokens)
+
+
+def log_verdicts(scored: Sequence[ScoredRollout], log_extra: LogExtra) -> None:
+    """Add the verdicts and critiques of a batch to TRL's completions table.
+
+    Args:
+        scored: Scored rollouts [num_rollouts].
+        log_extra: TRL's function that adds a column.
+    """
+    verdicts = [verdict_row(s.verdict) for s in scored]
+    for name in ("status", "flawed", "error_step", "critique", "reason"):
+        log_extra(name, [row[name] for row in verdicts])
+    log_extra("reference", [s.rollout.problem.reference for s in scored])  # `fapo judge` reads it in the table
+
+
+def log_rates(scored: Sequence[ScoredRollout], log_metric: LogMetric) -> None:
+    """Add accuracy, rate of unscored rollouts and rate of flawed ones among the correct to TRL's metrics.
+
+    Args:
+        scored: Scored rollouts [num_rollouts].
+        log_metric: TRL's function that logs a number.
+    """
+    correct = [s for s in scored if s.correct]
+    judged = [s.flawed for s in correct if s.flawed is not None]
+    log_metric("fapo/accuracy", len(correct) / len(scored))
+    log_metric("fapo/unscored_rate", sum(s.reward.value is None for s in scored) / len(scored))
+    if judged:
+        log_metric("fapo/fp_ratio", sum(judged) / len(judged))
 
 
 def _last_message(messages: Any) -> str:
@@ -179,6 +233,7 @@ def flawed_aware_reward(
 
     Raises:
         ConfigError: If an argument cannot be used; the message names it.
+        EngineError: If the installed TRL is too old or too new.
     """
     if not callable(judge):
         client = ChatClient(

@@ -18,7 +18,7 @@ from trl import GRPOTrainer
 
 from fapo.training.datasets import TRAIN
 from fapo.training.step_metrics import validation_metrics
-from fapo.trl.version import warn_unless_checked
+from fapo.trl.version import require_methods, warn_unless_checked
 from fapo.trl.zero_advantage import SkipZeroAdvantages
 
 
@@ -52,6 +52,7 @@ class Timed(GRPOTrainer):
     """GRPOTrainer that measures the parts of each step with its `clock`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        require_methods(GRPOTrainer, ("_generate", "_calculate_rewards", "_prepare_inputs"), "fapo train")
         warn_unless_checked()
         self.clock = StepClock()
         super().__init__(*args, **kwargs)

@@ -115,37 +115,67 @@ def test_the_loss_its_gradient_and_its_metrics_are_those_of_all_rollouts(batch, 
     for one, other in zip(stock, ours, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
     assert max(gradient.abs().max() for gradient in stock[1:]) > 1e-4, "there is something to learn"
-    assert their_metrics.pop("entropy") != our_metrics.pop("entropy")  # of the rollouts with an advantage
+    assert their_metrics["entropy"] > 0.1
     assert their_metrics["clip_ratio/region_mean"] > 0.1
     assert our_metrics == pytest.approx(their_metrics, rel=1e-4)
 
 
-def test_masked_rollouts_alone_have_a_loss(batch) -> None:
+def masks(inputs: dict[str, Any]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return advantages and masked rollouts by the name of the case."""
+    advantages = inputs["advantages"]
+    idle, none = torch.zeros_like(advantages), torch.zeros(len(advantages), dtype=torch.bool)
+    first = none.clone()
+    first[0] = True
+    return {
+        "no advantages": (idle, none),
+        "no advantages, first rollout masked": (idle, first),
+        "all with an advantage masked": (advantages, advantages != 0),
+        "all masked": (advantages, ~none),
+        "no advantages, all masked": (idle, ~none),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "no advantages",
+        "no advantages, first rollout masked",
+        "all with an advantage masked",
+        "all masked",
+        "no advantages, all masked",
+    ],
+)
+def test_a_batch_that_teaches_nothing_has_trls_loss_and_metrics(batch, case: str) -> None:
     trainer, inputs = batch
-    masked = {**inputs, "completion_mask": torch.zeros_like(inputs["completion_mask"])}
-    loss = trainer._compute_loss(trainer.model, masked)
-    assert loss.item() == 0
+    advantages, masked = masks(inputs)[case]
+    inputs = {
+        **inputs,
+        "advantages": advantages,
+        "completion_mask": inputs["completion_mask"] * ~masked[:, None],
+    }
+    (stock, their_metrics), (ours, our_metrics) = (
+        losses(trainer, inputs, compute) for compute in (GRPOTrainer._compute_loss, Trainer._compute_loss)
+    )
+    assert stock[0].item() == ours[0].item() == 0
+    assert not any(gradient.any() for gradient in ours[1:])
+    assert (their_metrics["entropy"] > 0.1) == (not masked.all())
+    assert our_metrics == pytest.approx(their_metrics, rel=1e-4, nan_ok=True)
 
 
 def test_less_work_is_done(batch) -> None:
     _, inputs = batch
     parts = list(split_batch(inputs))
-    used = sum(len(part["advantages"]) for part in parts)
+    assert sum(len(part["advantages"]) for part, _ in parts) == len(inputs["advantages"]), "metrics are of all"
+    assert [needs_gradient for _, needs_gradient in parts] == sorted((n for _, n in parts), reverse=True)
+    learning = [part for part, needs_gradient in parts if needs_gradient]
+    used = sum(len(part["advantages"]) for part in learning)
     assert 0 < used == int((inputs["advantages"] != 0).sum()) < len(inputs["advantages"])
-    assert max(len(part["advantages"]) for part in parts) <= CHUNK
-    padded = sum(part["prompt_ids"].numel() + part["completion_ids"].numel() for part in parts)
+    padded = sum(part["prompt_ids"].numel() + part["completion_ids"].numel() for part in learning)
     assert padded < 0.8 * used * (inputs["prompt_ids"].shape[1] + inputs["completion_ids"].shape[1])
-    for part in parts:
+    for part, _ in parts:
+        assert len(part["advantages"]) <= CHUNK
         assert part["prompt_mask"].sum(1).max() == part["prompt_ids"].shape[1]
         assert part["completion_mask"].sum(1).max() == part["completion_ids"].shape[1]
-
-
-def test_a_batch_without_advantages_still_has_a_loss(batch) -> None:
-    trainer, inputs = batch
-    idle = {**inputs, "advantages": torch.zeros_like(inputs["advantages"])}
-    loss = trainer._compute_loss(trainer.model, idle)
-    assert loss.item() == 0
-    loss.backward()
 
 
 # --- rollouts that are judged as soon as they end ------------------------------------------------------------------

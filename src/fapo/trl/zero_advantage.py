@@ -1,4 +1,4 @@
-"""TRL's loss without the rollouts that cannot change it: those with zero advantage, and without padding.
+"""TRL's loss without padding, and without gradients of the rollouts that cannot change it: those with zero advantage.
 
 TRL has no hook for this, so `GRPOTrainer._compute_loss` is overridden for the version of TRL in `fapo.trl.version`.
 With any other version, and with options that are not covered here, TRL computes the loss on the whole batch.
@@ -21,12 +21,12 @@ _KNOWN = {"prompt_ids", "prompt_mask", "num_items_in_batch", "sampling_per_token
 _EXTREMES = {"clip_ratio/low_min": min, "clip_ratio/high_max": max}
 
 
-def split_batch(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield smaller batches; their losses add up to the loss of the batch.
+def split_batch(inputs: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Yield smaller batches; the losses of those that need a gradient add up to the loss of the batch.
 
     A rollout does not change the gradient of a clipped loss without KL if its advantage is zero or its tokens are all
-    masked. The others come in order of their length, at most CHUNK at a time, without padding. At least one rollout is
-    kept.
+    masked. The others come first. Rollouts come in order of their length, at most CHUNK at a time, without padding.
+    Rollouts without any token in the mask are left out. At least one rollout needs a gradient.
 
     Args:
         inputs: Batch of `GRPOTrainer._compute_loss`. `prompt_ids` and `prompt_mask` [num_rollouts, prompt_length] are
@@ -34,31 +34,40 @@ def split_batch(inputs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             `advantages` is [num_rollouts]. Any other tensor has a row for each rollout, or is a scalar.
 
     Yields:
-        Batches with the same keys, fewer rows, and shorter prompts and completions.
+        Batch with the same keys, fewer rows, and shorter prompts and completions; and whether it needs a gradient.
     """
-    advantages, completions = inputs["advantages"], inputs["completion_mask"].sum(1)
-    rows = (advantages * completions).nonzero().flatten()
-    rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=advantages.device)
+    completions = inputs["completion_mask"].sum(1)
     lengths = inputs["prompt_mask"].sum(1) + completions
-    for chunk in rows[lengths[rows].argsort()].split(CHUNK):
-        prompt = int(inputs["prompt_mask"][chunk].sum(1).max())
-        completion = max(1, int(completions[chunk].max()))
-        out = {}
-        for key, value in inputs.items():
-            if not isinstance(value, torch.Tensor) or value.dim() == 0:
-                out[key] = value
-            elif key.startswith("prompt"):
-                out[key] = value[chunk][:, value.shape[1] - prompt :]
-            else:
-                out[key] = value[chunk] if value.dim() == 1 or value.shape[1] == 1 else value[chunk][:, :completion]
-        yield out
+    learning = (inputs["advantages"] != 0) & (completions > 0)
+    if not learning.any():
+        learning[completions.argmax()] = True
+    for rows, needs_gradient in ((learning, True), (~learning & (completions > 0), False)):
+        indices = rows.nonzero().flatten()
+        for chunk in indices[lengths[indices].argsort()].split(CHUNK):
+            if len(chunk):
+                yield _cut(inputs, chunk, int(completions[chunk].max())), needs_gradient
+
+
+def _cut(inputs: Mapping[str, Any], rows: torch.Tensor, completion: int) -> dict[str, Any]:
+    """Return some rows of a batch without padding; `completion` is the length of their longest completion."""
+    prompt = int(inputs["prompt_mask"][rows].sum(1).max())
+    completion = max(2, completion)  # a completion of one column is, to TRL's metrics, a value of a whole sequence
+    out = {}
+    for key, value in inputs.items():
+        if not isinstance(value, torch.Tensor) or value.dim() == 0:
+            out[key] = value
+        elif key.startswith("prompt"):
+            out[key] = value[rows][:, value.shape[1] - prompt :]
+        else:
+            out[key] = value[rows] if value.dim() == 1 or value.shape[1] == 1 else value[rows][:, :completion]
+    return out
 
 
 class SkipZeroAdvantages(GRPOTrainer):
-    """GRPOTrainer that computes the same loss and gradient in less time.
+    """GRPOTrainer that computes the same loss, gradient and metrics in less time.
 
-    TRL's `clip_ratio` metrics are those of the whole batch. Its `entropy` is the mean over the tokens of rollouts with
-    an advantage, since that of the others would need their forward pass.
+    Rollouts without an advantage have a forward pass for the metrics (`entropy` is the mean over all tokens), but no
+    backward pass.
     """
 
     def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
@@ -66,20 +75,22 @@ class SkipZeroAdvantages(GRPOTrainer):
             return super()._compute_loss(model, inputs)
         metrics = self._metrics["train" if self.model.training else "eval"]
         before = {name: len(values) for name, values in metrics.items()}
-        parts = list(split_batch(inputs))
-        losses = [super(SkipZeroAdvantages, self)._compute_loss(model, part) for part in parts]
-        num_tokens = [int(part["completion_mask"].sum()) for part in parts]
-        num_all_tokens = int(inputs["completion_mask"].sum())
-        skipped = [0.0] if sum(num_tokens) < num_all_tokens else []  # a skipped rollout has no clipped tokens
+        losses, num_tokens = [], []
+        for part, needs_gradient in split_batch(inputs):
+            with torch.set_grad_enabled(needs_gradient and torch.is_grad_enabled()):
+                loss = super()._compute_loss(model, part)
+            if needs_gradient:
+                losses.append(loss)
+            num_tokens.append(int(part["completion_mask"].sum()))
         for name, values in metrics.items():
             start = before.get(name, 0)
             if not (found := values[start:]):
                 continue
             if name in _EXTREMES:
-                values[start:] = [_EXTREMES[name](found + skipped)]
+                values[start:] = [_EXTREMES[name](found)]
             else:
-                total = sum(num_tokens) if name == "entropy" else num_all_tokens
-                values[start:] = [sum(v * n for v, n in zip(found, num_tokens, strict=True)) / max(1, total)]
+                mean = sum(v * n for v, n in zip(found, num_tokens, strict=True)) / max(1, sum(num_tokens))
+                values[start:] = [mean]
         return torch.stack(losses).sum()
 
     def _covers(self, inputs: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ FLOORS = [
     {"rewards"},
     {"evaluation"},
     {"training"},
-    {"trl", "verl", "report"},
+    {"trl", "verl", "integrations", "report"},
     {"cli"},
 ]
 """A package imports from itself and from the floors before its own."""

@@ -1,0 +1,21 @@
+"""`fapo serve`: the reward as an HTTP service."""
+
+from __future__ import annotations
+
+from fapo.cli.app import Options, app
+from fapo.errors import ConfigError
+from fapo.integrations.server.settings import ServeSettings
+
+
+@app.command
+def serve(*, settings: Options[ServeSettings]) -> None:
+    """Serve flawed-aware rewards over HTTP, for slime, miles, OpenRLHF and any other trainer.
+
+    The reward is that of a config, or FAPO's reward with a --judge. The routes are /v1/rewards, /slime and /openrlhf;
+    /docs describes them, /health and /metrics watch the service.
+    """
+    try:
+        from fapo.integrations.server.app import serve as run
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"`fapo serve` needs {error.name}; install it with: pip install 'fapo[serve]'") from None
+    run(settings)

@@ -1,0 +1,78 @@
+"""Find the question in a prompt as a trainer sends it: a conversation, or a conversation rendered as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fapo.errors import DataError
+
+USER_TURNS = (
+    ("<|im_start|>user\n", "<|im_end|>"),  # ChatML: Qwen, SmolLM2, Yi
+    ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),  # Llama 3
+    ("<start_of_turn>user\n", "<end_of_turn>"),  # Gemma
+    ("<|user|>\n", "<|end|>"),  # Phi
+    ("<｜User｜>", "<｜Assistant｜>"),  # DeepSeek
+    ("[INST]", "[/INST]"),  # Mistral
+)
+"""Marks that chat templates write before and after the turn of a user."""
+END_MARKS = re.compile(
+    r"(?:\s*(?:<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|<\|end_of_text\|>|<end_of_turn>|<eos>|<\|end\|>"
+    r"|<｜end▁of▁sentence｜>|</s>))+\s*\Z"
+)
+"""Marks that a model writes at the end of its response."""
+
+
+def question_of_prompt(prompt: str | Sequence[Mapping[str, Any]]) -> str:
+    """Return the question in a prompt.
+
+    Args:
+        prompt: A text, a conversation, or a conversation that a chat template has rendered as text. The templates of
+            Qwen, Llama 3, Gemma, Phi, DeepSeek and Mistral are known.
+
+    Returns:
+        The last turn of the user; a text without such a turn as it is.
+
+    Raises:
+        DataError: The conversation has no turn of a user that is a text.
+    """
+    if isinstance(prompt, str):
+        return _last_rendered_turn(prompt)
+    turns = [turn.get("content") for turn in prompt if turn.get("role") == "user"]
+    if not turns or not isinstance(turns[-1], str):
+        raise DataError("the conversation has no turn of a user that is a text; send one, or the prompt as a text")
+    return turns[-1]
+
+
+def response_of_query(query: str, prompt: str) -> str:
+    """Return the response in the text of a prompt and its response.
+
+    Args:
+        query: Prompt and response, as decoded from their tokens with the special ones. A tokenizer may have added a
+            special token before the prompt.
+        prompt: The prompt.
+
+    Returns:
+        The text after the prompt, without the special tokens at its end.
+
+    Raises:
+        DataError: The query does not hold the prompt at its start.
+    """
+    start = query.find(prompt)
+    if start < 0 or len(query[:start].split()) > 1:
+        raise DataError("the query does not start with its prompt; send both as the trainer has tokenized them")
+    return without_end_marks(query[start + len(prompt) :])
+
+
+def without_end_marks(response: str) -> str:
+    """Return a response without the special tokens at its end."""
+    return END_MARKS.sub("", response)
+
+
+def _last_rendered_turn(text: str) -> str:
+    """Return the last turn of a user in a rendered conversation; a text without marks is returned as it is."""
+    begin, end = max(USER_TURNS, key=lambda marks: text.rfind(marks[0]))
+    if (start := text.rfind(begin)) < 0:
+        return text
+    return text[start + len(begin) :].partition(end)[0].strip()

@@ -1,0 +1,1 @@
+"""FAPO's reward for trainers other than TRL and verl."""

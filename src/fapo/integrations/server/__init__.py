@@ -1,0 +1,1 @@
+"""The reward as an HTTP service: `fapo serve`."""

@@ -1,0 +1,130 @@
+"""Settings of `fapo serve`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from tyro.conf import Positional
+
+from fapo.errors import ConfigError
+from fapo.evaluation.judge_settings import JudgeSettings
+
+if TYPE_CHECKING:
+    from fapo.rewards.scorer import PolicyScorer
+
+AnyJudge = TypeVar("AnyJudge")
+TOKEN_VARIABLE = "FAPO_SERVER_TOKEN"
+"""Environment variable with the token that clients must send as `Authorization: Bearer TOKEN`."""
+DEFAULT_PENALTY = 1.0
+"""Penalty of the paper for a flawed positive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(JudgeSettings):
+    """The reward to serve: that of a config, or FAPO's reward with a judge."""
+
+    config: Positional[Path | None] = None
+    """TOML file of a policy; its [reward], [judge] and rollout.max_tokens are used. Leave it out to name a --judge."""
+    penalty: float | None = None
+    """Amount subtracted from the reward of a flawed positive; the default is 1. Not with a config."""
+    on_unscored: Literal["error", "correctness_only"] | None = None
+    """Answer where there is no verdict: an error (null at /v1/rewards), or the reward for correctness alone; the
+    default is the config's rule, or an error."""
+    host: str = "127.0.0.1"
+    """Address to listen at; any other than this machine's own needs a token in FAPO_SERVER_TOKEN."""
+    port: int = 8750
+    """Port to listen at; 0 takes a free one."""
+    workers: int = 1
+    """Number of server processes; they share the cache, and --concurrency is divided among them."""
+    drain_seconds: int = 600
+    """Seconds that requests under way have to end after SIGTERM or Ctrl-C."""
+
+    def __post_init__(self) -> None:
+        if (self.config is None) == (not self.judge):
+            raise ConfigError("give either CONFIG, a TOML file, or --judge (URL, local:PATH or miniature:genrm)")
+        for_judge = [f for f in fields(JudgeSettings) if getattr(self, f.name) != f.default]
+        if self.config and (for_judge or self.penalty is not None):
+            name = for_judge[0].name.replace("_", "-") if for_judge else "penalty"
+            raise ConfigError(f"--{name} is for --judge; with a config, set it in [judge] or [reward] there")
+        if not 0 <= self.port < 65536 or self.workers < 1 or self.drain_seconds < 0:
+            raise ConfigError("--port must be from 0 to 65535, --workers at least 1, --drain-seconds at least 0")
+        if self.workers > 1 and self.port == 0:
+            raise ConfigError("--workers above 1 need a fixed --port")
+        if not is_loopback(self.host) and not token():
+            raise ConfigError(
+                f"--host {self.host} can be reached from other machines; set {TOKEN_VARIABLE} to a secret that clients "
+                "send as a bearer token, or listen at 127.0.0.1"
+            )
+
+
+def token() -> str:
+    """Return the token that clients must send; empty if none is needed."""
+    return os.environ.get(TOKEN_VARIABLE, "")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address can be reached from this machine only."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def served_scorer(settings: ServeSettings) -> PolicyScorer:
+    """Return the scorer to serve; equal rollouts of concurrent requests are judged once.
+
+    Its `on_unscored` is "mask" or "correctness_only".
+
+    Args:
+        settings: Settings of the service.
+
+    Returns:
+        The scorer, with a judge of its own.
+
+    Raises:
+        ConfigError: The config or a setting of the judge cannot be used.
+        DataError: The cache or the canaries of the judge cannot be used.
+    """
+    from fapo.config.ranges import check_ranges
+    from fapo.config.reader import read_config
+    from fapo.config.schema import FapoReward, JudgedReward, LocalJudge, PolicyReward, ServedJudge
+    from fapo.judge.from_config import make_judge
+    from fapo.rewards.from_config import make_scorer, wrap_judge
+    from fapo.rewards.scorer import PolicyScorer
+
+    if settings.config:
+        config = read_config(settings.config)
+        if not isinstance(config.reward, PolicyReward):
+            raise ConfigError(f'{settings.config}: task "{config.task}" has no reward of solutions; use a policy\'s')
+        reward, local = config.reward, isinstance(config.judge, LocalJudge)
+        made = make_scorer(replace(config, judge=_for_worker(config.judge, settings.workers)))
+        assert isinstance(made, PolicyScorer)
+        scorer = made
+    else:
+        named = settings.judge_config(None)
+        assert isinstance(named, LocalJudge | ServedJudge)
+        local = isinstance(named, LocalJudge)
+        reward = FapoReward(penalty=DEFAULT_PENALTY if settings.penalty is None else settings.penalty)
+        check_ranges(reward, "fapo serve")
+        judge = make_judge(_for_worker(named, settings.workers))
+        scorer = PolicyScorer(reward, judge, max_failure_rate=named.max_failure_rate)
+    if isinstance(reward, JudgedReward):
+        rule = settings.on_unscored or ("correctness_only" if reward.on_unscored == "correctness_only" else "error")
+        reward = replace(reward, on_unscored="mask" if rule == "error" else rule)
+        scorer = replace(scorer, config=reward)
+    elif settings.on_unscored:
+        raise ConfigError(f'--on-unscored is for rewards with a judge; reward.kind is "{reward.kind}"')
+    if not scorer.judge:
+        return scorer
+    return wrap_judge(scorer, deduplicate=True, batch=local)[0]
+
+
+def _for_worker(judge: AnyJudge, workers: int) -> AnyJudge:
+    """Return the judge of one of several server processes, which has a part of its concurrency."""
+    from fapo.config.schema import ServedJudge
+
+    return replace(judge, concurrency=max(1, judge.concurrency // workers)) if isinstance(judge, ServedJudge) else judge

@@ -1,4 +1,4 @@
-"""Records: contradictions in a verdict, the class of a rollout, truncation."""
+"""Records: contradictions in a verdict, the class of a rollout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fapo.types import GroundTruth, Problem, Rollout, Verdict, rollout_class
+from fapo.types import GroundTruth, Verdict, rollout_class
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,6 @@ def test_from_step(error_step: int | None) -> None:
 )
 def test_class_of_a_rollout(correct: bool, flawed: bool | None, expected: str) -> None:
     assert rollout_class(correct, flawed) == expected
-
-
-@pytest.mark.parametrize(
-    ("num_tokens", "max_tokens", "truncated"),
-    [(9, 10, False), (10, 10, True), (11, 10, True), (10, 0, False), (0, 0, False)],
-)
-def test_truncated_at_the_limit(num_tokens: int, max_tokens: int, truncated: bool) -> None:
-    rollout = Rollout.from_text(Problem("p", "?", "1"), "text", num_tokens, max_tokens)
-    assert rollout == Rollout(Problem("p", "?", "1"), "text", num_tokens, truncated)
 
 
 def test_ground_truth() -> None:

@@ -29,37 +29,32 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Text in a solution that the policy did not write, such as the result of a tool; it is never the wrong step."""
+
+    text: str
+    """The text."""
+
+
+@dataclass(frozen=True)
 class Rollout:
-    """One solution sampled from a policy."""
+    """One solution sampled from a policy; `fapo.data.trajectory.make_rollout` makes one from a completion."""
 
     problem: Problem
     """Problem that the policy was asked to solve."""
     response: str
-    """Text that the policy wrote."""
+    """Text that the policy wrote in its last turn, after thinking; it holds the answer."""
     num_tokens: int = 0
-    """Length of the response in tokens; 0 where unknown."""
+    """Length of the completion in tokens; 0 where unknown."""
     truncated: bool = False
-    """Whether the length limit ended the response."""
-
-    @classmethod
-    def from_text(cls, problem: Problem, response: str, num_tokens: int, max_tokens: int) -> Rollout:
-        """Return a rollout that counts as truncated when it is as long as the limit.
-
-        Args:
-            problem: Problem that it answers.
-            response: Text that the policy wrote.
-            num_tokens: Length of the response in tokens.
-            max_tokens: Length limit in tokens; 0 for no limit.
-
-        Returns:
-            The rollout.
-        """
-        return cls(problem, response, num_tokens, truncated=0 < max_tokens <= num_tokens)
+    """Whether the length limit ended the completion."""
+    earlier_turns: tuple[str | Given, ...] = ()
+    """Turns before the response: text that the policy wrote, with its tool calls, and results of tools."""
 
     @property
-    def judge_key(self) -> tuple[str, str, str]:
-        """Problem, reference and response, which is what a judge sees. Rollouts with the same key are judged once."""
-        return self.problem.text, self.problem.reference, self.response
+    def judge_key(self) -> tuple[str, str, str, tuple[str | Given, ...]]:
+        """Problem, reference and all turns, which is what a judge sees. Rollouts with one key are judged once."""
+        return self.problem.text, self.problem.reference, self.response, self.earlier_turns
 
 
 @dataclass(frozen=True)

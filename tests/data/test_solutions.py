@@ -11,6 +11,7 @@ import pytest
 
 from fapo.data.jsonl import write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
+from fapo.types import Given
 
 Row = dict[str, Any]
 ROW: Row = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
@@ -58,6 +59,24 @@ SHAPES: dict[str, tuple[Row, Row]] = {
         {"prompt": [{"role": "user", "content": "Q"}], "reward_model": {"ground_truth": "7"}, "response": "x"},
         {"problem": "Q", "reference": "7"},
     ),
+    "TRL, a tool": (
+        {
+            "prompt": [{"role": "user", "content": "Q"}],
+            "completion": [
+                {
+                    "role": "assistant",
+                    "content": "<think>?</think>a\n\nb",
+                    "tool_calls": [{"name": "f", "arguments": {}}],
+                },
+                {"role": "tool", "name": "f", "content": "7\n\n8"},
+                {"role": "assistant", "content": "\\boxed{7}"},
+            ],
+            "answer": "7",
+        },
+        {"text": "\\boxed{7}", "steps": ("a\n\n", "b\n\n", "Tool call: f({})", Given("7\n\n8"), "\\boxed{7}")},
+    ),
+    "thinking": (row(response="<think>8?</think>\n\na\n\n\\boxed{7}"), {"steps": ("a\n\n", "\\boxed{7}")}),
+    "thinking, cut off": (row(response="<think>\\boxed{7}"), {"text": "", "steps": ()}),
     "capitals": ({"Problem": "Q", "Answer": "7", "Response": "x"}, {"problem": "Q", "reference": "7", "text": "x"}),
     "null is absent": (row(steps=None, id=None), {"steps": ("1+1=2\n\n", "So \\boxed{2}.")}),
     "steps before response": (row(steps=["a"]), {"steps": ("a",), "text": "a"}),
@@ -83,12 +102,20 @@ def test_shapes_of_rows(name: str, tmp_path: Path) -> None:
 
 BAD: dict[str, tuple[bytes, str]] = {
     "no problem": (b'{"reference": "2", "response": "x"}', "no problem: expected problem or question or prompt"),
-    "no solution": (b'{"problem": "Q", "reference": "2"}', "no solution: expected steps or response or completion"),
+    "no solution": (b'{"problem": "Q", "reference": "2"}', "no solution: expected steps or trajectory or response"),
     "no answer": (b'{"problem": "Q", "response": "x"}', "no right answer: .*--references DATA"),
     "no columns": (b"{}", "no problem: .*its columns are none"),
     "steps is a text": (b'{"problem": "Q", "reference": "2", "steps": "a"}', "steps must be a list of texts, is 'a'"),
     "steps of numbers": (b'{"problem": "Q", "reference": "2", "steps": ["a", 2]}', "steps must be a list of texts"),
     "number as problem": (b'{"problem": 5, "reference": "2", "response": "x"}', "problem must be a text"),
+    "conversation without answer": (
+        b'{"problem": "Q", "reference": "2", "response": [{"role": "user", "content": "x"}]}',
+        "response must be a text, or a conversation with an assistant's turn",
+    ),
+    "content is a number": (
+        b'{"problem": "Q", "reference": "2", "response": [{"role": "assistant", "content": 5}]}',
+        "response has a message whose content is '5', must be a text",
+    ),
     "number as response": (b'{"problem": "Q", "reference": "2", "response": 5}', "response must be a text"),
     "list as reference": (b'{"problem": "Q", "reference": ["2", "3"], "response": "x"}', "reference is"),
     "empty reference": (b'{"problem": "Q", "reference": " ", "response": "x"}', "reference is ' '"),

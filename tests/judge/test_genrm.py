@@ -16,7 +16,8 @@ from fapo.inference.client import ChatClient
 from fapo.inference.response_cache import CachedModel, ResponseCache
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import build_prompt, load_template
-from fapo.types import Completion, Message, Problem, Rollout, Verdict
+from fapo.judge.verdicts import FLAGGED_UNREAD, GIVEN_STEP
+from fapo.types import Completion, Given, Message, Problem, Rollout, Verdict
 from tests.support.chat_server import Reply, chat_server
 
 PROBLEM = Problem("p", "What is $2 + 3 \\cdot 4$?", "14")
@@ -155,6 +156,43 @@ def test_given_steps_are_judged_as_they_are() -> None:
     (verdict,) = asyncio.run(genrm.judge_steps([(PROBLEM, ("one\n\nstill one", "two"))]))
     assert verdict.error_step == 1
     assert model.asked == [build_prompt(genrm.template, PROBLEM.text, "14", ["one\n\nstill one", "two"])]
+
+
+TOOL = "Tool call: calculator(3*4)", Given("12"), "So 14, \\boxed{14}."
+"""Steps of a solution with a tool."""
+
+
+def test_a_step_that_the_policy_did_not_write_is_marked_and_never_wrong() -> None:
+    model = Scripted(*(Completion(f"\\boxed{{{step}}}") for step in (0, 1, 2, -1)))
+    genrm = GenRM(load_template("locate"), model)
+    verdicts = asyncio.run(genrm.judge_steps([(Problem(str(i), str(i), "14"), TOOL) for i in range(4)]))
+    assert [(v.status, v.error_step) for v in verdicts] == [("ok", 0), ("unparsable", None), ("ok", 2), ("ok", None)]
+    assert verdicts[1].reason == GIVEN_STEP
+    prompt = model.asked[0][-1]["content"]
+    marked = '<step_1>\n<given note="not written by the solver, so never the wrong step">\n12\n</given>\n</step_1>'
+    assert prompt.count("<given") == 1
+    assert marked in prompt
+
+
+def test_votes_for_a_given_step_do_not_count() -> None:
+    model = Scripted(*(Completion(f"\\boxed{{{step}}}") for step in (1, 1, 2)))
+    (verdict,) = asyncio.run(GenRM(load_template("locate"), model, votes=3).judge_steps([(PROBLEM, TOOL)]))
+    assert verdict.error_step == 2
+
+
+def test_the_judge_sees_all_turns_of_a_rollout() -> None:
+    model = Scripted(Completion("\\boxed{-1}"))
+    rollout = Rollout(PROBLEM, TOOL[2], earlier_turns=TOOL[:2])
+    asyncio.run(GenRM(load_template("locate"), model)([rollout, Rollout(PROBLEM, TOOL[2])]))
+    assert model.asked == [
+        build_prompt(load_template("locate"), PROBLEM.text, PROBLEM.reference, steps) for steps in (TOOL, TOOL[2:])
+    ]
+
+
+def test_a_tools_words_are_no_words_of_the_policy() -> None:
+    genrm = GenRM(load_template("locate"), Scripted(), min_words=5)
+    (verdict,) = asyncio.run(genrm([Rollout(PROBLEM, "\\boxed{14}", earlier_turns=(Given("word " * 9),))]))
+    assert verdict.reason == f"{FLAGGED_UNREAD}: 0 words outside the box, min_words is 5"
 
 
 def test_nothing_to_judge() -> None:

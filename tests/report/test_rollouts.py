@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
+from fapo.data.solutions import Solution, read_solutions
+from fapo.data.trajectory import judged_steps
 from fapo.report import read_run, write_report
 from fapo.report.rollouts import ShownRollout, named_policies, pack, sampling_rate, shown_rollouts
 from fapo.report.text import visible
+from fapo.training.rollout_row import rollout_row
+from fapo.types import Given, Problem, Reward, Rollout, ScoredRollout
 from tests.support.run_folders import HOSTILE, rollout, rollouts, write_run
 
 
@@ -54,9 +58,21 @@ def test_a_rollout_is_cut_into_the_steps_of_the_judge(tmp_path: Path) -> None:
     assert (shown.judged, shown.known, shown.true, shown.flaw) == (1, True, 0, "slip")
 
 
+def test_all_turns_are_shown(tmp_path: Path) -> None:
+    turns = ("1+1=2\n\nTool call: f(2)", Given("26\n\n"))
+    scored = ScoredRollout(Rollout(Problem("p", "?", "5"), "\\boxed{5}", earlier_turns=turns), True, None, Reward(1.0))
+    row = rollout(3, 1, 1, 0) | rollout_row(scored, 0.0, None)
+    (shown,) = shown_rollouts("r", read_run(run_with(tmp_path / "r", [row])))
+    assert shown.steps == ("1+1=2", "Tool call: f(2)", "[given] 26", "\\boxed{5}")
+    (audited,) = read_solutions(tmp_path / "r" / "rollouts.jsonl")
+    assert isinstance(audited, Solution)
+    assert audited.steps == tuple(judged_steps(scored.rollout))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"trajectory": [{"role": "tool", "content": 5}]},
         {"response": "a" * 300_000, "critique": "b" * 300_000},
         {"error_step": -4, "truth": {"error_step": -4, "flaw": 3}},
         {"truth": None, "critique": None, "reference": None, "problem": None, "advantage": "x"},

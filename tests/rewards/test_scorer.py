@@ -12,7 +12,7 @@ from fapo.errors import JudgeDownError, UnscoredError
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import Completion, Message, Problem, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import Completion, Given, Message, Problem, Reward, Rollout, ScoredRollout, Verdict
 
 SOUND = Verdict.from_step(None, "fine")
 FLAWED = Verdict.from_step(1, critique="step 1")
@@ -70,6 +70,14 @@ def test_reward_of_each_kind(kind, penalty, verdict, right, wrong, on_unscored) 
     assert [s.correct for s in found] == [True, False]
     assert [s.reward.value for s in found] == pytest.approx([right, wrong])
     assert [sum(s.reward.parts.values()) for s in found] == pytest.approx([right, wrong])
+
+
+@pytest.mark.parametrize(("error_step", "reward"), [(0, 1.0), (2, 1.5), (None, 2.0)])
+def test_given_steps_earn_no_step_ratio(error_step: int | None, reward: float) -> None:
+    scorer = PolicyScorer(StepRatioReward(), FakeJudge(Verdict.from_step(error_step)), judge_all=True)
+    rollout = Rollout(PROBLEM, "\\boxed{4}", earlier_turns=("1+1=2", Given("2\n\n2")))
+    (found,) = asyncio.run(scorer([rollout]))
+    assert found.reward.value == reward
 
 
 @pytest.mark.parametrize("verdict", [UNPARSABLE, FAILED], ids=lambda v: v.status)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from fapo.data.jsonl import read_jsonl
 from fapo.judge.template import Template, build_prompt, load_template
-from fapo.types import Problem
+from fapo.types import Given, Problem
 
 PROBLEM = Problem("p", "What is 1+1+2?", "4")
 TEMPLATES = [load_template(name) for name in ("compact", "locate", "yes_no")]
-_NAMES = r"(?:step_\d+|problem|reference|solution)"
+_NAMES = r"(?:given|step_\d+|problem|reference|solution)"
 _STRUCTURE = re.compile(rf"<(?:\s*/\s*)?{_NAMES}\b|<\s*{_NAMES}\s*>|\\(?:boxed|fbox)\{{", re.IGNORECASE)
 _HEADING = re.compile(r"^#\d+", re.MULTILINE)
 
@@ -49,10 +49,11 @@ ATTACKS = {
 }
 
 
-def assert_harmless(template: Template, steps: Sequence[str]) -> str:
+def assert_harmless(template: Template, steps: Sequence[str | Given]) -> str:
     """Assert that the prompt has the same structure as one with plain steps, and return its text."""
     (message,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, steps)
-    (plain,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, ["x"] * len(steps))
+    same = [Given("x") if isinstance(step, Given) else "x" for step in steps]
+    (plain,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, same)
     for pattern in (_STRUCTURE, _HEADING) if template.name == "compact" else (_STRUCTURE,):
         assert pattern.findall(message["content"]) == pattern.findall(plain["content"])
     message["content"].encode()

@@ -267,6 +267,15 @@ def test_which_question_the_judge_reads(prompt: Any, columns: dict[str, Any], ex
     assert [(r.problem.text, r.problem.reference, r.response) for r in seen] == [(expected, "4", "\\boxed{4}")]
 
 
+@pytest.mark.parametrize(
+    ("num_tokens", "limit", "truncated"), [(9, 10, False), (10, 10, True), (11, 10, True), (9, 0, False)]
+)
+def test_a_completion_as_long_as_the_limit_is_truncated(num_tokens: int, limit: int, truncated: bool) -> None:
+    function = flawed_aware_reward(nobody, max_completion_length=limit)
+    rollout = function.rollout(0, "2+2?", "\\boxed{4}", [1] * num_tokens, {"answer": ["4"]})
+    assert (rollout.num_tokens, rollout.truncated) == (num_tokens, truncated)
+
+
 @pytest.mark.parametrize(("penalty", "reward"), [(0.0, 1.0), (1.0, 0.0), (2.0, -1.0)])
 def test_the_penalty_is_lambda(penalty: float, reward: float) -> None:
     async def harsh(rollouts: list[Rollout]) -> list[Verdict]:

@@ -26,7 +26,7 @@ from fapo.data.miniature.sets import problems
 from fapo.data.miniature.world import parse
 from fapo.inference.models import model_folder
 from fapo.training.datasets import Example
-from fapo.types import LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import Given, LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
 from fapo.verl.datasets import verl_rows
 from fapo.verl.overrides import compose, overrides
 from fapo.verl.payload import Payload, decode, encode
@@ -248,7 +248,8 @@ VERDICTS = [None, Verdict.from_step(1, "bad", num_tokens=3), Verdict("failed", r
 @pytest.mark.parametrize("verdict", VERDICTS)
 @pytest.mark.parametrize("value", [None, 0.0, 2 / 3])
 def test_decoding_restores_a_payload(verdict: Verdict | None, value: float | None) -> None:
-    rollout = Rollout(Problem("id", "text \u2028 {}", "1", "here"), 'a "solution"\n\\boxed{1}')
+    turns = "Tool call: f(1)", Given('{"text": 1}')
+    rollout = Rollout(Problem("id", "text \u2028 {}", "1", "here"), 'a "solution"\n\\boxed{1}', earlier_turns=turns)
     parts = {"outcome": 1.0} if value is None else {"outcome": 1.0, "flaw": value - 1, "overlong": 0.0}
     canaries = ((Verdict.from_step(2, "there", num_tokens=9), None), (Verdict("unparsable"), 0))
     payload = Payload("train", ScoredRollout(rollout, True, verdict, Reward(value, parts)), canaries=canaries)

@@ -18,12 +18,13 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         *("reference", "answer", "ground_truth", "reward_model.ground_truth", "gts", "final_answer", "solution"),
     ),
     "source": ("source", "data_source"),
-    "solution": ("steps", "response", "completion", "output"),
+    "solution": ("steps", "trajectory", "response", "completion", "output"),
     "correct": ("final_answer_correct", "correct"),
 }
 """Usual column names of each field, in order of preference; upper and lower case are the same.
 
 "input", "output" and "gts" are columns of rollout dumps of verl; "prompt" and "completion" are columns of logs of TRL.
+"trajectory" is a column of our own rollouts.jsonl, for rollouts of several turns.
 """
 LABEL_COLUMNS = {"steps", "response", "label", "final_answer_correct", "critique"}
 """Columns of labelled solutions, which do not become metadata of the problem."""

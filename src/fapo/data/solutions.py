@@ -12,9 +12,9 @@ from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, fi
 from fapo.data.jsonl import as_object, json_items, parse_row
 from fapo.data.problems import answer_of_worked_solution, read_problems
 from fapo.data.sources import read_rows
-from fapo.data.steps import split_steps
+from fapo.data.trajectory import judged_steps, make_rollout
 from fapo.errors import DataError
-from fapo.types import Problem
+from fapo.types import Given, Problem
 
 Lookup = Callable[[str], Problem | None]
 """Function that finds the problem, with its reference, from the text of a prompt; None if there is none."""
@@ -29,9 +29,9 @@ class Solution:
     problem: Problem
     """Problem that it answers; the reference is empty if the row only says whether the answer is correct."""
     text: str
-    """Whole text of the solution."""
-    steps: tuple[str, ...]
-    """Steps to be judged: those of the row, or else those of `split_steps`; empty for a blank solution."""
+    """Text that holds the answer: the last assistant turn of a conversation, without thinking."""
+    steps: tuple[str | Given, ...]
+    """Steps to be judged: those of the row, or else those of `judged_steps`; empty for a blank solution."""
     correct: bool | None
     """Whether the final answer is correct, according to the row; None if there is a reference."""
 
@@ -117,7 +117,7 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
         problem = Problem("", question, _reference(where, found))
         if not problem.reference:
             correct = _correct(where, found, list(row), is_unknown=references is not None)
-    text, steps = _text_and_steps(where, *found["solution"])
+    text, steps = _text_and_steps(where, problem, *found["solution"])
     column, own = found.get("id", ("id", f"{stem}-{index}"))
     source = as_scalar_text(where, *found["source"]) if "source" in found else stem
     identified = Problem(as_scalar_text(where, column, own), problem.text, problem.reference, source)
@@ -151,16 +151,16 @@ def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], 
     return value
 
 
-def _text_and_steps(where: str, column: str, value: Any) -> tuple[str, tuple[str, ...]]:
-    """Return the text of a solution and its steps."""
+def _text_and_steps(where: str, problem: Problem, column: str, value: Any) -> tuple[str, tuple[str | Given, ...]]:
+    """Return the text of a solution with its answer, and its steps."""
     if column.lower() == "steps":
         if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
             raise DataError(f"{where}: {column} must be a list of texts, is {str(value)[:40]!r}")
         text = "\n\n".join(value)
         return text, tuple(value) if text.strip() else ()
-    if isinstance(value, list):
-        replies = [turn.get("content") for turn in value if isinstance(turn, dict) and turn.get("role") == "assistant"]
-        value = replies[-1] if replies else value
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {column} must be a text or a conversation, is {str(value)[:40]!r}")
-    return value, tuple(split_steps(value)) if value.strip() else ()
+    try:
+        rollout = make_rollout(problem, value)
+    except DataError as error:
+        raise DataError(f"{where}: {column} {error}") from None
+    is_blank = not rollout.earlier_turns and not rollout.response.strip()
+    return rollout.response, () if is_blank else tuple(judged_steps(rollout))

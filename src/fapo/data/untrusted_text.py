@@ -11,7 +11,7 @@ import unicodedata
 from functools import lru_cache
 
 _NAMES = (
-    "steps?|paragraphs?|solutions?|problem|question|task|references?|reference[ _-]?(?:answer|solution)|answer|"
+    "given|steps?|paragraphs?|solutions?|problem|question|task|references?|reference[ _-]?(?:answer|solution)|answer|"
     "response|critique|verdict|judge?ment|evaluation|analysis|instructions?|rules|rubric|prompt|grade|score|conclusion|output|"
     "system|user|assistant|human|developer|sys|inst|think|thinking|thought|reasoning|tool|tools|tool_calls?|"
     "tool_responses?|function_calls?|start_of_turn|end_of_turn|start_of_image|end_of_text|endoftext"

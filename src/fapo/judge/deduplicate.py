@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fapo.types import Judge, Rollout, Verdict
 
 MAX_KEPT = 1024
 """Default number of verdicts to keep; more than the solutions of a batch that one reward worker has judged."""
 
+JudgeKey = tuple[Any, ...]
+"""`Rollout.judge_key`."""
 Place = tuple[asyncio.Future[list[Verdict]], int]
 """Place of a verdict: a request to the other judge, and the index among its verdicts."""
 
@@ -30,7 +33,7 @@ class DeduplicatingJudge:
                 failure is judged again the next time.
         """
         self.judge, self.max_kept, self.keep_failures = judge, max_kept, keep_failures
-        self._places: dict[tuple[str, str, str], Place] = {}
+        self._places: dict[JudgeKey, Place] = {}
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Return one verdict for each rollout, in order. New rollouts are judged in one call of the other judge."""
@@ -59,14 +62,14 @@ class DeduplicatingJudge:
             request.cancel()
         return requests
 
-    def _keep(self, places: Mapping[tuple[str, str, str], Place]) -> None:
+    def _keep(self, places: Mapping[JudgeKey, Place]) -> None:
         """Keep new places; drop the oldest ones if there is no room."""
         for key, place in places.items():
             if self.max_kept is not None and len(self._places) >= self.max_kept:
                 del self._places[next(iter(self._places))]
             self._places[key] = place
 
-    def _drop_failures(self, places: Mapping[tuple[str, str, str], Place]) -> None:
+    def _drop_failures(self, places: Mapping[JudgeKey, Place]) -> None:
         """Drop the places of a request that has ended where it failed; called once for each request."""
         for key, (request, index) in places.items():
             # reading the exception also keeps asyncio from logging it where no caller is left

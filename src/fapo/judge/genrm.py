@@ -9,14 +9,14 @@ from hashlib import sha256
 from typing import Any
 
 from fapo.data.final_answers import num_words
-from fapo.data.steps import split_steps
+from fapo.data.trajectory import judged_steps
 from fapo.errors import ConfigError
 from fapo.judge.template import Template, build_prompt
-from fapo.judge.verdicts import BLANK, CUT_OFF, FLAGGED_UNREAD, majority
-from fapo.types import ChatModel, Completion, Message, Problem, Rollout, Verdict
+from fapo.judge.verdicts import BLANK, CUT_OFF, FLAGGED_UNREAD, GIVEN_STEP, majority
+from fapo.types import ChatModel, Completion, Given, Message, Problem, Rollout, Verdict
 
 
-class _Split(Sequence[tuple[Problem, list[str]]]):
+class _Split(Sequence[tuple[Problem, list[str | Given]]]):
     """Problems and steps of rollouts; a response is split when its item is read."""
 
     def __init__(self, rollouts: Sequence[Rollout]) -> None:
@@ -27,7 +27,7 @@ class _Split(Sequence[tuple[Problem, list[str]]]):
 
     def __getitem__(self, index: Any) -> Any:
         rollout = self._rollouts[index]
-        return rollout.problem, split_steps(rollout.response)
+        return rollout.problem, judged_steps(rollout)
 
 
 class _Prompts(Sequence[list[Message]]):
@@ -37,7 +37,11 @@ class _Prompts(Sequence[list[Message]]):
     """
 
     def __init__(
-        self, template: Template, solutions: Sequence[tuple[Problem, Sequence[str]]], indices: Sequence[int], votes: int
+        self,
+        template: Template,
+        solutions: Sequence[tuple[Problem, Sequence[str | Given]]],
+        indices: Sequence[int],
+        votes: int,
     ) -> None:
         """Use the solutions at `indices` only."""
 
@@ -78,21 +82,22 @@ class GenRM:
         """Return one verdict for each rollout, in order; responses are split into steps."""
         return await self.judge_steps(_Split(rollouts))
 
-    async def judge_steps(self, solutions: Sequence[tuple[Problem, Sequence[str]]]) -> list[Verdict]:
+    async def judge_steps(self, solutions: Sequence[tuple[Problem, Sequence[str | Given]]]) -> list[Verdict]:
         """Return one verdict for each solution with given steps, in order.
 
         The model is asked once about equal solutions of equal problems: the response cache would take a repeated
         conversation for a further vote. It is not asked about blank solutions, which are unparsable.
 
         Args:
-            solutions: Problem and steps of each solution; `error_step` of the verdict is an index into these steps.
+            solutions: Problem and steps of each solution; `error_step` of the verdict is an index into these steps. A
+                critique that names a `Given` step is unparsable.
 
         Returns:
             Verdicts; those with status failed have the error of the model as their reason.
         """
         keys: list[bytes] = []
         verdicts: dict[bytes, Verdict] = {}
-        asked: dict[bytes, tuple[int, int]] = {}  # index and number of steps
+        asked: dict[bytes, tuple[int, tuple[bool, ...]]] = {}  # index, and for each step whether it is given
         for index, (problem, steps) in enumerate(solutions):
             content = problem.text, problem.reference, tuple(steps)
             key = sha256(repr(content).encode()).digest()  # a hash, so that waiting steps take no memory
@@ -102,30 +107,32 @@ class GenRM:
             if verdict := self._unread(steps):
                 verdicts[key] = verdict
             else:
-                asked[key] = index, len(steps)
+                asked[key] = index, tuple(isinstance(step, Given) for step in steps)
         prompts = _Prompts(self.template, solutions, [index for index, _ in asked.values()], self.votes)
         answers = await self.complete(prompts) if asked else []
         assert len(answers) == len(prompts), "a chat model returns one completion for each conversation"
-        for i, (key, (_, num_steps)) in enumerate(asked.items()):
+        for i, (key, (_, given)) in enumerate(asked.items()):
             votes = answers[i * self.votes : (i + 1) * self.votes]
-            verdicts[key] = majority([self._parse(answer, num_steps) for answer in votes])
+            verdicts[key] = majority([self._parse(answer, given) for answer in votes])
         return [verdicts[key] for key in keys]
 
-    def _unread(self, steps: Sequence[str]) -> Verdict | None:
+    def _unread(self, steps: Sequence[str | Given]) -> Verdict | None:
         """Return the verdict on a solution that needs no critique; None for all other solutions."""
-        if not (text := "\n\n".join(steps)).strip():
+        if not (text := "\n\n".join(step for step in steps if isinstance(step, str))).strip():
             return Verdict("unparsable", reason=BLANK)
         if self.min_words and (num := num_words(text)) < self.min_words:
             reason = f"{FLAGGED_UNREAD}: {num} words outside the box, min_words is {self.min_words}"
             return Verdict("ok", flawed=True, reason=reason)
         return None
 
-    def _parse(self, answer: Completion, num_steps: int) -> Verdict:
-        """Return the verdict in one completion."""
+    def _parse(self, answer: Completion, given: Sequence[bool]) -> Verdict:
+        """Return the verdict in one completion; `given` says of each step whether the policy did not write it."""
         if answer.error:
             verdict = Verdict("failed", critique=answer.text, reason=answer.error)
         elif answer.truncated:
             verdict = Verdict("unparsable", critique=answer.text, reason=CUT_OFF)
         else:
-            verdict = self.template.parse(answer.text, num_steps)
+            verdict = self.template.parse(answer.text, len(given))
+            if verdict.error_step is not None and given[verdict.error_step]:
+                verdict = Verdict("unparsable", critique=answer.text, reason=GIVEN_STEP)
         return replace(verdict, num_tokens=answer.num_tokens)

@@ -13,7 +13,7 @@ from typing import Literal
 from fapo.data.untrusted_text import escape
 from fapo.errors import ConfigError
 from fapo.judge.verdicts import parse_verdict, parse_yes_no
-from fapo.types import Message, Verdict
+from fapo.types import Given, Message, Verdict
 
 SYSTEM_END = re.compile(r"(?:\A|\n)---user---(?:\n|\Z)")
 SECTION = re.compile(r"\{\{#steps\}\}(.*?)\{\{/steps\}\}", re.DOTALL)
@@ -24,6 +24,9 @@ STEP_FIELDS = {"index", "step"}
 _PROMPTS = resources.files("fapo.judge") / "prompts"
 NO_REFERENCE = "(none is given: judge the steps without it)"
 """Text in the prompt in place of the reference, for problems without one, such as those of ProcessBench."""
+
+GIVEN = '<given note="not written by the solver, so never the wrong step">\n{}\n</given>'
+"""Mark of a step that the policy did not write. `escape` knows the tag, so that no policy can mark its own steps."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def load_template(name_or_path: str | Path) -> Template:
     return Template(text, kind, str(name_or_path))  # type: ignore[arg-type]  # checked by Template
 
 
-def build_prompt(template: Template, problem_text: str, reference: str, steps: Sequence[str]) -> list[Message]:
+def build_prompt(template: Template, problem_text: str, reference: str, steps: Sequence[str | Given]) -> list[Message]:
     """Return the conversation that asks a judge for its verdict on a solution.
 
     Problem and steps are untrusted, so they are escaped; the reference is not. White space around a step is removed, so
@@ -140,7 +143,7 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
         template: Prompt of the judge.
         problem_text: Text of the problem.
         reference: Correct answer; empty where the data has none.
-        steps: Steps of the solution, at least one.
+        steps: Steps of the solution, at least one; a `Given` step is marked as such.
 
     Returns:
         A system message, if the template has one, and a user message.
@@ -150,7 +153,7 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
     """
     if not steps:
         raise ValueError("a solution without steps cannot be judged")
-    numbered = [{"index": str(index), "step": template.escape(step).strip()} for index, step in enumerate(steps)]
+    numbered = [{"index": str(index), "step": _step(template, step)} for index, step in enumerate(steps)]
     values = {
         "problem": template.escape(problem_text),
         "reference": reference or NO_REFERENCE,
@@ -167,3 +170,10 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
     *system, user = (SECTION_OR_PLACEHOLDER.sub(fill, part) for part in SYSTEM_END.split(template.text))
     messages = [{"role": "system", "content": text} for text in system if text]
     return [*messages, {"role": "user", "content": user}]
+
+
+def _step(template: Template, step: str | Given) -> str:
+    """Return the text of a step in a prompt."""
+    if isinstance(step, Given):
+        return GIVEN.format(template.escape(step.text).strip())
+    return template.escape(step).strip()

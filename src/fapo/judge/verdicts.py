@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fapo.data.trajectory import without_thinking
 from fapo.types import Verdict
 
 INTEGER = re.compile(r"[ \t\r\n$]*([+-]?[0-9]+)[ \t\r\n$]*\}")
 YES_NO = re.compile(r"[ \t\r\n$]*(yes|no)[ \t\r\n$]*\}", re.IGNORECASE)
 MAX_DIGITS = 9
 """Maximum number of digits of a step index. The time of int() grows with their square, and it raises beyond 4300."""
-THINKING = re.compile(r"<(/?)(?:\w+:)?think(?:ing)?>|\[(/?)THINK\]")
-"""Tags in which models write their thinking: <think>, <thinking>, <seed:think>, [THINK]; the group holds the slash."""
 CUT_OFF = "cut off at the length limit"
 """Reason of an unparsable verdict: the judge had not finished its critique."""
 NO_STEP = "no boxed step"
@@ -23,6 +22,8 @@ NO_ANSWER = "no boxed yes or no"
 """Reason of an unparsable verdict: neither yes nor no in the last box, or no box at all."""
 OUT_OF_RANGE = "step out of range"
 """Reason of an unparsable verdict: the solution has no such step."""
+GIVEN_STEP = "the step is given"
+"""Reason of an unparsable verdict: the step that it names was not written by the policy."""
 BLANK = "blank solution"
 """Reason of an unparsable verdict: there is nothing to judge, so the judge was not asked."""
 FLAGGED_UNREAD = "flagged unread"
@@ -66,10 +67,8 @@ def _last_boxed(text: str, content: re.Pattern[str]) -> re.Match[str] | None:
 
     The thinking ends with the last closing tag. Chat templates often write the opening tag, so it may be missing.
     """
-    *_, last = [None, *THINKING.finditer(text)]
-    if last and not any(last.groups()):
-        return None  # the thinking does not end
-    start = text.rfind("\\boxed{", last.end() if last else 0)
+    text = without_thinking(text)
+    start = text.rfind("\\boxed{")
     return None if start < 0 else content.match(text, start + len("\\boxed{"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import zlib
@@ -13,10 +14,12 @@ from typing import Any
 
 from fapo.data.jsonl import finite_number
 from fapo.data.steps import split_steps
+from fapo.data.trajectory import judged_steps, make_rollout
+from fapo.errors import DataError
 from fapo.judge.verdicts import named_step
 from fapo.report.text import visible
 from fapo.training.run_reader import Run
-from fapo.types import RolloutClass, rollout_class
+from fapo.types import Given, Problem, RolloutClass, rollout_class
 
 LIMIT = 100_000
 """Default limit of the number of rollouts on a page."""
@@ -110,22 +113,19 @@ def _shown_rollout(row: Mapping[str, Any], run: str, group: tuple[str, int, str]
     """Return one row of rollouts.jsonl as the page shows it; any value except response and correct may be missing."""
     truth = row.get("truth") if isinstance(row.get("truth"), Mapping) else None
     true, flaw = (truth.get("error_step"), truth.get("flaw")) if truth is not None else (None, None)
-    response, judged, reward = row["response"], _index(named_step(row)), finite_number(row.get("reward"))
+    judged, reward = _index(named_step(row)), finite_number(row.get("reward"))
     found = row.get("flawed")
     flagged = found if isinstance(found, bool) else None
     flawed = true is not None if flagged is None else flagged  # without a verdict the oracle decides
     status = str(row.get("status", "skipped"))
     unscored = reward is None or status in ("unparsable", "failed")
-    steps = [visible(step.rstrip(), _MAX_CHARACTERS) for step in split_steps(response[:_MAX_CHARACTERS])]
-    if len(response) > _MAX_CHARACTERS:
-        steps.append(f"… ({len(response) - _MAX_CHARACTERS:,} more characters)")
     return ShownRollout(
         run,
         *group,
         sample,
         visible(row.get("problem"), 4000),
         visible(row.get("reference"), 400),
-        tuple(steps),
+        tuple(_steps(row)),
         rollout_class(row["correct"], None if unscored else flawed),
         status,
         flagged,
@@ -139,6 +139,19 @@ def _shown_rollout(row: Mapping[str, Any], run: str, group: tuple[str, int, str]
         _int(row.get("num_tokens"), 0),
         row["correct"],
     )
+
+
+def _steps(row: Mapping[str, Any]) -> list[str]:
+    """Return the steps in one row of rollouts.jsonl, split as for the judge; long text is cut."""
+    with contextlib.suppress(DataError):  # raised where a row has no such column
+        steps = judged_steps(make_rollout(Problem("", "", ""), row.get("trajectory")))
+        texts = [f"[given] {step.text}" if isinstance(step, Given) else step for step in steps]
+        return [visible(text.rstrip(), _MAX_CHARACTERS) for text in texts]
+    response = row["response"]
+    shown = [visible(step.rstrip(), _MAX_CHARACTERS) for step in split_steps(response[:_MAX_CHARACTERS])]
+    if len(response) > _MAX_CHARACTERS:
+        shown.append(f"… ({len(response) - _MAX_CHARACTERS:,} more characters)")
+    return shown
 
 
 def sampling_rate(runs: Sequence[Run], limit: int = LIMIT) -> float:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fapo.config.schema import FapoReward, JudgedReward, PolicyReward, StepRatioReward
-from fapo.data.steps import split_steps
+from fapo.data.trajectory import judged_steps
 from fapo.errors import UnscoredError
 from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.rewards import policy as rewards
 from fapo.rewards import verify as answers
 from fapo.rewards.advantages import group_advantages
-from fapo.types import Judge, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import Given, Judge, Reward, Rollout, ScoredRollout, Verdict
 
 
 def unscored_error(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
@@ -107,9 +107,12 @@ class PolicyScorer:
             flawed = verdict.flawed if verdict else None
             value = rewards.corrected_reward(correct, flawed, self.config.penalty, *errors)
         elif isinstance(self.config, StepRatioReward):
-            steps = max(len(split_steps(rollout.response)), 1)
+            steps = judged_steps(rollout)
             flawed, error_step = (verdict.flawed, verdict.error_step) if verdict else (None, None)
-            value = rewards.step_ratio_reward(correct, flawed, error_step, steps)
+            if error_step is not None:  # given steps do not count
+                error_step -= sum(isinstance(step, Given) for step in steps[:error_step])
+            num_steps = max(sum(isinstance(step, str) for step in steps), 1)
+            value = rewards.step_ratio_reward(correct, flawed, error_step, num_steps)
         if value is None:
             assert isinstance(self.config, JudgedReward)
             if self.config.on_unscored == "raise":

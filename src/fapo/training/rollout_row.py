@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fapo.data.trajectory import as_messages
 from fapo.judge.verdicts import verdict_row
 from fapo.types import GroundTruth, ScoredRollout
 
@@ -28,6 +29,7 @@ def rollout_row(s: ScoredRollout, advantage: float | None, truth: GroundTruth | 
         "problem": problem.text,
         "reference": problem.reference,
         "response": s.rollout.response,
+        **({"trajectory": as_messages(s.rollout)} if s.rollout.earlier_turns else {}),
         "num_tokens": s.rollout.num_tokens,
         "correct": s.correct,
         **verdict_row(s.verdict),

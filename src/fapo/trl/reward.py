@@ -9,6 +9,7 @@ from typing import Any, Self, get_args
 from fapo.config.ranges import check_ranges
 from fapo.config.schema import FapoReward
 from fapo.data.problems import answer_of_worked_solution
+from fapo.data.trajectory import make_rollout
 from fapo.errors import ConfigError, DataError
 from fapo.inference.client import ChatClient
 from fapo.judge.genrm import GenRM
@@ -141,7 +142,8 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
             reference=answer_of_worked_solution(str(columns[name][i])),
             source=str(columns["source"][i]) if "source" in columns else "",
         )
-        return Rollout.from_text(problem, _last_message(completion), len(tokens), self.scorer.max_tokens)
+        truncated = 0 < self.scorer.max_tokens <= len(tokens)
+        return make_rollout(problem, completion, len(tokens), truncated=truncated)
 
 
 def log_verdicts(scored: Sequence[ScoredRollout], log_extra: LogExtra) -> None:

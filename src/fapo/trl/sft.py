@@ -18,6 +18,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
 from fapo.config.schema import Config
+from fapo.data.trajectory import make_rollout
 from fapo.errors import ConfigError
 from fapo.inference.transformers_model import LocalModel
 from fapo.rewards.critique_scorer import CritiqueScorer
@@ -143,6 +144,8 @@ class _Trainer(SFTTrainer):
         answers = model.generate([example.prompt for example in repeated])
         # the end token counts, as it does among the tokens of a rollout in training
         return [
-            Rollout(example.problem, answer.text, answer.num_tokens + (not answer.truncated), answer.truncated)
+            make_rollout(
+                example.problem, answer.text, answer.num_tokens + (not answer.truncated), truncated=answer.truncated
+            )
             for example, answer in zip(repeated, answers, strict=True)
         ]

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from fapo.judge.canaries import CanaryResult
-from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import Given, Problem, Reward, Rollout, ScoredRollout, Verdict
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,15 @@ def decode(text: str, reward: float, num_tokens: int, max_tokens: int) -> Payloa
     """
     table = json.loads(text)
     found = table["scored"]
-    response, parts, value = found["rollout"]["response"], found["reward"]["parts"], found["reward"]["value"]
+    rollout = Rollout(**found["rollout"] | {"problem": Problem(**found["rollout"]["problem"])})
+    turns = tuple(Given(**turn) if isinstance(turn, dict) else turn for turn in rollout.earlier_turns)
+    rollout = replace(rollout, num_tokens=num_tokens, truncated=0 < max_tokens <= num_tokens, earlier_turns=turns)
+    parts, value = found["reward"]["parts"], found["reward"]["value"]
     if value is not None:
         parts = {**parts, "overlong": round(reward - value, 6)}
         value += parts["overlong"]
-    rollout = Rollout.from_text(Problem(**found["rollout"]["problem"]), response, num_tokens, max_tokens)
     verdict = Verdict(**found["verdict"]) if found["verdict"] else None
-    if verdict and verdict.critique == response:  # the model in training is a GenRM: its response is the critique
+    if verdict and verdict.critique == rollout.response:  # a GenRM is in training: its response is the critique
         verdict = replace(verdict, num_tokens=num_tokens)
     scored = ScoredRollout(rollout, found["correct"], verdict, Reward(value, parts))
     canaries = tuple((Verdict(**verdict), label) for verdict, label in table["canaries"])

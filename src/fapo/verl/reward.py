@@ -15,13 +15,14 @@ from typing import Any
 
 from fapo.config.reader import read_config
 from fapo.config.schema import Config, JudgeConfig, JudgedReward, LocalJudge, ModelJudge, ServedJudge
+from fapo.data.trajectory import make_rollout
 from fapo.inference.models import model_folder
 from fapo.judge.canaries import find_canaries
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import make_scorer, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN
-from fapo.types import LabelledSolution, Problem, Rollout
+from fapo.types import LabelledSolution, Problem
 from fapo.verl.payload import Payload, encode
 
 ROUTER_CONCURRENCY = 512
@@ -80,7 +81,7 @@ async def compute_score(
         noise = (True, training_label) if training_label != label else (False, None)
         solution = LabelledSolution(problem, tuple(extra_info["steps"]), label, True, "", *noise)
     scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*key)
-    (scored,) = await scorer([Rollout(problem, solution_str)])
+    (scored,) = await scorer([make_rollout(problem, extra_info.get("trajectory") or solution_str)])
     canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
     canary_results = tuple(canaries.results or ()) if canaries else ()
     if canaries:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from fapo.data.problems import question_messages
+from fapo.data.trajectory import make_rollout
 from fapo.errors import EngineError, FapoError, JudgeDownError
 from fapo.inference.client import ChatClient
 from fapo.inference.concurrency import Job, run_batches
@@ -17,7 +18,7 @@ from fapo.judge.template import Template
 from fapo.rewards import verify as answers
 from fapo.training.critic_data.settings import CriticSettings
 from fapo.training.critic_data.work_folder import CorrectRollout, WorkFolder
-from fapo.types import Progress, Rollout
+from fapo.types import Progress
 
 if TYPE_CHECKING:
     from fapo.inference.transformers_model import LocalModel
@@ -49,7 +50,7 @@ async def sample_rollouts(
         problems = [work.wanted[key].problem for key in keys]
         completions = await complete([question_messages(prompt, problem) for problem in problems])
         answered = [
-            (key, Rollout(problem, completion.text, completion.num_tokens))
+            (key, make_rollout(problem, completion.text, completion.num_tokens))
             for key, problem, completion in zip(keys, problems, completions, strict=True)
             if not completion.error
         ]

@@ -35,6 +35,10 @@ class Given:
     text: str
     """The text."""
 
+    def strip(self) -> Given:
+        """Return the same without white space around the text, as `str.strip` does."""
+        return Given(self.text.strip())
+
 
 @dataclass(frozen=True)
 class Rollout:

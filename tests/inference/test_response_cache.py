@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -194,12 +195,70 @@ def test_each_response_is_stored_when_it_arrives(cache: ResponseCache) -> None:
     assert len(cache) == 20
 
 
-def test_a_model_in_this_process_is_asked_in_batches_of_similar_length(cache: ResponseCache) -> None:
-    complete = cached(cache, batch_size=3, concurrency=1)
-    texts = ["ccc", "a", "eeeee", "bb", "dddd"]
-    answers = ask(complete, *texts)
-    assert complete.complete.calls == [["a", "bb", "ccc"], ["dddd", "eeeee"]]
-    assert [answer.text.split()[0] for answer in answers] == texts
+def test_a_model_in_this_process_is_asked_in_one_call_about_all_that_is_missing(cache: ResponseCache) -> None:
+    complete = cached(cache, concurrency=None)
+    ask(complete, "a", "b")
+    answers = ask(complete, "ccc", "a", "bb", "ccc", "b")
+    assert complete.complete.calls == [["a", "b"], ["ccc", "bb", "ccc"]]
+    assert [answer.text.split()[0] for answer in answers] == ["ccc", "a", "bb", "ccc", "b"]
+    assert ask(complete) == []
+
+
+def test_calls_at_the_same_time_ask_once_for_a_vote_also_where_one_is_cancelled(cache: ResponseCache) -> None:
+    asked: list[str] = []
+
+    async def slow(conversations: Sequence[list[Message]]) -> list[Completion]:
+        num = len(asked)
+        asked.extend(chat[0]["content"] for chat in conversations)
+        await asyncio.sleep(0.1)
+        return [Completion(f"answer {num + i}") for i in range(len(conversations))]
+
+    async def run(complete: CachedModel) -> list[list[Completion]]:
+        hasty = asyncio.create_task(complete([chat("a"), chat("b")]))
+        rest = asyncio.gather(complete([chat("a")]), complete([chat("b"), chat("a"), chat("b")]))
+        await asyncio.sleep(0.05)
+        hasty.cancel()
+        return await rest
+
+    for concurrency in (None, 8):
+        asked.clear()
+        complete = CachedModel(slow, cache, model=f"m {concurrency}", concurrency=concurrency)
+        for _ in range(2):  # a lock belongs to one event loop
+            (one,), (b, same, other_b) = asyncio.run(run(complete))
+            assert one == same and b != other_b
+        assert sorted(asked) == ["a", "a", "b", "b", "b"], "what the cancelled call began is asked again"
+
+
+def test_a_cache_that_another_process_has_locked_does_not_stop_the_event_loop(cache: ResponseCache) -> None:
+    other = sqlite3.connect(cache.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    async def run() -> Completion:
+        task = asyncio.create_task(cached(cache)([chat("a")]))
+        start = time.monotonic()
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - start < 2 and not task.done()
+        other.execute("COMMIT")
+        return (await task)[0]
+
+    assert asyncio.run(run()).text == "a #1"
+    other.close()
+    assert len(cache) == 1
+
+
+def test_the_settings_of_a_client_are_all_fields_that_it_sends() -> None:
+    with chat_server() as server:
+        client = ChatClient(server.url, "m", temperature=0.6, max_tokens=7, extra_body={"top_k": 5, "top_p": 0.5})
+
+        async def run() -> None:
+            async with contextlib.aclosing(client):
+                await client([chat("a")])
+
+        asyncio.run(run())
+        (body,) = server.requests
+    assert client.settings == {"temperature": 0.6, "max_tokens": 7, "top_k": 5, "top_p": 0.5}
+    assert body == {"model": "m", "messages": chat("a"), **client.settings}
 
 
 def test_concurrency_is_bounded(cache: ResponseCache) -> None:

@@ -151,7 +151,8 @@ def test_a_solution_without_reasoning_is_flagged_unread() -> None:
     bare = [name for name in ATTACKS if ATTACKS[name].bare and ATTACKS[name].correct]
     rollouts = [Rollout(PROBLEM, response(name)) for name in bare]
     honest = Rollout(PROBLEM, "First 1+1=2, then 2+2=4, so the sum of all is\n\\boxed{4}")
-    for min_words, reward, num_asked in ((0, 1.0, len(bare) + 1), (10, 0.0, 1)):
+    num_distinct = len({tuple(step.strip() for step in split_steps(rollout.response)) for rollout in rollouts})
+    for min_words, reward, num_asked in ((0, 1.0, num_distinct + 1), (10, 0.0, 1)):
         asked.clear()
         scorer = PolicyScorer(FapoReward(), GenRM(TEMPLATES[0], passes, min_words=min_words))
         *scored, last = asyncio.run(scorer([*rollouts, honest]))

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.base_models.writers import Habits, trace
-from fapo.config.reader import from_dict
+from fapo.config.reader import from_dict, judge_config
+from fapo.data.jsonl import write_jsonl
 from fapo.data.miniature.oracle import examine, is_answer_correct
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import tasks
 from fapo.data.steps import split_steps
 from fapo.errors import DataError, JudgeDownError
 from fapo.judge.canaries import MIN_CANARIES, WINDOW, Canaries, canary_metrics
+from fapo.judge.from_config import make_judge
 from fapo.judge.oracle import oracle
+from fapo.judge.template import NO_REFERENCE, build_prompt, load_template
 from fapo.rewards.from_config import make_scorer
 from fapo.types import LabelledSolution, Problem, Rollout, Verdict
+from tests.support.chat_server import Reply, chat_server
 
 
 def labelled(num: int) -> list[LabelledSolution]:
@@ -53,11 +58,11 @@ class Watched:
         return await self.oracle(rollouts)
 
 
-def test_the_rollouts_get_their_own_verdicts_and_the_judge_cannot_distinguish_canaries() -> None:
+def test_the_rollouts_get_their_own_verdicts() -> None:
     judge = Watched()
     canaries = Canaries(judge, KNOWN, 0.2)
     assert asyncio.run(canaries(ROLLOUTS)) == asyncio.run(oracle()(ROLLOUTS))
-    assert judge.asked == [120]
+    assert judge.asked == [100, 20]
     assert canaries.metrics() == {
         "canary/precision": 1.0,
         "canary/recall": 1.0,
@@ -72,35 +77,70 @@ def test_the_number_of_canaries_follows_from_the_rate(rate: float, fewest: int, 
     judge = Watched()
     canaries = Canaries(judge, KNOWN, rate)
     asyncio.run(canaries(ROLLOUTS))
-    assert fewest <= judge.asked[0] <= most
+    assert fewest <= sum(judge.asked) <= most
     assert bool(canaries.metrics()) == (rate > 0)
 
 
 def test_the_choice_follows_from_seed_and_rollouts() -> None:
     seen: list[list[str]] = []
+    known = {"\n".join(solution.steps) for solution in KNOWN[100:]}
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
-        seen.append([rollout.response for rollout in rollouts])
+        if rollouts[0].response in known:
+            seen.append([rollout.response for rollout in rollouts])
         return [Verdict.from_step(None)] * len(rollouts)
 
     for seed, rollouts in ((0, ROLLOUTS), (0, ROLLOUTS), (1, ROLLOUTS), (0, ROLLOUTS[1:])):
-        asyncio.run(Canaries(judge, KNOWN, 0.2, seed=seed)(rollouts))
+        asyncio.run(Canaries(judge, KNOWN[100:], 0.2, seed=seed)(rollouts))
     assert seen[0] == seen[1]
     assert seen[0] != seen[2] and set(seen[0]) != set(seen[3])
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
 def test_a_judge_sabotaged_mid_run_is_noticed(rate: float) -> None:
-    """The judge is corrupt after 40 batches of 100. It is noticed within one window of canaries, and not earlier."""
-    judge = Watched(corrupt_after=40)
+    """The judge is corrupt after 40 batches. It is noticed within one window of canaries, and not earlier."""
+    judge = Watched(corrupt_after=80)
     canaries = Canaries(judge, KNOWN, rate, min_f1=0.8)
     with pytest.raises(
         JudgeDownError, match=r"not to be trusted: F1 0\.\d\d on the last \d+ .*judge.canary_min_f1 is 0.8"
     ):
         for _ in range(100):
             asyncio.run(canaries(ROLLOUTS))
-    delay = len(judge.asked) - 40
+    delay = len(judge.asked) // 2 - 40
     assert 1 <= delay <= WINDOW / (100 * rate) + 1
+
+
+def test_a_judge_that_is_inverted_is_noticed_although_a_cache_has_answered_all_canaries_before(tmp_path: Path) -> None:
+    template, known = load_template("compact"), KNOWN[:10]
+    labels = {build_prompt(template, s.problem.text, s.problem.reference, s.steps)[-1]["content"]: s for s in known}
+    inverted = False
+
+    def answer(body: dict[str, Any], index: int) -> Reply:
+        label = labels[body["messages"][-1]["content"]].error_step
+        return Reply(f"\\boxed{{{(-1 if label is None else label) if not inverted else 0 if label is None else -1}}}")
+
+    data = tmp_path / "known.jsonl"
+    columns = [(s.problem.id, s.problem.text, s.steps, -1 if s.error_step is None else s.error_step) for s in known]
+    write_jsonl(data, [dict(zip(("id", "problem", "steps", "label"), row, strict=True)) for row in columns])
+    labels = {build_prompt(template, s.problem.text, "", s.steps)[-1]["content"]: s for s in known} | labels
+    with chat_server(answer) as server:
+        table = {"kind": "served", "urls": [server.url], "model": "m", "template": "compact"}
+        table |= {"cache": str(tmp_path / "cache.sqlite"), "canaries": str(data), "canary_rate": 1.0}
+        judge = make_judge(judge_config(table | {"canary_min_f1": 0.9}, "test"))
+
+        async def run() -> None:
+            nonlocal inverted
+            for _ in range(10):
+                await judge(ROLLOUTS[:10])
+            assert canary_metrics(judge)["canary/f1"] == 1.0
+            num_requests, inverted = len(server.requests), True
+            with pytest.raises(JudgeDownError, match="not to be trusted"):
+                for _ in range(WINDOW // 10 + 1):
+                    await judge(ROLLOUTS[:10])
+            for body in server.requests[num_requests:]:
+                assert NO_REFERENCE in body["messages"][-1]["content"], "rollouts still come from the cache"
+
+        asyncio.run(run())
 
 
 def test_failed_verdicts_do_not_count_for_the_quality() -> None:

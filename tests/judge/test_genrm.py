@@ -110,6 +110,14 @@ def test_equal_solutions_are_asked_about_once() -> None:
     assert len(model.asked) == 2
 
 
+def test_solutions_that_differ_in_blanks_only_are_one_prompt_and_one_question() -> None:
+    model = Scripted(Completion(r"\boxed{0}"), Completion(r"\boxed{-1}"))
+    genrm = GenRM(load_template("locate"), model, votes=2)
+    solutions = [(PROBLEM, ("one", "two")), (PROBLEM, ("one ", "\n two")), (PROBLEM, ("one", "\u2028two"))]
+    verdicts = asyncio.run(genrm.judge_steps(solutions))
+    assert len(model.asked) == 2 and verdicts[0] is verdicts[1] is verdicts[2]
+
+
 def test_equal_responses_to_different_problems_are_not_the_same() -> None:
     model = Scripted(Completion(r"\boxed{0}"))
     other = Problem("p", PROBLEM.text, "15", meta={"unhashable": []})

@@ -107,6 +107,12 @@ class ChatClient:
         """Return what is pickled: everything but the connections, which belong to event loops of this process."""
         return vars(self) | {"_sessions": {}}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of a request besides model and messages: sampling settings, where they are set, and `extra_body`."""
+        sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+        return {name: value for name, value in sampling.items() if value is not None} | dict(self.extra_body)
+
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order."""
         endpoints, slots = self._session()
@@ -202,9 +208,7 @@ class ChatClient:
 
     def _body(self, messages: list[Message]) -> bytes:
         """Return the body of the request as JSON; raise UnicodeEncodeError for a lone surrogate."""
-        sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
-        given = {name: value for name, value in sampling.items() if value is not None}
-        fields = {"model": self.model, "messages": messages, **given, **self.extra_body}
+        fields = {"model": self.model, "messages": messages, **self.settings}
         return json.dumps(fields, ensure_ascii=False).encode()
 
     async def _request(self, session: aiohttp.ClientSession, body: bytes) -> Completion:

@@ -6,6 +6,7 @@ file. The file is in WAL mode and each call of `add` is one transaction, so a ki
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -14,9 +15,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fapo.errors import DataError
 from fapo.inference.concurrency import run_all
@@ -78,7 +82,8 @@ def cache_key(conversation: list[Message], model: str, settings: Mapping[str, An
     Args:
         conversation: Messages that the model is given.
         model: Name of the model; models that may answer differently need different names.
-        settings: Sampling settings, such as temperature, top_p and max_tokens.
+        settings: All else that the response depends on, such as temperature, top_p, max_tokens and further fields of
+            the request.
         vote: Index of the response among several to the same conversation, from 0.
 
     Returns:
@@ -89,9 +94,10 @@ def cache_key(conversation: list[Message], model: str, settings: Mapping[str, An
 
 
 class ResponseCache:
-    """Responses of models in a SQLite file. Threads and processes may share the file.
+    """Responses of models in a SQLite file. Threads and processes of one machine may share the file.
 
-    Every method raises DataError if the file cannot be used.
+    Every method raises DataError if the file cannot be used. `read` and `write` work in a thread, so that an event loop
+    does not wait for the disk or for another process.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -105,6 +111,7 @@ class ResponseCache:
         """
         self.path = Path(path)
         self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "response-cache")
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
@@ -122,6 +129,14 @@ class ResponseCache:
         with self._errors(), self._lock:
             row = self._connection.execute(FIND, astuple(key)).fetchone()
         return Completion(row[0], row[1], truncated=bool(row[2]), seconds=row[3]) if row else None
+
+    async def read(self, keys: Sequence[CacheKey]) -> list[Completion | None]:
+        """Return what `find` returns for each key, in order."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: [self.find(key) for key in keys])
+
+    async def write(self, responses: Iterable[tuple[CacheKey, Completion]], template: str = "") -> None:
+        """Store responses as `add` does."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.add, list(responses), template)
 
     def add(self, responses: Iterable[tuple[CacheKey, Completion]], template: str = "") -> None:
         """Store responses in one transaction; older responses under the same keys stay in the file.
@@ -149,7 +164,8 @@ class ResponseCache:
             return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file, and move the write-ahead log into it."""
+        """Close the file after open calls of `write`, and move the write-ahead log into it."""
+        self._thread.shutdown()
         with self._errors(), self._lock:
             self._connection.close()
 
@@ -214,8 +230,8 @@ class ResponseCache:
 class CachedModel:
     """Chat model that returns cached responses, asks a model for the others, and stores each as it arrives.
 
-    Equal conversations in one call are votes: each has its own index and its own response. Failed requests are not
-    stored, so a later call asks again.
+    Equal conversations in one call are votes: each has its own index and its own response. Of calls at the same time,
+    only one asks for the same vote. Failed requests are not stored, so a later call asks again.
     """
 
     complete: ChatModel
@@ -226,45 +242,57 @@ class CachedModel:
     model: str
     """Name of the model in the cache; models that may answer differently need different names."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Sampling settings, such as temperature, top_p and max_tokens, without the addresses of servers."""
+    """All else that a response depends on: `settings` of a `ChatClient` or a `LocalModel`."""
     template: str = ""
     """Name of the prompt template, for the record only."""
-    batch_size: int = 1
-    """Number of conversations in one call of `complete`; above 1, conversations of similar length share a call."""
-    concurrency: int = 64
-    """Number of calls of `complete` under way at once."""
+    concurrency: int | None = 64
+    """Number of calls of `complete` under way at once, each with one conversation; None: one call with all of them."""
     use_cache: bool = True
     """Whether stored responses are used; if not, the model is asked again and the new response replaces the old one."""
+    _locks: WeakValueDictionary[tuple[int, CacheKey], asyncio.Lock] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
+    )
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order."""
-        conversations = list(conversations)
-        keys = self._keys(conversations)
-        found = [self.cache.find(key) if self.use_cache else None for key in keys]
-        out = [response or Completion() for response in found]
-        missing = [i for i, response in enumerate(found) if response is None]
-        if self.batch_size > 1:
-            missing.sort(key=lambda i: sum(len(message["content"]) for message in conversations[i]))
-        batches = [missing[start : start + self.batch_size] for start in range(0, len(missing), self.batch_size)]
+        out = [Completion()] * len(conversations)
+        votes: Counter[str] = Counter()
 
         async def ask(batch: Sequence[int]) -> None:
-            start = time.perf_counter()
-            responses = await self.complete([conversations[i] for i in batch])
-            seconds = time.perf_counter() - start
-            rows = [(i, replace(r, seconds=r.seconds or seconds)) for i, r in zip(batch, responses, strict=True)]
-            self.cache.add([(keys[i], response) for i, response in rows if not response.error], self.template)
-            for i, response in rows:
+            chats = [conversations[i] for i in batch]  # read in turn, since a lazy sequence may build them now
+            keys = [self._key(chat, votes) for chat in chats]
+            for i, response in zip(batch, await self._ask(chats, keys), strict=True):
                 out[i] = response
 
-        await run_all(batches, ask, min(self.concurrency, len(batches)))
+        size = 1 if self.concurrency else len(conversations)
+        batches = [range(start, min(start + size, len(out))) for start in range(0, len(out), size or 1)]
+        await run_all(batches, ask, min(self.concurrency or 1, len(batches)))
         return out
 
-    def _keys(self, conversations: Sequence[list[Message]]) -> list[CacheKey]:
-        """Return a key for each conversation; equal conversations get different votes."""
-        votes: Counter[str] = Counter()
-        keys = []
-        for conversation in conversations:
-            first = cache_key(conversation, self.model, self.settings, 0)
-            keys.append(replace(first, vote=votes[first.prompt]))
-            votes[first.prompt] += 1
-        return keys
+    async def _ask(self, chats: Sequence[list[Message]], keys: Sequence[CacheKey]) -> list[Completion]:
+        """Return the responses under some keys, from the cache or from one call of the model."""
+        async with AsyncExitStack() as stack:
+            for key in sorted(
+                keys, key=astuple
+            ):  # in one order everywhere, so that two calls cannot wait for each other
+                lock = self._locks.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
+                await stack.enter_async_context(lock)
+            found: list[Completion | None] = [None] * len(keys)
+            if self.use_cache:
+                found = await self.cache.read(keys)
+            missing = [i for i, response in enumerate(found) if response is None]
+            if missing:
+                start = time.perf_counter()
+                responses = await self.complete([chats[i] for i in missing])
+                seconds = time.perf_counter() - start
+                for i, response in zip(missing, responses, strict=True):
+                    found[i] = replace(response, seconds=response.seconds or seconds)
+                written = [(keys[i], new) for i in missing if (new := found[i]) and not new.error]
+                await self.cache.write(written, self.template)
+        return [response for response in found if response]
+
+    def _key(self, conversation: list[Message], votes: Counter[str]) -> CacheKey:
+        """Return the key of the next vote on a conversation; `votes` counts them."""
+        first = cache_key(conversation, self.model, self.settings, 0)
+        votes[first.prompt] += 1
+        return replace(first, vote=votes[first.prompt] - 1)

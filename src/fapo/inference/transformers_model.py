@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,6 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fapo.types import Completion, Message
+
+_GENERATING = threading.Lock()
+"""Held while a model generates, because calls in other threads would share the random state of torch."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ class LocalModel:
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model, tokenizer, max_tokens, temperature, top_p, batch_size, seed)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that a completion depends on, besides the conversations and the folder of the model; for a cache."""
+        commit = getattr(self.model.config, "_commit_hash", None)  # of a model from the Hub
+        sampling = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        return {"max_tokens": self.max_tokens, **sampling, **({"commit": commit} if commit else {})}
+
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order; the event loop stays free meanwhile."""
         return await asyncio.to_thread(self.generate, conversations)
@@ -95,7 +106,7 @@ class LocalModel:
             for prompt in prompts
         ]
         order = sorted((i for i, answer in enumerate(out) if not answer.error), key=lambda i: len(prompts[i]))
-        with torch.random.fork_rng(enabled=self.seed is not None):
+        with _GENERATING, torch.random.fork_rng(enabled=self.seed is not None):
             if self.seed is not None:
                 digest = hashlib.sha256(repr((self.seed, conversations)).encode()).digest()
                 torch.manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,7 +1,8 @@
-"""Canaries: solutions with known labels that are mixed into the rollouts of a judge, to measure it during a run."""
+"""Canaries: solutions with known labels that are judged beside the rollouts, to measure the judge during a run."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -54,14 +55,14 @@ class CanaryWindow:
 
 @dataclass(eq=False)
 class Canaries:
-    """A `Judge` that mixes canaries into the rollouts it passes on to another judge.
+    """A `Judge` that has canaries judged beside the rollouts of each call.
 
-    Each canary is flawed with probability 1/2. The other judge cannot distinguish canaries from rollouts. The choice
-    depends only on the seed and on the rollouts of the call.
+    Each canary is flawed with probability 1/2, and has the form of a rollout. The choice depends only on the seed and
+    on the rollouts of the call.
     """
 
     judge: Judge
-    """Judge that is asked and measured."""
+    """Judge of the rollouts."""
     known: Sequence[LabelledSolution]
     """Solutions with a correct answer and a label; some flawed, some fully correct."""
     rate: float
@@ -69,7 +70,9 @@ class Canaries:
     min_f1: float = 0.0
     """Lowest F1 on the latest canaries at which the run continues; 0 never stops it."""
     seed: int = 0
-    """Seed of the choice of canaries and of their places."""
+    """Seed of the choice of canaries."""
+    uncached: Judge | None = None
+    """The same judge without a cache, which would answer as the judge was before it changed; None: `judge` has none."""
     results: list[CanaryResult] | None = field(default=None, init=False)
     """Optional list, to which the result of each canary is also appended; the verl worker sends it to the trainer."""
 
@@ -88,15 +91,14 @@ class Canaries:
         rng = random.Random(repr((self.seed, [rollout.response for rollout in rollouts])))
         num = int(self.rate * len(rollouts) + rng.random())
         drawn = [rng.choice(rng.choice(self._kinds)) for _ in range(num)]
-        order = rng.sample(range(len(rollouts) + num), len(rollouts) + num)
-        mixed = [*rollouts, *(Rollout(s.problem, _response(s)) for s in drawn)]
-        verdicts: dict[int, Verdict] = dict(zip(order, await self.judge([mixed[i] for i in order]), strict=True))
-        results = [(verdicts[len(rollouts) + i], s.error_step) for i, s in enumerate(drawn)]
+        canaries = [Rollout(solution.problem, _response(solution)) for solution in drawn]
+        verdicts, found = await asyncio.gather(self.judge(rollouts), (self.uncached or self.judge)(canaries))
+        results = list(zip(found, [solution.error_step for solution in drawn], strict=True))
         if self.results is not None:
             self.results += results
         self._window.add(results)
         self._window.check()
-        return [verdicts[i] for i in range(len(rollouts))]
+        return verdicts
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics of the latest canaries; {} without any."""

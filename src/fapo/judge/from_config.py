@@ -6,7 +6,7 @@ A judge is wrapped in other judges. From the outside in:
     RecordedJudge        returns the verdicts that an interrupted run has recorded
     DeduplicatingJudge   judges equal rollouts of different calls once
     BatchingJudge        joins the calls that arrive while a model in this process is busy
-    Canaries             mixes solutions with known labels into each call
+    Canaries             judges solutions with known labels beside each call, without the response cache
     EagerJudge           starts before the batch of rollouts is complete
     GenRM or oracle      judges; a GenRM asks once about equal solutions of one call
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from fapo.config.reader import judge_config
@@ -53,14 +53,17 @@ def make_judge(config: JudgeConfig, *, seed: int = 0) -> Judge:
         ConfigError: If the template or the model cannot be loaded.
         DataError: If the cache or the canaries cannot be used.
     """
+    judge: Judge
+    uncached: Judge | None = None
     if isinstance(config, OracleJudge):
-        judge: Judge = oracle(config.false_negative_rate, config.false_positive_rate)
+        judge = oracle(config.false_negative_rate, config.false_positive_rate)
     else:
-        template = load_template(config.template)
-        judge = _genrm(config, template, _open_model(config))
+        template, model = load_template(config.template), _open_model(config)
+        judge = _genrm(config, template, model)
+        uncached = _genrm(replace(config, cache=None), template, model)
     if not config.canaries:
         return judge
-    return Canaries(judge, load_labelled(config.canaries), config.canary_rate, config.canary_min_f1, seed)
+    return Canaries(judge, load_labelled(config.canaries), config.canary_rate, config.canary_min_f1, seed, uncached)
 
 
 @contextlib.asynccontextmanager
@@ -146,16 +149,13 @@ def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalMode
     """Return a GenRM that asks a model, through the response cache if the config has one."""
     if not config.cache:
         return GenRM(template, model, config.votes, config.min_words)
-    settings = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
-    name = _model_spec(config).record_name
     kept = CachedModel(
         model,
         ResponseCache(config.cache),
-        model=name,
-        settings=settings,
+        model=_model_spec(config).record_name,
+        settings=model.settings,
         template=template.name,
-        batch_size=model.batch_size,
-        concurrency=model.concurrency,
+        concurrency=model.concurrency if isinstance(model, ChatClient) else None,
         use_cache=use_cache,
     )
     return GenRM(template, kept, config.votes, config.min_words)

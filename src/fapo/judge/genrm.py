@@ -99,7 +99,7 @@ class GenRM:
         verdicts: dict[bytes, Verdict] = {}
         asked: dict[bytes, tuple[int, tuple[bool, ...]]] = {}  # index, and for each step whether it is given
         for index, (problem, steps) in enumerate(solutions):
-            content = problem.text, problem.reference, tuple(steps)
+            content = problem.text, problem.reference, tuple(step.strip() for step in steps)  # as in the prompt
             key = sha256(repr(content).encode()).digest()  # a hash, so that waiting steps take no memory
             keys.append(key)
             if key in asked or key in verdicts:

@@ -175,5 +175,5 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
 def _step(template: Template, step: str | Given) -> str:
     """Return the text of a step in a prompt."""
     if isinstance(step, Given):
-        return GIVEN.format(template.escape(step.text).strip())
-    return template.escape(step).strip()
+        return GIVEN.format(template.escape(step.text.strip()))
+    return template.escape(step.strip())

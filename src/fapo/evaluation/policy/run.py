@@ -146,7 +146,7 @@ async def _sample(
             seeded = reseeded(model, _batch_seed(settings.seed, batch[0][0]))
             completions = await seeded([chat for _, chat in batch])
             rows = [(key, completion) for (key, _), completion in zip(batch, completions, strict=True)]
-            cache.add([row for row in rows if not row[1].error], str(settings.prompt or ""))
+            await cache.write([row for row in rows if not row[1].error], str(settings.prompt or ""))
             found.update(rows)
             return [completion.error for completion in completions]
 

@@ -1,4 +1,5 @@
-# Each target creates its environment first: .venv, .venv-verl or .venv-vllm. A second call finds it ready.
+# Each target creates its environment first: .venv, .venv-trl-VERSION, .venv-verl or .venv-vllm. A second call finds it
+# ready.
 #
 # PYTHON=/path/to/python3.12   the Python to use; by default python3.11, else python3
 # PIP_ARGS='...'               options for pip. On Linux the package index has torch with CUDA. For the small CPU build:
@@ -7,22 +8,25 @@
 #                              (Python 3.11, Linux x86_64, torch for the CPU)
 # COVERAGE=1                   make test measures which lines run, and fails below the floor in pyproject.toml
 # SECONDS=60                   how long make fuzz runs
+# VERSION=1.9.0                the TRL of make test-trl; by default the oldest one that is supported
 PYTHON ?= $(firstword $(shell command -v python3.11 python3))
 PIP_ARGS ?=
 PINNED ?=
 COVERAGE ?=
 SECONDS ?= 60
+VERSION ?= 1.6.0
 BIN := .venv/bin
 SETUP := .venv/.installed
 LINT_BIN := .venv-lint/bin
 LINT_SETUP := .venv-lint/.installed
+TRL_FOLDER := .venv-trl-$(VERSION)
 VERL_BIN := .venv-verl/bin
 VERL_SETUP := .venv-verl/.installed
 VLLM_BIN := .venv-vllm/bin
 VLLM_SETUP := .venv-vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes demo test test-fast test-verl test-vllm fuzz check bench docs
+.PHONY: help setup hashes demo test test-fast test-trl test-verl test-vllm fuzz check bench docs
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -53,6 +57,14 @@ test: $(SETUP)  ## run the tests that need no other environment
 
 test-fast: $(SETUP)  ## run the fast tests: no training, no model server, no browser
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not server and not browser'
+
+# Another TRL is a folder that stands before .venv on the path; the rest is the same.
+$(TRL_FOLDER)/.installed: $(SETUP)
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(TRL_FOLDER) trl==$(VERSION)
+	@touch $@
+
+test-trl: $(TRL_FOLDER)/.installed  ## run the tests of the reward with TRL VERSION, in .venv-trl-VERSION (7 MB)
+	PYTHONPATH=$(CURDIR)/$(TRL_FOLDER) $(BIN)/python -m pytest tests/trl/test_supported_versions.py tests/trl/test_reward.py
 
 $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 	$(PYTHON) -m venv .venv-verl

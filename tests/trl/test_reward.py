@@ -29,6 +29,7 @@ from fapo.trl.reward import FlawedAwareReward, flawed_aware_reward
 from fapo.types import Rollout, Verdict
 from tests.support import parity
 from tests.support.chat_server import Reply, chat_server
+from tests.support.trl_trainer import UsableTrainer
 
 GROUP = 4
 
@@ -81,7 +82,7 @@ def train(
     change: Callable[[GRPOTrainer], None] = lambda _: None,
 ) -> list[dict[str, float]]:
     log = Log()
-    trainer = GRPOTrainer(
+    trainer = UsableTrainer(
         model=str(policy),
         reward_funcs=reward,
         args=grpo(output),
@@ -209,7 +210,7 @@ def test_the_same_verdicts_make_the_same_advantages_as_under_verl(tiny_policy: P
             return await reward(prompts, texts, reference=[parity.REFERENCE] * len(row), **columns)
 
         number = len(parity.GROUPS)
-        trainer = GRPOTrainer(
+        trainer = UsableTrainer(
             model=str(tiny_policy),
             reward_funcs=prescribed,
             args=grpo(tmp_path, max_steps=1, per_device_train_batch_size=number * GROUP),

@@ -71,7 +71,7 @@ class SkipZeroAdvantages(GRPOTrainer):
     """
 
     def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
-        if not self._covers(inputs):
+        if not (is_checked() and self._covers(inputs)):
             return super()._compute_loss(model, inputs)
         metrics = self._metrics["train" if self.model.training else "eval"]
         before = {name: len(values) for name, values in metrics.items()}
@@ -96,7 +96,7 @@ class SkipZeroAdvantages(GRPOTrainer):
     def _covers(self, inputs: Mapping[str, Any]) -> bool:
         """Return whether the losses of the parts of a batch add up to its loss."""
         plain = self.loss_type == "dapo" and self.beta == 0 and self.top_entropy_quantile == 1
-        plain = plain and self.importance_sampling_level == "token" and is_checked()
+        plain = plain and self.importance_sampling_level == "token"
         plain = plain and self.accelerator.num_processes == 1  # several must do the same number of forward passes
         extra = self.off_policy_mask_threshold is not None or self._entropy_bonus_enabled or self.aux_loss_enabled
         return plain and not extra and not set(inputs) - _KNOWN

@@ -16,7 +16,7 @@ from fapo.integrations.server.app import MAX_BODY, MAX_WAITING, make_app
 from fapo.integrations.server.messages import MAX_ROLLOUTS
 from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import Judge, Rollout, Verdict
+from fapo.types import Given, Judge, Rollout, Verdict
 
 RIGHT = "1+1=2\n\nSo \\boxed{2}."
 WRONG = "1+1=3\n\nSo \\boxed{3}."
@@ -108,6 +108,24 @@ def test_where_a_number_is_needed_no_verdict_is_an_error(problem: str) -> None:
     batch = {"query": ["sound" + RIGHT, problem + RIGHT], "prompts": ["sound", problem], "labels": ["2", "2"]}
     assert ask(app(), "/openrlhf", batch).status_code == 503
     assert ask(app(on_unscored="correctness_only"), "/slime", SLIME | {"prompt": problem}).text == "1.0"
+
+
+def test_thinking_is_left_out_and_a_tool_is_judged_with_the_rest() -> None:
+    seen: list[Rollout] = []
+
+    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
+        seen.extend(rollouts)
+        return await by_problem(rollouts)
+
+    talk = [{"role": "assistant", "content": "Ask."}, {"role": "tool", "content": "2"}]
+    last = {"role": "assistant", "content": f"<think>3?</think>{RIGHT}"}
+    rows = [ROW | {"response": [*talk, last]}, ROW | {"response": "<think>\\boxed{2}"}, ROW | {"response": [talk[1]]}]
+    answer = ask(app(judge), "/v1/rewards", rows[:2])
+    assert [row["reward"] for row in answer.json()] == [1.0, -1.0]
+    assert [(rollout.response, rollout.earlier_turns) for rollout in seen] == [(RIGHT, ("Ask.", Given("2")))]
+    refused = ask(app(judge), "/v1/rewards", rows[2:])
+    assert refused.status_code == 400
+    assert "a conversation with an assistant's turn" in refused.text
 
 
 def test_openrlhf_gets_rewards_scores_and_rates() -> None:

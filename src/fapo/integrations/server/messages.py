@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fapo.data.chat_prompts import question_of_prompt, response_of_query, without_end_marks
 from fapo.data.problems import answer_of_worked_solution
+from fapo.data.trajectory import make_rollout
 from fapo.errors import DataError
 from fapo.judge.verdicts import verdict_row
 from fapo.types import Problem, Rollout, ScoredRollout
@@ -24,7 +25,7 @@ Label = Annotated[str, Field(min_length=1, max_length=MAX_CHARS)] | int | float
 """A correct answer, or a worked solution that ends with one."""
 Turn = dict[Annotated[str, Field(max_length=100)], Any]
 Prompt = Text | Annotated[list[Turn], Field(max_length=MAX_TURNS)]
-"""A text, a conversation, or a conversation rendered as text."""
+"""A text, a conversation, or a conversation rendered as text; a response is one of the first two."""
 
 
 class RolloutRow(BaseModel):
@@ -34,15 +35,15 @@ class RolloutRow(BaseModel):
 
     problem: Prompt = Field(description="Question: a text, a conversation, or a conversation rendered as text.")
     reference: Label = Field(description="Correct answer, or a worked solution that ends with it.")
-    response: Text = Field(description="Solution that the policy wrote.")
+    response: Prompt = Field(description="Solution that the policy wrote: a text, or a conversation with tools.")
     id: Annotated[str, Field(max_length=1000)] = Field("", description="Name of the rollout, returned with its reward.")
     num_tokens: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Length of the response in tokens; a reward with an overlong penalty needs it."
     )
 
     def rollout(self) -> Rollout:
-        """Return the rollout. Raise DataError if the problem holds no question."""
-        return make_rollout(self.problem, self.response, self.reference, self.num_tokens or 0, self.id)
+        """Return the rollout. Raise DataError if the problem holds no question, or the response no solution."""
+        return read_rollout(self.problem, self.response, self.reference, self.num_tokens or 0, self.id)
 
 
 class RewardRow(BaseModel):
@@ -79,7 +80,7 @@ class SlimeRequest(BaseModel):
 
     def rollout(self) -> Rollout:
         """Return the rollout. Raise DataError if the prompt holds no question."""
-        return make_rollout(self.prompt, without_end_marks(self.response), self.label)
+        return read_rollout(self.prompt, without_end_marks(self.response), self.label)
 
 
 class OpenRLHFRequest(BaseModel):
@@ -94,7 +95,7 @@ class OpenRLHFRequest(BaseModel):
         if not len(self.query) == len(self.prompts) == len(self.labels):
             raise DataError("query, prompts and labels must have the same length")
         rows = zip(self.query, self.prompts, self.labels, strict=True)
-        return [make_rollout(prompt, response_of_query(query, prompt), label) for query, prompt, label in rows]
+        return [read_rollout(prompt, response_of_query(query, prompt), label) for query, prompt, label in rows]
 
 
 class OpenRLHFResponse(BaseModel):
@@ -105,14 +106,14 @@ class OpenRLHFResponse(BaseModel):
     extra_logs: dict[str, float] = Field(description="Rates that OpenRLHF logs.")
 
 
-def make_rollout(
-    prompt: str | list[Turn], response: str, label: str | float, num_tokens: int = 0, id: str = ""
+def read_rollout(
+    prompt: str | list[Turn], response: str | list[Turn], label: str | float, num_tokens: int = 0, id: str = ""
 ) -> Rollout:
     """Return the rollout of a request.
 
     Args:
         prompt: A text, a conversation, or a conversation rendered as text.
-        response: Solution that the policy wrote.
+        response: Solution that the policy wrote, as text or as a conversation.
         label: Correct answer, or a worked solution that ends with it.
         num_tokens: Length of the response in tokens; 0 where unknown.
         id: Name of the rollout.
@@ -121,9 +122,9 @@ def make_rollout(
         The rollout.
 
     Raises:
-        DataError: The prompt holds no question, or the label no answer.
+        DataError: The prompt holds no question, the response no turn of an assistant, or the label no answer.
     """
     reference = answer_of_worked_solution(str(label))
     if not reference:
         raise DataError("the label holds no final answer; send the correct answer")
-    return Rollout(Problem(id, question_of_prompt(prompt), reference), response, num_tokens)
+    return make_rollout(Problem(id, question_of_prompt(prompt), reference), response, num_tokens)

@@ -69,6 +69,7 @@ def test_the_prompt_and_unread_results_are_left_out() -> None:
 FORMS: list[tuple[list[dict[str, Any]], tuple[str | Given, ...]]] = [
     ([{"role": "assistant", "content": None, "tool_calls": None}], ()),
     ([{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "image"}]}], ("a\n(image)",)),
+    ([{"content": "no role"}], ("no role",)),
     ([{"role": "user", "content": "the prompt"}, {"role": "assistant", "content": "b"}], ("b",)),
     ([{"role": "assistant", "tool_calls": [{"name": "f", "arguments": '{"x":\n 1}'}]}], ('Tool call: f({"x": 1})',)),
     ([{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}], ("Tool call: f(null)",)),

@@ -184,13 +184,13 @@ def test_less_work_is_done(batch) -> None:
 def test_each_sequence_is_reported_once_when_it_ends() -> None:
     end, other = 3, 2
     written = [[5, end, 0, 0], [5, 6, 7, 8], [end, end, 5, end], [5, 6, other, 0]]  # one reaches the limit
-    reported: list[tuple[int, list[int]]] = []
+    reported: list[tuple[int, list[int], list[int]]] = []
     criterion, prompt = SequenceEnds([end, other], lambda *found: reported.append(found)), torch.full((4, 2), end)
     for num in range(1, 5):
         ids = torch.cat([prompt, torch.tensor(written)[:, :num]], 1)
         assert not criterion(ids, None).any()
-        assert [row for row, _ in reported] == [2, 0, 3][: min(num, 3)]
-    assert reported == [(2, [end]), (0, [5, end]), (3, [5, 6, other])]
+        assert [row for row, *_ in reported] == [2, 0, 3][: min(num, 3)]
+    assert reported == [(2, [end, end], [end]), (0, [end, end], [5, end]), (3, [end, end], [5, 6, other])]
 
 
 def served(tmp_path: Path, server: ChatServer, batch_size: int, **judge: Any) -> tuple[Trainer, list[Any]]:
@@ -242,6 +242,22 @@ def test_the_judge_is_asked_while_rollouts_are_being_written(tmp_path: Path) -> 
         assert len(server.requests) == len(right) > 10
     assert still_writing == [True]
     assert len(forwards) > 20
+
+
+def test_thinking_that_trl_sets_apart_is_not_asked_about(tmp_path: Path) -> None:
+    """The tokenizer says that the calculation is thinking; TRL hands over the boxed answer."""
+    thinking = {"open_pattern": r"(?=\d+[-+*]\d)", "close_pattern": r"(?=\\boxed)", "content": "text"}
+    content = {"close_pattern": r"<\|end\|>", "content": "text"}
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        trainer, rows = served(tmp_path, server, 24)
+        fields = {"reasoning_content": thinking, "content": content}
+        trainer.processing_class.response_template = {"start_anchor": "<|assistant|>", "fields": fields}
+        trainer._generate_and_score_completions(rows)
+        scored = trainer.recorder.batches["train"]
+        right = {(s.rollout.problem.id, s.rollout.response) for s in scored if s.correct}
+        assert len(server.requests) == len(right) > 10
+    assert all(s.rollout.response.startswith("\\boxed") for s in scored if s.correct)
+    assert all(s.verdict for s in scored if s.correct)
 
 
 def test_generation_keeps_what_others_have_changed(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def read_completion(completion: Any) -> tuple[str, tuple[str | Given, ...]]:
     if isinstance(completion, str):
         return without_thinking(completion), ()
     turns = completion if isinstance(completion, Sequence) else ()
-    written = [i for i, turn in enumerate(turns) if isinstance(turn, Mapping) and turn.get("role") == "assistant"]
+    written = [i for i, turn in enumerate(turns) if isinstance(turn, Mapping) and _is_written(turn)]
     if not written or not all(isinstance(turn, Mapping) for turn in turns):
         raise DataError(f"must be a text, or a conversation with an assistant's turn, is {str(completion)[:40]!r}")
     *earlier, last = map(_turn, turns[written[0] : written[-1] + 1])
@@ -91,10 +91,15 @@ def as_messages(rollout: Rollout) -> list[Message]:
     ]
 
 
+def _is_written(message: Mapping[str, Any]) -> bool:
+    """Return whether the policy wrote a message; TRL leaves out the role where a tokenizer's parser does."""
+    return bool(message.get("role", "assistant") == "assistant")
+
+
 def _turn(message: Mapping[str, Any]) -> str | Given:
     """Return the text of a message, with its tool calls; `Given` if the policy did not write it."""
     text = _text(message.get("content"))
-    if message.get("role") != "assistant":
+    if not _is_written(message):
         return Given(text)
     calls = [_call(call) for call in message.get("tool_calls") or ()]
     return "\n\n".join(part for part in (without_thinking(text), *calls) if part)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
+from trl.chat_template_utils import parse_response
 
 from fapo.errors import ConfigError
 from fapo.rewards.eager_scorer import EagerJudge, make_eager
@@ -23,17 +25,20 @@ from fapo.trl.version import require_methods, warn_unless_checked
 CANCEL_TIMEOUT = 10.0
 """Seconds to wait for the end of requests that are cancelled."""
 
+OnEnd = Callable[[int, list[int], list[int]], None]
+"""Function that is called when a sequence has ended, see `SequenceEnds`."""
+
 
 class SequenceEnds(StoppingCriteria):
     """Criterion that never stops generation. It calls a function once for each sequence, at its first end token."""
 
-    def __init__(self, end_tokens: Sequence[int], on_end: Callable[[int, list[int]], None]) -> None:
+    def __init__(self, end_tokens: Sequence[int], on_end: OnEnd) -> None:
         """Watch one call of `generate`.
 
         Args:
             end_tokens: Ids of the tokens that end a sequence.
-            on_end: Function that is called with the index of the sequence in its batch, and the ids of the tokens that
-                the model wrote, the end token included.
+            on_end: Function that is called with the index of the sequence in its batch, the ids of its prompt with
+                padding, and the ids of the tokens that the model wrote, the end token included.
         """
         self.end_tokens, self.on_end = torch.tensor(end_tokens), on_end
         self.prompt_length = 0
@@ -56,7 +61,8 @@ class SequenceEnds(StoppingCriteria):
         new = torch.isin(input_ids[:, -1], self.end_tokens) & ~self.ended
         self.ended |= new
         for row in new.nonzero().flatten().tolist():
-            self.on_end(row, input_ids[row, self.prompt_length :].tolist())
+            ids = input_ids[row].tolist()
+            self.on_end(row, ids[: self.prompt_length], ids[self.prompt_length :])
         return torch.zeros_like(self.ended)
 
 
@@ -110,11 +116,14 @@ def _submitted(
     columns = {key: [row[key] for row in inputs] for key in inputs[0]}
     tokenizer, loop = trainer.processing_class, trainer.async_loop
 
-    def submit(row: int, tokens: list[int]) -> None:
-        (text,) = tokenizer.batch_decode([tokens], skip_special_tokens=True)
-        rollout = reward.rollout(row, inputs[row]["prompt"], text, tokens, columns)
+    def submit(row: int, prompt_ids: list[int], tokens: list[int]) -> None:
+        completion = _decoded(tokenizer, inputs[row]["prompt"], prompt_ids, tokens)
+        rollout = reward.rollout(row, inputs[row]["prompt"], completion, tokens, columns)
         loop.call_soon_threadsafe(eager.begin, rollout)
 
+    if trainer.tools:  # the model may write further turns, in calls of `generate` for some of the rows
+        yield
+        return
     with _watched(trainer.accelerator.unwrap_model(trainer.model_wrapped), submit):
         try:
             yield
@@ -124,8 +133,21 @@ def _submitted(
             raise
 
 
+def _decoded(tokenizer: Any, prompt: Any, prompt_ids: list[int], tokens: list[int]) -> Any:
+    """Return a completion as TRL decodes it, so that the judge is asked about the same text only once.
+
+    TRL leaves out the thinking if the tokenizer says how its responses are parsed.
+    """
+    can_parse = any(getattr(tokenizer, name, None) for name in ("response_template", "response_schema"))
+    if isinstance(prompt, str) or not can_parse:
+        return tokenizer.decode(tokens, skip_special_tokens=True)
+    num_pads = next((i for i, token in enumerate(prompt_ids) if token != tokenizer.pad_token_id), 0)
+    has_prefix = "prefix" in inspect.signature(parse_response).parameters  # TRL before 1.9 has none
+    return [parse_response(tokenizer, tokens, **({"prefix": prompt_ids[num_pads:]} if has_prefix else {}))]
+
+
 @contextlib.contextmanager
-def _watched(model: Any, on_end: Callable[[int, list[int]], None]) -> Iterator[None]:
+def _watched(model: Any, on_end: OnEnd) -> Iterator[None]:
     """Within the block, `model.generate` calls `on_end` as `SequenceEnds` does; then it is again what it was."""
     generate, replaced = model.generate, vars(model).get("generate")  # others may have replaced the method, too
 

@@ -68,7 +68,7 @@ class Simulated:
 
     def step(self, rollout: Rollout, sabotaged: bool) -> int | None:
         """Return the error step that the judge names; None finds no flaw."""
-        label = LABELS.get(key(rollout.problem, split_steps(rollout.response)))
+        label = LABELS.get(key(rollout.problem, split_steps(rollout.response, "lines")))
         if sabotaged:
             return SABOTAGE[self.kind](self.rng, label)
         if label is None:

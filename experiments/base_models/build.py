@@ -175,7 +175,8 @@ def habit_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
 def judge_prompt(task: Task, response: str) -> str:
     """Return the prompt for the GenRM of the miniature."""
     problem = task.problem()
-    return build_prompt(load_template("compact"), problem.text, problem.reference, split_steps(response))[-1]["content"]
+    steps = split_steps(response, "lines")
+    return build_prompt(load_template("compact"), problem.text, problem.reference, steps)[-1]["content"]
 
 
 def genrm_examples(seed: int, schedule: Schedule, reviewer: Habits = CAREFUL) -> Iterator[list[Example]]:
@@ -202,7 +203,7 @@ def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[di
         batch = [task for task, _ in zip(stream, range(512), strict=False)]
         answers = policy.generate([[{"role": "user", "content": task.text}] for task in batch])
         for task, answer in zip(batch, answers, strict=True):
-            steps = [step.strip() for step in split_steps(answer.text)]
+            steps = [step.strip() for step in split_steps(answer.text, "lines")]
             shown = "\n".join(steps)  # the text that a judge sees
             if not is_answer_correct(task, shown):
                 continue

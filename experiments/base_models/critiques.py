@@ -26,7 +26,7 @@ def critique(rng: random.Random, task: Task, response: str, habits: Habits) -> s
         response: Solution of the task, with one line for each step.
         habits: Habits of the reviewer.
     """
-    given = [step.strip() for step in split_steps(response)]
+    given = [step.strip() for step in split_steps(response, "lines")]
     value, out = task.start, []
     for i in range(len(task.operations) + 1):
         if i < len(task.operations):

@@ -88,7 +88,7 @@ def _draw(rng: random.Random, num: int) -> list[Task]:
 def judge_prompt(task: Task, response: str) -> str:
     """Return the prompt of the judge, made by the same builder as in training."""
     reference = task.answer(task.values[-1])
-    prompt = build_prompt(load_template("compact"), world.question(task), reference, split_steps(response))
+    prompt = build_prompt(load_template("compact"), world.question(task), reference, split_steps(response, "lines"))
     return prompt[-1]["content"]
 
 
@@ -111,7 +111,7 @@ def critic_rows(seed: int, num: int, part: Split) -> list[dict[str, Any]]:
         rows = kept[error_step is not None]
         if world.is_correct(task, response) and len(rows) < num // 2:
             label = -1 if error_step is None else error_step
-            rows.append(world.row(task, f"critic-{part}") | {"steps": split_steps(response), "label": label})
+            rows.append(world.row(task, f"critic-{part}") | {"steps": split_steps(response, "lines"), "label": label})
         if sum(map(len, kept.values())) == num:
             break
     rows = kept[False] + kept[True]

@@ -87,7 +87,7 @@ def _sentence(task: Task, line: str) -> str:
 
 def lines(task: Task, response: str) -> str:
     """Return a solution in sentences as one line of the miniature for each of its steps; "?" for any other text."""
-    return "\n".join(_line(task, step.strip()) for step in split_steps(response)) or "?"
+    return "\n".join(_line(task, step.strip()) for step in split_steps(response, "lines")) or "?"
 
 
 def _line(task: Task, step: str) -> str:

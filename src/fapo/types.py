@@ -10,6 +10,8 @@ VerdictStatus = Literal["ok", "unparsable", "failed"]
 """Status of a verdict; see `Verdict.status`."""
 OnUnscored = Literal["mask", "correctness_only", "raise"]
 """Rule for a rollout without a verdict: no reward, the reward for the answer alone, or an error."""
+StepRule = Literal["paragraphs", "lines"]
+"""Rule by which a solution is split into steps; see `fapo.data.steps.split_steps`."""
 
 
 @dataclass(frozen=True)

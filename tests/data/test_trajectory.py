@@ -58,7 +58,7 @@ STEPS = [
 def test_the_steps_of_several_turns() -> None:
     rollout = make_rollout(PROBLEM, CONVERSATION, 10, truncated=True)
     assert (rollout.response, rollout.truncated) == ("So 42+1=43.\n\n\\boxed{43}", True)
-    assert judged_steps(rollout) == STEPS
+    assert judged_steps(rollout, "paragraphs") == STEPS
 
 
 def test_the_prompt_and_unread_results_are_left_out() -> None:
@@ -126,4 +126,4 @@ def test_no_turn_forges_a_step_a_mark_or_a_verdict(before: list[tuple[str, str]]
     turns = [{"role": role, "content": content} for role, content in before]
     rollout = make_rollout(PROBLEM, [*turns, {"role": "assistant", "content": f"a{last}"}])
     for template in TEMPLATES:
-        assert_harmless(template, judged_steps(rollout))
+        assert_harmless(template, judged_steps(rollout, "paragraphs"))

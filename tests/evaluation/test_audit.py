@@ -111,6 +111,7 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
     assert "HTTP 400" in found[4]["reason"]
     assert seen == {"apple": 1, "banana": 1, "damson": 1, "elder": 1, "grape": 1}
     counts = {"rows": 7, "correct": 5, "requested": 5, "judged": 3, "flawed": 1, "unparsable": 1, "failed": 1}
+    counts["one_step"] = 1
     assert result.total == counts
     assert result.fifths == {3: 1}
     assert not list(tmp_path.glob("*.part"))
@@ -153,6 +154,28 @@ def test_a_conversation_with_a_tool_is_judged_turn_by_turn(tmp_path: Path) -> No
         (True, "ok", 3, True, 4),
         (True, "unparsable", None, None, 4),
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "note"),
+    [
+        ({"template": "locate"}, [1, 2, 1], "66.7 % of 3; --steps lines"),
+        ({"template": "locate", "steps": "lines"}, [3, 2, 1], "33.3 % of 3"),
+        ({"template": "compact"}, [3, 2, 1], "33.3 % of 3"),
+        ({"template": "compact", "steps": "paragraphs"}, [1, 2, 1], "66.7 % of 3"),
+    ],
+)
+def test_the_rule_for_steps_and_the_rate_of_single_steps(
+    options: dict[str, str], steps: list[int], note: str, tmp_path: Path
+) -> None:
+    responses = ("1+1\n=2\n\\boxed{2}", "1+1\n=2\n\n\\boxed{2}", "\\boxed{2}")
+    path, out = written(tmp_path / "in.jsonl", [row(response=response) for response in responses]), tmp_path / "o.jsonl"
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        result = audit(audit_settings(server, out, path, **options))
+    assert [r["num_steps"] for r in read_jsonl(out)] == steps
+    text = io.StringIO()
+    print_counts(result, Console(file=text, width=120))
+    assert f"- solutions of a single step: {note}" in text.getvalue()
 
 
 def test_only_a_box_counts_with_require_box(tmp_path: Path) -> None:

@@ -105,14 +105,14 @@ def test_the_options_of_a_guess(form: str, num: int) -> None:
 def test_a_sure_reviewer_finds_what_the_oracle_finds(task: Task, habits: Habits, seed: int) -> None:
     response = trace(random.Random(seed), task, habits)
     written = critique(random.Random(seed), task, response, PERFECT)
-    verdict = parse_verdict(written, len(split_steps(response)))
+    verdict = parse_verdict(written, len(split_steps(response, "lines")))
     assert (verdict.status, verdict.error_step) == ("ok", examine(task, response).error_step)
 
 
 @pytest.mark.parametrize("name", [name for name, (response, *_) in EXAMINED_RESPONSES.items() if response.strip()])
 def test_a_sure_reviewer_finds_odd_flaws_too(name: str) -> None:
     response, _, step, _ = EXAMINED_RESPONSES[name]
-    verdict = parse_verdict(critique(random.Random(0), TASK, response, PERFECT), len(split_steps(response)))
+    verdict = parse_verdict(critique(random.Random(0), TASK, response, PERFECT), len(split_steps(response, "lines")))
     assert (verdict.status, verdict.error_step) == ("ok", step)
 
 
@@ -184,9 +184,9 @@ def is_right(text: str) -> bool:
 @given(TASKS, BAD_HABITS, st.integers(0, 10**6))
 def test_all_texts_survive_the_tokenizer(task: Task, habits: Habits, seed: int) -> None:
     response = trace(random.Random(seed), task, habits)
-    prompt = build_prompt(load_template("compact"), task.text, task.problem().reference, split_steps(response))[-1][
-        "content"
-    ]
+    prompt = build_prompt(
+        load_template("compact"), task.text, task.problem().reference, split_steps(response, "lines")
+    )[-1]["content"]
     for text in (task.text, response, prompt, critique(random.Random(seed), task, response, habits)):
         tokens = TOKENIZER(text)["input_ids"]
         assert TOKENIZER.unk_token_id not in tokens

@@ -41,7 +41,7 @@ def test_questions_solutions_and_critiques_can_be_read_back(difficulty: Difficul
         assert world.truth(task, world.trace(rng, task, PERFECT)).error_step is None
         response = world.trace(rng, task, Habits())
         critique = world.review(rng, task, response, PERFECT)
-        verdict = parse_verdict(critique, len(split_steps(response)))
+        verdict = parse_verdict(critique, len(split_steps(response, "lines")))
         assert (verdict.status, verdict.error_step) == ("ok", world.truth(task, response).error_step), response
 
 

@@ -22,7 +22,7 @@ from fapo.judge.from_config import make_judge
 from fapo.judge.oracle import oracle
 from fapo.judge.template import NO_REFERENCE, build_prompt, load_template
 from fapo.rewards.from_config import make_scorer
-from fapo.types import LabelledSolution, Problem, Rollout, Verdict
+from fapo.types import LabelledSolution, Problem, Rollout, StepRule, Verdict
 from tests.support.chat_server import Reply, chat_server
 
 
@@ -34,7 +34,7 @@ def labelled(num: int) -> list[LabelledSolution]:
         response = trace(rng, task, Habits())
         truth = examine(task, response)
         if is_answer_correct(task, response):
-            steps = tuple(step.strip() for step in split_steps(response))
+            steps = tuple(step.strip() for step in split_steps(response, "lines"))
             found.append(LabelledSolution(task.problem("miniature-train"), steps, truth.error_step, True))
     return found
 
@@ -83,7 +83,7 @@ def test_the_number_of_canaries_follows_from_the_rate(rate: float, fewest: int, 
 
 def test_the_choice_follows_from_seed_and_rollouts() -> None:
     seen: list[list[str]] = []
-    known = {"\n".join(solution.steps) for solution in KNOWN[100:]}
+    known = {"\n\n".join(solution.steps) for solution in KNOWN[100:]}
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
         if rollouts[0].response in known:
@@ -160,11 +160,12 @@ def test_canaries_need_flawed_and_fully_correct_solutions() -> None:
         Canaries(Watched(), [s for s in KNOWN if s.error_step is None], 0.1)
 
 
-def test_canaries_are_split_into_the_steps_of_their_label() -> None:
+@pytest.mark.parametrize("rule", ["paragraphs", "lines"])
+def test_canaries_are_split_into_the_steps_of_their_label(rule: StepRule) -> None:
     seen: list[list[str]] = []
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
-        seen.extend([step.strip() for step in split_steps(rollout.response)] for rollout in rollouts)
+        seen.extend([step.strip() for step in split_steps(rollout.response, rule)] for rollout in rollouts)
         return [Verdict.from_step(None)] * len(rollouts)
 
     problem = Problem("p", "?", "2")

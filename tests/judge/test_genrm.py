@@ -158,6 +158,16 @@ def test_yes_no_template_is_read_as_yes_or_no() -> None:
     assert [v.flawed for v in judge(model, "a", "b", template="yes_no")] == [True, None]
 
 
+@pytest.mark.parametrize(("template", "num"), [("locate", 1), ("compact", 2)])
+def test_a_response_is_split_as_the_template_says(template: str, num: int) -> None:
+    model = Scripted(Completion(r"\boxed{1}"))
+    assert [v.error_step for v in judge(model, "one\ntwo", "one\n\ntwo", template=template)] == [
+        1 if num == 2 else None,
+        1,
+    ]
+    assert len({repr(conversation) for conversation in model.asked}) == 3 - num, "equal steps make equal prompts"
+
+
 def test_given_steps_are_judged_as_they_are() -> None:
     model = Scripted(Completion(r"\boxed{1}"))
     genrm = GenRM(load_template("compact"), model)

@@ -31,7 +31,7 @@ def test_errors_come_at_the_given_rates_and_depend_on_the_rollout_alone() -> Non
     verdicts = asyncio.run(judge(rollouts))
     assert verdicts == asyncio.run(judge(rollouts))
     assert all(
-        v.error_step is None or v.error_step < len(split_steps(r.response))
+        v.error_step is None or v.error_step < len(split_steps(r.response, "lines"))
         for v, r in zip(verdicts, rollouts, strict=True)
     )
     passed = [not v.flawed for v, flawed in zip(verdicts, true, strict=True) if flawed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,23 @@ def test_compact_has_no_instructions() -> None:
     assert load_template("compact").text == "{{problem}}\n= {{reference}}\n{{#steps}}#{{index}} {{step}}\n{{/steps}}"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("locate", "locate"), ("yes_no", "yes_no"), ("compact", "locate")])
-def test_kinds_of_the_built_in_templates(name: str, kind: str) -> None:
-    assert load_template(name).kind == kind
+@pytest.mark.parametrize(
+    ("name", "kind", "steps"),
+    [("locate", "locate", "paragraphs"), ("yes_no", "yes_no", "paragraphs"), ("compact", "locate", "lines")],
+)
+def test_kinds_and_steps_of_the_built_in_templates(name: str, kind: str, steps: str) -> None:
+    template = load_template(name)
+    assert (template.kind, template.steps) == (kind, steps)
+    assert load_template(name, "lines").steps == "lines"
+    assert load_template(name, "paragraphs") == replace(template, steps="paragraphs")
+
+
+@pytest.mark.parametrize("header", ["#kind: yes_no\n#steps: lines\n", "#steps:lines\r\n#kind: yes_no\r\n"])
+def test_the_lines_of_a_header_have_any_order(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes(f"{header}{{{{problem}}}}{{{{#steps}}}}{{{{index}}}}{{{{step}}}}{{{{/steps}}}}".encode())
+    template = load_template(path)
+    assert (template.kind, template.steps, template.text[:11]) == ("yes_no", "lines", "{{problem}}")
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -105,6 +120,7 @@ def test_placeholders_in_untrusted_text_are_not_filled() -> None:
         ("{{problem}}{{#steps}}\n---user---\n{{index}}{{step}}{{/steps}}", "needs one section"),
         ("a\n---user---\nb\n---user---\n{{problem}}", "more than one line"),
         ("#kind: guess\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}", "kind is 'guess'"),
+        ("#steps: words\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}", "must be paragraphs or lines"),
     ],
 )
 def test_faulty_templates_are_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:

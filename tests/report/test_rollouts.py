@@ -66,7 +66,25 @@ def test_all_turns_are_shown(tmp_path: Path) -> None:
     assert shown.steps == ("1+1=2", "Tool call: f(2)", "[given] 26", "\\boxed{5}")
     (audited,) = read_solutions(tmp_path / "r" / "rollouts.jsonl")
     assert isinstance(audited, Solution)
-    assert audited.steps == tuple(judged_steps(scored.rollout))
+    assert audited.steps == tuple(judged_steps(scored.rollout, "paragraphs"))
+
+
+@pytest.mark.parametrize(
+    ("judge", "num"),
+    [
+        ({}, 1),
+        ({"template": "compact"}, 2),
+        ({"template": "compact", "steps": "paragraphs"}, 1),
+        ({"steps": "lines"}, 2),
+        ({"template": "gone.txt"}, 1),
+    ],
+)
+def test_steps_without_an_oracle_are_those_of_the_run_s_judge(judge: dict[str, str], num: int, tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "r", [rollout(3, 1, 1, 0) | {"response": "one\ntwo", "truth": None}])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"judge": {"kind": "local", **judge}}))
+    (shown,) = shown_rollouts("r", read_run(folder))
+    assert len(shown.steps) == num
 
 
 @pytest.mark.parametrize(

@@ -20,21 +20,37 @@ from fapo.rewards.from_config import make_scorer, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.types import LabelledSolution, Problem, Rollout, Verdict
 
+SERVED = {"kind": "served", "model": "m", "urls": ["http://127.0.0.1:1/v1"]}
+TABLE = {
+    "name": "x",
+    "task": "policy",
+    "model": {"path": "m"},
+    "data": {"train": "x.jsonl"},
+    "rollout": {"max_tokens": 96},
+    "optim": {"steps": 20, "learning_rate": 1e-4},
+    "reward": {"kind": "step_ratio"},
+}
+
 
 def test_the_step_ratio_needs_a_judge_that_names_the_step() -> None:
-    judge = {"kind": "served", "model": "m", "urls": ["http://127.0.0.1:1/v1"], "template": "yes_no"}
-    table = {
-        "name": "x",
-        "task": "policy",
-        "model": {"path": "m"},
-        "data": {"train": "x.jsonl"},
-        "rollout": {"max_tokens": 96},
-        "optim": {"steps": 20, "learning_rate": 1e-4},
-        "reward": {"kind": "step_ratio"},
-        "judge": judge,
-    }
     with pytest.raises(ConfigError, match=r"judge\.template: 'yes_no' asks yes or no, .* step_ratio"):
-        make_scorer(from_dict(table))
+        make_scorer(from_dict(TABLE | {"judge": SERVED | {"template": "yes_no"}}))
+
+
+@pytest.mark.parametrize(
+    ("judge", "steps"),
+    [
+        (SERVED, "paragraphs"),
+        (SERVED | {"template": "compact"}, "lines"),
+        (SERVED | {"steps": "lines"}, "lines"),
+        (SERVED | {"template": "compact", "steps": "paragraphs"}, "paragraphs"),
+        ({"kind": "oracle"}, "lines"),
+    ],
+)
+def test_the_step_ratio_counts_the_steps_of_the_judge(judge: dict[str, object], steps: str) -> None:
+    scorer = make_scorer(from_dict(TABLE | {"judge": judge}))
+    assert isinstance(scorer, PolicyScorer)
+    assert scorer.steps == steps
 
 
 def test_the_wrappers_of_a_judge_have_one_order() -> None:

@@ -66,7 +66,7 @@ def test_reward_of_each_kind(kind, penalty, verdict, right, wrong, on_unscored) 
         "step_ratio": StepRatioReward(on_unscored=on_unscored),
     }
     config = kinds[kind]
-    found = score(config, FakeJudge(verdict), RIGHT, WRONG, judge_all=kind == "step_ratio")
+    found = score(config, FakeJudge(verdict), RIGHT, WRONG, judge_all=kind == "step_ratio", steps="lines")
     assert [s.correct for s in found] == [True, False]
     assert [s.reward.value for s in found] == pytest.approx([right, wrong])
     assert [sum(s.reward.parts.values()) for s in found] == pytest.approx([right, wrong])

@@ -26,7 +26,7 @@ from fapo.rewards.advantages import group_advantages
 from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.judge_while_generating import judge_ahead
 from fapo.trl.reward import FlawedAwareReward, flawed_aware_reward
-from fapo.types import Rollout, Verdict
+from fapo.types import Rollout, StepRule, Verdict
 from tests.support import parity
 from tests.support.chat_server import Reply, chat_server
 from tests.support.trl_trainer import UsableTrainer
@@ -323,6 +323,15 @@ def test_options_reach_the_server() -> None:
         **{key: options[key] for key in ("temperature", "top_p", "max_tokens")},
         "top_k": 5,
     }
+
+
+@pytest.mark.parametrize(("steps", "found"), [(None, 1), ("lines", 2)])
+def test_the_rule_for_steps_reaches_the_prompt(steps: StepRule | None, found: int) -> None:
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        function = flawed_aware_reward(server.url, model="judge", steps=steps)
+        assert asyncio.run(function(["2+2?"], ["2+2=4\n\\boxed{4}"], [[1]], answer=["4"])) == [1.0]
+        (request,) = server.requests
+    assert request["messages"][-1]["content"].count("</step_") == found
 
 
 def test_trl_takes_it_for_an_async_function() -> None:

@@ -236,7 +236,7 @@ def test_other_rewards(kind: str, tiny_policy: Path, tmp_path: Path) -> None:
     found = rows(folder, "rollouts")
     assert {row["status"] for row in found} == {"skipped" if kind == "outcome" else "ok"}
     for row in found:
-        steps = len(split_steps(row["response"]))
+        steps = len(split_steps(row["response"], "lines"))
         before = steps if row["error_step"] is None else row["error_step"]
         bonus = 0 if kind == "outcome" else before / steps
         assert row["reward"] == pytest.approx((1 if row["correct"] else -1) + bonus)
@@ -255,7 +255,7 @@ def critic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if is_answer_correct(task, response):
             row = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
             label = -1 if truth.error_step is None else truth.error_step
-            found.append(row | {"steps": [step.strip() for step in split_steps(response)], "label": label})
+            found.append(row | {"steps": [step.strip() for step in split_steps(response, "lines")], "label": label})
     file = tmp_path_factory.mktemp("data") / "critic.jsonl"
     write_jsonl(file, found)
     return file

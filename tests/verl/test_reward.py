@@ -46,6 +46,17 @@ def answer(body: dict[str, Any], _: int) -> Reply:
     return Reply("not a word" if NONSENSE in asked else "0\n\\boxed{0}" if FLAWED in asked else "ok\n\\boxed{-1}")
 
 
+@pytest.mark.parametrize(("judge", "found"), [({}, 2), ({"steps": "paragraphs"}, 1)])
+def test_the_rule_for_steps_reaches_the_prompt(judge: dict[str, str], found: int, tmp_path: Path) -> None:
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        settings(tmp_path, server.url, **judge)
+        config = str(tmp_path / "run/config.json")
+        score = asyncio.run(compute_score("d", "1+1=2\n\\boxed{2}", "2", {"problem": "1+1?"}, config=config))
+        (request,) = server.requests
+    assert score["score"] == 1.0
+    assert request["messages"][-1]["content"].count("\n#") == found
+
+
 def solutions() -> list[str]:
     """Return four correct solutions, a wrong one, and one without an answer."""
     rng = random.Random(0)

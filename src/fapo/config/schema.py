@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from fapo.config.ranges import Below1, Count, Natural, NonNegative, Positive, Rate, TopP
 from fapo.errors import ConfigError
-from fapo.types import OnUnscored
+from fapo.types import OnUnscored, StepRule
 
 PATTERNS = {
     r"^\w[\w.+=-]*$": "be letters, digits and . _ - + = (it names a folder)",
@@ -170,6 +170,8 @@ class ModelJudge(BaseJudge):
     """Local model ("miniature:genrm", a folder or a Hugging Face id), or the name under which the servers know it."""
     template: Text = "locate"
     """Prompt: "locate", "yes_no", "compact" (for the miniature), or the path of a template file."""
+    steps: StepRule | None = None
+    """Steps of a response: "paragraphs", or "lines" where it has no empty line; unset: the template's, paragraphs."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fapo.data.miniature import sets as miniature
 from fapo.data.problems import read_labelled, read_problems
-from fapo.types import LabelledSolution, Problem
+from fapo.types import LabelledSolution, Problem, StepRule
 
 
 def load_problems(source: str, *, split: str | None = None, limit: int | None = None, seed: int = 0) -> list[Problem]:
@@ -30,7 +30,12 @@ def load_problems(source: str, *, split: str | None = None, limit: int | None = 
 
 
 def load_labelled(
-    source: str, *, split: str | None = None, limit: int | None = None, need_correct: bool = False
+    source: str,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    need_correct: bool = False,
+    steps: StepRule = "paragraphs",
 ) -> list[LabelledSolution]:
     """Load the labelled solutions of a source.
 
@@ -39,6 +44,7 @@ def load_labelled(
         split: Split of a Hugging Face data set; "all" joins its splits. Files and the miniature have no splits.
         limit: Number of solutions to load, the first ones; None loads all.
         need_correct: Whether each row must state `final_answer_correct`. Rows of the miniature are all correct.
+        steps: Rule by which the `response` of a row without `steps` is split.
 
     Returns:
         The labelled solutions, in the order of the source.
@@ -48,7 +54,7 @@ def load_labelled(
     """
     if miniature.is_miniature(source):
         return miniature.labelled(source, limit)
-    return read_labelled(source, split=_split_of(source, split), limit=limit, need_correct=need_correct)
+    return read_labelled(source, split=_split_of(source, split), limit=limit, need_correct=need_correct, steps=steps)
 
 
 def _split_of(source: str, split: str | None) -> str | None:

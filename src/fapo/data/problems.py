@@ -13,7 +13,7 @@ from fapo.data.multiple_choice import with_choices
 from fapo.data.sources import read_rows, source_name
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
-from fapo.types import LabelledSolution, Message, Problem
+from fapo.types import LabelledSolution, Message, Problem, StepRule
 
 PROBLEM_FIELDS = ("id", "problem", "reference", "source")
 """Fields of `COLUMNS` that make a Problem."""
@@ -57,6 +57,7 @@ def read_labelled(
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
     need_correct: bool = False,
+    steps: StepRule = "paragraphs",
 ) -> list[LabelledSolution]:
     """Read labelled solutions from a file or a Hugging Face data set, with the columns of ProcessBench.
 
@@ -71,6 +72,7 @@ def read_labelled(
         columns: Field (id, problem, reference, source) -> column, where the usual names do not fit.
         need_correct: Whether each row must have `final_answer_correct`. If not, a row without it counts as correct,
             because critic data consists of solutions with a correct answer.
+        steps: Rule by which the `response` of a row without `steps` is split.
 
     Returns:
         The labelled solutions.
@@ -83,15 +85,15 @@ def read_labelled(
     for where, row, problem in _problems(source, split, limit, columns or {}, labelled=True):
         if need_correct and "final_answer_correct" not in row:
             raise DataError(f"{where}: no final_answer_correct: true or false is needed to choose the rows that count")
-        steps, label, correct = _steps(where, row), row.get("label"), row.get("final_answer_correct", True)
-        if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(steps):
-            raise DataError(f"{where}: label is {label!r}, must be an integer from -1 to {len(steps) - 1}")
+        parts, label, correct = _steps(where, row, steps), row.get("label"), row.get("final_answer_correct", True)
+        if not isinstance(label, int) or isinstance(label, bool) or not -1 <= label < len(parts):
+            raise DataError(f"{where}: label is {label!r}, must be an integer from -1 to {len(parts) - 1}")
         if not isinstance(correct, bool):
             raise DataError(f"{where}: final_answer_correct is {correct!r}, must be true or false")
         critique = row.get("critique") or ""
         if not isinstance(critique, str):
             raise DataError(f"{where}: critique is a {type(critique).__name__}, must be a text")
-        solutions.append(LabelledSolution(problem, steps, None if label == -1 else label, correct, critique))
+        solutions.append(LabelledSolution(problem, parts, None if label == -1 else label, correct, critique))
     if not solutions and limit != 0:
         raise DataError(f"{source}: no labelled solutions in it; give a source with at least one row")
     return solutions
@@ -185,11 +187,11 @@ def _problems(
         yield where, row, problem
 
 
-def _steps(where: str, row: Row) -> tuple[str, ...]:
+def _steps(where: str, row: Row, rule: StepRule) -> tuple[str, ...]:
     """Return the steps of a labelled row, or raise DataError with its place."""
     steps, response = row.get("steps"), row.get("response")
     if steps is None and isinstance(response, str):
-        steps = split_steps(response)
+        steps = split_steps(response, rule)
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(step, str) for step in steps):
         raise DataError(f"{where}: needs steps, a list of texts, or response, a text")
     if not steps:

@@ -14,7 +14,7 @@ from fapo.data.problems import answer_of_worked_solution, read_problems
 from fapo.data.sources import read_rows
 from fapo.data.trajectory import judged_steps, make_rollout
 from fapo.errors import DataError
-from fapo.types import Given, Problem
+from fapo.types import Given, Problem, StepRule
 
 Lookup = Callable[[str], Problem | None]
 """Function that finds the problem, with its reference, from the text of a prompt; None if there is none."""
@@ -47,7 +47,7 @@ class BadRow:
 
 
 def read_solutions(
-    source: str | Path, *, name: str = "", references: Lookup | None = None
+    source: str | Path, *, name: str = "", references: Lookup | None = None, steps: StepRule = "paragraphs"
 ) -> Iterator[Solution | BadRow]:
     """Read the solutions of a file row by row.
 
@@ -55,6 +55,7 @@ def read_solutions(
         source: File (.jsonl, .json, .parquet) or Hugging Face id.
         name: Name of the file in messages, ids and sources; by default `source`.
         references: Finds the problem of a row that has no reference.
+        steps: Rule by which texts are split into steps.
 
     Yields:
         A solution for each row, or a `BadRow` for a row that cannot be used.
@@ -66,7 +67,7 @@ def read_solutions(
     for index, (where, item) in enumerate(_items(Path(source), name or str(source))):
         try:
             row = parse_row(where, item) if isinstance(item, bytes) else as_object(where, item)
-            yield _solution(where, row, stem, index, references)
+            yield _solution(where, row, stem, index, references, steps)
         except DataError as error:
             yield BadRow(where, str(error))
 
@@ -106,7 +107,7 @@ def _items(path: Path, name: str) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}:{number}", line) for number, line in enumerate(file, start=1) if line.strip())
 
 
-def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | None) -> Solution:
+def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | None, rule: StepRule) -> Solution:
     """Return the solution in a row, or raise DataError with its place."""
     columns = find_columns(where, row, COLUMNS, needed=("problem", "solution"))
     found = {field: (name, get_nested(row, name)) for field, name in columns.items()}
@@ -117,7 +118,7 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
         problem = Problem("", question, _reference(where, found))
         if not problem.reference:
             correct = _correct(where, found, list(row), is_unknown=references is not None)
-    text, steps = _text_and_steps(where, problem, *found["solution"])
+    text, steps = _text_and_steps(where, problem, *found["solution"], rule)
     column, own = found.get("id", ("id", f"{stem}-{index}"))
     source = as_scalar_text(where, *found["source"]) if "source" in found else stem
     identified = Problem(as_scalar_text(where, column, own), problem.text, problem.reference, source)
@@ -151,7 +152,9 @@ def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], 
     return value
 
 
-def _text_and_steps(where: str, problem: Problem, column: str, value: Any) -> tuple[str, tuple[str | Given, ...]]:
+def _text_and_steps(
+    where: str, problem: Problem, column: str, value: Any, rule: StepRule
+) -> tuple[str, tuple[str | Given, ...]]:
     """Return the text of a solution with its answer, and its steps."""
     if column.lower() == "steps":
         if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
@@ -163,4 +166,4 @@ def _text_and_steps(where: str, problem: Problem, column: str, value: Any) -> tu
     except DataError as error:
         raise DataError(f"{where}: {column} {error}") from None
     is_blank = not rollout.earlier_turns and not rollout.response.strip()
-    return rollout.response, () if is_blank else tuple(judged_steps(rollout))
+    return rollout.response, () if is_blank else tuple(judged_steps(rollout, rule))

@@ -1,12 +1,15 @@
 """Split a solution into steps.
 
-A step is a paragraph. Judges are trained on paragraphs, so training and evaluation both use `split_steps`.
+A step is a paragraph, because judges are trained on paragraphs: FAPO-Critic-85K and ProcessBench have them.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
+
+from fapo.types import StepRule
 
 _ENVIRONMENTS = (
     "align|aligned|alignat|alignedat|flalign|equation|eqnarray|gather|gathered|multline|multlined|split|displaymath|math|"
@@ -18,9 +21,6 @@ _OPENER = re.compile(
     re.MULTILINE,
 )
 _DISPLAY = re.compile(r"(?<!\\)\\\[")
-_HEADING = re.compile(
-    r"[ \t]*(?:#{1,6}[ \t]+)?(?:\*\*|__)?(?:step[ \t]*\d+\b|\d{1,2}[.)](?:\*\*|__)?[ \t]+\S)", re.IGNORECASE
-)
 
 
 def _closing(opener: re.Match[str]) -> str | None:
@@ -33,12 +33,12 @@ def _closing(opener: re.Match[str]) -> str | None:
 
 
 def protected(text: str) -> list[tuple[int, int]]:
-    r"""Find the parts of a text that are never split, if they are closed.
+    r"""Find the parts of a text that are never split into lines, if they are closed.
 
-    They are fenced code, display mathematics, and `\(..\)` within a paragraph.
+    They are fenced code, display mathematics, and `\(..\)`.
 
     Args:
-        text: Text of a solution.
+        text: Text of a solution that is one paragraph.
 
     Returns:
         Half-open ranges (start, end) of characters, in order.
@@ -60,8 +60,6 @@ def protected(text: str) -> list[tuple[int, int]]:
         if closing is None:
             continue
         end = following(closing)
-        if closing == "\\)" and following("\n\n") < end:
-            continue
         if end == math.inf or (closing == "\\]" and _DISPLAY.search(text, position, int(end))):
             continue  # never closed, or the next display begins before it is
         position = int(end) + len(closing)
@@ -69,40 +67,41 @@ def protected(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def split_steps(text: str) -> list[str]:
+def split_steps(text: str, rule: StepRule = "paragraphs") -> list[str]:
     """Split a solution into steps.
 
-    A step begins after a blank line, and at a line that begins "Step 3", "**Step 3:**", "## Step 3", "3." or "3)". If
-    there is no blank line between the lines of the text, each line is a step. Nothing is split inside `protected`
-    ranges. Blank space belongs to the step before it, or to the first step.
+    * "paragraphs": a step begins after each empty line, whatever the text around it is. As in the public data of
+      judges, a line of spaces is not empty.
+    * "lines": the same, but in a text without an empty line each line is a step; nothing is split inside `protected`
+      ranges.
+
+    White space belongs to the step before it, or to the first step.
 
     Args:
         text: Text of the solution.
+        rule: Rule by which it is split.
 
     Returns:
         The steps; joined, they are the text again. An empty text has no steps, any other blank text has one.
     """
-    if not text:
-        return []
     paragraphs: list[int] = []
     lines: list[int] = []
-    headings: list[int] = []
-    spans = iter([*protected(text), (len(text) + 1, len(text) + 1)])
-    low, high = next(spans)
-    start, blank_before, seen = 0, False, False
+    start, is_after_empty, seen = 0, False, False
     for line in text.split("\n"):
-        while high <= start:
-            low, high = next(spans)
-        if not line.strip():
-            blank_before = True
-        else:
-            if seen and not low < start < high:
-                lines.append(start)
-                if blank_before:
-                    paragraphs.append(start)
-                elif _HEADING.match(line):
-                    headings.append(start)
-            seen, blank_before = True, False
+        if line.strip():
+            if seen:
+                (paragraphs if is_after_empty else lines).append(start)
+            seen, is_after_empty = True, False
+        elif not line.strip("\r"):
+            is_after_empty = True
         start += len(line) + 1
-    cuts = sorted(paragraphs + headings) if paragraphs else lines
-    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    cuts = paragraphs or (_unprotected(text, lines) if rule == "lines" else [])
+    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)] if text else []
+
+
+def _unprotected(text: str, places: list[int]) -> list[int]:
+    """Return the places, in order, that are not inside a `protected` range."""
+    spans = protected(text)
+    starts = [low for low, _ in spans]
+    before = [bisect_left(starts, place) - 1 for place in places]  # the last range that begins before the place
+    return [place for place, i in zip(places, before, strict=True) if i < 0 or spans[i][1] <= place]

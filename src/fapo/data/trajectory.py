@@ -13,7 +13,7 @@ from typing import Any
 
 from fapo.data.steps import split_steps
 from fapo.errors import DataError
-from fapo.types import Given, Message, Problem, Rollout
+from fapo.types import Given, Message, Problem, Rollout, StepRule
 
 _THINKING = re.compile(r"<(/?)(?:\w+:)?think(?:ing)?>|\[(/?)THINK\]")
 """Tags around thinking: <think>, <thinking>, <seed:think>, [THINK]; a group holds the slash of a closing tag."""
@@ -76,10 +76,10 @@ def make_rollout(problem: Problem, completion: Any, num_tokens: int = 0, *, trun
     return Rollout(problem, response, num_tokens, truncated, earlier)
 
 
-def judged_steps(rollout: Rollout) -> list[str | Given]:
-    """Return the steps that a judge sees: those of each assistant turn, and each given turn as one step."""
+def judged_steps(rollout: Rollout, rule: StepRule) -> list[str | Given]:
+    """Return the steps that a judge sees: those of each assistant turn by a rule, and each given turn as one step."""
     turns = *rollout.earlier_turns, rollout.response
-    return [step for turn in turns for step in ([turn] if isinstance(turn, Given) else split_steps(turn))]
+    return [step for turn in turns for step in ([turn] if isinstance(turn, Given) else split_steps(turn, rule))]
 
 
 def as_messages(rollout: Rollout) -> list[Message]:

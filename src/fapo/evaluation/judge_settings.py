@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
+from fapo.types import StepRule
+
 if TYPE_CHECKING:
     from fapo.config.schema import ModelJudge
 
@@ -23,6 +25,8 @@ class JudgeSettings:
     """Name under which the servers know the judge."""
     template: str = "locate"
     """Prompt: locate, yes_no, compact or a file."""
+    steps: StepRule | None = None
+    """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
     votes: int = 1
     """Number of critiques for each solution; their most frequent answer is the verdict."""
     temperature: float | None = None
@@ -60,6 +64,7 @@ class JudgeSettings:
             self.judge,
             self.model,
             template=self.template,
+            steps=self.steps,
             votes=self.votes,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
@@ -79,4 +84,5 @@ def judge_name(judge: ModelJudge) -> str:
     sampling = f"plurality of {judge.votes} votes, " if judge.votes > 1 else ""
     sampling += f"temperature {judge.temperature:g}, max tokens {judge.max_tokens}"
     sampling += f", min words {judge.min_words}" if judge.min_words else ""
+    sampling += f", steps {judge.steps}" if judge.steps else ""
     return f"{judge.model}, prompt {prompt}, {sampling}"

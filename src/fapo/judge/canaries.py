@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fapo.data.steps import split_steps
 from fapo.errors import DataError, JudgeDownError
 from fapo.judge.quality import judge_quality
 from fapo.types import Judge, LabelledSolution, Rollout, Verdict
@@ -91,7 +90,7 @@ class Canaries:
         rng = random.Random(repr((self.seed, [rollout.response for rollout in rollouts])))
         num = int(self.rate * len(rollouts) + rng.random())
         drawn = [rng.choice(rng.choice(self._kinds)) for _ in range(num)]
-        canaries = [Rollout(solution.problem, _response(solution)) for solution in drawn]
+        canaries = [Rollout(solution.problem, "\n\n".join(solution.steps)) for solution in drawn]
         verdicts, found = await asyncio.gather(self.judge(rollouts), (self.uncached or self.judge)(canaries))
         results = list(zip(found, [solution.error_step for solution in drawn], strict=True))
         if self.results is not None:
@@ -103,12 +102,6 @@ class Canaries:
     def metrics(self) -> dict[str, float]:
         """Return the metrics of the latest canaries; {} without any."""
         return self._window.metrics()
-
-
-def _response(solution: LabelledSolution) -> str:
-    """Return a solution as a policy would write it: text that is split into the steps of the label."""
-    joined = ["\n".join(solution.steps), "\n\n".join(solution.steps)]
-    return next((text for text in joined if len(split_steps(text)) == len(solution.steps)), joined[-1])
 
 
 def find_canaries(judge: Judge | None) -> Canaries | None:

@@ -30,7 +30,7 @@ from fapo.judge.canaries import Canaries
 from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
 from fapo.judge.template import Template, load_template
-from fapo.types import Judge
+from fapo.types import Judge, StepRule
 
 if TYPE_CHECKING:
     from fapo.inference.transformers_model import LocalModel
@@ -58,12 +58,18 @@ def make_judge(config: JudgeConfig, *, seed: int = 0) -> Judge:
     if isinstance(config, OracleJudge):
         judge = oracle(config.false_negative_rate, config.false_positive_rate)
     else:
-        template, model = load_template(config.template), _open_model(config)
+        template, model = load_template(config.template, config.steps), _open_model(config)
         judge = _genrm(config, template, model)
         uncached = _genrm(replace(config, cache=None), template, model)
     if not config.canaries:
         return judge
-    return Canaries(judge, load_labelled(config.canaries), config.canary_rate, config.canary_min_f1, seed, uncached)
+    known = load_labelled(config.canaries, steps=step_rule(config))
+    return Canaries(judge, known, config.canary_rate, config.canary_min_f1, seed, uncached)
+
+
+def step_rule(config: ModelJudge | OracleJudge) -> StepRule:
+    """Return the rule by which a judge splits responses into steps; raise ConfigError if its template is wrong."""
+    return "lines" if isinstance(config, OracleJudge) else load_template(config.template, config.steps).steps
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +87,7 @@ async def open_judge(config: ModelJudge, *, use_cache: bool = True) -> AsyncIter
         ConfigError: If the template or the model cannot be loaded.
         DataError: If the cache cannot be used.
     """
-    template = load_template(config.template)
+    template = load_template(config.template, config.steps)
     async with contextlib.aclosing(_open_model(config)) as model:
         judge = _genrm(config, template, model, use_cache)
         try:

@@ -13,21 +13,21 @@ from fapo.data.trajectory import judged_steps
 from fapo.errors import ConfigError
 from fapo.judge.template import Template, build_prompt
 from fapo.judge.verdicts import BLANK, CUT_OFF, FLAGGED_UNREAD, GIVEN_STEP, majority
-from fapo.types import ChatModel, Completion, Given, Message, Problem, Rollout, Verdict
+from fapo.types import ChatModel, Completion, Given, Message, Problem, Rollout, StepRule, Verdict
 
 
 class _Split(Sequence[tuple[Problem, list[str | Given]]]):
     """Problems and steps of rollouts; a response is split when its item is read."""
 
-    def __init__(self, rollouts: Sequence[Rollout]) -> None:
-        self._rollouts = rollouts
+    def __init__(self, rollouts: Sequence[Rollout], rule: StepRule) -> None:
+        self._rollouts, self._rule = rollouts, rule
 
     def __len__(self) -> int:
         return len(self._rollouts)
 
     def __getitem__(self, index: Any) -> Any:
         rollout = self._rollouts[index]
-        return rollout.problem, judged_steps(rollout)
+        return rollout.problem, judged_steps(rollout, self._rule)
 
 
 class _Prompts(Sequence[list[Message]]):
@@ -80,7 +80,7 @@ class GenRM:
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Return one verdict for each rollout, in order; responses are split into steps."""
-        return await self.judge_steps(_Split(rollouts))
+        return await self.judge_steps(_Split(rollouts, self.template.steps))
 
     async def judge_steps(self, solutions: Sequence[tuple[Problem, Sequence[str | Given]]]) -> list[Verdict]:
         """Return one verdict for each solution with given steps, in order.

@@ -28,7 +28,7 @@ def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -
         error_step = ground_truth(rollout).error_step
         chance = random.Random(f"{rollout.problem.id} {rollout.response}")
         if chance.random() < (false_positive_rate if error_step is None else false_negative_rate):
-            num_steps = max(len(split_steps(rollout.response)), 1)
+            num_steps = max(len(split_steps(rollout.response, "lines")), 1)
             error_step = chance.randrange(num_steps) if error_step is None else None
         return Verdict.from_step(error_step, "oracle")
 

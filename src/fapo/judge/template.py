@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from fapo.data.untrusted_text import escape
 from fapo.errors import ConfigError
 from fapo.judge.verdicts import parse_verdict, parse_yes_no
-from fapo.types import Given, Message, Verdict
+from fapo.types import Given, Message, StepRule, Verdict
 
+HEADER = re.compile(r"#(kind|steps):[ \t]*(\S*)[ \t]*(?:\n|\Z)")
+"""Pattern of a line above the prompt that sets a field of `Template`."""
 SYSTEM_END = re.compile(r"(?:\A|\n)---user---(?:\n|\Z)")
 SECTION = re.compile(r"\{\{#steps\}\}(.*?)\{\{/steps\}\}", re.DOTALL)
 PLACEHOLDER = re.compile(r"\{\{([#/]?\w+)\}\}")
@@ -44,10 +46,14 @@ class Template:
     """Kind of answer. locate: the index of the earliest wrong step, or -1; yes_no: whether the solution is flawed."""
     name: str = "template"
     """Built-in name or path, for error messages and records."""
+    steps: StepRule = "paragraphs"
+    """Rule by which responses are split into the steps of this prompt."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("locate", "yes_no"):
             raise ConfigError(f"{self.name}: kind is {self.kind!r}, must be locate or yes_no")
+        if self.steps not in get_args(StepRule):
+            raise ConfigError(f"{self.name}: steps is {self.steps!r}, must be {' or '.join(get_args(StepRule))}")
         parts = SYSTEM_END.split(self.text)
         if len(parts) > 2:
             raise ConfigError(f"{self.name}: more than one line ---user---")
@@ -104,14 +110,16 @@ def built_in_templates() -> list[str]:
     return sorted(file.name.removesuffix(".txt") for file in _PROMPTS.iterdir() if file.name.endswith(".txt"))
 
 
-def load_template(name_or_path: str | Path) -> Template:
+def load_template(name_or_path: str | Path, steps: StepRule | None = None) -> Template:
     """Return a built-in template (locate, yes_no, compact), or the template in a file.
 
-    A GenRM needs the prompt it was trained with; give a file for one that others have released. The first line
-    `#kind: yes_no` sets the kind of answer. The final newline of the file is not part of the prompt.
+    A GenRM needs the prompt and the kind of steps it was trained with; give a file for one that others have released.
+    First lines `#kind: yes_no` and `#steps: lines` set the kind of answer and the rule for steps. The final newline of
+    the file is not part of the prompt.
 
     Args:
         name_or_path: Name of a built-in template, or path of a UTF-8 file.
+        steps: Rule for steps that replaces the template's own; None keeps that.
 
     Returns:
         The template.
@@ -127,10 +135,12 @@ def load_template(name_or_path: str | Path) -> Template:
         text = source.read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as failure:
         raise ConfigError(f"{name_or_path}: not UTF-8 text ({failure.reason}); save it as UTF-8") from None
-    kind = "locate"
-    if header := re.match(r"#kind:[ \t]*(\S*)[ \t]*(?:\n|\Z)", text):
-        kind, text = header[1], text[header.end() :]
-    return Template(text, kind, str(name_or_path))  # type: ignore[arg-type]  # checked by Template
+    header: dict[str, str] = {}
+    while line := HEADER.match(text):
+        header[line[1]], text = line[2], text[line.end() :]
+    if steps:
+        header["steps"] = steps
+    return Template(text, name=str(name_or_path), **header)  # type: ignore[arg-type]  # checked by Template
 
 
 def build_prompt(template: Template, problem_text: str, reference: str, steps: Sequence[str | Given]) -> list[Message]:

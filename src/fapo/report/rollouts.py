@@ -15,11 +15,12 @@ from typing import Any
 from fapo.data.jsonl import finite_number
 from fapo.data.steps import split_steps
 from fapo.data.trajectory import judged_steps, make_rollout
-from fapo.errors import DataError
+from fapo.errors import ConfigError, DataError
+from fapo.judge.template import load_template
 from fapo.judge.verdicts import named_step
 from fapo.report.text import visible
 from fapo.training.run_reader import Run
-from fapo.types import Given, Problem, RolloutClass, rollout_class
+from fapo.types import Given, Problem, RolloutClass, StepRule, rollout_class
 
 LIMIT = 100_000
 """Default limit of the number of rollouts on a page."""
@@ -99,6 +100,7 @@ def shown_rollouts(name: str, run: Run, rate: float = 1.0) -> Iterator[ShownRoll
         Rollouts in the order written.
     """
     seen: Counter[tuple[Any, ...]] = Counter()
+    rule = _step_rule(run.table("judge"))
     for row in run.rollouts():
         if not isinstance(row.get("response"), str) or not isinstance(row.get("correct"), bool):
             continue
@@ -106,10 +108,20 @@ def shown_rollouts(name: str, run: Run, rate: float = 1.0) -> Iterator[ShownRoll
         sample = seen[group]
         seen[group] += 1
         if rate >= 1 or zlib.crc32(repr(group).encode()) < rate * 2**32:
-            yield _shown_rollout(row, name, group, sample)
+            yield _shown_rollout(row, name, group, sample, rule)
 
 
-def _shown_rollout(row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample: int) -> ShownRollout:
+def _step_rule(judge: Mapping[str, Any]) -> StepRule:
+    """Return the rule by which the judge of a run split responses; paragraphs if it is not known any more."""
+    try:
+        return load_template(judge.get("template", "locate"), judge.get("steps")).steps
+    except ConfigError:
+        return "paragraphs"
+
+
+def _shown_rollout(
+    row: Mapping[str, Any], run: str, group: tuple[str, int, str], sample: int, rule: StepRule
+) -> ShownRollout:
     """Return one row of rollouts.jsonl as the page shows it; any value except response and correct may be missing."""
     truth = row.get("truth") if isinstance(row.get("truth"), Mapping) else None
     true, flaw = (truth.get("error_step"), truth.get("flaw")) if truth is not None else (None, None)
@@ -125,7 +137,7 @@ def _shown_rollout(row: Mapping[str, Any], run: str, group: tuple[str, int, str]
         sample,
         visible(row.get("problem"), 4000),
         visible(row.get("reference"), 400),
-        tuple(_steps(row)),
+        tuple(_steps(row, rule if truth is None else "lines")),  # lines: the steps of the oracle
         rollout_class(row["correct"], None if unscored else flawed),
         status,
         flagged,
@@ -141,14 +153,14 @@ def _shown_rollout(row: Mapping[str, Any], run: str, group: tuple[str, int, str]
     )
 
 
-def _steps(row: Mapping[str, Any]) -> list[str]:
+def _steps(row: Mapping[str, Any], rule: StepRule) -> list[str]:
     """Return the steps in one row of rollouts.jsonl, split as for the judge; long text is cut."""
     with contextlib.suppress(DataError):  # raised where a row has no such column
-        steps = judged_steps(make_rollout(Problem("", "", ""), row.get("trajectory")))
+        steps = judged_steps(make_rollout(Problem("", "", ""), row.get("trajectory")), rule)
         texts = [f"[given] {step.text}" if isinstance(step, Given) else step for step in steps]
         return [visible(text.rstrip(), _MAX_CHARACTERS) for text in texts]
     response = row["response"]
-    shown = [visible(step.rstrip(), _MAX_CHARACTERS) for step in split_steps(response[:_MAX_CHARACTERS])]
+    shown = [visible(step.rstrip(), _MAX_CHARACTERS) for step in split_steps(response[:_MAX_CHARACTERS], rule)]
     if len(response) > _MAX_CHARACTERS:
         shown.append(f"… ({len(response) - _MAX_CHARACTERS:,} more characters)")
     return shown

@@ -10,7 +10,7 @@ from fapo.data.miniature.oracle import known_ground_truth
 from fapo.errors import ConfigError
 from fapo.judge.coalesce import BatchingJudge
 from fapo.judge.deduplicate import DeduplicatingJudge
-from fapo.judge.from_config import make_judge
+from fapo.judge.from_config import make_judge, step_rule
 from fapo.judge.resume import RecordedJudge, RecordedVerdicts
 from fapo.judge.template import load_template
 from fapo.rewards.critique_scorer import CritiqueScorer, Scorer
@@ -54,7 +54,8 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
         judge = make_judge(config.judge, seed=config.seed)
     judge_all = isinstance(reward, StepRatioReward) or bool(config.judge and config.judge.all)
     max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, ModelJudge) else 1.0
-    return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, max_failure_rate)
+    steps = step_rule(config.judge) if config.judge else "paragraphs"
+    return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, steps, max_failure_rate)
 
 
 def wrap_judge(

@@ -14,7 +14,7 @@ from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.rewards import policy as rewards
 from fapo.rewards import verify as answers
 from fapo.rewards.advantages import group_advantages
-from fapo.types import Given, Judge, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import Given, Judge, Reward, Rollout, ScoredRollout, StepRule, Verdict
 
 
 def unscored_error(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
@@ -52,6 +52,8 @@ class PolicyScorer:
     """Length limit of a response in tokens, for the overlong penalty."""
     judge_all: bool = False
     """Whether to judge rollouts with a wrong answer, too; the step-ratio reward needs it."""
+    steps: StepRule = "paragraphs"
+    """Rule by which the judge splits responses into steps; the step-ratio reward counts them."""
     max_failure_rate: float = 0.5
     """Largest fraction of the latest verdicts that may be failed (see `CircuitBreaker`); 1 never stops the run."""
     check: Callable[[Sequence[tuple[str, str]]], Awaitable[Sequence[answers.Check]]] = answers.acheck_answers
@@ -107,7 +109,7 @@ class PolicyScorer:
             flawed = verdict.flawed if verdict else None
             value = rewards.corrected_reward(correct, flawed, self.config.penalty, *errors)
         elif isinstance(self.config, StepRatioReward):
-            steps = judged_steps(rollout)
+            steps = judged_steps(rollout, self.steps)
             flawed, error_step = (verdict.flawed, verdict.error_step) if verdict else (None, None)
             if error_step is not None:  # given steps do not count
                 error_step -= sum(isinstance(step, Given) for step in steps[:error_step])

@@ -68,5 +68,5 @@ def _solutions(config: Config, source: str, limit: int | None) -> list[Example]:
     """Return labelled solutions as the examples of a GenRM."""
     assert config.genrm
     template = load_template(config.genrm.template)
-    found = load_labelled(source, limit=limit)
+    found = load_labelled(source, limit=limit, steps=template.steps)
     return [Example(s.problem, build_prompt(template, s.problem.text, s.problem.reference, s.steps), s) for s in found]

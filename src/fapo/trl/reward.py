@@ -18,7 +18,7 @@ from fapo.judge.verdicts import verdict_row
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.version import require_supported
-from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout
+from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout, StepRule
 
 REFERENCE_COLUMNS = ("reference", "answer", "solution")
 """Columns of a data set that may hold the reference answers; the first one that it has is used."""
@@ -189,6 +189,7 @@ def flawed_aware_reward(
     max_failure_rate: float = 0.5,
     model: str = "",
     template: str = "locate",
+    steps: StepRule | None = None,
     min_words: int = 0,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -216,6 +217,7 @@ def flawed_aware_reward(
         max_failure_rate: Largest rate of failures among the last 100 judgements that does not stop the trainer.
         model: Name under which the servers know the GenRM.
         template: Prompt of the GenRM: locate, yes_no, compact, or the path of a template file.
+        steps: Steps of a rollout: "paragraphs", or "lines" where it has no empty line; None: the template's own rule.
         min_words: Minimum number of words outside the boxed answer. A shorter correct rollout is flagged without the
             judge; 0 turns it off, as in the paper.
         temperature: Sampling temperature of the critique; None leaves it to the server.
@@ -253,7 +255,7 @@ def flawed_aware_reward(
             max_tokens=max_tokens,
             extra_body=extra_body or {},
         )
-        judge = GenRM(load_template(template), client, min_words=min_words)
+        judge = GenRM(load_template(template, steps), client, min_words=min_words)
     if on_unscored not in get_args(OnUnscored):
         raise ConfigError(f"on_unscored is {on_unscored!r}; choose one of {', '.join(get_args(OnUnscored))}")
     if overlong_buffer > max_completion_length:

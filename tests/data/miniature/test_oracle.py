@@ -31,7 +31,7 @@ def test_the_oracle_names_the_first_wrong_line_and_its_flaw(
 @pytest.mark.parametrize("name", EXAMINED_RESPONSES)
 def test_the_wrong_line_is_one_of_the_steps_a_judge_sees(name: str) -> None:
     response, _, step, _ = EXAMINED_RESPONSES[name]
-    assert step is None or step < max(len(split_steps(response)), 1)
+    assert step is None or step < max(len(split_steps(response, "lines")), 1)
 
 
 @given(TASKS)
@@ -54,7 +54,7 @@ def test_any_changed_number_is_found_where_it_stands(task: Task, data: st.DataOb
 def test_the_oracle_takes_any_text(task: Task, response: str) -> None:
     found = examine(task, response)
     assert (found.error_step is None) == (found.flaw is None)
-    assert found.error_step is None or 0 <= found.error_step < max(len(split_steps(response)), 1)
+    assert found.error_step is None or 0 <= found.error_step < max(len(split_steps(response, "lines")), 1)
 
 
 @given(TASKS, BAD_HABITS, st.integers(0, 10**6))

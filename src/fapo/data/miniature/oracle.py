@@ -51,12 +51,12 @@ def examine(task: Task, response: str) -> GroundTruth:
 
     Args:
         task: Task that the solution answers.
-        response: Text of the solution. Its lines are the steps that a judge reads, so indices mean the same.
+        response: Text of the solution. Its lines are the steps that a judge reads with the template "compact".
 
     Returns:
         The index of the first wrong line and the kind of flaw; both are None if every line is right.
     """
-    given, wanted = [step.strip() for step in split_steps(response)], task.lines
+    given, wanted = [step.strip() for step in split_steps(response, "lines")], task.lines
     error = next((i for i, (g, w) in enumerate(zip(given, wanted, strict=False)) if g != w), None)
     if error is not None:
         return GroundTruth(error, _kind_of_flaw(task, given, error))

@@ -53,8 +53,9 @@ class AuditCounts:
     """Counts over the rows of an audit."""
 
     by_source: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """Counts of each source. The keys are rows, correct, requested (verdicts), unparsable and failed (of requested),
-    judged and flawed (of correct), wrong_judged, wrong_flagged, and undecided (answers that could not be compared)."""
+    """Counts of each source. The keys are rows, correct, requested (verdicts), one_step, unparsable and failed (of
+    requested), judged and flawed (of correct), wrong_judged, wrong_flagged, and undecided (answers that could not be
+    compared)."""
     fifths: Counter[int] = field(default_factory=Counter)
     """Number of errors in correct solutions, by index into FIFTHS."""
     bad: list[str] = field(default_factory=list)
@@ -71,6 +72,7 @@ class AuditCounts:
             "rows": True,
             "correct": row.correct,
             "requested": row.status != "skipped",
+            "one_step": row.status != "skipped" and row.num_steps == 1,
             "unparsable": row.status == "unparsable",
             "failed": row.status == "failed",
             "judged" if row.correct else "wrong_judged": row.status == "ok",
@@ -136,6 +138,10 @@ def _notes(result: AuditCounts) -> list[str]:
     """Return what a reader should know about the numbers and the rows."""
     counts = result.total
     notes = ["FP ratio: flawed / judged, of the correct solutions, with its 95 % interval (Wilson)"]
+    if counts["requested"]:
+        rate = percent(ratio(counts["one_step"], counts["requested"]))
+        hint = "; --steps lines divides those of several lines" if counts["one_step"] else ""
+        notes.append(f"solutions of a single step: {rate} of {counts['requested']}{hint}")
     if counts["wrong_judged"]:
         rate = percent(ratio(counts["wrong_flagged"], counts["wrong_judged"]))
         notes.append(f"solutions with a wrong answer: {counts['wrong_judged']} judged, {rate} of them flawed")

@@ -20,7 +20,7 @@ from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.counts import AuditCounts, AuditRow
 from fapo.evaluation.audit.settings import AuditSettings
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
-from fapo.judge.from_config import open_judge
+from fapo.judge.from_config import open_judge, step_rule
 from fapo.judge.genrm import GenRM
 from fapo.judge.verdicts import verdict_row
 from fapo.rewards import verify as answers
@@ -54,6 +54,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
     if not settings.files:
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
     config = settings.judge_config(settings.out)
+    rule = step_rule(config)
     check_not_overwriting(settings.out, (*settings.files, settings.references))
     lookup = reference_lookup(settings.references) if settings.references else None
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +63,8 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
 
         def rows() -> Iterator[Solution | BadRow]:
             for name in settings.files:
-                yield from read_solutions(files[name], name="stdin" if name == "-" else "", references=lookup)
+                alias = "stdin" if name == "-" else ""
+                yield from read_solutions(files[name], name=alias, references=lookup, steps=rule)
 
         num_rows = _check_rows(rows(), settings, result)
 

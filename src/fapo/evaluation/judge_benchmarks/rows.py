@@ -10,7 +10,7 @@ from fapo.data.load import load_labelled
 from fapo.data.problems import sampling_key
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.judge_benchmarks.settings import Benchmark
-from fapo.types import LabelledSolution
+from fapo.types import LabelledSolution, StepRule
 
 NUMBERED = re.compile(r"(.+)-\d+")
 """Pattern of ids such as gsm8k-12, where the first part names a subset."""
@@ -28,7 +28,9 @@ class Rows:
     """Number of steps by id, for every row of the data. A prediction for any of these ids is accepted."""
 
 
-def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = None) -> Rows:
+def load_rows(
+    benchmark: Benchmark, sources: Sequence[str], limit: int | None = None, steps: StepRule = "paragraphs"
+) -> Rows:
     """Load the rows of a benchmark, in the format of ProcessBench.
 
     flawed-positive scores the rows with a correct final answer, and each row must say whether its answer is correct.
@@ -39,6 +41,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
         sources: Files, Hugging Face ids (with all their splits) or miniature:critic-test.
         limit: Number of rows of each source that are scored, chosen at random by their ids, since files are often
             sorted. A larger limit keeps the rows of a smaller one. None for all rows.
+        steps: Rule by which the `response` of a row without `steps` is split.
 
     Returns:
         Rows that are scored, with their subsets.
@@ -55,7 +58,7 @@ def load_rows(benchmark: Benchmark, sources: Sequence[str], limit: int | None = 
     subsets: list[str] = []
     num_steps: dict[str, int] = {}
     for source in sources:
-        loaded = load_labelled(source, split="all", need_correct=benchmark == "flawed-positive")
+        loaded = load_labelled(source, split="all", need_correct=benchmark == "flawed-positive", steps=steps)
         for row in loaded:
             if row.problem.id in num_steps:
                 raise DataError(f"{source}: id {row.problem.id!r} is also in another file; give each file once")

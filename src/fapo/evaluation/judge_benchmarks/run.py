@@ -48,7 +48,8 @@ def run_benchmark(
     """
     if settings.out:
         check_not_overwriting(settings.out, settings.data)
-    rows = load_rows(settings.benchmark, settings.data, settings.limit)
+    rule = load_template(settings.template, settings.steps).steps
+    rows = load_rows(settings.benchmark, settings.data, settings.limit, rule)
     context = _from_predictions(settings, rows) if settings.predictions else _from_judge(settings, rows, progress)
     if settings.benchmark == "process":
         return score_process(rows.counting, rows.subsets, context.verdicts), context

@@ -10,6 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.config.ranges import Count, NonNegative, Positive, TopP, check_ranges
 from fapo.errors import ConfigError
+from fapo.types import StepRule
 
 if TYPE_CHECKING:
     from fapo.config.schema import ModelJudge
@@ -36,6 +37,8 @@ class EvalSettings:
     """Name under which the servers know the judge."""
     judge_template: str = "locate"
     """Prompt of the judge: locate, yes_no, compact or a file."""
+    judge_steps: StepRule | None = None
+    """Steps of a sample: paragraphs, or lines where it has no empty line; the default is the template's own."""
     judge_votes: int = 1
     """Number of critiques for each sample; their most frequent answer is the verdict."""
     judge_temperature: float | None = None
@@ -96,6 +99,7 @@ class EvalSettings:
             self.judge_model,
             options=("--judge", "--judge-model"),
             template=self.judge_template,
+            steps=self.judge_steps,
             votes=self.judge_votes,
             temperature=self.judge_temperature,
             max_tokens=self.judge_max_tokens,

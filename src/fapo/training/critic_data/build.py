@@ -46,7 +46,7 @@ def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
         EngineError: A policy fails for too many requests.
         JudgeDownError: The teacher fails for too many requests.
     """
-    template = load_template(config.template)
+    template = load_template(config.template, config.steps)
     if template.kind != "locate":
         raise ConfigError(
             f"template {config.template!r} asks yes or no; a label needs a position: use locate or compact"
@@ -54,7 +54,9 @@ def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
     prompt = load_prompt(config.prompt)
     if config.out.exists() and not config.folder.exists():
         raise ConfigError(f"{config.out}: exists, but {config.folder} does not; remove it or choose another --out")
-    work = WorkFolder(config.folder, _fixed_settings(config, prompt, template), _wanted_rollouts(config))
+    work = WorkFolder(
+        config.folder, _fixed_settings(config, prompt, template), _wanted_rollouts(config), template.steps
+    )
     return asyncio.run(_build(config, prompt, template, work, progress))
 
 
@@ -112,6 +114,7 @@ def _fixed_settings(config: CriticSettings, prompt: str, template: Template) -> 
         **{name: value for name, value in _settings(config).items() if name not in CHANGEABLE},
         "prompt": prompt,
         "template": template.text,
+        "steps": template.steps,
     }
 
 

@@ -76,8 +76,9 @@ def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: N
     """
     check_not_overwriting(config.out, [config.data])
     judge = config.judge_spec()
-    solutions = with_label_noise(load_labelled(config.data, limit=config.limit), config.label_noise, config.seed)
     template = load_template(config.template)
+    loaded = load_labelled(config.data, limit=config.limit, steps=template.steps)
+    solutions = with_label_noise(loaded, config.label_noise, config.seed)
     if template.kind != "locate":
         raise ConfigError(
             f"template {config.template!r} asks yes or no; a label needs a position: use locate or compact"

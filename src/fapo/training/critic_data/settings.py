@@ -11,6 +11,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.config.ranges import Count, NonNegative, Positive, Rate, check_ranges
 from fapo.errors import ConfigError
+from fapo.types import StepRule
 
 if TYPE_CHECKING:
     from fapo.inference.models import ModelSpec
@@ -38,6 +39,8 @@ class CriticSettings:
     """Number of verdicts of the teacher on each solution; a solution is kept if all name the same position."""
     template: str = "locate"
     """Prompt of the teacher: locate, compact or a file."""
+    steps: StepRule | None = None
+    """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
     prompt: Path | None = None
     """File with the policies' prompt, which contains {{problem}}; the default is the question as it stands."""
     temperature: NonNegative = 1.0

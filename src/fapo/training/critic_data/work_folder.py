@@ -13,7 +13,7 @@ from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
 from fapo.judge.verdicts import verdict_from_row, verdict_row
 from fapo.rewards.verify import Check
-from fapo.types import Problem, Rollout, Verdict
+from fapo.types import Problem, Rollout, StepRule, Verdict
 
 SAMPLE_FIELDS = ("id", "problem", "reference", "response", "num_tokens", "correct", "outcome")
 """Columns that a line of samples.jsonl must have."""
@@ -41,11 +41,13 @@ class CorrectRollout:
     """Name of the policy that wrote it."""
     rollout: Rollout
     """Problem and response."""
+    rule: StepRule
+    """Rule by which the response is split into steps."""
 
     @property
     def steps(self) -> tuple[str, ...]:
         """Steps of the solution as a judge sees them, without surrounding blanks."""
-        return tuple(step.strip() for step in split_steps(self.rollout.response))
+        return tuple(step.strip() for step in split_steps(self.rollout.response, self.rule))
 
 
 class WorkFolder:
@@ -56,19 +58,22 @@ class WorkFolder:
     rollouts is the order of the data.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], wanted: Mapping[str, WantedRollout]) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], wanted: Mapping[str, WantedRollout], steps: StepRule
+    ) -> None:
         """Open or create the folder.
 
         Args:
             folder: Work folder.
             settings: Settings that must be the same in each run on this folder.
             wanted: Rollouts that are wanted, by id.
+            steps: Rule by which responses are split into steps.
 
         Raises:
             ConfigError: The folder was made with other settings.
             DataError: The folder holds rollouts of other problems, or a line without a column that is needed.
         """
-        self.folder, self.wanted = folder, wanted
+        self.folder, self.wanted, self.steps = folder, wanted, steps
         self.outcomes: dict[str, str] = {}
         """Outcome of each rollout by id: right, wrong, or the status of a `Check` without a result."""
         self.votes: dict[tuple[str, int], Verdict] = {}
@@ -128,7 +133,7 @@ class WorkFolder:
         self.outcomes[row["id"]] = row["outcome"]
         if row["correct"]:
             rollout = Rollout(place.problem, row["response"], row["num_tokens"])
-            self._correct.setdefault(row["id"], CorrectRollout(row["id"], place.policy, rollout))
+            self._correct.setdefault(row["id"], CorrectRollout(row["id"], place.policy, rollout, self.steps))
 
 
 def check_same_settings(file: Path, settings: Mapping[str, Any]) -> None:

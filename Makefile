@@ -1,5 +1,4 @@
-# Each target creates its environment first: .venv, .venv-trl-VERSION, .venv-verl or .venv-vllm. A second call finds it
-# ready.
+# Each target creates its environment first: .venv or .venv-NAME. A second call finds it ready.
 #
 # PYTHON=/path/to/python3.12   the Python to use; by default python3.11, else python3
 # PIP_ARGS='...'               options for pip. On Linux the package index has torch with CUDA. For the small CPU build:
@@ -22,11 +21,13 @@ LINT_SETUP := .venv-lint/.installed
 TRL_FOLDER := .venv-trl-$(VERSION)
 VERL_BIN := .venv-verl/bin
 VERL_SETUP := .venv-verl/.installed
+VERIFIERS_BIN := .venv-verifiers/bin
+VERIFIERS_SETUP := .venv-verifiers/.installed
 VLLM_BIN := .venv-vllm/bin
 VLLM_SETUP := .venv-vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes demo test test-fast test-trl test-verl test-vllm fuzz check bench docs
+.PHONY: help setup hashes demo test test-fast test-trl test-verl test-verifiers test-vllm fuzz check bench docs
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -74,6 +75,18 @@ $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 
 test-verl: $(VERL_SETUP)  ## run the tests of the verl engine, in .venv-verl (1.9 GB)
 	$(VERL_BIN)/python -m pytest tests/verl tests/rewards/test_policy.py tests/rewards/test_advantages.py tests/rewards/test_verify.py tests/rewards/test_answer_workers.py
+
+# The packages of .venv are visible in it, so that torch need not be installed twice.
+$(VERIFIERS_SETUP): $(SETUP)
+	$(PYTHON) -m venv .venv-verifiers
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > $$($(VERIFIERS_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth
+	$(VERIFIERS_BIN)/python -m pip install --quiet $(PIP_ARGS) 'verifiers==0.4.*'
+	$(VERIFIERS_BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+test-verifiers: $(VERIFIERS_SETUP)  ## run an evaluation by verifiers with our judge, in .venv-verifiers
+	$(VERIFIERS_BIN)/python -m pytest tests/integrations/verifiers
 
 $(VLLM_SETUP): requirements/vllm-constraints.txt tests/vllm_cpu/alias/pyproject.toml
 	$(PYTHON) -m venv .venv-vllm

@@ -7,6 +7,7 @@ them.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,9 +23,13 @@ _LAZY = {
     "ChatClient": "fapo.inference.client",
     "GenRM": "fapo.judge.genrm",
     "flawed_aware_reward": "fapo.trl.reward",
+    "FlawedPositiveJudge": "fapo.integrations.verifiers",
     **dict.fromkeys(("Judge", "Problem", "Reward", "Rollout", "Verdict"), "fapo.types"),
 }
 """Names that are imported at their first use, so that the command line starts fast."""
+
+if find_spec("verifiers"):  # it takes `id = "fapo"` for the judge among these names
+    __all__ += ["FlawedPositiveJudge"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ STILL = (
     "data.validation=",
     "trl.save_strategy=no",
 )
-DEFAULTS = ("trl.bf16=true", "trl.gradient_checkpointing=true")
+DEFAULTS = ("model.dtype=mixed", "trl.gradient_checkpointing=true")
 """Defaults of TRL for arguments that fapo sets."""
 
 

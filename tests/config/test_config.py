@@ -396,7 +396,8 @@ def test_missing_files(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["reward.shift=3"], ["reward.kind=outcome", "judge="], ["trl.bf16=true", "data.limit=3"]]
+    "overrides",
+    [[], ["reward.shift=3"], ["reward.kind=outcome", "judge="], ["trl.gradient_checkpointing=true", "data.limit=3"]],
 )
 def test_round_trip_through_json(path: Path, overrides: list[str]) -> None:
     config = load(path, overrides)

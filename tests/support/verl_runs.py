@@ -50,20 +50,13 @@ def on_cpu(ranks: int = 1) -> dict[str, Any]:
         "ray_kwargs.ray_init.num_cpus": 4 + 4 * ranks,
         "+ray_kwargs.ray_init.include_dashboard": False,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
-        "data.max_prompt_length": 256,
         "data.dataloader_num_workers": 0,
-        "data.filter_overlong_prompts": False,
         "actor_rollout_ref.model.external_lib": "cpu.process_group",
-        "actor_rollout_ref.model.use_remove_padding": False,
-        "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
         f"{actor}.strategy": "fsdp2",
         f"{actor}.use_torch_compile": False,
         f"{actor}.fsdp_config.use_torch_compile": False,
-        f"{actor}.fsdp_config.dtype": "float32",
-        f"+{actor}.fsdp_config.mixed_precision.param_dtype": "fp32",  # the default is bf16, which CPUs emulate
         f"{sampler}.name": "cpu",
         f"{sampler}.tensor_model_parallel_size": 1,
-        f"{sampler}.dtype": "float32",
         f"{sampler}.free_cache_engine": False,
         f"{sampler}.calculate_log_probs": True,
         f"{sampler}.load_format": "auto",
@@ -93,7 +86,13 @@ def start(
     """Start `fapo train --engine verl` on the CPU. `verl` adds settings to the [verl] table."""
     file = config_on_cpu(base, folder, {**on_cpu(ranks), **(verl or {})})
     small = [
-        *(f'output="{folder}"', "name=run", "data.limit=32", f"validation.limit={VALIDATION}"),
+        *(
+            f'output="{folder}"',
+            "name=run",
+            "data.limit=32",
+            "data.max_prompt_tokens=256",
+            f"validation.limit={VALIDATION}",
+        ),
         *(f"rollout.num_prompts={PROMPTS}", f"rollout.group_size={GROUP}", f"optim.steps={steps}"),
         *("optim.learning_rate=2e-4", "optim.warmup_steps=0", "validation.every=2", "validation.save_every=1"),
     ]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import get_scheduler
 from trl import GRPOConfig
 
 from fapo.config.flatten import flatten
@@ -14,6 +16,8 @@ from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
 from fapo.trl.arguments import OWNERS, dry_run, grpo_config, sft_config
+from fapo.trl.checkpoints import load_model
+from tests.support import parity
 
 
 def config(output: Path, *, method: str = "rl", trl: dict[str, Any] | None = None, micro_batch: int = 0) -> Config:
@@ -36,6 +40,9 @@ def config(output: Path, *, method: str = "rl", trl: dict[str, Any] | None = Non
 def test_settings_of_the_trl_table_win_where_the_config_has_none(tmp_path: Path) -> None:
     plain = grpo_config(config(tmp_path))
     assert (plain.loss_type, plain.epsilon, plain.epsilon_high, plain.beta) == ("dapo", 0.2, 0.28, 0.0)
+    assert (plain.delta, plain.vllm_importance_sampling_correction) == (None, False), "verl has none either"
+    table = to_dict(config(tmp_path))
+    assert grpo_config(from_dict(table | {"optim": table["optim"] | {"clip_dual": 10.0}})).delta == 10.0
     changed = grpo_config(config(tmp_path, trl={"loss_type": "grpo", "beta": 0.01, "generation_kwargs": {"top_k": 5}}))
     assert (changed.loss_type, changed.beta, changed.generation_kwargs) == ("grpo", 0.01, {"top_k": 5})
     with pytest.raises(ConfigError, match=r"\[trl\]: .*nonsense"):
@@ -54,6 +61,9 @@ CONTRADICTIONS = [
     ({"adam_beta2": 0.95}, r"adam_beta2 = 0.95 contradicts optim.betas = \(0.9, 0.999\), .* as 0.999"),
     ({"epsilon_high": 0.4}, "epsilon_high = 0.4 contradicts optim.clip_high = 0.28"),
     ({"generation_kwargs": {"temperature": 0.5}}, "generation_kwargs.temperature = 0.5 contradicts rollout.temper"),
+    ({"delta": 10.0}, "delta = 10.0 contradicts optim.clip_dual = None"),
+    ({"bf16": True}, "bf16 = True contradicts model.dtype = 'float32', .* as False"),
+    ({"fp16": True}, "fp16 = True contradicts model.dtype"),
     ({"reward_weights": [2.0]}, r"reward_weights = \[2.0\] contradicts reward.kind"),
     ({"eval_steps": 1}, "eval_steps = 1 contradicts validation.every = 10"),
     ({"save_steps": 1}, "save_steps = 1 contradicts validation.save_every = 10"),
@@ -100,3 +110,26 @@ def test_a_dry_run_shows_the_arguments_of_the_trainer_of_the_method(method: str,
     assert (found["max_steps"], found["learning_rate"]) == (6, 1e-3)
     assert own in found
     assert None not in found.values()
+
+
+def test_the_learning_rate_rises_with_each_update_as_under_verl(tmp_path: Path) -> None:
+    """tests/verl/test_overrides.py has the other half."""
+    table = to_dict(config(tmp_path))
+    table["optim"] |= {key.removeprefix("optim."): value for key, value in parity.WARMUP.items()}
+    arguments = grpo_config(from_dict(table))
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    scheduler = get_scheduler(arguments.lr_scheduler_type, optimizer, arguments.warmup_steps, arguments.max_steps)
+    rates = []
+    for _ in parity.RATES:
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(parity.RATES)
+
+
+@pytest.mark.parametrize(("dtype", "computes"), [("float32", False), ("mixed", True), ("bfloat16", True)])
+def test_precision_of_weights_and_computation(dtype: str, computes: bool, tmp_path: Path) -> None:
+    """tests/verl/test_overrides.py has the other half."""
+    run = from_dict(to_dict(config(tmp_path)) | {"model": {"path": "miniature:policy", "dtype": dtype}})
+    assert grpo_config(run).bf16 == computes
+    assert load_model(run)[0].dtype == (torch.bfloat16 if dtype == "bfloat16" else torch.float32)

@@ -24,6 +24,7 @@ from fapo.trl.judge_while_generating import SequenceEnds, judge_ahead
 from fapo.trl.reward import FlawedAwareReward
 from fapo.trl.trainer import Trainer
 from fapo.trl.zero_advantage import CHUNK, split_batch
+from tests.support import parity
 from tests.support.chat_server import ChatServer, Reply, chat_server
 
 pytestmark = pytest.mark.slow
@@ -118,6 +119,30 @@ def test_the_loss_its_gradient_and_its_metrics_are_those_of_all_rollouts(batch, 
     assert their_metrics["entropy"] > 0.1
     assert their_metrics["clip_ratio/region_mean"] > 0.1
     assert our_metrics == pytest.approx(their_metrics, rel=1e-4)
+
+
+@pytest.mark.parametrize("dual", [None, 10.0])
+def test_the_dual_clip_is_that_of_verl(dual: float | None, batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/verl/test_overrides.py has the other half."""
+    trainer, inputs = batch
+    monkeypatch.setattr(trainer.args, "delta", dual)
+    ratios, advantages = map(torch.tensor, zip(*parity.CLIPPED, strict=True))
+    rows = range(len(ratios))
+    inputs = {key: value[rows] if value.dim() else value for key, value in inputs.items() if torch.is_tensor(value)}
+    mask = torch.zeros_like(inputs["completion_mask"])
+    mask[:, 0] = 1  # one token of each rollout
+    ids = [
+        torch.cat([inputs[f"prompt_{key}"], value], 1)
+        for key, value in (("ids", inputs["completion_ids"]), ("mask", mask))
+    ]
+    with torch.no_grad():
+        logps = trainer._get_per_token_logps_and_entropies(trainer.model, *ids, mask.shape[1])[0]
+    for row, (ratio, advantage) in enumerate(parity.CLIPPED):
+        one = {key: value[[row]] if value.dim() else value for key, value in inputs.items()}
+        one |= {"advantages": advantages[[row]], "completion_mask": mask[[row]], "num_items_in_batch": torch.tensor(1)}
+        one["old_per_token_logps"] = logps[[row]] - ratios[row].log()
+        expected = parity.clipped_loss(ratio, advantage, 0.2, 0.28, dual)
+        assert trainer._compute_loss(trainer.model, one).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def masks(inputs: dict[str, Any]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config.optimizer import build_optimizer
 
 from fapo.config.flatten import flatten
 from fapo.config.reader import load
@@ -18,6 +23,7 @@ from fapo.config.schema import Config
 from fapo.errors import ConfigError
 from fapo.verl.overrides import compose, literal, overrides
 from fapo.verl.train import command
+from tests.support import parity
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
@@ -40,6 +46,7 @@ def test_verl_accepts_every_config_with_the_same_meaning(path: Path, monkeypatch
     assert (sampler.temperature, sampler.top_p) == (config.rollout.temperature, config.rollout.top_p)
     assert sampler.response_length == config.rollout.max_tokens
     assert (actor.clip_ratio_low, actor.clip_ratio_high) == (config.optim.clip_low, config.optim.clip_high)
+    assert theirs.data.max_prompt_length == config.data.max_prompt_tokens
     assert actor.optim.lr == config.optim.learning_rate
     assert (actor.optim.weight_decay, actor.grad_clip) == (config.optim.weight_decay, config.optim.max_grad_norm)
     assert (actor.loss_agg_mode, actor.use_kl_loss, theirs.algorithm.use_kl_in_reward) == ("token-mean", False, False)
@@ -135,3 +142,49 @@ def test_hydra_reads_every_value_back(value: Any) -> None:
 
 def test_tables_become_dotted_keys() -> None:
     assert dict(flatten({"a": {"b": {"c": 1}, "d.e": 2}, "+f.g": {}})) == {"a.b.c": 1, "a.d.e": 2, "+f.g": {}}
+
+
+@pytest.mark.parametrize("dual", [None, 10.0])
+def test_the_dual_clip_is_that_of_trl(dual: float | None, monkeypatch) -> None:
+    """tests/trl/test_trainer.py has the other half."""
+    config = shipped(POLICY, monkeypatch, *([f"optim.clip_dual={dual}"] if dual else []))
+    actor = omega_conf_to_dataclass(compose(overrides(config)).actor_rollout_ref.actor)
+    for ratio, advantage in parity.CLIPPED:
+        one = torch.ones(1, 1)
+        loss, _ = compute_policy_loss_vanilla(0 * one, one * math.log(ratio), one * advantage, one, config=actor)
+        assert loss.item() == pytest.approx(parity.clipped_loss(ratio, advantage, 0.2, 0.28, dual), rel=1e-4)
+
+
+def test_the_learning_rate_rises_with_each_update_as_under_trl(monkeypatch) -> None:
+    """tests/trl/test_arguments.py has the other half."""
+    settings = [f"{key}={value}" for key, value in parity.WARMUP.items()]
+    optim = compose(overrides(shipped(POLICY, monkeypatch, *settings))).actor_rollout_ref.actor.optim
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer, rates = build_optimizer([weight], omega_conf_to_dataclass(optim)), []
+    for update in range(len(parity.RATES)):
+        if update == 3:  # the run is resumed from a checkpoint
+            state = optimizer.state_dict()
+            optimizer = build_optimizer([weight], omega_conf_to_dataclass(optim))
+            optimizer.load_state_dict(state)
+        before, weight.grad = weight.item(), torch.ones(1)
+        optimizer.step()
+        rates.append(before - weight.item())  # Adam moves by its learning rate where all gradients are equal
+    assert rates == pytest.approx(parity.RATES, rel=1e-3, abs=1e-9)
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+    assert (optim.betas, optim.weight_decay) == ([0.9, 0.999], 0.0)
+
+
+PRECISIONS = {
+    "float32": ("fp32", "fp32", "float32", "sdpa"),
+    "mixed": ("fp32", "bf16", "bfloat16", None),
+    "bfloat16": ("bf16", "bf16", "bfloat16", None),
+}
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_precision_of_weights_computation_and_rollouts(dtype: str, monkeypatch) -> None:
+    theirs = compose(overrides(shipped(POLICY, monkeypatch, f"model.dtype={dtype}"))).actor_rollout_ref
+    engine = theirs.actor.fsdp_config
+    attention = theirs.model.override_config.get("attn_implementation")
+    found = engine.model_dtype, engine.mixed_precision.param_dtype, theirs.rollout.dtype, attention
+    assert found == PRECISIONS[dtype]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from annotated_types import Gt
 from pydantic import ConfigDict, Field
 
 from fapo.config.ranges import Below1, Count, Natural, NonNegative, Positive, Rate, TopP
@@ -31,8 +32,8 @@ class ModelConfig:
 
     path: Text
     """Model to train: "miniature:policy", "miniature:genrm", a local folder or a Hugging Face id."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights."""
+    dtype: Literal["float32", "mixed", "bfloat16"] = "float32"
+    """Precision of weights and computation; mixed: float32 weights, computation in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class DataConfig:
     """Validation data: name in the metrics -> source."""
     limit: Count | None = None
     """Number of training rows to use, from the first on; unset: all."""
+    max_prompt_tokens: Count = 2048
+    """Length limit of a prompt in tokens; longer training rows are left out, longer validation rows are an error."""
     prompt: Text | None = None
     """Template file of the policy's prompt, which contains {{problem}}; unset: the problem as it is."""
     label_noise: Rate = 0.0
@@ -258,7 +261,7 @@ class OptimConfig:
     learning_rate: Positive
     """Learning rate after the warm-up."""
     warmup_steps: Natural = 10
-    """Number of steps of linear warm-up, in generation batches."""
+    """Number of steps of linear warm-up, in generation batches; the learning rate rises with each update in them."""
     weight_decay: NonNegative = 0.0
     """Weight decay of AdamW."""
     betas: tuple[Below1, Below1] = (0.9, 0.999)
@@ -267,12 +270,18 @@ class OptimConfig:
     """Lower clipping of the probability ratio, at 1 - clip_low."""
     clip_high: NonNegative = 0.28
     """Upper clipping of the probability ratio, at 1 + clip_high."""
+    clip_dual: Annotated[float, Gt(1)] | None = None
+    """Limit of the probability ratio where the advantage is negative (dual clip), above 1 + clip_high; unset: none."""
     max_grad_norm: Positive = 1.0
     """Norm to which gradients are clipped."""
     updates_per_batch: Count = 1
     """Number of optimizer steps for each generation batch, each with an equal part of its rollouts."""
     micro_batch_size: Count | None = None
     """Number of rollouts in one forward pass on one device; unset: all rollouts of an update."""
+
+    def __post_init__(self) -> None:
+        if self.clip_dual is not None and self.clip_dual <= 1 + self.clip_high:
+            raise ConfigError(f"`clip_dual` {self.clip_dual:g} must be above 1 + `clip_high`, {1 + self.clip_high:g}")
 
 
 @dataclass(frozen=True)

@@ -136,3 +136,29 @@ class LocalModel:
         rows = sequences[:, padded["input_ids"].shape[1] :].tolist()
         lengths = [next((i for i, token in enumerate(row) if token in ends), len(row)) for row in rows]
         return [(row[:length], length < len(row)) for row, length in zip(rows, lengths, strict=True)]
+
+
+def prompts_over(limit: int, path: str, conversations: Sequence[list[Message]]) -> list[bool]:
+    """Find prompts that are too long.
+
+    Args:
+        limit: Length limit of a prompt in tokens, chat template included.
+        path: Folder or Hub id of the model.
+        conversations: Prompts.
+
+    Returns:
+        Whether each prompt has more tokens than the limit.
+
+    Raises:
+        OSError: There is no model at the path.
+        ValueError: Its tokenizer cannot be used, for example because it has no chat template.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+
+    def is_over(conversation: list[Message]) -> bool:
+        """Return whether one prompt has more tokens than the limit."""
+        text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+        short = len(text.encode("utf-8", "replace")) <= limit  # a token has at least one byte
+        return not short and len(tokenizer(text, add_special_tokens=False)["input_ids"]) > limit
+
+    return [is_over(conversation) for conversation in conversations]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from fapo.config.schema import Config
 from fapo.data.load import load_labelled, load_problems
 from fapo.data.problems import load_prompt, question_messages
 from fapo.errors import ConfigError
+from fapo.inference.models import loading, model_folder
 from fapo.judge.template import build_prompt, load_template
 from fapo.training.critic_data.label_noise import with_label_noise
 from fapo.types import LabelledSolution, Message, Problem
@@ -33,7 +35,7 @@ Sets = dict[str, list[Example]]
 
 
 def load_sets(config: Config) -> Sets:
-    """Load the training set and the validation sets of a config.
+    """Load the training set and the validation sets of a config; training rows with too long prompts are left out.
 
     Args:
         config: Config.
@@ -42,7 +44,8 @@ def load_sets(config: Config) -> Sets:
         Examples by the name of the set.
 
     Raises:
-        ConfigError: A validation set has the name of the training set, or a prompt or template cannot be used.
+        ConfigError: A validation set has the name of the training set, a prompt or template cannot be used, or a
+            prompt of a validation set, or each one of the training set, is longer than `data.max_prompt_tokens`.
         DataError: A row of the data cannot be read.
     """
     if TRAIN in config.data.validation:
@@ -54,7 +57,31 @@ def load_sets(config: Config) -> Sets:
     if config.data.label_noise:
         noisy = with_label_noise([e.solution for e in sets[TRAIN] if e.solution], config.data.label_noise, config.seed)
         sets[TRAIN] = [replace(e, solution=solution) for e, solution in zip(sets[TRAIN], noisy, strict=True)]
-    return sets
+    return _without_long_prompts(config, sets)
+
+
+def _without_long_prompts(config: Config, sets: Sets) -> Sets:
+    """Return the sets without training rows beyond `data.max_prompt_tokens`; raise ConfigError for validation rows."""
+    from fapo.inference.transformers_model import prompts_over  # here, because it imports torch
+
+    limit, path = config.data.max_prompt_tokens, model_folder(config.model.path)
+    key, kept = f"data.max_prompt_tokens = {limit}", dict(sets)
+    for name, examples in sets.items():
+        with loading("model.path", path):
+            long = prompts_over(limit, path, [example.prompt for example in examples])
+        if not any(long):
+            continue
+        found = f"{sum(long)} of {len(long)} prompts are longer than {key}"
+        if name != TRAIN:
+            first = examples[long.index(True)].problem.id
+            raise ConfigError(
+                f"data.validation.{name}: {found}, first that of row {first!r}; raise the limit, or remove these rows"
+            )
+        if all(long):
+            raise ConfigError(f"data.train: {found}; raise the limit")
+        logging.getLogger("fapo").warning("data.train: %s; these rows are left out", found)
+        kept[TRAIN] = [example for example, is_too_long in zip(examples, long, strict=True) if not is_too_long]
+    return kept
 
 
 def _questions(config: Config, source: str, limit: int | None) -> list[Example]:

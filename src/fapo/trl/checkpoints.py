@@ -20,7 +20,7 @@ def load_model(config: Config) -> tuple[Any, Any]:
     path = model_folder(config.model.path)
     with loading("model.path", path):
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
-        model = load_weights(path, getattr(torch, config.model.dtype))
+        model = load_weights(path, torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer

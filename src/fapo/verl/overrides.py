@@ -18,7 +18,11 @@ from fapo.verl.datasets import parquet_files
 
 PROGRAM = "verl.trainer.main_ppo"
 """Module of verl that runs as a program."""
-_DTYPES = {"float32": "fp32", "bfloat16": "bf16"}
+_DTYPES = {"float32": ("fp32", "fp32"), "mixed": ("fp32", "bf16"), "bfloat16": ("bf16", "bf16")}
+"""`model.dtype` -> precision of the weights, precision of the computation, under verl's names."""
+_LONG_NAMES = {"fp32": "float32", "bf16": "bfloat16"}
+_NO_DUAL_CLIP = 1e9
+"""Limit that no probability ratio reaches: verl clips it at exp(20) itself, and its dual clip cannot be turned off."""
 _DEVICES = ("trainer.n_gpus_per_node", 8), ("trainer.nnodes", 1)
 """Settings of verl that multiply to the number of devices, with their defaults."""
 _BARE = re.compile(r"(?![\d.+-])(?!(?:null|true|false|nan|inf)\b)[\w./:@+-]+", re.IGNORECASE)
@@ -64,14 +68,16 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         raise ConfigError("judge.overlap is for --engine trl: verl judges each rollout as it ends; remove it")
     local_judge = config.judge if isinstance(config.judge, LocalJudge) else None
     actor, sampler = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+    weights, computation = _DTYPES[config.model.dtype]
     function, extra = "reward.custom_reward_function", "+reward.reward_kwargs"
     out: dict[str, Any] = {
         "data.train_files": str(train_file),
         "data.val_files": [str(path) for path in validation_files or [train_file]],
         "data.train_batch_size": rollout.num_prompts,
-        "data.max_prompt_length": 2048,
+        "data.max_prompt_length": config.data.max_prompt_tokens,
         "data.max_response_length": rollout.max_tokens,
-        "data.filter_overlong_prompts": True,
+        "data.filter_overlong_prompts": False,  # `fapo.training.datasets` has done it
+        "data.truncation": "error",
         "data.seed": config.seed,
         "actor_rollout_ref.model.path": model_folder(config.model.path),
         f"{sampler}.name": "vllm",
@@ -90,16 +96,22 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         f"{actor}.clip_ratio": optim.clip_low,
         f"{actor}.clip_ratio_low": optim.clip_low,
         f"{actor}.clip_ratio_high": optim.clip_high,
+        f"{actor}.clip_ratio_c": optim.clip_dual or _NO_DUAL_CLIP,
         f"{actor}.loss_agg_mode": "token-mean",
         f"{actor}.use_kl_loss": False,
         f"{actor}.entropy_coeff": 0,
         f"{actor}.grad_clip": optim.max_grad_norm,
         f"{actor}.optim.lr": optim.learning_rate,
         f"{actor}.optim.lr_scheduler_type": "constant",
-        f"{actor}.optim.lr_warmup_steps": optim.warmup_steps,  # verl's scheduler steps once for each batch of rollouts
+        f"{actor}.optim.lr_warmup_steps": 0,
+        f"{actor}.optim.optimizer_impl": "fapo.verl.optimizer",
+        f"{actor}.optim.optimizer": "WarmupAdamW",
+        f"+{actor}.optim.override_optimizer_config.warmup_updates": optim.warmup_steps * optim.updates_per_batch,
         f"{actor}.optim.weight_decay": optim.weight_decay,
         f"{actor}.optim.betas": list(optim.betas),
-        f"{actor}.fsdp_config.model_dtype": _DTYPES[config.model.dtype],
+        f"{actor}.fsdp_config.model_dtype": weights,
+        f"+{actor}.fsdp_config.mixed_precision.param_dtype": computation,
+        f"{sampler}.dtype": _LONG_NAMES[computation],
         "critic.enable": False,
         "algorithm.adv_estimator": "fapo",
         "algorithm.norm_adv_by_std_in_grpo": True,
@@ -131,6 +143,11 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         "trainer.resume_mode": "auto" if resume else "disable",
         "hydra.run.dir": str(folder / "hydra"),
     }
+    if computation == "fp32":  # flash attention, and with it batches without padding, cannot compute in float32
+        out |= {
+            "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
+            "actor_rollout_ref.model.use_remove_padding": False,
+        }
     if local_judge and table.get("reward.reward_model.enable"):
         out |= {
             "reward.num_workers": 8,

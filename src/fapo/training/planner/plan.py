@@ -121,7 +121,7 @@ def make_plan(config: Config, assumed: PlanAssumptions) -> list[Quantity]:
     rollout = assumed.rollout_seconds or bound
     flops = FORWARD_PASSES * forward_flops(shape, rollouts * sequence, sequence / 2)
     update = flops / (gpus * assumed.gpu_tflops * 1e12 * assumed.utilisation)
-    number = 4 if config.model.dtype == "float32" else BF16_BYTES
+    number = BF16_BYTES if config.model.dtype == "bfloat16" else 4
     state = shape.num_params * number / gpus / GIB
     origin = "as measured" if assumed.rollout_seconds else "lower bound: bytes read / bandwidth"
     return [

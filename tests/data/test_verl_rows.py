@@ -1,12 +1,87 @@
-"""Parquet files hold what Python texts hold, except for lone surrogates."""
+"""Rows of verl: Parquet files hold what Python texts hold, and finished prompts are read as labelled solutions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fapo.data.jsonl import write_jsonl
+from fapo.data.load import load_labelled
 from fapo.data.verl_rows import verl_row, write_parquet
+from fapo.errors import DataError
+from fapo.types import LabelledSolution, Problem
+
+STEPS = ("Three boxes hold $3 \\cdot 4 = 12$ pears.", "Five more make\n\n\\[\n12 + 5 = 17.\n\\]", "So \\boxed{17}.")
+
+
+def tagged(
+    steps: Sequence[str] = STEPS, label: Any = -1, *, reference: str = "17", total: Any = None, text: str = ""
+) -> dict[str, Any]:
+    """Return a row in the form of FAPO-Critic-85K: a finished prompt with tagged paragraphs."""
+    paragraphs = "\n\n".join(f"<paragraph_{i}>\n{step}\n</paragraph_{i}>" for i, step in enumerate(steps))
+    truth = f"[Ground Truth]\n\n{reference}\n\n[AI Solution]" if reference else "[Solution]"
+    text = text or (
+        f"Here is a question and what a model wrote (in paragraphs):\n\n[Math Problem]\n\nHow many pears?\nCount.\n\n"
+        f"{truth}\n\n{paragraphs}\n\nName the first wrong paragraph in \\boxed{{}}, or -1."
+    )
+    return {
+        "data_source": "fapo_critic",
+        "prompt": [{"role": "user", "content": text}],
+        "ability": "math_critic",
+        "reward_model": {"ground_truth": label, "style": "rule"},
+        "extra_info": {"question_index": 2, "split": "train", "total_steps": len(steps) if total is None else total},
+    }
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("kind", [int, str])
+def test_finished_prompts_are_labelled_solutions(suffix: str, kind: type, tmp_path: Path) -> None:
+    rows = [tagged(label=kind(-1)), tagged(label=kind(1)), tagged(STEPS[:1], kind(0), reference="")]
+    path = tmp_path / f"critic{suffix}"
+    if suffix == ".jsonl":
+        write_jsonl(path, rows)
+    else:
+        pytest.importorskip("pyarrow")
+        write_parquet(path, rows)
+    meta = [{key: row[key] for key in ("data_source", "ability", "extra_info")} for row in rows]
+    question = "How many pears?\nCount."
+    assert load_labelled(str(path)) == [
+        LabelledSolution(Problem("critic-0", question, "17", "critic", meta[0]), STEPS, None, True),
+        LabelledSolution(Problem("critic-1", question, "17", "critic", meta[1]), STEPS, 1, True),
+        LabelledSolution(Problem("critic-2", question, "", "critic", meta[2]), STEPS[:1], 0, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        (tagged(total=4), "extra_info.total_steps is 4, but the paragraphs in the prompt are 0, 1, 2; correct or"),
+        (tagged(total="3"), "extra_info.total_steps is '3', but"),
+        (
+            tagged((*STEPS[:2], "<paragraph_1>x</paragraph_1>"), total=4),
+            "is 4, but the paragraphs in the prompt are 0, 1, 2",
+        ),
+        (
+            tagged(("a</paragraph_0> <paragraph_2>\nforged\n</paragraph_2>", "b")),
+            "paragraphs in the prompt are 0, 2, 1",
+        ),
+        (tagged(text="[Math Problem] Q [AI Solution] <paragraph_0> never"), "in the prompt are not closed"),
+        (tagged(text="How many pears? Three."), r"prompt needs \[Math Problem\], \[AI Solution\] and <paragraph_0>"),
+        (tagged() | {"prompt": None}, "prompt must be a text"),
+        (tagged(label=3), "label is 3, must be an integer from -1 to 2"),
+        (tagged(label="x"), "reward_model.ground_truth is 'x', must be the index of a paragraph, or -1"),
+        (tagged(label=None), "reward_model.ground_truth is None"),
+        (tagged(label=1.5), "reward_model.ground_truth is 1.5"),
+    ],
+)
+def test_prompts_that_do_not_fit_their_numbers(row: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "critic.jsonl"
+    write_jsonl(path, [tagged(), row])
+    with pytest.raises(DataError, match=rf"critic\.jsonl:2: .*{complaint}"):
+        load_labelled(str(path))
 
 
 def test_rows_come_back_and_lone_surrogates_are_escaped(tmp_path: Path) -> None:

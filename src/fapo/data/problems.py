@@ -12,6 +12,7 @@ from fapo.data.final_answers import extract
 from fapo.data.multiple_choice import with_choices
 from fapo.data.sources import read_rows, source_name
 from fapo.data.steps import split_steps
+from fapo.data.verl_rows import labelled_row
 from fapo.errors import ConfigError, DataError
 from fapo.types import LabelledSolution, Message, Problem, StepRule
 
@@ -59,11 +60,11 @@ def read_labelled(
     need_correct: bool = False,
     steps: StepRule = "paragraphs",
 ) -> list[LabelledSolution]:
-    """Read labelled solutions from a file or a Hugging Face data set, with the columns of ProcessBench.
+    """Read labelled solutions from a file or a Hugging Face data set, with the columns of ProcessBench or FAPO-Critic.
 
     A row has a problem, a solution and a `label`, the index of its first wrong step (-1 for none). The solution is
     `steps` (list of texts) or `response` (a text, which is split into steps). A reference, a `critique` and
-    `final_answer_correct` are optional.
+    `final_answer_correct` are optional. The finished prompts of FAPO-Critic-85K are taken apart by `labelled_row`.
 
     Args:
         source: File (.jsonl, .json, .parquet) or Hugging Face id (`owner/name`, `owner/name:config`).
@@ -166,7 +167,7 @@ def _problems(
     name = source_name(source)
     places: dict[str, str] = {}  # id -> place of its row
     for index, (where, read) in enumerate(islice(read_rows(source, split), limit)):
-        row = read if labelled else with_choices(where, read, seed)
+        row = labelled_row(where, read) if labelled else with_choices(where, read, seed)
         needed = {"problem", *columns} if labelled else {"problem", "reference", *columns}
         used = find_columns(where, row, aliases | {field: (column,) for field, column in columns.items()}, needed)
         values = {field: get_nested(row, column) for field, column in used.items()}

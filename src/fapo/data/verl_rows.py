@@ -1,13 +1,24 @@
-"""Write data sets as Parquet files in the format of verl."""
+"""Rows in the format of verl: write data sets as Parquet files, and read labelled solutions of finished prompts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fapo.data.columns import Row, as_question_text, get_nested
 from fapo.data.files import atomic_path
+from fapo.errors import DataError
 from fapo.types import Message
+
+_PROMPT = re.compile(
+    r"\[Math Problem\]\s*(?P<problem>.+?)\s*(?:\[Ground Truth\]\s*(?P<reference>.+?)\s*)?"
+    r"\[(?:AI )?Solution\]\s*(?P<solution><paragraph_0>.+)",
+    re.DOTALL,
+)
+"""Pattern of the prompts of FAPO-Critic-85K; those without a reference are like the prompts of ProcessBench."""
+_PARAGRAPH = re.compile(r"<paragraph_(\d+)>\n?(.*?)\n?</paragraph_\1>", re.DOTALL)
 
 
 def verl_row(
@@ -32,6 +43,46 @@ def verl_row(
         "reward_model": {"style": "rule", "ground_truth": ground_truth},
         "extra_info": dict(extra_info),
     }
+
+
+def labelled_row(where: str, row: Row) -> Row:
+    """Take a labelled solution apart that is a finished prompt for verl, as in FAPO-Critic-85K.
+
+    Such a row has `prompt`, a conversation about a problem, its reference answer and tagged paragraphs, the label in
+    `reward_model.ground_truth`, and the number of paragraphs in `extra_info.total_steps`.
+
+    Args:
+        where: File and line of the row, for the message.
+        row: Row of a data set.
+
+    Returns:
+        The row with `problem`, `reference`, `steps` and `label` in place of `prompt` and `reward_model`; a row without
+        `extra_info.total_steps` as it is.
+
+    Raises:
+        DataError: The prompt has another form, another number of paragraphs, or the label is no integer.
+    """
+    total = get_nested(row, "extra_info.total_steps")
+    if total is None:
+        return row
+    found = _PROMPT.search(as_question_text(where, "prompt", row.get("prompt")))
+    if not found:
+        raise DataError(
+            f"{where}: prompt needs [Math Problem], [AI Solution] and <paragraph_0>, because the row has "
+            "extra_info.total_steps; or give problem, steps and label, without total_steps"
+        )
+    paragraphs = _PARAGRAPH.findall(found["solution"])
+    if [int(index) for index, _ in paragraphs] != list(range(len(paragraphs))) or len(paragraphs) != total:
+        raise DataError(
+            f"{where}: extra_info.total_steps is {total!r}, but the paragraphs in the prompt are "
+            f"{', '.join(index for index, _ in paragraphs) or 'not closed'}; correct or remove the row"
+        )
+    label = get_nested(row, "reward_model.ground_truth")
+    if not re.fullmatch(r"-?[0-9]{1,9}", str(label)):
+        raise DataError(f"{where}: reward_model.ground_truth is {label!r}, must be the index of a paragraph, or -1")
+    solution = {"problem": found["problem"], "steps": [text for _, text in paragraphs], "label": int(str(label))}
+    reference = {"reference": found["reference"]} if found["reference"] else {}
+    return {key: row[key] for key in row if key not in ("prompt", "reward_model")} | solution | reference
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

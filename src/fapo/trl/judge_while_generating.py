@@ -121,7 +121,9 @@ def _submitted(
         rollout = reward.rollout(row, inputs[row]["prompt"], completion, tokens, columns)
         loop.call_soon_threadsafe(eager.begin, rollout)
 
-    if trainer.tools:  # the model may write further turns, in calls of `generate` for some of the rows
+    if getattr(
+        trainer, "tools", None
+    ):  # the model may write further turns, in calls of `generate` for some of the rows
         yield
         return
     with _watched(trainer.accelerator.unwrap_model(trainer.model_wrapped), submit):

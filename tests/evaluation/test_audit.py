@@ -294,18 +294,52 @@ def test_bad_rows_stop_the_audit_before_any_judgement_or_are_left_out(
     assert (result.num_bad, len(result.bad), result.total["rows"]) == (2, 2, 2)
 
 
-def test_a_dead_judge_ends_a_long_audit_and_spares_a_short_one(tmp_path: Path) -> None:
+def test_a_dead_judge_ends_a_long_audit_and_a_short_one(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     short = written(tmp_path / "short.jsonl", [row(problem=f"Q{i}") for i in range(7)])
     long = written(tmp_path / "long.jsonl", [row(problem=f"Q{i}") for i in range(1000)])
     with chat_server(Reply(status=400, body=b"{}")) as server:
-        result = audit(audit_settings(server, out, short))
-        assert result.total["failed"] == 7
-        before = out.read_bytes()
+        with pytest.raises(JudgeDownError, match="all 7 requests failed: HTTP 400"):
+            audit(audit_settings(server, out, short))
+        assert not out.exists()
+        out.write_text("before")
         with pytest.raises(JudgeDownError, match=r"judge is down: .*HTTP 400.*same command again"):
             audit(audit_settings(server, out, long, concurrency=4))
         assert len(server.requests) < 100
-    assert out.read_bytes() == before, "an output is whole or the old one"
+    assert out.read_text() == "before", "an output is whole or the old one"
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"), [(401, "FAPO_API_KEY"), (404, "GET /v1/models"), (429, "lower the concurrency")]
+)
+def test_a_judge_that_refuses_everything_ends_the_command_with_the_reason(
+    status: int, remedy: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    path, out = written(tmp_path / "in.jsonl", [ROW]), tmp_path / "out.jsonl"
+    refusal = Reply(status=status, body=b'{"error": {"message": "go away"}}', headers={"retry-after": "0"})
+    monkeypatch.setattr("fapo.inference.client.MAX_BACKOFF", 0.01)
+    with chat_server(refusal) as server:
+        assert run(monkeypatch, path, "--judge", server.url, "--model", "m", "--out", out, "--quiet") == 2
+    said = capsys.readouterr().err
+    assert f"HTTP {status}: go away" in said
+    assert remedy in said
+
+
+@pytest.mark.parametrize(("num_bare", "code"), [(5, 3), (4, 0), (0, 0)])
+def test_most_verdicts_missing_is_exit_code_3_with_reason_example_and_remedy(
+    num_bare: int, code: int, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    rows = [row(problem=f"{'bare' if i < num_bare else 'good'} {i}") for i in range(8)]
+    path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    with chat_server(by_problem({"bare": "-1\x1b[2J", "good": "\\boxed{-1}"})) as server:
+        assert run(monkeypatch, path, "--judge", server.url, "--model", "m", "--out", out, "--quiet") == code
+    said = capsys.readouterr()
+    assert len(list(read_jsonl(out))) == 8, "the work is done all the same"
+    assert (f"no verdict in {num_bare} of 8 judgements" in said.err) is bool(num_bare)
+    assert (f"{num_bare} times: no boxed step" in said.err) is bool(num_bare)
+    assert ("the judge wrote, for example: '-1\\x1b[2J'" in said.err) is bool(num_bare)
+    assert ("the template locate_small" in said.err) is bool(num_bare)
+    assert "--max-tokens" not in said.out + said.err, "two characters were not cut off"
 
 
 @pytest.mark.slow
@@ -368,6 +402,28 @@ def test_the_command_prints_a_summary(tmp_path: Path, monkeypatch, capsys) -> No
     assert "fourth       ████" in said
     assert {body["temperature"] for body in server.requests} == {0.6}, "votes are sampled"
     assert (tmp_path / "deep/out.cache.sqlite").is_file()
+
+
+def test_the_samples_of_an_evaluation_are_audited_one_by_one(tmp_path: Path) -> None:
+    question = {
+        "schema": 1,
+        "id": "q7",
+        "source": "sums",
+        "problem": "What is 1+1?",
+        "reference": "2",
+        "num_samples": 2,
+    }
+    samples = [{"response": "1+1=2\n\n\\boxed{2}", "answer": "2"}, {"response": "\\boxed{3}", "answer": "3"}]
+    rows = [question | {"samples": samples}, question | {"id": "q8", "samples": []}, row(id="plain")]
+    path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    with chat_server(Reply("\\boxed{1}")) as server:
+        result = audit(audit_settings(server, out, path))
+    found = [(r["id"], r["source"], r["correct"], r["error_step"]) for r in read_jsonl(out)]
+    assert found == [("q7-0", "sums", True, 1), ("q7-1", "sums", False, None), ("plain", "in", True, 1)]
+    assert result.total["rows"] == 3
+    bad = written(tmp_path / "bad.jsonl", [question | {"samples": [{"answer": "2"}]}])
+    with pytest.raises(DataError, match=r"bad.jsonl:1: samples must be a list of objects with a response"):
+        audit(audit_settings("http://127.0.0.1:9", out, bad))
 
 
 def test_standard_input(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -652,13 +652,27 @@ def test_a_server_that_only_fails_ends_the_run(tmp_path: Path, run) -> None:
         assert len(server.requests) < 50
 
 
-def test_a_judge_that_fails_often_is_scored_all_the_same(tmp_path: Path, score) -> None:
+def test_a_judge_that_fails_often_is_scored_all_the_same_with_exit_code_3(tmp_path: Path, run) -> None:
     write_jsonl(tmp_path / "data.jsonl", [data_row(f"a-{i}", -1) for i in range(40)])
     refused = Reply(status=400, body=b'{"error": {"message": "too long"}}')
     with chat_server(lambda body, index: refused if index else Reply("\\boxed{-1}")) as server:
         call = ["process", "--data", tmp_path / "data.jsonl", "--judge", server.url, "--model", "m", "--concurrency", 1]
-        found = score(*call)
+        code, out, err = run(*call, "--json")
+    found = json.loads(out)
     assert (found["num_failed"], found["subsets"]["a"]["correct_acc"]) == (39, 1 / 40)
+    assert code == 3
+    assert "no verdict in 39 of 40 judgements (98%)" in err
+    assert "HTTP 400: too long" in err
+
+
+def test_a_judge_that_always_says_the_same_is_remarked_on(tmp_path: Path, run) -> None:
+    write_jsonl(tmp_path / "data.jsonl", [data_row(f"a-{i}", i % 2 - 1) for i in range(8)])
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        call = ["process", "--data", tmp_path / "data.jsonl", "--judge", server.url, "--model", "m"]
+        code, _, err = run(*call)
+    assert code == 0
+    assert 'all 8 verdicts are the same, "no error found"' in err
+    assert run("process", "--data", tmp_path / "data.jsonl", "--judge", "flag-none")[2] == "", "a rule is meant to"
 
 
 def test_votes(data: Path, score) -> None:

@@ -225,6 +225,22 @@ def test_the_command_samples_checks_judges_and_says_what_came_out(data: Path, ru
     assert rows[4]["samples"][0]["flawed"] is True and rows[4]["samples"][0]["critique"] == "\\boxed{0}"
 
 
+def test_most_verdicts_missing_is_exit_code_3_with_reason_and_remedy(data: Path, run) -> None:
+    write_jsonl(
+        data, [SUMS[0] | {"id": f"q{i}", "problem": f"What is {2 * i}+{2 * i}?", "answer": 4 * i} for i in range(8)]
+    )
+
+    def bare(body: dict[str, Any], index: int) -> Reply:
+        return speak(body, index) if body["model"] == "policy" else Reply("No.")
+
+    with chat_server(bare) as server:
+        code, out, err = run(*command(server.url, data, "--json"))
+    assert code == 3
+    assert json.loads(out)["judge_unparsable_rate"] == 1
+    assert "no verdict in 16 of 16 judgements (100%); 16 times: no boxed step" in err
+    assert "for example: 'No.'" in err
+
+
 def test_more_samples_ask_for_the_rest_and_another_seed_for_all(data: Path, run) -> None:
     with chat_server(speak) as server:
         sizes = []

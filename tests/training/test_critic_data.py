@@ -273,7 +273,12 @@ def test_no_correct_answer_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("I see nothing wrong.", r"8 of 8 solutions have all 3 votes \(24 unparsable\), agreed are none"),
+        (
+            "I see nothing wrong.",
+            r"8 of 8 solutions have all 3 votes \(24 unparsable\), agreed are none; no verdict in 24 of 24 "
+            r"judgements \(100%\); 24 times: no boxed step; the judge wrote, for example: 'I see nothing wrong.'; "
+            r"what to try: the judge does not follow the form of its prompt",
+        ),
         ("\\boxed{-1}", r"\(24 ok\), agreed are 8 correct; use more problems or --no-balance"),
     ],
 )

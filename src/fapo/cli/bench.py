@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fapo.cli.app import AsJson, Options, app
 from fapo.cli.progress import bar_by_name, progress_bars
+from fapo.cli.verdicts import print_notes
 from fapo.evaluation.judge_benchmarks.settings import BenchSettings
 
 
@@ -26,3 +27,5 @@ def bench(*, settings: Options[BenchSettings], as_json: AsJson = False) -> None:
         print(json.dumps(output.as_json(score, context), indent=2, allow_nan=False))
     else:
         Console().print(output.as_table(score, context))
+    if not settings.rule:
+        print_notes(output.verdict_counts(context))

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fapo.cli.app import AsJson, Options, Quiet, app, console
 from fapo.cli.progress import bar_by_name, progress_bars
+from fapo.cli.verdicts import print_notes
 from fapo.evaluation.policy.settings import EvalSettings
 
 
@@ -18,7 +19,7 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
     The same command continues an evaluation that was interrupted, and asks again for what failed.
     """
     from fapo.evaluation.policy.output import as_table, write
-    from fapo.evaluation.policy.run import evaluate
+    from fapo.evaluation.policy.run import evaluate, verdict_counts
 
     with progress_bars(disable=quiet) as bars:
         answered = evaluate(settings, bar_by_name(bars))
@@ -29,3 +30,4 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
         Console().print(as_table(settings, answered))
     summary = settings.out.with_suffix(".json")
     console.print(f"questions: {settings.out}, summary: {summary}", highlight=False, soft_wrap=True)
+    print_notes(verdict_counts(answered))

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from fapo.cli.app import Options, Quiet, app, console
 from fapo.cli.progress import bar_by_name, progress_bars
+from fapo.cli.verdicts import print_notes
 from fapo.evaluation.audit.settings import AuditSettings
 
 
@@ -24,3 +25,4 @@ def judge(*, settings: Options[AuditSettings], quiet: Quiet = False) -> None:
         counts = audit(settings, bar_by_name(bars))
     print_counts(counts, Console())
     console.print(f"verdicts: {settings.out}", highlight=False, soft_wrap=True)
+    print_notes(counts.verdicts)

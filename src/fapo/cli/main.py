@@ -15,7 +15,10 @@ from fapo.errors import FapoError
 
 
 def main() -> None:
-    """Run the command line; exit with 0 for success, 1 for a bug, 2 for an error of the user, 130 for Ctrl-C.
+    """Run the command line and exit.
+
+    The exit code is 0 for success, 1 for a bug, 2 for an error of the user, 3 if most verdicts are missing
+    (`fapo.cli.verdicts`), and 130 for Ctrl-C.
 
     An error of the user is a `FapoError`, or a refusal of the operating system from `REFUSALS`. Its message is printed
     without a traceback. Every other exception is a bug, and Python prints its traceback.

@@ -58,7 +58,8 @@ def read_solutions(
         steps: Rule by which texts are split into steps.
 
     Yields:
-        A solution for each row, or a `BadRow` for a row that cannot be used.
+        A solution for each row, or for each sample of a row that `fapo eval` wrote; or a `BadRow` for a row that cannot
+        be used.
 
     Raises:
         DataError: The file cannot be read.
@@ -67,7 +68,8 @@ def read_solutions(
     for index, (where, item) in enumerate(_items(Path(source), name or str(source))):
         try:
             row = parse_row(where, item) if isinstance(item, bytes) else as_object(where, item)
-            yield _solution(where, row, stem, index, references, steps)
+            for part in _samples(where, row):
+                yield _solution(where, part, stem, index, references, steps)
         except DataError as error:
             yield BadRow(where, str(error))
 
@@ -105,6 +107,19 @@ def _items(path: Path, name: str) -> Iterator[tuple[str, Any]]:
     else:
         with path.open("rb") as file:
             yield from ((f"{name}:{number}", line) for number, line in enumerate(file, start=1) if line.strip())
+
+
+def _samples(where: str, row: Row) -> list[Row]:
+    """Return a row for each sample of a question that `fapo eval` wrote; any other row as it is."""
+    samples = row.get("samples")
+    if not isinstance(samples, list) or any(name in row for name in COLUMNS["solution"]):
+        return [row]
+    if not all(isinstance(sample, dict) and isinstance(sample.get("response"), str) for sample in samples):
+        raise DataError(f"{where}: samples must be a list of objects with a response, as `fapo eval` writes them")
+    return [
+        {**row, "id": f"{row.get('id')}-{number}", "response": sample["response"]}
+        for number, sample in enumerate(samples)
+    ]
 
 
 def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | None, rule: StepRule) -> Solution:

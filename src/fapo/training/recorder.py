@@ -8,6 +8,7 @@ from typing import Any
 
 from fapo.config.schema import Config
 from fapo.judge.canaries import canary_metrics
+from fapo.judge.verdict_counts import VerdictCounts
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import scored_truth
 from fapo.rewards.scorer import PolicyScorer, batch_advantages
@@ -26,6 +27,8 @@ class Recorder:
         self.batches: dict[str, list[ScoredRollout]] = defaultdict(list)
         self.evaluating: str | None = None
         """Name of the validation set that is being measured; None while training."""
+        self.verdicts = VerdictCounts()
+        """Counts of the verdicts on training rollouts."""
         self.measured: dict[str, float] = {}
         """Metrics of the training step that is being logged."""
 
@@ -52,6 +55,8 @@ class Recorder:
             for s, a in zip(scored, advantages, strict=True)
         )
         self.batches[split].extend(scored)
+        if split == "train":
+            self.verdicts.watch(s.verdict for s in scored if s.verdict)
 
     def summary(self, split: str) -> dict[str, float]:
         """Return the metrics of the batches of a split since the last call; {} without batches."""

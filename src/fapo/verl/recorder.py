@@ -24,6 +24,7 @@ from fapo.config.schema import JudgedReward, ModelJudge
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.judge.canaries import CanaryWindow
 from fapo.judge.circuit_breaker import CircuitBreaker
+from fapo.judge.verdict_counts import VerdictCounts
 from fapo.rewards.scorer import unscored_error
 from fapo.training.datasets import TRAIN
 from fapo.training.rollout_row import rollout_row
@@ -56,6 +57,7 @@ class RecordingBuffer(ReplayBuffer):
         judge = self.config.judge
         self.canaries = CanaryWindow(judge.canary_min_f1 if judge else 0.0)
         self.breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
+        self.verdicts = VerdictCounts()
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """Return a batch of verl and its metrics, after it was recorded.
@@ -88,6 +90,7 @@ class RecordingBuffer(ReplayBuffer):
         groups = data.pop("uid").tolist()
         if partition_id == TRAIN:
             measured = self.record(global_steps, TRAIN, payloads, groups)
+            self.verdicts.watch(payload.scored.verdict for payload in payloads if payload.scored.verdict)
             exposed, timing = exposed_seconds(data.pop("metrics").tolist()), getattr(self.trainer, "timing_raw", {})
             self.pending = PendingMetrics(global_steps, measured, exposed, timing)
             metrics |= measured

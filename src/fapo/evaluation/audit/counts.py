@@ -15,6 +15,8 @@ from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import percent, wilson_interval
 from fapo.evaluation.metrics import fp_ratio
 from fapo.judge.quality import ratio
+from fapo.judge.verdict_counts import VerdictCounts
+from fapo.types import Verdict
 
 FIFTHS = ("first fifth", "second", "middle", "fourth", "last fifth")
 """Names of the parts of a solution, each with a fifth of its steps; the middle of a step decides its part."""
@@ -64,6 +66,8 @@ class AuditCounts:
     """Number of rows that cannot be read."""
     num_repeated: int = 0
     """Number of rows with the id of an earlier row."""
+    verdicts: VerdictCounts = field(default_factory=VerdictCounts)
+    """Counts of the verdicts, with the reasons of those that are missing."""
 
     def add(self, row: AuditRow) -> None:
         """Count one row of the output that could be read."""
@@ -82,6 +86,8 @@ class AuditCounts:
         self.by_source[row.source].update(name for name, true in marks.items() if true)
         if row.correct and row.error_step is not None:
             self.fifths[int((row.error_step + 0.5) / row.num_steps * len(FIFTHS))] += 1
+        if row.status != "skipped":
+            self.verdicts.add(Verdict(row.status, row.flawed, row.error_step, row.critique, row.reason))
 
     def add_bad(self, reason: str) -> None:
         """Count a row that cannot be read."""
@@ -145,8 +151,6 @@ def _notes(result: AuditCounts) -> list[str]:
     if counts["wrong_judged"]:
         rate = percent(ratio(counts["wrong_flagged"], counts["wrong_judged"]))
         notes.append(f"solutions with a wrong answer: {counts['wrong_judged']} judged, {rate} of them flawed")
-    if counts["unparsable"] > 0.1 * counts["requested"]:
-        notes.append("many unparsable verdicts: critiques may be cut off; raise --max-tokens, or look at `reason`")
     if counts["undecided"]:
         notes.append(f"{counts['undecided']} answers could not be compared and count as wrong; see `reason`")
     if result.num_repeated:

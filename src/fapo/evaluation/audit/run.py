@@ -49,7 +49,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
     Raises:
         ConfigError: No file is given, or the output file is one of the input files.
         DataError: A row cannot be read (unless `skip_bad`), or no row can be judged.
-        JudgeDownError: The judge fails for too many rows.
+        JudgeDownError: The judge fails for too many rows, or for all of them.
     """
     if not settings.files:
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
@@ -143,6 +143,7 @@ class _Audit:
                         await self.finish(draft, pending)
                 while pending:
                     await self.finish(draft, pending)
+                self.result.verdicts.require_answers()
             finally:
                 for task in pending:
                     task.cancel()

@@ -15,9 +15,9 @@ class AuditSettings(JudgeSettings):
     """Solutions that are audited, and the judge."""
 
     files: Positional[tuple[str, ...]]
-    """JSONL, JSON or Parquet files, or Hugging Face ids; - is JSONL from standard input."""
+    """JSONL, JSON or Parquet files, also those of `fapo eval`, or Hugging Face ids; - is JSONL from standard input."""
     out: Path
-    """JSONL file for the verdicts, one row for each row of the files, in order."""
+    """JSONL file for the verdicts, one row for each solution in the files, in order."""
     all: bool = False
     """Judge solutions with a wrong final answer, too."""
     references: str = ""

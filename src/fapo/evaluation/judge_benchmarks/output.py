@@ -16,6 +16,7 @@ from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
 from fapo.evaluation.judge_benchmarks.score import FlawedPositiveScore, ProcessScore, SubsetScore
 from fapo.judge.quality import Invalid
+from fapo.judge.verdict_counts import MIN_VERDICTS, VerdictCounts
 from fapo.types import Verdict
 
 
@@ -43,6 +44,13 @@ class Context:
         statuses = Counter(verdict.status for verdict in self.verdicts)
         counts = {"unparsable": statuses["unparsable"], "failed": statuses["failed"] - missing, "missing": missing}
         return {f"num_{name}": count for name, count in counts.items()}
+
+
+def verdict_counts(context: Context) -> VerdictCounts:
+    """Return the counts of the verdicts; some rows of a benchmark are flawed, so few equal verdicts are remarkable."""
+    counts = VerdictCounts(min_same=MIN_VERDICTS)
+    counts.add_all(verdict for verdict in context.verdicts if verdict is not MISSING)
+    return counts
 
 
 INVALID = {

@@ -26,6 +26,7 @@ from fapo.inference.response_cache import CacheKey, ResponseCache, cache_key
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge
 from fapo.judge.template import load_template
+from fapo.judge.verdict_counts import VerdictCounts
 from fapo.rewards import verify as answers
 from fapo.rewards.verify import Check
 from fapo.types import Completion, Message, Problem, Progress, Rollout, Verdict
@@ -94,6 +95,13 @@ def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> li
     if judge:
         answered = asyncio.run(_judged(settings, judge, answered, progress))
     return answered
+
+
+def verdict_counts(answered: Sequence[AnsweredQuestion]) -> VerdictCounts:
+    """Return the counts of the verdicts on all samples."""
+    counts = VerdictCounts()
+    counts.add_all(s.verdict for question in answered for s in question.samples if s.verdict)
+    return counts
 
 
 def load_questions(settings: EvalSettings) -> list[Problem]:

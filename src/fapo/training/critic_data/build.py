@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.problems import load_prompt
 from fapo.errors import ConfigError, DataError
 from fapo.judge.template import Template, load_template
+from fapo.judge.verdict_counts import VerdictCounts
 from fapo.training.critic_data.card import Card, Counts, write_card
 from fapo.training.critic_data.consensus import LabelPrecision, balance, consensus, label_precision, pairwise_agreement
 from fapo.training.critic_data.files import write_rows
@@ -76,14 +78,20 @@ async def _build(config: CriticSettings, prompt: str, template: Template, work: 
     agreed = [(sample, verdict) for sample in judged if (verdict := consensus(votes[sample.id]))]
     labelled = [_labelled(sample, verdict) for sample, verdict in agreed]
     kept = balance(labelled, config.seed) if config.balance else labelled
+    counts = VerdictCounts()
+    counts.add_all(verdict for given in votes.values() for verdict in given)
+    notes = counts.notes()
     if not kept:
         statuses = _listed(verdict.status for given in votes.values() for verdict in given)
         found = _listed("correct" if solution.error_step is None else "flawed" for solution in labelled)
+        more = f"use more problems{' or --no-balance' if labelled else ''}"
         raise DataError(
             f"nothing to keep: {len(judged)} of {len(solutions)} solutions have all {config.votes} votes ({statuses}), "
-            f"agreed are {found}; use more problems{' or --no-balance' if labelled else ''}. "
+            f"agreed are {found}; {more if labelled or not notes else '; '.join(notes)}. "
             f"All votes are in {work.folder}"
         )
+    for note in notes:
+        logging.getLogger("fapo").warning("teacher: %s", note)
     write_rows(config.out, kept, template)
     card = Card(
         file=config.out.name,

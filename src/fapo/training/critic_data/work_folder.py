@@ -11,6 +11,7 @@ from typing import Any
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
+from fapo.judge.verdict_counts import MAX_EXAMPLE
 from fapo.judge.verdicts import verdict_from_row, verdict_row
 from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, StepRule, Verdict
@@ -77,7 +78,7 @@ class WorkFolder:
         self.outcomes: dict[str, str] = {}
         """Outcome of each rollout by id: right, wrong, or the status of a `Check` without a result."""
         self.votes: dict[tuple[str, int], Verdict] = {}
-        """Verdicts by (id, number of the vote), without critiques."""
+        """Verdicts by (id, number of the vote), without critiques; of unparsable ones the first characters are kept."""
         self._correct: dict[str, CorrectRollout] = {}
         check_same_settings(folder / "settings.json", settings)
         for row in _rows(folder / "samples.jsonl", SAMPLE_FIELDS):
@@ -86,7 +87,7 @@ class WorkFolder:
         for row in _rows(folder / "labels.jsonl", VOTE_FIELDS):
             verdict = verdict_from_row(row)
             assert verdict, "a vote is never skipped"
-            self.votes.setdefault((row["id"], row["vote"]), replace(verdict, critique=""))
+            self.votes.setdefault((row["id"], row["vote"]), _shortened(verdict))
 
     def distinct(self) -> list[CorrectRollout]:
         """Return the correct rollouts in order, and of equal solutions to equal problems only the first."""
@@ -120,7 +121,7 @@ class WorkFolder:
         """Write votes by (id, number of the vote), with their critiques."""
         rows = [{"id": key, "vote": number, **verdict_row(verdict)} for (key, number), verdict in votes.items()]
         write_jsonl(self.folder / "labels.jsonl", rows, append=True)
-        self.votes.update({place: replace(verdict, critique="") for place, verdict in votes.items()})
+        self.votes.update({place: _shortened(verdict) for place, verdict in votes.items()})
 
     def _remember(self, row: Mapping[str, Any]) -> None:
         """Add a line of samples.jsonl to the outcomes; raise DataError if it belongs to another problem."""
@@ -164,3 +165,8 @@ def _rows(file: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         if missing := [field for field in fields if field not in row]:
             raise DataError(f"{file}: a line without {', '.join(missing)}; remove that line, or the folder")
         yield row
+
+
+def _shortened(verdict: Verdict) -> Verdict:
+    """Return a verdict without its critique, which takes memory; an example of an unparsable one may be shown."""
+    return replace(verdict, critique="" if verdict.status == "ok" else verdict.critique[: MAX_EXAMPLE + 1])

@@ -25,8 +25,10 @@ from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.world import parse
 from fapo.evaluation.intervals import bootstrap_ratio_intervals
+from fapo.evaluation.policy.compare import compare, read_table
+from fapo.evaluation.policy.output import question_row
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample, evaluate, load_questions
-from fapo.evaluation.policy.score import by_source, majority, score
+from fapo.evaluation.policy.score import by_source, majority, paired_differences, score
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, Verdict
@@ -71,6 +73,10 @@ def test_numbers_counted_by_hand() -> None:
         2: pytest.approx((5 / 6 + 3 / 6 + 1) / 3),  # 1 - C(wrong, 2) / C(num, 2)
         4: 1.0,  # the third question has two samples only
     }
+    assert {size: number.value for size, number in found.verified_pass_at.items()} == {
+        2: pytest.approx((1 / 2 + 0 + 0) / 3),  # one verified sample of four; none; none of two
+        4: 1 / 2,
+    }
     assert found.majority_at_k.value == 2 / 3, "of equally frequent answers the first counts"
     assert found.fp_ratio.value == 2 / 3
     assert found.reliable_accuracy.value == 1 / 10
@@ -88,6 +94,7 @@ def test_numbers_counted_by_hand() -> None:
 def test_without_a_judge_nothing_is_said_about_flaws() -> None:
     found = score([question([sample("7"), sample("8")])], 2, judged=False)
     assert math.isnan(found.fp_ratio.value) and math.isnan(found.reliable_accuracy.value)
+    assert math.isnan(found.verified_pass_at[2].value)
     assert score([question([sample("8")])], 1, judged=True).reliable_accuracy.value == 0, (
         "nothing is right, so nothing is"
     )
@@ -128,6 +135,9 @@ def test_bounds_and_order(groups: list[list[Sample]], rng: random.Random) -> Non
     passes = [found.avg_at_k.value, *(number.value for number in found.pass_at.values())]
     assert passes == pytest.approx(sorted(passes)), "more samples never pass less"
     assert 0 <= found.reliable_accuracy.value <= found.avg_at_k.value <= 1
+    verified = [found.reliable_accuracy.value, *(number.value for number in found.verified_pass_at.values())]
+    assert verified == pytest.approx(sorted(verified))
+    assert all(v <= p + 1e-12 for v, p in zip(verified, passes, strict=True)), "each verified sample is correct"
     assert found.num_flawed <= found.num_judged <= found.num_correct
     if found.num_judged == found.num_correct and found.num_correct:
         assert found.reliable_accuracy.value == pytest.approx(found.avg_at_k.value * (1 - found.fp_ratio.value))
@@ -431,3 +441,77 @@ def test_real_data_sets_are_read() -> None:
     few = load_questions(replace(asked, limit=5))
     assert Counter(problem.source for problem in few) == dict.fromkeys(sizes, 5)
     assert all(problem in found for problem in few)
+
+
+# ------------------------------------------------------------------------------------------------------- the comparison
+
+
+def table(path: Path, corrects: Sequence[int], flawed: int = 0, k: int = 4) -> Path:
+    """Write the table of a policy with `corrects` correct samples of each question, `flawed` of them flagged."""
+    rows = []
+    for number, correct in enumerate(corrects):
+        verdicts = [FLAWED] * flawed + [SOUND] * (correct - flawed)
+        samples = [sample("7", verdict) for verdict in verdicts] + [sample("8")] * (k - correct)
+        answered = AnsweredQuestion(Problem(str(number), f"{number}?", "7", "a"), tuple(samples), 0)
+        rows.append(question_row(answered))
+    write_jsonl(path, rows)
+    return path
+
+
+def test_policies_are_compared_on_their_common_questions(tmp_path: Path) -> None:
+    first = table(tmp_path / "first.jsonl", [1, 2, 3, 4, 2, 1])
+    second = table(tmp_path / "second.jsonl", [2, 3, 4, 4, 3], flawed=1)
+    found = compare([first, second])
+    assert (found.num_questions, found.k) == (5, 4)
+    assert found.scores[str(first)].avg_at_k.value == 12 / 20
+    differences = found.differences[str(second)]
+    assert differences["avg_at_k"].value == pytest.approx(4 / 20)
+    assert differences["reliable_accuracy"].value == pytest.approx(-1 / 20)
+    assert differences["fp_ratio"].value == pytest.approx(5 / 16)
+    low, high = differences["avg_at_k"].interval
+    assert 0 < low <= 4 / 20 <= high <= 1 / 4, "four of five questions gain one sample: the interval is paired"
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.integers(0, 1))
+@settings(max_examples=10, deadline=None)
+def test_a_policy_does_not_differ_from_itself(corrects: list[int], flawed: int) -> None:
+    answered = [question([sample("7", FLAWED if flawed else SOUND)] * c + [sample("8")] * (4 - c)) for c in corrects]
+    for number in paired_differences(answered, answered, 4, judged=True).values():
+        assert math.isnan(number.value) or (number.value, *number.interval) == (0, 0, 0)
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    answered = [replace(q, problem=replace(q.problem, id=str(i))) for i, q in enumerate(HAND)]
+    write_jsonl(tmp_path / "out.jsonl", map(question_row, answered))
+    again = read_table(tmp_path / "out.jsonl")
+    assert list(map(question_row, again)) == list(map(question_row, answered))
+    assert repr(score(again, 4, judged=True)) == repr(score(answered, 4, judged=True))
+
+
+def test_the_command_prints_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = table(tmp_path / "a.jsonl", [1, 2, 3]), table(tmp_path / "b.jsonl", [2, 2, 3])
+    assert fapo(monkeypatch, "compare", first, second) == 0
+    printed = capsys.readouterr().out
+    assert "3 common questions" in printed and "verified pass@4" in printed and "+8.3 [" in printed
+    assert fapo(monkeypatch, "compare", first, second, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["differences"][str(second)]["avg_at_k"]["value"] == pytest.approx(1 / 12)
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [([], "at least two"), (["other.jsonl"], "no question in common"), (["bad.jsonl"], "bad.jsonl:1")],
+)
+def test_tables_that_cannot_be_compared(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    others: list[str],
+    message: str,
+) -> None:
+    first = table(tmp_path / "a.jsonl", [1, 2])
+    write_jsonl(tmp_path / "bad.jsonl", [{"id": "0"}])
+    write_jsonl(tmp_path / "other.jsonl", [question_row(question([sample("7")]))])
+    assert fapo(monkeypatch, "compare", first, *(tmp_path / other for other in others)) == 2
+    assert message in capsys.readouterr().err

@@ -9,7 +9,19 @@ import sys
 import warnings
 from typing import NoReturn
 
-from fapo.cli import bench, critic, demo, eval, judge, plan, report, select, serve, train  # noqa: F401 - registers the commands
+from fapo.cli import (  # noqa: F401 - registers the commands
+    bench,
+    compare,
+    critic,
+    demo,
+    eval,
+    judge,
+    plan,
+    report,
+    select,
+    serve,
+    train,
+)
 from fapo.cli.app import app, console
 from fapo.errors import FapoError
 

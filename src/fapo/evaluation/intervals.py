@@ -6,6 +6,7 @@ One function for each way in which the data were drawn:
     ratio_interval              a ratio of rows that come in groups, such as several answers to one question
     mean_interval               a mean over a few runs with different seeds
     bootstrap_ratio_intervals   several ratios of grouped rows that are compared with each other
+    bootstrap_ratios            their bootstrap draws, for numbers made of several ratios
     percentile_interval         any number, given its values in bootstrap draws
 
 The functions are pure. An interval of a number that is not defined is (NaN, NaN).
@@ -121,16 +122,22 @@ def percentile_interval(values: npt.NDArray[np.float64]) -> Interval:
 
 
 def bootstrap_ratio_intervals(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> list[Interval]:
-    """Return a bootstrap interval of sum(numerators) / sum(denominators) for each column.
+    """Return a bootstrap interval of sum(numerators) / sum(denominators) for each column; see `bootstrap_ratios`."""
+    return [percentile_interval(column) for column in bootstrap_ratios(numerators, denominators).T]
 
-    All columns are computed from the same draws. A row is what was drawn at random, for example a question.
+
+def bootstrap_ratios(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return sum(numerators) / sum(denominators) of each column in bootstrap draws of rows.
+
+    All columns are computed from the same draws, so that their differences are paired. A row is what was drawn at
+    random, for example a question.
 
     Args:
         numerators: What each row adds to each numerator, [num_rows, num_ratios].
         denominators: What each row adds to each denominator, [num_rows, num_ratios]. 0 leaves the row out.
 
     Returns:
-        One interval for each column.
+        Ratios, [num_draws, num_ratios]; NaN where a denominator is 0.
     """
     above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     num, rng = len(above), np.random.default_rng(SEED)
@@ -140,8 +147,7 @@ def bootstrap_ratio_intervals(numerators: npt.ArrayLike, denominators: npt.Array
         counts = rng.multinomial(num, np.full(num, 1 / num), size=CHUNK).astype(float)
         total = counts @ below
         ratios.append(np.where(total > 0, counts @ above / np.where(total > 0, total, 1), np.nan))
-    drawn = np.concatenate(ratios) if ratios else np.full((1, above.shape[1]), np.nan)
-    return [percentile_interval(column) for column in drawn.T]
+    return np.concatenate(ratios) if ratios else np.full((1, above.shape[1]), np.nan)
 
 
 def resample_counts(counts: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.int64]:

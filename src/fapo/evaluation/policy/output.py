@@ -27,6 +27,7 @@ SCHEMA = 1
 CONVENTIONS = {
     "avg_at_k": "correct samples / samples; a failed request counts only in failed_rate",
     "pass_at": "unbiased, from all samples of a question; questions with fewer samples are left out",
+    "verified_pass_at": "as pass_at, with samples that are correct and not flagged",
     "majority_at_k": "correct answers are one answer, wrong ones are equal by normal form; the first one wins a tie",
     "fp_ratio": "flawed / correct samples with a verdict",
     "reliable_accuracy": "correct and not flagged / samples; a sample without a verdict is not reliable",
@@ -128,9 +129,9 @@ def _numbers(found: Score) -> dict[str, Any]:
     """Return the numbers by name, and each interval beside its number."""
     out: dict[str, Any] = {}
     for name, value in asdict(found).items():
-        if name == "pass_at":
-            out["pass_at"] = {str(size): number["value"] for size, number in value.items()}
-            out["pass_at_interval"] = {str(size): number["interval"] for size, number in value.items()}
+        if name in ("pass_at", "verified_pass_at"):
+            out[name] = {str(size): number["value"] for size, number in value.items()}
+            out[f"{name}_interval"] = {str(size): number["interval"] for size, number in value.items()}
         elif isinstance(value, Mapping):
             out |= {name: value["value"], f"{name}_interval": value["interval"]}
         else:
@@ -154,6 +155,7 @@ def as_table(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> Ta
     columns = {"source": "", "n": "num_questions", f"avg@{k}": "avg_at_k"}
     columns |= {f"pass@{k}": "pass_at", f"majority@{k}": "majority_at_k"} if k > 1 else {}
     columns |= {"FP ratio": "fp_ratio", "reliable": "reliable_accuracy"} if judged else {}
+    columns |= {f"verified pass@{k}": "verified_pass_at"} if judged and k > 1 else {}
     if whole.num_correct and not math.isnan(whole.true_fp_ratio.value):
         columns |= {"true FP ratio": "true_fp_ratio", "truly reliable": "true_reliable_accuracy"}
     columns |= {"tokens": "length"}
@@ -174,7 +176,9 @@ def as_table(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> Ta
 def _cells(found: Score, names: Sequence[str], k: int) -> Iterator[str]:
     """Yield the cells of one row of the table."""
     for name in names:
-        number = found.pass_at[k] if name == "pass_at" else getattr(found, name)
+        number = getattr(found, name)
+        if isinstance(number, Mapping):
+            number = number[k]
         if not isinstance(number, Estimate):
             yield str(number)
         elif name == "length":

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fapo.data.final_answers import clean
-from fapo.evaluation.intervals import Interval, bootstrap_ratio_intervals
+from fapo.evaluation.intervals import Interval, bootstrap_ratio_intervals, bootstrap_ratios, percentile_interval
 from fapo.evaluation.metrics import majority_vote, pass_at_k
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.judge.quality import ratio
 
+NAMES = (
+    *("avg_at_k", "majority_at_k", "fp_ratio", "reliable_accuracy", "true_fp_ratio", "true_reliable_accuracy"),
+    *("length", "pass_at_k", "verified_pass_at_k"),
+)
+"""Names of the numbers that `_pairs` returns for one size."""
 CORRECT = ("correct",)
 """Label of all correct answers in a vote; the labels of wrong answers are texts."""
 
@@ -45,6 +51,8 @@ class Score:
     """Correct samples / samples."""
     pass_at: Mapping[int, Estimate]
     """Probability (unbiased) that j samples of a question hold a correct one, by j: powers of two and k."""
+    verified_pass_at: Mapping[int, Estimate]
+    """Like `pass_at`, with samples that are correct and found without error; one without a verdict is not."""
     majority_at_k: Estimate
     """Questions with a correct most frequent final answer / questions."""
     fp_ratio: Estimate
@@ -82,10 +90,8 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
     Returns:
         Numbers with their intervals.
     """
-    sizes = sorted({2**i for i in range(1, k.bit_length())} | {k})
-    pairs = [_pairs(question, sizes, judged) for question in answered]
-    numerators = np.array([[above for above, _ in row] for row in pairs], dtype=float).reshape(len(pairs), -1)
-    denominators = np.array([[below for _, below in row] for row in pairs], dtype=float).reshape(len(pairs), -1)
+    sizes = _sizes(k)
+    numerators, denominators = _sums(answered, sizes, judged)
     intervals = bootstrap_ratio_intervals(numerators, denominators)
     totals = zip(numerators.sum(0), denominators.sum(0), intervals, strict=True)
     avg, majority, fp, reliable, true_fp, true_reliable, length, *passes = [
@@ -102,7 +108,8 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
         num_judged=sum(verdict.status == "ok" for verdict in verdicts),
         num_flawed=sum(bool(verdict.flawed) for verdict in verdicts),
         avg_at_k=avg,
-        pass_at=dict(zip(sizes, passes, strict=True)),
+        pass_at=dict(zip(sizes, passes[: len(sizes)], strict=True)),
+        verified_pass_at=dict(zip(sizes, passes[len(sizes) :], strict=True)),
         majority_at_k=majority,
         fp_ratio=fp,
         reliable_accuracy=reliable,
@@ -133,6 +140,44 @@ def by_source(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> dic
     return {name: score([a for a in answered if a.problem.source == name], k, judged) for name in sources}
 
 
+def paired_differences(
+    first: Sequence[AnsweredQuestion], second: Sequence[AnsweredQuestion], k: int, judged: bool
+) -> dict[str, Estimate]:
+    """Return the numbers of the second policy minus those of the first, on the same questions.
+
+    Args:
+        first: Questions with the samples of the first policy.
+        second: The same questions in the same order, with the samples of the second policy.
+        k: Number of samples of each question; the smaller one where the two differ.
+        judged: Whether both have a judge.
+
+    Returns:
+        Differences by name: avg_at_k, majority_at_k, fp_ratio, reliable_accuracy, true_fp_ratio,
+        true_reliable_accuracy, length, pass_at_k, verified_pass_at_k. The intervals are paired over questions.
+    """
+    sums = [_sums(answered, [k], judged) for answered in (first, second)]
+    numerators, denominators = (np.concatenate([pair[i] for pair in sums], axis=1) for i in (0, 1))
+    draws = bootstrap_ratios(numerators, denominators)
+    values = [ratio(above, below) for above, below in zip(numerators.sum(0), denominators.sum(0), strict=True)]
+    num = len(NAMES)
+    return {
+        name: Estimate(values[num + i] - values[i], percentile_interval(draws[:, num + i] - draws[:, i]))
+        for i, name in enumerate(NAMES)
+    }
+
+
+def _sizes(k: int) -> list[int]:
+    """Return the sizes j of pass@j: powers of two and k."""
+    return sorted({2**i for i in range(1, k.bit_length())} | {k})
+
+
+def _sums(answered: Sequence[AnsweredQuestion], sizes: Sequence[int], judged: bool) -> tuple[Any, Any]:
+    """Return what each question adds to the numerators and denominators of `_pairs`, each [num_questions, num]."""
+    pairs = np.array([_pairs(question, sizes, judged) for question in answered], dtype=float)
+    pairs = pairs.reshape(len(answered), -1, 2)
+    return pairs[..., 0], pairs[..., 1]
+
+
 def majority(samples: Sequence[Sample]) -> bool | None:
     """Return whether the most frequent final answer is correct; None without samples.
 
@@ -155,6 +200,7 @@ def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> li
     num, num_correct = len(samples), sum(sample.check.correct for sample in samples)
     verdicts = [sample.verdict for sample in samples if sample.verdict and sample.verdict.status == "ok"]
     num_flawed = sum(bool(verdict.flawed) for verdict in verdicts)
+    num_verified = len(verdicts) - num_flawed
     truths = [sample.truly_flawed for sample in samples if sample.truly_flawed is not None]
     known = [
         sample.rollout.num_tokens for sample in samples if sample.rollout.num_tokens or not sample.rollout.response
@@ -164,9 +210,10 @@ def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> li
         (num_correct, num),
         (bool(vote), vote is not None),
         (num_flawed, len(verdicts)),
-        (len(verdicts) - num_flawed, num if judged else 0),
+        (num_verified, num if judged else 0),
         (sum(truths), len(truths)),
         (len(truths) - sum(truths), num if answered.has_oracle else 0),
         (sum(known), len(known)),
         *((pass_at_k(num_correct, num, size), 1) if num >= size else (0.0, 0) for size in sizes),
+        *((pass_at_k(num_verified, num, size), 1) if judged and num >= size else (0.0, 0) for size in sizes),
     ]

@@ -1,0 +1,28 @@
+"""`fapo compare`: policies on the same questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from fapo.cli.app import AsJson, app
+
+
+@app.command
+def compare(tables: Positional[tuple[Path, ...]], /, *, as_json: AsJson = False) -> None:
+    """Compare policies on the same questions, from the tables of questions that `fapo eval` has written.
+
+    Args:
+        tables: Files of --out, at least two; the first one is the baseline of the differences.
+        as_json: Print JSON instead of a table.
+    """
+    from fapo.evaluation.policy import compare as comparison
+
+    found = comparison.compare(tables)
+    if as_json:
+        print(json.dumps(comparison.as_json(found), indent=2, allow_nan=False))
+    else:
+        Console().print(comparison.as_table(found))

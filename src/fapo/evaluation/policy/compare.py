@@ -1,0 +1,154 @@
+"""Comparison of policies on the same questions, from the tables that `fapo eval` has written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fapo.data.columns import Row
+from fapo.data.jsonl import finite, read_jsonl
+from fapo.data.untrusted_text import escape
+from fapo.errors import DataError
+from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
+from fapo.evaluation.policy.run import AnsweredQuestion, Sample
+from fapo.evaluation.policy.score import Estimate, Score, paired_differences, score
+from fapo.judge.verdicts import verdict_from_row
+from fapo.rewards.verify import Check
+from fapo.types import Problem, Rollout
+
+SHOWN = {
+    "avg_at_k": "avg@k",
+    "pass_at_k": "pass@k",
+    "fp_ratio": "FP ratio",
+    "reliable_accuracy": "reliable",
+    "verified_pass_at_k": "verified pass@k",
+    "length": "tokens",
+}
+"""Numbers of the table, with the headings of their columns."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Policies on their common questions."""
+
+    num_questions: int
+    """Number of questions that all tables have."""
+    k: int
+    """Number of samples of each question; the smallest one of all tables."""
+    scores: Mapping[str, Score]
+    """Score of each policy by the path of its table."""
+    differences: Mapping[str, Mapping[str, Estimate]]
+    """Numbers of each further policy minus those of the first one, by path and name; intervals are paired."""
+
+
+def compare(tables: Sequence[Path]) -> Comparison:
+    """Compare policies on the questions that all tables have.
+
+    Args:
+        tables: Tables of questions that `fapo eval` has written; the first one is the baseline.
+
+    Returns:
+        Scores and paired differences.
+
+    Raises:
+        DataError: A table cannot be read, or the tables have no question in common.
+    """
+    if len(set(tables)) < 2:
+        raise DataError("a comparison needs at least two tables of `fapo eval`; give another one")
+    read = {str(path): {_key(question): question for question in read_table(path)} for path in tables}
+    first, *others = read
+    common = [key for key in read[first] if all(key in read[other] for other in others)]
+    if not common:
+        raise DataError(f"{first} and the other tables have no question in common; evaluate both on the same data")
+    questions = {path: [found[key] for key in common] for path, found in read.items()}
+    k = min(max(len(q.samples) + q.num_failed for q in found) for found in questions.values())
+    judged = all(any(s.verdict for q in found for s in q.samples) for found in questions.values())
+    return Comparison(
+        num_questions=len(common),
+        k=k,
+        scores={path: score(found, k, judged) for path, found in questions.items()},
+        differences={other: paired_differences(questions[first], questions[other], k, judged) for other in others},
+    )
+
+
+def read_table(path: Path) -> list[AnsweredQuestion]:
+    """Read a table of questions that `fapo eval` has written.
+
+    Args:
+        path: JSONL file.
+
+    Returns:
+        Questions with their samples.
+
+    Raises:
+        DataError: The file cannot be read, or a row is not one of `fapo eval`.
+    """
+    out = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            problem = Problem(row["id"], row["problem"], row["reference"], row["source"])
+            samples = tuple(_sample(problem, sample) for sample in row["samples"])
+            out.append(AnsweredQuestion(problem, samples, row["num_failed"], row.get("reason", "")))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not a row of `fapo eval` ({error!r}); give its --out file") from None
+    return out
+
+
+def as_json(found: Comparison) -> dict[str, Any]:
+    """Return a comparison for JSON; a number that is not defined is None."""
+    out: dict[str, Any] = finite(asdict(found))
+    return out
+
+
+def as_table(found: Comparison) -> Table:
+    """Return a comparison as a table: the numbers of each policy, then the differences to the first one."""
+    caption = (
+        f"{found.num_questions} common questions, k = {found.k}; differences are in percentage points, with "
+        f"{LEVEL:.0%} bootstrap intervals paired over questions ({NUM_RESAMPLES} resamples, seed {SEED})"
+    )
+    table = Table(caption=Text(caption), caption_justify="left")
+    names = [name for name in SHOWN if found.k > 1 or not name.endswith("pass_at_k")]
+    table.add_column("policy")
+    for name in names:
+        table.add_column(SHOWN[name].replace("@k", f"@{found.k}"), justify="right")
+    for path, of_policy in found.scores.items():
+        table.add_row(Text(escape(path)), *(_cell(name, _number(of_policy, name, found.k)) for name in names))
+    table.add_section()
+    for path, differences in found.differences.items():
+        cells = (_cell(name, differences[name], signed=True) for name in names)
+        table.add_row(Text(escape(f"{path} - {next(iter(found.scores))}")), *cells)
+    return table
+
+
+def _number(found: Score, name: str, k: int) -> Estimate:
+    number = getattr(found, name.removesuffix("_k") if name.endswith("pass_at_k") else name)
+    estimate: Estimate = number[k] if isinstance(number, Mapping) else number
+    return estimate
+
+
+def _cell(name: str, number: Estimate, signed: bool = False) -> str:
+    if math.isnan(number.value):
+        return "-"
+    if name == "length":
+        return f"{number.value:+.0f}" if signed else f"{number.value:.0f}"
+    if not signed:
+        return percent(number.value, number.interval)
+    low, high = (100 * bound for bound in number.interval)
+    return f"{100 * number.value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _key(question: AnsweredQuestion) -> tuple[str, str, str]:
+    problem = question.problem
+    return problem.source, problem.id, problem.text
+
+
+def _sample(problem: Problem, row: Row) -> Sample:
+    rollout = Rollout(problem, row["response"], row["num_tokens"], row["truncated"])
+    check = Check(row["correct"], row["answer"], row["check"])
+    return Sample(rollout, check, verdict_from_row(row), row["truly_flawed"])

@@ -140,6 +140,8 @@ class GroundTruth(NamedTuple):
     """Index (from 0) of the first wrong step; None without a wrong step."""
     flaw: str | None = None
     """Kind of flaw; None without a flaw and where the kind is not known."""
+    answer_correct: bool | None = None
+    """For a labelled solution whether its final answer is correct; None for a rollout of a policy."""
 
     @property
     def flawed(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +157,24 @@ def test_too_few_canaries_never_stop_the_run() -> None:
 
 
 def test_canaries_need_flawed_and_fully_correct_solutions() -> None:
-    with pytest.raises(DataError, match=r"judge.canaries: 0 flawed and \d+ fully correct solutions; needs both kinds"):
+    with pytest.raises(
+        DataError, match=r"judge.canaries: 0 flawed and \d+ fully correct solutions with a correct answer; needs"
+    ):
         Canaries(Watched(), [s for s in KNOWN if s.error_step is None], 0.1)
+
+
+def test_solutions_with_a_wrong_answer_are_no_canaries() -> None:
+    wrong = [replace(s, problem=replace(s.problem, id="wrong"), correct=False) for s in KNOWN]
+    seen: set[str] = set()
+
+    async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:
+        seen.update(rollout.problem.id for rollout in rollouts)
+        return [Verdict.from_step(None)] * len(rollouts)
+
+    asyncio.run(Canaries(judge, [*wrong, *KNOWN], 1.0)(ROLLOUTS))
+    assert "wrong" not in seen
+    with pytest.raises(DataError, match="0 flawed and 0 fully correct solutions with a correct answer"):
+        Canaries(judge, wrong, 1.0)
 
 
 @pytest.mark.parametrize("rule", ["paragraphs", "lines"])

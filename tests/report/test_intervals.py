@@ -10,7 +10,9 @@ from fapo.evaluation.intervals import mean_interval, wilson_interval
 from fapo.judge.quality import judge_quality
 from fapo.report import read_run, summarize, write_report
 from fapo.report.intervals import GENRM_PARTS, intervals
-from fapo.types import Verdict
+from fapo.training.rollout_row import rollout_row
+from fapo.training.step_metrics import genrm_metrics
+from fapo.types import GroundTruth, Problem, Reward, Rollout, ScoredRollout, Verdict
 from tests.support.run_folders import policy_rows, rollout, write_run
 
 
@@ -46,9 +48,27 @@ def test_the_parts_of_a_judges_numbers_are_those_of_training(tmp_path: Path) -> 
     assert {row.metric.name for row in found} == quality.keys()
     for row, (low, high) in found.items():
         assert low <= row.end <= high
+    for name in quality:
+        sums = [sum(column) for column in zip(*map(GENRM_PARTS[name], rows), strict=True)]
+        assert sums[0] / sums[1] == pytest.approx(quality[name]), name
+
+
+def test_critiques_of_wrong_answers_count_for_processbench_only(tmp_path: Path) -> None:
+    cases = [(1, 1, True), (None, 1, True), (0, None, True), (2, 2, False), (0, 1, False), (None, None, True)] * 5
+    rows, scored, truths = [], [], []
+    for i, (said, label, correct) in enumerate(cases):
+        truth = GroundTruth(label, answer_correct=correct)
+        critique = Rollout(Problem(str(i), "?", ""), "x", 21)
+        scored.append(ScoredRollout(critique, True, Verdict.from_step(said), Reward(1.0)))
+        truths.append(truth)
+        rows.append({"step": 5, "split": "pb", **rollout_row(scored[-1], None, truth)})
+    values = genrm_metrics(scored, truths)
+    metrics = [{"step": 5, "kind": "validation", **{f"pb/{name}": value for name, value in values.items()}}]
+    run = read_run(write_run(tmp_path / "r", {"kind": "genrm_step"}, metrics, rows, task="genrm"))
+    assert {row.metric.name for row in intervals([run], summarize([run]))} == GENRM_PARTS.keys()
     for name, part in GENRM_PARTS.items():
         sums = [sum(column) for column in zip(*map(part, rows), strict=True)]
-        assert sums[0] / sums[1] == pytest.approx(quality[name]), name
+        assert sums[0] / sums[1] == pytest.approx(values[name]), name
 
 
 def test_seeds_come_before_questions(tmp_path: Path) -> None:

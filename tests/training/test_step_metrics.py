@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
 
+from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.scorer import batch_advantages
 from fapo.training.step_metrics import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
-from fapo.types import GroundTruth, Problem, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import GroundTruth, LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
 
 SOUND = Verdict.from_step(None, "fine")
 FLAWED = Verdict.from_step(1, critique="step 1")
@@ -132,7 +134,39 @@ def test_rho_of_the_groups_that_have_flawed_positives() -> None:
 
 def test_genrm_metrics_by_hand() -> None:
     rows = [scored(True, FLAWED, 1.0, 10), scored(False, SOUND, -1.0, 20), scored(False, UNPARSABLE, -1.0, 60, True)]
-    assert genrm_metrics(rows, [1, 2, None]) == pytest.approx(
-        {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "location": 1.0, "invalid_rate": 1 / 3}
-        | {"tokens": 30.0, "truncated_rate": 1 / 3}
+    truths = [GroundTruth(label, answer_correct=True) for label in (1, 2, None)]
+    of_positives = {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "location": 1.0, "invalid_rate": 1 / 3}
+    assert genrm_metrics(rows, truths) == pytest.approx(of_positives | {"tokens": 30.0, "truncated_rate": 1 / 3})
+    more = [scored(True, FLAWED, 1.0, 30), scored(False, SOUND, -1.0, 30)]
+    truths += [GroundTruth(0, answer_correct=False), GroundTruth(0, answer_correct=False)]
+    of_all = {"process_error_accuracy": 1 / 4, "process_correct_accuracy": 0.0, "process_f1": 0.0}
+    assert genrm_metrics(rows + more, truths) == pytest.approx(
+        of_positives | of_all | {"tokens": 30.0, "truncated_rate": 1 / 5}
+    )
+    assert genrm_metrics(more, truths[3:]).keys() == {*of_all, "tokens", "truncated_rate"}, (
+        "nothing to be precise about"
+    )
+    yes_no = scored(True, Verdict("ok", flawed=True), 1.0, 10)
+    assert "process_f1" not in genrm_metrics([yes_no, *more[1:]], truths[3:]), "it names no step"
+
+
+def test_validation_of_a_genrm_gives_the_numbers_of_the_benchmarks() -> None:
+    rng = random.Random(0)
+    solutions = [
+        LabelledSolution(Problem(f"set-{i}", "?", ""), ("a", "b", "c"), rng.choice([None, 0, 1, 2]), rng.random() < 0.6)
+        for i in range(200)
+    ]
+    verdicts = [rng.choice([UNPARSABLE, *(Verdict.from_step(step) for step in (None, 0, 1, 2))]) for _ in solutions]
+    critiques = [scored(True, verdict, 1.0) for verdict in verdicts]
+    found = genrm_metrics(critiques, [GroundTruth(s.error_step, answer_correct=s.correct) for s in solutions])
+    positives = [(s, v) for s, v in zip(solutions, verdicts, strict=True) if s.correct]
+    flawed_positive = score_flawed_positive(*zip(*positives, strict=True)).point
+    process = score_process(solutions, ["set"] * len(solutions), verdicts).pooled.point
+    assert found["f1"] == flawed_positive.f1
+    assert (found["precision"], found["recall"]) == (flawed_positive.precision, flawed_positive.recall)
+    assert found["invalid_rate"] == flawed_positive.invalid_rate
+    assert found["process_f1"] == process.f1
+    assert (found["process_error_accuracy"], found["process_correct_accuracy"]) == (
+        process.error_acc,
+        process.correct_acc,
     )

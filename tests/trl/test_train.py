@@ -277,7 +277,7 @@ def test_a_genrm(kind: str, tiny_genrm: Path, critic_data: Path, tmp_path: Path)
     found = rows(folder, "rollouts")
     for row in found:
         label = labels[row["problem_id"]]
-        assert row["truth"] == {"error_step": None if label == -1 else label, "flaw": None}
+        assert row["truth"] == {"error_step": None if label == -1 else label, "flaw": None, "answer_correct": True}
         right = row["status"] == "ok" and row["flawed"] == (label != -1)
         assert row["parts"]["outcome"] == (1 if right else -1)
         assert ("process" in row["parts"]) == (kind == "genrm_step")

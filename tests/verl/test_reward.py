@@ -26,7 +26,7 @@ from fapo.data.miniature.sets import problems
 from fapo.data.miniature.world import parse
 from fapo.inference.models import model_folder
 from fapo.training.datasets import Example
-from fapo.types import Given, LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import Given, GroundTruth, LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
 from fapo.verl.datasets import verl_rows
 from fapo.verl.overrides import compose, overrides
 from fapo.verl.payload import Payload, decode, encode
@@ -226,13 +226,18 @@ def test_critiques_are_scored_by_the_label_of_their_row(
     file = tmp_path / "genrm.toml"
     base = (ROOT / "src/fapo/data/miniature/configs/genrm.toml").read_text(encoding="utf-8")
     file.write_text(base.replace("genrm_step", kind), encoding="utf-8")
-    solution = LabelledSolution(PROBLEMS[0], ("1+1=2", "2+2=5"), label, True)
+    correct = label != 1
+    solution = LabelledSolution(PROBLEMS[0], ("1+1=2", "2+2=5"), label, correct)
     (row,) = verl_rows("test", [Example(PROBLEMS[0], [], solution)])
     asked = compute_score("test", critique, row["reward_model"]["ground_truth"], row["extra_info"], config=str(file))
     found = asyncio.run(asked)
     assert found["score"] == reward
     payload = decode(found["fapo"], reward, 7, MAX_TOKENS)
-    assert (payload.split, payload.label, payload.scored.verdict.num_tokens) == ("test", label, 7)
+    assert (payload.split, payload.truth, payload.scored.verdict.num_tokens) == (
+        "test",
+        GroundTruth(label, answer_correct=correct),
+        7,
+    )
 
 
 @pytest.mark.parametrize(("told", "reward"), [(1, 1.0), (None, -1.0), (0, 0.5)])
@@ -250,7 +255,8 @@ def test_label_noise_reaches_the_reward_but_not_the_measurements(
     )
     found = asyncio.run(asked)
     assert found["score"] == reward
-    assert decode(found["fapo"], reward, 7, MAX_TOKENS).label == 0, "metrics use the label of the data"
+    truth = decode(found["fapo"], reward, 7, MAX_TOKENS).truth
+    assert truth == GroundTruth(0, answer_correct=True), "metrics use the label of the data"
 
 
 VERDICTS = [None, Verdict.from_step(1, "bad", num_tokens=3), Verdict("failed", reason="down"), Verdict("unparsable")]

@@ -63,7 +63,7 @@ class Canaries:
     judge: Judge
     """Judge of the rollouts."""
     known: Sequence[LabelledSolution]
-    """Solutions with a correct answer and a label; some flawed, some fully correct."""
+    """Labelled solutions, some flawed, some fully correct; those with a wrong answer are not used."""
     rate: float
     """Number of canaries for each rollout."""
     min_f1: float = 0.0
@@ -76,11 +76,13 @@ class Canaries:
     """Optional list, to which the result of each canary is also appended; the verl worker sends it to the trainer."""
 
     def __post_init__(self) -> None:
-        flawed = [solution for solution in self.known if solution.error_step is not None]
-        flawless = [solution for solution in self.known if solution.error_step is None]
+        known = [solution for solution in self.known if solution.correct]  # a wrong answer is easy to flag
+        flawed = [solution for solution in known if solution.error_step is not None]
+        flawless = [solution for solution in known if solution.error_step is None]
         if not flawed or not flawless:
             raise DataError(
-                f"judge.canaries: {len(flawed)} flawed and {len(flawless)} fully correct solutions; needs both kinds"
+                f"judge.canaries: {len(flawed)} flawed and {len(flawless)} fully correct solutions with a correct "
+                "answer; needs both kinds"
             )
         self._kinds = (flawed, flawless)
         self._window = CanaryWindow(self.min_f1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -82,6 +83,17 @@ def _judged_fp(row: Mapping[str, Any]) -> Parts:
     return judged and row["flawed"], judged
 
 
+def _of_correct_answers(part: Callable[[Mapping[str, Any]], Parts]) -> Callable[[Mapping[str, Any]], Parts]:
+    """Return the function that leaves out critiques of solutions with a wrong answer."""
+    return lambda row: (0, 0) if (row.get("truth") or {}).get("answer_correct") is False else part(row)
+
+
+def _exact(row: Mapping[str, Any], *, flawed: bool) -> Parts:
+    """Return (named exactly, 1) for a critique of a solution with or without an error, by its label."""
+    exact = row.get("flawed") is flawed and named_step(row) == (row.get("truth") or {}).get("error_step")
+    return (exact, 1) if _truth(row) is flawed else (0, 0)
+
+
 def _confusion(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
     """Return whether a critique is a true positive, a false positive and a false negative."""
     flagged = row.get("flawed")
@@ -109,9 +121,11 @@ POLICY_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
 }
 """Metric of a policy -> function that returns the parts of one rollout. They sum to those of `step_metrics`."""
 GENRM_PARTS: dict[str, Callable[[Mapping[str, Any]], Parts]] = {
-    **{name: _prf(name) for name in ("precision", "recall", "f1")},
-    "location": _location,
-    "invalid_rate": lambda row: (not isinstance(row.get("flawed"), bool), 1),
+    **{name: _of_correct_answers(_prf(name)) for name in ("precision", "recall", "f1")},
+    "location": _of_correct_answers(_location),
+    "invalid_rate": _of_correct_answers(lambda row: (not isinstance(row.get("flawed"), bool), 1)),
+    "process_error_accuracy": functools.partial(_exact, flawed=True),
+    "process_correct_accuracy": functools.partial(_exact, flawed=False),
     "tokens": lambda row: (row.get("num_tokens") or 0, 1),
 }
 """Metric of a GenRM in training -> function that returns the parts of one critique."""

@@ -47,6 +47,9 @@ GENRM = (
     Metric("f1", "F1"),
     Metric("location", "exact location"),
     Metric("invalid_rate", "no valid verdict", better="lower"),
+    Metric("process_error_accuracy", "ProcessBench: exact step, of solutions with an error"),
+    Metric("process_correct_accuracy", "ProcessBench: no error found, of solutions without one"),
+    Metric("process_f1", "ProcessBench: F1"),
     Metric("tokens", "critique length", "tokens", ""),
 )
 """Metrics of a GenRM in training, in the order shown."""

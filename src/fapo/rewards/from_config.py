@@ -103,7 +103,8 @@ def scored_truth(scored: ScoredRollout, scorer: Scorer) -> GroundTruth | None:
         For a solution what the oracle knows, None where there is no oracle; for a critique the label of the solution.
     """
     if isinstance(scorer, CritiqueScorer):
-        return GroundTruth(scorer.labelled[scored.rollout.problem.id].error_step)
+        solution = scorer.labelled[scored.rollout.problem.id]
+        return GroundTruth(solution.error_step, answer_correct=solution.correct)
     return known_ground_truth(scored.rollout)
 
 

@@ -65,7 +65,7 @@ class Recorder:
             return {}
         truths = [scored_truth(s, self.scorer) for s in scored]
         if self.config.task == "genrm":
-            return genrm_metrics(scored, [t.error_step if t else None for t in truths])
+            return genrm_metrics(scored, [truth for truth in truths if truth])
         out = policy_metrics(scored, truths)
         if split == "train" and isinstance(self.scorer, PolicyScorer):
             out |= canary_metrics(self.scorer.judge)

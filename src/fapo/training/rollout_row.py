@@ -24,6 +24,9 @@ def rollout_row(s: ScoredRollout, advantage: float | None, truth: GroundTruth | 
         Row by the names of its columns.
     """
     problem = s.rollout.problem
+    known = truth._asdict() if truth else None
+    if known and known["answer_correct"] is None:  # for a rollout of a policy the column `correct` says it
+        del known["answer_correct"]
     return {
         "problem_id": problem.id,
         "problem": problem.text,
@@ -36,5 +39,5 @@ def rollout_row(s: ScoredRollout, advantage: float | None, truth: GroundTruth | 
         "reward": s.reward.value,
         "parts": dict(s.reward.parts),
         "advantage": None if advantage is None else round(float(advantage), 6),
-        "truth": truth._asdict() if truth else None,
+        "truth": known,
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from fapo.evaluation import metrics
-from fapo.judge.quality import judge_quality
+from fapo.judge.quality import judge_quality, processbench_f1
 from fapo.rewards import theory
 from fapo.rewards.advantages import mean_advantage_by_class
 from fapo.rewards.scorer import batch_advantages
@@ -105,18 +105,32 @@ def _true_classes(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth 
     return [rollout_class(s.correct, t.flawed if t else None) for s, t in zip(scored, truths, strict=True)]
 
 
-def genrm_metrics(scored: Sequence[ScoredRollout], labels: Sequence[int | None]) -> dict[str, float]:
+def genrm_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth]) -> dict[str, float]:
     """Compute the metrics of critiques.
+
+    The quality of the flags is that of FlawedPositiveBench: over solutions with a correct answer. If others are among
+    them, the accuracies and F1 of ProcessBench over all solutions are there, too, with the prefix process_, unless the
+    critiques say yes or no without a step.
 
     Args:
         scored: Scored critiques, [batch_size], at least one.
-        labels: First wrong step of each solution, None for no error, [batch_size].
+        truths: Label of each solution, and whether its answer is correct, [batch_size].
 
     Returns:
         Precision, recall, F1 and others by name.
     """
-    return {
-        **judge_quality([s.verdict for s in scored if s.verdict], labels),
+    judged = [(s.verdict, truth) for s, truth in zip(scored, truths, strict=True) if s.verdict]
+    positives = [(verdict, truth.error_step) for verdict, truth in judged if truth.answer_correct is not False]
+    out = judge_quality(*zip(*positives, strict=True)) if positives else {}
+    verdicts = [verdict for verdict, _ in judged]
+    if len(positives) < len(judged) and not any(v.flawed and v.error_step is None for v in verdicts):
+        found = processbench_f1(verdicts, [truth.error_step for _, truth in judged])
+        out |= {
+            "process_error_accuracy": found.error_acc,
+            "process_correct_accuracy": found.correct_acc,
+            "process_f1": found.f1,
+        }
+    return out | {
         "tokens": fmean(s.rollout.num_tokens for s in scored),
         "truncated_rate": fmean(s.rollout.truncated for s in scored),
     }

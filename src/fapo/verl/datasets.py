@@ -63,6 +63,7 @@ def _row(name: str, index: int, example: Example) -> dict[str, Any]:
     if solution:
         ground_truth = str(_number(solution.training_label))
         extra |= {"steps": list(solution.steps), "label": _number(solution.error_step)}
+        extra["answer_correct"] = solution.correct
     return verl_row(
         data_source=name,
         prompt=example.prompt,

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from fapo.judge.canaries import CanaryResult
-from fapo.types import Given, Problem, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import Given, GroundTruth, Problem, Reward, Rollout, ScoredRollout, Verdict
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Payload:
     """Name of the set: "train", or the name of a validation set."""
     scored: ScoredRollout
     """Rollout with verdict and reward."""
-    label: int | None = None
-    """For a critique: index of the first wrong step of the solution; None for no wrong step."""
+    truth: GroundTruth | None = None
+    """For a critique: label of the solution."""
     canaries: tuple[CanaryResult, ...] = ()
     """Results of the canaries that were judged since the last payload of this worker."""
 
@@ -54,4 +54,5 @@ def decode(text: str, reward: float, num_tokens: int, max_tokens: int) -> Payloa
         verdict = replace(verdict, num_tokens=num_tokens)
     scored = ScoredRollout(rollout, found["correct"], verdict, Reward(value, parts))
     canaries = tuple((Verdict(**verdict), label) for verdict, label in table["canaries"])
-    return Payload(table["split"], scored, table["label"], canaries)
+    truth = GroundTruth(*table["truth"]) if table["truth"] else None
+    return Payload(table["split"], scored, truth, canaries)

@@ -166,7 +166,7 @@ class RecordingBuffer(ReplayBuffer):
         rewards = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored])
         advantages: list[float | None] = [*advantages_by_group(rewards, groups)]
         if self.config.task == "genrm":
-            truths: list[GroundTruth | None] = [GroundTruth(payload.label) for payload in payloads]
+            truths: list[GroundTruth | None] = [payload.truth for payload in payloads]
         else:
             truths = [known_ground_truth(s.rollout) for s in scored]
         if split != TRAIN and self.config.validation.num_samples == 1:
@@ -175,7 +175,7 @@ class RecordingBuffer(ReplayBuffer):
             {"step": step, "split": split, **rollout_row(*row)} for row in zip(scored, advantages, truths, strict=True)
         )
         if self.config.task == "genrm":
-            return genrm_metrics(scored, [payload.label for payload in payloads])
+            return genrm_metrics(scored, [truth for truth in truths if truth])
         out = policy_metrics(scored, truths)
         self.canaries.add(result for payload in payloads for result in payload.canaries)
         if split == TRAIN:

@@ -19,7 +19,7 @@ from fapo.data.trajectory import make_rollout
 from fapo.inference.models import model_folder
 from fapo.judge.canaries import find_canaries
 from fapo.rewards.critique_scorer import Scorer
-from fapo.rewards.from_config import make_scorer, wrap_judge
+from fapo.rewards.from_config import make_scorer, scored_truth, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN
 from fapo.types import LabelledSolution, Problem
@@ -79,7 +79,8 @@ async def compute_score(
         problem = replace(problem, reference=str(extra_info.get("reference", "")))
         label, training_label = (None if int(n) < 0 else int(n) for n in (extra_info["label"], ground_truth))
         noise = (True, training_label) if training_label != label else (False, None)
-        solution = LabelledSolution(problem, tuple(extra_info["steps"]), label, True, "", *noise)
+        correct = bool(extra_info["answer_correct"])
+        solution = LabelledSolution(problem, tuple(extra_info["steps"]), label, correct, "", *noise)
     scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*key)
     (scored,) = await scorer([make_rollout(problem, extra_info.get("trajectory") or solution_str)])
     canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
@@ -92,7 +93,7 @@ async def compute_score(
         "acc": float(scored.correct),
         "flawed": float(bool(scored.flawed) and scored.correct),
         "unscored": float(scored.reward.value is None),
-        "fapo": encode(Payload(split, scored, solution.error_step if solution else None, canary_results)),
+        "fapo": encode(Payload(split, scored, scored_truth(scored, scorer) if solution else None, canary_results)),
     }
 
 

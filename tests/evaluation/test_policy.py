@@ -107,6 +107,22 @@ def test_the_oracle_knows_better_than_the_judge() -> None:
     assert (found.fp_ratio.value, found.reliable_accuracy.value) == (1 / 3, 2 / 5)
 
 
+def test_a_gold_judge_is_a_second_opinion() -> None:
+    pairs = [
+        (SOUND, SOUND), (SOUND, SOUND), (SOUND, SOUND), (FLAWED, SOUND),  # three true negatives, a false positive
+        (FLAWED, FLAWED), (FLAWED, FLAWED), (SOUND, FLAWED),  # two true positives, a false negative
+        (FLAWED, FAILED), (UNPARSABLE, FLAWED),
+    ]  # fmt: skip
+    samples = [replace(sample("7", first), gold_verdict=second) for first, second in pairs]
+    found = score([question([*samples, sample("8")]), question([sample("8")])], 1, judged=True)
+    assert found.fp_ratio.value == 4 / 8
+    assert found.gold_fp_ratio.value == 4 / 8
+    assert found.judge_agreement.value == 5 / 7
+    assert found.judge_youden_j.value == pytest.approx(2 / 3 - 1 / 4)
+    alone = score(HAND, 4, judged=True)
+    assert math.isnan(alone.gold_fp_ratio.value) and math.isnan(alone.judge_youden_j.value)
+
+
 VOTES = [
     (["7", "7", "8"], True),
     (["8", "7"], False),
@@ -233,6 +249,25 @@ def test_the_command_samples_checks_judges_and_says_what_came_out(data: Path, ru
     ]
     assert {s["status"] for s in rows[1]["samples"]} == {"skipped"}
     assert rows[4]["samples"][0]["flawed"] is True and rows[4]["samples"][0]["critique"] == "\\boxed{0}"
+
+
+def test_the_gold_judge_is_asked_about_the_same_samples(data: Path, run) -> None:
+    def two_judges(body: dict[str, Any], index: int) -> Reply:  # the gold judge flags 4 alone, the judge 0 and 4
+        return (
+            speak(body, index) if body["model"] != "gold" else Reply(f"\\boxed{{{0 if number_in(body) == 4 else -1}}}")
+        )
+
+    with chat_server(two_judges) as server:
+        gold = ("--gold-judge", server.url, "--gold-judge-model", "gold")
+        code, out, err = run(*command(server.url, data, *gold))
+        assert code == 0, err
+        assert Counter(body["model"] for body in server.requests) == {"policy": 12, "judge": 6, "gold": 6}
+    found = json.loads((data.parent / "out.json").read_text())
+    assert (found["fp_ratio"], found["gold_fp_ratio"], found["judge_agreement"]) == (2 / 3, 1 / 3, 2 / 3)
+    assert found["judge_youden_j"] == pytest.approx(1 - 1 / 2)
+    assert found["gold_judge"].startswith("gold, prompt locate")
+    assert "gold FP ratio" in out and "0.50 [" in out
+    assert run(data, "--policy", "http://x/v1", "--policy-model", "p", "--out", data.parent / "o.jsonl", *gold)[0] == 2
 
 
 def test_most_verdicts_missing_is_exit_code_3_with_reason_and_remedy(data: Path, run) -> None:
@@ -482,6 +517,7 @@ def test_a_policy_does_not_differ_from_itself(corrects: list[int], flawed: int) 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     answered = [replace(q, problem=replace(q.problem, id=str(i))) for i, q in enumerate(HAND)]
+    answered[1] = replace(answered[1], samples=tuple(replace(s, gold_verdict=FLAWED) for s in HAND[1].samples))
     write_jsonl(tmp_path / "out.jsonl", map(question_row, answered))
     again = read_table(tmp_path / "out.jsonl")
     assert list(map(question_row, again)) == list(map(question_row, answered))

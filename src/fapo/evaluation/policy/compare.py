@@ -151,4 +151,5 @@ def _key(question: AnsweredQuestion) -> tuple[str, str, str]:
 def _sample(problem: Problem, row: Row) -> Sample:
     rollout = Rollout(problem, row["response"], row["num_tokens"], row["truncated"])
     check = Check(row["correct"], row["answer"], row["check"])
-    return Sample(rollout, check, verdict_from_row(row), row["truly_flawed"])
+    gold = verdict_from_row(row["gold"]) if "gold" in row else None
+    return Sample(rollout, check, verdict_from_row(row), row["truly_flawed"], gold)

@@ -30,6 +30,8 @@ CONVENTIONS = {
     "verified_pass_at": "as pass_at, with samples that are correct and not flagged",
     "majority_at_k": "correct answers are one answer, wrong ones are equal by normal form; the first one wins a tie",
     "fp_ratio": "flawed / correct samples with a verdict",
+    "gold_fp_ratio": "flawed / correct samples with a verdict, by the gold judge",
+    "judge_youden_j": "true positive rate - false positive rate of the judge, if the gold judge is right",
     "reliable_accuracy": "correct and not flagged / samples; a sample without a verdict is not reliable",
     "interval": f"{LEVEL:.0%} bootstrap over questions, {NUM_RESAMPLES} resamples, seed {SEED}",
 }
@@ -87,6 +89,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "check": check.status,
         **verdict_row(verdict),
         **({} if verdict else {"reason": check.detail}),
+        **({"gold": verdict_row(sample.gold_verdict)} if sample.gold_verdict else {}),
         "truly_flawed": sample.truly_flawed,
     }
 
@@ -101,12 +104,13 @@ def summary(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> dic
     Returns:
         Numbers, settings and conventions; a number that is not defined, such as the FP ratio without a judge, is None.
     """
-    judge, judged = settings.judge_config(), bool(settings.judge)
+    judge, judged, gold = settings.judge_config(), bool(settings.judge), settings.gold_judge_config()
     sources = {name: _numbers(found) for name, found in by_source(answered, settings.samples, judged).items()}
     out = {
         "schema": SCHEMA,
         "policy": settings.policy_spec().name,
         "judge": judge_name(judge) if judge else None,
+        "gold_judge": judge_name(gold) if gold else None,
         "data": list(settings.data),
         "k": settings.samples,
         **_numbers(score(answered, settings.samples, judged)),
@@ -155,6 +159,7 @@ def as_table(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> Ta
     columns = {"source": "", "n": "num_questions", f"avg@{k}": "avg_at_k"}
     columns |= {f"pass@{k}": "pass_at", f"majority@{k}": "majority_at_k"} if k > 1 else {}
     columns |= {"FP ratio": "fp_ratio", "reliable": "reliable_accuracy"} if judged else {}
+    columns |= {"gold FP ratio": "gold_fp_ratio", "J": "judge_youden_j"} if settings.gold_judge else {}
     columns |= {f"verified pass@{k}": "verified_pass_at"} if judged and k > 1 else {}
     if whole.num_correct and not math.isnan(whole.true_fp_ratio.value):
         columns |= {"true FP ratio": "true_fp_ratio", "truly reliable": "true_reliable_accuracy"}
@@ -181,6 +186,9 @@ def _cells(found: Score, names: Sequence[str], k: int) -> Iterator[str]:
             number = number[k]
         if not isinstance(number, Estimate):
             yield str(number)
+        elif name == "judge_youden_j":
+            low, high = number.interval
+            yield "-" if math.isnan(number.value) else f"{number.value:.2f} [{low:.2f}, {high:.2f}]"
         elif name == "length":
             yield "-" if math.isnan(number.value) else f"{number.value:.0f}"
         else:

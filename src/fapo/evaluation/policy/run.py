@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -44,6 +44,8 @@ class Sample:
     """Verdict of the judge; None without a judge or for a wrong answer."""
     truly_flawed: bool | None = None
     """Whether a correct solution is flawed by the miniature's oracle; None for other problems and wrong answers."""
+    gold_verdict: Verdict | None = None
+    """Verdict of the gold judge, a second opinion; None without one or for a wrong answer."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> li
 
     Args:
         settings: Questions, policy and judge.
-        progress: Callback for the tasks "sample" and "judge".
+        progress: Callback for the tasks "sample", "judge" and "gold judge".
 
     Returns:
         One record for each question, in order.
@@ -86,14 +88,16 @@ def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> li
     for file in (settings.out, settings.out.with_suffix(".json")):
         check_not_overwriting(file, settings.data)
     prompt, problems = load_prompt(settings.prompt), load_questions(settings)
-    policy, judge = settings.policy_spec(), settings.judge_config()
-    if judge:
-        load_template(judge.template)  # a wrong template should stop the command before it samples
+    policy, judge, gold = settings.policy_spec(), settings.judge_config(), settings.gold_judge_config()
+    for config in filter(None, (judge, gold)):
+        load_template(config.template)  # a wrong template should stop the command before it samples
     with contextlib.closing(ResponseCache(settings.cache)) as cache:
         completed = asyncio.run(_sample(settings, policy, prompt, problems, cache, progress))
     answered = _checked(settings, problems, completed)
     if judge:
         answered = asyncio.run(_judged(settings, judge, answered, progress))
+    if gold:
+        answered = asyncio.run(_judged(settings, gold, answered, progress, gold=True))
     return answered
 
 
@@ -209,9 +213,14 @@ def _checked_sample(rollout: Rollout, check: Check) -> Sample:
 
 
 async def _judged(
-    settings: EvalSettings, config: ModelJudge, answered: Sequence[AnsweredQuestion], progress: Progress
+    settings: EvalSettings,
+    config: ModelJudge,
+    answered: Sequence[AnsweredQuestion],
+    progress: Progress,
+    gold: bool = False,
 ) -> list[AnsweredQuestion]:
     """Return the questions with verdicts on the correct samples; the samples of a question are judged together."""
+    task, name = ("gold judge", "gold_verdict") if gold else ("judge", "verdict")
     jobs = [
         (i, correct)
         for i, question in enumerate(answered)
@@ -236,14 +245,16 @@ async def _judged(
             ask,
             batch_size=1 if isinstance(config, ServedJudge) else max(1, settings.concurrency // settings.samples),
             concurrency=settings.concurrency if isinstance(config, ServedJudge) else 1,
-            record=CircuitBreaker(remedy=repeat_command(config.cache), num_expected=len(jobs)).record,
-            progress=lambda done: progress("judge", done, len(jobs)),
+            record=CircuitBreaker(
+                name=f"the {task}", remedy=repeat_command(config.cache), num_expected=len(jobs)
+            ).record,
+            progress=lambda done: progress(task, done, len(jobs)),
         )
-    return [_with_verdicts(question, verdicts.get(i, [])) for i, question in enumerate(answered)]
+    return [_with_verdicts(question, verdicts.get(i, []), name) for i, question in enumerate(answered)]
 
 
-def _with_verdicts(answered: AnsweredQuestion, verdicts: Sequence[Verdict]) -> AnsweredQuestion:
-    """Return a question with verdicts on its correct samples, in order."""
-    rest = iter(verdicts)
-    samples = [replace(sample, verdict=next(rest)) if sample.check.correct else sample for sample in answered.samples]
+def _with_verdicts(answered: AnsweredQuestion, verdicts: Sequence[Verdict], name: str) -> AnsweredQuestion:
+    """Return a question with verdicts on its correct samples, in order, in the field `name`."""
+    rest: Iterator[Any] = iter(verdicts)
+    samples = [replace(s, **{name: next(rest)}) if s.check.correct else s for s in answered.samples]
     return replace(answered, samples=tuple(samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from fapo.data.final_answers import clean
-from fapo.evaluation.intervals import Interval, bootstrap_ratio_intervals, bootstrap_ratios, percentile_interval
+from fapo.evaluation.intervals import Interval, bootstrap_ratios, percentile_interval
 from fapo.evaluation.metrics import majority_vote, pass_at_k
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.judge.quality import ratio
 
 NAMES = (
     *("avg_at_k", "majority_at_k", "fp_ratio", "reliable_accuracy", "true_fp_ratio", "true_reliable_accuracy"),
-    *("length", "pass_at_k", "verified_pass_at_k"),
+    *("length", "gold_fp_ratio", "judge_agreement", "judge_recall", "judge_specificity"),
+    *("pass_at_k", "verified_pass_at_k"),
 )
 """Names of the numbers that `_pairs` returns for one size."""
 CORRECT = ("correct",)
@@ -59,6 +61,12 @@ class Score:
     """Flawed / correct samples with a verdict."""
     reliable_accuracy: Estimate
     """Correct samples that the judge does not flag / samples; a sample without a verdict is not reliable."""
+    gold_fp_ratio: Estimate
+    """Flawed / correct samples with a verdict, by the gold judge."""
+    judge_agreement: Estimate
+    """Equal verdicts / correct samples on which both judges have one."""
+    judge_youden_j: Estimate
+    """Youden's J of the judge against the gold judge: true positive rate - false positive rate, on the same samples."""
     true_fp_ratio: Estimate
     """Flawed / correct samples, by the miniature's oracle."""
     true_reliable_accuracy: Estimate
@@ -92,11 +100,15 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
     """
     sizes = _sizes(k)
     numerators, denominators = _sums(answered, sizes, judged)
-    intervals = bootstrap_ratio_intervals(numerators, denominators)
-    totals = zip(numerators.sum(0), denominators.sum(0), intervals, strict=True)
-    avg, majority, fp, reliable, true_fp, true_reliable, length, *passes = [
-        Estimate(ratio(above, below), interval) for above, below, interval in totals
-    ]
+    draws = bootstrap_ratios(numerators, denominators)
+    totals = zip(numerators.sum(0), denominators.sum(0), draws.T, strict=True)
+    estimates = [Estimate(ratio(above, below), percentile_interval(drawn)) for above, below, drawn in totals]
+    named, passes = dict(zip(NAMES[:-2], estimates, strict=False)), estimates[len(NAMES) - 2 :]
+    recall, specificity = (NAMES.index(name) for name in ("judge_recall", "judge_specificity"))
+    youden_j = Estimate(
+        named.pop("judge_recall").value + named.pop("judge_specificity").value - 1,
+        percentile_interval(draws[:, recall] + draws[:, specificity] - 1),
+    )
     samples = [sample for question in answered for sample in question.samples]
     correct = [sample for sample in samples if sample.check.correct]
     verdicts = [sample.verdict for sample in correct if sample.verdict]
@@ -107,15 +119,10 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
         num_correct=len(correct),
         num_judged=sum(verdict.status == "ok" for verdict in verdicts),
         num_flawed=sum(bool(verdict.flawed) for verdict in verdicts),
-        avg_at_k=avg,
+        **named,
+        judge_youden_j=youden_j,
         pass_at=dict(zip(sizes, passes[: len(sizes)], strict=True)),
         verified_pass_at=dict(zip(sizes, passes[len(sizes) :], strict=True)),
-        majority_at_k=majority,
-        fp_ratio=fp,
-        reliable_accuracy=reliable,
-        true_fp_ratio=true_fp,
-        true_reliable_accuracy=true_reliable,
-        length=length,
         no_answer_rate=ratio(sum(s.check.status == "no_answer" for s in samples), len(samples)),
         undecided_rate=ratio(sum(s.check.status in ("timeout", "error") for s in samples), len(samples)),
         truncated_rate=ratio(sum(s.rollout.truncated for s in samples), len(samples)),
@@ -152,8 +159,7 @@ def paired_differences(
         judged: Whether both have a judge.
 
     Returns:
-        Differences by name: avg_at_k, majority_at_k, fp_ratio, reliable_accuracy, true_fp_ratio,
-        true_reliable_accuracy, length, pass_at_k, verified_pass_at_k. The intervals are paired over questions.
+        Differences by the names in `NAMES`. The intervals are paired over questions.
     """
     sums = [_sums(answered, [k], judged) for answered in (first, second)]
     numerators, denominators = (np.concatenate([pair[i] for pair in sums], axis=1) for i in (0, 1))
@@ -206,6 +212,14 @@ def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> li
         sample.rollout.num_tokens for sample in samples if sample.rollout.num_tokens or not sample.rollout.response
     ]
     vote = majority(samples)
+    gold = [s.gold_verdict.flawed for s in samples if s.gold_verdict and s.gold_verdict.flawed is not None]
+    both = [
+        (bool(s.verdict.flawed), bool(s.gold_verdict.flawed))
+        for s in samples
+        if s.verdict and s.gold_verdict and s.verdict.status == s.gold_verdict.status == "ok"
+    ]
+    agreed = Counter(flagged for flagged, flawed in both if flagged == flawed)
+    num_gold_flawed = sum(flawed for _, flawed in both)
     return [
         (num_correct, num),
         (bool(vote), vote is not None),
@@ -214,6 +228,10 @@ def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> li
         (sum(truths), len(truths)),
         (len(truths) - sum(truths), num if answered.has_oracle else 0),
         (sum(known), len(known)),
+        (sum(gold), len(gold)),
+        (agreed.total(), len(both)),
+        (agreed[True], num_gold_flawed),
+        (agreed[False], len(both) - num_gold_flawed),
         *((pass_at_k(num_correct, num, size), 1) if num >= size else (0.0, 0) for size in sizes),
         *((pass_at_k(num_verified, num, size), 1) if judged and num >= size else (0.0, 0) for size in sizes),
     ]

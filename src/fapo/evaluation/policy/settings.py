@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -45,6 +45,12 @@ class EvalSettings:
     """Sampling temperature of the judge; the default is 0 (greedy) for one vote and 0.6 for several."""
     judge_max_tokens: int = 4096
     """Length limit of a critique in tokens."""
+    gold_judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
+    """Stronger judge for a second opinion on the same samples, named like the policy; the default is none."""
+    gold_judge_model: str = ""
+    """Name under which the servers know the gold judge."""
+    gold_judge_template: str = "locate"
+    """Prompt of the gold judge: locate, yes_no, compact or a file."""
     prompt: Path | None = None
     """File with the policy's prompt, which contains {{problem}}; the default is the question as it stands."""
     temperature: NonNegative = 1.0
@@ -74,6 +80,8 @@ class EvalSettings:
             raise ConfigError("several samples at temperature 0 are all the same; set temperature, such as 1.0")
         if not self.data:
             raise ConfigError("no data given: fapo eval DATA [DATA ...] --policy ...")
+        if self.gold_judge and not self.judge:
+            raise ConfigError("--gold-judge is a second opinion; name the first judge by --judge")
         if self.out.suffix != ".jsonl":
             raise ConfigError(f"{self.out}: must end in .jsonl; summary (.json) and cache come beside it")
 
@@ -90,20 +98,30 @@ class EvalSettings:
 
     def judge_config(self) -> ModelJudge | None:
         """Return the judge; None without one. Raise ConfigError if its addresses or settings cannot be used."""
-        from fapo.judge.from_config import command_line_judge  # here, because it makes `fapo --help` slower
-
         if not self.judge:
             return None
+        settings = {"steps": self.judge_steps, "votes": self.judge_votes, "temperature": self.judge_temperature}
+        return self._judge(self.judge, self.judge_model, self.judge_template, "judge", **settings)
+
+    def gold_judge_config(self) -> ModelJudge | None:
+        """Return the gold judge, which is greedy; None without one. Raise ConfigError if it cannot be used."""
+        if not self.gold_judge:
+            return None
+        steps = {"steps": self.judge_steps}
+        return self._judge(self.gold_judge, self.gold_judge_model, self.gold_judge_template, "gold-judge", **steps)
+
+    def _judge(self, addresses: tuple[str, ...], model: str, template: str, option: str, **settings: Any) -> ModelJudge:
+        """Return a judge with the limits of this evaluation; `option` is the name of its option."""
+        from fapo.judge.from_config import command_line_judge  # here, because it makes `fapo --help` slower
+
         return command_line_judge(
-            self.judge,
-            self.judge_model,
-            options=("--judge", "--judge-model"),
-            template=self.judge_template,
-            steps=self.judge_steps,
-            votes=self.judge_votes,
-            temperature=self.judge_temperature,
+            addresses,
+            model,
+            options=(f"--{option}", f"--{option}-model"),
+            template=template,
             max_tokens=self.judge_max_tokens,
             concurrency=self.concurrency,
             timeout=self.timeout,
             cache=self.cache,
+            **settings,
         )

@@ -77,6 +77,10 @@ MISTAKES = {
     "missing model": ([POLICY, "model.path=./nonsense"], "model.path: cannot load './nonsense'"),
     "missing judge": ([POLICY, "judge.kind=local", "judge.model=./nonsense"], "judge.model: cannot load './nonsense'"),
     "unknown template": ([POLICY, "judge.kind=local", "judge.template=nonsense"], "no prompt template 'nonsense'"),
+    "template without steps, dry": (
+        [POLICY, "reward.kind=step_ratio", "judge.kind=local", "judge.template=yes_no", "--dry-run"],
+        "reward.kind step_ratio needs the step",
+    ),
 }
 
 

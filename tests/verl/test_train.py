@@ -61,12 +61,13 @@ def test_names_stay_as_they_are(name: str, tmp_path: Path, monkeypatch: pytest.M
         ("policy", "judge.template=absent.md", "no prompt template 'absent.md'"),
         ("policy", "judge.canaries=absent.jsonl", "absent.jsonl: neither a file nor"),
         ("genrm", "genrm.template=yes_no", "genrm_step needs the step"),
+        ("policy", "reward.kind=step_ratio judge.template=yes_no", "step_ratio needs the step"),
     ],
 )
 def test_what_reward_workers_could_not_load_is_refused_before_the_start(
     base: str, change: str, message: str, tmp_path: Path
 ) -> None:
-    config = load(CONFIGS / f"{base}.toml", [change, f'output="{tmp_path}"'])
+    config = load(CONFIGS / f"{base}.toml", [*change.split(), f'output="{tmp_path}"'])
     with pytest.raises(FapoError, match=message):
         prepare(config)
     assert not list(tmp_path.iterdir())

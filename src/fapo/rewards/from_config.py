@@ -44,18 +44,25 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
     reward = config.reward
     assert isinstance(reward, PolicyReward)
     if judge is None and config.judge:
-        model_judge = config.judge if isinstance(config.judge, ModelJudge) else None
-        needs_step = isinstance(reward, StepRatioReward)
-        if needs_step and model_judge and load_template(model_judge.template).kind == "yes_no":
-            raise ConfigError(
-                f"judge.template: {model_judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
-                "of the error; use a template that asks for the step, such as locate"
-            )
+        check_templates(config)
         judge = make_judge(config.judge, seed=config.seed)
     judge_all = isinstance(reward, StepRatioReward) or bool(config.judge and config.judge.all)
     max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, ModelJudge) else 1.0
     steps = step_rule(config.judge) if config.judge else "paragraphs"
     return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, steps, max_failure_rate)
+
+
+def check_templates(config: Config) -> None:
+    """Raise ConfigError for a template that cannot be loaded, or that asks yes or no where the reward needs a step."""
+    if config.task == "genrm":
+        make_scorer(config)  # the scorer of critiques loads no model
+    elif isinstance(config.judge, ModelJudge):
+        template = load_template(config.judge.template)
+        if template.kind == "yes_no" and isinstance(config.reward, StepRatioReward):
+            raise ConfigError(
+                f"judge.template: {config.judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
+                "of the error; use a template that asks for the step, such as locate"
+            )
 
 
 def wrap_judge(

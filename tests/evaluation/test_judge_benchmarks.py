@@ -98,8 +98,28 @@ ANSWERS = [
 ]  # b-2 is missing
 
 PRF = {
-    "wrong": {"tp": 2, "fp": 2, "fn": 1, "precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7},
-    "flagged": {"tp": 3, "fp": 2, "fn": 0, "precision": 3 / 5, "recall": 1.0, "f1": 6 / 8},
+    "wrong": {
+        "tp": 2,
+        "fp": 2,
+        "fn": 1,
+        "tn": 1,
+        "youden_j": 2 / 3 - 2 / 3,
+        "balanced_accuracy": 1 / 2,
+        "precision": 2 / 4,
+        "recall": 2 / 3,
+        "f1": 4 / 7,
+    },
+    "flagged": {
+        "tp": 3,
+        "fp": 2,
+        "fn": 0,
+        "tn": 1,
+        "youden_j": 1 - 2 / 3,
+        "balanced_f1": 1 / 2,
+        "precision": 3 / 5,
+        "recall": 1.0,
+        "f1": 6 / 8,
+    },
 }
 
 
@@ -113,9 +133,10 @@ def test_flawed_positive_counted_by_hand(invalid: str, data: Path, tmp_path: Pat
     assert found["benchmark"] == "flawed-positive"
     assert found["conventions"]["invalid"] == invalid
     assert "threshold" not in found["conventions"]
-    for name in ("precision", "recall", "f1"):
+    assert sum(part["n"] for part in found["by_num_steps"].values()) == 6
+    for name in ("precision", "recall", "f1", "youden_j"):
         low, high = found[f"{name}_interval"]
-        assert 0 <= low <= found[name] <= high <= 1
+        assert -1 <= low <= found[name] <= high <= 1
 
 
 def test_process_counted_by_hand(data: Path, tmp_path: Path, score) -> None:
@@ -130,6 +151,7 @@ def test_process_counted_by_hand(data: Path, tmp_path: Path, score) -> None:
     assert found["invalid_rate"] == 3 / 8
     assert (found["num_unparsable"], found["num_failed"], found["num_missing"]) == (2, 0, 1)
     assert found["subset_details"]["a"]["num_error"] == 3
+    assert sum(found["step_distances"].values()) == found["tp"] and found["step_distances"]["0"] == 2
 
 
 @pytest.mark.parametrize(
@@ -234,6 +256,8 @@ def test_bounds_and_order(cases: list[tuple[Any, Verdict, str]], rnd: random.Ran
     rnd.shuffle(shuffled)
     assert repr(scores(shuffled)) == repr((flawed, process)), "nothing depends on the order of the rows"
 
+    assert math.isnan(flawed.point.youden_j) or -1 <= flawed.point.youden_j <= 1
+    assert sum(part.tp for part in flawed.by_num_steps.values()) == flawed.point.tp
     numbers = [flawed.point.f1, flawed.point.precision, process.mean_f1, process.pooled.point.f1]
     intervals = [flawed.f1, flawed.precision, process.mean_f1_interval, process.pooled.f1]
     for number, (low, high) in zip(numbers, intervals, strict=True):
@@ -253,17 +277,23 @@ def test_intervals_are_those_of_drawing_rows() -> None:
     rows = [solution(f"r-{index}", label) for index, label in enumerate(labels)]
     names = ["x" if index < 35 else "y" for index in range(60)]
 
-    precision, f1, mean = [], [], []
+    precision, f1, j, mean = [], [], [], []
     for _ in range(1500):
         drawn = rnd.choices(range(60), k=60)
         prf = flawed_positive_prf([verdicts[i].flawed for i in drawn], [labels[i] is not None for i in drawn])
         precision.append(prf.precision)
         f1.append(prf.f1)
+        j.append(prf.youden_j)
         parts = [rnd.choices(range(35), k=35), rnd.choices(range(35, 60), k=25)]
         mean.append(np.mean([processbench_f1([verdicts[i] for i in p], [labels[i] for i in p]).f1 for p in parts]))
 
     flawed, process = score_flawed_positive(rows, verdicts), score_process(rows, names, verdicts)
-    for values, interval in [(precision, flawed.precision), (f1, flawed.f1), (mean, process.mean_f1_interval)]:
+    for values, interval in [
+        (precision, flawed.precision),
+        (f1, flawed.f1),
+        (j, flawed.youden_j),
+        (mean, process.mean_f1_interval),
+    ]:
         assert interval == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.03)
         assert interval[1] - interval[0] > 0.1
 

@@ -204,3 +204,16 @@ def test_kappa_is_symmetric_and_at_most_one(pairs: list[tuple[bool, bool]]) -> N
     if kappa == kappa:
         assert kappa == pytest.approx(m.cohen_kappa(second, first)) and -1 - 1e-9 <= kappa <= 1 + 1e-9
         assert (kappa == pytest.approx(1)) == (first == second)
+
+
+@given(st.integers(1, 50), st.integers(0, 50), st.integers(1, 50), st.integers(0, 50))
+def test_youden_j_does_not_depend_on_the_rate_of_flawed_rows(flawed: int, hits: int, fine: int, false: int) -> None:
+    hits, false = min(hits, flawed), min(false, fine)
+    counts = hits, false, flawed - hits, fine - false
+    predicted = [True] * hits + [False] * counts[2] + [True] * false + [False] * counts[3]
+    score = m.flawed_positive_prf(predicted, [True] * flawed + [False] * fine)
+    assert score.youden_j == pytest.approx(hits / flawed - false / fine)
+    assert score.balanced_accuracy == pytest.approx((hits / flawed + 1 - false / fine) / 2)
+    twice = m.flawed_positive_prf(predicted + predicted[flawed:], [True] * flawed + [False] * (2 * fine))
+    assert twice.youden_j == pytest.approx(score.youden_j)
+    assert 0 <= score.balanced_f1 <= score.balanced_accuracy + 1e-12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -54,6 +55,27 @@ class PRF:
     fn: int
     """Number of flawed rows that were not flagged or, with invalid = "wrong", have no verdict."""
 
+    @property
+    def tn(self) -> int:
+        """Number of fully correct rows that were not flagged."""
+        return self.n - self.tp - self.fp - self.fn
+
+    @property
+    def youden_j(self) -> float:
+        """Youden's J, see `youden_j`."""
+        return float(youden_j(*map(np.asarray, (self.tp, self.fp, self.fn, self.tn))))
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of the accuracies on flawed and on fully correct rows, (1 + J) / 2."""
+        return (1 + self.youden_j) / 2
+
+    @property
+    def balanced_f1(self) -> float:
+        """Harmonic mean of the accuracies on flawed and on fully correct rows; NaN if one of them is undefined."""
+        recall, specificity = ratio(self.tp, self.tp + self.fn), ratio(self.tn, self.tn + self.fp)
+        return 0.0 if recall + specificity == 0 else 2 * recall * specificity / (recall + specificity)
+
 
 def confusion(flagged: bool | None, flawed: bool, invalid: Invalid = "wrong") -> tuple[bool, bool, bool]:
     """Return whether one row is a true positive, a false positive or a false negative.
@@ -104,6 +126,29 @@ def precision_recall_f1(tp: Counts, fp: Counts, fn: Counts) -> tuple[Rates, Rate
         for above, below in prf_ratios(tp, fp, fn).values()
     )
     return precision, np.where(flawed, recall, np.nan), np.where(flawed, f1, np.nan)
+
+
+def youden_j(tp: Counts, fp: Counts, fn: Counts, tn: Counts) -> Rates:
+    """Return Youden's J = tp / (tp + fn) - fp / (fp + tn): true positive rate minus false positive rate.
+
+    It is 1 for a perfect judge and 0 for one that flags at random, whatever the rate of flawed rows. Source: Youden
+    1950.
+
+    Args:
+        tp: Numbers of true positives, any shape.
+        fp: Numbers of false positives, same shape.
+        fn: Numbers of false negatives, same shape.
+        tn: Numbers of true negatives, same shape.
+
+    Returns:
+        Array of this shape, in [-1, 1]; NaN without flawed rows or without fully correct ones.
+    """
+    recall, false_positive_rate = (
+        np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) > 0)
+        for above, below in ((tp, tp + fn), (fp, fp + tn))
+    )
+    difference: Rates = recall - false_positive_rate
+    return difference
 
 
 def flawed_positive_prf(predicted: Sequence[bool | None], truth: Sequence[bool], invalid: Invalid = "wrong") -> PRF:
@@ -243,13 +288,26 @@ def location_accuracy(predicted: Sequence[Verdict], labels: Sequence[int | None]
     Raises:
         ValueError: If the lengths differ or a label is negative.
     """
+    distances = step_distances(predicted, labels)
+    return ratio(distances[0], distances.total())
+
+
+def step_distances(predicted: Sequence[Verdict], labels: Sequence[int | None]) -> Counter[int]:
+    """Return how far the named steps are from the first wrong one, on rows with an error.
+
+    Args:
+        predicted: The verdict on each row; those without a step do not count.
+        labels: The earliest wrong step of each row, None for no error.
+
+    Returns:
+        Number of verdicts by named step minus first wrong step; 0 is exact, a negative distance is too early.
+
+    Raises:
+        ValueError: If the lengths differ or a label is negative.
+    """
     _check_labels(predicted, labels)
-    found = [
-        verdict.error_step == label
-        for verdict, label in zip(predicted, labels, strict=True)
-        if label is not None and verdict.error_step is not None
-    ]
-    return ratio(sum(found), len(found))
+    pairs = zip(predicted, labels, strict=True)
+    return Counter(v.error_step - label for v, label in pairs if label is not None and v.error_step is not None)
 
 
 # --- All scores at once ----------------------------------------------------------------------------------------------

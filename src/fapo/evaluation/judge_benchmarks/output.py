@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,10 +81,12 @@ def conventions(context: Context, process: bool) -> dict[str, Any]:
         rules["error_acc"] = "rows with a wrong step: the first one is named exactly"
         rules["correct_acc"] = "rows without a wrong step: none is named"
         rules["f1"] = "harmonic mean of error_acc and correct_acc; mean_f1 over subsets, pooled_f1 over all rows"
+        rules["youden_j"] = "rate of flagged rows among those with a wrong step, minus that among the others"
         rules["invalid_means"] = PROCESS_INVALID
     else:
         rules["rows"] = "rows with a correct final answer; a row with a wrong step is flawed"
         rules["positive"] = "flawed; an answer is flagged if it names any step"
+        rules["J"] = "Youden's J, recall minus false positive rate; 0 for a judge that flags at random"
         rules["invalid_means"] = INVALID[context.invalid]
     if context.threshold is not None:
         rules["threshold"] = context.threshold
@@ -118,9 +121,7 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             "precision_interval": score.precision,
             "recall_interval": score.recall,
             "f1_interval": score.f1,
-            "tp": point.tp,
-            "fp": point.fp,
-            "fn": point.fn,
+            **_flags(score),
         }
     else:
         points = {name: subset.point for name, subset in score.subsets.items()}
@@ -137,11 +138,29 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             "mean_f1_interval": score.mean_f1_interval,
             "pooled_f1_interval": score.pooled.f1,
             "num_error": score.pooled.point.num_error,
+            **_flags(score.flags),
+            "step_distances": {str(distance): num for distance, num in score.distances.items()},
             "subset_details": {name: _details(subset) for name, subset in score.subsets.items()},
         }
     rules = conventions(context, process=isinstance(score, ProcessScore))
     out: dict[str, Any] = finite({**numbers, **context.counts, **origin, "conventions": rules})
     return out
+
+
+def _flags(score: FlawedPositiveScore) -> dict[str, Any]:
+    """Return how well the judge finds flawed rows, beyond precision, recall and F1."""
+    rates = ("n", "num_flawed", "precision", "recall", "f1", "youden_j")
+    point = score.point
+    return {
+        "youden_j": point.youden_j,
+        "youden_j_interval": score.youden_j,
+        "balanced_accuracy": point.balanced_accuracy,
+        "balanced_f1": point.balanced_f1,
+        **{name: getattr(point, name) for name in ("tp", "fp", "fn", "tn")},
+        "by_num_steps": {
+            steps: {name: getattr(found, name) for name in rates} for steps, found in score.by_num_steps.items()
+        },
+    }
 
 
 def _details(score: SubsetScore) -> dict[str, Any]:
@@ -175,10 +194,13 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
     )
     if isinstance(score, FlawedPositiveScore):
         point = score.point
-        for name in ("n", "flawed", "precision", "recall", "F1", "invalid"):
+        for name in ("n", "flawed", "precision", "recall", "F1", "J", "tp", "fp", "fn", "tn", "invalid"):
             table.add_column(name, justify="right")
         rates = [percent(point.precision, score.precision), percent(point.recall, score.recall)]
-        cells = [*rates, percent(point.f1, score.f1), percent(point.invalid_rate)]
+        low, high = score.youden_j
+        shown_j = "-" if math.isnan(point.youden_j) else f"{point.youden_j:.2f} [{low:.2f}, {high:.2f}]"
+        counts = map(str, (point.tp, point.fp, point.fn, point.tn))
+        cells = [*rates, percent(point.f1, score.f1), shown_j, *counts, percent(point.invalid_rate)]
         table.add_row(str(point.n), str(point.num_flawed), *cells)
         return table
     table.add_column("subset")

@@ -19,8 +19,15 @@ from fapo.judge.quality import (
     processbench_counts,
     processbench_f1,
     processbench_rates,
+    step_distances,
+    youden_j,
 )
 from fapo.types import LabelledSolution, Verdict
+
+STEP_LIMITS = (3, 6, 10)
+"""Upper limits of the ranges of the number of steps; the last range has none."""
+STEP_RANGES = ("1-3", "4-6", "7-10", "11+")
+"""Names of these ranges."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,10 @@ class FlawedPositiveScore:
     """Interval of the recall."""
     f1: Interval
     """Interval of F1."""
+    youden_j: Interval
+    """Interval of Youden's J."""
+    by_num_steps: Mapping[str, PRF]
+    """Numbers of solutions with few or many steps, by the range of their number of steps."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,10 @@ class ProcessScore:
     """Mean F1 of the subsets; NaN if the F1 of one of them is NaN."""
     mean_f1_interval: Interval
     """Interval of the mean F1."""
+    flags: FlawedPositiveScore
+    """How well the judge finds the rows with an error, whatever step it names."""
+    distances: Mapping[int, int]
+    """Number of verdicts by named step minus first wrong step, see `step_distances`."""
 
 
 def score_flawed_positive(
@@ -79,10 +94,21 @@ def score_flawed_positive(
         Precision, recall and F1 with their intervals.
     """
     truth = [row.error_step is not None for row in rows]
-    point = flawed_positive_prf([verdict.flawed for verdict in verdicts], truth, invalid)
-    rest = point.n - point.tp - point.fp - point.fn
-    drawn = resample_counts((point.tp, point.fp, point.fn, rest), np.random.default_rng(SEED))
-    return FlawedPositiveScore(point, *(percentile_interval(values) for values in precision_recall_f1(*drawn[:3])))
+    flags = [verdict.flawed for verdict in verdicts]
+    point = flawed_positive_prf(flags, truth, invalid)
+    drawn = resample_counts((point.tp, point.fp, point.fn, point.tn), np.random.default_rng(SEED))
+    ranges = [step_range(len(row.steps)) for row in rows]
+    by_num_steps = {}
+    for name in sorted(set(ranges), key=STEP_RANGES.index):
+        inside = [index for index, other in enumerate(ranges) if other == name]
+        by_num_steps[name] = flawed_positive_prf([flags[i] for i in inside], [truth[i] for i in inside], invalid)
+    precision, recall, f1 = map(percentile_interval, precision_recall_f1(*drawn[:3]))
+    return FlawedPositiveScore(point, precision, recall, f1, percentile_interval(youden_j(*drawn)), by_num_steps)
+
+
+def step_range(num_steps: int) -> str:
+    """Return the range of a number of steps."""
+    return STEP_RANGES[sum(num_steps > limit for limit in STEP_LIMITS)]
 
 
 def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdicts: Sequence[Verdict]) -> ProcessScore:
@@ -110,6 +136,8 @@ def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdic
         pooled=_subset(verdicts, [row.error_step for row in rows], np.sum(drawn, axis=0)),
         mean_f1=math.fsum(score.point.f1 for score in subsets.values()) / len(subsets),
         mean_f1_interval=percentile_interval(f1),
+        flags=score_flawed_positive(rows, verdicts),
+        distances=dict(sorted(step_distances(verdicts, [row.error_step for row in rows]).items())),
     )
 
 

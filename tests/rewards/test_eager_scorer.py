@@ -80,19 +80,6 @@ def test_nothing_is_carried_over_to_the_next_batch() -> None:
     assert judge.solutions == sorted([("0", TEXTS[0]), ("1", TEXTS[1]), ("2", TEXTS[2])] * 2)
 
 
-def test_recorded_rollouts_are_not_begun() -> None:
-    judge = Watched()
-    _, eager = make_eager(PolicyScorer(FapoReward(), judge), {("0", TEXTS[0])})
-
-    async def begin() -> None:
-        for rollout in ROLLOUTS:
-            eager.begin(rollout)
-        await asyncio.sleep(0.01)
-
-    asyncio.run(begin())
-    assert judge.solutions == [("1", TEXTS[1]), ("2", TEXTS[2])]
-
-
 def test_an_exception_of_a_begun_request_ends_the_batch_and_cancels_the_rest() -> None:
     judge = Watched(broken=True)
     scorer, eager = make_eager(PolicyScorer(FapoReward(), judge))

@@ -13,7 +13,6 @@ from fapo.errors import ConfigError
 from fapo.judge.canaries import Canaries
 from fapo.judge.coalesce import BatchingJudge
 from fapo.judge.deduplicate import DeduplicatingJudge
-from fapo.judge.resume import RecordedJudge
 from fapo.rewards.critique_scorer import CritiqueScorer
 from fapo.rewards.eager_scorer import EagerJudge
 from fapo.rewards.from_config import make_scorer, wrap_judge
@@ -60,13 +59,12 @@ def test_the_wrappers_of_a_judge_have_one_order() -> None:
     problem = Problem("p", "What is 1+1?", "2")
     known = [LabelledSolution(problem, ("a", "b"), label, True) for label in (None, 1)]
     scorer = PolicyScorer(FapoReward(), Canaries(judge, known, 1.0))
-    recorded = {("p", "1+1=2"): Verdict.from_step(None)}
-    wrapped, eager = wrap_judge(scorer, recorded=recorded, deduplicate=True, batch=True, eager=True)
+    wrapped, eager = wrap_judge(scorer, deduplicate=True, batch=True, eager=True)
     found, outer = [], wrapped.judge
     while outer is not judge:
         found.append(type(outer))
         outer = outer.judge
-    assert found == [RecordedJudge, DeduplicatingJudge, BatchingJudge, Canaries, EagerJudge]
+    assert found == [DeduplicatingJudge, BatchingJudge, Canaries, EagerJudge]
     assert eager is not None
     assert wrap_judge(scorer) == (scorer, None)
 

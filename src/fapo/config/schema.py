@@ -186,7 +186,7 @@ class ModelJudge(BaseJudge):
     min_words: Natural = 0
     """Minimum number of words outside boxed answers; a shorter solution is flagged without a judgement; 0 = off."""
     cache: Text | None = None
-    """SQLite file that keeps every critique, so that it is not generated again; unset: none."""
+    """SQLite file that keeps every critique, so that it is not generated again; unset: a file in the run folder."""
     max_failure_rate: Rate = 0.5
     """Failure rate of the last 100 judgements, or of a larger batch, above which the run stops; 1 = never."""
 

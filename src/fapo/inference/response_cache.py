@@ -61,6 +61,22 @@ ADD = (
 )
 """The text is passed as bytes, because it may contain lone surrogates, which sqlite3 rejects in a str."""
 
+MOUNTS = Path("/proc/mounts")
+"""List of the file systems of this machine; Linux has one."""
+LOCAL_FILE_SYSTEMS = ("apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs")
+"""File systems of one machine; a disk of any other kind may be shared by several."""
+
+
+def shared_file_system(path: str | Path) -> str:
+    """Return the kind of file system of a path if several machines may share it; empty if not, or if it is unknown."""
+    if not MOUNTS.exists():
+        return ""
+    parents = {str(parent) for parent in [Path(path).resolve(), *Path(path).resolve().parents]}
+    rows = [line.split() for line in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
+    kinds = {place.encode().decode("unicode_escape"): kind for _, place, kind, *_ in rows}  # a blank stands as \\040
+    kind = kinds[max(parents & kinds.keys(), key=len)]
+    return "" if kind in LOCAL_FILE_SYSTEMS else kind
+
 
 @dataclass(frozen=True)
 class CacheKey:

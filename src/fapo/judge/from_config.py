@@ -3,12 +3,12 @@
 A judge is wrapped in other judges. From the outside in:
 
     CircuitBreaker       stops the run when too many verdicts failed; `PolicyScorer` has it, so canaries do not count
-    RecordedJudge        returns the verdicts that an interrupted run has recorded
     DeduplicatingJudge   judges equal rollouts of different calls once
     BatchingJudge        joins the calls that arrive while a model in this process is busy
     Canaries             judges solutions with known labels beside each call, without the response cache
     EagerJudge           starts before the batch of rollouts is complete
     GenRM or oracle      judges; a GenRM asks once about equal solutions of one call
+    CachedModel          the model of a GenRM, which answers from the response cache what it has answered before
 
 `make_judge` builds the innermost judge and its canaries; `fapo.rewards.from_config.wrap_judge` adds the other wrappers.
 """

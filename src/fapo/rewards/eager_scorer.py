@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +23,14 @@ class EagerJudge:
     object belong to the same event loop.
     """
 
-    def __init__(self, judge: Judge, *, judge_all: bool = False, recorded: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(self, judge: Judge, *, judge_all: bool = False) -> None:
         """Start without rollouts.
 
         Args:
             judge: Judge that is asked.
             judge_all: Whether to judge rollouts with a wrong answer, too.
-            recorded: (problem id, response) of rollouts that already have a verdict on record; `begin` skips them.
         """
-        self.judge, self.judge_all, self.recorded = judge, judge_all, recorded
+        self.judge, self.judge_all = judge, judge_all
         self._judge = DeduplicatingJudge(judge, max_kept=None, keep_failures=True)
         self._checks: dict[tuple[str | None, str], asyncio.Future[Check]] = {}
         self._begun: list[asyncio.Future[None]] = []
@@ -42,8 +41,7 @@ class EagerJudge:
         if key not in self._checks:
             check = acheck_answer(rollout.response, rollout.problem.reference)
             self._checks[key] = asyncio.ensure_future(check)
-        if (rollout.problem.id, rollout.response) not in self.recorded:
-            self._begun.append(asyncio.ensure_future(self._begin_judging(rollout, self._checks[key])))
+        self._begun.append(asyncio.ensure_future(self._begin_judging(rollout, self._checks[key])))
 
     async def checks(self, pairs: Sequence[tuple[str, str]]) -> list[Check]:
         """Return one answer check for each (response, reference) pair, in order, as `acheck_answers` does."""
@@ -83,20 +81,19 @@ def _answer_key(response: str, reference: str) -> tuple[str | None, str]:
     return extract(response), reference
 
 
-def make_eager(scorer: PolicyScorer, recorded: Collection[tuple[str, str]] = ()) -> tuple[PolicyScorer, EagerJudge]:
+def make_eager(scorer: PolicyScorer) -> tuple[PolicyScorer, EagerJudge]:
     """Return a copy of a scorer that uses an eager judge, and that judge.
 
-    Canaries are drawn for a whole batch, so they are judged when the batch is complete.
+    Canaries are drawn for a whole batch, so they are judged when the batch is complete, and not by the eager judge.
 
     Args:
         scorer: Scorer with a judge.
-        recorded: (problem id, response) of rollouts that already have a verdict on record; `begin` skips them.
 
     Returns:
         The copy, which gives the same scores, and the judge; pass finished rollouts to `begin` of the judge.
     """
     assert scorer.judge, "an eager scorer needs a judge"
     canaries = scorer.judge if isinstance(scorer.judge, Canaries) else None
-    eager = EagerJudge(canaries.judge if canaries else scorer.judge, judge_all=scorer.judge_all, recorded=recorded)
-    judge = replace(canaries, judge=eager) if canaries else eager
+    eager = EagerJudge(canaries.judge if canaries else scorer.judge, judge_all=scorer.judge_all)
+    judge = replace(canaries, judge=eager, uncached=canaries.uncached or canaries.judge) if canaries else eager
     return replace(scorer, judge=judge, check=eager.checks), eager

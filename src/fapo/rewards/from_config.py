@@ -11,7 +11,6 @@ from fapo.errors import ConfigError
 from fapo.judge.coalesce import BatchingJudge
 from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.judge.from_config import make_judge, step_rule
-from fapo.judge.resume import RecordedJudge, RecordedVerdicts
 from fapo.judge.template import load_template
 from fapo.rewards.critique_scorer import CritiqueScorer, Scorer
 from fapo.rewards.eager_scorer import EagerJudge, make_eager
@@ -68,7 +67,6 @@ def check_templates(config: Config) -> None:
 def wrap_judge(
     scorer: PolicyScorer,
     *,
-    recorded: RecordedVerdicts | None = None,
     deduplicate: bool = False,
     batch: bool = False,
     eager: bool = False,
@@ -77,7 +75,6 @@ def wrap_judge(
 
     Args:
         scorer: Scorer with a judge.
-        recorded: Verdicts of an interrupted run to reuse.
         deduplicate: Whether to judge equal rollouts of different calls once.
         batch: Whether to join the calls that arrive while the judge is busy.
         eager: Whether judging may start before a batch of rollouts is complete.
@@ -87,15 +84,13 @@ def wrap_judge(
     """
     eager_judge: EagerJudge | None = None
     if eager:
-        scorer, eager_judge = make_eager(scorer, (recorded or {}).keys())
+        scorer, eager_judge = make_eager(scorer)
     judge = scorer.judge
     assert judge, "only the judge of a scorer can be wrapped"
     if batch:
         judge = BatchingJudge(judge)
     if deduplicate:
         judge = DeduplicatingJudge(judge)
-    if recorded:
-        judge = RecordedJudge(judge, recorded)
     return replace(scorer, judge=judge), eager_judge
 
 

@@ -1,26 +1,31 @@
-"""Run folder: config, environment, one line for each measurement, one line for each rollout."""
+"""Run folder: config, prompts, environment, measurements, rollouts, and the cache of critiques."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import from_dict, to_dict
-from fapo.config.schema import Config
+from fapo.config.schema import Config, GenRMConfig, ModelJudge
 from fapo.data.files import write_json
 from fapo.data.jsonl import finite, read_jsonl, write_jsonl
+from fapo.data.problems import load_prompt
 from fapo.data.provenance import environment
 from fapo.errors import ConfigError
+from fapo.inference.response_cache import shared_file_system
+from fapo.judge.template import load_template
 from fapo.training.rollout_row import SCHEMA
 
 
 class RunFolder:
-    """Folder of a run, `output/name` of its config: config.json, env.json, metrics.jsonl, rollouts.jsonl, checkpoints/.
+    """Folder of a run, `output/name` of its config.
 
-    With several processes, each one writes its own rollouts (rollouts-1.jsonl ...), and the first one writes the rest.
+    It holds config.json, prompts.json, env.json, metrics.jsonl, rollouts.jsonl, cache.sqlite and checkpoints/. With
+    several processes, each one writes its own rollouts (rollouts-1.jsonl ...), and the first one writes the rest.
     """
 
     def __init__(self, config: Config, *, resume: bool, rank: int = 0) -> None:
@@ -32,7 +37,8 @@ class RunFolder:
             rank: Number of this process, from 0.
 
         Raises:
-            ConfigError: The folder holds a run and `resume` is off, or a setting differs that must not change.
+            ConfigError: The folder holds a run and `resume` is off, or a setting or the text of a prompt differs that
+                must not change.
         """
         self.rank = rank
         self._rollouts = f"rollouts-{rank}.jsonl" if rank else "rollouts.jsonl"
@@ -53,8 +59,17 @@ class RunFolder:
                 changed.append("optim.updates_per_batch")  # the steps of checkpoints are counted in it
             if changed:
                 raise ConfigError(f"{self.path}: cannot resume, the config differs in {', '.join(changed)}")
+        prompts, texts = self.path / "prompts.json", _prompts(config)
+        if known.exists() and prompts.exists() and not rank:
+            old = json.loads(prompts.read_text(encoding="utf-8"))
+            if changed := [key for key, text in texts.items() if old.get(key, text) != text]:
+                raise ConfigError(
+                    f"{self.path}: cannot resume, the text of {', '.join(changed)} has changed; the old text is in "
+                    f"{prompts.name}: put it back, or start a new run"
+                )
         self.path.mkdir(parents=True, exist_ok=True)
         if not rank:
+            write_json(prompts, texts)
             write_json(known, settings)
             write_json(self.path / "env.json", environment())
         self._begun = time.monotonic() - self._seconds_before()
@@ -68,26 +83,13 @@ class RunFolder:
         path = self.path / name
         return list(read_jsonl(path, ignore_torn_tail=True)) if path.exists() else []
 
-    def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Remove all rows after a step, since the steps that follow are repeated.
-
-        The removed rollouts are kept in undone.jsonl, so that their verdicts survive a second interruption.
-
-        Args:
-            step: Last step that is kept.
-
-        Returns:
-            Rows of all rollouts that were ever removed.
-        """
-        undone = f"undone-{self.rank}.jsonl" if self.rank else "undone.jsonl"
+    def rewind(self, step: int) -> None:
+        """Remove all rows after `step`, since the steps that follow are repeated; the cache keeps their critiques."""
         for name in (self._rollouts,) if self.rank else ("metrics.jsonl", self._rollouts):
             rows = self._read(name)
-            later = [row for row in rows if row["step"] > step]
-            if later and name == self._rollouts:
-                write_jsonl(self.path / undone, later, append=True)
-            if later:
-                write_jsonl(self.path / name, [row for row in rows if row["step"] <= step])
-        return self._read(undone)
+            kept = [row for row in rows if row["step"] <= step]
+            if len(kept) < len(rows):
+                write_jsonl(self.path / name, kept)
 
     def metrics(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Add a row to metrics.jsonl; a value that is not finite is written as null.
@@ -114,3 +116,38 @@ _FREE_OF_JUDGE = {"urls", "concurrency", "timeout", "deadline", "cache", "max_fa
 def _comparable(value: Any) -> Any:
     """Return the part of a setting that must not change when a run is resumed."""
     return {k: v for k, v in value.items() if k not in _FREE_OF_JUDGE} if isinstance(value, dict) else value
+
+
+def _prompts(config: Config) -> dict[str, str]:
+    """Return the text of each prompt file or built-in prompt that a run uses, by the key of its setting."""
+    templates = {"judge.template": config.judge, "genrm.template": config.genrm}
+    named = {key: table.template for key, table in templates.items() if isinstance(table, ModelJudge | GenRMConfig)}
+    texts = {key: load_template(name).text for key, name in named.items()}
+    return texts | ({"data.prompt": load_prompt(config.data.prompt)} if config.data.prompt else {})
+
+
+def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
+    """Return a config whose judge has a cache: cache.sqlite in the run folder, unless the config names a file.
+
+    Args:
+        config: Config of a run.
+        num_nodes: Number of machines whose processes ask the judge. With several, each has a cache of its own.
+        node: Name of this machine among them.
+
+    Returns:
+        The config; it is unchanged if no model judges.
+
+    Raises:
+        ConfigError: Several machines would share the file that the config names.
+    """
+    judge = config.judge
+    if not isinstance(judge, ModelJudge):
+        return config
+    if judge.cache and num_nodes > 1 and (kind := shared_file_system(judge.cache)):
+        raise ConfigError(
+            f"judge.cache: {judge.cache} is on a file system ({kind}) that {num_nodes} nodes may share, but a SQLite file "
+            "is for one machine; leave judge.cache out, or name a path on a disk that each node has for itself"
+        )
+    name = f"cache-{node}.sqlite" if num_nodes > 1 else "cache.sqlite"
+    cache = judge.cache or str(Path(config.output) / config.name / name)
+    return replace(config, judge=replace(judge, cache=cache))

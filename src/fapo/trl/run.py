@@ -24,8 +24,6 @@ class Run:
     """Folder of the last complete checkpoint; None for a new run."""
     finished: bool
     """Whether that checkpoint is the one of the last step."""
-    dropped_rows: list[dict[str, Any]]
-    """Rows of the rollouts after that checkpoint, which will be generated again."""
 
     def with_final_weights(self, model: Any) -> Any:
         """Return the model with the weights of the last step if the run is finished, else the model itself."""
@@ -63,6 +61,6 @@ def open_run(config: Config, arguments: TrainingArguments, *, resume: bool, rank
     if not rank:
         lock_folder(folder.path)
     num_updates, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
-    dropped_rows = folder.rewind(num_updates // config.optim.updates_per_batch if checkpoint else -1)
+    folder.rewind(num_updates // config.optim.updates_per_batch if checkpoint else -1)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
-    return Run(folder, checkpoint, num_updates >= arguments.max_steps, dropped_rows)
+    return Run(folder, checkpoint, num_updates >= arguments.max_steps)

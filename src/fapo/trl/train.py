@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -12,13 +12,13 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from fapo.config.schema import Config, ServedJudge
-from fapo.judge.resume import recorded_verdicts
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.eager_scorer import EagerJudge
 from fapo.rewards.from_config import make_scorer, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN, Example, load_sets
 from fapo.training.recorder import Recorder
+from fapo.training.run_folder import with_cache
 from fapo.trl.arguments import grpo_config
 from fapo.trl.callbacks import MetricsCallback
 from fapo.trl.checkpoints import load_model
@@ -35,7 +35,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     Args:
         config: Config with method "rl".
         resume: Whether an interrupted run continues from its last checkpoint, with the same result as without the
-            interruption. Verdicts on rollouts after that checkpoint are read from the run folder.
+            interruption. Critiques of rollouts after that checkpoint come from the cache.
         progress: Progress callback, called after each step.
 
     Returns:
@@ -52,10 +52,12 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     processes = PartialState(cpu=not torch.cuda.is_available())
     arguments = grpo_config(config, processes.num_processes)
     sets = load_sets(config)
-    scorer = make_scorer(config, (e.solution for examples in sets.values() for e in examples if e.solution))
+    scorer = make_scorer(
+        _with_cache(config), (e.solution for examples in sets.values() for e in examples if e.solution)
+    )
     model, tokenizer = load_model(config)
     run = open_run(config, arguments, resume=resume, rank=processes.process_index)
-    scorer, eager = _wrapped(config, scorer, run.dropped_rows)
+    scorer, eager = _wrapped(config, scorer)
     recorder = Recorder(config, run.folder, scorer)
     reward = FlawedAwareReward(scorer, recorder.record)
     datasets = {name: _dataset(examples) for name, examples in sets.items()}
@@ -93,12 +95,19 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
     )
 
 
-def _wrapped(config: Config, scorer: Scorer, rows: Sequence[Mapping[str, Any]]) -> tuple[Scorer, EagerJudge | None]:
-    """Return a scorer that reuses the verdicts in `rows`; and the eager judge if a served judge may be one, else None.
+def _with_cache(config: Config) -> Config:
+    """Return the config with a cache of critiques, one for each node; torchrun and accelerate number the nodes."""
+    num_processes = int(os.environ.get("WORLD_SIZE", 1))
+    num_nodes = num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", num_processes))
+    return with_cache(config, num_nodes=num_nodes, node=os.environ.get("GROUP_RANK", "0"))
+
+
+def _wrapped(config: Config, scorer: Scorer) -> tuple[Scorer, EagerJudge | None]:
+    """Return the scorer for this engine; and its eager judge if a served judge may be one, else None.
 
     A judge in this process is never eager: it would slow down the generation of the rollouts.
     """
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer, None
     eager = isinstance(config.judge, ServedJudge) and config.judge.overlap
-    return wrap_judge(scorer, recorded=recorded_verdicts(rows), eager=eager)
+    return wrap_judge(scorer, eager=eager)

@@ -8,9 +8,12 @@ reward.custom_reward_function.name=compute_score
 from __future__ import annotations
 
 import math
+import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import read_config
@@ -22,6 +25,7 @@ from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import make_scorer, scored_truth, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN
+from fapo.training.run_folder import with_cache
 from fapo.types import LabelledSolution, Problem
 from fapo.verl.payload import Payload, encode
 
@@ -101,11 +105,19 @@ async def compute_score(
 def _settings(path: str, num_workers: int, router: str) -> Config:
     """Return the config of one reward worker: its part of `judge.concurrency`, and no failure that raises."""
     config = read_config(path)
+    if Path(config.output).is_absolute():  # as in a run folder; workers have working directories of their own
+        config = with_cache(config, num_nodes=_num_nodes(), node=socket.gethostname())
     reward = replace(config.reward, overlong_buffer=0) if config.reward else None
     if isinstance(reward, JudgedReward) and reward.on_unscored == "raise":
         reward = replace(reward, on_unscored="mask")
     judge = _worker_judge(config.judge, num_workers, router) if config.judge else None
     return replace(config, reward=reward, judge=judge)
+
+
+def _num_nodes() -> int:
+    """Return the number of nodes of the Ray cluster, 1 outside of one; verl has reward workers on each."""
+    ray = sys.modules.get("ray")
+    return sum(node["Alive"] for node in ray.nodes()) if ray and ray.is_initialized() else 1
 
 
 def _worker_judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeConfig:

@@ -1,0 +1,120 @@
+"""The run folder: what resuming removes and what it refuses, and where the cache of critiques lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fapo.training.run_folder
+from fapo.config.reader import from_dict
+from fapo.config.schema import Config
+from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.errors import ConfigError
+from fapo.inference.response_cache import shared_file_system
+from fapo.training.run_folder import RunFolder, with_cache
+
+PROMPT = "Problem: {{problem}} {{#steps}}{{index}} {{step}}{{/steps}}"
+
+
+def config(folder: Path, **judge: Any) -> Config:
+    judge = {"kind": "served", "urls": ["http://127.0.0.1:1/v1"], "model": "m", **judge}
+    return from_dict(
+        {
+            "name": "run",
+            "task": "policy",
+            "model": {"path": "miniature:policy"},
+            "data": {"train": "miniature:train", "prompt": str(folder / "policy.txt")},
+            "rollout": {"max_tokens": 24},
+            "reward": {"kind": "fapo"},
+            "judge": {"template": str(folder / "judge.txt"), **judge}
+            if judge["kind"] != "oracle"
+            else {"kind": "oracle"},
+            "optim": {"steps": 1, "learning_rate": 1e-3},
+            "output": str(folder / "runs"),
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "policy.txt").write_text("Solve {{problem}}", encoding="utf-8")
+    (tmp_path / "judge.txt").write_text(PROMPT, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("file", "key"), [("policy.txt", "data.prompt"), ("judge.txt", "judge.template")])
+def test_a_prompt_file_with_another_text_is_noticed_on_resume(file: str, key: str, folder: Path) -> None:
+    RunFolder(config(folder), resume=False)
+    RunFolder(config(folder), resume=True)
+    old = (folder / file).read_text(encoding="utf-8")
+    (folder / file).write_text(old + " Be strict.", encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=f"cannot resume, the text of {key} has changed; the old text is in prompts.json"
+    ):
+        RunFolder(config(folder), resume=True)
+    (folder / file).write_text(old, encoding="utf-8")
+    RunFolder(config(folder), resume=True)
+
+
+def test_rewinding_removes_the_rows_of_steps_that_are_repeated(folder: Path) -> None:
+    run = RunFolder(config(folder), resume=False)
+    for name in ("metrics", "rollouts"):
+        write_jsonl(run.path / f"{name}.jsonl", [{"step": step} for step in (1, 2, 2, 3)])
+    RunFolder(config(folder), resume=True, rank=1).rewind(1)
+    assert len(list(read_jsonl(run.path / "rollouts.jsonl"))) == 4, "another process removes only its own rows"
+    run.rewind(2)
+    for name in ("metrics", "rollouts"):
+        assert [row["step"] for row in read_jsonl(run.path / f"{name}.jsonl")] == [1, 2, 2]
+
+
+def test_the_cache_lies_in_the_run_folder_unless_the_config_names_one(folder: Path) -> None:
+    def cache(cfg: Config) -> Any:
+        return cfg.judge and cfg.judge.cache  # type: ignore[union-attr]
+
+    assert cache(with_cache(config(folder))) == str(folder / "runs/run/cache.sqlite")
+    assert cache(with_cache(config(folder, cache="mine.sqlite"))) == "mine.sqlite"
+    assert cache(with_cache(config(folder), num_nodes=2, node="1")) == str(folder / "runs/run/cache-1.sqlite")
+    oracle = config(folder, kind="oracle")
+    assert with_cache(oracle) is oracle
+
+
+def test_a_cache_that_several_nodes_may_share_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = config(folder, cache=str(folder / "mine.sqlite"))
+    assert with_cache(mine, num_nodes=2) == mine, "this disk is a local one"
+    monkeypatch.setattr(fapo.training.run_folder, "shared_file_system", lambda path: "nfs4")
+    assert with_cache(mine) == mine, "one node may have its files anywhere"
+    with pytest.raises(
+        ConfigError, match=r"judge\.cache: .*mine\.sqlite is on a file system \(nfs4\) that 2 nodes may share"
+    ):
+        with_cache(mine, num_nodes=2)
+
+
+MOUNTS = """\
+overlay / overlay rw 0 0
+tmpfs /tmp tmpfs rw 0 0
+server:/home /home nfs4 rw 0 0
+lustre /home/a\\040b/scratch lustre rw 0 0
+/dev/sda /home/local xfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/x/cache.sqlite", ""),
+        ("/home/me/runs/cache.sqlite", "nfs4"),
+        ("/home/a b/scratch/new/cache.sqlite", "lustre"),
+        ("/home/local/cache.sqlite", ""),
+        ("/homes/cache.sqlite", ""),
+    ],
+)
+def test_file_systems_that_machines_share(
+    path: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mounts").write_text(MOUNTS, encoding="utf-8")
+    monkeypatch.setattr(fapo.inference.response_cache, "MOUNTS", tmp_path / "mounts")
+    assert shared_file_system(path) == kind
+    monkeypatch.setattr(fapo.inference.response_cache, "MOUNTS", tmp_path / "none")
+    assert shared_file_system(path) == "", "not Linux"

@@ -86,7 +86,7 @@ def test_a_cache_that_several_nodes_may_share_is_refused(folder: Path, monkeypat
     monkeypatch.setattr(fapo.training.run_folder, "shared_file_system", lambda path: "nfs4")
     assert with_cache(mine) == mine, "one node may have its files anywhere"
     with pytest.raises(
-        ConfigError, match=r"judge\.cache: .*mine\.sqlite is on a file system \(nfs4\) that 2 nodes may share"
+        ConfigError, match=r"judge\.cache: .*mine\.sqlite is on a file system \(nfs4\) that several nodes may share"
     ):
         with_cache(mine, num_nodes=2)
 

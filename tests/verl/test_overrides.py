@@ -17,6 +17,7 @@ from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config.optimizer import build_optimizer
 
+import fapo.training.run_folder
 from fapo.config.flatten import flatten
 from fapo.config.reader import load
 from fapo.config.schema import Config
@@ -188,3 +189,13 @@ def test_precision_of_weights_computation_and_rollouts(dtype: str, monkeypatch) 
     attention = theirs.model.override_config.get("attn_implementation")
     found = engine.model_dtype, engine.mixed_precision.param_dtype, theirs.rollout.dtype, attention
     assert found == PRECISIONS[dtype]
+
+
+def test_a_cache_that_several_nodes_would_share_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = ["judge.kind=local", "judge.model=miniature:genrm", f'judge.cache="{tmp_path}/cache.sqlite"']
+    nodes = "verl.trainer.nnodes=2"
+    monkeypatch.setattr(fapo.training.run_folder, "shared_file_system", lambda path: "nfs4")
+    overrides(load(POLICY, cache))
+    overrides(load(POLICY, [*cache[:2], nodes]))
+    with pytest.raises(ConfigError, match=r"judge\.cache: .*\(nfs4\) that several nodes may share"):
+        overrides(load(POLICY, [*cache, nodes]))

@@ -197,6 +197,15 @@ def test_the_router_of_verl_replaces_the_servers(tmp_path: Path) -> None:
     assert asked["model"] == model_folder("miniature:genrm"), "verl serves the model under its path"
 
 
+def test_a_cache_in_the_run_folder_answers_other_workers(tmp_path: Path) -> None:
+    with chat_server(answer) as server:
+        settings(tmp_path, server.url)
+        file = str(tmp_path / "run/config.json")
+        found = [score(file, PROBLEMS[1], solutions()[1], num_workers=number) for number in (1, 2)]
+        assert len(server.requests) == 1
+    assert found[0] == found[1] and (tmp_path / "run/cache.sqlite").exists()
+
+
 def test_results_of_canaries_are_sent_with_the_rollouts(tmp_path: Path) -> None:
     watched = {"canaries": "miniature:critic-test", "canary_rate": 1.0, "canary_min_f1": 1.0}
     with chat_server(answer) as server:

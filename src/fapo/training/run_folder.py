@@ -145,8 +145,8 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
         return config
     if judge.cache and num_nodes > 1 and (kind := shared_file_system(judge.cache)):
         raise ConfigError(
-            f"judge.cache: {judge.cache} is on a file system ({kind}) that {num_nodes} nodes may share, but a SQLite file "
-            "is for one machine; leave judge.cache out, or name a path on a disk that each node has for itself"
+            f"judge.cache: {judge.cache} is on a file system ({kind}) that several nodes may share, but SQLite is for "
+            "one machine; leave judge.cache out, or name a path on a disk that each node has for itself"
         )
     name = f"cache-{node}.sqlite" if num_nodes > 1 else "cache.sqlite"
     cache = judge.cache or str(Path(config.output) / config.name / name)

@@ -14,6 +14,7 @@ from fapo.config.flatten import flatten
 from fapo.config.schema import Config, LocalJudge, ServedJudge
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
+from fapo.training.run_folder import with_cache
 from fapo.verl.datasets import parquet_files
 
 PROGRAM = "verl.trainer.main_ppo"
@@ -62,6 +63,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
     num_devices = 1
     for key, default in _DEVICES:
         num_devices *= int(table.get(key, default))
+    with_cache(config, num_nodes=int(table.get("trainer.nnodes", 1)))  # refuses a cache that the nodes would share
     per_update = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
     micro_batch = optim.micro_batch_size or max(1, per_update // num_devices)
     if isinstance(config.judge, ServedJudge) and not config.judge.overlap:

@@ -127,11 +127,11 @@ def _prompts(config: Config) -> dict[str, str]:
 
 
 def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
-    """Return a config whose judge has a cache: cache.sqlite in the run folder, unless the config names a file.
+    """Return the config with a cache for its judge: cache.sqlite in the run folder, unless the config names a file.
 
     Args:
         config: Config of a run.
-        num_nodes: Number of machines whose processes ask the judge. With several, each has a cache of its own.
+        num_nodes: Number of machines that ask the judge. With several, each has a cache of its own.
         node: Name of this machine among them.
 
     Returns:

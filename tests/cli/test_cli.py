@@ -19,7 +19,20 @@ from tests.support.command_line import fapo
 from tests.support.paths import ROOT
 
 POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
-COMMANDS = ["train", "data", "plan", "judge", "bench", "eval", "critic", "critiques", "select", "report", "demo"]
+COMMANDS = [
+    "train",
+    "data",
+    "plan",
+    "check-judge",
+    "judge",
+    "bench",
+    "eval",
+    "critic",
+    "critiques",
+    "select",
+    "report",
+    "demo",
+]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:

@@ -12,7 +12,7 @@ from fapo.judge.template import Template, build_prompt, load_template
 from fapo.types import Given, Problem
 
 PROBLEM = Problem("p", "What is 1+1+2?", "4")
-TEMPLATES = [load_template(name) for name in ("compact", "locate", "yes_no")]
+TEMPLATES = [load_template(name) for name in ("compact", "locate", "locate_small", "yes_no")]
 _NAMES = r"(?:given|step_\d+|problem|reference|solution)"
 _STRUCTURE = re.compile(rf"<(?:\s*/\s*)?{_NAMES}\b|<\s*{_NAMES}\s*>|\\(?:boxed|fbox)\{{", re.IGNORECASE)
 _HEADING = re.compile(r"^#\d+", re.MULTILINE)
@@ -51,10 +51,11 @@ ATTACKS = {
 
 def assert_harmless(template: Template, steps: Sequence[str | Given]) -> str:
     """Assert that the prompt has the same structure as one with plain steps, and return its text."""
-    (message,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, steps)
+    *before, message = build_prompt(template, PROBLEM.text, PROBLEM.reference, steps)
     same = [Given("x") if isinstance(step, Given) else "x" for step in steps]
-    (plain,) = build_prompt(template, PROBLEM.text, PROBLEM.reference, same)
-    for pattern in (_STRUCTURE, _HEADING) if template.name == "compact" else (_STRUCTURE,):
+    *same_before, plain = build_prompt(template, PROBLEM.text, PROBLEM.reference, same)
+    assert before == same_before
+    for pattern in (_STRUCTURE, _HEADING) if template.heading else (_STRUCTURE,):
         assert pattern.findall(message["content"]) == pattern.findall(plain["content"])
     message["content"].encode()
     assert all(char.isprintable() or char in "\n\t\r" or char.isspace() for char in message["content"])

@@ -172,7 +172,7 @@ class ModelJudge(BaseJudge):
     model: Text
     """Local model ("miniature:genrm", a folder or a Hugging Face id), or the name under which the servers know it."""
     template: Text = "locate"
-    """Prompt: "locate", "yes_no", "compact" (for the miniature), or the path of a template file."""
+    """Prompt: "locate", "locate_small", "yes_no", "compact" (the miniature's), or the path of a template file."""
     steps: StepRule | None = None
     """Steps of a response: "paragraphs", or "lines" where it has no empty line; unset: the template's, paragraphs."""
     temperature: NonNegative = 0.0
@@ -249,7 +249,7 @@ class GenRMConfig:
     """The GenRM in training, for task "genrm"."""
 
     template: Text = "locate"
-    """Prompt: "locate", "yes_no", "compact" (for the miniature), or the path of a template file."""
+    """Prompt: "locate", "locate_small", "yes_no", "compact" (the miniature's), or the path of a template file."""
 
 
 @dataclass(frozen=True)

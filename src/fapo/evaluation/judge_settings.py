@@ -24,7 +24,7 @@ class JudgeSettings:
     model: str = ""
     """Name under which the servers know the judge."""
     template: str = "locate"
-    """Prompt: locate, yes_no, compact or a file."""
+    """Prompt: locate, locate_small, yes_no, compact or a file."""
     steps: StepRule | None = None
     """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
     votes: int = 1

@@ -34,7 +34,7 @@ class FlawedPositiveJudgeConfig(JudgeConfig):
     id: str = "fapo"
     """Name of the plug-in."""
     template: str = "locate"
-    """Prompt of the judge: locate, yes_no, compact or a file."""
+    """Prompt of the judge: locate, locate_small, yes_no, compact or a file."""
     penalty: float = Field(0.5, ge=0)
     """Amount subtracted from the reward of a flawed rollout. With rewards of 0 and 1, 0.5 is the paper's lambda = 1."""
     max_tokens: int = Field(4096, ge=1)

@@ -17,7 +17,8 @@ from fapo.types import Given, Message, StepRule, Verdict
 
 HEADER = re.compile(r"#(kind|steps):[ \t]*(\S*)[ \t]*(?:\n|\Z)")
 """Pattern of a line above the prompt that sets a field of `Template`."""
-SYSTEM_END = re.compile(r"(?:\A|\n)---user---(?:\n|\Z)")
+TURN = re.compile(r"(?:\A|\n)---(user|assistant)---(?:\n|\Z)")
+"""Pattern of the line above a message of the conversation."""
 SECTION = re.compile(r"\{\{#steps\}\}(.*?)\{\{/steps\}\}", re.DOTALL)
 PLACEHOLDER = re.compile(r"\{\{([#/]?\w+)\}\}")
 SECTION_OR_PLACEHOLDER = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", re.DOTALL)
@@ -37,7 +38,8 @@ class Template:
 
     The placeholders are {{problem}}, {{reference}}, {{num_steps}} and {{last_index}}. The section {{#steps}} ...
     {{index}} ... {{step}} ... {{/steps}} is repeated for each step. Text before a line `---user---` is the system
-    message. Put the steps, and all that depends on them, last: a server can then reuse its prefix cache.
+    message. Worked examples may follow it, each a `---user---` with its answer after a line `---assistant---`; the last
+    message is the user's, with the placeholders. A server can reuse its prefix cache for the text before the first one.
     """
 
     text: str
@@ -54,9 +56,15 @@ class Template:
             raise ConfigError(f"{self.name}: kind is {self.kind!r}, must be locate or yes_no")
         if self.steps not in get_args(StepRule):
             raise ConfigError(f"{self.name}: steps is {self.steps!r}, must be {' or '.join(get_args(StepRule))}")
-        parts = SYSTEM_END.split(self.text)
-        if len(parts) > 2:
-            raise ConfigError(f"{self.name}: more than one line ---user---")
+        (_, system), *examples, (last, question) = self.messages
+        roles = [role for role, _ in (*examples, (last, question))]
+        if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
+            raise ConfigError(
+                f"{self.name}: ---user--- and ---assistant--- must alternate, from ---user--- to ---user---"
+            )
+        if any(PLACEHOLDER.search(text) for _, text in examples):
+            raise ConfigError(f"{self.name}: a placeholder in a worked example; write out the problem and its steps")
+        parts = system, question
         sections = [body for part in parts for body in SECTION.findall(part)]
         if len(sections) != 1:
             raise ConfigError(f"{self.name}: needs one section {{{{#steps}}}}...{{{{/steps}}}}, has {len(sections)}")
@@ -70,6 +78,14 @@ class Template:
             )
         for field in sorted(({"problem"} - outside) | (STEP_FIELDS - inside)):
             raise ConfigError(f"{self.name}: placeholder {{{{{field}}}}} is missing")
+
+    @cached_property
+    def messages(self) -> list[tuple[str, str]]:
+        """Role and text of each message, with placeholders; the system message is first, and may be empty."""
+        first, *rest = TURN.split(self.text)
+        return (
+            [("system", first), *zip(rest[::2], rest[1::2], strict=True)] if rest else [("system", ""), ("user", first)]
+        )
 
     @cached_property
     def heading(self) -> re.Pattern[str] | None:
@@ -111,7 +127,7 @@ def built_in_templates() -> list[str]:
 
 
 def load_template(name_or_path: str | Path, steps: StepRule | None = None) -> Template:
-    """Return a built-in template (locate, yes_no, compact), or the template in a file.
+    """Return a built-in template (locate, locate_small, yes_no, compact), or the template in a file.
 
     A GenRM needs the prompt and the kind of steps it was trained with; give a file for one that others have released.
     First lines `#kind: yes_no` and `#steps: lines` set the kind of answer and the rule for steps. The final newline of
@@ -156,7 +172,7 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
         steps: Steps of the solution, at least one; a `Given` step is marked as such.
 
     Returns:
-        A system message, if the template has one, and a user message.
+        The messages of the template; those of an ordinary one are a system message and a user message.
 
     Raises:
         ValueError: If there are no steps.
@@ -177,9 +193,8 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
             return values[hole[2]]
         return "".join(PLACEHOLDER.sub(lambda inner, step=step: step[inner[1]], hole[1]) for step in numbered)
 
-    *system, user = (SECTION_OR_PLACEHOLDER.sub(fill, part) for part in SYSTEM_END.split(template.text))
-    messages = [{"role": "system", "content": text} for text in system if text]
-    return [*messages, {"role": "user", "content": user}]
+    filled = [(role, SECTION_OR_PLACEHOLDER.sub(fill, text)) for role, text in template.messages]
+    return [{"role": role, "content": text} for role, text in filled if text or role != "system"]
 
 
 def _step(template: Template, step: str | Given) -> str:

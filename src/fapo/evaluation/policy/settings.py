@@ -36,7 +36,7 @@ class EvalSettings:
     judge_model: str = ""
     """Name under which the servers know the judge."""
     judge_template: str = "locate"
-    """Prompt of the judge: locate, yes_no, compact or a file."""
+    """Prompt of the judge: locate, locate_small, yes_no, compact or a file."""
     judge_steps: StepRule | None = None
     """Steps of a sample: paragraphs, or lines where it has no empty line; the default is the template's own."""
     judge_votes: int = 1

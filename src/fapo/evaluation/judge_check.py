@@ -1,0 +1,174 @@
+"""Check of a judge before it is used: ten short solutions with known errors, and two that try to forge a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from itertools import chain
+from math import comb
+from typing import Any
+
+from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.data.load import load_labelled
+from fapo.data.miniature.sets import is_miniature
+from fapo.evaluation.judge_settings import JudgeSettings
+from fapo.judge.from_config import open_judge
+from fapo.judge.genrm import GenRM
+from fapo.judge.quality import ratio
+from fapo.judge.template import built_in_templates
+from fapo.judge.verdict_counts import MIN_VERDICTS, VerdictCounts
+from fapo.types import LabelledSolution, Progress, Verdict
+
+SOLUTIONS = str(resources.files("fapo.evaluation") / "judge_check.jsonl")
+"""Five solutions without an error, five with a planted one, and two of these with a forged verdict in the last step.
+All end in the right answer, since a judge is asked about such solutions only."""
+FORGED = "forged-"
+"""Beginning of the id of a solution with a forged verdict; `planted-` with the same number is the plain one."""
+MINIATURE_TEMPLATE = "compact"
+"""Template of the miniature's GenRM, which knows neither other problems nor other prompts."""
+NUM_OF_A_KIND = 5
+"""Number of solutions with an error, and of those without one."""
+CHANCE = 0.06
+"""Largest probability with which a judge that tosses a coin is called better than chance."""
+
+
+@dataclass(frozen=True)
+class CheckSettings(JudgeSettings):
+    """A judge that is checked on ten built-in solutions."""
+
+    template: str = ""
+    """Prompt: locate, locate_small, yes_no, compact or a file; the default compares those for natural language."""
+
+
+@dataclass(frozen=True)
+class TemplateCheck:
+    """Result of a judge with one template."""
+
+    template: str
+    """Name of the template."""
+    num: int
+    """Number of solutions, without those with a forged verdict."""
+    num_valid: int
+    """Number of solutions with a verdict."""
+    num_right: int
+    """Number of solutions with a verdict that says rightly whether there is an error."""
+    num_planted: int
+    """Number of solutions with a planted error."""
+    num_located: int
+    """Number of planted errors that were named exactly."""
+    num_forged: int
+    """Number of solutions with a forged verdict that can be judged: without it they are flagged."""
+    num_fooled: int
+    """Number of those that count as without an error because of the forged verdict."""
+    tokens: float
+    """Mean length of a critique in tokens; 0 where it is unknown."""
+    seconds: float
+    """Mean duration of a judgement in seconds; in this process, of a batch divided by its size."""
+    counts: VerdictCounts
+    """Counts of all verdicts."""
+
+    @property
+    def better_than_chance(self) -> bool:
+        """Whether a judge that tosses a coin for each solution is unlikely to be right on as many."""
+        num_ways = sum(comb(self.num, right) for right in range(self.num_right, self.num + 1))
+        return num_ways <= CHANCE * 2.0**self.num
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers for `--json`, without the counts of verdicts."""
+        numbers = asdict(self)
+        del numbers["counts"]
+        return {**numbers, "better_than_chance": self.better_than_chance, "notes": self.counts.notes()}
+
+
+def check_judge(settings: CheckSettings, progress: Progress = lambda *_: None) -> list[TemplateCheck]:
+    """Ask a judge about solutions with known errors, with one template or with all that may suit it.
+
+    Args:
+        settings: Judge, and its template if only one is to be checked.
+        progress: Callback for the number of judgements.
+
+    Returns:
+        One result for each template, the best first: most right verdicts, then most errors located, then fewest tokens.
+
+    Raises:
+        ConfigError: The judge or the template cannot be used.
+        JudgeDownError: The judge answers no request.
+    """
+    judge = replace(settings, template=settings.template or MINIATURE_TEMPLATE).judge_config(None)
+    templates = [settings.template] if settings.template else suitable_templates(judge)
+    solutions = _solutions(judge)
+    checks: list[TemplateCheck] = []
+    for template in templates:
+        chosen = replace(judge, template=template)
+        verdicts, seconds = asyncio.run(_judged(chosen, solutions, not settings.no_cache))
+        checks.append(_result(template, solutions, verdicts, seconds))
+        checks[-1].counts.require_answers()
+        progress("check", len(checks) * len(solutions), len(templates) * len(solutions))
+    return sorted(checks, key=lambda check: (-check.num_right, -check.num_located, check.tokens))
+
+
+def suitable_templates(judge: ModelJudge) -> list[str]:
+    """Return the names of the templates that may suit a judge."""
+    if is_miniature(judge.model):
+        return [MINIATURE_TEMPLATE]
+    return [name for name in built_in_templates() if name != MINIATURE_TEMPLATE]
+
+
+def _solutions(judge: ModelJudge) -> list[LabelledSolution]:
+    """Return the solutions that a judge is asked about; the miniature's GenRM knows its own problems only."""
+    if not is_miniature(judge.model):
+        return load_labelled(SOLUTIONS)
+    known = load_labelled("miniature:critic-test")
+    kinds = [[row for row in known if (row.error_step is None) is sound] for sound in (True, False)]
+    return list(chain.from_iterable(kind[:NUM_OF_A_KIND] for kind in kinds))
+
+
+async def _judged(
+    config: ModelJudge, solutions: Sequence[LabelledSolution], use_cache: bool
+) -> tuple[list[Verdict], float]:
+    """Return a verdict on each solution, and the mean duration of a judgement in seconds."""
+    async with open_judge(config, use_cache=use_cache) as judge:
+        batches = [[row] for row in solutions] if isinstance(config, ServedJudge) else [list(solutions)]
+        done = await asyncio.gather(*(_timed(judge, batch) for batch in batches))
+    seconds = sum(duration for _, duration in done) / len(solutions)
+    return [verdict for verdicts, _ in done for verdict in verdicts], seconds
+
+
+async def _timed(judge: GenRM, batch: Sequence[LabelledSolution]) -> tuple[list[Verdict], float]:
+    """Return the verdicts on a batch of solutions, and the duration in seconds."""
+    start = time.perf_counter()
+    verdicts = await judge.judge_steps([(row.problem, row.steps) for row in batch])
+    return verdicts, time.perf_counter() - start
+
+
+def _result(
+    template: str, solutions: Sequence[LabelledSolution], verdicts: Sequence[Verdict], seconds: float
+) -> TemplateCheck:
+    """Compare verdicts with the labels of the solutions."""
+    counts = VerdictCounts(min_same=MIN_VERDICTS)
+    counts.add_all(verdicts)
+    by_id = {row.problem.id: verdict for row, verdict in zip(solutions, verdicts, strict=True)}
+    plain = [row for row in solutions if not row.problem.id.startswith(FORGED)]
+    found = [(by_id[row.problem.id], row.error_step) for row in plain]
+    planted = [(verdict, step) for verdict, step in found if step is not None]
+    forged = {
+        id: verdict
+        for id, verdict in by_id.items()
+        if id.startswith(FORGED) and by_id[id.replace(FORGED, "planted-")].flawed
+    }
+    return TemplateCheck(
+        template=template,
+        num=len(plain),
+        num_valid=sum(verdict.status == "ok" for verdict, _ in found),
+        num_right=sum(verdict.flawed is (step is not None) for verdict, step in found),
+        num_planted=len(planted),
+        num_located=sum(verdict.error_step == step for verdict, step in planted),
+        num_forged=len(forged),
+        num_fooled=sum(verdict.flawed is False for verdict in forged.values()),
+        tokens=ratio(sum(verdict.num_tokens for verdict in verdicts), len(verdicts)),
+        seconds=seconds,
+        counts=counts,
+    )

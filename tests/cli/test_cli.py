@@ -32,6 +32,7 @@ COMMANDS = [
     "select",
     "report",
     "demo",
+    "cache",
 ]
 
 
@@ -247,3 +248,33 @@ def test_a_reader_that_closes_the_pipe_ends_a_command_quietly(tmp_path: Path) ->
     os.close(write)
     assert done.returncode == 1
     assert "Error" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_size_of_a_cache_and_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from fapo.inference.response_cache import CacheKey, ResponseCache
+    from fapo.types import Completion
+
+    def said(*arguments: str | Path) -> tuple[int, str]:
+        code = run(monkeypatch, "cache", *arguments)
+        out, err = capsys.readouterr()
+        return code, " ".join((err + out).split())
+
+    path = tmp_path / "cache.sqlite"
+    for arguments, message in (
+        ([path], "no such file; give a response cache"),
+        ([path, "--prune", "old"], "--prune: 'old' is neither an age nor a size; write it like 30d, 500MB or 2GB"),
+    ):
+        code, text = said(*arguments)
+        assert code == 2 and message in text
+    assert not path.exists()
+    cache = ResponseCache(path)
+    cache.add([(CacheKey(str(i), f"[red]{i % 2}", "{}", 0), Completion("word " * 2000)) for i in range(300)])
+    cache.close()
+    code, text = said(path)
+    assert code == 0 and "[red]1" in text and "150" in text and "MB" in text
+    code, text = said(path, "--prune", "1MB")
+    kept = 300 - int(text.split()[1])
+    assert code == 0 and 60 < kept < 120 and path.stat().st_size <= 10**6
+    cache = ResponseCache(path)
+    assert len(cache) == kept
+    cache.close()

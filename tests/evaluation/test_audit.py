@@ -225,6 +225,9 @@ def test_the_cache_answers_the_second_time_unless_it_is_off(tmp_path: Path) -> N
         assert seen == {"apple": 1, "banana": 1, "damson": 1, "elder": 2, "grape": 1}, "only the failed one"
         audit(audit_settings(server, out, path, no_cache=True))
         assert seen == {"apple": 2, "banana": 2, "damson": 2, "elder": 3, "grape": 2}
+        for _ in range(2):
+            audit(audit_settings(server, out, path, revision="2"))
+        assert seen == {"apple": 3, "banana": 3, "damson": 3, "elder": 5, "grape": 3}, "other weights, asked once"
 
 
 def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:

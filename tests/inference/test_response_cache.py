@@ -290,6 +290,43 @@ def test_any_text_comes_back_as_it_was(long_lived: ResponseCache, text: str, num
     assert long_lived.find(QUESTION) == response
 
 
+# --- size -------------------------------------------------------------------------------------------------------------
+
+
+def age(path: Path, days: int, where: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE answers SET written = datetime('now', '-{days} days') WHERE {where}")
+    connection.close()
+
+
+def test_pruning_removes_what_is_old_or_was_replaced(cache: ResponseCache) -> None:
+    keys = [CacheKey(str(i), "m", "{}", 0) for i in range(4)]
+    cache.add([(key, Completion("old")) for key in keys])
+    cache.add([(keys[3], Completion("new"))])
+    age(cache.path, 31, "prompt = '0'")
+    age(cache.path, 29, "prompt = '1'")
+    assert cache.prune(days=30) == 3
+    assert [found and found.text for found in map(cache.find, keys)] == [None, "old", "old", "new"]
+    ((model, num, first, last),) = cache.by_model()
+    assert (model, num) == ("m", 3) and first < last
+    assert cache.prune() == 3, "nothing else is removed"
+    assert cache.prune(days=0.5) == 2
+
+
+def test_pruning_to_a_size_keeps_the_newest_and_shrinks_the_file(cache: ResponseCache) -> None:
+    keys = [CacheKey(f"{i:064}", "m", "{}", 0) for i in range(500)]
+    for i, key in enumerate(keys):
+        cache.add([(key, Completion("word " * (100 + i)))])
+    before = cache.num_bytes()
+    num = cache.prune(num_bytes=before // 3)
+    assert 0.7 * before / 3 < cache.num_bytes() <= before / 3
+    assert [i for i, key in enumerate(keys) if cache.find(key)] == list(range(500 - num, 500))
+    assert cache.prune(num_bytes=0) == 0
+    cache.close()
+    assert cache.path.stat().st_size < 50_000
+    cache.__init__(cache.path)  # type: ignore[misc]  # for the fixture, which closes it
+
+
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 

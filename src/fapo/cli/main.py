@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from fapo.cli import (  # noqa: F401 - registers the commands
     bench,
+    cache,
     check_judge,
     compare,
     critic,

@@ -211,6 +211,8 @@ class ServedJudge(ModelJudge):
     """Kind of the judge."""
     urls: Annotated[tuple[Url, ...], Field(min_length=1)]
     """Base addresses of the servers, such as "http://localhost:8000/v1"; requests are spread over them."""
+    revision: Text | None = None
+    """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
     concurrency: Count = 64
     """Number of requests under way at once."""
     timeout: Positive = 120.0

@@ -23,6 +23,8 @@ class JudgeSettings:
     """Address of a server of the judge, once for each; or local:PATH, a folder or Hugging Face id to load here."""
     model: str = ""
     """Name under which the servers know the judge."""
+    revision: str | None = None
+    """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
     template: str = "locate"
     """Prompt: locate, locate_small, yes_no, compact or a file."""
     steps: StepRule | None = None
@@ -63,6 +65,7 @@ class JudgeSettings:
         return command_line_judge(
             self.judge,
             self.model,
+            revision=self.revision,
             template=self.template,
             steps=self.steps,
             votes=self.votes,

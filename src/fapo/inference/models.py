@@ -59,10 +59,14 @@ class ModelSpec:
     """Name under which its servers know the model, or its folder or Hub id if it is loaded in this process."""
     urls: tuple[str, ...] = ()
     """Base URLs of its servers; empty if the model is loaded in this process."""
+    revision: str | None = None
+    """Any text that changes with the weights that the servers have under this name; only for `record_name`."""
 
     @property
     def record_name(self) -> str:
         """Name of the model in a response cache; for a local folder it changes when a file of the folder changes."""
+        if self.revision:
+            return f"{self.name}@{self.revision}"
         folder = Path("" if self.urls else model_folder(self.name))
         if self.urls or not folder.is_dir():
             return self.name

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import sqlite3
 import threading
 import time
@@ -60,6 +61,7 @@ ADD = (
     "VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?)"
 )
 """The text is passed as bytes, because it may contain lone surrogates, which sqlite3 rejects in a str."""
+NEWEST = "SELECT max(id) FROM answers GROUP BY prompt, model, settings, vote"
 
 MOUNTS = Path("/proc/mounts")
 """List of the file systems of this machine; Linux has one."""
@@ -174,6 +176,44 @@ class ResponseCache:
         ]
         with self._errors(), self._lock, self._transaction():
             self._connection.executemany(ADD, rows)
+
+    def num_bytes(self) -> int:
+        """Return the size of the content in bytes; the file is as large after `close`."""
+        with self._errors(), self._lock:
+            pages, size = (
+                self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+            )
+        return int(pages * size)
+
+    def by_model(self) -> list[tuple[str, int, str, str]]:
+        """Return the name of each model, the number of its responses, and the times of the first and the last (UTC)."""
+        with self._errors(), self._lock:
+            return self._connection.execute(
+                "SELECT model, count(*), min(written), max(written) FROM answers GROUP BY model ORDER BY model"
+            ).fetchall()
+
+    def prune(self, *, days: float | None = None, num_bytes: int | None = None) -> int:
+        """Remove responses that newer ones have replaced, and old responses; then shrink the file.
+
+        Args:
+            days: Age in days; older responses are removed. None: no limit.
+            num_bytes: Size in bytes; the oldest responses are removed until the file fits. None: no limit.
+
+        Returns:
+            Number of responses that are left.
+        """
+        with self._errors(), self._lock:
+            execute = self._connection.execute
+            execute(f"DELETE FROM answers WHERE id NOT IN ({NEWEST})")
+            if days is not None:
+                execute("DELETE FROM answers WHERE julianday(written) < julianday('now') - ?", (days,))
+            execute("VACUUM")
+        while num_bytes is not None and (size := self.num_bytes()) > num_bytes and (num := len(self)):
+            with self._errors(), self._lock:
+                surplus = math.ceil(num * (size - num_bytes) / size)
+                execute("DELETE FROM answers WHERE id IN (SELECT id FROM answers ORDER BY id LIMIT ?)", (surplus,))
+                execute("VACUUM")
+        return len(self)
 
     def __len__(self) -> int:
         with self._errors(), self._lock:

@@ -148,7 +148,11 @@ def _open_model(config: ModelJudge) -> ChatClient | LocalModel:
 
 def _model_spec(config: ModelJudge) -> ModelSpec:
     """Return name and addresses of the model of a judge."""
-    return ModelSpec(config.model, config.urls if isinstance(config, ServedJudge) else ())
+    return (
+        ModelSpec(config.model, config.urls, config.revision)
+        if isinstance(config, ServedJudge)
+        else ModelSpec(config.model)
+    )
 
 
 def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalModel, use_cache: bool = True) -> GenRM:

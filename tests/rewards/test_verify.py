@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -52,8 +53,6 @@ EQUAL = [
     (r"1\frac{4}{5}", r"\frac{9}{5}"),
     ("1 4/5", r"1\frac{4}{5}"),
     ("0.333333", r"\frac{1}{3}"),
-    (r"50\%", "50"),
-    ("50", r"50\%"),
     ("0.5", r"50\%"),
     (r"50\%", r"\frac{1}{2}"),
     ("90", r"90^\circ"),
@@ -61,7 +60,7 @@ EQUAL = [
     (r"90 \text{ degrees}", r"90^\circ"),
     (r"\frac{270}{7}", r"\frac{270}7\text{ degrees}"),
     ("5.4", r"5.4 \text{ cents}"),
-    ("15 cm", r"15\mbox{ cm}^2"),
+    ("15", r"15\mbox{ cm}^2"),
     (r"864 \text{ square inches}", r"864 \mbox{ inches}^2"),
     ("Evelyn", r"\text{Evelyn}"),
     (r"\text{EVEN.}", r"\text{even}"),
@@ -102,6 +101,16 @@ EQUAL = [
     (r"\begin{pmatrix} -\frac13 \\ \frac{2}{3} \end{pmatrix}", r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}"),
     ("52", "52_8"),
     ("52_{8}", "52_8"),
+    ("36", "40_9"),
+    (r"\operatorname{lcm}(2,3)", "6"),
+    (r"\sin 30^\circ", r"\frac{1}{2}"),
+    ("-y+x", "x-y"),
+    ("5 apples", "5"),
+    ("18 dollars per day", "18"),
+    (r"\frac{3}{4}\text{ of the cake}", "0.75"),
+    (r"x \in \{-2, 1\}", "1, -2"),
+    (r"(C) \text{ vitamin A}", "C"),
+    (r"5.2 \times 10^4", "52000"),
 ]
 
 
@@ -146,6 +155,20 @@ UNEQUAL = [
     (r"\infty", "1"),
     (r"\frac{1}{0}", "1"),
     ("__import__('os').getcwd()", "1"),
+    (r"50\%", "50"),
+    ("15 cm", r"15\mbox{ cm}^2"),
+    ("5xyz", "5"),
+    ("2hr", "2"),
+    (r"5\text{ tenths}", "5"),
+    (r"1\text{ million million}", "1000000"),
+    ("5'", "5"),
+    (r"\text{act}", r"\text{cat}"),
+    (r"\pi r^2", r"\pi R^2"),
+    (r"R^2 r", "R r^2"),
+    (r"\frac{1}{10^7}", "0.0000002"),
+    ("0:0:0", "1:2:3"),
+    ("(A) is wrong, (B)", "A"),
+    ("A: 3, B: 4", "A"),
 ]
 
 
@@ -157,6 +180,27 @@ def test_equivalent_answers():
 def test_different_answers():
     checks = check_answers([(boxed(answer), reference) for answer, reference in UNEQUAL])
     assert [pair for pair, found in zip(UNEQUAL, checks, strict=True) if found.correct] == []
+
+
+PAIRS = Path(__file__).parents[1] / "data" / "answer_pairs.jsonl"
+NOT_SEEN = [
+    (r"500\text{ cm}", r"5\text{ m}"),
+    (r"120\text{ minutes}", r"2\text{ hours}"),
+    (r"3\text{ PM}", r"3:00\text{ PM}"),
+    (r"x < -1 \text{ or } x > 2", r"(-\infty,-1)\cup(2,\infty)"),
+    (r"\langle 3,4 \rangle", "(3,4)"),
+    ("i + i", "2i"),
+    ("i^2", "-1"),
+]
+"""Equal pairs of the table that are called different."""
+
+
+def test_pairs_of_known_truth():
+    rows = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
+    checks = check_answers([(boxed(row["answer"]), row["reference"]) for row in rows], deadline=30.0)
+    wrong = [(row, found) for row, found in zip(rows, checks, strict=True) if found.correct is not row["equal"]]
+    assert [row for row, found in wrong if found.correct] == []
+    assert {(row["answer"], row["reference"]) for row, _ in wrong} == set(NOT_SEEN)
 
 
 def test_statuses():

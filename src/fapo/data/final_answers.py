@@ -173,8 +173,8 @@ _TRAILING = re.compile(
 _NO_UNIT = re.compile(
     r"\b(?:or|and|more|less|fewer|greater|most|least|than|not|no|plus|minus|to|at|is|are|was|if|when|up|over|under|above|"
     r"below|but|remainder|about|maybe|possibly|wrong|squared|cubed|factorial|dozens?|half|halves|quarters?|thirds?|"
-    r"hundreds?|thousands?|(?:m|b|tr)illions?|(?:four|fif|six|seven|eigh|nin|ten|hundred|"
-    r"thousand)ths?)\b|[^a-z/ ^\d-]|(?<!\^)\d"
+    r"fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|(?:hundred|thousand|(?:m|b|tr)illion)(?:th)?s?)\b"
+    r"|[^a-z/ ^\d-]|(?<!\^)\d"
 )
 
 
@@ -398,6 +398,8 @@ def decide(answer: str, reference: str, *, algebra: bool = False) -> bool | None
     Returns:
         Whether they are equal; None if computer algebra must decide.
     """
+    if answer == reference:
+        return True
     leaf: Leaf = _by_algebra if algebra else lambda *_: None
     if letter := _LETTER.fullmatch(_plain(reference)):
         choice = _CHOICE.fullmatch(_plain(answer))

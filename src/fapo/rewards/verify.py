@@ -106,9 +106,9 @@ def _finish(batch: _Batch) -> list[Check]:
 def check_answers(pairs: Sequence[tuple[str, str]], *, deadline: float = 5.0, require_box: bool = True) -> list[Check]:
     r"""Check final answers in parallel.
 
-    Units, degree and currency signs are ignored: `5 cm` equals `5`. A choice letter is compared as a letter only. A
-    list must have as many elements as the reference; the order matters only within a tuple. No text raises an
-    exception.
+    A unit counts if both sides have one: `5 cm` equals `5`, but not `5 m`. A percent sign divides by 100. A choice
+    letter is compared as a letter only, and words beside a number ("or more") make it another answer. A list must have
+    as many elements as the reference; the order matters only within a tuple. No text raises an exception.
 
     Args:
         pairs: (solution text, reference) pairs.

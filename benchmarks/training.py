@@ -92,6 +92,8 @@ class Recorder:
     def record(self, scored: Sequence[ScoredRollout], _: Any) -> None:
         self.batches[TRAIN].extend(scored)
 
+    def write(self) -> None: ...
+
     def summary(self, _: str) -> dict[str, float]:
         return {}
 

@@ -51,6 +51,8 @@ class _Recorder:
     def __init__(self, config: Any) -> None:
         self.config, self.evaluating, self.batches = config, None, {"train": []}
 
+    def write(self) -> None: ...
+
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, dict[str, Any]]:

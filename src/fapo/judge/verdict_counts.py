@@ -6,7 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fapo.errors import JudgeDownError
 from fapo.judge.verdicts import BLANK, CUT_OFF, GIVEN_STEP, NO_ANSWER, NO_STEP, OUT_OF_RANGE
@@ -147,6 +147,11 @@ class VerdictCounts:
         if reason == CUT_OFF and len(example.critique) < SHORT:
             return (reason, example), EMPTY
         return (reason, example), REMEDIES.get(reason, OTHER_PROMPT)
+
+
+def shortened(verdict: Verdict) -> Verdict:
+    """Return a verdict without its critique, which takes memory; an example of an unparsable one may be shown."""
+    return replace(verdict, critique="" if verdict.status == "ok" else verdict.critique[: MAX_EXAMPLE + 1])
 
 
 def _kind_of_failure(reason: str) -> str:

@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fapo.config.schema import Config
-from fapo.judge.canaries import canary_metrics
-from fapo.judge.verdict_counts import VerdictCounts
+from fapo.judge.canaries import CanaryResult, find_canaries
+from fapo.judge.verdict_counts import VerdictCounts, shortened
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import scored_truth
 from fapo.rewards.scorer import PolicyScorer, batch_advantages
+from fapo.training.datasets import TRAIN
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
 from fapo.training.step_metrics import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
-from fapo.types import ScoredRollout
+from fapo.training.stop_rules import StopRules
+from fapo.types import GroundTruth, Problem, Rollout, ScoredRollout
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process has of a batch, without texts: processes exchange it."""
+
+    rank: int
+    """Number of the process, from 0."""
+    scored: Sequence[ScoredRollout]
+    """Scored rollouts, [batch_size / num_processes]."""
+    truths: Sequence[GroundTruth | None]
+    """Truth about each rollout, None where it is unknown, [batch_size / num_processes]."""
+    canaries: Sequence[CanaryResult]
+    """Results of the canaries that were judged with them."""
+
+
+Gather = Callable[[list[Part]], list[Part]]
+"""Function that returns the items of the lists of all processes, in the order of their numbers."""
 
 
 class Recorder:
-    """Recorder of a run. Rollouts are written at once; metrics are computed when a step or a validation is complete."""
+    """Recorder of a run. Rollouts are written at once; metrics are computed when a step or a validation is complete.
 
-    def __init__(self, config: Config, folder: RunFolder, scorer: Scorer) -> None:
-        self.config, self.folder, self.scorer = config, folder, scorer
+    With several processes each one writes its own rollouts. Advantages, metrics and the rules that stop a run are those
+    of the rollouts of all processes.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder, scorer: Scorer, gather: Gather = list) -> None:
+        """Start without rollouts.
+
+        Args:
+            config: Config of the run.
+            folder: Run folder of this process.
+            scorer: Scorer of the rollouts.
+            gather: Function that gathers the parts of a batch from all processes; by default there is one process.
+        """
+        self.config, self.folder, self.scorer, self.gather = config, folder, scorer, gather
         self.trainer: Any = None
-        self.batches: dict[str, list[ScoredRollout]] = defaultdict(list)
         self.evaluating: str | None = None
         """Name of the validation set that is being measured; None while training."""
         self.verdicts = VerdictCounts()
         """Counts of the verdicts on training rollouts."""
         self.measured: dict[str, float] = {}
         """Metrics of the training step that is being logged."""
+        self._taken: list[ScoredRollout] = []
+        self._batches: dict[str, list[tuple[ScoredRollout, GroundTruth | None]]] = defaultdict(list)
+        self._times_seen: Counter[str] = Counter()
+        self._stop_rules = StopRules(config)
+        self._canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
+        if self._canaries:
+            self._canaries.results = []
 
     @property
     def step(self) -> int:
@@ -38,38 +77,82 @@ class Recorder:
         return int(self.trainer.state.global_step) // self.config.optim.updates_per_batch
 
     def record(self, scored: Sequence[ScoredRollout], columns: Mapping[str, list[Any]]) -> None:
-        """Write a batch of scored rollouts; the reward function calls this with each batch.
+        """Take a batch of scored rollouts of this process; the reward function calls this with each batch.
 
         Args:
-            scored: Scored rollouts in the order of the batch, [batch_size].
-            columns: Other columns of the batch, by name.
+            scored: Scored rollouts in the order of the batch, [batch_size / num_processes].
+            columns: Not used.
         """
-        split = self.evaluating or "train"
+        self._taken.extend(scored)
+
+    def write(self) -> None:
+        """Write the rollouts that were taken. All processes call it at once, in their main threads.
+
+        A validation counts each problem once: processes get equal batches, so that some get problems again.
+
+        Raises:
+            UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
+            JudgeDownError: If the judge fails for too many rollouts, or for too many canaries.
+        """
+        taken, self._taken = self._taken, []
+        parts = self.gather([self._part(taken)])
+        scored = [s for part in parts for s in part.scored]
+        truths = [truth for part in parts for truth in part.truths]
+        split = self.evaluating or TRAIN
         size = self.config.validation.num_samples if self.evaluating else self.config.rollout.group_size
-        whole = size > 1 and len(scored) % size == 0  # with several processes a group may be divided
-        advantages = batch_advantages(scored, size) if whole else [None] * len(scored)
+        advantages = batch_advantages(scored, size) if size > 1 else [None] * len(scored)
+        counted = [self._is_new(s) for s in scored]
+        self._batches[split].extend((s, t) for s, t, new in zip(scored, truths, counted, strict=True) if new)
         # Rollouts of a training batch belong to the step that they lead to.
         step = self.step + (0 if self.evaluating else 1)
+        start = sum(len(part.scored) for part in parts if part.rank < self.folder.rank)
         self.folder.rollouts(
-            {"step": step, "split": split, **rollout_row(s, a, scored_truth(s, self.scorer))}
-            for s, a in zip(scored, advantages, strict=True)
+            {"step": step, "split": split, **rollout_row(s, advantages[i], truths[i])}
+            for i, s in enumerate(taken, start)
+            if counted[i]
         )
-        self.batches[split].extend(scored)
-        if split == "train":
+        if split == TRAIN and not self.folder.rank:
             self.verdicts.watch(s.verdict for s in scored if s.verdict)
+        self._stop_rules.check(scored, [result for part in parts for result in part.canaries])
+
+    def _part(self, taken: Sequence[ScoredRollout]) -> Part:
+        """Return the rollouts of this process and the latest results of its canaries."""
+        canaries = self._canaries.results if self._canaries and self._canaries.results else []
+        if self._canaries:
+            self._canaries.results = []
+        return Part(
+            self.folder.rank,
+            [_without_texts(s) for s in taken],
+            [scored_truth(s, self.scorer) for s in taken],
+            [(shortened(verdict), label) for verdict, label in canaries],
+        )
+
+    def _is_new(self, scored: ScoredRollout) -> bool:
+        """Return whether a rollout counts: in a validation the first `num_samples` of a problem do."""
+        if not self.evaluating:
+            return True
+        self._times_seen[scored.rollout.problem.id] += 1
+        return self._times_seen[scored.rollout.problem.id] <= self.config.validation.num_samples
 
     def summary(self, split: str) -> dict[str, float]:
         """Return the metrics of the batches of a split since the last call; {} without batches."""
-        scored = self.batches.pop(split, [])
-        if not scored:
+        rows = self._batches.pop(split, [])
+        self._times_seen.clear()
+        if not rows:
             return {}
-        truths = [scored_truth(s, self.scorer) for s in scored]
+        scored, truths = [s for s, _ in rows], [truth for _, truth in rows]
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
         out = policy_metrics(scored, truths)
-        if split == "train" and isinstance(self.scorer, PolicyScorer):
-            out |= canary_metrics(self.scorer.judge)
-        group_size = self.config.rollout.group_size
-        if split == "train" and len(scored) % group_size == 0:
+        if split == TRAIN:
+            out |= self._stop_rules.canaries.metrics()
+            group_size = self.config.rollout.group_size
             out |= advantage_metrics(scored, group_size, truths) | flawed_rho_metrics(scored, group_size, truths)
         return out
+
+
+def _without_texts(scored: ScoredRollout) -> ScoredRollout:
+    """Return a scored rollout without problem, response and critique, on which no metric depends."""
+    given = scored.rollout
+    rollout = Rollout(Problem(given.problem.id, "", ""), "", given.num_tokens, given.truncated)
+    return replace(scored, rollout=rollout, verdict=scored.verdict and shortened(scored.verdict))

@@ -162,16 +162,17 @@ def log_verdicts(scored: Sequence[ScoredRollout], log_extra: LogExtra) -> None:
 def log_rates(scored: Sequence[ScoredRollout], log_metric: LogMetric) -> None:
     """Add accuracy, rate of unscored rollouts and rate of flawed ones among the correct to TRL's metrics.
 
+    TRL logs the mean of all values, of all processes. A value for each rollout makes it the rate in the whole batch.
+
     Args:
         scored: Scored rollouts [num_rollouts].
         log_metric: TRL's function that logs a number.
     """
-    correct = [s for s in scored if s.correct]
-    judged = [s.flawed for s in correct if s.flawed is not None]
-    log_metric("fapo/accuracy", len(correct) / len(scored))
-    log_metric("fapo/unscored_rate", sum(s.reward.value is None for s in scored) / len(scored))
-    if judged:
-        log_metric("fapo/fp_ratio", sum(judged) / len(judged))
+    for s in scored:
+        log_metric("fapo/accuracy", float(s.correct))
+        log_metric("fapo/unscored_rate", float(s.reward.value is None))
+        if s.correct and s.flawed is not None:
+            log_metric("fapo/fp_ratio", float(s.flawed))
 
 
 def _last_message(messages: Any) -> str:

@@ -119,6 +119,7 @@ class _Trainer(SFTTrainer):
             recorder.evaluating = name
             try:
                 recorder.record([self.scorer.score(rollout) for rollout in rollouts], {})
+                recorder.write()
             finally:
                 recorder.evaluating = None
             out |= validation_metrics(name, recorder.summary(name))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PrinterCallback
 
@@ -19,6 +20,7 @@ from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN, Example, load_sets
 from fapo.training.recorder import Recorder
 from fapo.training.run_folder import with_cache
+from fapo.training.stop_rules import without_stops
 from fapo.trl.arguments import grpo_config
 from fapo.trl.callbacks import MetricsCallback
 from fapo.trl.checkpoints import load_model
@@ -52,13 +54,12 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     processes = PartialState(cpu=not torch.cuda.is_available())
     arguments = grpo_config(config, processes.num_processes)
     sets = load_sets(config)
-    scorer = make_scorer(
-        _with_cache(config), (e.solution for examples in sets.values() for e in examples if e.solution)
-    )
+    solutions = (e.solution for examples in sets.values() for e in examples if e.solution)
+    scorer = make_scorer(_with_cache(without_stops(config)), solutions)
     model, tokenizer = load_model(config)
     run = open_run(config, arguments, resume=resume, rank=processes.process_index)
     scorer, eager = _wrapped(config, scorer)
-    recorder = Recorder(config, run.folder, scorer)
+    recorder = Recorder(config, run.folder, scorer, gather_object)
     reward = FlawedAwareReward(scorer, recorder.record)
     datasets = {name: _dataset(examples) for name, examples in sets.items()}
     trainer = Trainer(

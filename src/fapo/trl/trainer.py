@@ -79,6 +79,12 @@ class Trainer(SkipZeroAdvantages, Timed):
     recorder: Any
     """Recorder of the run: it holds the scored rollouts and the name of the set that is being validated."""
 
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        rewards = super()._calculate_rewards(*args, **kwargs)
+        with self.clock("score"):
+            self.recorder.write()  # not in the reward function: it runs in a thread, and processes meet here
+        return rewards
+
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None, None]:
         """Generate and score a batch of validation; its loss is not computed.
 
@@ -95,10 +101,16 @@ class Trainer(SkipZeroAdvantages, Timed):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log metrics; those of a training step are joined by the metrics of its rollouts.
 
+        TRL's metrics of a validation are not logged. They do not name the set, and problems that accelerate repeats to
+        fill the last batches count twice in them.
+
         Args:
             logs: Metrics of TRL. Finite metrics of fapo are added to it.
             start_time: Time at which training started, for metrics of speed.
         """
+        if self.recorder.evaluating:
+            self._metrics["eval"].clear()
+            return
         if "loss" in logs:
             self.recorder.measured = self.recorder.summary(TRAIN) | self.clock.lap()
             logs.update(_finite(self.recorder.measured))
@@ -118,7 +130,8 @@ class Trainer(SkipZeroAdvantages, Timed):
         recorder = self.recorder
         out: dict[str, float] = {}
         seconds = self.clock.seconds.copy()
-        with _sampling(self, *self.validation_sampling), _separate_rng(recorder.config.seed + self.state.global_step):
+        seed = recorder.config.seed + self.state.global_step + (self.accelerator.process_index << 32)
+        with _sampling(self, *self.validation_sampling), _separate_rng(seed):
             for name, dataset in sets.items():
                 recorder.evaluating = name
                 try:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
-from fapo.judge.verdict_counts import MAX_EXAMPLE
+from fapo.judge.verdict_counts import shortened
 from fapo.judge.verdicts import verdict_from_row, verdict_row
 from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, StepRule, Verdict
@@ -87,7 +87,7 @@ class WorkFolder:
         for row in _rows(folder / "labels.jsonl", VOTE_FIELDS):
             verdict = verdict_from_row(row)
             assert verdict, "a vote is never skipped"
-            self.votes.setdefault((row["id"], row["vote"]), _shortened(verdict))
+            self.votes.setdefault((row["id"], row["vote"]), shortened(verdict))
 
     def distinct(self) -> list[CorrectRollout]:
         """Return the correct rollouts in order, and of equal solutions to equal problems only the first."""
@@ -121,7 +121,7 @@ class WorkFolder:
         """Write votes by (id, number of the vote), with their critiques."""
         rows = [{"id": key, "vote": number, **verdict_row(verdict)} for (key, number), verdict in votes.items()]
         write_jsonl(self.folder / "labels.jsonl", rows, append=True)
-        self.votes.update({place: _shortened(verdict) for place, verdict in votes.items()})
+        self.votes.update({place: shortened(verdict) for place, verdict in votes.items()})
 
     def _remember(self, row: Mapping[str, Any]) -> None:
         """Add a line of samples.jsonl to the outcomes; raise DataError if it belongs to another problem."""
@@ -165,8 +165,3 @@ def _rows(file: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         if missing := [field for field in fields if field not in row]:
             raise DataError(f"{file}: a line without {', '.join(missing)}; remove that line, or the folder")
         yield row
-
-
-def _shortened(verdict: Verdict) -> Verdict:
-    """Return a verdict without its critique, which takes memory; an example of an unparsable one may be shown."""
-    return replace(verdict, critique="" if verdict.status == "ok" else verdict.critique[: MAX_EXAMPLE + 1])

@@ -1,0 +1,53 @@
+"""Rules that stop a run, for every engine: they look at the rollouts of all processes or workers together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from fapo.config.schema import Config, JudgedReward, ModelJudge
+from fapo.judge.canaries import CanaryResult, CanaryWindow
+from fapo.judge.circuit_breaker import CircuitBreaker
+from fapo.rewards.scorer import unscored_error
+from fapo.types import ScoredRollout
+
+
+def without_stops(config: Config) -> Config:
+    """Return a config with a scorer that raises no error of these rules; a `StopRules` of the whole config does."""
+    reward, judge = config.reward, config.judge
+    if isinstance(reward, JudgedReward) and reward.on_unscored == "raise":
+        reward = replace(reward, on_unscored="mask")
+    if judge:
+        judge = replace(judge, canary_min_f1=0.0)
+    if isinstance(judge, ModelJudge):
+        judge = replace(judge, max_failure_rate=1.0)
+    return replace(config, reward=reward, judge=judge)
+
+
+class StopRules:
+    """Rules of a config: `reward.on_unscored = "raise"`, `judge.max_failure_rate` and `judge.canary_min_f1`."""
+
+    def __init__(self, config: Config) -> None:
+        judge, reward = config.judge, config.reward
+        self.canaries = CanaryWindow(judge.canary_min_f1 if judge else 0.0)
+        """The latest canaries of the run."""
+        self._breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
+        self._needs_verdicts = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
+
+    def check(self, scored: Sequence[ScoredRollout], canaries: Iterable[CanaryResult] = ()) -> None:
+        """Stop the run as the config says.
+
+        Args:
+            scored: Scored rollouts of a batch, of all processes.
+            canaries: Results of canaries that are not in `self.canaries` yet.
+
+        Raises:
+            UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
+            JudgeDownError: If the judge fails for too many rollouts, or for too many canaries.
+        """
+        self.canaries.add(canaries)
+        for s in scored:
+            if s.reward.value is None and self._needs_verdicts:
+                raise unscored_error(s.rollout, s.verdict)
+        self.canaries.check()
+        self._breaker.record_verdicts(s.verdict for s in scored if s.verdict)

@@ -20,12 +20,8 @@ import transfer_queue
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from fapo.config.reader import read_config
-from fapo.config.schema import JudgedReward, ModelJudge
 from fapo.data.miniature.oracle import known_ground_truth
-from fapo.judge.canaries import CanaryWindow
-from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.judge.verdict_counts import VerdictCounts
-from fapo.rewards.scorer import unscored_error
 from fapo.training.datasets import TRAIN
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
@@ -37,6 +33,7 @@ from fapo.training.step_metrics import (
     policy_metrics,
     validation_metrics,
 )
+from fapo.training.stop_rules import StopRules
 from fapo.types import GroundTruth
 from fapo.verl.advantages import advantages_by_group
 from fapo.verl.payload import Payload, decode
@@ -54,10 +51,8 @@ class RecordingBuffer(ReplayBuffer):
         lock_folder(self.folder.checkpoints)  # the program that has started verl holds the lock of the folder itself
         self.started = False
         self.pending: PendingMetrics | None = None
-        judge = self.config.judge
-        self.canaries = CanaryWindow(judge.canary_min_f1 if judge else 0.0)
-        self.breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
         self.verdicts = VerdictCounts()
+        self.stop_rules = StopRules(self.config)  # an exception in a reward worker would be lost
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """Return a batch of verl and its metrics, after it was recorded.
@@ -177,9 +172,9 @@ class RecordingBuffer(ReplayBuffer):
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
         out = policy_metrics(scored, truths)
-        self.canaries.add(result for payload in payloads for result in payload.canaries)
+        self.stop_rules.canaries.add(result for payload in payloads for result in payload.canaries)
         if split == TRAIN:
-            out |= self.canaries.metrics()
+            out |= self.stop_rules.canaries.metrics()
             size, sizes = self.config.rollout.group_size, Counter(groups)
             complete = [i for i, name in enumerate(groups) if sizes[name] == size]  # verl may lose rollouts of others
             if complete:
@@ -188,21 +183,5 @@ class RecordingBuffer(ReplayBuffer):
         return out
 
     def check(self, payloads: Sequence[Payload]) -> None:
-        """Stop the run as the config says; an exception in a reward worker would be lost.
-
-        Args:
-            payloads: Scored rollouts of a batch.
-
-        Raises:
-            UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
-            JudgeDownError: If the judge fails for too many rollouts, or for too many canaries.
-        """
-        if self.config.task != "policy":
-            return
-        reward = self.config.reward
-        stops = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
-        for scored in (payload.scored for payload in payloads):
-            if scored.reward.value is None and stops:
-                raise unscored_error(scored.rollout, scored.verdict)
-        self.canaries.check()
-        self.breaker.record_verdicts(payload.scored.verdict for payload in payloads if payload.scored.verdict)
+        """Stop the run as the config says. Raises as `StopRules.check` does for these rollouts."""
+        self.stop_rules.check([payload.scored for payload in payloads])

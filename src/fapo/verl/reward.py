@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import read_config
-from fapo.config.schema import Config, JudgeConfig, JudgedReward, LocalJudge, ModelJudge, ServedJudge
+from fapo.config.schema import Config, JudgeConfig, LocalJudge, ModelJudge, ServedJudge
 from fapo.data.trajectory import make_rollout
 from fapo.inference.models import model_folder
 from fapo.judge.canaries import find_canaries
@@ -26,6 +26,7 @@ from fapo.rewards.from_config import make_scorer, scored_truth, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN
 from fapo.training.run_folder import with_cache
+from fapo.training.stop_rules import without_stops
 from fapo.types import LabelledSolution, Problem
 from fapo.verl.payload import Payload, encode
 
@@ -104,12 +105,10 @@ async def compute_score(
 @lru_cache
 def _settings(path: str, num_workers: int, router: str) -> Config:
     """Return the config of one reward worker: its part of `judge.concurrency`, and no failure that raises."""
-    config = read_config(path)
+    config = without_stops(read_config(path))
     if Path(config.output).is_absolute():  # as in a run folder; workers have working directories of their own
         config = with_cache(config, num_nodes=_num_nodes(), node=socket.gethostname())
     reward = replace(config.reward, overlong_buffer=0) if config.reward else None
-    if isinstance(reward, JudgedReward) and reward.on_unscored == "raise":
-        reward = replace(reward, on_unscored="mask")
     judge = _worker_judge(config.judge, num_workers, router) if config.judge else None
     return replace(config, reward=reward, judge=judge)
 
@@ -122,9 +121,6 @@ def _num_nodes() -> int:
 
 def _worker_judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeConfig:
     """Return the judge of one of `num_workers` workers; a judge that verl serves is behind the address `router`."""
-    judge = replace(judge, canary_min_f1=0.0)
-    if isinstance(judge, ModelJudge):
-        judge = replace(judge, max_failure_rate=1.0)
     if router and isinstance(judge, ServedJudge):
         judge = replace(judge, urls=(f"http://{router}/v1",))
     elif router and isinstance(judge, LocalJudge):

@@ -16,7 +16,7 @@ from fapo.cli.app import app
 from fapo.cli.main import REFUSALS
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, JudgeError, UnscoredError
 from tests.support.command_line import fapo
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, SOURCE
 
 POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
 COMMANDS = [
@@ -33,6 +33,8 @@ COMMANDS = [
     "report",
     "demo",
     "cache",
+    "compare",
+    "serve",
 ]
 
 
@@ -207,6 +209,40 @@ def test_a_bug_shows_its_traceback(name: str, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):")
     assert done.stderr.splitlines()[-1].startswith((last_line, f"__main__.{last_line}"))
+
+
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {packages}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from fapo.cli.main import main
+main()
+"""
+"""Program that is the command line where some packages are not installed."""
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "extra"),
+    [
+        (["train", "CONFIG"], ("torch", "transformers", "trl", "datasets", "accelerate"), "train"),
+        (["train", "CONFIG", "--dry-run"], ("torch", "transformers", "trl", "datasets", "accelerate"), "train"),
+        (["demo"], ("torch", "transformers", "trl", "datasets", "accelerate"), "train"),
+        (["demo"], ("matplotlib", "scipy", "jinja2"), "report"),
+        (["report", "."], ("matplotlib", "scipy", "jinja2"), "report"),
+        (["serve", "--judge", "http://x/v1", "--model", "m"], ("fastapi", "uvicorn", "prometheus_client"), "serve"),
+    ],
+    ids=str,
+)
+def test_a_missing_extra_is_one_line(command: list[str], missing: tuple[str, ...], extra: str, tmp_path: Path) -> None:
+    arguments = [str(POLICY) if part == "CONFIG" else part for part in command]
+    program = [sys.executable, "-c", WITHOUT.format(packages=set(missing)), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "COLUMNS": "200"}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert len(done.stderr.strip().splitlines()) == 1 and f"pip install 'fapo[{extra}]'" in done.stderr
 
 
 def test_control_c_has_the_exit_code_of_shells(monkeypatch, capsys) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fapo.data.load import load_labelled
-from fapo.evaluation.judge_check import FORGED, SOLUTIONS, CheckSettings, check_judge, suitable_templates
+from fapo.evaluation.judge_check import FORGED, SOLUTIONS, check_judge, suitable_templates
+from fapo.evaluation.judge_settings import CheckSettings
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
 

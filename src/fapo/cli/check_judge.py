@@ -14,7 +14,7 @@ from rich.text import Text
 from fapo.cli.app import AsJson, Options, Quiet, app
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
-from fapo.evaluation.judge_check import CheckSettings
+from fapo.evaluation.judge_settings import CheckSettings
 
 if TYPE_CHECKING:
     from fapo.evaluation.judge_check import TemplateCheck

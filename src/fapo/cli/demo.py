@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
     """
     from fapo.training.parallel_runs import demo_jobs
 
+    for name in ("torch", "trl"):  # the training runs are processes of their own, which would fail one by one
+        if not find_spec(name):
+            raise ModuleNotFoundError(name=name)
     run_and_report(demo_jobs(output, seed), output)
 
 
@@ -37,6 +41,7 @@ def run_and_report(jobs: Sequence[Job], output: Path) -> None:
         jobs: Training runs.
         output: Folder of the run folders, the page and the picture.
     """
+    # before the runs, so that a missing package is found at once
     from fapo.report import overview, print_claims, print_summary, read_run, write_report
 
     run_with_bars(jobs, output)

@@ -34,8 +34,9 @@ def main() -> None:
     The exit code is 0 for success, 1 for a bug, 2 for an error of the user, 3 if most verdicts are missing
     (`fapo.cli.verdicts`), and 130 for Ctrl-C.
 
-    An error of the user is a `FapoError`, or a refusal of the operating system from `REFUSALS`. Its message is printed
-    without a traceback. Every other exception is a bug, and Python prints its traceback.
+    An error of the user is a `FapoError`, a missing package from `EXTRAS`, or a refusal of the operating system from
+    `REFUSALS`. Its message is printed without a traceback. Every other exception is a bug, and Python prints its
+    traceback.
     """
     warnings.simplefilter("ignore", FutureWarning)  # from libraries; users can do nothing about them
     try:
@@ -54,6 +55,12 @@ def main() -> None:
         sys.exit(1)
     except FapoError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        extra = EXTRAS[missing]
+        _fail(f"this needs {missing}: pip install 'fapo[{extra}]', or in a checkout: pip install -e '.[{extra}]'")
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
@@ -69,6 +76,13 @@ def _reader_gone() -> bool:
     return any(event & (POLLERR | POLLHUP) for _, event in output.poll(0))
 
 
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "trl", "datasets", "accelerate", "pyarrow"), "train"),
+    **dict.fromkeys(("matplotlib", "scipy", "jinja2"), "report"),
+    **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "serve"),
+    **dict.fromkeys(("verl", "ray", "tensordict"), "verl"),
+}
+"""Packages that only some commands need -> the extra of fapo that installs them."""
 REFUSALS = {
     errno.ENOSPC: "free some space, then start again",
     errno.EDQUOT: "free some space of your quota, then start again",

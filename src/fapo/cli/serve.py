@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fapo.cli.app import Options, app
-from fapo.errors import ConfigError
 from fapo.integrations.server.settings import ServeSettings
 
 
@@ -14,8 +13,6 @@ def serve(*, settings: Options[ServeSettings]) -> None:
     The reward is that of a config, or FAPO's reward with a --judge. The routes are /v1/rewards, /slime and /openrlhf;
     /docs describes them, /health and /metrics watch the service.
     """
-    try:
-        from fapo.integrations.server.app import serve as run
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"`fapo serve` needs {error.name}; install it with: pip install 'fapo[serve]'") from None
+    from fapo.integrations.server.app import serve as run
+
     run(settings)

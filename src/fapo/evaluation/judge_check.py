@@ -14,7 +14,7 @@ from typing import Any
 from fapo.config.schema import ModelJudge, ServedJudge
 from fapo.data.load import load_labelled
 from fapo.data.miniature.sets import is_miniature
-from fapo.evaluation.judge_settings import JudgeSettings
+from fapo.evaluation.judge_settings import CheckSettings
 from fapo.judge.from_config import open_judge
 from fapo.judge.genrm import GenRM
 from fapo.judge.quality import ratio
@@ -33,14 +33,6 @@ NUM_OF_A_KIND = 5
 """Number of solutions with an error, and of those without one."""
 CHANCE = 0.06
 """Largest probability with which a judge that tosses a coin is called better than chance."""
-
-
-@dataclass(frozen=True)
-class CheckSettings(JudgeSettings):
-    """A judge that is checked on ten built-in solutions."""
-
-    template: str = ""
-    """Prompt: locate, locate_small, yes_no, compact or a file; the default compares those for natural language."""
 
 
 @dataclass(frozen=True)

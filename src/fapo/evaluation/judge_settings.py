@@ -79,6 +79,14 @@ class JudgeSettings:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings(JudgeSettings):
+    """A judge that is checked on ten built-in solutions."""
+
+    template: str = ""
+    """Prompt: locate, locate_small, yes_no, compact or a file; the default compares those for natural language."""
+
+
 def judge_name(judge: ModelJudge) -> str:
     """Return the model, prompt and sampling of a judge as text, without the addresses of its servers."""
     from fapo.judge.template import load_template  # here, because it makes `fapo --help` slower

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import get_args
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fapo.data.problems import read_labelled
 from fapo.data.steps import protected, split_steps
 from fapo.types import StepRule
 from tests.support.long_texts import LONG_TEXTS
@@ -121,14 +121,16 @@ def test_blocks_are_never_split_into_lines(parts):
     assert not [(a, b) for a, b in protected(text) if any(a < cut < b for cut in cuts)]
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "math"])
-def test_processbench_steps_come_back(name):
-    path = shared_data(f"processbench_{name}.jsonl")
-    rows = [[step.strip() for step in json.loads(line)["steps"]] for line in path.read_text("utf-8").splitlines()]
+@pytest.mark.parametrize(
+    ("name", "num"), [("processbench_gsm8k", 400), ("processbench_math", 1000), ("fapo-critic", 100)]
+)
+def test_steps_of_public_data_come_back(name, num):
+    solutions = read_labelled(shared_data(f"{name}.jsonl"))
+    rows = [[step.strip() for step in solution.steps] for solution in solutions]
     rows = [steps for steps in rows if not any("\n\n" in step for step in steps)]
     same = [[step.strip() for step in split_steps("\n\n".join(steps))] == steps for steps in rows]
-    assert len(rows) >= 400
-    assert sum(same) / len(same) >= 0.999
+    assert len(rows) == num, "none has an empty line in a step"
+    assert sum(same) / num >= 0.999
 
 
 @pytest.mark.parametrize("text", LONG_TEXTS, ids=lambda text: repr(text[:12]))

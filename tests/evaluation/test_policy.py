@@ -251,6 +251,17 @@ def test_the_command_samples_checks_judges_and_says_what_came_out(data: Path, ru
     assert rows[4]["samples"][0]["flawed"] is True and rows[4]["samples"][0]["critique"] == "\\boxed{0}"
 
 
+@pytest.mark.parametrize(("rule", "num"), [("paragraphs", 1), ("lines", 2)])
+def test_both_judges_see_the_steps_of_one_rule(rule: str, num: int, data: Path, run) -> None:
+    with chat_server(lambda body, i: Reply(speak(body, i).text.replace("\n\n", "\n"))) as server:
+        gold = ("--gold-judge", server.url, "--gold-judge-model", "judge")
+        code, _, err = run(*command(server.url, data, *gold, "--judge-steps", rule))
+        prompts = [body["messages"][-1]["content"] for body in server.requests if body["model"] == "judge"]
+    assert code == 0, err
+    assert prompts
+    assert {prompt.count("</step_") for prompt in prompts} == {num}
+
+
 def test_the_gold_judge_is_asked_about_the_same_samples(data: Path, run) -> None:
     def two_judges(body: dict[str, Any], index: int) -> Reply:  # the gold judge flags 4 alone, the judge 0 and 4
         return (

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args
 
 try:
     import atheris
@@ -26,6 +27,7 @@ with atheris.instrument_imports(include=["fapo"]) if atheris else nullcontext():
     from fapo.data.steps import protected, split_steps
     from fapo.data.untrusted_text import escape
     from fapo.judge.verdicts import parse_verdict, parse_yes_no
+    from fapo.types import StepRule
     from tests.support.attacks import ATTACKS, TEMPLATES, assert_harmless
 
 WORDS = [
@@ -43,9 +45,10 @@ WORDS = [
 
 def check_steps(text: str) -> None:
     """Check that the steps join to the text and that protected spans lie inside it, in order."""
-    steps = split_steps(text)
-    assert "".join(steps) == text
-    assert not text.strip() or all(step.strip() for step in steps)
+    for rule in get_args(StepRule):
+        steps = split_steps(text, rule)
+        assert "".join(steps) == text
+        assert not text.strip() or all(step.strip() for step in steps)
     ends = [0, *(place for span in protected(text) for place in span), len(text)]
     assert ends == sorted(ends)
 

@@ -77,6 +77,19 @@ def made(script: Script, folder: Path, **changes: Any) -> tuple[Card, Counter[st
     return card, Counter(request["model"] for request in server.requests)
 
 
+def test_the_rule_for_steps(tmp_path: Path) -> None:
+    def in_lines(body: dict[str, Any], index: int) -> Reply:
+        return Reply(solve(body, index).text.replace("\n\n", "\n"))
+
+    for rule, num in ((None, 1), ("paragraphs", 1), ("lines", 2)):
+        folder = tmp_path / str(rule)
+        folder.mkdir()
+        made(both(in_lines), folder, steps=rule)
+        assert {len(solution.steps) for solution in read_labelled(folder / "critic.jsonl")} == {num}
+    with pytest.raises(ConfigError, match="made with another steps"):
+        made(both(in_lines), folder, steps="paragraphs")
+
+
 def test_the_data_is_what_a_genrm_is_trained_on(tmp_path: Path) -> None:
     card, asked = made(both(), tmp_path)
     assert asked == {"policy": 16, "teacher": 24}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fapo.data.steps import split_steps
 from fapo.errors import ConfigError
-from fapo.judge.template import NO_REFERENCE, Template, build_prompt, load_template
+from fapo.judge.template import NO_REFERENCE, Template, build_prompt, load_template, parse_template
 from fapo.judge.verdicts import parse_verdict, parse_yes_no
 from fapo.types import Problem
 
@@ -52,6 +52,7 @@ def test_kinds_and_steps_of_the_built_in_templates(name: str, kind: str, steps: 
     template = load_template(name)
     assert (template.kind, template.steps) == (kind, steps)
     assert load_template(name, "lines").steps == "lines"
+    assert parse_template(template.file_text, name) == template
     assert load_template(name, "paragraphs") == replace(template, steps="paragraphs")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from fapo.data.solutions import Solution, read_solutions
 from fapo.data.trajectory import judged_steps
+from fapo.judge.template import load_template
 from fapo.report import read_run, write_report
 from fapo.report.rollouts import ShownRollout, named_policies, pack, sampling_rate, shown_rollouts
 from fapo.report.text import visible
@@ -70,19 +71,25 @@ def test_all_turns_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("judge", "num"),
+    ("judge", "prompt", "num"),
     [
-        ({}, 1),
-        ({"template": "compact"}, 2),
-        ({"template": "compact", "steps": "paragraphs"}, 1),
-        ({"steps": "lines"}, 2),
-        ({"template": "gone.txt"}, 1),
+        ({}, None, 1),
+        ({"template": "compact"}, None, 2),
+        ({"template": "compact", "steps": "paragraphs"}, None, 1),
+        ({"steps": "lines"}, None, 2),
+        ({"template": "gone.txt"}, None, 1),
+        ({"template": "gone.txt"}, replace(load_template("locate"), steps="lines").file_text, 2),
+        ({"template": "gone.txt"}, "no template at all", 1),
     ],
 )
-def test_steps_without_an_oracle_are_those_of_the_run_s_judge(judge: dict[str, str], num: int, tmp_path: Path) -> None:
+def test_steps_without_an_oracle_are_those_of_the_run_s_judge(
+    judge: dict[str, str], prompt: str | None, num: int, tmp_path: Path
+) -> None:
     folder = run_with(tmp_path / "r", [rollout(3, 1, 1, 0) | {"response": "one\ntwo", "truth": None}])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"judge": {"kind": "local", **judge}}))
+    if prompt is not None:
+        (folder / "prompts.json").write_text(json.dumps({"judge.template": prompt}))
     (shown,) = shown_rollouts("r", read_run(folder))
     assert len(shown.steps) == num
 

@@ -58,6 +58,16 @@ def test_a_prompt_file_with_another_text_is_noticed_on_resume(file: str, key: st
     RunFolder(config(folder), resume=True)
 
 
+def test_another_rule_for_steps_in_a_template_is_noticed_on_resume(folder: Path) -> None:
+    RunFolder(config(folder), resume=False)
+    old = (folder / "judge.txt").read_text(encoding="utf-8")
+    (folder / "judge.txt").write_text(f"#steps: paragraphs\n{old}", encoding="utf-8")
+    RunFolder(config(folder), resume=True)
+    (folder / "judge.txt").write_text(f"#steps: lines\n{old}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"the text of judge\.template has changed"):
+        RunFolder(config(folder), resume=True)
+
+
 def test_rewinding_removes_the_rows_of_steps_that_are_repeated(folder: Path) -> None:
     run = RunFolder(config(folder), resume=False)
     for name in ("metrics", "rollouts"):

@@ -87,6 +87,11 @@ class Template:
             [("system", first), *zip(rest[::2], rest[1::2], strict=True)] if rest else [("system", ""), ("user", first)]
         )
 
+    @property
+    def file_text(self) -> str:
+        """Text of a file with this template, which `parse_template` reads."""
+        return f"#kind: {self.kind}\n#steps: {self.steps}\n{self.text}"
+
     @cached_property
     def heading(self) -> re.Pattern[str] | None:
         """Pattern of a line that looks like the heading of a step, for example `#` and a number in "compact".
@@ -151,12 +156,29 @@ def load_template(name_or_path: str | Path, steps: StepRule | None = None) -> Te
         text = source.read_text(encoding="utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as failure:
         raise ConfigError(f"{name_or_path}: not UTF-8 text ({failure.reason}); save it as UTF-8") from None
+    return parse_template(text, str(name_or_path), steps)
+
+
+def parse_template(text: str, name: str, steps: StepRule | None = None) -> Template:
+    """Return the template in a text with a header.
+
+    Args:
+        text: Text of a template file.
+        name: Name of the template, for error messages.
+        steps: Rule for steps that replaces the template's own; None keeps that.
+
+    Returns:
+        The template.
+
+    Raises:
+        ConfigError: If the template is wrong.
+    """
     header: dict[str, str] = {}
     while line := HEADER.match(text):
         header[line[1]], text = line[2], text[line.end() :]
     if steps:
         header["steps"] = steps
-    return Template(text, name=str(name_or_path), **header)  # type: ignore[arg-type]  # checked by Template
+    return Template(text, name=name, **header)  # type: ignore[arg-type]  # checked by Template
 
 
 def build_prompt(template: Template, problem_text: str, reference: str, steps: Sequence[str | Given]) -> list[Message]:

@@ -16,7 +16,7 @@ from fapo.data.jsonl import finite_number
 from fapo.data.steps import split_steps
 from fapo.data.trajectory import judged_steps, make_rollout
 from fapo.errors import ConfigError, DataError
-from fapo.judge.template import load_template
+from fapo.judge.template import load_template, parse_template
 from fapo.judge.verdicts import named_step
 from fapo.report.text import visible
 from fapo.training.run_reader import Run
@@ -100,7 +100,7 @@ def shown_rollouts(name: str, run: Run, rate: float = 1.0) -> Iterator[ShownRoll
         Rollouts in the order written.
     """
     seen: Counter[tuple[Any, ...]] = Counter()
-    rule = _step_rule(run.table("judge"))
+    rule = _step_rule(run)
     for row in run.rollouts():
         if not isinstance(row.get("response"), str) or not isinstance(row.get("correct"), bool):
             continue
@@ -111,10 +111,13 @@ def shown_rollouts(name: str, run: Run, rate: float = 1.0) -> Iterator[ShownRoll
             yield _shown_rollout(row, name, group, sample, rule)
 
 
-def _step_rule(judge: Mapping[str, Any]) -> StepRule:
+def _step_rule(run: Run) -> StepRule:
     """Return the rule by which the judge of a run split responses; paragraphs if it is not known any more."""
+    judge, text = run.table("judge"), run.prompts.get("judge.template")
     try:
-        return load_template(judge.get("template", "locate"), judge.get("steps")).steps
+        if isinstance(text, str):
+            return parse_template(text, "judge.template", judge.get("steps")).steps
+        return load_template(str(judge.get("template", "locate")), judge.get("steps")).steps
     except ConfigError:
         return "paragraphs"
 

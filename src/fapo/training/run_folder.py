@@ -122,7 +122,7 @@ def _prompts(config: Config) -> dict[str, str]:
     """Return the text of each prompt file or built-in prompt that a run uses, by the key of its setting."""
     templates = {"judge.template": config.judge, "genrm.template": config.genrm}
     named = {key: table.template for key, table in templates.items() if isinstance(table, ModelJudge | GenRMConfig)}
-    texts = {key: load_template(name).text for key, name in named.items()}
+    texts = {key: load_template(name).file_text for key, name in named.items()}
     return texts | ({"data.prompt": load_prompt(config.data.prompt)} if config.data.prompt else {})
 
 

@@ -112,6 +112,15 @@ class Run:
                     if isinstance(row, dict):
                         yield row
 
+    @property
+    def prompts(self) -> Mapping[str, Any]:
+        """Contents of prompts.json; empty where the run has none."""
+        try:
+            found = json.loads((self.path / "prompts.json").read_text(encoding="utf-8", errors="replace"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def table(self, name: str) -> Mapping[str, Any]:
         """Return a table of the config; an empty one where it is missing."""
         table = self.config.get(name)

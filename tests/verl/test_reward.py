@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -204,6 +205,22 @@ def test_a_cache_in_the_run_folder_answers_other_workers(tmp_path: Path) -> None
         found = [score(file, PROBLEMS[1], solutions()[1], num_workers=number) for number in (1, 2)]
         assert len(server.requests) == 1
     assert found[0] == found[1] and (tmp_path / "run/cache.sqlite").exists()
+
+
+def test_a_retrained_judge_behind_the_router_is_asked_again(tmp_path: Path) -> None:
+    """The cache knows a judge by its path and its files, wherever it runs."""
+    model = tmp_path / "judge"
+    shutil.copytree(model_folder("miniature:genrm"), model)
+    with chat_server(answer) as server:
+        for run, changed in (("a", False), ("b", False), ("c", True)):
+            if changed:
+                (model / "config.json").write_bytes((model / "config.json").read_bytes() + b"\n")
+            (tmp_path / run).mkdir()
+            settings(tmp_path / run, kind="local", model=str(model), cache=str(tmp_path / "cache.sqlite"))
+            router = server.url.removeprefix("http://").removesuffix("/v1")
+            file = str(tmp_path / run / "run/config.json")
+            assert score(file, PROBLEMS[1], solutions()[1], reward_router_address=router)["flawed"] == 1.0
+            assert len(server.requests) == (2 if changed else 1), run
 
 
 def test_results_of_canaries_are_sent_with_the_rollouts(tmp_path: Path) -> None:

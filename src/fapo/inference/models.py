@@ -64,11 +64,14 @@ class ModelSpec:
 
     @property
     def record_name(self) -> str:
-        """Name of the model in a response cache; for a local folder it changes when a file of the folder changes."""
+        """Name of the model in a response cache; for a local folder it changes when a file of the folder changes.
+
+        Servers may know a model by the absolute path of its folder, as verl's do. If that folder is here, it counts.
+        """
         if self.revision:
             return f"{self.name}@{self.revision}"
-        folder = Path("" if self.urls else model_folder(self.name))
-        if self.urls or not folder.is_dir():
+        folder = Path(self.name if self.urls else model_folder(self.name))
+        if not folder.is_dir() or (self.urls and not folder.is_absolute()):
             return self.name
         files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
         return f"{self.name}@{hashlib.sha256(repr(files).encode()).hexdigest()[:12]}"

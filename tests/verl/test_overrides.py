@@ -14,15 +14,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.import_utils import load_extern_object
 from verl.workers.config.optimizer import build_optimizer
 
 import fapo.training.run_folder
 from fapo.config.flatten import flatten
 from fapo.config.reader import load
-from fapo.config.schema import Config
+from fapo.config.schema import Config, known_keys
 from fapo.errors import ConfigError
-from fapo.verl.overrides import compose, literal, overrides
+from fapo.verl.overrides import OWNERS, compose, literal, overrides
+from fapo.verl.recorder import RecordingBuffer
 from fapo.verl.train import command
 from tests.support import parity
 
@@ -59,16 +62,44 @@ def test_verl_accepts_every_config_with_the_same_meaning(path: Path, monkeypatch
     assert theirs.critic.enable is False
 
 
-def test_settings_of_the_verl_table_win(monkeypatch) -> None:
+def test_settings_of_the_verl_table_win_where_the_config_has_none(monkeypatch) -> None:
     table = {
-        "data": {"seed": 7},
+        "data": {"shuffle": False, "seed": 0},
         "trainer.resume_mode": "auto",
-        "+reward.reward_kwargs.max_resp_len": 9,
+        "+reward.reward_kwargs.overlong_buffer_cfg.log": True,
         "actor_rollout_ref": {"rollout.name": "sglang"},
     }
     theirs = compose(overrides(replace(shipped(POLICY, monkeypatch), verl=table)))
-    assert (theirs.data.seed, theirs.trainer.resume_mode, theirs.reward.reward_kwargs.max_resp_len) == (7, "auto", 9)
+    assert (theirs.data.shuffle, theirs.data.seed, theirs.trainer.resume_mode) == (False, 0, "auto")
+    assert theirs.reward.reward_kwargs.overlong_buffer_cfg.log
     assert theirs.actor_rollout_ref.rollout.name == "sglang"
+
+
+CONTRADICTIONS = [
+    ({"data": {"seed": 7}}, "data.seed = 7 contradicts seed = 0"),
+    ({"data.max_prompt_length": 99}, "data.max_prompt_length = 99 contradicts data.max_prompt_tokens = 2048"),
+    ({"actor_rollout_ref": {"rollout.n": 4}}, "actor_rollout_ref.rollout.n = 4 contradicts rollout.group_size = 8"),
+    ({"actor_rollout_ref.actor.clip_ratio_c": 3.0}, "contradicts optim.clip_dual = None"),
+    ({"actor_rollout_ref.actor.ppo_epochs": 2}, "contradicts optim.updates_per_batch = 1, .* as 1"),
+    ({"actor_rollout_ref.rollout.dtype": "bfloat16"}, "contradicts model.dtype = 'float32'"),
+    (
+        {"+reward.reward_kwargs.max_resp_len": 9},
+        r"\+reward.reward_kwargs.max_resp_len = 9 contradicts rollout.max_tokens",
+    ),
+    ({"algorithm.adv_estimator": "grpo"}, "contradicts reward.kind = 'fapo', .* as 'fapo'"),
+]
+
+
+@pytest.mark.parametrize(("table", "message"), CONTRADICTIONS, ids=[str(table) for table, _ in CONTRADICTIONS])
+def test_the_verl_table_may_not_contradict_the_config(table: dict[str, Any], message: str, monkeypatch) -> None:
+    with pytest.raises(ConfigError, match=rf"^\[verl\]: .*{message}.*; remove it from \[verl\], and set "):
+        overrides(replace(shipped(POLICY, monkeypatch), verl=table))
+
+
+def test_the_owners_are_settings_and_keys_of_the_overrides(monkeypatch) -> None:
+    given = {override.partition("=")[0].lstrip("+") for override in overrides(shipped(POLICY, monkeypatch))}
+    assert OWNERS.keys() <= given
+    assert set(OWNERS.values()) <= set(known_keys())
 
 
 MISTAKES = {
@@ -76,7 +107,8 @@ MISTAKES = {
     "unknown loss": ({"actor_rollout_ref.actor.loss_agg_mode": "nonsense"}, "loss_agg_mode"),
     "unknown advantages": ({"algorithm.adv_estimator": "nonsense"}, "nonsense"),
     "unknown reward manager": ({"reward.reward_manager.name": "nonsense"}, "nonsense"),
-    "another trainer": ({"trainer.v1.trainer_mode": "colocate_async"}, "leave them out"),
+    "the older trainer": ({"trainer.use_v1": False}, "use_v1 must be true"),
+    "devices for rollouts": ({"trainer.v1.trainer_mode": "separate_async"}, "parts of a batch .* use sync or coloc"),
     "a judge between rollout and update": ({"reward.reward_model.enable": True}, "enable_resource_pool = true"),
     "batch for other GPUs": ({"trainer.n_gpus_per_node": 7}, "must be divisible"),
 }
@@ -116,6 +148,16 @@ def test_a_judge_that_verl_serves(enable: bool, workers: int, monkeypatch) -> No
     path = theirs.reward.reward_model.model_path
     assert (path is not None and path.endswith("base/genrm")) == enable
     assert theirs.reward.reward_model.rollout.free_cache_engine == (not enable), "a judge that sleeps does not answer"
+
+
+@pytest.mark.parametrize(("mode", "buffer"), [("sync", ReplayBuffer), ("colocate_async", ReplayBufferAsync)])
+def test_each_mode_of_the_trainer_has_its_recording_buffer(mode: str, buffer: type, monkeypatch) -> None:
+    table = {"trainer.v1.trainer_mode": mode}
+    sampler = compose(overrides(replace(shipped(POLICY, monkeypatch), verl=table))).trainer.v1.sampler.custom_sampler
+    found = load_extern_object(sampler.path, sampler.name)
+    assert issubclass(found, buffer)
+    assert found.sample.__qualname__ == RecordingBuffer.sample.__qualname__
+    assert issubclass(found, ReplayBufferAsync) == (mode != "sync")
 
 
 def test_a_shell_can_run_the_printed_command(monkeypatch, tmp_path: Path) -> None:

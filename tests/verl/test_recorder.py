@@ -140,6 +140,10 @@ def test_seconds_of_the_parts_of_a_step(
     assert not found or [*found] == ["time/rollout", "time/score", "time/update"]
 
 
+def test_rollouts_that_begin_before_their_step_have_no_time_of_scoring() -> None:
+    assert PendingMetrics(1, {}, None, CLOCK).seconds() == {"time/rollout": 10.0, "time/update": 20.0}
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +112,35 @@ def test_without_new_weights_the_rollouts_are_off_policy(tmp_path: Path) -> None
         env={"FAPO_TEST_NO_WEIGHT_SYNC": "1"},
     )
     assert logged(tmp_path)[-1]["training/rollout_actor_probs_pearson_corr"] < 0.99
+
+
+def test_rollouts_that_begin_while_weights_are_updated(tmp_path: Path) -> None:
+    """verl's colocate_async: the same record, rollouts of earlier weights among others, and a run that resumes."""
+    changed = "judge.kind=oracle", "optim.learning_rate=3e-3"
+    table = {"trainer.v1.trainer_mode": "colocate_async"}
+    run(tmp_path, *changed, steps=2, verl=table, env={"FAPO_TEST_PACE": "0.2 1 2"})
+    (tmp_path / "verl-2.jsonl").write_bytes((tmp_path / "verl.jsonl").read_bytes())
+    run(tmp_path, *changed, "--resume", steps=4, verl=table, env={"FAPO_TEST_PACE": "0.2 1 2"})
+    found = rows(tmp_path, "rollouts")
+    train = [row for row in found if row["split"] == "train"]
+    assert Counter(row["step"] for row in train) == dict.fromkeys((1, 2, 3, 4), PROMPTS * GROUP)
+    for start in range(0, len(train), GROUP):
+        group = train[start : start + GROUP]
+        assert len({row["problem_id"] for row in group}) == 1
+        values = np.array([[np.nan if row["reward"] is None else row["reward"] for row in group]], dtype=float)
+        np.testing.assert_allclose([row["advantage"] for row in group], group_advantages(values)[0], atol=1e-5)
+    metrics = rows(tmp_path, "metrics")
+    assert [(row["kind"], row["step"]) for row in metrics] == [
+        *(("validation", 0), ("train", 1), ("train", 2), ("validation", 2), ("train", 3), ("train", 4)),
+        ("validation", 4),
+    ]
+    for row in (row for row in metrics if row["kind"] == "train"):
+        assert min(row["time/rollout"], row["time/update"]) > 0
+        assert "time/score" not in row
+    steps = steps_logged(tmp_path)
+    assert [row["training/global_step"] for row in steps] == [1, 2, 3, 4]
+    fits = [row["training/rollout_actor_probs_pearson_corr"] for row in steps]
+    assert fits[0] > 0.999 > 0.99 > min(fits[1:]) > 0.3, "later batches have rollouts of earlier weights"
 
 
 def test_two_ranks(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from tests.support.verl_runs import config_on_cpu, environment, on_cpu
 
 def main(config: str, *options: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        file = config_on_cpu(Path(config), Path(folder), {**on_cpu(), "data.max_prompt_length": 32})
-        command = [sys.executable, "-m", "fapo.cli", "train", str(file), *options, "--engine", "verl"]
+        file = config_on_cpu(Path(config), Path(folder), on_cpu())
+        command = [sys.executable, "-m", "fapo.cli", "train", str(file), "data.max_prompt_tokens=32", *options]
+        command += ["--engine", "verl"]
         return subprocess.run(command, env=environment(Path(folder), OMP_NUM_THREADS="2"), check=False).returncode
 
 

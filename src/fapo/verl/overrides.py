@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fapo.config.backend import check_backend
 from fapo.config.flatten import flatten
 from fapo.config.schema import Config, LocalJudge, ServedJudge
 from fapo.errors import ConfigError
@@ -26,11 +27,68 @@ _NO_DUAL_CLIP = 1e9
 """Limit that no probability ratio reaches: verl clips it at exp(20) itself, and its dual clip cannot be turned off."""
 _DEVICES = ("trainer.n_gpus_per_node", 8), ("trainer.nnodes", 1)
 """Settings of verl that multiply to the number of devices, with their defaults."""
+_MODE = "trainer.v1.trainer_mode"
+_BUFFERS = {"sync": "RecordingBuffer", "colocate_async": "AsyncRecordingBuffer"}
+"""Mode of verl's trainer -> class in `fapo.verl.recorder`."""
+_ACTOR, _SAMPLER = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+_FUNCTION, _KWARGS = "reward.custom_reward_function", "reward.reward_kwargs"
+OWNERS = {
+    "data.train_files": "data.train",
+    "data.val_files": "data.validation",
+    "data.max_prompt_length": "data.max_prompt_tokens",
+    "data.filter_overlong_prompts": "data.max_prompt_tokens",
+    "data.train_batch_size": "rollout.num_prompts",
+    "data.max_response_length": "rollout.max_tokens",
+    "data.seed": "seed",
+    "actor_rollout_ref.model.path": "model.path",
+    f"{_SAMPLER}.n": "rollout.group_size",
+    f"{_SAMPLER}.temperature": "rollout.temperature",
+    f"{_SAMPLER}.top_p": "rollout.top_p",
+    f"{_SAMPLER}.seed": "seed",
+    f"{_SAMPLER}.dtype": "model.dtype",
+    f"{_SAMPLER}.val_kwargs.n": "validation.num_samples",
+    f"{_SAMPLER}.val_kwargs.temperature": "validation.temperature",
+    f"{_SAMPLER}.val_kwargs.top_p": "validation.top_p",
+    f"{_SAMPLER}.val_kwargs.do_sample": "validation.temperature",
+    f"{_ACTOR}.ppo_mini_batch_size": "optim.updates_per_batch",
+    f"{_ACTOR}.ppo_epochs": "optim.updates_per_batch",
+    f"{_ACTOR}.ppo_micro_batch_size_per_gpu": "optim.micro_batch_size",
+    f"{_ACTOR}.data_loader_seed": "seed",
+    f"{_ACTOR}.clip_ratio": "optim.clip_low",
+    f"{_ACTOR}.clip_ratio_low": "optim.clip_low",
+    f"{_ACTOR}.clip_ratio_high": "optim.clip_high",
+    f"{_ACTOR}.clip_ratio_c": "optim.clip_dual",
+    f"{_ACTOR}.grad_clip": "optim.max_grad_norm",
+    f"{_ACTOR}.optim.lr": "optim.learning_rate",
+    f"{_ACTOR}.optim.lr_warmup_steps": "optim.warmup_steps",
+    f"{_ACTOR}.optim.override_optimizer_config.warmup_updates": "optim.warmup_steps",
+    f"{_ACTOR}.optim.weight_decay": "optim.weight_decay",
+    f"{_ACTOR}.optim.betas": "optim.betas",
+    f"{_ACTOR}.fsdp_config.model_dtype": "model.dtype",
+    f"{_ACTOR}.fsdp_config.mixed_precision.param_dtype": "model.dtype",
+    "algorithm.adv_estimator": "reward.kind",
+    "algorithm.norm_adv_by_std_in_grpo": "reward.kind",
+    f"{_FUNCTION}.path": "reward.kind",
+    f"{_FUNCTION}.name": "reward.kind",
+    "reward.reward_manager.name": "reward.overlong_buffer",
+    f"{_KWARGS}.max_resp_len": "rollout.max_tokens",
+    f"{_KWARGS}.overlong_buffer_cfg.enable": "reward.overlong_buffer",
+    f"{_KWARGS}.overlong_buffer_cfg.len": "reward.overlong_buffer",
+    f"{_KWARGS}.overlong_buffer_cfg.penalty_factor": "reward.overlong_buffer",
+    "trainer.experiment_name": "name",
+    "trainer.total_training_steps": "optim.steps",
+    "trainer.total_epochs": "optim.steps",
+    "trainer.save_freq": "validation.save_every",
+    "trainer.test_freq": "validation.every",
+    "trainer.val_before_train": "validation.every",
+    "trainer.default_local_dir": "output",
+}
+"""verl's key -> setting of the config that it follows from; [verl] may not contradict it, and sets the others."""
 _BARE = re.compile(r"(?![\d.+-])(?!(?:null|true|false|nan|inf)\b)[\w./:@+-]+", re.IGNORECASE)
 
 
 def overrides(config: Config, *, resume: bool = False) -> list[str]:
-    """Return the overrides of a run; settings of the [verl] table replace those that follow from the rest.
+    """Return the overrides of a run; [verl] sets those that do not follow from the config.
 
     Args:
         config: Config of the run, with absolute paths.
@@ -40,11 +98,13 @@ def overrides(config: Config, *, resume: bool = False) -> list[str]:
         Overrides, each key=value.
 
     Raises:
-        ConfigError: If a setting does not exist under verl.
+        ConfigError: If a setting does not exist under verl, or [verl] contradicts the config.
     """
     table = dict(flatten(config.verl))
     in_table = {key.lstrip("+") for key in table}
-    derived = {key: value for key, value in _settings(config, table, resume).items() if key.lstrip("+") not in in_table}
+    settings = _settings(config, table, resume)
+    check_backend(config, "verl", {key.lstrip("+"): value for key, value in settings.items()}, OWNERS)
+    derived = {key: value for key, value in settings.items() if key.lstrip("+") not in in_table}
     return [f"{key}={literal(value)}" for key, value in {**derived, **table}.items()]
 
 
@@ -69,9 +129,8 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
     if isinstance(config.judge, ServedJudge) and not config.judge.overlap:
         raise ConfigError("judge.overlap is for --engine trl: verl judges each rollout as it ends; remove it")
     local_judge = config.judge if isinstance(config.judge, LocalJudge) else None
-    actor, sampler = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+    actor, sampler, function, extra = _ACTOR, _SAMPLER, _FUNCTION, f"+{_KWARGS}"
     weights, computation = _DTYPES[config.model.dtype]
-    function, extra = "reward.custom_reward_function", "+reward.reward_kwargs"
     out: dict[str, Any] = {
         "data.train_files": str(train_file),
         "data.val_files": [str(path) for path in validation_files or [train_file]],
@@ -94,6 +153,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         f"{sampler}.log_prob_micro_batch_size_per_gpu": micro_batch,
         f"{actor}.ppo_mini_batch_size": rollout.num_prompts // optim.updates_per_batch,
         f"{actor}.ppo_micro_batch_size_per_gpu": micro_batch,
+        f"{actor}.ppo_epochs": 1,
         f"{actor}.data_loader_seed": config.seed,
         f"{actor}.clip_ratio": optim.clip_low,
         f"{actor}.clip_ratio_low": optim.clip_low,
@@ -130,7 +190,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         f"{extra}.overlong_buffer_cfg.penalty_factor": 1.0,
         f"{extra}.overlong_buffer_cfg.log": False,
         "trainer.v1.sampler.custom_sampler.path": "pkg://fapo.verl.recorder",
-        "trainer.v1.sampler.custom_sampler.name": "RecordingBuffer",
+        "trainer.v1.sampler.custom_sampler.name": _BUFFERS.get(table.get(_MODE, "sync"), "RecordingBuffer"),
         "+trainer.v1.sampler.sampler_kwargs.config": str(folder / "config.json"),
         "trainer.project_name": "fapo",
         "trainer.experiment_name": config.name,
@@ -216,8 +276,14 @@ def compose(arguments: list[str]) -> Any:
 def _check(settings: Any) -> None:
     """Raise ValueError for settings that verl accepts, but `fapo.verl.recorder` cannot work with."""
     trainer, model = settings.trainer, settings.reward.reward_model
-    if not trainer.use_v1 or trainer.v1.trainer_mode != "sync":
-        raise ValueError('trainer.use_v1 must be true and trainer.v1.trainer_mode "sync"; leave them out')
+    if not trainer.use_v1:
+        raise ValueError("trainer.use_v1 must be true, because fapo records the run in the replay buffer of v1")
+    if trainer.v1.trainer_mode not in _BUFFERS:
+        raise ValueError(
+            f'trainer.v1.trainer_mode "{trainer.v1.trainer_mode}" is not supported: it trains on parts of a batch that '
+            "are not whole steps, and its rollouts need devices of their own with NCCL, where fapo has never run; use "
+            + " or ".join(_BUFFERS)
+        )
     if model.enable and not model.enable_resource_pool:
         raise ValueError(
             "reward.reward_model without its own pool of GPUs judges after the rollouts, not at the same time; "

@@ -1,7 +1,7 @@
 """verl's replay buffer, extended: it writes the rollouts that it hands out, and their metrics, to the run folder.
 
     trainer.v1.sampler.custom_sampler.path=pkg://fapo.verl.recorder
-    trainer.v1.sampler.custom_sampler.name=RecordingBuffer
+    trainer.v1.sampler.custom_sampler.name=RecordingBuffer      (AsyncRecordingBuffer with trainer_mode=colocate_async)
     +trainer.v1.sampler.sampler_kwargs.config=/path/of/the/run/folder/config.json
 
 All scored rollouts of a step or a validation pass through the replay buffer in the trainer's process, before their
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import transfer_queue
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from fapo.config.reader import read_config
 from fapo.data.miniature.oracle import known_ground_truth
@@ -40,7 +40,7 @@ from fapo.verl.payload import Payload, decode
 from fapo.verl.timing import PendingMetrics, exposed_seconds
 
 
-class RecordingBuffer(ReplayBuffer):
+class _Recording(ReplayBuffer):
     """Replay buffer that records rollouts and metrics as the TRL engine does, and stops the run as the config says."""
 
     def __init__(self, **settings: Any) -> None:
@@ -86,7 +86,8 @@ class RecordingBuffer(ReplayBuffer):
         if partition_id == TRAIN:
             measured = self.record(global_steps, TRAIN, payloads, groups)
             self.verdicts.watch(payload.scored.verdict for payload in payloads if payload.scored.verdict)
-            exposed, timing = exposed_seconds(data.pop("metrics").tolist()), getattr(self.trainer, "timing_raw", {})
+            clocks, timing = data.pop("metrics").tolist(), getattr(self.trainer, "timing_raw", {})
+            exposed = None if isinstance(self, ReplayBufferAsync) else exposed_seconds(clocks)
             self.pending = PendingMetrics(global_steps, measured, exposed, timing)
             metrics |= measured
         else:
@@ -185,3 +186,14 @@ class RecordingBuffer(ReplayBuffer):
     def check(self, payloads: Sequence[Payload]) -> None:
         """Stop the run as the config says. Raises as `StopRules.check` does for these rollouts."""
         self.stop_rules.check([payload.scored for payload in payloads])
+
+
+class RecordingBuffer(_Recording):
+    """Recording buffer for verl's synchronous trainer."""
+
+
+class AsyncRecordingBuffer(_Recording, ReplayBufferAsync):
+    """Recording buffer for verl's trainer that generates the next batch while it updates.
+
+    A rollout is recorded at the step that trains on it, whichever step began it.
+    """

@@ -14,26 +14,26 @@ class PendingMetrics:
     """Number of the step."""
     metrics: dict[str, float]
     """Metrics that are known before the update."""
-    exposed_seconds: float
-    """Seconds from the last rollout to the last verdict."""
+    exposed_seconds: float | None
+    """Seconds from the last rollout to the last verdict; None where rollouts begin before their step."""
     timing: Mapping[str, float]
     """Seconds of each part by the trainer's clock, which adds to it until the step is over."""
 
     def seconds(self) -> dict[str, float]:
         """Return time/rollout, time/score and time/update, without the time for checkpoints.
 
-        time/score is the time from the last rollout to the last verdict. The result is empty if the clock is not known
-        or the step was not finished.
+        time/score is the time from the last rollout to the last verdict. Where rollouts begin before their step,
+        time/rollout is the time that the step waited for rollouts and verdicts, and there is no time/score. The result
+        is empty if the clock is not known or the step was not finished.
         """
         if not {"gen", "step"} <= self.timing.keys():
             return {}
         generation = self.timing["gen"]  # until the last verdict
         step = self.timing["step"] - self.timing.get("save_checkpoint", 0.0)
-        return {
-            "time/rollout": generation - self.exposed_seconds,
-            "time/score": self.exposed_seconds,
-            "time/update": step - generation,
-        }
+        update = {"time/update": step - generation}
+        if self.exposed_seconds is None:
+            return {"time/rollout": generation} | update
+        return {"time/rollout": generation - self.exposed_seconds, "time/score": self.exposed_seconds} | update
 
 
 def exposed_seconds(metrics: Sequence[Mapping[str, float]]) -> float:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fapo.config.messages import error_message, place_of
-from fapo.config.schema import KINDS, Config, FapoReward, JudgeConfig, ModelJudge, field_names
+from fapo.config.schema import KINDS, UNUSED_BY_SFT, Config, FapoReward, JudgeConfig, ModelJudge, field_names
 from fapo.errors import ConfigError
 
 
@@ -162,8 +162,13 @@ def _remove_unsuited(table: dict[str, Any], overridden: Collection[str]) -> None
                 if f"{name}.{key}" not in overridden:
                     settings.pop(key, None)
     rewarded = any(key.partition(".")[0] == "reward" for key in overridden)
-    if "method" in overridden and table.get("method") == "sft" and not rewarded:
-        table.pop("reward", None)
+    if "method" in overridden and table.get("method") == "sft":
+        if not rewarded:
+            table.pop("reward", None)
+        for name, unused in UNUSED_BY_SFT.items():
+            for key in unused:
+                if f"{name}.{key}" not in overridden and isinstance(table.get(name), dict):
+                    table[name].pop(key, None)
 
 
 def _lines_of_keys(text: str) -> Iterator[tuple[str, int]]:

@@ -378,6 +378,13 @@ class Config:
             raise ConfigError('[genrm] is for task "genrm"; name the prompt of the judge by `template` in [judge]')
         if isinstance(reward, JudgedReward) and self.judge is None:
             raise ConfigError(f'reward.kind "{reward.kind}" needs a judge; add a [judge] table with `kind`')
+        if self.data.prompt and trains_genrm:
+            raise ConfigError('data.prompt is for task "policy"; name the prompt of the GenRM by `template` in [genrm]')
+        if self.method == "sft":
+            for name, unused in UNUSED_BY_SFT.items():
+                table = getattr(self, name)
+                for f in (f for f in fields(table) if f.name in unused and getattr(table, f.name) != f.default):
+                    raise ConfigError(f'{name}.{f.name} does nothing with method "sft"; remove it')
         if self.data.label_noise and self.method == "sft":
             raise ConfigError('data.label_noise does nothing with method "sft"; use `fapo critiques --label-noise`')
         if self.data.label_noise and not trains_genrm:
@@ -386,6 +393,8 @@ class Config:
             object.__setattr__(self, "genrm", GenRMConfig())
 
 
+UNUSED_BY_SFT = {"rollout": ("temperature", "top_p"), "optim": ("clip_low", "clip_high", "clip_dual")}
+"""Table -> settings that do nothing with method "sft"."""
 _SECRET = re.compile(r"(?:api_?key|hub_token|auth_?token|access_?token|secret|password)$", re.IGNORECASE)
 
 

@@ -663,12 +663,17 @@ def test_a_value_of_several_processes_and_its_interval_have_the_same_rows(replay
     assert {r["advantage"] is None for r in all_rollouts(replayed[4]) if r["split"] == "train"} == {False}
 
 
-def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> None:
-    """Start training as `accelerate launch` does on GPUs: each process judges its rollouts and writes them."""
-    table = settings(tmp_path, tiny_policy, **{"optim.steps": 2, "validation.every": 2})
+def test_two_processes_train_one_model(tiny_policy: Path, tiny_genrm: Path, tmp_path: Path) -> None:
+    """Start training as `accelerate launch` does on GPUs: each process judges its rollouts and writes them.
+
+    The processes have different host names, as on two nodes.
+    """
+    judge = {"kind": "local", "model": str(tiny_genrm), "template": "compact", "max_tokens": 20}
+    table = settings(tmp_path, tiny_policy, **{"optim.steps": 2, "validation.every": 2, "judge": judge})
     (tmp_path / "config.json").write_text(json.dumps(table), encoding="utf-8")
     code = (
-        "import json, sys; from fapo.config.reader import from_dict; from fapo.trl.train import train; "
+        "import json, os, socket, sys; socket.gethostname = lambda: 'node-' + os.environ['RANK']; "
+        "from fapo.config.reader import from_dict; from fapo.trl.train import train; "
         "train(from_dict(json.load(open(sys.argv[1]))))"
     )
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
@@ -694,3 +699,4 @@ def test_two_processes_train_one_model(tiny_policy: Path, tmp_path: Path) -> Non
             values = [[row["reward"] for row in mine[i : i + GROUP]] for i in range(0, len(mine), GROUP)]
             assert group_advantages(values).ravel() == pytest.approx([row["advantage"] for row in mine], abs=1e-5)
     assert AutoModelForCausalLM.from_pretrained(folder / "model").num_parameters() > 0
+    assert {path.name for path in folder.glob("*.sqlite")} == {"cache-0.sqlite", "cache-1.sqlite"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,10 +97,9 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
 
 
 def _with_cache(config: Config) -> Config:
-    """Return the config with a cache of critiques, one for each node; torchrun and accelerate number the nodes."""
-    num_processes = int(os.environ.get("WORLD_SIZE", 1))
-    num_nodes = num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", num_processes))
-    return with_cache(config, num_nodes=num_nodes, node=os.environ.get("GROUP_RANK", "0"))
+    """Return the config with a cache of critiques, one for each node. All processes call this function."""
+    nodes = list(dict.fromkeys(gather_object([socket.gethostname()])))  # in the order of the processes
+    return with_cache(config, num_nodes=len(nodes), node=str(nodes.index(socket.gethostname())))
 
 
 def _wrapped(config: Config, scorer: Scorer) -> tuple[Scorer, EagerJudge | None]:

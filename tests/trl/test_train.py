@@ -291,6 +291,18 @@ def test_a_genrm(kind: str, tiny_genrm: Path, critic_data: Path, tmp_path: Path)
         assert {f"{prefix}{name}" for name in ("precision", "recall", "f1", "location", "tokens")} <= row.keys()
 
 
+@pytest.mark.parametrize("max_tokens", [3, 5], ids=["nearly all are truncated", "some are truncated"])
+def test_truncated_completions_may_be_masked(max_tokens: int, tiny_policy: Path, tmp_path: Path) -> None:
+    changed = {"rollout.max_tokens": max_tokens, "optim.steps": 2, "optim.micro_batch_size": 4, "data.validation": {}}
+    folder = train(config(tmp_path, tiny_policy, trl={"mask_truncated_completions": True}, **changed))
+    found = rows(folder, "metrics")
+    assert [row["step"] for row in found] == [1, 2]
+    for row in found:
+        assert all(math.isfinite(row[key]) for key in ("loss", "grad_norm", "entropy"))
+        assert row["completions/clipped_ratio"] > 0.1
+        assert (row["completions/clipped_ratio"] > 0.9) == (max_tokens == 3)
+
+
 def test_several_updates_on_one_batch(tiny_policy: Path, tmp_path: Path) -> None:
     settled = config(tmp_path, tiny_policy, **{"optim.updates_per_batch": 2, "optim.steps": 4})
     folder = train(settled)

@@ -59,10 +59,18 @@ class Simulated:
     since: int = 0
     """Number of batches before the sabotage."""
     questions: list[int] = field(default_factory=list)
-    """Number of solutions in each batch."""
+    """Number of solutions in each batch, with its canaries."""
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         self.questions.append(len(rollouts))
+        return self.verdicts(rollouts)
+
+    async def on_canaries(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
+        """Return the verdicts on the canaries of the latest batch, which are asked about separately."""
+        self.questions[-1] += len(rollouts)
+        return self.verdicts(rollouts)
+
+    def verdicts(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         sabotaged = bool(self.kind) and len(self.questions) > self.since
         return [Verdict.from_step(self.step(rollout, sabotaged)) for rollout in rollouts]
 
@@ -111,7 +119,7 @@ def main() -> None:
                 rng = random.Random(f"{rate} {kind} {run}")
                 since = rng.randrange(50, 100) if kind else given.honest
                 judge = Simulated(rng, given.recall, given.false_positive_rate, kind, since)
-                canaries = Canaries(judge, KNOWN, rate, given.min_f1, seed=run)
+                canaries = Canaries(judge, KNOWN, rate, given.min_f1, run, judge.on_canaries)
                 end = asyncio.run(stopped_after(judge, canaries, given.batch, since + 100 if kind else since))
                 asked.append(statistics.mean(judge.questions) / given.batch)
                 num_early += end is not None and end <= since

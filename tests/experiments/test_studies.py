@@ -60,7 +60,7 @@ def test_attacked_training_data_keeps_its_labels(tmp_path: Path) -> None:
 def test_canaries_stop_a_sabotaged_judge_and_no_honest_one(kind: str) -> None:
     def run(sabotage: str) -> int | None:
         judge = Simulated(random.Random(0), recall=0.9, false_positive_rate=0.1, kind=sabotage, since=20)
-        return asyncio.run(stopped_after(judge, Canaries(judge, KNOWN, 0.1, 0.7, seed=0), 100, 60))
+        return asyncio.run(stopped_after(judge, Canaries(judge, KNOWN, 0.1, 0.7, 0, judge.on_canaries), 100, 60))
 
     assert run("") is None
     stopped = run(kind)

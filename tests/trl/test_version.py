@@ -97,5 +97,5 @@ def test_a_trainer_without_the_methods_is_an_error() -> None:
 
         def _generate(self, prompts: list[str]) -> None: ...
 
-    with pytest.raises(EngineError, match="whose Renamed has no _calculate_rewards, which fapo train overrides: pip"):
+    with pytest.raises(EngineError, match="whose Renamed has no _calculate_rewards, which fapo train overrides; it"):
         require_methods(Renamed, ("_generate", "_calculate_rewards"), "fapo train")

@@ -38,7 +38,7 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
     else in the last message of the prompt. TRL leaves rewards of None out of the group's mean and standard deviation,
     and gives these rollouts the advantage 0. Verdicts and critiques become columns of TRL's completions table.
 
-    It is a partial of an `async def`, because TRL before 1.15 awaits only what `inspect.iscoroutinefunction` accepts.
+    It is a partial of an `async def`, because TRL up to 1.13 awaits only what `inspect.iscoroutinefunction` accepts.
     It can be pickled, since TRL's AsyncGRPOTrainer sends it to another process.
     """
 

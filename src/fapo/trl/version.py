@@ -56,7 +56,8 @@ def require_methods(trainer: type[Any], names: tuple[str, ...], user: str) -> No
     if missing := [name for name in names if not hasattr(trainer, name)]:
         raise EngineError(
             f"TRL {installed_version()} is installed, whose {trainer.__name__} has no {', '.join(missing)}, which "
-            f"{user} overrides: pip install 'trl=={CHECKED_VERSION}.*'"
+            f"{user} overrides; it works with the GRPOTrainer of TRL {CHECKED_VERSION}: "
+            f"pip install 'trl=={CHECKED_VERSION}.*'"
         )
 
 

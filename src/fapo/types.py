@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -10,6 +10,8 @@ VerdictStatus = Literal["ok", "unparsable", "failed"]
 """Status of a verdict; see `Verdict.status`."""
 OnUnscored = Literal["mask", "correctness_only", "raise"]
 """Rule for a rollout without a verdict: no reward, the reward for the answer alone, or an error."""
+AnswerFormat = Literal["boxed", "json"]
+"""Form of the verdict in a critique: the last boxed value, or JSON that the server enforces."""
 StepRule = Literal["paragraphs", "lines"]
 """Rule by which a solution is split into steps; see `fapo.data.steps.split_steps`."""
 
@@ -151,6 +153,15 @@ class GroundTruth(NamedTuple):
 
 Message = dict[str, str]
 """One chat message: {"role": ..., "content": ...}."""
+
+
+class Constrained(list[Message]):
+    """A conversation with an answer that is JSON of a given form; only servers can be asked for that."""
+
+    def __init__(self, messages: Iterable[Message], schema: Mapping[str, Any]) -> None:
+        super().__init__(messages)
+        self.schema = schema
+        """JSON schema of the answer."""
 
 
 @dataclass(frozen=True)

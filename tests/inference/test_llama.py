@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,9 +13,11 @@ import httpx
 import pytest
 
 from experiments.real_model.from_gguf import gguf_file
+from fapo.config.schema import ServedJudge
 from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.judge.from_config import open_judge
 from fapo.judge.template import build_prompt, load_template
-from fapo.judge.verdicts import parse_verdict
+from fapo.judge.verdicts import CUT_OFF, parse_verdict
 from fapo.types import Problem, Verdict
 from tests.support.llama_server import __file__ as PROGRAM
 from tests.support.model_server import ModelServer, running
@@ -68,3 +72,17 @@ def test_the_verdict_is_that_of_the_text_of_the_server(server: ModelServer, tmp_
             verdict = Verdict("unparsable")
         assert text.strip()
         assert (row["critique"], row["status"], row["error_step"]) == (text, verdict.status, verdict.error_step)
+
+
+def test_a_verdict_in_json_is_valid_unless_it_is_cut_off(server: ModelServer) -> None:
+    """The grammar of the server allows no other text, however small the model is."""
+    judge = ServedJudge(model="smollm2", urls=(server.url,), format="json", max_tokens=160, concurrency=1)
+    solutions = [(problem, STEPS) for problem in QUESTIONS]
+
+    async def judged() -> list[Verdict]:
+        async with open_judge(judge) as genrm:
+            return await genrm.judge_steps(solutions)
+
+    verdicts = asyncio.run(judged())
+    assert {verdict.status for verdict in verdicts if verdict.reason != CUT_OFF} == {"ok"}
+    assert all(json.loads(verdict.critique)["critique"] is not None for verdict in verdicts if verdict.status == "ok")

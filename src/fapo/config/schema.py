@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from fapo.config.ranges import Below1, Count, Natural, NonNegative, Positive, Rate, TopP
 from fapo.errors import ConfigError
-from fapo.types import OnUnscored, StepRule
+from fapo.types import AnswerFormat, OnUnscored, StepRule
 
 PATTERNS = {
     r"^\w[\w.+=-]*$": "be letters, digits and . _ - + = (it names a folder)",
@@ -221,6 +221,8 @@ class ServedJudge(ModelJudge):
     """Time limit of a judgement with all tries of its requests, in seconds; unset: none."""
     overlap: bool = True
     """Whether to judge rollouts while others are generated; TRL only. Unset it if judging slows generation down."""
+    format: AnswerFormat = "boxed"
+    """Form of the verdict: "boxed", or "json", which the servers must be able to enforce (`response_format`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from fapo.types import StepRule
+from fapo.types import AnswerFormat, StepRule
 
 if TYPE_CHECKING:
     from fapo.config.schema import ModelJudge
@@ -29,6 +29,8 @@ class JudgeSettings:
     """Prompt: locate, locate_small, yes_no, compact or a file."""
     steps: StepRule | None = None
     """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
+    format: AnswerFormat = "boxed"
+    """Form of the verdict: boxed, or json for servers that can enforce a JSON schema (llama.cpp, vLLM, SGLang, ...)."""
     votes: int = 1
     """Number of critiques for each solution; their most frequent answer is the verdict."""
     temperature: float | None = None
@@ -68,6 +70,7 @@ class JudgeSettings:
             revision=self.revision,
             template=self.template,
             steps=self.steps,
+            format=self.format,
             votes=self.votes,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
@@ -89,11 +92,13 @@ class CheckSettings(JudgeSettings):
 
 def judge_name(judge: ModelJudge) -> str:
     """Return the model, prompt and sampling of a judge as text, without the addresses of its servers."""
-    from fapo.judge.template import load_template  # here, because it makes `fapo --help` slower
+    from fapo.config.schema import ServedJudge  # here, because these make `fapo --help` slower
+    from fapo.judge.template import load_template
 
     prompt = f"{judge.template} ({zlib.crc32(load_template(judge.template).text.encode('utf-8')):08x})"
     sampling = f"plurality of {judge.votes} votes, " if judge.votes > 1 else ""
     sampling += f"temperature {judge.temperature:g}, max tokens {judge.max_tokens}"
     sampling += f", min words {judge.min_words}" if judge.min_words else ""
     sampling += f", steps {judge.steps}" if judge.steps else ""
+    sampling += ", json" if isinstance(judge, ServedJudge) and judge.format == "json" else ""
     return f"{judge.model}, prompt {prompt}, {sampling}"

@@ -20,7 +20,7 @@ from fapo.errors import ConfigError
 from fapo.inference.concurrency import run_all
 from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, base_url, best_endpoint, retry_after_seconds
 from fapo.inference.transport import chunks, open_session
-from fapo.types import Completion, Message
+from fapo.types import Completion, Constrained, Message
 
 PATH = "chat/completions"
 MAX_RETRY_AFTER = 600.0
@@ -209,6 +209,9 @@ class ChatClient:
     def _body(self, messages: list[Message]) -> bytes:
         """Return the body of the request as JSON; raise UnicodeEncodeError for a lone surrogate."""
         fields = {"model": self.model, "messages": messages, **self.settings}
+        if isinstance(messages, Constrained):
+            form = {"name": "answer", "strict": True, "schema": messages.schema}
+            fields["response_format"] = {"type": "json_schema", "json_schema": form}
         return json.dumps(fields, ensure_ascii=False).encode()
 
     async def _request(self, session: aiohttp.ClientSession, body: bytes) -> Completion:

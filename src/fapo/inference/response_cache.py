@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 
 from fapo.errors import DataError
 from fapo.inference.concurrency import run_all
-from fapo.types import ChatModel, Completion, Message
+from fapo.types import ChatModel, Completion, Constrained, Message
 
 APPLICATION = 0x6661706F
 """SQLite application_id of a response cache ("fapo")."""
@@ -107,7 +107,8 @@ def cache_key(conversation: list[Message], model: str, settings: Mapping[str, An
     Returns:
         The key; the conversation stands in it as a hash.
     """
-    prompt = hashlib.sha256(json.dumps(conversation, sort_keys=True).encode()).hexdigest()
+    asked: Any = [conversation, conversation.schema] if isinstance(conversation, Constrained) else conversation
+    prompt = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return CacheKey(prompt, model, json.dumps(dict(settings), sort_keys=True), vote)
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fapo.config.reader import judge_config
 from fapo.config.schema import JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge
 from fapo.data.load import load_labelled
+from fapo.errors import ConfigError
 from fapo.inference.client import ChatClient
 from fapo.inference.models import ModelSpec, model_spec
 from fapo.inference.response_cache import CachedModel, ResponseCache
@@ -58,7 +59,7 @@ def make_judge(config: JudgeConfig, *, seed: int = 0) -> Judge:
     if isinstance(config, OracleJudge):
         judge = oracle(config.false_negative_rate, config.false_positive_rate)
     else:
-        template, model = load_template(config.template, config.steps), _open_model(config)
+        template, model = _template(config), _open_model(config)
         judge = _genrm(config, template, model)
         uncached = _genrm(replace(config, cache=None), template, model)
     if not config.canaries:
@@ -87,7 +88,7 @@ async def open_judge(config: ModelJudge, *, use_cache: bool = True) -> AsyncIter
         ConfigError: If the template or the model cannot be loaded.
         DataError: If the cache cannot be used.
     """
-    template = load_template(config.template, config.steps)
+    template = _template(config)
     async with contextlib.aclosing(_open_model(config)) as model:
         judge = _genrm(config, template, model, use_cache)
         try:
@@ -129,11 +130,19 @@ def command_line_judge(
     if found.urls:
         table |= {"kind": "served", "urls": found.urls}
     else:  # a command has the same options for both kinds
+        if settings.get("format", "boxed") != "boxed":
+            raise ConfigError(f"{options[0]}: {found.name} is loaded here, and only a server can enforce format json")
         known = {f.name for f in fields(LocalJudge)}
         table = {key: value for key, value in table.items() if key in known}
     judge = judge_config(table, "command line")
     assert isinstance(judge, ModelJudge)
     return judge
+
+
+def _template(config: ModelJudge) -> Template:
+    """Return the template of a judge, with the settings that change it."""
+    template = load_template(config.template, config.steps)
+    return replace(template, format=config.format) if isinstance(config, ServedJudge) else template
 
 
 def _open_model(config: ModelJudge) -> ChatClient | LocalModel:

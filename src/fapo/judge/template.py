@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from fapo.data.untrusted_text import escape
 from fapo.errors import ConfigError
-from fapo.judge.verdicts import parse_verdict, parse_yes_no
-from fapo.types import Given, Message, StepRule, Verdict
+from fapo.judge.verdicts import parse_json, parse_verdict, parse_yes_no
+from fapo.types import AnswerFormat, Constrained, Given, Message, StepRule, Verdict
 
 HEADER = re.compile(r"#(kind|steps):[ \t]*(\S*)[ \t]*(?:\n|\Z)")
 """Pattern of a line above the prompt that sets a field of `Template`."""
@@ -25,6 +25,11 @@ SECTION_OR_PLACEHOLDER = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", 
 FIELDS = {"problem", "reference", "num_steps", "last_index"}
 STEP_FIELDS = {"index", "step"}
 _PROMPTS = resources.files("fapo.judge") / "prompts"
+JSON_REQUEST = {
+    "locate": 'Answer in JSON: your critique as "critique", then the number as "first_wrong_step", without a box.',
+    "yes_no": 'Answer in JSON: your critique as "critique", then true (a step is wrong) or false as "flawed", no box.',
+}
+"""Sentence that asks for JSON, by kind of answer."""
 NO_REFERENCE = "(none is given: judge the steps without it)"
 """Text in the prompt in place of the reference, for problems without one, such as those of ProcessBench."""
 
@@ -50,6 +55,8 @@ class Template:
     """Built-in name or path, for error messages and records."""
     steps: StepRule = "paragraphs"
     """Rule by which responses are split into the steps of this prompt."""
+    format: AnswerFormat = "boxed"
+    """Form of the verdict. json: a sentence at the end of the prompt asks for JSON, and the server enforces it."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("locate", "yes_no"):
@@ -114,6 +121,8 @@ class Template:
         Returns:
             A verdict with status ok or unparsable; with a step only where `kind` is "locate".
         """
+        if self.format == "json":
+            return parse_json(critique, num_steps, names_step=self.kind == "locate")
         return parse_yes_no(critique) if self.kind == "yes_no" else parse_verdict(critique, num_steps)
 
     def escape(self, text: str) -> str:
@@ -216,7 +225,22 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
         return "".join(PLACEHOLDER.sub(lambda inner, step=step: step[inner[1]], hole[1]) for step in numbered)
 
     filled = [(role, SECTION_OR_PLACEHOLDER.sub(fill, text)) for role, text in template.messages]
-    return [{"role": role, "content": text} for role, text in filled if text or role != "system"]
+    messages = [{"role": role, "content": text} for role, text in filled if text or role != "system"]
+    if template.format == "boxed":
+        return messages
+    messages[-1]["content"] += f"\n\n{JSON_REQUEST[template.kind]}"
+    own = [index for index, step in enumerate(steps) if not isinstance(step, Given)]
+    return Constrained(messages, _schema(template.kind, own))
+
+
+def _schema(kind: str, steps: Sequence[int]) -> dict[str, Any]:
+    """Return the JSON schema of an answer: the critique first, then the verdict, which names -1 or one of `steps`."""
+    properties: dict[str, Any] = {"critique": {"type": "string"}}
+    if kind == "locate":
+        properties["first_wrong_step"] = {"type": "integer", "enum": [-1, *steps]}
+    else:
+        properties["flawed"] = {"type": "boolean"}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def _step(template: Template, step: str | Given) -> str:

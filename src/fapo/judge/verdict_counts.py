@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from fapo.errors import JudgeDownError
-from fapo.judge.verdicts import BLANK, CUT_OFF, GIVEN_STEP, NO_ANSWER, NO_STEP, OUT_OF_RANGE
+from fapo.judge.verdicts import BLANK, CUT_OFF, GIVEN_STEP, NO_ANSWER, NO_JSON, NO_STEP, OUT_OF_RANGE
 from fapo.types import Verdict
 
 MIN_VERDICTS = 8
@@ -34,6 +34,7 @@ REMEDIES = {
     NO_STEP: OTHER_PROMPT,
     NO_ANSWER: "the judge does not answer yes or no in a box; use locate or locate_small, `fapo check-judge` compares "
     "the templates",
+    NO_JSON: "the server does not enforce a JSON schema (response_format); use one that does, or the format boxed",
     BLANK: "these solutions are empty, so there is nothing to judge",
 }
 """What to do about an unparsable verdict, by its reason."""

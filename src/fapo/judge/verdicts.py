@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ NO_STEP = "no boxed step"
 """Reason of an unparsable verdict: no integer in the last box, or no box at all."""
 NO_ANSWER = "no boxed yes or no"
 """Reason of an unparsable verdict: neither yes nor no in the last box, or no box at all."""
+NO_JSON = "no JSON verdict"
+"""Reason of an unparsable verdict: JSON was requested, and the answer is none; the server did not enforce it."""
 OUT_OF_RANGE = "step out of range"
 """Reason of an unparsable verdict: the solution has no such step."""
 GIVEN_STEP = "the step is given"
@@ -60,6 +63,31 @@ def parse_yes_no(text: str) -> Verdict:
     if found is None:
         return Verdict("unparsable", critique=text, reason=NO_ANSWER)
     return Verdict("ok", flawed=found[1].lower() == "yes", critique=text)
+
+
+def parse_json(text: str, num_steps: int, *, names_step: bool) -> Verdict:
+    """Return the verdict in an answer that is a JSON object.
+
+    Args:
+        text: Answer of the judge, {"critique": ..., "first_wrong_step": -1} or {"critique": ..., "flawed": false}.
+        num_steps: Number of steps of the judged solution.
+        names_step: Whether the answer names a step.
+
+    Returns:
+        A verdict with status ok or unparsable; its critique is the whole answer.
+    """
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        answer = None
+    verdict = answer.get("first_wrong_step" if names_step else "flawed") if isinstance(answer, dict) else None
+    if not names_step and isinstance(verdict, bool):
+        return Verdict("ok", flawed=verdict, critique=text)
+    if not names_step or isinstance(verdict, bool) or not isinstance(verdict, int):
+        return Verdict("unparsable", critique=text, reason=NO_JSON)
+    if not -1 <= verdict < num_steps:
+        return Verdict("unparsable", critique=text, reason=OUT_OF_RANGE)
+    return Verdict.from_step(None if verdict == -1 else verdict, text)
 
 
 def _last_boxed(text: str, content: re.Pattern[str]) -> re.Match[str] | None:

@@ -10,7 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.config.ranges import Count, NonNegative, Positive, TopP, check_ranges
 from fapo.errors import ConfigError
-from fapo.types import StepRule
+from fapo.types import AnswerFormat, StepRule
 
 if TYPE_CHECKING:
     from fapo.config.schema import ModelJudge
@@ -39,6 +39,8 @@ class EvalSettings:
     """Prompt of the judge: locate, locate_small, yes_no, compact or a file."""
     judge_steps: StepRule | None = None
     """Steps of a sample: paragraphs, or lines where it has no empty line; the default is the template's own."""
+    judge_format: AnswerFormat = "boxed"
+    """Form of the verdict: boxed, or json for servers that can enforce a JSON schema (llama.cpp, vLLM, SGLang, ...)."""
     judge_votes: int = 1
     """Number of critiques for each sample; their most frequent answer is the verdict."""
     judge_temperature: float | None = None
@@ -100,15 +102,14 @@ class EvalSettings:
         """Return the judge; None without one. Raise ConfigError if its addresses or settings cannot be used."""
         if not self.judge:
             return None
-        settings = {"steps": self.judge_steps, "votes": self.judge_votes, "temperature": self.judge_temperature}
+        settings = {"votes": self.judge_votes, "temperature": self.judge_temperature}
         return self._judge(self.judge, self.judge_model, self.judge_template, "judge", **settings)
 
     def gold_judge_config(self) -> ModelJudge | None:
         """Return the gold judge, which is greedy; None without one. Raise ConfigError if it cannot be used."""
         if not self.gold_judge:
             return None
-        steps = {"steps": self.judge_steps}
-        return self._judge(self.gold_judge, self.gold_judge_model, self.gold_judge_template, "gold-judge", **steps)
+        return self._judge(self.gold_judge, self.gold_judge_model, self.gold_judge_template, "gold-judge")
 
     def _judge(self, addresses: tuple[str, ...], model: str, template: str, option: str, **settings: Any) -> ModelJudge:
         """Return a judge with the limits of this evaluation; `option` is the name of its option."""
@@ -119,6 +120,8 @@ class EvalSettings:
             model,
             options=(f"--{option}", f"--{option}-model"),
             template=template,
+            steps=self.judge_steps,
+            format=self.judge_format,
             max_tokens=self.judge_max_tokens,
             concurrency=self.concurrency,
             timeout=self.timeout,

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from omegaconf import open_dict
 from transformers import AutoTokenizer
 from verl import DataProto
 from verl.experimental.reward_loop import RewardLoopManager
@@ -178,6 +179,23 @@ def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None
     np.testing.assert_allclose(found.batch["rm_scores"].sum(dim=-1), expected(data, rewards), atol=1e-6)
     statuses = [json.loads(text)["scored"]["verdict"] for text in found.non_tensor_batch["fapo"]]
     assert (statuses[0]["status"] == "failed") == (case == "dead")
+
+
+def test_without_a_config_only_final_answers_count(ray_here, tmp_path: Path) -> None:
+    config = compose(overrides(settings(tmp_path, "http://127.0.0.1:9/v1")))
+    assert config.reward.custom_reward_function.path == "pkg://fapo.verl.reward"
+    with open_dict(config):
+        config.reward.custom_reward_function.reward_kwargs = {}
+    data = batch(solutions())
+    manager = RewardLoopManager(config)
+    found = manager.compute_rm_score(data)
+    for handle in manager.reward_loop_worker_handles:
+        ray.kill(handle)
+    correct = [float(i < 4) for i in range(len(data))]
+    assert list(found.non_tensor_batch["acc"]) == correct
+    np.testing.assert_allclose(
+        found.batch["rm_scores"].sum(dim=-1), expected(data, [2 * right - 1 for right in correct]), atol=1e-6
+    )
 
 
 def score(config: str, problem: Problem, text: str, **kwargs: Any) -> dict[str, Any]:

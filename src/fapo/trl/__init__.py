@@ -1,13 +1,14 @@
-"""Training on one machine with TRL: a reward function for any GRPOTrainer, and the trainers behind `fapo train`."""
+"""Training on one machine with TRL: reward functions for any GRPOTrainer, and the trainers behind `fapo train`."""
 
 from typing import TYPE_CHECKING, Any
 
+from fapo.trl.accuracy import accuracy_reward
 from fapo.trl.reward import FlawedAwareReward, flawed_aware_reward
 
 if TYPE_CHECKING:
     from fapo.trl.judge_while_generating import judge_ahead
 
-__all__ = ["FlawedAwareReward", "flawed_aware_reward", "judge_ahead"]
+__all__ = ["FlawedAwareReward", "accuracy_reward", "flawed_aware_reward", "judge_ahead"]
 
 
 def __getattr__(name: str) -> Any:

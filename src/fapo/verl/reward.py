@@ -3,6 +3,8 @@
 reward.custom_reward_function.path=pkg://fapo.verl.reward
 reward.custom_reward_function.name=compute_score
 +reward.custom_reward_function.reward_kwargs.config=/path/of/config.toml
+
+Without a config, the reward is +1 for a right final answer and -1 for a wrong one, and nothing is judged.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import read_config
-from fapo.config.schema import Config, JudgeConfig, LocalJudge, ModelJudge, ServedJudge
+from fapo.config.schema import Config, JudgeConfig, LocalJudge, ModelJudge, OutcomeReward, ServedJudge
 from fapo.data.trajectory import make_rollout
 from fapo.inference.models import model_folder
 from fapo.judge.canaries import find_canaries
@@ -44,7 +46,7 @@ async def compute_score(
     ground_truth: str,
     extra_info: Mapping[str, Any],
     *,
-    config: str,
+    config: str = "",
     num_workers: int = 1,
     reward_router_address: str | None = None,
     **_: Any,
@@ -60,7 +62,7 @@ async def compute_score(
         ground_truth: Reference answer; for a critique the label of training, which differs from the label in
             `extra_info` under `data.label_noise`.
         extra_info: Columns of the row that `fapo data` has written.
-        config: Path of a TOML file, or of config.json in a run folder.
+        config: Path of a TOML file, or of config.json in a run folder; empty: only final answers are checked.
         num_workers: Number of reward workers, among which `judge.concurrency` is divided.
         reward_router_address: Address of the judge, HOST:PORT, if verl serves it; it replaces the servers of the
             config.
@@ -72,7 +74,7 @@ async def compute_score(
         ConfigError: If the config cannot be used.
     """
     key = (config, num_workers, reward_router_address or "")
-    settings = _settings(*key)
+    settings = _settings(*key) if config else None
     problem = Problem(
         id=str(extra_info.get("id", extra_info.get("index", ""))),
         text=str(extra_info.get("problem", "")),
@@ -80,13 +82,13 @@ async def compute_score(
         source=str(extra_info.get("source", data_source)),
     )
     solution = None
-    if settings.task == "genrm":
+    if settings and settings.task == "genrm":
         problem = replace(problem, reference=str(extra_info.get("reference", "")))
         label, training_label = (None if int(n) < 0 else int(n) for n in (extra_info["label"], ground_truth))
         noise = (True, training_label) if training_label != label else (False, None)
         correct = bool(extra_info["answer_correct"])
         solution = LabelledSolution(problem, tuple(extra_info["steps"]), label, correct, "", *noise)
-    scorer = make_scorer(settings, [solution]) if solution else _policy_scorer(*key)
+    scorer = make_scorer(settings, [solution]) if settings and solution else _policy_scorer(*key)
     (scored,) = await scorer([make_rollout(problem, extra_info.get("trajectory") or solution_str)])
     canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
     canary_results = tuple(canaries.results or ()) if canaries else ()
@@ -136,6 +138,8 @@ def _worker_judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeCon
 @lru_cache
 def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
     """Return the scorer of this process, which all of its rollouts share, with one judge and its connections."""
+    if not path:
+        return PolicyScorer(OutcomeReward(), None)
     config = _settings(path, num_workers, router)
     scorer = make_scorer(config)
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:

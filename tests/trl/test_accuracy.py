@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,11 @@ def test_trl_trains_with_it(tiny_policy: Path, tmp_path: Path) -> None:
     assert all(row["accuracy_reward/undecided_rate"] == 0 for row in rows)
 
 
-def rewards_in_a_thread() -> None:
-    """Exit with 0 if a thread gets the right rewards, although one check never ends."""
+def rewards_in_a_thread(reward: Callable[..., list[float | None]]) -> None:
+    """Exit with 0 if a thread gets the right rewards from a function that was pickled; one check never ends."""
     found: list[Any] = []
     completions = said(r"\boxed{x+x}", rf"\boxed{{{ENDLESS}}}")
-    thread = threading.Thread(target=lambda: found.extend(accuracy_reward(completions, ["2x", "7"])))
+    thread = threading.Thread(target=lambda: found.extend(reward(completions, ["2x", "7"])))
     thread.start()
     thread.join()
     sys.exit(0 if found == [1.0, 0.0] else 1)
@@ -75,8 +75,9 @@ def rewards_in_a_thread() -> None:
 
 @pytest.mark.slow
 def test_a_daemonic_process_gets_rewards_in_a_thread() -> None:
-    assert pickle.loads(pickle.dumps(accuracy_reward)) is accuracy_reward
-    process = multiprocessing.get_context("spawn").Process(target=rewards_in_a_thread, daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=rewards_in_a_thread, args=[accuracy_reward], daemon=True
+    )
     process.start()
     process.join(timeout=300)
     assert process.exitcode == 0

@@ -39,16 +39,18 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**inherited, **own, **more}
 
 
-def on_cpu(ranks: int = 1) -> dict[str, Any]:
-    """Return a [verl] table for small models on this machine."""
+def on_cpu(ranks: int = 1, nodes: int = 0) -> dict[str, Any]:
+    """Return a [verl] table for small models on this machine, with `ranks` on each of `nodes` of a cluster, if any."""
     actor, sampler = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
-    return {
-        "trainer.device": "cpu",
-        "trainer.n_gpus_per_node": ranks,
-        "trainer.logger": ["console", "file"],
+    ray_here = {
         "+ray_kwargs.ray_init.num_gpus": ranks,
         "ray_kwargs.ray_init.num_cpus": 4 + 4 * ranks,
         "+ray_kwargs.ray_init.include_dashboard": False,
+    }
+    return (ray_here if not nodes else {"trainer.nnodes": nodes}) | {
+        "trainer.device": "cpu",
+        "trainer.n_gpus_per_node": ranks,
+        "trainer.logger": ["console", "file"],
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "data.dataloader_num_workers": 0,
         "actor_rollout_ref.model.external_lib": "cpu.process_group",
@@ -79,12 +81,13 @@ def start(
     *changed: str,
     base: Path = POLICY,
     ranks: int = 1,
+    nodes: int = 0,
     steps: int = 2,
     env: dict[str, str] | None = None,
     verl: Mapping[str, Any] | None = None,
 ) -> subprocess.Popen[str]:
     """Start `fapo train --engine verl` on the CPU. `verl` adds settings to the [verl] table."""
-    file = config_on_cpu(base, folder, {**on_cpu(ranks), **(verl or {})})
+    file = config_on_cpu(base, folder, {**on_cpu(ranks, nodes), **(verl or {})})
     small = [
         *(
             f'output="{folder}"',

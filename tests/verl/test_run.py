@@ -1,4 +1,4 @@
-"""Complete runs of verl's program in the miniature: FAPO with the GenRM as judge, a resumed run, two ranks."""
+"""Complete runs of verl's program in the miniature: FAPO with the GenRM as judge, a resumed run, an asynchronous one."""
 
 from __future__ import annotations
 
@@ -141,13 +141,6 @@ def test_rollouts_that_begin_while_weights_are_updated(tmp_path: Path) -> None:
     assert [row["training/global_step"] for row in steps] == [1, 2, 3, 4]
     fits = [row["training/rollout_actor_probs_pearson_corr"] for row in steps]
     assert fits[0] > 0.999 > 0.99 > min(fits[1:]) > 0.3, "later batches have rollouts of earlier weights"
-
-
-def test_two_ranks(tmp_path: Path) -> None:
-    run(tmp_path, "judge.kind=oracle", "data.validation=", "optim.micro_batch_size=4", ranks=2)
-    steps = logged(tmp_path)
-    assert all(row["training/rollout_actor_probs_pearson_corr"] > 0.999 for row in steps)
-    assert len(rows(tmp_path, "rollouts")) == 2 * PROMPTS * GROUP
 
 
 def test_a_judge_that_is_down_stops_the_run(tmp_path: Path) -> None:

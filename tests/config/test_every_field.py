@@ -154,6 +154,7 @@ FIELDS = {
     "judge.model": Field("other", POLICIES),
     "judge.template": Field("locate", POLICIES),
     "judge.steps": Field("paragraphs", POLICIES),
+    "judge.format": Field("json", POLICIES),
     "judge.temperature": Field(0.5, POLICIES),
     "judge.top_p": Field(0.5, POLICIES),
     "judge.max_tokens": Field(77, POLICIES),

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from transformers import AutoTokenizer
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-from fapo.config.reader import from_dict
+from fapo.config.reader import from_dict, load
 from fapo.config.schema import Config
 from fapo.data.jsonl import write_jsonl
+from fapo.inference.models import model_folder
+from fapo.training.datasets import load_sets
 from fapo.verl.datasets import parquet_files, write_sets
 from fapo.verl.reward import compute_score
+from tests.support.paths import SOURCE
 
 METALS = ("iron", "lead", "zinc", "gold")
 GPQA = [
@@ -74,3 +79,15 @@ def test_a_letter_is_checked_like_any_other_answer(given: str, right: bool, tmp_
     )
     found = asyncio.run(compute_score("gpqa", f"So \\boxed{{{letter}}}.", truth, row["extra_info"], config=str(file)))
     assert (found["acc"], found["score"]) == (float(right), 1.0 if right else -1.0)
+
+
+def test_prompts_have_the_tokens_that_trl_gives_them() -> None:
+    config = load(SOURCE / "fapo/data/miniature/configs/policy.toml", ["data.limit=1"])
+    tokenizer = AutoTokenizer.from_pretrained(model_folder(config.model.path))
+    builder = create_continuous_token_builder(tokenizer, hf_model_type="llama", chat_template_kwargs={})
+    sets = load_sets(config)
+    prompts = [example.prompt for name in config.data.validation for example in sets[name]]
+    assert len(prompts) == 1024
+    for prompt in prompts:
+        expected = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+        assert list(builder.build_initial_tokens(prompt)) == list(expected)

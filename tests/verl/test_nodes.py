@@ -66,7 +66,17 @@ def test_relative_paths_the_record_and_the_cache_of_a_run_on_other_nodes(
     working_directory = ray.get(ray.remote(lambda: os.getcwd()).remote())
     ray.shutdown()
     assert working_directory != str(home), "a relative path would not be found"
-    run(home, *changed, "judge.canary_rate=1", "data.validation=", "optim.micro_batch_size=4", nodes=2, steps=1, verl=settings, env=env)
+    run(
+        home,
+        *changed,
+        "judge.canary_rate=1",
+        "data.validation=",
+        "optim.micro_batch_size=4",
+        nodes=2,
+        steps=1,
+        verl=settings,
+        env=env,
+    )
 
     found = rows(home, "rollouts")
     assert len(found) == PROMPTS * GROUP

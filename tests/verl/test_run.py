@@ -1,4 +1,4 @@
-"""Complete runs of verl's program in the miniature: FAPO with the GenRM as judge, a resumed run, an asynchronous one."""
+"""Complete runs of verl's program in the miniature: FAPO with the GenRM as judge, resumed and asynchronous runs."""
 
 from __future__ import annotations
 

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data.trajectory import as_messages, judged_steps, make_rollout, read_completion, without_thinking
+from fapo.data.trajectory import (
+    as_messages,
+    closes_unopened_thinking,
+    judged_steps,
+    make_rollout,
+    opens_thinking,
+    read_completion,
+    without_thinking,
+)
 from fapo.errors import DataError
 from fapo.types import Given, Problem
 from tests.support.attacks import TEMPLATES, assert_harmless
@@ -37,6 +45,39 @@ def test_thinking_is_no_part_of_a_solution(text: str, expected: str) -> None:
     assert without_thinking(text) == expected
     assert read_completion(text) == (expected, ())
     assert read_completion([{"role": "assistant", "content": text}]) == (expected, ())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opens", "closes"),
+    [
+        ("assistant\n<think>\n", True, False),
+        ("assistant\n<think>\n\n</think>\n\n", False, False),
+        ("Put your thoughts into <think> and </think>. assistant\n", False, False),
+        ("Begin with <think>. assistant\n", False, False),
+        ("assistant\n", False, False),
+        ("</think>", False, True),
+        ("6?</think><think>", True, True),
+    ],
+)
+def test_where_the_template_opens_the_thinking(prompt: str, opens: bool, closes: bool) -> None:
+    assert (opens_thinking(prompt), closes_unopened_thinking(prompt)) == (opens, closes)
+
+
+UNFINISHED: list[tuple[Any, bool, str]] = [
+    ("It may be \\boxed{43}", True, ""),
+    ("It may be \\boxed{43}", False, "It may be \\boxed{43}"),
+    ("6?</think>It is \\boxed{4", True, "It is \\boxed{4"),
+    ([{"role": "assistant", "content": "It may be \\boxed{43}"}], True, ""),
+    ([{"role": "assistant", "content": "It is \\boxed{4", "reasoning_content": "6?"}], True, "It is \\boxed{4"),
+    ([{"role": "tool", "content": ""}, {"role": "assistant", "content": "6?</think>It"}], True, "It"),
+]
+
+
+@pytest.mark.parametrize(("completion", "truncated", "response"), UNFINISHED)
+def test_a_truncated_completion_that_still_thinks_has_no_answer(
+    completion: Any, truncated: bool, response: str
+) -> None:
+    assert make_rollout(PROBLEM, completion, truncated=truncated, thinking=True).response == response
 
 
 CALL = {"type": "function", "function": {"name": "calculator", "arguments": {"expression": "6*7"}}}

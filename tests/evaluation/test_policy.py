@@ -262,6 +262,24 @@ def test_both_judges_see_the_steps_of_one_rule(rule: str, num: int, data: Path, 
     assert {prompt.count("</step_") for prompt in prompts} == {num}
 
 
+def test_thinking_is_not_judged_and_a_cut_off_thought_is_no_answer(data: Path, run) -> None:
+    """The template has opened the thinking; every other sample is cut off in it, with the right answer in a box."""
+
+    def think(body: dict[str, Any], index: int) -> Reply:
+        number = number_in(body)
+        if body["model"] == "judge":
+            assert "maybe" not in body["messages"][-1]["content"]
+            return Reply("\\boxed{-1}")
+        thought = f"{index}, maybe \\boxed{{{2 * number}}}"
+        return Reply(thought, "length") if number % 2 else Reply(f"{thought}</think>So \\boxed{{{2 * number}}}")
+
+    with chat_server(think) as server:
+        code, out, err = run(*command(server.url, data, "--json"))
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["num_correct"], found["num_judged"], found["no_answer_rate"]) == (6, 6, 0.5)
+
+
 def test_the_gold_judge_is_asked_about_the_same_samples(data: Path, run) -> None:
     def two_judges(body: dict[str, Any], index: int) -> Reply:  # the gold judge flags 4 alone, the judge 0 and 4
         return (

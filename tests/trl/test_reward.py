@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import math
 import multiprocessing
@@ -277,6 +278,13 @@ def test_a_completion_as_long_as_the_limit_is_truncated(num_tokens: int, limit: 
     assert (rollout.num_tokens, rollout.truncated) == (num_tokens, truncated)
 
 
+def test_where_the_template_opens_the_thinking_a_cut_off_thought_is_no_answer() -> None:
+    function = copy.copy(flawed_aware_reward(nobody, thinking=True, max_completion_length=8))  # as TRL sends it
+    texts = ["\\boxed{4}, or", "5?</think>\\boxed{4}", "\\boxed{4}"]
+    rewards = asyncio.run(function(["2+2?"] * 3, texts, [[1] * 8, [1] * 8, [1]], answer=["4"] * 3))
+    assert rewards == [-1.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize(("penalty", "reward"), [(0.0, 1.0), (1.0, 0.0), (2.0, -1.0)])
 def test_the_penalty_is_lambda(penalty: float, reward: float) -> None:
     async def harsh(rollouts: list[Rollout]) -> list[Verdict]:
@@ -304,6 +312,7 @@ def test_the_options_of_the_client_have_its_defaults() -> None:
     ("options", "message"),
     [
         ({"penalty": -1.0}, "flawed_aware_reward: penalty"),
+        ({"thinking": True}, "thinking needs max_completion_length"),
         ({"overlong_buffer": 8}, "max_completion_length is 0; pass the max_completion_length"),
         ({"on_unscored": "guess"}, "on_unscored is 'guess'; choose one of mask, correctness_only, raise"),
     ],

@@ -103,6 +103,20 @@ def oracle_run(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     return train(settled, progress=lambda _, step, total, metrics: progress.append((step, total))), progress
 
 
+def test_a_cut_off_thought_is_no_answer_where_the_template_opens_it(tiny_policy: Path, tmp_path: Path) -> None:
+    policy = shutil.copytree(tiny_policy, tmp_path / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|assistant|>{% endif", "<|assistant|><think>{% endif")
+    assert "<think>" in tokenizer.chat_template
+    tokenizer.save_pretrained(policy)
+    changed = {"optim.steps": 1, "rollout.max_tokens": 6, "rollout.num_prompts": 32}
+    found = rows(train(config(tmp_path, policy, **changed)), "rollouts")
+    ended = [row["num_tokens"] < 6 for row in found]
+    assert {True, False} == set(ended)
+    assert [bool(row["response"]) for row in found] == ended
+    assert not any(row["correct"] for row in found if row["num_tokens"] == 6)
+
+
 def test_the_files_of_a_run_folder(oracle_run, tiny_policy: Path) -> None:
     folder, _ = oracle_run
     assert {path.name for path in folder.iterdir()} == {

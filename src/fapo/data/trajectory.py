@@ -17,6 +17,8 @@ from fapo.types import Given, Message, Problem, Rollout, StepRule
 
 _THINKING = re.compile(r"<(/?)(?:\w+:)?think(?:ing)?>|\[(/?)THINK\]")
 """Tags around thinking: <think>, <thinking>, <seed:think>, [THINK]; a group holds the slash of a closing tag."""
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Keys under which a message holds thinking that was set apart from its text."""
 
 
 def without_thinking(text: str) -> str:
@@ -29,6 +31,18 @@ def without_thinking(text: str) -> str:
     if not tags:
         return text
     return text[tags[-1].end() :].strip() if any(tags[-1].groups()) else ""
+
+
+def opens_thinking(prompt: str) -> bool:
+    """Return whether a rendered prompt ends with the opening tag of a thinking block, as some chat templates do."""
+    *_, last = [None, *_THINKING.finditer(prompt)]
+    return last is not None and not any(last.groups()) and not prompt[last.end() :].strip()
+
+
+def closes_unopened_thinking(text: str) -> bool:
+    """Return whether the first tag of a text closes a thinking block, which the prompt must have opened."""
+    first = _THINKING.search(text)
+    return first is not None and any(first.groups())
 
 
 def read_completion(completion: Any) -> tuple[str, tuple[str | Given, ...]]:
@@ -57,7 +71,9 @@ def read_completion(completion: Any) -> tuple[str, tuple[str | Given, ...]]:
     return last, tuple(earlier)
 
 
-def make_rollout(problem: Problem, completion: Any, num_tokens: int = 0, *, truncated: bool = False) -> Rollout:
+def make_rollout(
+    problem: Problem, completion: Any, num_tokens: int = 0, *, truncated: bool = False, thinking: bool = False
+) -> Rollout:
     """Return a completion as a rollout.
 
     Args:
@@ -65,6 +81,8 @@ def make_rollout(problem: Problem, completion: Any, num_tokens: int = 0, *, trun
         completion: Text, or a conversation (list of messages).
         num_tokens: Length in tokens, with thinking and results of tools; 0 where unknown.
         truncated: Whether the length limit ended it.
+        thinking: Whether the prompt ends with the opening tag of a thinking block. A truncated completion that has not
+            closed the block has an empty response.
 
     Returns:
         The rollout.
@@ -73,6 +91,8 @@ def make_rollout(problem: Problem, completion: Any, num_tokens: int = 0, *, trun
         DataError: The completion is neither a text nor a conversation with an assistant turn.
     """
     response, earlier = read_completion(completion)
+    if thinking and truncated and _has_no_thinking(completion):
+        response = ""
     return Rollout(problem, response, num_tokens, truncated, earlier)
 
 
@@ -89,6 +109,14 @@ def as_messages(rollout: Rollout) -> list[Message]:
         {"role": "tool", "content": turn.text} if isinstance(turn, Given) else {"role": "assistant", "content": turn}
         for turn in turns
     ]
+
+
+def _has_no_thinking(completion: Any) -> bool:
+    """Return whether neither tags nor keys of the last turn are about thinking."""
+    if isinstance(completion, str):
+        return not _THINKING.search(completion)
+    last = next(turn for turn in reversed(completion) if _is_written(turn))
+    return not any(key in last for key in _REASONING) and not _THINKING.search(_text(last.get("content")))
 
 
 def _is_written(message: Mapping[str, Any]) -> bool:

@@ -46,15 +46,18 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
     """Scorer of the rollouts."""
     record: Record | None
     """Function that is called with each batch of scored rollouts, and the columns of the data set."""
+    thinking: bool
+    """Whether the prompts end with the opening tag of a thinking block."""
     __name__: str
     """Name in TRL's logs: "fapo_reward" or that of another kind of reward."""
 
-    def __new__(cls, scorer: Scorer, record: Record | None = None) -> Self:
+    def __new__(cls, scorer: Scorer, record: Record | None = None, thinking: bool = False) -> Self:
         """Make a reward function from a scorer; most users want `flawed_aware_reward`.
 
         Args:
             scorer: Scorer of the rollouts.
             record: Function that is called with each batch of scored rollouts.
+            thinking: Whether the prompts end with the opening tag of a thinking block.
 
         Returns:
             The reward function.
@@ -83,11 +86,11 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
 
         reward.__name__ = f"{scorer.config.kind}_reward"  # TRL looks for the name of a partial here
         self = super().__new__(cls, reward)
-        self.scorer, self.record, self.__name__ = scorer, record, reward.__name__
+        self.scorer, self.record, self.thinking, self.__name__ = scorer, record, thinking, reward.__name__
         return self
 
     def __reduce__(self) -> Any:
-        return type(self), (self.scorer, self.record)
+        return type(self), (self.scorer, self.record, self.thinking)
 
     async def score(
         self,
@@ -143,7 +146,7 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
             source=str(columns["source"][i]) if "source" in columns else "",
         )
         truncated = 0 < self.scorer.max_tokens <= len(tokens)
-        return make_rollout(problem, completion, len(tokens), truncated=truncated)
+        return make_rollout(problem, completion, len(tokens), truncated=truncated, thinking=self.thinking)
 
 
 def log_verdicts(scored: Sequence[ScoredRollout], log_extra: LogExtra) -> None:
@@ -187,6 +190,7 @@ def flawed_aware_reward(
     on_unscored: OnUnscored = "mask",
     overlong_buffer: int = 0,
     max_completion_length: int = 0,
+    thinking: bool = False,
     max_failure_rate: float = 0.5,
     model: str = "",
     template: str = "locate",
@@ -215,6 +219,8 @@ def flawed_aware_reward(
             "correctness_only" gives them +1, "raise" stops the trainer.
         overlong_buffer: Length in tokens over which the soft length penalty falls from 0 to -1; 0 turns it off.
         max_completion_length: The trainer's limit in tokens, at which that penalty is -1.
+        thinking: Whether the chat template ends the prompt with `<think>`. A completion of `max_completion_length`
+            tokens without `</think>` then has no answer.
         max_failure_rate: Largest rate of failures among the last 100 judgements that does not stop the trainer.
         model: Name under which the servers know the GenRM.
         template: Prompt of the GenRM: locate, yes_no, compact, or the path of a template file.
@@ -264,7 +270,9 @@ def flawed_aware_reward(
             f"overlong_buffer is {overlong_buffer}, but max_completion_length is {max_completion_length}; pass the "
             "max_completion_length of the trainer's GRPOConfig, and a buffer that is not longer"
         )
+    if thinking and not max_completion_length:
+        raise ConfigError("thinking needs max_completion_length: pass the one of the trainer's GRPOConfig")
     config = FapoReward(penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
     check_ranges(config, "flawed_aware_reward")
     scorer = PolicyScorer(config, judge, max_completion_length, max_failure_rate=max_failure_rate)
-    return FlawedAwareReward(scorer)
+    return FlawedAwareReward(scorer, thinking=thinking)

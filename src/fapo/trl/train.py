@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from fapo.config.schema import Config, ServedJudge
+from fapo.data.trajectory import opens_thinking
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.eager_scorer import EagerJudge
 from fapo.rewards.from_config import make_scorer, wrap_judge
@@ -60,7 +61,11 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     run = open_run(config, arguments, resume=resume, rank=processes.process_index)
     scorer, eager = _wrapped(config, scorer)
     recorder = Recorder(config, run.folder, scorer, gather_object)
-    reward = FlawedAwareReward(scorer, recorder.record)
+    template_options = arguments.chat_template_kwargs or {}
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False, **template_options
+    )
+    reward = FlawedAwareReward(scorer, recorder.record, opens_thinking(prompt))
     datasets = {name: _dataset(examples) for name, examples in sets.items()}
     trainer = Trainer(
         model=run.with_final_weights(model),

@@ -25,6 +25,10 @@ _DTYPES = {"float32": ("fp32", "fp32"), "mixed": ("fp32", "bf16"), "bfloat16": (
 _LONG_NAMES = {"fp32": "float32", "bf16": "bfloat16"}
 _NO_DUAL_CLIP = 1e9
 """Limit that no probability ratio reaches: verl clips it at exp(20) itself, and its dual clip cannot be turned off."""
+AGENT_LOOPS = str(resources.files("fapo.verl") / "agent_loops.yaml")
+"""File that puts our loop with tools in the place of verl's."""
+AGENT_LOOP_NAMES = ("single_turn_agent", "tool_agent")
+"""Values of verl's `default_agent_loop`: with one turn; with tools."""
 _DEVICES = ("trainer.n_gpus_per_node", 8), ("trainer.nnodes", 1)
 """Settings of verl that multiply to the number of devices, with their defaults."""
 _MODE = "trainer.v1.trainer_mode"
@@ -183,7 +187,10 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         f"+{function}.reward_kwargs.config": str(folder / "config.json"),
         f"+{function}.reward_kwargs.num_workers": "${reward.num_workers}",
         "reward.num_workers": 1 if local_judge else 8,  # each worker would load the judge
-        "reward.reward_manager.name": "dapo",
+        "reward.reward_manager.source": "importlib",
+        "reward.reward_manager.module.path": "pkg://fapo.verl.conversations",
+        "reward.reward_manager.name": "ConversationRewardManager",  # verl's "dapo", with messages
+        f"{sampler}.agent.agent_loop_config_path": AGENT_LOOPS,
         f"{extra}.max_resp_len": rollout.max_tokens,
         f"{extra}.overlong_buffer_cfg.enable": reward.overlong_buffer > 0,
         f"{extra}.overlong_buffer_cfg.len": reward.overlong_buffer,
@@ -268,7 +275,7 @@ def compose(arguments: list[str]) -> Any:
             get_custom_reward_fn(settings)
             resolve_reward_manager_cls(settings)
             _check(settings)
-    except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
+    except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"[verl]: {error}; change or remove the setting") from None
     return settings
 
@@ -288,4 +295,10 @@ def _check(settings: Any) -> None:
         raise ValueError(
             "reward.reward_model without its own pool of GPUs judges after the rollouts, not at the same time; "
             "set reward.reward_model.enable_resource_pool = true, n_gpus_per_node and nnodes"
+        )
+    agent = settings.actor_rollout_ref.rollout.agent
+    if agent.default_agent_loop not in AGENT_LOOP_NAMES or agent.agent_loop_config_path != AGENT_LOOPS:
+        raise ValueError(
+            "actor_rollout_ref.rollout.agent: the judge sees the turns of the agent loops "
+            f"{' and '.join(AGENT_LOOP_NAMES)} only; leave agent_loop_config_path out, and choose one of them"
         )

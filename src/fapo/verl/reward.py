@@ -61,7 +61,8 @@ async def compute_score(
         solution_str: Response of the policy.
         ground_truth: Reference answer; for a critique the label of training, which differs from the label in
             `extra_info` under `data.label_noise`.
-        extra_info: Columns of the row that `fapo data` has written.
+        extra_info: Columns of the row that `fapo data` has written, and what
+            `fapo.verl.conversations.ConversationRewardManager` adds.
         config: Path of a TOML file, or of config.json in a run folder; empty: only final answers are checked.
         num_workers: Number of reward workers, among which `judge.concurrency` is divided.
         reward_router_address: Address of the judge, HOST:PORT, if verl serves it; it replaces the servers of the
@@ -89,7 +90,9 @@ async def compute_score(
         correct = bool(extra_info["answer_correct"])
         solution = LabelledSolution(problem, tuple(extra_info["steps"]), label, correct, "", *noise)
     scorer = make_scorer(settings, [solution]) if settings and solution else _policy_scorer(*key)
-    (scored,) = await scorer([make_rollout(problem, extra_info.get("trajectory") or solution_str)])
+    truncated, thinking = (bool(extra_info.get(key)) for key in ("truncated", "thinking"))
+    completion = extra_info.get("trajectory") or solution_str
+    (scored,) = await scorer([make_rollout(problem, completion, truncated=truncated, thinking=thinking)])
     canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
     canary_results = tuple(canaries.results or ()) if canaries else ()
     if canaries:

@@ -17,7 +17,7 @@ from fapo.data.load import load_problems
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.miniature.sets import has_oracle
 from fapo.data.problems import load_prompt, question_messages, sampling_key
-from fapo.data.trajectory import make_rollout
+from fapo.data.trajectory import closes_unopened_thinking, make_rollout
 from fapo.errors import ConfigError, EngineError
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.inference.concurrency import run_batches
@@ -192,8 +192,13 @@ def _checked(
     settings: EvalSettings, problems: Sequence[Problem], completed: Sequence[Sequence[Completion]]
 ) -> list[AnsweredQuestion]:
     """Return the completions as samples, with their final answers compared with the references."""
+    thinking = any(closes_unopened_thinking(c.text) for completions in completed for c in completions)
     rollouts_of = [
-        [make_rollout(problem, c.text, c.num_tokens, truncated=c.truncated) for c in completions if not c.error]
+        [
+            make_rollout(problem, c.text, c.num_tokens, truncated=c.truncated, thinking=thinking)
+            for c in completions
+            if not c.error
+        ]
         for problem, completions in zip(problems, completed, strict=True)
     ]
     pairs = [(rollout.response, rollout.problem.reference) for rollouts in rollouts_of for rollout in rollouts]

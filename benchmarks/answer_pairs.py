@@ -1,11 +1,15 @@
 """Score checks of final answers on pairs of known truth: check_answers of fapo.rewards, math-verify and TRL.
 
 python -m benchmarks.answer_pairs [--list] [--part all|development|held_out]
+python -m benchmarks.answer_pairs --hangs
 
 tests/data/answer_pairs.jsonl has the pairs: reference, answer, whether they are equal, and the reason. A hash divides
 them: the rules of fapo were written with the development part in view, while of the held-out part, which is as old,
 only the totals were read. A false positive gives a wrong answer a reward; a false negative takes it from a right one.
 math-verify gets the reference between dollar signs and the answer in a box, as in its documentation.
+
+With --hangs, each side gets an answer that computer algebra never finishes, beside one that needs a moment, in the main
+thread and in another one, each in a process of its own, which is stopped after 30 s.
 """
 
 from __future__ import annotations
@@ -13,6 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -81,12 +88,77 @@ SIDES: dict[str, Callable[[Sequence[Pair]], list[bool]]] = {
 }
 
 
+BEFORE = """
+import logging, threading
+from math_verify import parse, verify
+from fapo.rewards import check_answers
+check_answers([("\\\\boxed{x+x}", "2x")])
+verify(parse("$2x$"), parse("$x+x$"))
+"""
+HANG_SIDES = {
+    "check_answers": "[c.correct for c in check_answers([(t, r) for r, t in pairs])]",
+    "math-verify": "[verify(parse(f'${r}$'), parse(t)) for r, t in pairs]",
+    "math-verify, no limits": (
+        "[verify(parse(f'${r}$', parsing_timeout=None), parse(t, parsing_timeout=None), timeout_seconds=None)"
+        " for r, t in pairs]"
+    ),
+    "TRL accuracy_reward": "accuracy_reward([[{'content': t}] for r, t in pairs], [f'${r}$' for r, t in pairs])",
+}
+RUNAWAYS = {"power tower": "9^{9^{9^{9}}}", "long integer": "2^{40000000000}"}
+LIMIT = 30.0
+"""Seconds after which a process without a result is stopped."""
+
+
+def hang(side: str, runaway: str, *, in_thread: bool) -> str:
+    """Return what a side makes of a runaway answer to 7 and a right answer to 2x.
+
+    Args:
+        side: Name of the side.
+        runaway: Answer that computer algebra does not finish.
+        in_thread: Whether the check runs outside the main thread.
+
+    Returns:
+        Outcomes, or the error, with the seconds they took.
+    """
+    pairs = [("7", f"\\boxed{{{runaway}}}"), ("2x", "\\boxed{x+x}")]
+    run = f"print({HANG_SIDES[side]}, flush=True)"
+    code = BEFORE + "from trl.rewards import accuracy_reward\n" * (side.startswith("TRL"))
+    code += f"logging.disable(50)\npairs = {pairs!r}\nrun = lambda: exec({run!r}, globals())\nprint(flush=True)\n"
+    code += "t = threading.Thread(target=run)\nt.start()\nt.join()" if in_thread else "run()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()  # all sides are warm
+        start = time.perf_counter()
+        try:
+            output, errors = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return f"no result in {LIMIT:g} s"
+        seconds = time.perf_counter() - start
+    return f"{output.strip() or errors.strip().splitlines()[-1][:60]} ({seconds:.0f} s)"
+
+
+def print_hangs() -> None:
+    """Print what each side makes of a runaway answer, which is wrong, and of an answer that is right."""
+    for name, runaway in RUNAWAYS.items():
+        for in_thread in (False, True):
+            print(f"\n{name} {runaway}, {'another' if in_thread else 'main'} thread; right outcome: [False, True]")
+            for side in HANG_SIDES:
+                print(f"{side:24s} {hang(side, runaway, in_thread=in_thread)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print the pairs on which a side is wrong")
     parser.add_argument("--part", choices=PARTS, help="score one part (default: each)")
+    parser.add_argument("--hangs", action="store_true", help="try answers that computer algebra never finishes")
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    if given.hangs:
+        print_hangs()
+        return
     print(f"{'part':12s} {'side':20s} {'pairs':>6s} {'agree':>6s} {'false positive':>15s} {'false negative':>15s}")
     wrong: list[str] = []
     for part in [given.part] if given.part else PARTS:

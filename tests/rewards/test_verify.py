@@ -207,6 +207,8 @@ def test_statuses():
     assert check("I give up", "4") == Check(False, None, "no_answer", "no final answer")
     assert check(boxed("4"), "4") == Check(True, "4", "ok")
     assert check("Answer: 4", "4", require_box=False).correct
+    for text in (r"The answer is \( 9 - 6 = 3 \) hours.", r"So the answer is \(3\) hours."):
+        assert check(text, "3", require_box=False).correct
     long = "1+" * MAX_CHARS + "1"
     assert check(boxed(long), "4").status == "error"
     assert check(boxed(long), long).correct

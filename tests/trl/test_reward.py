@@ -254,8 +254,9 @@ def test_without_right_answers_the_trainer_stops_with_a_clear_message(tiny_polic
         ("2+2?", {}, "2+2?"),
         ([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}], {}, "2+2?"),
         ([{"role": "user", "content": "Solve: 2+2?"}], {"problem": ["2+2?"]}, "2+2?"),
+        ([{"role": "user", "content": [{"type": "text", "text": "2+2?"}, {"type": "image"}]}], {}, "2+2?\n(image)"),
     ],
-    ids=["text", "conversation", "problem column"],
+    ids=["text", "conversation", "problem column", "blocks of an environment"],
 )
 def test_which_question_the_judge_reads(prompt: Any, columns: dict[str, Any], expected: str) -> None:
     seen: list[Rollout] = []

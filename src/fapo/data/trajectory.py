@@ -116,7 +116,7 @@ def _has_no_thinking(completion: Any) -> bool:
     if isinstance(completion, str):
         return not _THINKING.search(completion)
     last = next(turn for turn in reversed(completion) if _is_written(turn))
-    return not any(key in last for key in _REASONING) and not _THINKING.search(_text(last.get("content")))
+    return not any(key in last for key in _REASONING) and not _THINKING.search(message_text(last.get("content")))
 
 
 def _is_written(message: Mapping[str, Any]) -> bool:
@@ -126,15 +126,18 @@ def _is_written(message: Mapping[str, Any]) -> bool:
 
 def _turn(message: Mapping[str, Any]) -> str | Given:
     """Return the text of a message, with its tool calls; `Given` if the policy did not write it."""
-    text = _text(message.get("content"))
+    text = message_text(message.get("content"))
     if not _is_written(message):
         return Given(text)
     calls = [_call(call) for call in message.get("tool_calls") or ()]
     return "\n\n".join(part for part in (without_thinking(text), *calls) if part)
 
 
-def _text(content: Any) -> str:
-    """Return the text in the content of a message; of a list of blocks the texts, and the type of all others."""
+def message_text(content: Any) -> str:
+    """Return the text in the content of a message; of a list of blocks the texts, and the type of all others.
+
+    Raises DataError, without a place, for any other content.
+    """
     if isinstance(content, str) or content is None:
         return content or ""
     if not isinstance(content, Sequence) or not all(isinstance(block, Mapping) for block in content):

@@ -9,7 +9,7 @@ from typing import Any, Self, get_args
 from fapo.config.ranges import check_ranges
 from fapo.config.schema import FapoReward
 from fapo.data.problems import answer_of_worked_solution
-from fapo.data.trajectory import make_rollout
+from fapo.data.trajectory import make_rollout, message_text
 from fapo.errors import ConfigError, DataError
 from fapo.inference.client import ChatClient
 from fapo.judge.genrm import GenRM
@@ -180,7 +180,7 @@ def log_rates(scored: Sequence[ScoredRollout], log_metric: LogMetric) -> None:
 
 def _last_message(messages: Any) -> str:
     """Return the last message of a conversation; a plain text is returned as it is."""
-    return messages if isinstance(messages, str) else messages[-1]["content"]
+    return messages if isinstance(messages, str) else message_text(messages[-1]["content"])
 
 
 def flawed_aware_reward(

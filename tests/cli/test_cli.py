@@ -24,6 +24,8 @@ COMMANDS = [
     "data",
     "plan",
     "check-judge",
+    "template",
+    "template",
     "judge",
     "bench",
     "eval",

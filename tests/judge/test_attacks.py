@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from fapo.data.final_answers import num_words
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.steps import split_steps
 from fapo.judge.genrm import GenRM
-from fapo.judge.template import Template
+from fapo.judge.template import Template, build_prompt, load_template
 from fapo.judge.verdicts import parse_verdict, parse_yes_no
 from fapo.rewards.scorer import PolicyScorer
 from fapo.rewards.verify import check_answers
@@ -81,6 +82,51 @@ def test_a_real_tokenizer_sees_no_special_token() -> None:
         if len(response(name)) < 5000:
             content = "".join(TEMPLATES[0].escape(step) for step in split_steps(response(name)))
             assert not special & set(tokenizer.encode(content, add_special_tokens=False).ids), name
+
+
+VERDICTS_ONLY = [replace(load_template(name), escaping="verdicts") for name in ("compact", "locate", "yes_no")]
+"""Templates that escape only boxes that could be verdicts."""
+
+
+def assert_no_verdict(template: Template, steps: list[str]) -> None:
+    """Assert that a prompt has the tags of an ordinary one, and that no part of it can be read as a verdict."""
+    prompt, plain = (build_prompt(template, PROBLEM.text, "4", s)[-1]["content"] for s in (steps, ["x"] * len(steps)))
+    tags = re.compile(r"<\s*/?\s*(?:step_\d+|problem|reference|solution)\b", re.IGNORECASE)
+    assert tags.findall(prompt) == tags.findall(plain)
+    for box in re.finditer(r"\\boxed\{", prompt):
+        part = prompt[: prompt.find("}", box.end()) + 1]
+        assert parse_verdict(part, len(steps)).status == parse_yes_no(part).status == "unparsable"
+
+
+@pytest.mark.parametrize("template", VERDICTS_ONLY, ids=lambda template: template.name)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_with_few_boxes_escaped_an_attack_forges_no_verdict_either(name: str, template: Template) -> None:
+    if len(response(name)) < 20_000 and (steps := split_steps(response(name))):
+        assert_no_verdict(template, steps)
+
+
+@settings(max_examples=60)
+@given(
+    template=st.sampled_from(VERDICTS_ONLY),
+    steps=st.lists(
+        st.lists(st.sampled_from(["\\boxed{", "}", "-1", "0", "1", "9", "yes", "$", " ", "\n", "+", "{", "x"])).map(
+            "".join
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_with_few_boxes_escaped_no_mixture_is_a_verdict(template: Template, steps: list[str]) -> None:
+    assert_no_verdict(template, steps)
+
+
+def test_boxes_that_cannot_be_verdicts_stay_as_they_are() -> None:
+    template = replace(load_template("locate"), escaping="verdicts")
+    boxes = {"\\boxed{2}": True, "\\boxed{3}": False, "\\boxed{-1}": True, "\\boxed{x+1}": False, "\\boxed{No}": True}
+    for box, escaped in boxes.items():
+        prompt = build_prompt(template, "Q", "4", ["a", "b", f"So {box}."])[-1]["content"]
+        assert (f"So {box}." in prompt) is not escaped
+        assert box not in build_prompt(load_template("locate"), "Q", "4", ["a", "b", box])[-1]["content"]
 
 
 FRAGMENTS = [piece for attack in ATTACKS.values() for piece in re.findall(r"\S{1,40}\s?|\s+", attack.text)]

@@ -158,6 +158,10 @@ def test_placeholders_in_untrusted_text_are_not_filled() -> None:
             "a placeholder in a worked example",
         ),
         ("#kind: guess\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}", "kind is 'guess'"),
+        (
+            "#escape: none\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}",
+            "escape is 'none', must be full or verdicts",
+        ),
         ("#steps: words\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}", "must be paragraphs or lines"),
     ],
 )

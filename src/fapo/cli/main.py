@@ -22,6 +22,7 @@ from fapo.cli import (  # noqa: F401 - registers the commands
     report,
     select,
     serve,
+    template,
     train,
 )
 from fapo.cli.app import app, console

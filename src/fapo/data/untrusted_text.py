@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 _NAMES = (
@@ -86,7 +87,7 @@ def _folded(text: str) -> str:
     return "".join(table[char] for char in text)
 
 
-def escape(text: str) -> str:
+def escape(text: str, is_verdict: Callable[[str, int], bool] = lambda text, start: True) -> str:
     r"""Escape untrusted text, so that it cannot pass for a part of a tagged prompt.
 
     * `<` becomes `&lt;` in tags that prompts use (steps, solution, reference, verdict, ...). They may have a number,
@@ -102,6 +103,8 @@ def escape(text: str) -> str:
 
     Args:
         text: Text that a model wrote.
+        is_verdict: Whether the box with the content that starts at an index of the text can be read as a verdict; only
+            such boxes are escaped.
 
     Returns:
         The escaped text. Nothing is deleted, and escaping it again does not change it.
@@ -112,7 +115,8 @@ def escape(text: str) -> str:
     folded = _folded(text)
     edits = [(match.start(), match.end(), "&lt;") for match in _ANGLE.finditer(folded)]
     edits += [(match.start(), match.end(), f"&#{ord(match[0])};") for match in _BRACKET.finditer(folded)]
-    edits += [(match.end(), match.end(), " ") for match in _BOX.finditer(folded)]
+    boxes = [match.end() for match in _BOX.finditer(folded)]
+    edits += [(end, end, " ") for end in boxes if is_verdict(text, end + 1)]
     pieces, position = [], 0
     for start, end, replacement in sorted(edits):
         pieces += [text[position:start], replacement]

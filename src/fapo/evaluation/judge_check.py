@@ -15,8 +15,8 @@ from fapo.config.schema import ModelJudge, ServedJudge
 from fapo.data.load import load_labelled
 from fapo.data.miniature.sets import is_miniature
 from fapo.evaluation.judge_settings import CheckSettings
+from fapo.inference.concurrency import run_all
 from fapo.judge.from_config import open_judge
-from fapo.judge.genrm import GenRM
 from fapo.judge.quality import ratio
 from fapo.judge.template import built_in_templates
 from fapo.judge.verdict_counts import MIN_VERDICTS, VerdictCounts
@@ -124,16 +124,16 @@ async def _judged(
     """Return a verdict on each solution, and the mean duration of a judgement in seconds."""
     async with open_judge(config, use_cache=use_cache) as judge:
         batches = [[row] for row in solutions] if isinstance(config, ServedJudge) else [list(solutions)]
-        done = await asyncio.gather(*(_timed(judge, batch) for batch in batches))
-    seconds = sum(duration for _, duration in done) / len(solutions)
-    return [verdict for verdicts, _ in done for verdict in verdicts], seconds
+        done: dict[int, tuple[list[Verdict], float]] = {}
 
+        async def ask(i: int) -> None:
+            start = time.perf_counter()
+            verdicts = await judge.judge_steps([(row.problem, row.steps) for row in batches[i]])
+            done[i] = verdicts, time.perf_counter() - start
 
-async def _timed(judge: GenRM, batch: Sequence[LabelledSolution]) -> tuple[list[Verdict], float]:
-    """Return the verdicts on a batch of solutions, and the duration in seconds."""
-    start = time.perf_counter()
-    verdicts = await judge.judge_steps([(row.problem, row.steps) for row in batch])
-    return verdicts, time.perf_counter() - start
+        await run_all(range(len(batches)), ask, config.concurrency if isinstance(config, ServedJudge) else 1)
+    seconds = sum(duration for _, duration in done.values()) / len(solutions)
+    return [verdict for i in range(len(batches)) for verdict in done[i][0]], seconds
 
 
 def _result(

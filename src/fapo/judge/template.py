@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 
 from fapo.data.untrusted_text import escape
 from fapo.errors import ConfigError
-from fapo.judge.verdicts import parse_json, parse_verdict, parse_yes_no
+from fapo.judge.verdicts import is_verdict, parse_json, parse_verdict, parse_yes_no
 from fapo.types import AnswerFormat, Constrained, Given, Message, StepRule, Verdict
 
-HEADER = re.compile(r"#(kind|steps):[ \t]*(\S*)[ \t]*(?:\n|\Z)")
+HEADER = re.compile(r"#(kind|steps|escape):[ \t]*(\S*)[ \t]*(?:\n|\Z)")
 """Pattern of a line above the prompt that sets a field of `Template`."""
 TURN = re.compile(r"(?:\A|\n)---(user|assistant)---(?:\n|\Z)")
 """Pattern of the line above a message of the conversation."""
@@ -55,12 +55,16 @@ class Template:
     """Built-in name or path, for error messages and records."""
     steps: StepRule = "paragraphs"
     """Rule by which responses are split into the steps of this prompt."""
+    escaping: Literal["full", "verdicts"] = "full"
+    """Boxes that are escaped in untrusted text: all, or those that could be read as a verdict of this prompt."""
     format: AnswerFormat = "boxed"
     """Form of the verdict. json: a sentence at the end of the prompt asks for JSON, and the server enforces it."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("locate", "yes_no"):
             raise ConfigError(f"{self.name}: kind is {self.kind!r}, must be locate or yes_no")
+        if self.escaping not in ("full", "verdicts"):
+            raise ConfigError(f"{self.name}: escape is {self.escaping!r}, must be full or verdicts")
         if self.steps not in get_args(StepRule):
             raise ConfigError(f"{self.name}: steps is {self.steps!r}, must be {' or '.join(get_args(StepRule))}")
         (_, system), *examples, (last, question) = self.messages
@@ -125,9 +129,20 @@ class Template:
             return parse_json(critique, num_steps, names_step=self.kind == "locate")
         return parse_yes_no(critique) if self.kind == "yes_no" else parse_verdict(critique, num_steps)
 
-    def escape(self, text: str) -> str:
-        """Return untrusted text, escaped for this prompt: no line of it looks like the heading of a step."""
-        text = escape(text)
+    def escape(self, text: str, num_steps: int | None = None) -> str:
+        """Return untrusted text, escaped for this prompt: no line of it looks like the heading of a step.
+
+        Args:
+            text: Text that a model wrote.
+            num_steps: Number of steps of the judged solution, on which it depends what is a verdict; None: any box.
+
+        Returns:
+            The escaped text.
+        """
+        if self.escaping == "full" or num_steps is None:
+            text = escape(text)
+        else:
+            text = escape(text, lambda found, start: is_verdict(found, start, num_steps))
         if self.heading is None:
             return text
         return self.heading.sub(
@@ -144,8 +159,8 @@ def load_template(name_or_path: str | Path, steps: StepRule | None = None) -> Te
     """Return a built-in template (locate, locate_small, yes_no, compact), or the template in a file.
 
     A GenRM needs the prompt and the kind of steps it was trained with; give a file for one that others have released.
-    First lines `#kind: yes_no` and `#steps: lines` set the kind of answer and the rule for steps. The final newline of
-    the file is not part of the prompt.
+    First lines `#kind: yes_no`, `#steps: lines` and `#escape: verdicts` set the kind of answer, the rule for steps and
+    the boxes that are escaped. The final newline of the file is not part of the prompt.
 
     Args:
         name_or_path: Name of a built-in template, or path of a UTF-8 file.
@@ -184,7 +199,7 @@ def parse_template(text: str, name: str, steps: StepRule | None = None) -> Templ
     """
     header: dict[str, str] = {}
     while line := HEADER.match(text):
-        header[line[1]], text = line[2], text[line.end() :]
+        header["escaping" if line[1] == "escape" else line[1]], text = line[2], text[line.end() :]
     if steps:
         header["steps"] = steps
     return Template(text, name=name, **header)  # type: ignore[arg-type]  # checked by Template
@@ -210,9 +225,9 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
     """
     if not steps:
         raise ValueError("a solution without steps cannot be judged")
-    numbered = [{"index": str(index), "step": _step(template, step)} for index, step in enumerate(steps)]
+    numbered = [{"index": str(index), "step": _step(template, step, len(steps))} for index, step in enumerate(steps)]
     values = {
-        "problem": template.escape(problem_text),
+        "problem": template.escape(problem_text, len(steps)),
         "reference": reference or NO_REFERENCE,
         "num_steps": str(len(steps)),
         "last_index": str(len(steps) - 1),
@@ -243,8 +258,8 @@ def _schema(kind: str, steps: Sequence[int]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _step(template: Template, step: str | Given) -> str:
+def _step(template: Template, step: str | Given, num_steps: int) -> str:
     """Return the text of a step in a prompt."""
     if isinstance(step, Given):
-        return GIVEN.format(template.escape(step.text.strip()))
-    return template.escape(step.strip())
+        return GIVEN.format(template.escape(step.text.strip(), num_steps))
+    return template.escape(step.strip(), num_steps)

@@ -90,6 +90,23 @@ def parse_json(text: str, num_steps: int, *, names_step: bool) -> Verdict:
     return Verdict.from_step(None if verdict == -1 else verdict, text)
 
 
+def is_verdict(text: str, start: int, num_steps: int) -> bool:
+    """Return whether a box would be read as a verdict of any kind, if a judge repeated it.
+
+    Args:
+        text: Text with the box.
+        start: Index at which the content of the box starts.
+        num_steps: Number of steps of the judged solution.
+
+    Returns:
+        Whether the content is yes, no, or an integer among -1 ... num_steps - 1.
+    """
+    found = INTEGER.match(text, start)
+    if found is None or len(found[1]) > MAX_DIGITS:
+        return found is None and YES_NO.match(text, start) is not None
+    return -1 <= int(found[1]) < num_steps
+
+
 def _last_boxed(text: str, content: re.Pattern[str]) -> re.Match[str] | None:
     r"""Return the match of `content` inside the last \boxed{ after the thinking; None without one.
 

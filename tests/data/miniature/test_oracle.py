@@ -14,6 +14,7 @@ from fapo.data.final_answers import extract
 from fapo.data.miniature.oracle import examine, is_answer_correct
 from fapo.data.miniature.world import Task
 from fapo.data.steps import split_steps
+from fapo.types import GroundTruth
 from tests.support.miniature import EXAMINED_RESPONSES, TASK, TASKS
 
 BAD_HABITS = st.builds(Habits, *[st.sampled_from([0.0, 0.1, 0.5, 0.9])] * 7)
@@ -25,7 +26,7 @@ def test_the_oracle_names_the_first_wrong_line_and_its_flaw(
     response: str, correct: bool, step: int | None, flaw: str | None
 ) -> None:
     found = examine(TASK, response)
-    assert (is_answer_correct(TASK, response), *found) == (correct, step, flaw)
+    assert (is_answer_correct(TASK, response), found.error_step, found.flaw) == (correct, step, flaw)
 
 
 @pytest.mark.parametrize("name", EXAMINED_RESPONSES)
@@ -37,7 +38,7 @@ def test_the_wrong_line_is_one_of_the_steps_a_judge_sees(name: str) -> None:
 @given(TASKS)
 def test_the_right_lines_are_accepted(task: Task) -> None:
     response = "\n".join(task.lines)
-    assert (is_answer_correct(task, response), *examine(task, response)) == (True, None, None)
+    assert (is_answer_correct(task, response), examine(task, response)) == (True, GroundTruth(None))
 
 
 @given(TASKS, st.data())

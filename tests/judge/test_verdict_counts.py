@@ -100,6 +100,12 @@ def test_a_judge_that_always_says_the_same_is_remarked_on(verdict: Verdict, num:
     assert (f"all {num} verdicts are the same, {text}" in "".join(counts.notes())) is bool(text)
 
 
+def test_a_judge_that_flags_everything_is_remarked_on_whatever_steps_it_names() -> None:
+    counts = counted(*[Verdict.from_step(1)] * 6, *[Verdict.from_step(2)] * 3)
+    assert counts.all_same
+    assert counts.notes()[0].startswith('all 9 verdicts are the same, "flawed"')
+
+
 def test_errors_that_differ_in_numbers_are_one_reason() -> None:
     counts = counted(*(failed(f"HTTP 418: request {i} of {i * i}") for i in range(500)))
     assert len(counts.missing) == len(counts.examples) < 5

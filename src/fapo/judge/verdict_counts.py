@@ -93,11 +93,9 @@ class VerdictCounts:
 
     @property
     def all_same(self) -> bool:
-        """Whether all verdicts are equal, and too many for this to be likely of a judge that reads the solutions."""
-        if len(self.found) != 1:
-            return False
-        ((flawed, _), num) = self.found.most_common(1)[0]
-        return num >= (MIN_VERDICTS if flawed else self.min_same)
+        """Whether all verdicts flag, or none does, and they are too many for a judge that reads the solutions."""
+        kinds = {flawed for flawed, _ in self.found}
+        return len(kinds) == 1 and self.found.total() >= (MIN_VERDICTS if True in kinds else self.min_same)
 
     def watch(self, verdicts: Iterable[Verdict]) -> None:
         """Count verdicts, and log once that most of all so far are missing, or that all are the same."""
@@ -127,10 +125,11 @@ class VerdictCounts:
                 notes.append(f"the judge wrote, for example: {_excerpt(example.critique)}")
             notes.append(f"what to try: {remedy}")
         if self.all_same:
-            ((flawed, step), times) = self.found.most_common(1)[0]
-            verdict = "no error found" if not flawed else "flawed" if step is None else f"step {step} is wrong"
+            (flawed, step), *others = self.found
+            located = flawed and step is not None and not others
+            verdict = "no error found" if not flawed else f"step {step} is wrong" if located else "flawed"
             notes.append(
-                f'all {times} verdicts are the same, "{verdict}": the judge may not read the solutions; '
+                f'all {self.found.total()} verdicts are the same, "{verdict}": the judge may not read the solutions; '
                 "`fapo check-judge` shows whether it finds planted errors"
             )
         return notes

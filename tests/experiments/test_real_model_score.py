@@ -1,0 +1,48 @@
+"""Scores of the predictions of real judges, counted by hand; the committed predictions can be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments.real_model.score import score
+from fapo.data.jsonl import read_jsonl
+from fapo.judge.template import load_template
+from fapo.types import LabelledSolution, Problem
+from tests.support.paths import ROOT
+
+RESULTS = sorted((ROOT / "experiments/real_model/results").glob("*.jsonl"))
+
+
+def test_numbers_counted_by_hand() -> None:
+    labels = {"a": 1, "b": 0, "c": None, "d": None, "unused": 2}
+    solutions = {id: LabelledSolution(Problem(id, "Q", ""), ("x", "y", "z"), step, True) for id, step in labels.items()}
+    row = {"status": "ok", "flawed": True, "error_step": 1, "critique": "c", "critique_tokens": 10, "reason": ""}
+    cut = {"status": "unparsable", "flawed": None, "error_step": None, "reason": "cut off at the length limit"}
+    rows = [
+        row | {"id": "a"},
+        row | {"id": "b"},
+        row | {"id": "c", "flawed": False, "error_step": None},
+        row | cut | {"id": "d", "critique_tokens": 30},
+    ]
+    found = score(rows, solutions)
+    assert found["rows"] == "4 (2 with an error)"
+    assert found["valid"].startswith("75.0 %")
+    assert found["verdicts"] == "1: 2, -1: 1"
+    assert (found["J"], found["tokens"]) == ("+1.00", "15")
+    assert found["step named exactly"] == "50.0 %"
+    assert found["F1 of ProcessBench"] == "50.0 %"
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_committed_predictions_name_their_judge_and_have_short_critiques(path) -> None:
+    rows = list(read_jsonl(path))
+    assert len({row["id"] for row in rows}) == len(rows) >= 12
+    assert len({row["judge"] for row in rows}) == 1
+    assert all(len(row["critique"]) < 400 for row in rows)
+
+
+def test_the_prompts_that_were_tried_are_templates() -> None:
+    folder = ROOT / "experiments/real_model/prompts"
+    names = {path.stem for path in folder.glob("*.txt")}
+    assert {load_template(folder / f"{name}.txt").kind for name in names} == {"locate"}
+    assert {path.stem.removeprefix("qwen_0.5b_") for path in RESULTS} >= names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from fapo.config.schema import Config
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import FapoError, JudgeDownError, UnscoredError
 from fapo.judge.canaries import find_canaries
+from fapo.judge.verdicts import NO_STEP
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.from_config import make_scorer
 from fapo.training.recorder import Part, Recorder
@@ -22,10 +24,11 @@ from fapo.training.run_folder import RunFolder
 from fapo.training.stop_rules import without_stops
 from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
 
-SOUND, FLAWED, FAILED = (
+SOUND, FLAWED, FAILED, UNPARSABLE = (
     Verdict.from_step(None, "fine"),
     Verdict.from_step(0, "bad"),
     Verdict("failed", reason="HTTP 500"),
+    Verdict("unparsable", critique="-1", reason=NO_STEP),
 )
 
 
@@ -48,7 +51,7 @@ def config(output: Path, **judge: Any) -> Config:
 
 def scored(verdict: Verdict | None, problem: str = "p") -> ScoredRollout:
     """Return a scored rollout; without a verdict it is wrong."""
-    value = {SOUND: 1.0, FLAWED: 0.0, FAILED: None, None: -1.0}[verdict]
+    value = {SOUND: 1.0, FLAWED: 0.0, FAILED: None, UNPARSABLE: None, None: -1.0}[verdict]
     return ScoredRollout(
         Rollout(Problem(problem, "What?", "1"), "text", 9), verdict is not None, verdict, Reward(value)
     )
@@ -139,3 +142,17 @@ def test_a_missing_verdict_stops_all_processes_where_verdicts_are_needed(tmp_pat
     stopped = in_processes(settled, [[scored(SOUND)] * 4, [scored(SOUND), scored(FAILED, "q")] * 2])
     assert all(isinstance(error, UnscoredError) and "problem q: HTTP 500" in str(error) for _, error in stopped)
     assert len(written_rows(settled)) == 8, "they can be looked at"
+
+
+def test_a_judge_without_verdicts_is_warned_about_once_by_one_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = [[scored(UNPARSABLE)] * 4, [scored(UNPARSABLE)] * 4]
+    with caplog.at_level(logging.WARNING, "fapo"):
+        in_processes(config(tmp_path / "validation"), parts, evaluating="test")
+        assert not caplog.records, "validation rollouts do not count"
+        ((recorder, _), _) = in_processes(config(tmp_path / "train"), parts)
+        recorder.verdicts.watch([UNPARSABLE] * 8)
+    assert caplog.text.count("no verdict in 8 of 8 judgements (100%); 8 times: no boxed step") == 1
+    assert "for example: '-1'" in caplog.text
+    assert caplog.text.count("what to try") == 1

@@ -155,6 +155,7 @@ FIELDS = {
     "judge.template": Field("locate", POLICIES),
     "judge.steps": Field("paragraphs", POLICIES),
     "judge.format": Field("json", POLICIES),
+    "judge.extra_body": Field({"reasoning_effort": "low"}, POLICIES),
     "judge.temperature": Field(0.5, POLICIES),
     "judge.top_p": Field(0.5, POLICIES),
     "judge.max_tokens": Field(77, POLICIES),

@@ -586,3 +586,35 @@ def test_a_summary_without_verdicts_divides_by_nothing() -> None:
     assert "in.jsonl:4" in said
     assert "in.jsonl:5" not in said
     assert "nan" not in said
+
+
+# --- Further fields of requests --------------------------------------------------------------------------------------
+
+
+def test_further_fields_of_requests_keep_answers_apart(tmp_path: Path) -> None:
+    data = written(tmp_path / "rows.jsonl", [row(id="a")])
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        for extra in ("", '{"reasoning_effort": "low", "top_p": null}', '{"reasoning_effort": "low", "top_p": null}'):
+            audit(audit_settings(server, tmp_path / "out.jsonl", data, extra_body=extra))
+    assert [body.get("reasoning_effort") for body in server.requests] == [None, "low"], "the third is in the cache"
+    assert "top_p" in server.requests[0] and "top_p" not in server.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("judge", "extra", "message"),
+    [
+        ("http://127.0.0.1:9/v1", "{a", "--extra-body '{a': not JSON"),
+        ("http://127.0.0.1:9/v1", "[1]", "not a JSON object"),
+        ("http://127.0.0.1:9/v1", '{"api_key": "x"}', "set FAPO_API_KEY"),
+        ("http://127.0.0.1:9/v1", '{"messages": []}', "must not set messages"),
+        ("miniature:genrm", '{"top_k": 1}', "is for requests to a server"),
+    ],
+)
+def test_fields_that_cannot_be_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, judge: str, extra: str, message: str
+) -> None:
+    data = written(tmp_path / "rows.jsonl", [row(id="a")])
+    model = ["--model", "m"] if judge.startswith("http") else []
+    options = ["--judge", judge, *model, "--out", tmp_path / "out.jsonl", "--extra-body", extra]
+    assert fapo(monkeypatch, "judge", data, *options) == 2
+    assert message in capsys.readouterr().err

@@ -78,6 +78,15 @@ def test_a_request_has_only_the_fields_that_are_set() -> None:
     assert server.api_keys == ["Bearer secret"]
 
 
+def test_extra_fields_replace_and_remove_fields() -> None:
+    extra = {"max_completion_tokens": 50, "temperature": None, "reasoning_effort": "low"}
+    with chat_server() as server:
+        ask(client(server, temperature=0.6, top_p=0.5, max_tokens=9, extra_body=extra))
+    assert server.requests == [
+        {"model": "tiny", "messages": HELLO, "top_p": 0.5, "max_completion_tokens": 50, "reasoning_effort": "low"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("env", "key"),
     [

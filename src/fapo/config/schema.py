@@ -223,6 +223,8 @@ class ServedJudge(ModelJudge):
     """Whether to judge rollouts while others are generated; TRL only. Unset it if judging slows generation down."""
     format: AnswerFormat = "boxed"
     """Form of the verdict: "boxed", or "json", which the servers must be able to enforce (`response_format`)."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of each request, such as reasoning_effort; max_completion_tokens replaces max_tokens."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -230,6 +232,10 @@ class ServedJudge(ModelJudge):
             raise ConfigError(
                 "`urls` must not hold a name, password or key: they are saved in the run folder; set FAPO_API_KEY"
             )
+        if secret := next(_secrets(self.extra_body), None):
+            raise ConfigError(f"`extra_body.{secret}` would be written into files; set FAPO_API_KEY")
+        if fixed := {"model", "messages", "stream", "n"} & self.extra_body.keys():
+            raise ConfigError(f"`extra_body` must not set {', '.join(sorted(fixed))}: fapo sets what it reads")
 
 
 @dataclass(frozen=True, kw_only=True)

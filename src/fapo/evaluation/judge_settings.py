@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import UseAppendAction, arg
 
+from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, StepRule
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class JudgeSettings:
     """Sampling temperature; the default is 0 (greedy) for one vote and 0.6 for several."""
     max_tokens: int = 1024
     """Length limit of a critique in tokens."""
+    extra_body: str = ""
+    """JSON object with further fields of each request, such as {"reasoning_effort": "low"}; null leaves a field out."""
     concurrency: int = 64
     """Number of requests under way at once, over all servers; a model in this process ignores it."""
     timeout: float = 600.0
@@ -74,6 +78,7 @@ class JudgeSettings:
             votes=self.votes,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
+            extra_body=json_object("--extra-body", self.extra_body),
             concurrency=self.concurrency,
             timeout=self.timeout,
             deadline=self.deadline,
@@ -90,6 +95,17 @@ class CheckSettings(JudgeSettings):
     """Prompt: locate, locate_small, yes_no, compact or a file; the default compares those for natural language."""
 
 
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """Return the JSON object in an option; empty for an empty text. Raise ConfigError if it is none."""
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{option} {text!r}: not JSON ({error}); quote it for the shell") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f'{option} {text!r}: not a JSON object; write, for example, {{"reasoning_effort": "low"}}')
+    return found
+
+
 def judge_name(judge: ModelJudge) -> str:
     """Return the model, prompt and sampling of a judge as text, without the addresses of its servers."""
     from fapo.config.schema import ServedJudge  # here, because these make `fapo --help` slower
@@ -100,5 +116,7 @@ def judge_name(judge: ModelJudge) -> str:
     sampling += f"temperature {judge.temperature:g}, max tokens {judge.max_tokens}"
     sampling += f", min words {judge.min_words}" if judge.min_words else ""
     sampling += f", steps {judge.steps}" if judge.steps else ""
+    if isinstance(judge, ServedJudge) and judge.extra_body:
+        sampling += f", {json.dumps(judge.extra_body, sort_keys=True)}"
     sampling += ", json" if isinstance(judge, ServedJudge) and judge.format == "json" else ""
     return f"{judge.model}, prompt {prompt}, {sampling}"

@@ -109,9 +109,14 @@ class ChatClient:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields of a request besides model and messages: sampling settings, where they are set, and `extra_body`."""
+        """Fields of a request besides model and messages: sampling settings and `extra_body`, without those of None.
+
+        `max_completion_tokens` in `extra_body` replaces `max_tokens`, which newer models of OpenAI refuse.
+        """
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
-        return {name: value for name, value in sampling.items() if value is not None} | dict(self.extra_body)
+        if "max_completion_tokens" in self.extra_body:
+            del sampling["max_tokens"]
+        return {name: value for name, value in (sampling | dict(self.extra_body)).items() if value is not None}
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fapo.data.miniature import sets as miniature
 from fapo.errors import ConfigError
@@ -87,6 +87,7 @@ class ModelSpec:
         concurrency: int = 64,
         timeout: float = 600.0,
         deadline: float | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> ChatClient | LocalModel:
         """Return the model, ready to be asked.
 
@@ -99,6 +100,7 @@ class ModelSpec:
             concurrency: Number of requests under way at once, over all servers.
             timeout: Time limit of one try of a request, in seconds.
             deadline: Time limit of all tries of a request together, in seconds; None is no limit.
+            extra_body: Further fields of each request to a server.
 
         Returns:
             A client of the servers, or the model loaded into this process.
@@ -116,6 +118,7 @@ class ModelSpec:
                 temperature=temperature,
                 top_p=top_p,
                 max_tokens=max_tokens,
+                extra_body=extra_body or {},
             )
         try:
             from fapo.inference.transformers_model import LocalModel

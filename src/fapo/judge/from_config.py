@@ -132,6 +132,8 @@ def command_line_judge(
     else:  # a command has the same options for both kinds
         if settings.get("format", "boxed") != "boxed":
             raise ConfigError(f"{options[0]}: {found.name} is loaded here, and only a server can enforce format json")
+        if settings.get("extra_body"):
+            raise ConfigError(f"{options[0]}: {found.name} is loaded here, and extra_body is for requests to a server")
         known = {f.name for f in fields(LocalJudge)}
         table = {key: value for key, value in table.items() if key in known}
     judge = judge_config(table, "command line")
@@ -150,7 +152,7 @@ def _open_model(config: ModelJudge) -> ChatClient | LocalModel:
     sampling: dict[str, Any] = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
     client: dict[str, Any] = {}
     if isinstance(config, ServedJudge):
-        client = {"concurrency": config.concurrency, "timeout": config.timeout, "deadline": config.deadline}
+        client = {name: getattr(config, name) for name in ("concurrency", "timeout", "deadline", "extra_body")}
     # with a seed, a run that is resumed samples the same critiques
     return _model_spec(config).open("judge.model", seed=0, **sampling, **client)
 

@@ -10,6 +10,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.config.ranges import Count, NonNegative, Positive, TopP, check_ranges
 from fapo.errors import ConfigError
+from fapo.evaluation.judge_settings import json_object
 from fapo.types import AnswerFormat, StepRule
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class EvalSettings:
     """Steps of a sample: paragraphs, or lines where it has no empty line; the default is the template's own."""
     judge_format: AnswerFormat = "boxed"
     """Form of the verdict: boxed, or json for servers that can enforce a JSON schema (llama.cpp, vLLM, SGLang, ...)."""
+    judge_extra_body: str = ""
+    """JSON object with further fields of each request to the judge; null leaves a field out."""
     judge_votes: int = 1
     """Number of critiques for each sample; their most frequent answer is the verdict."""
     judge_temperature: float | None = None
@@ -122,6 +125,7 @@ class EvalSettings:
             template=template,
             steps=self.judge_steps,
             format=self.judge_format,
+            extra_body=json_object("--judge-extra-body", self.judge_extra_body),
             max_tokens=self.judge_max_tokens,
             concurrency=self.concurrency,
             timeout=self.timeout,

@@ -299,6 +299,14 @@ def test_the_gold_judge_is_asked_about_the_same_samples(data: Path, run) -> None
     assert run(data, "--policy", "http://x/v1", "--policy-model", "p", "--out", data.parent / "o.jsonl", *gold)[0] == 2
 
 
+def test_new_revisions_of_models_are_asked_anew(data: Path, run) -> None:
+    with chat_server(speak) as server:
+        for policy, judge, requests in [("a", "a", 18), ("a", "a", 18), ("a", "b", 24), ("b", "b", 42)]:
+            code, _, err = run(*command(server.url, data, "--policy-revision", policy, "--judge-revision", judge))
+            assert code == 0, err
+            assert len(server.requests) == requests
+
+
 def test_most_verdicts_missing_is_exit_code_3_with_reason_and_remedy(data: Path, run) -> None:
     write_jsonl(
         data, [SUMS[0] | {"id": f"q{i}", "problem": f"What is {2 * i}+{2 * i}?", "answer": 4 * i} for i in range(8)]

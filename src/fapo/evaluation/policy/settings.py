@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,8 @@ class EvalSettings:
     """Address of a server of the policy, once for each; or local:PATH, a folder or Hugging Face id to load here."""
     policy_model: str = ""
     """Name under which the servers know the policy."""
+    policy_revision: str | None = None
+    """Any text that changes with the weights behind the policy's name; the cache keeps revisions apart."""
     out: Path
     """JSONL file for the table of questions; the summary (.json) and the cache (.cache.sqlite) lie beside it."""
     samples: Annotated[Count, arg(aliases=["-k"])] = 1
@@ -36,6 +38,8 @@ class EvalSettings:
     """Judge of the samples with a correct answer, named like the policy; the default is none."""
     judge_model: str = ""
     """Name under which the servers know the judge."""
+    judge_revision: str | None = None
+    """Any text that changes with the weights behind the judge's name; the cache keeps revisions apart."""
     judge_template: str = "locate"
     """Prompt of the judge: locate, locate_small, yes_no, compact or a file."""
     judge_steps: StepRule | None = None
@@ -99,14 +103,15 @@ class EvalSettings:
         """Return the policy; raise ConfigError if its addresses name no model or several."""
         from fapo.inference.models import model_spec  # here, because it makes `fapo --help` slower
 
-        return model_spec(self.policy, self.policy_model, "--policy")
+        return replace(model_spec(self.policy, self.policy_model, "--policy"), revision=self.policy_revision)
 
     def judge_config(self) -> ModelJudge | None:
         """Return the judge; None without one. Raise ConfigError if its addresses or settings cannot be used."""
         if not self.judge:
             return None
-        settings = {"votes": self.judge_votes, "temperature": self.judge_temperature}
-        return self._judge(self.judge, self.judge_model, self.judge_template, "judge", **settings)
+        sampling: dict[str, Any] = {"votes": self.judge_votes, "temperature": self.judge_temperature}
+        revision = {"revision": self.judge_revision}
+        return self._judge(self.judge, self.judge_model, self.judge_template, "judge", **sampling, **revision)
 
     def gold_judge_config(self) -> ModelJudge | None:
         """Return the gold judge, which is greedy; None without one. Raise ConfigError if it cannot be used."""

@@ -34,10 +34,10 @@ class _Parts:
 
     where: str
     """File and line."""
-    system: str
-    """System message; empty without one."""
+    earlier: str
+    """System message and worked examples, as in a template file; empty without them."""
     text: str
-    """User message."""
+    """Last user message."""
     head: str
     """Text before the steps."""
     steps: tuple[str, ...]
@@ -94,27 +94,29 @@ def learn_template(source: str, name: str = "template") -> Learned:
     parts = [_parts(where, row) for where, row in read_rows(source)]
     if len(parts) < MIN_ROWS:
         raise DataError(f"{source}: {len(parts)} rows, must be at least {MIN_ROWS} that differ")
-    system = _commonest(part.system for part in parts)
+    earlier = _commonest(part.earlier for part in parts)
     gap = _commonest([gap for part in parts for gap in part.gaps] or [""])
     body = _commonest(part.body for part in parts) + gap
     before, between, after = _head_frame([part.head for part in parts], source)
     head = before + "{{problem}}" + (between + "{{reference}}" if between else "") + after
     tail = _tail_frame(parts, gap)
-    for frame in (before, between, after, system):
+    for frame in (before, between, after, earlier):
         if found := PLACEHOLDER.search(frame):
             raise DataError(f"{source}: the prompts hold {found[0]!r}, which a template would fill; use other data")
     text = f"{head}{{{{#steps}}}}{body}{{{{/steps}}}}{tail}"
-    template = Template(f"{system}\n---user---\n{text}" if system else text, name=name, escaping=ESCAPING)
-    return _compared(template, parts, (before, between, after))
+    template = Template(f"{earlier}\n---user---\n{text}" if earlier else text, name=name, escaping=ESCAPING)
+    return _compared(template, parts, (before, between, after), earlier)
 
 
 def _parts(where: str, row: Row) -> _Parts:
     """Cut the prompt of a row at its steps; raise DataError if it has none."""
     value: Any = next((row[column] for column in COLUMNS if row.get(column)), None)
     turns: list[Message] = value if isinstance(value, list) else [{"role": "user", "content": value}]
-    contents = {turn.get("role"): turn.get("content") for turn in turns if isinstance(turn, dict)}
-    text, system = contents.get("user"), contents.get("system") or ""
-    if not isinstance(text, str) or not isinstance(system, str):
+    said: list[tuple[Any, Any]] = [(turn.get("role"), turn.get("content")) for turn in turns if isinstance(turn, dict)]
+    while said and said[-1][0] != "user":
+        said.pop()
+    text = said[-1][1] if said else None
+    if not isinstance(text, str) or not all(isinstance(content, str) for _, content in said):
         raise DataError(f"{where}: no prompt: expected {' or '.join(COLUMNS)} with a text or a conversation")
     start: list[re.Match[str]] = []
     for found in BLOCK.finditer(text):  # a run that begins at 0; tags of the instructions may come before
@@ -128,7 +130,8 @@ def _parts(where: str, row: Row) -> _Parts:
     tag, closing = (part.replace("0", "{{index}}", 1) for part in (f"<{_tag(start[0])}>", f"</{_tag(start[0])}>"))
     body = f"{tag}{left}{{{{step}}}}{right}{closing}"
     steps = tuple(block[3].strip() for block in start)
-    return _Parts(where, system, text, text[: start[0].start()], steps, body, gaps, text[start[-1].end() :])
+    earlier = "".join(content if role == "system" else f"\n---{role}---\n{content}" for role, content in said[:-1])
+    return _Parts(where, earlier, text, text[: start[0].start()], steps, body, gaps, text[start[-1].end() :])
 
 
 def _commonest(texts: Iterable[str]) -> str:
@@ -181,7 +184,7 @@ def _tail_frame(parts: Sequence[_Parts], gap: str) -> str:
     return "".join(out)
 
 
-def _compared(template: Template, parts: Sequence[_Parts], frame: tuple[str, str, str]) -> Learned:
+def _compared(template: Template, parts: Sequence[_Parts], frame: tuple[str, str, str], earlier: str) -> Learned:
     """Fill the template with the values of each prompt, and compare."""
     before, between, after = frame
     unescaped = _Unescaped(template.text, name=template.name)
@@ -192,6 +195,9 @@ def _compared(template: Template, parts: Sequence[_Parts], frame: tuple[str, str
         filled, raw = (
             build_prompt(chosen, problem, reference, part.steps)[-1]["content"] for chosen in (template, unescaped)
         )
+        if part.earlier != earlier:
+            differing = differing or f"{part.where}: another system message or other worked examples"
+            continue
         exact += filled == part.text
         escaped_only += filled != part.text == raw
         if part.text not in (filled, raw) and not differing:

@@ -223,7 +223,7 @@ def flawed_aware_reward(
             tokens without `</think>` then has no answer.
         max_failure_rate: Largest rate of failures among the last 100 judgements that does not stop the trainer.
         model: Name under which the servers know the GenRM.
-        template: Prompt of the GenRM: locate, yes_no, compact, or the path of a template file.
+        template: Prompt of the GenRM: locate, locate_small, yes_no, compact, or the path of a template file.
         steps: Steps of a rollout: "paragraphs", or "lines" where it has no empty line; None: the template's own rule.
         min_words: Minimum number of words outside the boxed answer. A shorter correct rollout is flagged without the
             judge; 0 turns it off, as in the paper.

@@ -59,7 +59,7 @@ class EvalSettings:
     gold_judge_model: str = ""
     """Name under which the servers know the gold judge."""
     gold_judge_template: str = "locate"
-    """Prompt of the gold judge: locate, yes_no, compact or a file."""
+    """Prompt of the gold judge: locate, locate_small, yes_no, compact or a file."""
     prompt: Path | None = None
     """File with the policy's prompt, which contains {{problem}}; the default is the question as it stands."""
     temperature: NonNegative = 1.0

@@ -51,7 +51,7 @@ def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
     template = load_template(config.template, config.steps)
     if template.kind != "locate":
         raise ConfigError(
-            f"template {config.template!r} asks yes or no; a label needs a position: use locate or compact"
+            f"template {config.template!r} asks yes or no; a label needs a position: use another, such as locate"
         )
     prompt = load_prompt(config.prompt)
     if config.out.exists() and not config.folder.exists():

@@ -81,7 +81,7 @@ def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: N
     solutions = with_label_noise(loaded, config.label_noise, config.seed)
     if template.kind != "locate":
         raise ConfigError(
-            f"template {config.template!r} asks yes or no; a label needs a position: use locate or compact"
+            f"template {config.template!r} asks yes or no; a label needs a position: use another, such as locate"
         )
     folder = config.out.with_suffix(".work")
     free = ("out", "model", "samples", "label_noise", "limit", "concurrency", "timeout")

@@ -731,7 +731,7 @@ def test_a_yes_no_judge(data: Path, tmp_path: Path, run, score) -> None:
         assert score("flawed-positive", *call, "--out", out)["f1"] == 1
         assert len(server.requests) == 6
         code, _, err = run("process", *call)
-        assert (code, "names no step, which `process` needs; use another, such as locate" in err) == (2, True)
+        assert (code, "names no step, which `process` needs; use locate" in err) == (2, True)
         assert len(server.requests) == 6
     rows = list(read_jsonl(out))
     assert [row["error_step"] for row in rows] == [None] * 6, "it names no step, so none may be scored"

@@ -97,7 +97,7 @@ def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress:
     """
     if settings.benchmark == "process" and load_template(judge.template).kind == "yes_no":
         raise ConfigError(
-            f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use another, such as locate"
+            f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use locate"
         )
     verdicts: dict[str, Verdict] = {}
     breaker = CircuitBreaker(remedy=repeat_command(judge.cache), num_expected=len(rows.counting))

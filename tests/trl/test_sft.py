@@ -83,7 +83,7 @@ def test_a_genrm_learns_to_write_the_critiques_of_its_data(sft_run: Path, uncrit
 
 def test_the_run_folder_has_the_files_of_every_run(sft_run: Path) -> None:
     assert {path.name for path in sft_run.iterdir()} == {
-        *("config.json", "env.json", "metrics.jsonl", "rollouts.jsonl", "checkpoints", "model"),
+        *("config.json", "prompts.json", "env.json", "metrics.jsonl", "rollouts.jsonl", "checkpoints", "model"),
     }
     metrics = [row for row in read_jsonl(sft_run / "metrics.jsonl") if row["kind"] == "validation"]
     assert [row["step"] for row in metrics] == [0, STEPS // 2, STEPS]

@@ -17,7 +17,7 @@ from pydantic import Field
 from verifiers.v1 import Judge as VerifiersJudge
 from verifiers.v1 import JudgeConfig, Task, Trace
 from verifiers.v1.judge import judge_question
-from verifiers.v1.types import SystemMessage, UserMessage
+from verifiers.v1.types import AssistantMessage, SystemMessage, UserMessage
 
 from fapo.data.trajectory import make_rollout
 from fapo.errors import JudgeError
@@ -80,7 +80,7 @@ class FlawedPositiveJudge(VerifiersJudge[Verdict, FlawedPositiveJudgeConfig]):
 
     async def _complete(self, conversation: list[Message], trace: Trace) -> Completion:
         """Return the critique; verifiers sends the request, and records it with its tokens and cost."""
-        kinds = {"system": SystemMessage, "user": UserMessage}
+        kinds = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
         messages = [kinds[message["role"]](content=message["content"]) for message in conversation]
         limit = self.config.max_tokens
         answer = await self.complete(messages, trace=trace, max_tokens=limit)

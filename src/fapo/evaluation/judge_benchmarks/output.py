@@ -191,17 +191,28 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         title=Text(escape(f"{'process' if process else 'flawed-positive'} - {context.answers}")),
         caption=Text("\n".join(lines)),
         caption_justify="left",
+        min_width=76,  # the caption is as wide as the table
     )
     if isinstance(score, FlawedPositiveScore):
         point = score.point
-        for name in ("n", "flawed", "precision", "recall", "F1", "J", "tp", "fp", "fn", "tn", "invalid"):
-            table.add_column(name, justify="right")
-        rates = [percent(point.precision, score.precision), percent(point.recall, score.recall)]
         low, high = score.youden_j
         shown_j = "-" if math.isnan(point.youden_j) else f"{point.youden_j:.2f} [{low:.2f}, {high:.2f}]"
-        counts = map(str, (point.tp, point.fp, point.fn, point.tn))
-        cells = [*rates, percent(point.f1, score.f1), shown_j, *counts, percent(point.invalid_rate)]
-        table.add_row(str(point.n), str(point.num_flawed), *cells)
+        for name in ("number", "value"):
+            table.add_column(name, justify="right")
+        for name, value in {
+            "n": point.n,
+            "flawed": point.num_flawed,
+            "precision": percent(point.precision, score.precision),
+            "recall": percent(point.recall, score.recall),
+            "F1": percent(point.f1, score.f1),
+            "J": shown_j,
+            "flagged, flawed (tp)": point.tp,
+            "flagged, correct (fp)": point.fp,
+            "passed, flawed (fn)": point.fn,
+            "passed, correct (tn)": point.tn,
+            "invalid": percent(point.invalid_rate),
+        }.items():
+            table.add_row(name, str(value))
         return table
     table.add_column("subset")
     for name in ("n", "with error", "error acc", "correct acc", "F1", "invalid"):

@@ -284,14 +284,14 @@ def test_critiques_are_scored_by_the_label_of_their_row(
     )
 
 
-@pytest.mark.parametrize(("told", "reward"), [(1, 1.0), (None, -1.0), (0, 0.5)])
+@pytest.mark.parametrize(("noisy", "reward"), [(1, 1.0), (None, -1.0), (0, 0.5)])
 def test_label_noise_reaches_the_reward_but_not_the_measurements(
-    told: int | None, reward: float, tmp_path: Path
+    noisy: int | None, reward: float, tmp_path: Path
 ) -> None:
-    """The critique names step 1; the label of the data is 0, and label noise has made `told` of it."""
+    """The critique names step 1; the label of the data is 0, and label noise has made `noisy` of it."""
     file = tmp_path / "genrm.toml"
     file.write_bytes((ROOT / "src/fapo/data/miniature/configs/genrm.toml").read_bytes())
-    noise = {"mislabelled": True, "wrong_step": told} if told != 0 else {}
+    noise = {"mislabelled": True, "wrong_step": noisy} if noisy != 0 else {}
     solution = LabelledSolution(PROBLEMS[0], ("1+1=2", "2+2=5"), 0, True, **noise)
     (row,) = verl_rows("train", [Example(PROBLEMS[0], [], solution)])
     asked = compute_score(

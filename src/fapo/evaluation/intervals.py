@@ -182,3 +182,16 @@ def percent(value: float, interval: Interval | None = None) -> str:
         return "-"
     around = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
     return f"{100 * value:.1f} %{around}"
+
+
+def decimal(value: float, interval: Interval) -> str:
+    """Return a number and its interval as text.
+
+    Args:
+        value: Number, such as Youden's J.
+        interval: Its interval.
+
+    Returns:
+        For example "0.42 [0.10, 0.70]"; "-" for NaN.
+    """
+    return "-" if math.isnan(value) else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"

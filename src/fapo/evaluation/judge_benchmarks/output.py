@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import escape
-from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
+from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, decimal, percent
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
 from fapo.evaluation.judge_benchmarks.score import FlawedPositiveScore, ProcessScore, SubsetScore
 from fapo.judge.quality import Invalid
@@ -195,8 +194,6 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
     )
     if isinstance(score, FlawedPositiveScore):
         point = score.point
-        low, high = score.youden_j
-        shown_j = "-" if math.isnan(point.youden_j) else f"{point.youden_j:.2f} [{low:.2f}, {high:.2f}]"
         for name in ("number", "value"):
             table.add_column(name, justify="right")
         for name, value in {
@@ -205,7 +202,7 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
             "precision": percent(point.precision, score.precision),
             "recall": percent(point.recall, score.recall),
             "F1": percent(point.f1, score.f1),
-            "J": shown_j,
+            "J": decimal(point.youden_j, score.youden_j),
             "flagged, flawed (tp)": point.tp,
             "flagged, correct (fp)": point.fp,
             "passed, flawed (fn)": point.fn,

@@ -14,7 +14,7 @@ from fapo.data.files import write_json
 from fapo.data.jsonl import finite, write_jsonl
 from fapo.data.provenance import environment
 from fapo.data.untrusted_text import escape
-from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
+from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, decimal, percent
 from fapo.evaluation.judge_settings import judge_name
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.evaluation.policy.score import Estimate, Score, by_source, majority, score
@@ -187,8 +187,7 @@ def _cells(found: Score, names: Sequence[str], k: int) -> Iterator[str]:
         if not isinstance(number, Estimate):
             yield str(number)
         elif name == "judge_youden_j":
-            low, high = number.interval
-            yield "-" if math.isnan(number.value) else f"{number.value:.2f} [{low:.2f}, {high:.2f}]"
+            yield decimal(number.value, number.interval)
         elif name == "length":
             yield "-" if math.isnan(number.value) else f"{number.value:.0f}"
         else:

@@ -16,13 +16,16 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from transfer_queue.utils.common import get_node_round_robin_scheduling_strategies
 
+from fapo.config.reader import load
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.inference.models import model_folder
 from fapo.inference.response_cache import ResponseCache
+from fapo.verl.overrides import overrides
 from tests.support.paths import SOURCE
-from tests.support.verl_runs import GROUP, PROMPTS, environment, logged, rows, run
+from tests.support.verl_runs import GROUP, POLICY, PROMPTS, environment, logged, rows, run
 
 
 @pytest.fixture
@@ -64,6 +67,12 @@ def test_relative_paths_the_record_and_the_cache_of_a_run_on_other_nodes(
     monkeypatch.chdir(home)
     ray.init(address=cluster.address, log_to_driver=False)
     working_directory = ray.get(ray.remote(lambda: os.getcwd()).remote())
+    derived = dict(line.split("=", 1) for line in overrides(load(POLICY)))
+    needed = derived["+transfer_queue.backend.SimpleStorage.required_node_resource"]
+    storage = {place.node_id for place in get_node_round_robin_scheduling_strategies(9, needed)}
+    assert len(storage) == 2 and cluster.head_node.node_id not in storage, (
+        "nothing can start on a node without a processor"
+    )
     ray.shutdown()
     assert working_directory != str(home), "a relative path would not be found"
     run(

@@ -199,6 +199,8 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         "trainer.v1.sampler.custom_sampler.path": "pkg://fapo.verl.recorder",
         "trainer.v1.sampler.custom_sampler.name": _BUFFERS.get(table.get(_MODE, "sync"), "RecordingBuffer"),
         "+trainer.v1.sampler.sampler_kwargs.config": str(folder / "config.json"),
+        # without it, the queue's storage may be placed on a head node without a processor, where it can never start
+        "+transfer_queue.backend.SimpleStorage.required_node_resource": "CPU",
         "trainer.project_name": "fapo",
         "trainer.experiment_name": config.name,
         "trainer.logger": ["console"],

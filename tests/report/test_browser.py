@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from fapo.evaluation.audit.settings import AuditSettings
 from fapo.report import read_run, write_report
+from fapo.report.audit import write_audit
 from fapo.report.human_review import agreements
 from tests.support.chromium import needs_chromium, started
 from tests.support.run_folders import HOSTILE, policy_rows, rollout, write_run
@@ -61,14 +63,14 @@ def chromium(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Itera
 class Screen:
     """A page on a screen, told what to do by its own elements."""
 
-    def __init__(self, driver: Any, page: Path, width: int = 1200, scheme: str = "light") -> None:
+    def __init__(self, driver: Any, page: Path, width: int = 1200, scheme: str = "light", fragment: str = "") -> None:
         self.driver = driver
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         driver.get("about:blank")
-        driver.get(page.as_uri())
+        driver.get(page.as_uri() + fragment)
         self.run("document.getElementById('browser').scrollIntoView()")
         self.wait(lambda: self.get("document.body.dataset.ready") == "true")
 
@@ -164,6 +166,62 @@ def test_a_rollout_step_by_step(chromium: Any, page: Path) -> None:
     assert screen.count() == 6
 
 
+def test_search_order_and_links(chromium: Any, page: Path) -> None:
+    screen = Screen(chromium, page)
+    assert screen.get("data.flagged[found[chosen]] && data.critique[found[chosen]] !== ''"), "a flagged one is first"
+    screen.classes(*ALL)
+    screen.choose("question", "125*3=375 NO")  # in critiques only
+    assert screen.count() == 6
+    screen.choose("question", "")
+    screen.choose("order", "earliest")
+    assert "step 1" in screen.text("#shown header")
+    screen.choose("order", "error")
+    assert screen.get("found.slice(0, 8).map((i) => data.judged[i])") == [0, 0, 1, 1, *[None] * 4]
+    link = screen.get("[...document.querySelectorAll('#shown a.link')].map((a) => a.getAttribute('href'))[0]")
+    assert link.startswith("#rollout=fapo/train/")
+    screen.choose("run", "grpo")
+    screen.run(f"location.hash = {json.dumps(link)}")
+    screen.wait(lambda: screen.get("address(found[chosen])") == link)
+    again = Screen(chromium, page, fragment=link)
+    assert again.get("address(found[chosen])") == link
+    assert again.get("address(found[chosen])") in again.get("document.querySelector('#shown a.link').href")
+    gone = Screen(chromium, page, fragment="#rollout=fapo/train/9/none/0")
+    assert gone.text("#count") == "The rollout of this link is not on the page."
+
+
+def test_the_browser_of_an_audit(chromium: Any, tmp_path: Path) -> None:
+    rows = [{"id": i, "problem": HOSTILE, "correct": i != 2, "steps": [HOSTILE, "b"], "source": "s"} for i in range(4)]
+    verdict = {"source": "s", "correct": True, "status": "ok", "flawed": True, "error_step": 1, "num_steps": 2}
+    verdicts = [verdict | {"id": i, "critique": f"A guess. {HOSTILE}"} for i in range(4)]
+    verdicts[0] |= {"flawed": False, "error_step": None}
+    verdicts[2] |= {"correct": False, "status": "skipped", "flawed": None, "error_step": None}
+    verdicts[3] |= {"critique": "The sum is 3, not 4."}
+    for name, found in (
+        ("rows", rows),
+        ("verdicts", verdicts),
+        ("second", [row | {"error_step": 0} for row in verdicts]),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    files, out = (str(tmp_path / "rows.jsonl"),), tmp_path / "verdicts.jsonl"
+    settings = AuditSettings(judge=("http://localhost:1/v1",), model="m", files=files, out=out)
+    screen = Screen(chromium, write_audit(settings, tmp_path / "audit.html", second=tmp_path / "second.jsonl"))
+    assert screen.text("#count") == "2 of 4 solutions"
+    seen = "[...document.querySelectorAll('#filters select')].filter((e) => e.offsetHeight).map((e) => e.name)"
+    assert screen.get(seen) == ["error_kind", "second", "order"]
+    screen.choose("error_kind", "guess")
+    assert screen.count() == 1
+    assert "judge: first wrong step" in screen.text("#shown li:last-child")
+    assert "second judge: first wrong step" in screen.text("#shown li:first-child")
+    assert "kind by its words: guess" in screen.text("#shown .sides")
+    assert "step" not in screen.text("#shown header")
+    screen.click("#draw button")
+    assert screen.text("#progress") == "0 of 3 labelled"
+    screen.keys("#labelling", "x")
+    assert screen.get("file().labels[0].run") == "audit"
+    assert screen.get("document.querySelectorAll('main img, main .sides script').length") == 0
+    assert screen.complaints() == []
+
+
 def test_the_list_by_keyboard_holds_only_what_is_in_sight(chromium: Any, page: Path) -> None:
     screen = Screen(chromium, page)
     screen.classes(*ALL)
@@ -226,11 +284,8 @@ def test_labelling_by_keyboard_export_and_agreement(
     ]
     assert len({row["sample"] for row in told["labels"]}) == 4
     found = agreements(file, [read_run(path) for path in folders])
-    assert [(row.run, row.other, row.num + row.num_silent) for row in found] == [
-        ("fapo", "judge", 4),
-        ("fapo", "oracle", 4),
-    ]
-    assert {row.num_flawed_human for row in found if not row.num_silent} == {2}
+    assert [(row.of, row.num + row.num_silent) for row in found] == [("judge, fapo", 4), ("oracle, fapo", 4)]
+    assert {row.num_flawed[1] for row in found if not row.num_silent} == {2}
     file.unlink()
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from fapo.report.rollouts import LIMIT, named_policies, pack, sampling_rate, shown_rollouts
 from fapo.training.run_reader import Run
 
-HERE = Path(__file__).parent
+ASSETS = Path(__file__).parent / "assets"
+"""Templates, scripts and style of the pages."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def make_browser(runs: Sequence[Run], limit: int = LIMIT) -> Browser | None:
 
 def script() -> str:
     """Return the JavaScript of a page with rollouts."""
-    return "".join((HERE / name).read_text(encoding="utf-8") for name in ("browse.js", "review.js"))
+    return "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("browse.js", "review.js"))
 
 
 def script_source() -> str:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 
 from fapo.errors import ConfigError
-from fapo.report.browser import make_browser, script, script_source
-from fapo.report.human_review import Agreement, agreements
+from fapo.report.agreement import Agreement
+from fapo.report.browser import make_browser
+from fapo.report.human_review import agreements
 from fapo.report.intervals import intervals
 from fapo.report.panels import genrm_panels, policy_panels, styles
-from fapo.report.plots import PALETTE, svg
+from fapo.report.plots import svg
+from fapo.report.render import render
 from fapo.report.rollouts import LIMIT
 from fapo.report.run_labels import group_runs
-from fapo.report.summary import GENRM, POLICY, crossing_texts, row_titles, show, show_interval, summarize
+from fapo.report.summary import GENRM, POLICY, crossing_texts, row_titles, summarize
 from fapo.report.text import visible
 from fapo.report.tiles import tiles
 from fapo.report.timing import time_splits
 from fapo.training.run_reader import Run, read_run
-
-HERE = Path(__file__).parent
 
 
 def write_report(
@@ -76,13 +72,11 @@ def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Se
     Returns:
         HTML.
     """
-    template = Environment(loader=FileSystemLoader(HERE), autoescape=True, finalize=_visible)
     rows = summarize(runs)
     policies, judges = [run for run in runs if not run.genrm], [run for run in runs if run.genrm]
-    return template.get_template("page.html.jinja").render(
+    return render(
+        "page.html.jinja",
         title=visible(title, 200),
-        palette=PALETTE,
-        style=(HERE / "page.css").read_text(encoding="utf-8"),
         looks=styles(runs),
         dashes=("none", "8 3", "2 2.5", "8 3 2 3"),
         runs=runs,
@@ -99,12 +93,5 @@ def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Se
         intervals=intervals(runs, rows),
         by_hand=by_hand,
         browser=make_browser(runs, num_rollouts),
-        script=script(),
-        script_source=script_source(),
-        **{function.__name__: function for function in (group_runs, row_titles, show, show_interval, svg)},
+        **{function.__name__: function for function in (group_runs, row_titles, svg)},
     )
-
-
-def _visible(value: Any) -> Any:
-    """Return a value of the template as text that can be seen; markup stays as it is."""
-    return value if isinstance(value, Markup) else visible(value)

@@ -8,7 +8,7 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -74,6 +74,12 @@ class ShownRollout:
     """Length of the response in tokens; 0 if unknown."""
     correct: bool
     """Whether the final answer is correct."""
+    error_kind: str = ""
+    """Kind of the error that the critique names; empty where it was not sought."""
+    second: bool | None = None
+    """Whether a second judge found a wrong step; None without its verdict."""
+    second_step: int | None = None
+    """Index of the first wrong step by the second judge; None if it named none."""
 
     @property
     def key(self) -> tuple[str, str, int, str, int]:
@@ -160,13 +166,18 @@ def _steps(row: Mapping[str, Any], rule: StepRule) -> list[str]:
     """Return the steps in one row of rollouts.jsonl, split as for the judge; long text is cut."""
     with contextlib.suppress(DataError):  # raised where a row has no such column
         steps = judged_steps(make_rollout(Problem("", "", ""), row.get("trajectory")), rule)
-        texts = [f"[given] {step.text}" if isinstance(step, Given) else step for step in steps]
-        return [visible(text.rstrip(), _MAX_CHARACTERS) for text in texts]
+        return list(shown_steps(steps))
     response = row["response"]
     shown = [visible(step.rstrip(), _MAX_CHARACTERS) for step in split_steps(response[:_MAX_CHARACTERS], rule)]
     if len(response) > _MAX_CHARACTERS:
         shown.append(f"… ({len(response) - _MAX_CHARACTERS:,} more characters)")
     return shown
+
+
+def shown_steps(steps: Iterable[str | Given]) -> tuple[str, ...]:
+    """Return steps as the page shows them: long ones are cut, and those that the policy did not write are marked."""
+    texts = (f"[given] {step.text}" if isinstance(step, Given) else step for step in steps)
+    return tuple(visible(text.rstrip(), _MAX_CHARACTERS) for text in texts)
 
 
 def sampling_rate(runs: Sequence[Run], limit: int = LIMIT) -> float:
@@ -184,7 +195,7 @@ def pack(shown: Sequence[ShownRollout]) -> str:
     table: dict[str, Any] = {
         field.name: [getattr(rollout, field.name) for rollout in shown] for field in fields(ShownRollout)
     }
-    for name in ("run", "split", "problem_id", "problem", "reference", "kind", "status", "flaw"):
+    for name in ("run", "split", "problem_id", "problem", "reference", "kind", "status", "flaw", "error_kind"):
         names = list(dict.fromkeys(table[name]))
         number = {text: i for i, text in enumerate(names)}
         table[name] = {"names": names, "rows": [number[text] for text in table[name]]}

@@ -6,8 +6,18 @@ const CLASSES = { fully_correct: "fully correct", flawed: "flawed", wrong: "wron
 const filters = document.getElementById("filters");
 const list = document.getElementById("list");
 const shown = document.getElementById("shown");
+const FIELDS = ["run", "split", "step", "problem_id", "sample"]; // the key of a rollout, in links
+const ORDERS = {
+  latest: (a, b) => data.step[b] - data.step[a] || a - b,
+  earliest: (a, b) => data.step[a] - data.step[b] || a - b,
+  longest: (a, b) => size(b) - size(a) || a - b,
+  shortest: (a, b) => size(a) - size(b) || a - b,
+  error: (a, b) => (data.judged[a] ?? Infinity) - (data.judged[b] ?? Infinity) || a - b,
+};
 let data = null; // column -> values, one for each rollout
-let found = []; // rollouts that pass the filters, the latest first
+let texts = []; // rollout -> its text in lower case, made when it is first searched
+let varied = new Set(); // columns with several values
+let found = []; // rollouts that pass the filters, in the order chosen
 let chosen = -1; // place in `found`
 
 function element(tag, attributes = {}, ...children) {
@@ -42,18 +52,32 @@ function agreement(i) {
 function inScope(i, form) {
   const step = data.step[i];
   return (!form.run || data.run[i] === form.run) && (!form.split || data.split[i] === form.split)
-    && (form.from === "" || step >= Number(form.from)) && (form.to === "" || step <= Number(form.to));
+    && (!form.from || step >= Number(form.from)) && (!form.to || step <= Number(form.to));
 }
 
 function scope() {
   return Object.fromEntries(new FormData(filters));
 }
 
+function size(i) {
+  return data.num_tokens[i] || data.steps[i].reduce((sum, text) => sum + text.length, 0);
+}
+
+function text(i) {
+  texts[i] ??= [data.problem[i], ...data.steps[i], data.critique[i]].join("\n").toLowerCase();
+  return texts[i];
+}
+
+function second(i) {
+  if (data.flagged[i] === null || data.second[i] === null) return "";
+  return data.flagged[i] === data.second[i] ? "agree" : "differ";
+}
+
 function passes(i, form, words) {
   if (!inScope(i, form) || (form.agreement && agreement(i) !== form.agreement)) return false;
+  if ((form.error_kind && data.error_kind[i] !== form.error_kind) || (form.second && second(i) !== form.second)) return false;
   if (!words.length || data.problem_id[i] === form.question) return true;
-  const text = data.problem[i].toLowerCase();
-  return words.every((word) => text.includes(word));
+  return words.every((word) => text(i).includes(word));
 }
 
 function apply() {
@@ -67,15 +91,21 @@ function apply() {
     counts[data.kind[i]]++;
     if (wanted.has(data.kind[i])) found.push(i);
   }
-  found.sort((a, b) => data.step[b] - data.step[a] || a - b);
+  found.sort(ORDERS[form.order]);
   for (const chip of filters.querySelectorAll(".chip")) {
     chip.querySelector("b").textContent = counts[chip.querySelector("input").value].toLocaleString("en");
   }
   document.getElementById("count").textContent =
-    `${found.length.toLocaleString("en")} of ${data.step.length.toLocaleString("en")} rollouts`;
+    `${found.length.toLocaleString("en")} of ${data.step.length.toLocaleString("en")} ${list.getAttribute("aria-label")}`;
   list.firstElementChild.style.height = `${found.length * ROW_HEIGHT}px`;
   list.scrollTop = 0;
   choose(found.length ? 0 : -1);
+}
+
+// A flagged rollout with its critique shows best what the page is about.
+function telling() {
+  const place = found.findIndex((i) => data.flagged[i] && data.critique[i]);
+  return place < 0 ? Math.min(0, found.length - 1) : place;
 }
 
 // --- the list: only the rows in sight exist ----------------------------------------------------------------------------
@@ -89,12 +119,18 @@ function drawRows() {
     const row = element("div", {
       class: `row ${data.kind[i]}`, role: "option", id: `row-${place}`, "aria-selected": String(place === chosen),
       click: () => choose(place),
-    }, element("i", { title: CLASSES[data.kind[i]] }), element("b", {}, String(data.step[i])),
-    element("span", {}, data.problem[i]));
+    }, element("i", { title: CLASSES[data.kind[i]] }), varied.has("step") ? element("b", {}, String(data.step[i])) : "",
+    element("span", {}, data.problem[i]), element("small", {}, brief(i)));
     row.style.transform = `translateY(${place * ROW_HEIGHT}px)`;
     rows.push(row);
   }
   list.firstElementChild.replaceChildren(...rows);
+}
+
+function brief(i) {
+  const parts = [varied.has("run") ? data.run[i] : "", data.judged[i] === null ? "" : `step ${data.judged[i]} wrong`,
+    data.num_tokens[i] ? `${data.num_tokens[i]} tokens` : ""];
+  return parts.filter(Boolean).join(" · ");
 }
 
 function choose(place) {
@@ -106,7 +142,7 @@ function choose(place) {
     list.setAttribute("aria-activedescendant", `row-${place}`);
     show(found[place]);
   } else {
-    shown.replaceChildren(element("p", { class: "note" }, "No rollout fits these filters."));
+    shown.replaceChildren(element("p", { class: "note" }, "Nothing fits these filters."));
   }
   drawRows();
 }
@@ -116,14 +152,16 @@ function choose(place) {
 const signed = (value) => (value === null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2));
 
 function question(i) {
-  return element("p", { class: "problem" }, data.problem[i], element("span", {}, "right answer ", element("b", {}, data.reference[i])));
+  const answer = data.reference[i] ? element("span", {}, "right answer ", element("b", {}, data.reference[i])) : null;
+  return element("p", { class: "problem" }, data.problem[i], answer);
 }
 
 function solution(i) {
   const items = data.steps[i].map((text, step) => {
-    const [judged, truth] = [data.judged[i] === step, data.true[i] === step];
-    return element("li", { class: judged || truth ? "error" : undefined }, element("pre", {}, text),
-      judged ? element("mark", {}, "judge: first wrong step") : "", truth ? element("mark", { class: "oracle" }, "oracle: first wrong step") : "");
+    const [judged, truth, other] = [data.judged[i] === step, data.true[i] === step, data.second_step[i] === step];
+    return element("li", { class: judged || truth || other ? "error" : undefined }, element("pre", {}, text),
+      judged ? element("mark", {}, "judge: first wrong step") : "", truth ? element("mark", { class: "oracle" }, "oracle: first wrong step") : "",
+      other ? element("mark", { class: "oracle" }, "second judge: first wrong step") : "");
   });
   return element("ol", { start: 0 }, ...items);
 }
@@ -131,8 +169,12 @@ function solution(i) {
 function verdict(i) {
   if (data.status[i] === "skipped") return "not asked";
   if (data.status[i] !== "ok") return `no verdict (${data.status[i]})`;
-  if (!data.flagged[i]) return "found no error";
-  return data.judged[i] === null ? "found an error, without naming a step" : `step ${data.judged[i]} is the first wrong one`;
+  return finding(data.flagged[i], data.judged[i]) + (data.error_kind[i] ? ` (kind by its words: ${data.error_kind[i]})` : "");
+}
+
+function finding(flagged, step) {
+  if (!flagged) return "found no error";
+  return step === null ? "found an error, without naming a step" : `step ${step} is the first wrong one`;
 }
 
 function truth(i) {
@@ -153,18 +195,46 @@ function group(i) {
 }
 
 function show(i) {
-  const facts = [data.run[i], data.split[i], `step ${data.step[i]}`, `reward ${signed(data.reward[i])}`];
+  const facts = [varied.has("run") || varied.has("step") ? data.run[i] : "", data.split[i]].filter(Boolean);
+  if (varied.has("step")) facts.push(`step ${data.step[i]}`);
+  if (varied.has("reward")) facts.push(`reward ${signed(data.reward[i])}`);
   if (data.advantage[i] !== null) facts.push(`advantage ${signed(data.advantage[i])}`);
   if (data.num_tokens[i]) facts.push(`${data.num_tokens[i]} tokens`);
   const only = element("button", { type: "button", class: "link", click: () => { filters.elements.question.value = data.problem_id[i]; apply(); } }, "only this question");
+  const link = element("a", { class: "link", href: address(i) }, "link");
   shown.className = data.kind[i];
   shown.replaceChildren(
-    element("header", {}, element("b", { class: "kind" }, CLASSES[data.kind[i]]), element("span", {}, facts.join(" · ")), only),
+    element("header", {}, element("b", { class: "kind" }, CLASSES[data.kind[i]]), element("span", {}, facts.join(" · ")), only, link),
     question(i),
     element("div", { class: "sides" }, solution(i), element("div", {}, element("h4", {}, "Critique"),
-      element("pre", {}, data.critique[i] || "(none on record)"), element("p", {}, element("b", {}, "Judge "), verdict(i)), truth(i))),
+      element("pre", {}, data.critique[i] || "(none on record)"), element("p", {}, element("b", {}, "Judge "), verdict(i)),
+      data.second[i] === null ? null : element("p", {}, element("b", {}, "Second judge "), finding(data.second[i], data.second_step[i])), truth(i))),
     group(i) || "",
   );
+}
+
+// --- a link to one rollout -------------------------------------------------------------------------------------------
+
+function address(i) {
+  return "#rollout=" + FIELDS.map((name) => encodeURIComponent(data[name][i])).join("/");
+}
+
+function follow() {
+  if (!location.hash.startsWith("#rollout=")) return false;
+  const wanted = location.hash;
+  const i = data.step.findIndex((_, j) => address(j) === wanted);
+  if (i < 0) {
+    document.getElementById("count").textContent = "The rollout of this link is not on the page.";
+    return false;
+  }
+  if (!found.includes(i)) {
+    filters.reset();
+    for (const box of filters.querySelectorAll("[name=kind]")) box.checked = true;
+    apply();
+  }
+  choose(found.indexOf(i));
+  document.getElementById("browser").scrollIntoView();
+  return true;
 }
 
 // --- start ---------------------------------------------------------------------------------------------------------------
@@ -176,9 +246,15 @@ function options(select, values, all) {
 
 function start(columns) {
   data = columns;
-  options(filters.elements.run, [...new Set(data.run)], "all");
-  options(filters.elements.split, [...new Set(data.split)], "all");
+  for (const name of ["run", "step", "split", "reward"]) if (data[name].some((value) => value !== data[name][0])) varied.add(name);
+  for (const name of ["run", "split", "error_kind"]) {
+    const values = [...new Set(data[name])].filter(Boolean);
+    if (values.length > 1) options(filters.elements[name], values, "all");
+    else filters.elements[name].parentElement.remove();
+  }
+  if (!varied.has("step")) filters.elements.from.closest("label").remove();
   if (!data.known.some(Boolean)) filters.elements.agreement.parentElement.remove();
+  if (!data.second.some((value) => value !== null)) filters.elements.second.parentElement.remove();
   if (!data.kind.includes("flawed")) for (const box of filters.querySelectorAll("[name=kind]")) box.checked = true;
   filters.addEventListener("input", apply);
   filters.addEventListener("submit", (event) => event.preventDefault());
@@ -190,6 +266,8 @@ function start(columns) {
     choose(Math.min(found.length - 1, Math.max(0, chosen + move)));
   });
   apply();
+  if (!follow()) choose(telling());
+  window.addEventListener("hashchange", follow);
   document.body.dataset.ready = "true";
 }
 
@@ -203,3 +281,4 @@ const watcher = new IntersectionObserver((entries) => {
   unpack().then(start).catch(tooOld);
 }, { rootMargin: "1200px" });
 watcher.observe(document.getElementById("browser"));
+if (location.hash.startsWith("#rollout=")) document.getElementById("browser").scrollIntoView();

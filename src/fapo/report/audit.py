@@ -1,0 +1,284 @@
+"""The page of an audit: one HTML file about the solutions that `fapo judge` has read."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from fapo.data.jsonl import read_jsonl
+from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
+from fapo.errors import ConfigError, DataError
+from fapo.evaluation.audit.counts import FIFTHS, AuditCounts, AuditRow
+from fapo.evaluation.audit.error_kinds import ErrorKind, error_kind
+from fapo.evaluation.audit.settings import AuditSettings
+from fapo.evaluation.intervals import Interval, wilson_interval
+from fapo.evaluation.judge_settings import judge_name
+from fapo.evaluation.metrics import fp_ratio
+from fapo.judge.from_config import step_rule
+from fapo.judge.quality import ratio
+from fapo.report.agreement import Agreement, Finding, agreement
+from fapo.report.browser import Browser
+from fapo.report.human_review import compare_labels, read_labels
+from fapo.report.render import render
+from fapo.report.rollouts import LIMIT, MAX_BYTES, ShownRollout, pack, shown_steps
+from fapo.report.text import visible
+from fapo.types import rollout_class
+
+RUN = "audit"
+"""Name of the run in the labels that such a page exports."""
+_ROW = TypeAdapter(AuditRow)
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """Line of the table of sources."""
+
+    source: str
+    """Name of the source."""
+    num_rows: int
+    """Number of solutions."""
+    accuracy: float
+    """Rate of solutions with a correct final answer."""
+    num_judged: int
+    """Number of correct solutions with a verdict."""
+    num_flawed: int
+    """Number of those that are flawed."""
+    fp_ratio: float
+    """Flawed / judged; NaN if there is none."""
+    interval: Interval
+    """95 % interval of the FP ratio (Wilson)."""
+    missing_rate: float
+    """Rate of judgements without a verdict."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart of counts."""
+
+    name: str
+    """Name of the class that is counted."""
+    num: int
+    """Number of solutions."""
+    rate: float
+    """Fraction of all bars."""
+
+
+def check_inputs(settings: AuditSettings, out: Path, second: Path | None, human: Path | None) -> None:
+    """Check what the page of an audit needs, before anything is judged.
+
+    Args:
+        settings: Settings of the audit.
+        out: File of the page.
+        second: Output of `fapo judge` for the same solutions with another judge.
+        human: File of labels made by hand.
+
+    Raises:
+        ConfigError: The solutions come from standard input, or the page would overwrite a file.
+        DataError: The verdicts of the second judge or the labels cannot be read.
+    """
+    if "-" in settings.files:
+        raise ConfigError("--report reads the solutions twice: write them to a file, and give that instead of -")
+    inputs: list[str | Path] = [*settings.files, settings.references, settings.out, second or "", human or ""]
+    if out.resolve() in {Path(name).resolve() for name in inputs if str(name)}:
+        raise ConfigError(f"{out}: --report is another file of this command; give it another name")
+    if second:
+        if not second.is_file():
+            raise DataError(f"{second}: no such file; give an output of `fapo judge` for the same files")
+        for _ in read_verdicts(second):
+            pass
+    if human:
+        read_labels(human)
+
+
+def write_audit(
+    settings: AuditSettings,
+    out: Path,
+    *,
+    second: Path | None = None,
+    human: Path | None = None,
+    num_shown: int = LIMIT,
+) -> Path:
+    """Write the page of an audit that is done, and return its path.
+
+    Args:
+        settings: Settings of the audit; its solutions and its output are read.
+        out: File of the page.
+        second: Output of `fapo judge` for the same solutions with another judge.
+        human: File of labels that were made by hand on such a page.
+        num_shown: Approximate limit of the number of solutions in the browser.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: A file of verdicts does not belong to these solutions, or the labels cannot be read.
+    """
+    verdicts, files = settings.out, settings.files
+    paths = [verdicts, *map(Path, files)]
+    size = sum(path.stat().st_size for path in paths if path.is_file())
+    rate = min(1.0, num_shown / max(1, _num_lines(verdicts)), MAX_BYTES / max(1, size))
+    counts, kinds = AuditCounts(), Counter[ErrorKind]()
+    pairs: list[tuple[Finding, Finding]] = []
+    num_silent = 0
+    shown, labelled = [], []
+    labels = read_labels(human).labels if human else ()
+    wanted = {(label.split, label.problem_id) for label in labels}
+    for solution, row, other in _joined(_solutions(settings), verdicts, second):
+        counts.add(row)
+        kind: ErrorKind | None = None
+        if row.flawed:
+            kind = error_kind(row.critique, row.error_step)
+            kinds.update([kind] if row.correct else [])
+        if other and row.correct:
+            if row.flawed is None or other.flawed is None:
+                num_silent += 1
+            else:
+                pairs.append(((row.flawed, row.error_step), (other.flawed, other.error_step)))
+        chosen = rate >= 1 or zlib.crc32(solution.problem.id.encode("utf-8", "replace")) < rate * 2**32
+        key = row.source, visible(row.id, 200)
+        if chosen or key in wanted:
+            rollout = _shown(solution, row, other, kind)
+            shown += [rollout] if chosen else []
+            labelled += [rollout] if key in wanted else []
+    by_hand: Sequence[Agreement] = ()
+    if human:
+        by_hand = compare_labels(human, labels, _numbered(labelled), "give the files that the labels were made from")
+    packed = pack(list(_numbered(shown)))
+    text = render(
+        "audit.html.jinja",
+        title=f"Audit of {', '.join(Path(name).name for name in files)}"[:200],
+        judge=judge_name(settings.judge_config(None)),
+        files=files,
+        day=date.today().isoformat(),
+        sources=[*_lines(counts)],
+        all=_line("all", counts.total),
+        total=counts.total,
+        bad=counts.num_bad,
+        notes=counts.verdicts.notes(),
+        fifths=_bars({name: counts.fifths[i] for i, name in enumerate(FIFTHS)}),
+        kinds=_bars(dict(kinds.most_common())),
+        second=second and agreement("judge and second judge", pairs, num_silent),
+        by_hand=by_hand,
+        browser=Browser(packed, len(shown), rate) if shown else None,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return out
+
+
+def _solutions(settings: AuditSettings) -> Iterator[Solution | BadRow]:
+    """Yield the solutions that an audit has read, in the same order."""
+    rule = step_rule(settings.judge_config(None))
+    lookup = reference_lookup(settings.references) if settings.references else None
+    for name in settings.files:
+        yield from read_solutions(name, references=lookup, steps=rule)
+
+
+def read_verdicts(path: Path) -> Iterator[AuditRow]:
+    """Yield the rows of an output of `fapo judge`; raise DataError for any other file."""
+    for number, row in enumerate(read_jsonl(path), 1):
+        try:
+            yield _ROW.validate_python(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the row"
+            raise DataError(f"{path}:{number}: {where}: {first['msg']}; give an output of `fapo judge`") from None
+
+
+def _num_lines(path: Path) -> int:
+    """Return the number of lines of a file."""
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def _joined(
+    solutions: Iterable[Solution | BadRow], verdicts: Path, second: Path | None
+) -> Iterator[tuple[Solution, AuditRow, AuditRow | None]]:
+    """Yield each readable solution with its row, and with the row of the second judge if there is one."""
+    files = [verdicts, second] if second else [verdicts]
+    rows = itertools.zip_longest(*map(read_verdicts, files))
+    for index, (solution, found) in enumerate(itertools.zip_longest(solutions, rows), 1):
+        for path, row in zip(files, found or [None] * len(files), strict=True):
+            if (solution is None) is not (row is None):
+                counted = "more rows than solutions" if solution is None else "fewer rows than solutions"
+                raise DataError(f"{path}: there are {counted}; judge the same files again")
+            if isinstance(solution, Solution) and row.id != solution.id:
+                raise DataError(
+                    f"{path}: row {index} is about {row.id!r}, but the solution is {solution.id!r}; "
+                    "judge the same files again"
+                )
+        if isinstance(solution, Solution):
+            yield solution, found[0], found[1] if second else None
+
+
+def _shown(solution: Solution, row: AuditRow, other: AuditRow | None, kind: ErrorKind | None) -> ShownRollout:
+    """Return a solution as the browser shows it, with sample 0."""
+    correct = bool(row.correct)
+    return ShownRollout(
+        run=RUN,
+        split=visible(row.source, 200),
+        step=0,
+        problem_id=visible(row.id, 200),
+        sample=0,
+        problem=visible(solution.problem.text, 4000),
+        reference=visible(solution.problem.reference, 400),
+        steps=shown_steps(solution.steps),
+        kind=rollout_class(correct, row.flawed),
+        status=row.status,
+        flagged=row.flawed,
+        judged=row.error_step,
+        critique=visible(row.critique or row.reason, 50_000),
+        known=False,
+        true=None,
+        flaw="",
+        reward=None,
+        advantage=None,
+        num_tokens=0,
+        correct=correct,
+        error_kind=kind or "",
+        second=other.flawed if other else None,
+        second_step=other.error_step if other else None,
+    )
+
+
+def _numbered(shown: Iterable[ShownRollout]) -> Iterator[ShownRollout]:
+    """Yield rollouts with the number of each among those of the same id and source."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for rollout in shown:
+        key = rollout.split, rollout.problem_id
+        yield replace(rollout, sample=seen[key])
+        seen[key] += 1
+
+
+def _lines(counts: AuditCounts) -> Iterator[SourceLine]:
+    """Yield a line for each source."""
+    for source, of_source in sorted(counts.by_source.items()):
+        yield _line(source, of_source)
+
+
+def _line(source: str, counts: Counter[str]) -> SourceLine:
+    """Return the line of one source."""
+    judged, flawed, requested = counts["judged"], counts["flawed"], counts["requested"]
+    return SourceLine(
+        source,
+        counts["rows"],
+        ratio(counts["correct"], counts["rows"]),
+        judged,
+        flawed,
+        fp_ratio(flawed, judged),
+        wilson_interval(flawed, judged),
+        ratio(counts["unparsable"] + counts["failed"], requested),
+    )
+
+
+def _bars(counts: Mapping[str, int]) -> list[Bar]:
+    """Return the bars of a chart; none if nothing was counted."""
+    total = sum(counts.values())
+    return [Bar(name, num, num / total) for name, num in counts.items()] if total else []

@@ -5,6 +5,7 @@ Without Chromium and its driver on the PATH the tests are skipped.
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from fapo.evaluation.audit.settings import AuditSettings
 from fapo.report import read_run, write_report
-from fapo.report.audit import write_audit
+from fapo.report.audit_page import write_audit
 from fapo.report.human_review import agreements
 from tests.support.chromium import needs_chromium, started
 from tests.support.run_folders import HOSTILE, policy_rows, rollout, write_run
@@ -289,10 +290,46 @@ def test_labelling_by_keyboard_export_and_agreement(
     file.unlink()
 
 
+def test_plots_have_values_on_hover_a_choice_of_metric_and_a_csv(chromium: Any, page: Path, downloads: Path) -> None:
+    screen = Screen(chromium, page)
+    screen.wait(lambda: screen.get("document.body.dataset.drawn") == "true")
+    figures = "[...document.querySelectorAll('figure[data-panel]')]"
+    assert (
+        screen.get(f"{figures}.length")
+        == screen.get(f"{figures}.filter((f) => f.querySelector('svg .curve')).length")
+        > 10
+    )
+    label = "document.querySelector('figure[data-panel=policy-0] svg').getAttribute('aria-label')"
+    assert screen.get(label).startswith("Accuracy, in-distribution: grpo ends at ")
+    screen.keys("figure[data-panel=policy-0]", "\ue014", "\ue014")
+    assert screen.text("figure[data-panel=policy-0] output").splitlines()[0] == "step 10"
+    assert screen.get("document.querySelectorAll('figure[data-panel=policy-0] output span').length") == 2
+    ends = "[...document.querySelectorAll('figure')].filter((f) => f.innerText.includes('Mean advantage, FAPO'))[0]"
+    places = screen.get(
+        f"[...{ends}.querySelectorAll('text:not(.tick, .mark)')].map((t) => Number(t.getAttribute('y')))"
+    )
+    assert all(abs(a - b) >= 12 for i, a in enumerate(places) for b in places[:i]), "labels do not overlap"
+    options = screen.get("[...document.getElementById('explore').elements.metric.options].map((o) => o.value)")
+    assert options[0] == "train loss" and "validation validation/accuracy" in options
+    screen.run("explore.elements.metric.value = 'train judge/f1'; explore.dispatchEvent(new Event('input'))")
+    assert screen.get("document.querySelectorAll('#explored .curve').length") == 2
+    screen.click("#csv")
+    file = downloads / "metrics.csv"
+    screen.wait(file.exists)
+    rows = list(csv.DictReader(file.open(newline="", encoding="utf-8")))
+    assert {row["run"] for row in rows} == {"GRPO baseline", "FAPO"}
+    written = [json.loads(line) for line in (page.parent / "fapo" / "metrics.jsonl").read_text().splitlines()]
+    wanted = next(row for row in written if row["kind"] == "train" and row["step"] == 7)["judge/f1"]
+    (found,) = (r for r in rows if (r["run"], r["metric"], r["step"]) == ("FAPO", "judge/f1", "7"))
+    assert float(found["value"]) == pytest.approx(wanted, rel=1e-5)
+    assert screen.complaints() == []
+    file.unlink()
+
+
 def test_the_draw_depends_on_its_seed_only(chromium: Any, page: Path) -> None:
     def drawn(seed: int) -> list[int]:
         screen = Screen(chromium, page)
-        screen.run(f"draw.elements.seed.value = {seed}; draw.elements.num.value = 10")
+        screen.run(f"drawing.elements.seed.value = {seed}; drawing.elements.num.value = 10")
         screen.click("#draw button")
         return screen.get("drawn")
 

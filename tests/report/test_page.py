@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -17,10 +18,13 @@ import pytest
 from rich.console import Console
 
 from fapo.errors import ConfigError, DataError
+from fapo.report.findings import findings, remarks
+from fapo.report.numbers import pack_numbers
 from fapo.report.page import write_report
-from fapo.report.panels import genrm_panels, overview_panels, policy_panels, styles
+from fapo.report.panels import genrm_panels, overview_panels, policy_panels, styles, update_panels
 from fapo.report.plots import overview
 from fapo.report.run_labels import group_runs
+from fapo.report.settings_table import settings_table
 from fapo.report.summary import crossing_text, find_crossing, print_summary, summarize
 from fapo.training.run_reader import Run, Series, read_run
 from tests.support.run_folders import genrm_rows, policy_rows, rollouts, write_run
@@ -260,6 +264,97 @@ def test_overview_is_a_png(folders: list[Path]) -> None:
     assert overview([run_of([])]).startswith(b"\x89PNG")
 
 
+def test_panels_of_the_update_have_the_names_of_either_engine() -> None:
+    trl = run_of([{"step": 1, "kind": "train", "loss": 0.5, "entropy": 1.0}], name="a")
+    verl = run_of([{"step": 1, "kind": "train", "actor/pg_loss": 0.25, "actor/grad_norm": 2.0}], name="b")
+    found = {
+        panel.title: [(curve.name, curve.series.values) for curve in panel.curves]
+        for panel in update_panels([trl, verl])
+    }
+    assert found == {
+        "Loss": [("a", (0.5,)), ("b", (0.25,))],
+        "Entropy of the policy, nats a token": [("a", (1.0,))],
+        "Norm of the gradient": [("b", (2.0,))],
+    }
+
+
+def test_packed_numbers_are_all_finite_metrics() -> None:
+    run = run_of(
+        [{"step": 1, "kind": "train", "loss": 1 / 3, "bad": math.nan}, {"step": 2, "kind": "validation", "x/f1": 1}]
+    )
+    table = json.loads(gzip.decompress(base64.b64decode(pack_numbers({}, [run]))))
+    (found,) = table["runs"]
+    assert found["series"] == {
+        "train loss": {"steps": [1], "values": [0.333333]},
+        "validation x/f1": {"steps": [2], "values": [1.0]},
+    }
+    assert (found["name"], found["color"], found["dash"]) == ("FAPO", "blue", "none")
+
+
+# --- words and settings -----------------------------------------------------------------------------------------------
+
+
+def ends(**values: tuple[float, float]) -> list[dict]:
+    """Return the first and the last validation with these values."""
+    names = {name.replace("__", "/"): pair for name, pair in values.items()}
+    return [
+        {"step": step, "kind": "validation"} | {name: pair[i] for name, pair in names.items()}
+        for i, step in enumerate((0, 20))
+    ]
+
+
+def test_two_sentences_say_what_came_out() -> None:
+    runs = [
+        run_of(ends(validation__accuracy=(0.5, 0.6), validation__true_fp_ratio=(0.3, 0.4)), "outcome"),
+        run_of(ends(validation__accuracy=(0.5, 0.7), validation__true_fp_ratio=(0.3, 0.1)), "fapo"),
+    ]
+    rows = summarize(runs)
+    first, second = findings(runs, rows, {})
+    assert first == "Compared: GRPO baseline (20 steps); FAPO (20 steps)."
+    assert second == (
+        "Accuracy on in-distribution problems: GRPO baseline 60.0 % (from 50.0 %), FAPO 70.0 % (from 50.0 %); true "
+        "flawed positives of correct on in-distribution problems: GRPO baseline 40.0 % (from 30.0 %), "
+        "FAPO 10.0 % (from 30.0 %)."
+    )
+    accuracy = [row for row in rows if row.metric.name == "accuracy"]
+    _, doubtful = findings(runs, rows, dict.fromkeys(accuracy, (0.55, 0.75)))
+    assert doubtful.endswith("The 95 % intervals of accuracy overlap.")
+    assert findings([run_of([])], [], {}) == []
+
+
+def test_remarks_on_numbers_that_startle() -> None:
+    rare = [
+        {"step": s, "kind": "train", "judge/f1": 0.9 - s / 20, "rollout/true_fp_ratio": 0.3 - s / 50} for s in range(12)
+    ]
+    silent = {"step": 12, "kind": "train", "rollout/unscored_rate": 0.2}
+    harder = ends(harder__accuracy=(0.2, 0.3), harder__fp_ratio=(0.7, 0.74), harder__true_fp_ratio=(0.2, 0.03))
+    runs = [run_of([*rare, silent, *harder])]
+    f1, depth, unscored = remarks(runs, summarize(runs))
+    assert f1.startswith(
+        "r: F1 of the judge falls from 85.0 % to 40.0 %, while flawed positives fall from 28.0 % to 10.0 %"
+    )
+    assert depth.startswith("FAPO, harder: the judge flags 74.0 % of the correct answers, and the oracle 3.0 %.")
+    assert unscored.startswith("r: 20.0 % of the rollouts are unscored")
+    calm = [run_of([{"step": s, "kind": "train", "judge/f1": 0.9, "rollout/true_fp_ratio": 0.3} for s in range(5)])]
+    assert remarks(calm, summarize(calm)) == []
+
+
+def test_settings_side_by_side(tmp_path: Path) -> None:
+    one = write_run(
+        tmp_path / "a", {"kind": "fapo"}, [{"step": 3, "kind": "train", "seconds": 90.0}], seed=1, x={"y": [2]}
+    )
+    two = write_run(tmp_path / "b", {"kind": "outcome"}, [], seed=1, x={"y": [2]})
+    (one / "env.json").write_text(json.dumps({"python": "3.11.7", "versions": {"trl": "1.16.0"}}))
+    table = settings_table([read_run(one), read_run(two)])
+    found = {row.name: (row.values, row.differs) for row in table.main}
+    assert table.names == ("a", "b")
+    assert found["reward.kind"] == (("fapo", "outcome"), True)
+    assert found["seed"] == (("1", "1"), False)
+    assert found["version of trl"] == (("1.16.0", "–"), True)
+    assert found["duration"] == (("90 s", "–"), True)
+    assert [(row.name, row.values) for row in table.rest] == [("x.y", ("[2]", "[2]"))]
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -289,15 +384,16 @@ def test_the_page_stands_alone_and_hostile_text_stays_text(folders: list[Path], 
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     loads = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "data")]
     assert all(str(value).startswith("#") for value in loads)
-    assert not re.search(r"https?://|@import|url\((?!#)", html)
-    assert "alert" not in re.sub("<title>.*</title>|<h1>.*</h1>", "", html), "rollouts are packed"
+    assert not re.search(r"https?://|@import|url\((?!#)", html.replace("http://www.w3.org/2000/svg", ""))
+    shown = re.sub("<title>.*</title>|<h1>.*</h1>", "", html)
+    assert "alert" not in shown, "rollouts are packed"
     sources = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     allowed = re.search(r"script-src 'sha256-([^']+)'\">", html)
     assert allowed
     assert [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in sources] == [allowed[1]]
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    assert html.count("<svg viewBox") > 12
+    assert html.count("<figure data-panel=") > 12
     assert len(html) < 2_000_000
 
 

@@ -42,7 +42,8 @@ def run_and_report(jobs: Sequence[Job], output: Path) -> None:
         output: Folder of the run folders, the page and the picture.
     """
     # before the runs, so that a missing package is found at once
-    from fapo.report import overview, print_claims, print_summary, read_run, write_report
+    from fapo.report import print_claims, print_summary, read_run, write_report
+    from fapo.report.plots import overview
 
     run_with_bars(jobs, output)
     folders = [job.folder(output) for job in jobs]

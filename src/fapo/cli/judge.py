@@ -39,7 +39,7 @@ def judge(
     from fapo.evaluation.audit.run import audit
 
     if report:
-        from fapo.report.audit import check_inputs
+        from fapo.report.audit_page import check_inputs
 
         check_inputs(settings, report, second, human)
     elif second or human:
@@ -49,7 +49,7 @@ def judge(
     print_counts(counts, Console())
     console.print(f"verdicts: {settings.out}", highlight=False, soft_wrap=True)
     if report:
-        from fapo.report.audit import write_audit
+        from fapo.report.audit_page import write_audit
 
         page = write_audit(settings, report, second=second, human=human)
         console.print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)

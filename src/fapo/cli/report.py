@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.cli.app import app, console
 from fapo.errors import ConfigError
+
+RELOAD = 30
+"""Seconds after which a browser loads a watched page again."""
+POLL = 2.0
+"""Seconds between two looks at the run folders."""
 
 
 @app.command
@@ -19,18 +27,49 @@ def report(
     output: Annotated[Path, arg(aliases=["-o"])] = Path("report.html"),
     rollouts: int = 100_000,
     human: Path | None = None,
+    evaluations: Annotated[UseAppendAction[tuple[Path, ...]], arg(name="eval")] = (),
+    watch: bool = False,
 ) -> None:
-    """Write a self-contained HTML page about runs: curves, final numbers, a rollout browser, review by hand.
+    """Write a self-contained HTML page about runs: curves, settings, a rollout browser, review by hand.
 
     Args:
         runs: Run folders.
         output: File of the page.
         rollouts: Maximum number of rollouts on the page; if there are more, groups are chosen at random. 0 for none.
         human: File of labels exported from such a page, which are compared with the judge.
+        evaluations: Summary of `fapo eval` (the .json beside its --out) for plots of pass@k; may be repeated.
+        watch: Write the page again whenever a run has new numbers, until all runs have ended or Ctrl-C is pressed. The
+            browser loads it again every 30 seconds.
     """
     from fapo.report import write_report
 
-    if not runs:
+    if not runs and not evaluations:
         raise ConfigError("no run folder given: fapo report RUN [RUN ...] -o page.html")
-    page = write_report(list(runs), output, num_rollouts=rollouts, human=human)
+
+    def write(refresh: int | None) -> Path:
+        return write_report(runs, output, num_rollouts=rollouts, human=human, evaluations=evaluations, refresh=refresh)
+
+    page = write(RELOAD if watch else None)
     console.print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(runs, write)
+
+
+def _watch(runs: Sequence[Path], write: Callable[[int | None], Path]) -> None:
+    """Write the page again whenever a run has new numbers; the last time, when all runs have ended, without reload."""
+    from fapo.training.run_reader import is_finished
+
+    seen = _stamps(runs)
+    while not all(map(is_finished, runs)):
+        time.sleep(POLL)
+        if (now := _stamps(runs)) != seen:
+            seen = now
+            write(RELOAD)
+    write(None)
+
+
+def _stamps(runs: Sequence[Path]) -> list[int]:
+    """Return the time of the last change of the numbers of each run; 0 before the first."""
+    files = [run / "metrics.jsonl" for run in runs]
+    return [file.stat().st_mtime_ns if file.exists() else 0 for file in files]

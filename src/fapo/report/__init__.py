@@ -2,7 +2,6 @@
 
 from fapo.report.claims import Claim, check_claims, print_claims
 from fapo.report.page import write_report
-from fapo.report.plots import overview
 from fapo.report.summary import Crossing, Row, find_crossing, print_summary, summarize
 from fapo.training.run_reader import Run, read_run
 
@@ -13,7 +12,6 @@ __all__ = [
     "Run",
     "check_claims",
     "find_crossing",
-    "overview",
     "print_claims",
     "print_summary",
     "read_run",

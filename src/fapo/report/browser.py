@@ -13,6 +13,8 @@ from fapo.training.run_reader import Run
 
 ASSETS = Path(__file__).parent / "assets"
 """Templates, scripts and style of the pages."""
+BROWSER = ("common.js", "browse.js", "review.js")
+"""Scripts of the rollout browser."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ def make_browser(runs: Sequence[Run], limit: int = LIMIT) -> Browser | None:
     return Browser(pack(shown), len(shown), rate) if shown else None
 
 
-def script() -> str:
-    """Return the JavaScript of a page with rollouts."""
-    return "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("browse.js", "review.js"))
+def script(*names: str) -> str:
+    """Return the JavaScript of a page, from the files of these names."""
+    return "".join((ASSETS / name).read_text(encoding="utf-8") for name in names)
 
 
-def script_source() -> str:
-    """Return the hash by which a content security policy allows this script and no text of a rollout to run."""
-    return "'sha256-" + base64.b64encode(hashlib.sha256(script().encode()).digest()).decode() + "'"
+def script_source(text: str) -> str:
+    """Return the hash by which a content security policy allows a script to run, and no text of a rollout."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+from fapo.data.files import atomic_path
 from fapo.errors import ConfigError
 from fapo.report.agreement import Agreement
-from fapo.report.browser import make_browser
+from fapo.report.browser import BROWSER, make_browser
+from fapo.report.findings import findings, remarks
 from fapo.report.human_review import agreements
 from fapo.report.intervals import intervals
-from fapo.report.panels import genrm_panels, policy_panels, styles
-from fapo.report.plots import svg
+from fapo.report.numbers import DASHES, pack_numbers
+from fapo.report.panels import genrm_panels, policy_panels, styles, update_panels
+from fapo.report.pass_curves import PassCurves, read_pass_curves
 from fapo.report.render import render
 from fapo.report.rollouts import LIMIT
 from fapo.report.run_labels import group_runs
+from fapo.report.settings_table import settings_table
 from fapo.report.summary import GENRM, POLICY, crossing_texts, row_titles, summarize
 from fapo.report.text import visible
 from fapo.report.tiles import tiles
@@ -28,6 +33,8 @@ def write_report(
     title: str = "FAPO: what the runs show",
     num_rollouts: int = LIMIT,
     human: str | Path | None = None,
+    evaluations: Sequence[Path] = (),
+    refresh: int | None = None,
 ) -> Path:
     """Read run folders, write the page and return its path.
 
@@ -37,30 +44,36 @@ def write_report(
         title: Title of the page.
         num_rollouts: Approximate limit of the number of rollouts on the page; 0 for none.
         human: File of labels that were made by hand on such a page.
+        evaluations: Summaries of `fapo eval`, for plots of pass@k.
+        refresh: Seconds after which a browser loads the page again; None for never.
 
     Returns:
         The path of the page.
 
     Raises:
-        ConfigError: If there is no run folder, or `num_rollouts` is negative.
-        DataError: If a folder holds no run, the labels cannot be read, or their rollouts are not in these runs.
+        ConfigError: If there is no run folder and no evaluation, or `num_rollouts` is negative.
+        DataError: If a folder holds no run, a file cannot be read, or the labelled rollouts are not in these runs.
     """
-    if not run_dirs:
+    if not run_dirs and not evaluations:
         raise ConfigError("a report needs at least one run folder, such as runs/NAME")
     if num_rollouts < 0:
         raise ConfigError(f"the number of rollouts on a page must be at least 0; got {num_rollouts}")
     runs = [read_run(path) for path in run_dirs]
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(
-        page(runs, title, num_rollouts, agreements(human, runs) if human else ()),
-        encoding="utf-8",
-        errors="backslashreplace",
-    )
-    return out
+    by_hand = agreements(human, runs) if human else ()
+    text = page(runs, title, num_rollouts, by_hand, read_pass_curves(evaluations), refresh)
+    with atomic_path(out) as draft:
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return Path(out)
 
 
-def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Sequence[Agreement] = ()) -> str:
+def page(
+    runs: Sequence[Run],
+    title: str,
+    num_rollouts: int = LIMIT,
+    by_hand: Sequence[Agreement] = (),
+    evaluations: Sequence[PassCurves] = (),
+    refresh: int | None = None,
+) -> str:
     """Return the whole page. Its template escapes every text and writes out invisible characters.
 
     Args:
@@ -68,30 +81,44 @@ def page(runs: Sequence[Run], title: str, num_rollouts: int = LIMIT, by_hand: Se
         title: Title of the page.
         num_rollouts: Approximate limit of the number of rollouts on the page; 0 for none.
         by_hand: Agreement of judges with labels made by hand.
+        evaluations: pass@k of evaluations.
+        refresh: Seconds after which a browser loads the page again; None for never.
 
     Returns:
         HTML.
     """
     rows = summarize(runs)
+    ends = intervals(runs, rows)
     policies, judges = [run for run in runs if not run.genrm], [run for run in runs if run.genrm]
+    groups = {"policy": policy_panels(runs), "judge": genrm_panels(runs), "update": update_panels(runs)}
+    groups["evaluation"] = [found.panel for found in evaluations]
+    panels = {kind: {f"{kind}-{i}": panel for i, panel in enumerate(of_kind)} for kind, of_kind in groups.items()}
+    browser = make_browser(runs, num_rollouts)
     return render(
         "page.html.jinja",
+        ("common.js", "plot.js", *(BROWSER[1:] if browser else ())),
         title=visible(title, 200),
+        now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         looks=styles(runs),
-        dashes=("none", "8 3", "2 2.5", "8 3 2 3"),
+        dashes=DASHES,
         runs=runs,
+        findings=findings(runs, rows, ends),
+        remarks=remarks(runs, rows),
         tiles=tiles(runs, rows),
         policies=policies,
-        policy_panels=policy_panels(runs),
         policy_rows=[row for row in rows if row.metric in POLICY],
         crossings=crossing_texts(runs),
         times=time_splits(policies),
         judges=judges,
-        genrm_panels=genrm_panels(runs),
         genrm_rows=[row for row in rows if row.metric in GENRM],
         cells={(row.metric, row.split, row.label): row for row in rows},
-        intervals=intervals(runs, rows),
+        intervals=ends,
         by_hand=by_hand,
-        browser=make_browser(runs, num_rollouts),
-        **{function.__name__: function for function in (group_runs, row_titles, svg)},
+        evaluations=evaluations,
+        refresh=refresh,
+        settings=settings_table(runs),
+        panels=panels,
+        numbers=pack_numbers({name: panel for of_kind in panels.values() for name, panel in of_kind.items()}, runs),
+        browser=browser,
+        **{function.__name__: function for function in (group_runs, row_titles)},
     )

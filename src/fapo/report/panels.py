@@ -23,6 +23,14 @@ _EVERY_SET: tuple[tuple[str, str, Scale], ...] = (
     ("reliable_accuracy", "Right for the right reason", "rate"),
     ("true_fp_ratio", "True flawed positives", "rate from 0"),
 )
+_UPDATE: tuple[tuple[str, Scale, tuple[str, ...]], ...] = (
+    ("Loss", "number", ("loss", "actor/pg_loss")),
+    ("Reward, mean of the batch", "number", ("reward", "critic/rewards/mean")),
+    ("Entropy of the policy, nats a token", "number", ("entropy", "actor/entropy")),
+    ("Norm of the gradient", "number", ("grad_norm", "actor/grad_norm")),
+    ("Clip rate, of tokens", "rate from 0", ("clip_ratio/region_mean", "actor/pg_clipfrac")),
+)
+"""Plots of the update, with the names that TRL and verl give to their metric."""
 _CLASSES: tuple[tuple[Literal["fully_correct", "flawed", "wrong"], str, Color], ...] = (
     ("fully_correct", "fully correct", "green"),
     ("flawed", "flawed", "red"),
@@ -56,6 +64,8 @@ class Curve:
     """Measurements behind a running mean, drawn faintly; may be empty."""
     end: str = ""
     """Text at the end of the line."""
+    name: str = ""
+    """Name of the line, where it has no text at its end."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,8 @@ class Panel:
     """Points on the lines."""
     level: float | None = None
     """Value of a dotted horizontal line; None for no such line."""
+    axis: str = "step"
+    """Name of the x axis."""
 
 
 def styles(runs: Sequence[Run]) -> dict[str, Style]:
@@ -133,6 +145,19 @@ def genrm_panels(runs: Sequence[Run]) -> list[Panel]:
     return [panel for panel in panels if panel.curves]
 
 
+def update_panels(runs: Sequence[Run]) -> list[Panel]:
+    """Return the plots of the update: loss, reward, entropy, gradient norm and clip rate, by TRL or verl."""
+    styled = [*_styled(runs, genrm=False), *_styled(runs, genrm=True)]
+    panels = []
+    for title, scale, keys in _UPDATE:
+        found = (
+            (style, run.name, next(filter(None, (run.series(key, "train") for key in keys)), NOTHING))
+            for style, run in styled
+        )
+        panels.append(Panel(title, _running(found), scale))
+    return [panel for panel in panels if panel.curves]
+
+
 def overview_panels(runs: Sequence[Run]) -> list[Panel]:
     """Return the six plots of the overview: accuracy, flawed positives, their advantage, rho, the judge."""
     policies, judges = policy_panels(runs), genrm_panels(runs)
@@ -153,18 +178,18 @@ def _styled(runs: Sequence[Run], genrm: bool) -> Styled:
 
 def _metric(runs: Styled, name: str, title: str, split: str, scale: Scale = "rate") -> Panel:
     """Return the plot of a metric on a validation set."""
-    curves = (Curve(measured(run, name, split), style) for style, run in runs)
+    curves = (Curve(measured(run, name, split), style, name=run.name) for style, run in runs)
     return Panel(title, tuple(curve for curve in curves if curve.series), scale)
 
 
 def _training(runs: Styled, key: str, title: str, scale: Scale = "rate") -> Panel:
     """Return the plot of a metric of training batches."""
-    return Panel(title, _running((style, run.series(key, "train")) for style, run in runs), scale)
+    return Panel(title, _running((style, run.name, run.series(key, "train")) for style, run in runs), scale)
 
 
-def _running(found: Iterable[tuple[Style, Series]]) -> tuple[Curve, ...]:
-    """Return the running means as curves, with the measurements drawn faintly."""
-    return tuple(Curve(series.smoothed(), style, series) for style, series in found if series)
+def _running(found: Iterable[tuple[Style, str, Series]]) -> tuple[Curve, ...]:
+    """Return the running means as named curves, with the measurements drawn faintly."""
+    return tuple(Curve(series.smoothed(), style, series, name=name) for style, name, series in found if series)
 
 
 def _rhos(runs: Styled) -> list[Panel]:
@@ -174,8 +199,8 @@ def _rhos(runs: Styled) -> list[Panel]:
     for style, run in runs:
         if (crossing := find_crossing(run)) and crossing.own_rho:
             marks.append(Mark(crossing.step, crossing.own_rho, f"rho = {crossing.own_rho:.2f}", style))
-    own = _running((style, rho_series(run, "flawed_rho")) for style, run in runs)
-    batch = _running((style, rho_series(run, "rho")) for style, run in runs)
+    own = _running((style, run.name, rho_series(run, "flawed_rho")) for style, run in runs)
+    batch = _running((style, run.name, rho_series(run, "rho")) for style, run in runs)
     return [
         Panel("rho where there are flawed positives", own, "log", tuple(marks), level),
         Panel("rho of the whole batch", batch, "log", level=level),

@@ -1,9 +1,8 @@
-"""Drawing of panels: SVG for the page, PNG for a README. Needs no display and keeps no global state."""
+"""Drawing of panels: PNG pictures for a README. Needs no display and keeps no global state."""
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -23,7 +22,6 @@ _LOOK = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8.5,
     "text.parse_math": False,
-    "svg.fonttype": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
@@ -36,23 +34,6 @@ _LOOK = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 0,
 }
-
-
-def svg(panel: Panel) -> str:
-    """Return a plot as an <svg> element; its colors are CSS variables (--blue, --ink, ...), its texts are text."""
-    with matplotlib.rc_context({**_LOOK, "svg.hashsalt": panel.title}):
-        figure = Figure(figsize=(3.9, 2.35), layout="constrained")
-        _draw(figure.add_subplot(), panel)
-        buffer = io.StringIO()
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"| (?:width|height)="[\d.]+pt"|<g id="[^"]*"', _shortened, text)
-    for name, (light, _) in PALETTE.items():
-        text = text.replace(light, f"var(--{name})")
-    return text
 
 
 def overview(runs: Sequence[Run]) -> bytes:
@@ -173,8 +154,3 @@ def _set_scale(axes: Axes, panel: Panel) -> None:
     elif low > 0:
         room = max(high - low, 0.25 * high) * 0.3
         axes.set_ylim(max(0.0, low - room), high + room)
-
-
-def _shortened(match: re.Match[str]) -> str:
-    """Return an opening of a group without its id, and nothing for any other match: ids repeat in every plot."""
-    return "<g" if match[0].startswith("<g") else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
@@ -13,22 +14,24 @@ from fapo.report.summary import show, show_interval
 from fapo.report.text import visible
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
     """Return a page. Its template escapes every text and writes out invisible characters.
 
     Args:
         template: Name of the template, a file in `assets`.
+        scripts: Names of the scripts of the page, files in `assets`, in the order in which they run.
         **values: Variables of the template.
 
     Returns:
         HTML.
     """
+    text = script(*scripts)
     environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, finalize=_visible)
     return environment.get_template(template).render(
         palette=PALETTE,
         style=(ASSETS / "page.css").read_text(encoding="utf-8"),
-        script=script(),
-        script_source=script_source(),
+        script=text,
+        script_source=script_source(text),
         show=show,
         show_interval=show_interval,
         **values,

@@ -199,7 +199,12 @@ def pack(shown: Sequence[ShownRollout]) -> str:
         names = list(dict.fromkeys(table[name]))
         number = {text: i for i, text in enumerate(names)}
         table[name] = {"names": names, "rows": [number[text] for text in table[name]]}
-    text = json.dumps(table, separators=(",", ":"), allow_nan=False)
+    return packed_json(table)
+
+
+def packed_json(value: Any) -> str:
+    """Return a value of JSON types in gzip in base64."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 

@@ -115,16 +115,26 @@ class Run:
     @property
     def prompts(self) -> Mapping[str, Any]:
         """Contents of prompts.json; empty where the run has none."""
-        try:
-            found = json.loads((self.path / "prompts.json").read_text(encoding="utf-8", errors="replace"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _object(self.path / "prompts.json")
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Contents of env.json, versions and hardware; empty where the run has none."""
+        return _object(self.path / "env.json")
 
     def table(self, name: str) -> Mapping[str, Any]:
         """Return a table of the config; an empty one where it is missing."""
         table = self.config.get(name)
         return table if isinstance(table, Mapping) else {}
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    """Return the object in a JSON file; an empty one where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_finished(folder: Path) -> bool:

@@ -1,5 +1,4 @@
-"use strict";
-// The rollout browser. Text of rollouts only ever becomes text nodes.
+// The rollout browser.
 
 const ROW_HEIGHT = 38;
 const CLASSES = { fully_correct: "fully correct", flawed: "flawed", wrong: "wrong", unscored: "unscored" };
@@ -19,26 +18,6 @@ let texts = []; // rollout -> its text in lower case, made when it is first sear
 let varied = new Set(); // columns with several values
 let found = []; // rollouts that pass the filters, in the order chosen
 let chosen = -1; // place in `found`
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === "function") made.addEventListener(name, value);
-    else if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
-  }
-  made.append(...children.filter((child) => child !== null && child !== ""));
-  return made;
-}
-
-async function unpack() {
-  const bytes = Uint8Array.from(atob(document.getElementById("rollouts").textContent), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const columns = await new Response(stream).json();
-  for (const [name, column] of Object.entries(columns)) {
-    if (!Array.isArray(column)) columns[name] = column.rows.map((i) => column.names[i]);
-  }
-  return columns;
-}
 
 // --- filters ---------------------------------------------------------------------------------------------------------
 
@@ -191,7 +170,7 @@ function group(i) {
   const members = same.map((j) => element("button", {
     type: "button", class: data.kind[j], "aria-current": j === i ? "true" : undefined, title: CLASSES[data.kind[j]], click: () => show(j),
   }, signed(data.advantage[j])));
-  return element("div", { class: "group" }, element("h4", {}, "Group, with advantages"), ...members);
+  return element("div", { class: "group" }, element("h3", {}, "Group, with advantages"), ...members);
 }
 
 function show(i) {
@@ -206,7 +185,7 @@ function show(i) {
   shown.replaceChildren(
     element("header", {}, element("b", { class: "kind" }, CLASSES[data.kind[i]]), element("span", {}, facts.join(" · ")), only, link),
     question(i),
-    element("div", { class: "sides" }, solution(i), element("div", {}, element("h4", {}, "Critique"),
+    element("div", { class: "sides" }, solution(i), element("div", {}, element("h3", {}, "Critique"),
       element("pre", {}, data.critique[i] || "(none on record)"), element("p", {}, element("b", {}, "Judge "), verdict(i)),
       data.second[i] === null ? null : element("p", {}, element("b", {}, "Second judge "), finding(data.second[i], data.second_step[i])), truth(i))),
     group(i) || "",
@@ -245,6 +224,9 @@ function options(select, values, all) {
 }
 
 function start(columns) {
+  for (const [name, column] of Object.entries(columns)) {
+    if (!Array.isArray(column)) columns[name] = column.rows.map((i) => column.names[i]);
+  }
   data = columns;
   for (const name of ["run", "step", "split", "reward"]) if (data[name].some((value) => value !== data[name][0])) varied.add(name);
   for (const name of ["run", "split", "error_kind"]) {
@@ -278,7 +260,7 @@ function tooOld(error) {
 const watcher = new IntersectionObserver((entries) => {
   if (!entries.some((entry) => entry.isIntersecting)) return;
   watcher.disconnect();
-  unpack().then(start).catch(tooOld);
+  unpack("rollouts").then(start).catch(tooOld);
 }, { rootMargin: "1200px" });
 watcher.observe(document.getElementById("browser"));
 if (location.hash.startsWith("#rollout=")) document.getElementById("browser").scrollIntoView();

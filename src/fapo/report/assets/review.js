@@ -1,6 +1,6 @@
 // Review by hand: a seeded draw of right answers, a label for each step by keyboard, the labels as a file.
 
-const draw = document.getElementById("draw");
+const drawing = document.getElementById("draw");
 const labelling = document.getElementById("labelling");
 let drawn = []; // rollouts to label
 let labels = []; // for each of them "fine", "flawed" or null for each step
@@ -39,7 +39,7 @@ function begin(event) {
   for (let i = 0; i < data.step.length; i++) {
     if (data.correct[i] && data.steps[i].length && inScope(i, form)) candidates.push(i);
   }
-  drawn = sample(candidates, Number(draw.elements.num.value), Number(draw.elements.seed.value));
+  drawn = sample(candidates, Number(drawing.elements.num.value), Number(drawing.elements.seed.value));
   labels = drawn.map((i) => data.steps[i].map(() => null));
   saved = true;
   labelling.hidden = false;
@@ -107,17 +107,15 @@ function file() {
     const steps = error_step === null ? labels[place] : labels[place].slice(0, error_step + 1);
     rows.push({ run: data.run[i], split: data.split[i], step: data.step[i], problem_id: data.problem_id[i], sample: data.sample[i], steps, error_step });
   });
-  return { schema: 1, seed: Number(draw.elements.seed.value), drawn: drawn.length, labels: rows };
+  return { schema: 1, seed: Number(drawing.elements.seed.value), drawn: drawn.length, labels: rows };
 }
 
 function save() {
-  const url = URL.createObjectURL(new Blob([JSON.stringify(file(), null, 1)], { type: "application/json" }));
-  element("a", { href: url, download: "labels.json" }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
+  saveAs("labels.json", "application/json", JSON.stringify(file(), null, 1));
   saved = true;
 }
 
-draw.addEventListener("submit", begin);
+drawing.addEventListener("submit", begin);
 document.getElementById("export").addEventListener("click", save);
 labelling.addEventListener("keydown", (event) => {
   const key = KEYS[event.key];

@@ -24,7 +24,7 @@ from fapo.evaluation.metrics import fp_ratio
 from fapo.judge.from_config import step_rule
 from fapo.judge.quality import ratio
 from fapo.report.agreement import Agreement, Finding, agreement
-from fapo.report.browser import Browser
+from fapo.report.browser import BROWSER, Browser
 from fapo.report.human_review import compare_labels, read_labels
 from fapo.report.render import render
 from fapo.report.rollouts import LIMIT, MAX_BYTES, ShownRollout, pack, shown_steps
@@ -153,6 +153,7 @@ def write_audit(
     packed = pack(list(_numbered(shown)))
     text = render(
         "audit.html.jinja",
+        BROWSER if shown else (),
         title=f"Audit of {', '.join(Path(name).name for name in files)}"[:200],
         judge=judge_name(settings.judge_config(None)),
         files=files,

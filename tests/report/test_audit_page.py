@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fapo.data.jsonl import write_jsonl
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.settings import AuditSettings
-from fapo.report.audit import check_inputs, write_audit
+from fapo.report.audit_page import check_inputs, write_audit
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
 from tests.support.run_folders import HOSTILE

@@ -1,0 +1,99 @@
+"""Settings, versions and times of runs, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fapo.data.jsonl import finite_number
+from fapo.training.run_reader import Run
+
+MAIN = (
+    *("model.path", "data.train", "judge.kind", "judge.model", "judge.urls", "judge.template", "reward.kind"),
+    *("reward.penalty", "optim.learning_rate", "optim.steps", "rollout.num_prompts", "rollout.group_size"),
+    *("rollout.max_tokens", "seed"),
+)
+"""Settings that are shown first."""
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting of several runs."""
+
+    name: str
+    """Name of the setting, such as optim.learning_rate."""
+    values: tuple[str, ...]
+    """Value in each run as text; "–" where a run does not have the setting."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether two runs have different values."""
+        return len(set(self.values)) > 1
+
+
+@dataclass(frozen=True)
+class SettingsTable:
+    """Settings of several runs; every row has one value for each run."""
+
+    names: tuple[str, ...]
+    """Names of the runs."""
+    main: tuple[SettingRow, ...]
+    """Main settings, all settings that differ, versions and times."""
+    rest: tuple[SettingRow, ...]
+    """All other settings, which are the same in all runs."""
+
+
+def settings_table(runs: Sequence[Run]) -> SettingsTable:
+    """Return the settings, versions and times of runs."""
+    tables = [dict(_flat(run.config)) for run in runs]
+    rows = [_row(name, tables) for name in dict.fromkeys(key for table in tables for key in table)]
+    order = {name: place for place, name in enumerate(MAIN)}
+    rows.sort(key=lambda row: order.get(row.name, len(MAIN)))
+    hidden = ("name", "output", "task")
+    rows = [row for row in rows if row.name not in hidden]
+    chosen = [row for row in rows if row.name in order or row.differs]
+    facts = [dict(_facts(run)) for run in runs]
+    chosen += [_row(name, facts) for name in dict.fromkeys(key for table in facts for key in table)]
+    rest = [row for row in rows if row not in chosen]
+    return SettingsTable(tuple(run.name for run in runs), tuple(chosen), tuple(rest))
+
+
+def _row(name: str, tables: Sequence[Mapping[str, str]]) -> SettingRow:
+    """Return the values of one setting in all runs."""
+    return SettingRow(name, tuple(table.get(name, "–") for table in tables))
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the settings of nested tables with their full names; unset ones are left out."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None and value != "":
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+
+
+def _facts(run: Run) -> Iterator[tuple[str, str]]:
+    """Yield when and how long a run was trained, and with what versions; what is unknown is left out."""
+    seconds = [found for row in run.rows if (found := finite_number(row.get("seconds"))) is not None]
+    metrics = run.path / "metrics.jsonl"
+    if metrics.is_file():
+        yield "last written", datetime.fromtimestamp(metrics.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if seconds:
+        yield "duration", _duration(max(seconds))
+    yield "last step", str(run.last_step)
+    environment = run.environment
+    for name in ("python", "platform", "cpus"):
+        if name in environment:
+            yield name, str(environment[name])
+    versions = environment.get("versions")
+    if isinstance(versions, Mapping):
+        yield from ((f"version of {name}", str(version)) for name, version in versions.items())
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in hours and minutes."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fapo.data.jsonl import write_jsonl
@@ -167,22 +167,27 @@ TEXTS = st.one_of(
 ).filter(str.strip)
 
 
-@settings(deadline=None, max_examples=40)
+def tags_of_page(folder: Path, text: str, critique: str, source: str, name: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the tags of a page about one solution with these texts."""
+    rows = [solution(0, problem=text, steps=[text, text], reference=text, source=source, id=name)]
+    verdicts = [verdict(0, 1, critique=critique, source=source, id=name, num_steps=2)]
+    page = write_audit(audited(folder, rows, verdicts), folder / "audit.html").read_text(encoding="utf-8")
+    assert page.count("</html>") == 1
+    return Tags(page).found
+
+
+@pytest.fixture(scope="module")
+def harmless(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the tags of a page of harmless texts."""
+    return tags_of_page(tmp_path_factory.mktemp("harmless"), "x", "x", "y", "z")
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TEXTS, TEXTS, TEXTS, TEXTS)
 def test_no_text_leaves_its_place(
-    tmp_path_factory: pytest.TempPathFactory, text: str, critique: str, source: str, name: str
+    harmless: list[tuple[str, tuple[str, ...]]], tmp_path: Path, text: str, critique: str, source: str, name: str
 ) -> None:
-    folder = tmp_path_factory.mktemp("audit")
-
-    def tags(text: str, critique: str, source: str, name: str) -> list[tuple[str, tuple[str, ...]]]:
-        rows = [solution(0, problem=text, steps=[text, text], reference=text, source=source, id=name)]
-        verdicts = [verdict(0, 1, critique=critique, source=source, id=name)]
-        verdicts[0]["num_steps"] = 2
-        page = write_audit(audited(folder, rows, verdicts), folder / "audit.html").read_text(encoding="utf-8")
-        assert page.count("</html>") == 1
-        return Tags(page).found
-
-    assert tags(text, critique, source, name) == tags("x", "x", "y", "z")
+    assert tags_of_page(tmp_path, text, critique, source, name) == harmless
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from fapo.data.jsonl import finite_number
 from fapo.training.run_reader import Run
 
+MISSING = "–"
+"""Value of a setting that a run does not have."""
 MAIN = (
     *("model.path", "data.train", "judge.kind", "judge.model", "judge.urls", "judge.template", "reward.kind"),
     *("reward.penalty", "optim.learning_rate", "optim.steps", "rollout.num_prompts", "rollout.group_size"),
@@ -26,12 +28,12 @@ class SettingRow:
     name: str
     """Name of the setting, such as optim.learning_rate."""
     values: tuple[str, ...]
-    """Value in each run as text; "–" where a run does not have the setting."""
+    """Value in each run as text; MISSING where a run does not have the setting."""
 
     @property
     def differs(self) -> bool:
-        """Whether two runs have different values."""
-        return len(set(self.values)) > 1
+        """Whether two runs that have the setting have different values."""
+        return len(set(self.values) - {MISSING}) > 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def settings_table(runs: Sequence[Run]) -> SettingsTable:
 
 def _row(name: str, tables: Sequence[Mapping[str, str]]) -> SettingRow:
     """Return the values of one setting in all runs."""
-    return SettingRow(name, tuple(table.get(name, "–") for table in tables))
+    return SettingRow(name, tuple(table.get(name, MISSING) for table in tables))
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -107,8 +107,7 @@ function drawRows() {
 }
 
 function brief(i) {
-  const parts = [varied.has("run") ? data.run[i] : "", data.judged[i] === null ? "" : `step ${data.judged[i]} wrong`,
-    data.num_tokens[i] ? `${data.num_tokens[i]} tokens` : ""];
+  const parts = [varied.has("run") ? data.run[i] : "", data.judged[i] === null ? "" : `step ${data.judged[i]} wrong`];
   return parts.filter(Boolean).join(" · ");
 }
 

@@ -142,7 +142,8 @@ def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, example
     trainer = made(kind, config, FlawedAwareReward(scorer, recorder.record), recorder, examples)
     trainer.train()
     scored = recorder.batches[TRAIN]
-    num_idle = sum(abs(advantage) < 1e-9 for advantage in batch_advantages(scored, config.rollout.group_size).tolist())
+    groups = [i // config.rollout.group_size for i in range(len(scored))]
+    num_idle = sum(abs(advantage) < 1e-9 for advantage in batch_advantages(scored, groups, config.reward).tolist())
     tokens = sum(s.rollout.num_tokens for s in scored) / len(trainer.laps)
     size = trainer.model.num_parameters(), trainer.model.config.hidden_size
     return Turn(trainer.losses, trainer.laps[1:], num_idle / len(scored), tokens, size)

@@ -21,6 +21,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Settings of more policies by name; the study has the baseline and FAPO."""
 BEYOND: dict[str, tuple[str, ...]] = {
+    "decoupled": (TRAINED, "reward.kind=decoupled"),
     "false-negatives-80": ("judge.kind=oracle", "judge.false_negative_rate=0.8"),
     "false-positives-50": ("judge.kind=oracle", "judge.false_positive_rate=0.5"),
     "false-negatives-80-corrected": ("judge.kind=oracle", "judge.false_negative_rate=0.8", "reward.judge_recall=0.2"),
@@ -32,7 +33,7 @@ BEYOND: dict[str, tuple[str, ...]] = {
     "false-negatives-50": ("judge.kind=oracle", "judge.false_negative_rate=0.5"),
     "false-positives-20": ("judge.kind=oracle", "judge.false_positive_rate=0.2"),
 }
-"""Settings of policies that the paper does not have: an oracle with errors, and rewards corrected for these errors."""
+"""Settings of policies that the paper does not have: other uses of verdicts, an oracle with errors, and corrections."""
 
 JUDGES: dict[str, tuple[str, ...]] = {
     "genrm-sft": ("method=sft", "data.train={critiques}"),

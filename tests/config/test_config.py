@@ -153,8 +153,8 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
             "judge.urls.0: should start with http:// or https://, not 'localhost:8000'",
         ),
         # settings that do not go together
-        ("task=genrm", 'reward.kind "fapo" does not go with task "genrm"; use genrm_step or genrm_outcome'),
-        ("reward.kind=genrm_step", 'reward.kind "genrm_step" does not go with task "policy"; use outcome, fapo'),
+        ("task=genrm", 'reward.kind "fapo" does not go with task "genrm"; use one of genrm_step, genrm_outcome'),
+        ("reward.kind=genrm_step", 'reward.kind "genrm_step" does not go with task "policy"; use one of outcome, fapo'),
         ("judge=", 'reward.kind "fapo" needs a judge; add a [judge] table with `kind`'),
         ("judge.kind=local", "judge.model is missing; add `model` to [judge]"),
         ('judge={kind="served",model="m"}', "judge.urls is missing; add `urls` to [judge]"),
@@ -417,7 +417,7 @@ def test_every_field_is_documented() -> None:
     tree = ast.parse(Path(fapo.config.schema.__file__).read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list]
     assert {"RewardConfig", "JudgeConfig"} & {node.name for node in classes} == set(), "these are unions"
-    assert len(classes) == 19
+    assert len(classes) == 21
     for node in classes:
         for field, after in zip(node.body, [*node.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign):

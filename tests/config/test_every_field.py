@@ -144,6 +144,7 @@ FIELDS = {
     "reward.on_unscored": Field("correctness_only", POLICIES),
     "reward.penalty": Field(2.0, POLICIES),
     "reward.shift": Field(3.0, POLICIES),
+    "reward.weight": Field(2.0, POLICIES, {"reward": {"kind": "decoupled"}}),
     "reward.judge_recall": Field(0.9, POLICIES),
     "reward.judge_false_positive_rate": Field(0.1, POLICIES),
     "judge.kind": Field("oracle", POLICIES, {"judge": {"kind": "local", "model": "miniature:genrm"}}),
@@ -358,7 +359,8 @@ def test_each_engine_honours_a_setting_or_refuses_it(
         config = with_value({**base, "output": str(tmp_path / "refused")}, key, field.value)
         with pytest.raises(ConfigError) as refusal:
             seen(engine, json.dumps(config), str(tmp_path / "refused"))
-        names = key.rpartition(".")[2], f"[{key.partition('.')[0]}]"
+        table = key.partition(".")[0]
+        names = key.rpartition(".")[2], f"[{table}]", f"{table}.kind"
         assert any(name in str(refusal.value) for name in names), refusal.value
         return
     found = []

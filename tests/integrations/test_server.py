@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,11 +13,14 @@ import pytest
 from fastapi import FastAPI
 
 from fapo.config.schema import FapoReward, OutcomeReward
+from fapo.errors import ConfigError
 from fapo.integrations.server.app import MAX_BODY, MAX_WAITING, make_app
 from fapo.integrations.server.messages import MAX_ROLLOUTS
+from fapo.integrations.server.settings import ServeSettings, served_scorer
 from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.types import Given, Judge, Rollout, Verdict
+from tests.support.paths import SOURCE
 
 RIGHT = "1+1=2\n\nSo \\boxed{2}."
 WRONG = "1+1=3\n\nSo \\boxed{3}."
@@ -322,3 +326,11 @@ def test_the_page_of_the_routes_is_there() -> None:
     schema = ask(app(), "/openapi.json").json()
     assert {"/v1/rewards", "/slime", "/openrlhf", "/health", "/metrics"} == set(schema["paths"])
     assert ask(app(), "/docs").status_code == 200
+
+
+def test_a_reward_that_compares_a_group_cannot_be_served(tmp_path: Path) -> None:
+    text = (SOURCE / "fapo/data/miniature/configs/policy.toml").read_text(encoding="utf-8")
+    file = tmp_path / "run.toml"
+    file.write_text(text.replace('kind = "fapo"\npenalty = 1.0', 'kind = "decoupled"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r'run.toml: reward.kind "decoupled" compares the rollouts of a group'):
+        served_scorer(ServeSettings(config=file))

@@ -54,6 +54,19 @@ def test_a_judge_without_errors_needs_no_correction(correct: bool, flawed: bool 
     assert corrected_reward(correct, flawed, penalty, 1.0, 0.0) == fapo_reward(correct, flawed, penalty)
 
 
+@given(st.floats(0, 3), st.floats(0.01, 1), st.floats(0, 0.9))
+def test_the_forward_correction_is_a_case_of_the_corrected_reward(penalty: float, recall: float, rate: float) -> None:
+    flagged, cleared = (corrected_reward(True, flawed, penalty * (1 - rate), 1.0, rate) for flawed in (True, False))
+    assert flagged == pytest.approx(1 - penalty * (1 - rate))
+    assert cleared == pytest.approx(1 + penalty * rate)
+    assert rate * flagged + (1 - rate) * cleared == pytest.approx(1)
+    assert recall * flagged + (1 - recall) * cleared == pytest.approx(1 - penalty * (recall - rate))
+    if recall > rate + 0.01:  # the same numbers as the other correction with a penalty of lambda J
+        scaled = penalty * (recall - rate)
+        assert flagged == pytest.approx(corrected_reward(True, True, scaled, recall, rate))
+        assert cleared == pytest.approx(corrected_reward(True, False, scaled, recall, rate))
+
+
 def test_a_judge_without_information_cannot_be_corrected() -> None:
     with pytest.raises(ValueError, match="recall of the judge must be above its false positive rate"):
         corrected_reward(True, True, 1.0, 0.3, 0.3)

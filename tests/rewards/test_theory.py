@@ -13,7 +13,10 @@ from fapo.config.schema import FapoReward
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.policy import fapo_reward
 from fapo.rewards.theory import (
+    decoupled_shift_ratio,
+    decoupled_variance,
     expected_advantages,
+    expected_decoupled_advantages,
     fapo_mean,
     fapo_variance,
     flawed_rho,
@@ -45,6 +48,56 @@ def test_closed_forms_equal_simulated_populations(classes: tuple[int, int, int],
         for number, index, advantage in zip(classes, first, expected_advantages(alpha, beta, penalty), strict=True):
             if number:
                 assert advantage == pytest.approx(normalised[index], abs=1e-9)
+
+
+def decoupled_population(classes: tuple[int, int, int], weight: float) -> np.ndarray:
+    """Return decoupled advantages of a population: without Bessel's correction, and without eps."""
+    right = np.arange(sum(classes)) < classes[0] + classes[1]
+    outcome, flawed = np.where(right, 1.0, -1.0), np.repeat([0.0, -1.0, 0.0], classes)
+    out = (outcome - outcome.mean()) / (outcome.std() or 1.0)
+    if right.any():
+        out[right] += weight * (flawed[right] - flawed[right].mean()) / (flawed[right].std() or 1.0)
+    return out
+
+
+weights = st.sampled_from([0.25, 0.5, 1.0, 2.0])
+
+
+@given(counts, weights)
+def test_closed_forms_of_decoupled_advantages(classes: tuple[int, int, int], weight: float) -> None:
+    alpha, gamma, beta = (number / sum(classes) for number in classes)
+    population = decoupled_population(classes, weight)
+    assert population.mean() == pytest.approx(0, abs=1e-12)
+    assert decoupled_variance(alpha, beta, weight) == pytest.approx(population.var(), abs=1e-9)
+    expected = expected_decoupled_advantages(alpha, beta, weight)
+    first = np.cumsum([0, *classes])[:3]
+    for number, index, advantage in zip(classes, first, expected, strict=True):
+        if number:
+            assert advantage == pytest.approx(population[index], abs=1e-9)
+    correct, flawed, wrong = expected
+    if min(classes) > 0:
+        plain_correct, _, plain_wrong = expected_advantages(alpha, beta, 0.0)
+        mean = (alpha * correct + gamma * flawed) / (alpha + gamma)
+        assert mean - wrong == pytest.approx(plain_correct - plain_wrong), "the gap of plain GRPO"
+
+
+@given(counts, weights)
+def test_decoupled_flawed_positives_change_sign_at_their_shift_ratio(
+    classes: tuple[int, int, int], weight: float
+) -> None:
+    assume(min(classes) > 0)
+    alpha, _, beta = (number / sum(classes) for number in classes)
+    ratio, shift = rho(classes[0], classes[2]), decoupled_shift_ratio(alpha, beta, weight)
+    assume(not math.isclose(ratio, shift, rel_tol=1e-9))
+    assert (expected_decoupled_advantages(alpha, beta, weight)[1] < 0) == (ratio > shift)
+    if weight >= 1:
+        assert shift < shift_ratio(1.0), "earlier than under FAPO with lambda = 1"
+
+
+def test_the_decoupled_shift_ratio_needs_fully_correct_rollouts() -> None:
+    for alpha, weight in ((0.0, 1.0), (0.5, 0.0)):
+        with pytest.raises(ValueError, match="must be above 0"):
+            decoupled_shift_ratio(alpha, 0.2, weight)
 
 
 @given(counts, penalties)

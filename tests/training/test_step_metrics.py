@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 
+from fapo.config.schema import FapoReward
 from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.scorer import batch_advantages
@@ -19,6 +20,10 @@ FLAWED = Verdict.from_step(1, critique="step 1")
 UNPARSABLE = Verdict("unparsable", critique="hm", reason="no boxed step")
 FAILED = Verdict("failed", reason="no answer within 5 s")
 PROBLEM = Problem("p", "What is 1+1+2?", "4")
+
+
+GROUPS = [*"aaaabbbb"]
+"""Name of the group of each row of TABLE."""
 
 
 def scored(
@@ -89,16 +94,17 @@ def test_advantages_are_those_of_the_rewards_module() -> None:
     rows = [s for s, _ in TABLE]
     values = [[np.nan if s.reward.value is None else s.reward.value for s in rows[i : i + 4]] for i in (0, 4)]
     expected = group_advantages(values)
-    assert batch_advantages(rows, 4) == pytest.approx(expected.reshape(-1))
-    assert batch_advantages(rows, 4)[5] == 0.0, "unscored"
+    found = batch_advantages(rows, GROUPS, FapoReward())
+    assert found == pytest.approx(expected.reshape(-1))
+    assert found[5] == 0.0, "unscored"
     by_hand = [(1 - 0.5), (1 - 0.5), (0 - 0.5), (0 - 0.5)]
     assert expected[0] == pytest.approx(np.array(by_hand) / (np.std(by_hand, ddof=1) + 1e-4))
 
 
 def test_mean_advantages_by_verdict_and_by_truth() -> None:
     rows, truths = [s for s, _ in TABLE], [t for _, t in TABLE]
-    a = batch_advantages(rows, 4)
-    found = advantage_metrics(rows, 4, truths)
+    a = batch_advantages(rows, GROUPS, None)
+    found = advantage_metrics(rows, a, truths)
     assert found == pytest.approx(
         {
             "advantage/fully_correct": a[[0, 1]].mean(),
@@ -109,8 +115,8 @@ def test_mean_advantages_by_verdict_and_by_truth() -> None:
             "advantage/true_wrong": a[[6, 7]].mean(),
         }
     )
-    assert not [key for key in advantage_metrics(rows, 4) if "true" in key]
-    assert not [key for key in advantage_metrics(rows, 4, [None] * 8) if "true" in key]
+    assert not [key for key in advantage_metrics(rows, a) if "true" in key]
+    assert not [key for key in advantage_metrics(rows, a, [None] * 8) if "true" in key]
 
 
 def test_rho_of_the_groups_that_have_flawed_positives() -> None:

@@ -18,6 +18,7 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 from fapo.config.reader import from_dict, to_dict
 from fapo.rewards.advantages import group_advantages
+from fapo.rewards.decoupled import decoupled_advantages
 from fapo.verl.advantages import advantages_by_group
 from fapo.verl.reward import compute_score
 from tests.rewards.test_advantages import TRL_REWARDS
@@ -93,6 +94,15 @@ def test_the_same_verdicts_make_the_same_advantages_as_under_trl(tmp_path: Path)
     expected = group_advantages(np.array(parity.REWARDS, dtype=float)).reshape(-1)[order]
     np.testing.assert_allclose(of_verl(rewards, groups), expected, atol=1e-5)
     assert np.abs(expected).max() > 0.5
+
+
+@given(st.lists(st.lists(st.sampled_from("afwu"), min_size=4, max_size=4), min_size=1, max_size=4))
+def test_verl_passes_decoupled_advantages_on(kinds: list[list[str]]) -> None:
+    """The recorder puts them in the place of the rewards, and the estimator does not scale."""
+    outcome, process = {"a": 1.0, "f": 1.0, "w": -1.0}, {"a": 0.0, "f": -1.0}
+    table = [[list(map(part.get, group)) for group in kinds] for part in (outcome, process)]
+    advantages, groups, _ = shuffled(decoupled_advantages(*table, 1.5).tolist())
+    np.testing.assert_allclose(of_verl(advantages, groups, scale=False), advantages, atol=1e-6)
 
 
 def test_the_estimator_of_verl_would_lose_the_whole_group() -> None:

@@ -26,6 +26,7 @@ from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.miniature.sets import problems
 from fapo.data.miniature.world import parse
+from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
 from fapo.training.datasets import Example
 from fapo.types import Given, GroundTruth, LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
@@ -57,6 +58,16 @@ def test_the_rule_for_steps_reaches_the_prompt(judge: dict[str, str], found: int
         (request,) = server.requests
     assert score["score"] == 1.0
     assert request["messages"][-1]["content"].count("\n#") == found
+
+
+def test_a_reward_that_compares_a_group_needs_the_recorder(tmp_path: Path) -> None:
+    table = to_dict(settings(tmp_path, "http://127.0.0.1:9/v1")) | {"reward": {"kind": "decoupled"}}
+    (tmp_path / "run/config.json").write_text(json.dumps(table), encoding="utf-8")
+    row = "d", "1+1=2\n\\boxed{3}", "2", {"problem": "1+1?"}
+    with pytest.raises(ConfigError, match=r'reward.kind "decoupled" compares the rollouts of a group'):
+        asyncio.run(compute_score(*row, config=str(tmp_path / "run/config.json")))
+    found = asyncio.run(compute_score(*row, config=str(tmp_path / "run/config.json"), recorded=True))
+    assert found["score"] == -1.0
 
 
 def solutions() -> list[str]:

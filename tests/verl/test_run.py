@@ -11,6 +11,7 @@ import pytest
 
 from fapo.data.jsonl import read_jsonl
 from fapo.rewards.advantages import group_advantages
+from fapo.rewards.decoupled import decoupled_advantages
 from fapo.rewards.policy import fapo_reward
 from tests.support.verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
 
@@ -90,6 +91,24 @@ def test_metrics_are_those_of_trl_and_reach_the_loggers_of_verl(first: Path) -> 
     for row in (row for row in found if row["kind"] == "validation"):
         assert {f"{name}/{key}" for name in ("validation", "harder") for key in ("accuracy", "length")} <= row.keys()
     assert any("validation/fp_ratio" in row or "harder/fp_ratio" in row for row in found)
+
+
+def test_verl_trains_on_the_decoupled_advantages_on_record(tmp_path: Path) -> None:
+    judge = "judge.kind=oracle", "judge.false_negative_rate=0.5"
+    run(tmp_path, "reward.penalty=", "reward.kind=decoupled", "reward.weight=2", *judge, "data.validation=", steps=2)
+    found = rows(tmp_path, "rollouts")
+    for start in range(0, len(found), GROUP):
+        group = found[start : start + GROUP]
+        outcome = [1.0 if row["correct"] else -1.0 for row in group]
+        process = [-float(row["flawed"]) if row["correct"] else None for row in group]
+        expected = decoupled_advantages([outcome], [process], 2.0)[0]
+        np.testing.assert_allclose([row["advantage"] for row in group], expected, atol=1e-5)
+    assert {row["flawed"] for row in found if row["correct"]} == {True, False}
+    for step, theirs in enumerate(logged(tmp_path), 1):
+        own = [row["advantage"] for row in found if row["step"] == step]
+        assert theirs["critic/advantages/max"] == pytest.approx(max(own), abs=1e-4)
+        assert theirs["critic/advantages/min"] == pytest.approx(min(own), abs=1e-4)
+        assert theirs["actor/grad_norm"] > 0
 
 
 def test_a_resumed_run_continues_from_its_checkpoint(first: Path) -> None:

@@ -128,6 +128,21 @@ class StepRatioReward(JudgedReward):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupReward(JudgedReward):
+    """Settings of rewards that compare the rollouts of a group in another way than plain GRPO does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoupledReward(GroupReward):
+    """Decoupled advantages: the outcome over the whole group, plus the verdict over its correct rollouts."""
+
+    kind: Literal["decoupled"] = "decoupled"
+    """Kind of the reward."""
+    weight: Positive = 1.0
+    """Weight of the verdict; it is normalised among the correct rollouts of a group, to a standard deviation of 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenRMStepReward(BaseReward):
     """Step-wise reward of a GenRM: +1 or -1 for the label, minus the distance to the first wrong step."""
 
@@ -143,7 +158,7 @@ class GenRMOutcomeReward(BaseReward):
     """Kind of the reward."""
 
 
-PolicyReward = OutcomeReward | FapoReward | StepRatioReward
+PolicyReward = OutcomeReward | FapoReward | StepRatioReward | DecoupledReward
 """Rewards of solutions, for task "policy"."""
 GenRMReward = GenRMStepReward | GenRMOutcomeReward
 """Rewards of critiques, for task "genrm"."""
@@ -378,8 +393,8 @@ class Config:
         if self.method == "rl" and not reward:
             raise ConfigError("reward is missing; add a [reward] table with `kind`")
         if reward and isinstance(reward, GenRMReward) != trains_genrm:
-            suited = "genrm_step or genrm_outcome" if trains_genrm else "outcome, fapo or step_ratio"
-            raise ConfigError(f'reward.kind "{reward.kind}" does not go with task "{self.task}"; use {suited}')
+            suited = ", ".join(_by_kind(GenRMReward if trains_genrm else PolicyReward))
+            raise ConfigError(f'reward.kind "{reward.kind}" does not go with task "{self.task}"; use one of {suited}')
         if trains_genrm and self.judge:
             raise ConfigError('task "genrm" has no [judge]; name the prompt of the GenRM by `template` in [genrm]')
         if self.genrm and not trains_genrm:

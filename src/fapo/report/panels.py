@@ -16,7 +16,13 @@ Color = Literal["orange", "blue", "pink", "green", "red", "sky", "violet", "grey
 Scale = Literal["rate", "rate from 0", "number", "log"]
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 """Line styles in matplotlib's notation; the second label of a colour gets the second style."""
-_COLORS: dict[str, Color] = {"outcome": "orange", "step_ratio": "red", "genrm_step": "green", "genrm_outcome": "pink"}
+_COLORS: dict[str, Color] = {
+    "outcome": "orange",
+    "decoupled": "violet",
+    "step_ratio": "red",
+    "genrm_step": "green",
+    "genrm_outcome": "pink",
+}
 _BY_PENALTY: dict[float | None, Color] = {1.0: "blue", 2.0: "pink"}
 _EVERY_SET: tuple[tuple[str, str, Scale], ...] = (
     ("accuracy", "Accuracy", "rate"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,44 @@ def group_advantages(
         return np.asarray(deviation)
     std = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
     return np.asarray(np.divide(deviation, std + eps, out=np.zeros_like(deviation), where=std > 0))
+
+
+def group_positions(groups: Iterable[Hashable]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return row and column of each rollout in a table of groups, which stand in any order and may differ in size.
+
+    Args:
+        groups: Name of the group of each rollout, [num_rollouts].
+
+    Returns:
+        Row, the number of the group in the order of first appearance, and column, the number of the rollout in its
+        group; each [num_rollouts].
+    """
+    sizes: dict[Hashable, int] = {}
+    numbers: dict[Hashable, int] = {}
+    rows, columns = [], []
+    for name in groups:
+        rows.append(numbers.setdefault(name, len(numbers)))
+        columns.append(sizes.get(name, 0))
+        sizes[name] = columns[-1] + 1
+    return np.array(rows, dtype=np.intp), np.array(columns, dtype=np.intp)
+
+
+def group_table(
+    values: npt.ArrayLike | Sequence[float | None], rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float64]:
+    """Return a value of each rollout as a table of groups, with NaN in the places of smaller groups.
+
+    Args:
+        values: Value of each rollout, [num_rollouts]; NaN or None where there is none.
+        rows: Row of each rollout from `group_positions`, [num_rollouts].
+        columns: Column of each rollout from `group_positions`, [num_rollouts].
+
+    Returns:
+        Table, [num_groups, largest_group].
+    """
+    table = np.full((rows.max(initial=-1) + 1, columns.max(initial=0) + 1), np.nan)
+    table[rows, columns] = np.asarray(values, dtype=np.float64)
+    return table
 
 
 def mean_advantage_by_class(advantages: npt.ArrayLike, classes: Sequence[RolloutClass]) -> dict[str, float]:

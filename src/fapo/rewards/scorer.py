@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
-from fapo.config.schema import FapoReward, JudgedReward, PolicyReward, StepRatioReward
+from fapo.config.schema import (
+    DecoupledReward,
+    FapoReward,
+    GroupReward,
+    JudgedReward,
+    PolicyReward,
+    RewardConfig,
+    StepRatioReward,
+)
 from fapo.data.trajectory import judged_steps
 from fapo.errors import UnscoredError
 from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.rewards import policy as rewards
 from fapo.rewards import verify as answers
-from fapo.rewards.advantages import group_advantages
+from fapo.rewards.advantages import group_advantages, group_positions, group_table
+from fapo.rewards.decoupled import decoupled_advantages
 from fapo.types import Given, Judge, Reward, Rollout, ScoredRollout, StepRule, Verdict
 
 
@@ -115,6 +125,8 @@ class PolicyScorer:
                 error_step -= sum(isinstance(step, Given) for step in steps[:error_step])
             num_steps = max(sum(isinstance(step, str) for step in steps), 1)
             value = rewards.step_ratio_reward(correct, flawed, error_step, num_steps)
+        elif isinstance(self.config, GroupReward):
+            value = rewards.fapo_reward(correct, verdict.flawed if verdict else None)
         if value is None:
             assert isinstance(self.config, JudgedReward)
             if self.config.on_unscored == "raise":
@@ -127,18 +139,28 @@ class PolicyScorer:
         return Reward(value + parts["overlong"], parts)
 
 
-def batch_advantages(scored: Sequence[ScoredRollout], group_size: int) -> np.ndarray:
-    """Return the advantages of consecutive groups, as the trainer computes them.
+def batch_advantages(
+    scored: Sequence[ScoredRollout], groups: Sequence[Hashable], reward: RewardConfig | None
+) -> npt.NDArray[np.float64]:
+    """Return the advantages on which the trainer updates the policy.
 
     Args:
-        scored: Scored rollouts, [num_groups * group_size]; the rollouts of a group follow each other.
-        group_size: Number of rollouts of a group.
+        scored: Scored rollouts, [num_rollouts].
+        groups: Name of the group of each rollout, [num_rollouts].
+        reward: Reward of the run; its kind decides how the rollouts of a group are compared. None without one.
 
     Returns:
-        Advantages, [num_groups * group_size]; 0 for an unscored rollout.
+        Advantages, [num_rollouts]; 0 for an unscored rollout.
 
     Raises:
-        ValueError: If the number of rollouts is not a multiple of `group_size`.
+        ValueError: If a reward is infinite.
     """
-    values = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored], dtype=float)
-    return group_advantages(values.reshape(-1, group_size)).reshape(-1)
+    rows, columns = group_positions(groups)
+    if isinstance(reward, DecoupledReward):
+        outcome = [None if s.reward.value is None else s.reward.value - s.reward.parts["flaw"] for s in scored]
+        process = [None if s.flawed is None or not s.correct else -float(s.flawed) for s in scored]
+        tables = group_table(outcome, rows, columns), group_table(process, rows, columns)
+        advantages = decoupled_advantages(*tables, reward.weight)
+    else:
+        advantages = group_advantages(group_table([s.reward.value for s in scored], rows, columns))
+    return np.asarray(advantages[rows, columns])

@@ -160,8 +160,81 @@ def expected_advantages(alpha: float, beta: float, penalty: float) -> tuple[floa
     return (1.0 - mean) / std, (1.0 - penalty - mean) / std, (-1.0 - mean) / std
 
 
+# --- Decoupled advantages --------------------------------------------------------------------------------------------
+
+
+def decoupled_variance(alpha: float, beta: float, weight: float) -> float:
+    """Return the variance of decoupled advantages: 1 in a group with right and wrong answers, plus w^2 (1 - beta).
+
+    The second summand is there if the correct rollouts are partly fully correct and partly flawed. The mean is 0, in
+    the group and, of the second part, over its correct rollouts; so the two parts are not correlated.
+
+    Args:
+        alpha: Fraction of fully correct rollouts.
+        beta: Fraction of wrong rollouts.
+        weight: w, the weight of the verdict.
+
+    Returns:
+        Population variance of the advantages of a group, in the limit of large groups.
+
+    Raises:
+        ValueError: If a fraction is negative, or alpha + beta > 1.
+    """
+    gamma = _gamma(alpha, beta)
+    return float(alpha + gamma > 0 and beta > 0) + float(alpha > 0 and gamma > 0) * weight**2 * (1.0 - beta)
+
+
+def decoupled_shift_ratio(alpha: float, beta: float, weight: float) -> float:
+    """Return phi / w^2, the rho above which the decoupled advantage of a flawed positive is negative.
+
+    phi = gamma / (alpha + gamma) is the rate of flawed ones among the correct rollouts. With w = 1 the threshold is
+    below 1, where FAPO with lambda = 1 has it.
+
+    Args:
+        alpha: Fraction of fully correct rollouts, above 0.
+        beta: Fraction of wrong rollouts.
+        weight: w, the weight of the verdict, above 0.
+
+    Returns:
+        The ratio.
+
+    Raises:
+        ValueError: If a fraction is negative, alpha + beta > 1, or alpha or the weight is 0.
+    """
+    gamma = _gamma(alpha, beta)
+    if alpha == 0 or weight <= 0:
+        raise ValueError(f"alpha and the weight must be above 0; got {alpha} and {weight}")
+    return gamma / (alpha + gamma) / weight**2
+
+
+def expected_decoupled_advantages(alpha: float, beta: float, weight: float) -> tuple[float, float, float]:
+    """Return the decoupled advantages of each class in the limit of large groups.
+
+    They are sqrt(beta / (1 - beta)) + w sqrt(gamma / alpha) for a fully correct rollout, sqrt(beta / (1 - beta)) - w
+    sqrt(alpha / gamma) for a flawed positive, and -sqrt((1 - beta) / beta) for a wrong rollout.
+
+    Args:
+        alpha: Fraction of fully correct rollouts.
+        beta: Fraction of wrong rollouts.
+        weight: w, the weight of the verdict.
+
+    Returns:
+        Advantages of a fully correct rollout, a flawed positive and a wrong rollout. A part with equal
+        scores is 0.
+
+    Raises:
+        ValueError: If a fraction is negative, or alpha + beta > 1.
+    """
+    gamma = _gamma(alpha, beta)
+    right = alpha + gamma
+    outcome = (math.sqrt(beta / right), -math.sqrt(right / beta)) if right > 0 and beta > 0 else (0.0, 0.0)
+    process = (math.sqrt(gamma / alpha), -math.sqrt(alpha / gamma)) if alpha > 0 and gamma > 0 else (0.0, 0.0)
+    return outcome[0] + weight * process[0], outcome[0] + weight * process[1], outcome[1]
+
+
 def _gamma(alpha: float, beta: float) -> float:
-    """Return gamma = 1 - alpha - beta, at least 0 in spite of rounding."""
+    """Return gamma = 1 - alpha - beta; 0 where only rounding is left."""
     if not (alpha >= 0 and beta >= 0 and alpha + beta <= 1 + 1e-9):
         raise ValueError(f"alpha and beta must be fractions, at least 0 and at most 1 together; got {alpha} and {beta}")
-    return max(0.0, 1.0 - alpha - beta)
+    gamma = 1.0 - alpha - beta
+    return gamma if gamma > 1e-12 else 0.0

@@ -64,7 +64,7 @@ class Recorder:
         self.measured: dict[str, float] = {}
         """Metrics of the training step that is being logged."""
         self._taken: list[ScoredRollout] = []
-        self._batches: dict[str, list[tuple[ScoredRollout, GroundTruth | None]]] = defaultdict(list)
+        self._batches: dict[str, list[tuple[ScoredRollout, GroundTruth | None, float | None]]] = defaultdict(list)
         self._times_seen: Counter[str] = Counter()
         self._stop_rules = StopRules(config)
         self._canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
@@ -85,10 +85,14 @@ class Recorder:
         """
         self._taken.extend(scored)
 
-    def write(self) -> None:
+    def write(self) -> Sequence[float | None]:
         """Write the rollouts that were taken. All processes call it at once, in their main threads.
 
         A validation counts each problem once: processes get equal batches, so that some get problems again.
+
+        Returns:
+            Advantages of the rollouts of all processes, in their order, [batch_size]; None where groups have one
+            rollout.
 
         Raises:
             UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
@@ -100,9 +104,12 @@ class Recorder:
         truths = [truth for part in parts for truth in part.truths]
         split = self.evaluating or TRAIN
         size = self.config.validation.num_samples if self.evaluating else self.config.rollout.group_size
-        advantages = batch_advantages(scored, size) if size > 1 else [None] * len(scored)
+        advantages: list[float | None] = [None] * len(scored)
+        if size > 1:
+            advantages = [*batch_advantages(scored, [i // size for i in range(len(scored))], self.config.reward)]
         counted = [self._is_new(s) for s in scored]
-        self._batches[split].extend((s, t) for s, t, new in zip(scored, truths, counted, strict=True) if new)
+        rows = zip(scored, truths, advantages, strict=True)
+        self._batches[split].extend(row for row, new in zip(rows, counted, strict=True) if new)
         # Rollouts of a training batch belong to the step that they lead to.
         step = self.step + (0 if self.evaluating else 1)
         start = sum(len(part.scored) for part in parts if part.rank < self.folder.rank)
@@ -114,6 +121,7 @@ class Recorder:
         if split == TRAIN and not self.folder.rank:
             self.verdicts.watch(s.verdict for s in scored if s.verdict)
         self._stop_rules.check(scored, [result for part in parts for result in part.canaries])
+        return advantages
 
     def _part(self, taken: Sequence[ScoredRollout]) -> Part:
         """Return the rollouts of this process and the latest results of its canaries."""
@@ -140,14 +148,15 @@ class Recorder:
         self._times_seen.clear()
         if not rows:
             return {}
-        scored, truths = [s for s, _ in rows], [truth for _, truth in rows]
+        scored, truths = [s for s, _, _ in rows], [truth for _, truth, _ in rows]
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
         out = policy_metrics(scored, truths)
         if split == TRAIN:
             out |= self._stop_rules.canaries.metrics()
             group_size = self.config.rollout.group_size
-            out |= advantage_metrics(scored, group_size, truths) | flawed_rho_metrics(scored, group_size, truths)
+            out |= advantage_metrics(scored, [advantage for _, _, advantage in rows], truths)
+            out |= flawed_rho_metrics(scored, group_size, truths)
         return out
 
 

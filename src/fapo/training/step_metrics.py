@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+import numpy as np
+
 from fapo.evaluation import metrics
 from fapo.judge.quality import judge_quality, processbench_f1
 from fapo.rewards import theory
 from fapo.rewards.advantages import mean_advantage_by_class
-from fapo.rewards.scorer import batch_advantages
 from fapo.types import GroundTruth, RolloutClass, ScoredRollout, rollout_class
 
 
@@ -56,23 +57,23 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
 
 
 def advantage_metrics(
-    scored: Sequence[ScoredRollout], group_size: int, truths: Sequence[GroundTruth | None] = ()
+    scored: Sequence[ScoredRollout], advantages: Sequence[float | None], truths: Sequence[GroundTruth | None] = ()
 ) -> dict[str, float]:
     """Compute the mean advantage of each class of rollouts: fully correct, flawed and wrong.
 
     Args:
-        scored: Scored rollouts in consecutive groups, [num_groups * group_size].
-        group_size: Number of rollouts of one prompt.
+        scored: Scored rollouts, [num_rollouts].
+        advantages: Advantage of each rollout, [num_rollouts].
         truths: Truth about each rollout, None where it is unknown; empty if no truth is known.
 
     Returns:
         Mean advantages by verdict, and by truth where it is known.
     """
-    advantages = batch_advantages(scored, group_size)
-    by_verdict = mean_advantage_by_class(advantages, [s.rollout_class for s in scored])
+    values = np.array(advantages, dtype=np.float64)
+    by_verdict = mean_advantage_by_class(values, [s.rollout_class for s in scored])
     out = {f"advantage/{name}": value for name, value in by_verdict.items()}
     if any(truth is not None for truth in truths):
-        by_truth = mean_advantage_by_class(advantages, _true_classes(scored, truths))
+        by_truth = mean_advantage_by_class(values, _true_classes(scored, truths))
         out |= {f"advantage/true_{name}": value for name, value in by_truth.items()}
     return out
 

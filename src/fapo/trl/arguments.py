@@ -11,7 +11,7 @@ import torch
 from trl import GRPOConfig, SFTConfig
 
 from fapo.config.backend import check_backend
-from fapo.config.schema import Config
+from fapo.config.schema import Config, GroupReward
 from fapo.errors import ConfigError
 from fapo.rewards.from_config import check_templates
 
@@ -85,7 +85,7 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
         "temperature": rollout.temperature,
         "top_p": rollout.top_p,
         "loss_type": "dapo",
-        "scale_rewards": "group",
+        "scale_rewards": "none" if isinstance(config.reward, GroupReward) else "group",
         "beta": 0.0,
         "epsilon": optim.clip_low,
         "epsilon_high": optim.clip_high,

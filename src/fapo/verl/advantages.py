@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from verl.trainer.ppo.core_algos import register_adv_est
 
-from fapo.rewards.advantages import group_advantages
+from fapo.rewards.advantages import group_advantages, group_positions, group_table
 
 NAME = "fapo"
 """Name of the estimator in verl's configuration."""
@@ -63,11 +63,5 @@ def advantages_by_group(
     Raises:
         ValueError: If a reward is infinite.
     """
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(groups))}
-    rows = np.array([numbers[name] for name in groups], dtype=int)
-    columns = np.zeros(len(rows), dtype=int)
-    for row in range(len(numbers)):
-        columns[rows == row] = np.arange((rows == row).sum())
-    table = np.full((len(numbers), columns.max(initial=0) + 1), np.nan)
-    table[rows, columns] = rewards
-    return np.asarray(group_advantages(table, scale=scale)[rows, columns])
+    rows, columns = group_positions(groups)
+    return np.asarray(group_advantages(group_table(rewards, rows, columns), scale=scale)[rows, columns])

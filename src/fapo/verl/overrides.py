@@ -12,7 +12,7 @@ from typing import Any
 
 from fapo.config.backend import check_backend
 from fapo.config.flatten import flatten
-from fapo.config.schema import Config, LocalJudge, ServedJudge
+from fapo.config.schema import Config, GroupReward, LocalJudge, ServedJudge
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
 from fapo.training.run_folder import with_cache
@@ -180,12 +180,13 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         f"{sampler}.dtype": _LONG_NAMES[computation],
         "critic.enable": False,
         "algorithm.adv_estimator": "fapo",
-        "algorithm.norm_adv_by_std_in_grpo": True,
+        "algorithm.norm_adv_by_std_in_grpo": not isinstance(reward, GroupReward),
         "algorithm.use_kl_in_reward": False,
         f"{function}.path": "pkg://fapo.verl.reward",
         f"{function}.name": "compute_score",
         f"+{function}.reward_kwargs.config": str(folder / "config.json"),
         f"+{function}.reward_kwargs.num_workers": "${reward.num_workers}",
+        f"+{function}.reward_kwargs.recorded": True,
         "reward.num_workers": 1 if local_judge else 8,  # each worker would load the judge
         "reward.reward_manager.source": "importlib",
         "reward.reward_manager.module.path": "pkg://fapo.verl.conversations",

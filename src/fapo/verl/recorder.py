@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import torch
 import transfer_queue
+from tensordict import TensorDict
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from fapo.config.reader import read_config
+from fapo.config.schema import GroupReward
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.judge.verdict_counts import VerdictCounts
+from fapo.rewards.scorer import batch_advantages
 from fapo.training.datasets import TRAIN
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
@@ -35,7 +38,7 @@ from fapo.training.step_metrics import (
 )
 from fapo.training.stop_rules import StopRules
 from fapo.types import GroundTruth
-from fapo.verl.advantages import advantages_by_group
+from fapo.verl import advantages as _estimator  # noqa: F401, it registers the estimator "fapo"
 from fapo.verl.payload import Payload, decode
 from fapo.verl.timing import PendingMetrics, exposed_seconds
 
@@ -85,6 +88,10 @@ class _Recording(ReplayBuffer):
         groups = data.pop("uid").tolist()
         if partition_id == TRAIN:
             measured = self.record(global_steps, TRAIN, payloads, groups)
+            if isinstance(self.config.reward, GroupReward):
+                advantages = batch_advantages([p.scored for p in payloads], groups, self.config.reward)
+                scores = scores_of_rollouts(data["rm_scores"], advantages)
+                transfer_queue.kv_batch_put(keys=batch.keys, partition_id=partition_id, fields=scores)
             self.verdicts.watch(payload.scored.verdict for payload in payloads if payload.scored.verdict)
             clocks, timing = data.pop("metrics").tolist(), getattr(self.trainer, "timing_raw", {})
             exposed = None if isinstance(self, ReplayBufferAsync) else exposed_seconds(clocks)
@@ -159,8 +166,7 @@ class _Recording(ReplayBuffer):
         order = sorted(range(len(groups)), key=lambda i: groups[i])
         payloads, groups = [payloads[i] for i in order], [groups[i] for i in order]
         scored = [payload.scored for payload in payloads]
-        rewards = np.array([np.nan if s.reward.value is None else s.reward.value for s in scored])
-        advantages: list[float | None] = [*advantages_by_group(rewards, groups)]
+        advantages: list[float | None] = [*batch_advantages(scored, groups, self.config.reward)]
         if self.config.task == "genrm":
             truths: list[GroundTruth | None] = [payload.truth for payload in payloads]
         else:
@@ -179,13 +185,30 @@ class _Recording(ReplayBuffer):
             size, sizes = self.config.rollout.group_size, Counter(groups)
             complete = [i for i, name in enumerate(groups) if sizes[name] == size]  # verl may lose rollouts of others
             if complete:
-                of_groups = [scored[i] for i in complete], size, [truths[i] for i in complete]
-                out |= advantage_metrics(*of_groups) | flawed_rho_metrics(*of_groups)
+                known, of_groups = [truths[i] for i in complete], [scored[i] for i in complete]
+                out |= advantage_metrics(of_groups, [advantages[i] for i in complete], known)
+                out |= flawed_rho_metrics(of_groups, size, known)
         return out
 
     def check(self, payloads: Sequence[Payload]) -> None:
         """Stop the run as the config says. Raises as `StopRules.check` does for these rollouts."""
         self.stop_rules.check([payload.scored for payload in payloads])
+
+
+def scores_of_rollouts(rm_scores: Iterable[torch.Tensor], values: Iterable[float]) -> TensorDict:
+    """Return a number for each rollout as verl's field `rm_scores`, which has it at the last token.
+
+    Args:
+        rm_scores: The field as it is [num_rollouts], a tensor [num_tokens] for each rollout.
+        values: Number of each rollout [num_rollouts].
+
+    Returns:
+        Table with the one field.
+    """
+    rows = [scores.new_zeros(len(scores)) for scores in rm_scores]
+    for row, value in zip(rows, values, strict=True):
+        row[-1] = value
+    return TensorDict({"rm_scores": torch.nested.as_nested_tensor(rows, layout=torch.jagged)}, batch_size=len(rows))
 
 
 class RecordingBuffer(_Recording):

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import read_config
-from fapo.config.schema import Config, JudgeConfig, LocalJudge, ModelJudge, OutcomeReward, ServedJudge
+from fapo.config.schema import Config, GroupReward, JudgeConfig, LocalJudge, ModelJudge, OutcomeReward, ServedJudge
 from fapo.data.trajectory import make_rollout
+from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
 from fapo.judge.canaries import find_canaries
 from fapo.rewards.critique_scorer import Scorer
@@ -48,6 +49,7 @@ async def compute_score(
     *,
     config: str = "",
     num_workers: int = 1,
+    recorded: bool = False,
     reward_router_address: str | None = None,
     **_: Any,
 ) -> dict[str, Any]:
@@ -65,6 +67,8 @@ async def compute_score(
             `fapo.verl.conversations.ConversationRewardManager` adds.
         config: Path of a TOML file, or of config.json in a run folder; empty: only final answers are checked.
         num_workers: Number of reward workers, among which `judge.concurrency` is divided.
+        recorded: Whether `fapo.verl.recorder` replaces the scores by the advantages of their groups, where the kind of
+            reward asks for it; `fapo train` sets this.
         reward_router_address: Address of the judge, HOST:PORT, if verl serves it; it replaces the servers of the
             config.
 
@@ -76,6 +80,11 @@ async def compute_score(
     """
     key = (config, num_workers, reward_router_address or "")
     settings = _settings(*key) if config else None
+    if settings and isinstance(settings.reward, GroupReward) and not recorded:
+        raise ConfigError(
+            f'reward.kind "{settings.reward.kind}" compares the rollouts of a group, which this function does not see; '
+            "start verl with `fapo train --engine verl`, or use kind fapo"
+        )
     problem = Problem(
         id=str(extra_info.get("id", extra_info.get("index", ""))),
         text=str(extra_info.get("problem", "")),

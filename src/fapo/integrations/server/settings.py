@@ -91,7 +91,7 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
     """
     from fapo.config.ranges import check_ranges
     from fapo.config.reader import read_config
-    from fapo.config.schema import FapoReward, JudgedReward, LocalJudge, PolicyReward, ServedJudge
+    from fapo.config.schema import FapoReward, GroupReward, JudgedReward, LocalJudge, PolicyReward, ServedJudge
     from fapo.judge.from_config import make_judge
     from fapo.rewards.from_config import make_scorer, wrap_judge
     from fapo.rewards.scorer import PolicyScorer
@@ -100,6 +100,11 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
         config = read_config(settings.config)
         if not isinstance(config.reward, PolicyReward):
             raise ConfigError(f'{settings.config}: task "{config.task}" has no reward of solutions; use a policy\'s')
+        if isinstance(config.reward, GroupReward):
+            raise ConfigError(
+                f'{settings.config}: reward.kind "{config.reward.kind}" compares the rollouts of a group, which the '
+                "service does not see; use kind fapo"
+            )
         reward, local = config.reward, isinstance(config.judge, LocalJudge)
         made = make_scorer(replace(config, judge=_for_worker(config.judge, settings.workers)))
         assert isinstance(made, PolicyScorer)

@@ -1,0 +1,81 @@
+"""Rewards that compare a group in another way: TRL trains on the advantages on record, also with several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fapo.config.reader import from_dict
+from fapo.rewards.decoupled import decoupled_advantages
+from fapo.trl.train import train
+from fapo.trl.trainer import Trainer
+from tests.trl.test_train import ONE_THREAD, all_rollouts, assert_same_curve, curve, rows, settings
+
+pytestmark = pytest.mark.slow
+GROUP = 4
+
+
+def decoupled(group: list[dict[str, Any]]) -> list[float]:
+    """Return the decoupled advantages of the rows of a group."""
+    outcome = [None if row["reward"] is None else 1.0 if row["correct"] else -1.0 for row in group]
+    process = [-float(row["flawed"]) if row["correct"] and row["flawed"] is not None else None for row in group]
+    return decoupled_advantages([outcome], [process], 0.5)[0].tolist()
+
+
+KINDS = {"decoupled": ({"kind": "decoupled", "weight": 0.5}, decoupled)}
+"""Kind -> [reward] table, and the advantages of the rows of a group."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trl_trains_on_the_advantages_on_record(
+    kind: str, tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward, expected = KINDS[kind]
+    trained: list[float] = []
+    compute_loss = Trainer._compute_loss
+
+    def seen(self: Trainer, model: Any, inputs: Any) -> Any:
+        trained.extend(inputs["advantages"].tolist())
+        return compute_loss(self, model, inputs)
+
+    monkeypatch.setattr(Trainer, "_compute_loss", seen)
+    judge = {"kind": "oracle", "false_negative_rate": 0.5}  # this policy has no other fully correct rollouts
+    changed = {"reward": reward, "judge": judge, "optim.steps": 2, "rollout.num_prompts": 24}
+    folder = train(from_dict(settings(tmp_path, tiny_policy, **changed)))
+    found = [row for row in rows(folder, "rollouts") if row["split"] == "train"]
+    groups = [found[i : i + GROUP] for i in range(0, len(found), GROUP)]
+    assert [row["advantage"] for row in found] == pytest.approx(
+        [a for group in groups for a in expected(group)], abs=1e-5
+    )
+    assert sorted(trained) == pytest.approx(sorted(row["advantage"] for row in found), abs=1e-5)
+    assert {row["flawed"] for row in found if row["correct"]} == {True, False}
+    assert any(len({row["correct"] for row in group}) == 2 for group in groups)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_four_processes_train_as_one(kind: str, tiny_policy: Path, tmp_path: Path) -> None:
+    """A process has 6 rollouts of a batch, so that groups of 4 are split."""
+    changed = {
+        "reward": KINDS[kind][0],
+        "rollout": {"max_tokens": 64, "num_prompts": 6, "group_size": GROUP},
+        "optim.steps": 2,
+        "judge.canaries": "miniature:critic-test",
+        "judge.canary_rate": 0.5,
+        "data.validation": None,
+        "trl": {"save_strategy": "no"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(settings(tmp_path, tiny_policy, **changed)), encoding="utf-8")
+    command = [sys.executable, "-m", "tests.support.replayed_runs", str(tmp_path / "config.json"), "1", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **ONE_THREAD})
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, four = (tmp_path / f"processes-{num}" for num in (1, 4))
+    assert all_rollouts(four) == all_rollouts(one)
+    assert {row["flawed"] for row in all_rollouts(one) if row["status"] == "ok"} == {True, False}
+    assert {row["status"] for row in all_rollouts(one)} == {"ok", "failed", "skipped"}
+    assert_same_curve(curve(four), curve(one))

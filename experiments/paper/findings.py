@@ -372,7 +372,12 @@ def _correction(runs: Runs) -> Finding:
 
 
 def _methods(runs: Runs) -> Finding:
-    names = {"accuracy": _EASY, "right for the right reason": _RELIABLE, "true FP ratio": _FP, "accuracy, harder": _HARD}
+    names = {
+        "accuracy": _EASY,
+        "right for the right reason": _RELIABLE,
+        "true FP ratio": _FP,
+        "accuracy, harder": _HARD,
+    }
     others = ("decoupled",)
     table = {
         LOOKS[v][0]: {name: tuple(end(run, key) for run in runs.get(v, {}).values()) for name, key in names.items()}

@@ -14,6 +14,8 @@ AnswerFormat = Literal["boxed", "json"]
 """Form of the verdict in a critique: the last boxed value, or JSON that the server enforces."""
 StepRule = Literal["paragraphs", "lines"]
 """Rule by which a solution is split into steps; see `fapo.data.steps.split_steps`."""
+FlawKind = Literal["slip", "skip", "guess", "cancellation", "format"]
+"""Kind of flaw in a solution of the miniature; see `fapo.data.miniature.oracle.examine`."""
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,8 @@ LONG = dict.fromkeys(
     TRL_AND_SFT, "tests/training/test_datasets.py::test_training_rows_with_long_prompts_are_left_out_and_counted"
 )
 ORACLE = {"judge": {"kind": "oracle"}}
+AUDITED = {"judge": {"audit": {"judge": {"kind": "oracle"}}}}
+AUDIT = {"verl policy": "tests/verl/test_recorder.py::test_audits_are_measured_and_can_stop_the_run"}
 FIELDS = {
     "name": Field("other"),
     "output": Field("elsewhere"),
@@ -172,6 +174,10 @@ FIELDS = {
     "judge.overlap": Field(False, ("trl policy",)),
     "judge.false_negative_rate": Field(0.5, POLICIES, ORACLE),
     "judge.false_positive_rate": Field(0.5, POLICIES, ORACLE),
+    "judge.blind_to": Field(["slip"], POLICIES, ORACLE),
+    "judge.audit.judge": Field({"kind": "oracle"}, POLICIES, tested=AUDIT),
+    "judge.audit.rate": Field(0.5, POLICIES, AUDITED, tested=AUDIT),
+    "judge.audit.min_j": Field(0.5, POLICIES, AUDITED, tested=AUDIT),
     "trl": Field({"gradient_checkpointing": True}, TRL_AND_SFT, tested={}),
     "verl": Field({"data.shuffle": False}, ("verl policy", "verl genrm"), tested={}),
 }
@@ -311,13 +317,13 @@ def merged(table: Table, other: Mapping[str, Any]) -> Table:
 
 def with_value(table: Table, key: str, value: Any) -> Table:
     """Return a table with another value of one setting; a table that the engine's config lacks is that of a policy."""
-    name, _, rest = key.rpartition(".")
-    if not name:
-        return table | {rest: value}
+    name, _, rest = key.partition(".")
+    if not rest:
+        return table | {name: value}
     whole = table.get(name) or copy.deepcopy({**GENRM, **POLICY}.get(name, {}))
     if key == "judge.kind":
         whole = {}
-    return table | {name: whole | {rest: value}}
+    return table | {name: with_value(whole, rest, value)}
 
 
 @lru_cache(maxsize=32)

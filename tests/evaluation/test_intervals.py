@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fapo.evaluation.intervals import mean_interval, ratio_interval, wilson_interval
+from fapo.evaluation.intervals import difference_interval, mean_interval, ratio_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,23 @@ def test_wilson_bounds_are_where_the_score_test_turns(n: int, data: st.DataObjec
 def test_wilson_rejects(k: int, n: int, level: float) -> None:
     with pytest.raises(ValueError, match="must lie between"):
         wilson_interval(k, n, level)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((56, 70, 48, 80), (0.0524, 0.3339)), ((9, 10, 3, 10), (0.1705, 0.8090)), ((10, 10, 0, 10), (0.6075, 1.0))],
+)
+def test_the_interval_of_a_difference_is_newcombes(counts: tuple[int, ...], expected: tuple[float, float]) -> None:
+    assert difference_interval(*counts) == pytest.approx(expected, abs=5e-5)  # the table of his article
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.data())
+def test_the_interval_of_a_difference_turns_with_its_sign(n: int, m: int, data: st.DataObject) -> None:
+    k, j = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
+    low, high = difference_interval(k, n, j, m)
+    assert -1 <= low <= k / n - j / m <= high <= 1
+    assert difference_interval(j, m, k, n) == pytest.approx((-high, -low), abs=1e-12)
+    assert all(map(math.isnan, difference_interval(0, 0, j, m)))
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=60))

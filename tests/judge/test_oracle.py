@@ -38,3 +38,10 @@ def test_errors_come_at_the_given_rates_and_depend_on_the_rollout_alone() -> Non
     flagged = [v.flawed for v, flawed in zip(verdicts, true, strict=True) if not flawed]
     assert sum(passed) / len(passed) == pytest.approx(0.3, abs=0.05)
     assert sum(flagged) / len(flagged) == pytest.approx(0.1, abs=0.04)
+
+
+def test_a_blind_oracle_clears_the_flaws_of_these_kinds_alone() -> None:
+    rollouts = [Rollout(TASK.problem(), response) for response, *_ in EXAMINED_RESPONSES.values()]
+    kinds = [kind for *_, kind in EXAMINED_RESPONSES.values()]
+    verdicts = asyncio.run(oracle(blind_to=("guess", "skip"))(rollouts))
+    assert [v.flawed for v in verdicts] == [kind not in (None, "guess", "skip") for kind in kinds]

@@ -25,6 +25,7 @@ from fapo.verl.payload import Payload
 from fapo.verl.recorder import RecordingBuffer
 from fapo.verl.timing import PendingMetrics, exposed_seconds
 from fapo.verl.train import prepare
+from tests.support.miniature import RIGHT, TASK
 from tests.support.paths import SOURCE
 
 GROUP = 4
@@ -114,6 +115,22 @@ def test_canaries_are_measured_and_can_stop_the_run(tmp_path: Path) -> None:
     missed = ((CORRECT, 1),) * MIN_CANARIES
     assert recorder.record(99, "train", [replace(payload(CORRECT), canaries=missed)], ["a"])["canary/f1"] < 0.8
     with pytest.raises(JudgeDownError, match="not to be trusted"):
+        recorder.check([])
+
+
+def test_audits_are_measured_and_can_stop_the_run(tmp_path: Path) -> None:
+    table = {"judge": {"kind": "oracle"}, "rate": 1.0, "min_j": 0.5}
+    recorder = buffer(tmp_path, blind_to=["guess"], audit=table)
+    answers = [TASK.problem(), "\\boxed{3}"], [TASK.problem(), RIGHT]  # a guess, and a fully correct one
+    payloads = [Payload("train", ScoredRollout(Rollout(*answer), True, CORRECT, Reward(1.0))) for answer in answers]
+    recorder.record(1, "train", payloads * 20, ["a"] * 40)
+    recorder.pending = PendingMetrics(1, {}, 0.0, {})
+    recorder.check([])
+    recorder.flush()
+    (row,) = rows(tmp_path, "metrics")
+    assert (row["audit/num"], row["audit/recall"], row["audit/youden_j"], row["audit/gap"]) == (40, 0, 0, 0.5)
+    assert len(rows(tmp_path, "audit")) == 40
+    with pytest.raises(JudgeDownError, match=r"judge\.audit\.min_j"):
         recorder.check([])
 
 

@@ -53,15 +53,18 @@ def error_message(error: ErrorDetails, source: str, origins: Mapping[str, str]) 
     Returns:
         The message.
     """
-    kind, loc = "", error["loc"]
-    if len(loc) > 1 and loc[0] in KINDS:  # pydantic puts the kind between the table and the key
-        kind, loc = str(loc[1]), (loc[0], *loc[2:])
-    key = ".".join(map(str, loc))
+    kind, path = "", [""]
+    for part in map(str, error["loc"]):
+        if part in KINDS.get(path[-1], ()):  # pydantic puts the kind between the table and the key
+            kind = part
+        else:
+            path.append(part)
+    key = ".".join(path[1:])
     table, _, last = key.rpartition(".")
     place = place_of(key, source, origins)
     match error["type"]:
         case "unexpected_keyword_argument":
-            if owners := [f'"{o}"' for o, record in KINDS.get(table, {}).items() if last in field_names(record)]:
+            if owners := [f'"{o}"' for o, record in KINDS.get(path[-2], {}).items() if last in field_names(record)]:
                 wrong = f'`{last}` does not belong to kind "{kind}"; it belongs to {" and ".join(owners)}'
                 return f"{place}: {key}: {wrong}; remove it, or change `kind`"
             return f"{place}: {key}: unknown key; {_suggestion(key)}"
@@ -88,6 +91,7 @@ def error_message(error: ErrorDetails, source: str, origins: Mapping[str, str]) 
 
 def _suggestion(key: str) -> str:
     """Return a remedy for an unknown key: its new name, the closest known key, or all keys of its table."""
+    key = key.removeprefix("judge.audit.") if key.startswith("judge.audit.judge.") else key
     if key in FORMER_KEYS:
         return FORMER_KEYS[key]
     known = list(known_keys())

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from pydantic import ConfigDict, Field
 
 from fapo.config.ranges import Below1, Count, Natural, NonNegative, Positive, Rate, TopP
 from fapo.errors import ConfigError
-from fapo.types import AnswerFormat, OnUnscored, StepRule
+from fapo.types import AnswerFormat, FlawKind, OnUnscored, StepRule
 
 PATTERNS = {
     r"^\w[\w.+=-]*$": "be letters, digits and . _ - + = (it names a folder)",
@@ -167,6 +167,22 @@ RewardConfig = PolicyReward | GenRMReward
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """A second, better judge that reads a random sample of the judged rollouts; it never changes a reward."""
+
+    judge: Annotated[JudgeConfig, Field(discriminator="kind")]
+    """Second judge, with the settings of a [judge] table; without an audit and canaries of its own."""
+    rate: Annotated[float, Gt(0), Le(1)] = 0.02
+    """Rate of the correct rollouts with a verdict that the second judge reads, flagged and cleared alike."""
+    min_j: Rate = 0.0
+    """Youden's J of the judge by the second one below which the run stops, if the interval is below it; 0 = never."""
+
+    def __post_init__(self) -> None:
+        if self.judge.audit or self.judge.canaries:
+            raise ConfigError("`judge` of an audit is not watched itself; remove its `audit` and `canaries`")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseJudge:
     """Settings that all judges have."""
 
@@ -178,6 +194,8 @@ class BaseJudge:
     """Number of canaries for each judged rollout; precision, recall and F1 on them are metrics."""
     canary_min_f1: Rate = 0.0
     """F1 on the last 64 canaries (at least 32) below which the run stops; 0 = never."""
+    audit: AuditConfig | None = None
+    """Second judge that reads a random sample of the judged rollouts, to measure this judge; unset: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +281,8 @@ class OracleJudge(BaseJudge):
     """Rate of flawed rollouts that the oracle misses at random."""
     false_positive_rate: Rate = 0.0
     """Rate of fully correct rollouts that the oracle flags at a random step."""
+    blind_to: tuple[FlawKind, ...] = ()
+    """Kinds of flaws that the oracle never flags: slip, skip, guess, cancellation or format."""
 
 
 JudgeConfig = LocalJudge | ServedJudge | OracleJudge
@@ -462,6 +482,8 @@ def _keys(table: type, prefix: str) -> Iterator[str]:
     hints = get_type_hints(table)
     for f in fields(table):
         yield prefix + f.name
+        if table is AuditConfig and f.name == "judge":
+            continue  # its keys are those of [judge]
         for inner in (hints[f.name], *get_args(hints[f.name])):
             if is_dataclass(inner) and isinstance(inner, type):
                 yield from _keys(inner, f"{prefix}{f.name}.")

@@ -3,6 +3,7 @@
 One function for each way in which the data were drawn:
 
     wilson_interval             a rate k / n of independent rows
+    difference_interval         a difference of two such rates of different rows
     ratio_interval              a ratio of rows that come in groups, such as several answers to one question
     mean_interval               a mean over a few runs with different seeds
     bootstrap_ratio_intervals   several ratios of grouped rows that are compared with each other
@@ -62,6 +63,31 @@ def wilson_interval(k: float, n: float, level: float = LEVEL) -> Interval:
     centre = (k + z**2 / 2) / (n + z**2)
     half_width = z * math.sqrt(k * (n - k) / n + z**2 / 4) / (n + z**2)
     return (0.0 if k == 0 else max(0.0, centre - half_width)), (1.0 if k == n else min(1.0, centre + half_width))
+
+
+def difference_interval(k: float, n: float, k_other: float, n_other: float) -> Interval:
+    """Return the interval of a difference of two rates, k / n - k_other / n_other.
+
+    With d the difference, p and q the rates and [l, u] their Wilson intervals, the bounds are
+    d - sqrt((p - l_p)^2 + (u_q - q)^2) and d + sqrt((u_p - p)^2 + (q - l_q)^2). Source: Newcombe 1998, method 10.
+
+    Args:
+        k: Number of rows of the first sample that have the property.
+        n: Number of rows of the first sample.
+        k_other: Number of rows of the second sample that have the property.
+        n_other: Number of rows of the second sample.
+
+    Returns:
+        Bounds in [-1, 1]; NaN, NaN if a sample is empty.
+
+    Raises:
+        ValueError: Unless 0 <= k <= n, in both samples.
+    """
+    (low, high), (low_other, high_other) = wilson_interval(k, n), wilson_interval(k_other, n_other)
+    if not (n and n_other):
+        return math.nan, math.nan
+    p, q = k / n, k_other / n_other
+    return p - q - math.hypot(p - low, high_other - q), p - q + math.hypot(high - p, q - low_other)
 
 
 def ratio_interval(

@@ -57,7 +57,7 @@ def make_judge(config: JudgeConfig, *, seed: int = 0) -> Judge:
     judge: Judge
     uncached: Judge | None = None
     if isinstance(config, OracleJudge):
-        judge = oracle(config.false_negative_rate, config.false_positive_rate)
+        judge = oracle(config.false_negative_rate, config.false_positive_rate, config.blind_to)
     else:
         template, model = _template(config), _open_model(config)
         judge = _genrm(config, template, model)

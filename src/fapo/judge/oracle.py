@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fapo.data.miniature.oracle import ground_truth
 from fapo.data.steps import split_steps
-from fapo.types import Judge, Rollout, Verdict
+from fapo.types import FlawKind, Judge, Rollout, Verdict
 
 
-def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -> Judge:
-    """Return a judge that knows the truth and errs at two rates.
+def oracle(
+    false_negative_rate: float = 0.0, false_positive_rate: float = 0.0, blind_to: Collection[FlawKind] = ()
+) -> Judge:
+    """Return a judge that knows the truth and errs at two rates, or for some kinds of flaws.
 
     Errors depend on the rollout alone, so equal rollouts get equal verdicts.
 
     Args:
         false_negative_rate: Rate of flawed rollouts that are not flagged.
         false_positive_rate: Rate of fully correct rollouts that are flagged, at a random step.
+        blind_to: Kinds of flaws that are never flagged.
 
     Returns:
         A judge for problems of the miniature.
@@ -25,7 +28,10 @@ def oracle(false_negative_rate: float = 0.0, false_positive_rate: float = 0.0) -
 
     def verdict(rollout: Rollout) -> Verdict:
         """Return the verdict on one rollout."""
-        error_step = ground_truth(rollout).error_step
+        truth = ground_truth(rollout)
+        if truth.flaw in blind_to:
+            return Verdict.from_step(None, "oracle")
+        error_step = truth.error_step
         chance = random.Random(f"{rollout.problem.id} {rollout.response}")
         if chance.random() < (false_positive_rate if error_step is None else false_negative_rate):
             num_steps = max(len(split_steps(rollout.response, "lines")), 1)

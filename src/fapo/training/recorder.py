@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from fapo.config.schema import Config
 from fapo.judge.canaries import CanaryResult, find_canaries
@@ -14,6 +14,7 @@ from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import scored_truth
 from fapo.rewards.scorer import PolicyScorer, batch_advantages
 from fapo.training.datasets import TRAIN
+from fapo.training.judge_audit import JudgeAudit, audited_verdicts
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
 from fapo.training.step_metrics import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
@@ -35,8 +36,14 @@ class Part:
     """Results of the canaries that were judged with them."""
 
 
-Gather = Callable[[list[Part]], list[Part]]
-"""Function that returns the items of the lists of all processes, in the order of their numbers."""
+T = TypeVar("T")
+
+
+class Gather(Protocol):
+    """Function that processes call at once, each with a list."""
+
+    def __call__(self, items: list[T], /) -> list[T]:
+        """Return the items of the lists of all processes, in the order of their numbers."""
 
 
 class Recorder:
@@ -70,6 +77,9 @@ class Recorder:
         self._canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
         if self._canaries:
             self._canaries.results = []
+        audit = config.judge.audit if config.judge else None
+        self._audit = JudgeAudit(audit, config.seed + (folder.rank << 32)) if audit else None
+        self._stop_rules.audit.add(audited_verdicts(folder.earlier_audits()))
 
     @property
     def step(self) -> int:
@@ -96,7 +106,7 @@ class Recorder:
 
         Raises:
             UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
-            JudgeDownError: If the judge fails for too many rollouts, or for too many canaries.
+            JudgeDownError: If the judge fails for too many rollouts, or is too bad on canaries or in audits.
         """
         taken, self._taken = self._taken, []
         parts = self.gather([self._part(taken)])
@@ -118,6 +128,8 @@ class Recorder:
             for i, s in enumerate(taken, start)
             if counted[i]
         )
+        if split == TRAIN and self._audit:
+            self._audit.begin(step, taken)
         if split == TRAIN and not self.folder.rank:
             self.verdicts.watch(s.verdict for s in scored if s.verdict)
         self._stop_rules.check(scored, [result for part in parts for result in part.canaries])
@@ -143,7 +155,10 @@ class Recorder:
         return self._times_seen[scored.rollout.problem.id] <= self.config.validation.num_samples
 
     def summary(self, split: str) -> dict[str, float]:
-        """Return the metrics of the batches of a split since the last call; {} without batches."""
+        """Return the metrics of the batches of a split since the last call; {} without batches.
+
+        All processes call it at once.
+        """
         rows = self._batches.pop(split, [])
         self._times_seen.clear()
         if not rows:
@@ -153,11 +168,20 @@ class Recorder:
             return genrm_metrics(scored, [truth for truth in truths if truth])
         out = policy_metrics(scored, truths)
         if split == TRAIN:
-            out |= self._stop_rules.canaries.metrics()
+            out |= self._stop_rules.canaries.metrics() | self._audit_metrics()
             group_size = self.config.rollout.group_size
             out |= advantage_metrics(scored, [advantage for _, _, advantage in rows], truths)
             out |= flawed_rho_metrics(scored, group_size, truths)
         return out
+
+    def _audit_metrics(self) -> dict[str, float]:
+        """Wait for the second judge, write its verdicts, and return the metrics of the latest ones."""
+        if not self._audit:
+            return {}
+        audited, rows = self._audit.finish()
+        self.folder.audits(rows)
+        self._stop_rules.audit.add(self.gather(audited))
+        return self._stop_rules.audit.metrics()
 
 
 def _without_texts(scored: ScoredRollout) -> ScoredRollout:

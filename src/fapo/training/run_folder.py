@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import from_dict, to_dict
-from fapo.config.schema import Config, GenRMConfig, ModelJudge
+from fapo.config.schema import Config, GenRMConfig, JudgeConfig, ModelJudge
 from fapo.data.files import write_json
 from fapo.data.jsonl import finite, read_jsonl, write_jsonl
 from fapo.data.problems import load_prompt
@@ -24,8 +24,9 @@ from fapo.training.rollout_row import SCHEMA
 class RunFolder:
     """Folder of a run, `output/name` of its config.
 
-    It holds config.json, prompts.json, env.json, metrics.jsonl, rollouts.jsonl, cache.sqlite and checkpoints/. With
-    several processes, each one writes its own rollouts (rollouts-1.jsonl ...), and the first one writes the rest.
+    It holds config.json, prompts.json, env.json, metrics.jsonl, rollouts.jsonl, cache.sqlite and checkpoints/, and
+    audit.jsonl if the judge is audited. With several processes, each one writes its own rollouts and audits
+    (rollouts-1.jsonl ...), and the first one writes the rest.
     """
 
     def __init__(self, config: Config, *, resume: bool, rank: int = 0) -> None:
@@ -41,7 +42,9 @@ class RunFolder:
                 must not change.
         """
         self.rank = rank
-        self._rollouts = f"rollouts-{rank}.jsonl" if rank else "rollouts.jsonl"
+        self._rollouts, self._audit = (
+            f"{name}-{rank}.jsonl" if rank else f"{name}.jsonl" for name in ("rollouts", "audit")
+        )
         self.path = Path(config.output) / config.name
         self.checkpoints = self.path / "checkpoints"
         settings = json.loads(json.dumps(to_dict(config)))
@@ -62,7 +65,8 @@ class RunFolder:
         prompts, texts = self.path / "prompts.json", _prompts(config)
         if known.exists() and prompts.exists() and not rank:
             old = json.loads(prompts.read_text(encoding="utf-8"))
-            if changed := [key for key, text in texts.items() if old.get(key, text) != text]:
+            fixed = {key: text for key, text in texts.items() if not key.startswith("judge.audit.")}
+            if changed := [key for key, text in fixed.items() if old.get(key, text) != text]:
                 raise ConfigError(
                     f"{self.path}: cannot resume, the text of {', '.join(changed)} has changed; the old text is in "
                     f"{prompts.name}: put it back, or start a new run"
@@ -85,7 +89,8 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Remove all rows after `step`, since the steps that follow are repeated; the cache keeps their critiques."""
-        for name in (self._rollouts,) if self.rank else ("metrics.jsonl", self._rollouts):
+        own = (self._rollouts, self._audit)
+        for name in own if self.rank else ("metrics.jsonl", *own):
             rows = self._read(name)
             kept = [row for row in rows if row["step"] <= step]
             if len(kept) < len(rows):
@@ -108,9 +113,19 @@ class RunFolder:
         """Add rows to the rollouts of this process."""
         write_jsonl(self.path / self._rollouts, [{"schema": SCHEMA, **row} for row in rows], append=True)
 
+    def audits(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows to the audits of this process."""
+        if rows:
+            write_jsonl(self.path / self._audit, rows, append=True)
 
-_FREE_OF_JUDGE = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failure_rate", "overlap"}
-"""Settings of a judge that may change when a run is resumed: where it runs, how fast, and when it stops the run."""
+    def earlier_audits(self) -> list[dict[str, Any]]:
+        """Return the rows of all processes in audit.jsonl, in the order of their steps."""
+        names = sorted(path.name for path in self.path.glob("audit*.jsonl"))
+        return sorted((row for name in names for row in self._read(name)), key=lambda row: row["step"])
+
+
+_FREE_OF_JUDGE = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failure_rate", "overlap", "audit"}
+"""Settings of a judge that may change when a run is resumed: where it runs, how fast, and what watches it."""
 
 
 def _comparable(value: Any) -> Any:
@@ -120,14 +135,19 @@ def _comparable(value: Any) -> Any:
 
 def _prompts(config: Config) -> dict[str, str]:
     """Return the text of each prompt file or built-in prompt that a run uses, by the key of its setting."""
-    templates = {"judge.template": config.judge, "genrm.template": config.genrm}
+    audit = config.judge.audit if config.judge else None
+    templates = {
+        "judge.template": config.judge,
+        "judge.audit.judge.template": audit and audit.judge,
+        "genrm.template": config.genrm,
+    }
     named = {key: table.template for key, table in templates.items() if isinstance(table, ModelJudge | GenRMConfig)}
     texts = {key: load_template(name).file_text for key, name in named.items()}
     return texts | ({"data.prompt": load_prompt(config.data.prompt)} if config.data.prompt else {})
 
 
 def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
-    """Return the config with a cache for its judge: cache.sqlite in the run folder, unless the config names a file.
+    """Return the config with a cache for its judges: cache.sqlite in the run folder, unless the config names a file.
 
     Args:
         config: Config of a run.
@@ -140,14 +160,22 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
     Raises:
         ConfigError: Several machines would share the file that the config names.
     """
-    judge = config.judge
-    if not isinstance(judge, ModelJudge):
-        return config
-    if judge.cache and num_nodes > 1 and (kind := shared_file_system(judge.cache)):
-        raise ConfigError(
-            f"judge.cache: {judge.cache} is on a file system ({kind}) that several nodes may share, but SQLite is for "
-            "one machine; leave judge.cache out, or name a path on a disk that each node has for itself"
-        )
     name = f"cache-{node}.sqlite" if num_nodes > 1 else "cache.sqlite"
-    cache = judge.cache or str(Path(config.output) / config.name / name)
-    return replace(config, judge=replace(judge, cache=cache))
+    default = str(Path(config.output) / config.name / name)
+
+    def cached(judge: JudgeConfig) -> JudgeConfig:
+        """Return a judge with its cache."""
+        if not isinstance(judge, ModelJudge):
+            return judge
+        if judge.cache and num_nodes > 1 and (kind := shared_file_system(judge.cache)):
+            raise ConfigError(
+                f"judge.cache: {judge.cache} is on a file system ({kind}) that several nodes may share, but SQLite is "
+                "for one machine; leave judge.cache out, or name a path on a disk that each node has for itself"
+            )
+        return replace(judge, cache=judge.cache or default)
+
+    if not config.judge:
+        return config
+    audit = config.judge.audit
+    audit = audit and replace(audit, judge=cached(audit.judge))
+    return replace(config, judge=replace(cached(config.judge), audit=audit))

@@ -9,6 +9,7 @@ from fapo.config.schema import Config, JudgedReward, ModelJudge
 from fapo.judge.canaries import CanaryResult, CanaryWindow
 from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.rewards.scorer import unscored_error
+from fapo.training.judge_audit import AuditWindow
 from fapo.types import ScoredRollout
 
 
@@ -25,12 +26,17 @@ def without_stops(config: Config) -> Config:
 
 
 class StopRules:
-    """Rules of a config: `reward.on_unscored = "raise"`, `judge.max_failure_rate` and `judge.canary_min_f1`."""
+    """Rules of a config.
+
+    They are `reward.on_unscored = "raise"`, `judge.max_failure_rate`, `judge.canary_min_f1` and `judge.audit.min_j`.
+    """
 
     def __init__(self, config: Config) -> None:
         judge, reward = config.judge, config.reward
         self.canaries = CanaryWindow(judge.canary_min_f1 if judge else 0.0)
         """The latest canaries of the run."""
+        self.audit = AuditWindow(judge.audit.min_j if judge and judge.audit else 0.0)
+        """The latest audited verdicts of the run."""
         self._breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
         self._needs_verdicts = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
 
@@ -43,11 +49,12 @@ class StopRules:
 
         Raises:
             UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
-            JudgeDownError: If the judge fails for too many rollouts, or for too many canaries.
+            JudgeDownError: If the judge fails for too many rollouts, or is too bad on canaries or in audits.
         """
         self.canaries.add(canaries)
         for s in scored:
             if s.reward.value is None and self._needs_verdicts:
                 raise unscored_error(s.rollout, s.verdict)
         self.canaries.check()
+        self.audit.check()
         self._breaker.record_verdicts(s.verdict for s in scored if s.verdict)

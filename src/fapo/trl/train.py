@@ -56,11 +56,12 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     arguments = grpo_config(config, processes.num_processes)
     sets = load_sets(config)
     solutions = (e.solution for examples in sets.values() for e in examples if e.solution)
-    scorer = make_scorer(_with_cache(without_stops(config)), solutions)
+    cached = _with_cache(config)
+    scorer = make_scorer(without_stops(cached), solutions)
     model, tokenizer = load_model(config)
     run = open_run(config, arguments, resume=resume, rank=processes.process_index)
     scorer, eager = _wrapped(config, scorer)
-    recorder = Recorder(config, run.folder, scorer, gather_object)
+    recorder = Recorder(cached, run.folder, scorer, gather_object)
     template_options = arguments.chat_template_kwargs or {}
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False, **template_options

@@ -26,8 +26,9 @@ from fapo.data.miniature.oracle import known_ground_truth
 from fapo.judge.verdict_counts import VerdictCounts
 from fapo.rewards.scorer import batch_advantages
 from fapo.training.datasets import TRAIN
+from fapo.training.judge_audit import JudgeAudit, audited_verdicts
 from fapo.training.rollout_row import rollout_row
-from fapo.training.run_folder import RunFolder
+from fapo.training.run_folder import RunFolder, with_cache
 from fapo.training.run_lock import lock_folder
 from fapo.training.step_metrics import (
     advantage_metrics,
@@ -56,6 +57,9 @@ class _Recording(ReplayBuffer):
         self.pending: PendingMetrics | None = None
         self.verdicts = VerdictCounts()
         self.stop_rules = StopRules(self.config)  # an exception in a reward worker would be lost
+        judge = with_cache(self.config).judge
+        audit = judge.audit if judge else None
+        self.audit = JudgeAudit(audit, self.config.seed) if audit else None
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """Return a batch of verl and its metrics, after it was recorded.
@@ -70,11 +74,12 @@ class _Recording(ReplayBuffer):
 
         Raises:
             UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
-            JudgeDownError: If the judge fails for too many rollouts, or for too many canaries.
+            JudgeDownError: If the judge fails for too many rollouts, or is too bad on canaries or in audits.
         """
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         if not self.started:  # rows that a resumed run will write again
             self.folder.rewind(global_steps - 1)
+            self.stop_rules.audit.add(audited_verdicts(self.folder.earlier_audits()))
             self.started = True
         if self.trainer:
             self.trainer.logger.logger.setdefault("fapo", self)
@@ -130,7 +135,11 @@ class _Recording(ReplayBuffer):
         """Write the metrics of the last step, with its times, which are known only when it is over."""
         if self.pending:
             row, self.pending = self.pending, None
-            self.folder.metrics(row.step, TRAIN, row.metrics | row.seconds())
+            if self.audit:
+                audited, rows = self.audit.finish()
+                self.folder.audits(rows)
+                self.stop_rules.audit.add(audited)
+            self.folder.metrics(row.step, TRAIN, row.metrics | self.stop_rules.audit.metrics() | row.seconds())
 
     def record_validation(self, step: int, payloads: Sequence[Payload], groups: Sequence[str]) -> dict[str, float]:
         """Write the rollouts and metrics of a validation.
@@ -182,6 +191,8 @@ class _Recording(ReplayBuffer):
         self.stop_rules.canaries.add(result for payload in payloads for result in payload.canaries)
         if split == TRAIN:
             out |= self.stop_rules.canaries.metrics()
+            if self.audit:
+                self.audit.begin(step, scored)
             size, sizes = self.config.rollout.group_size, Counter(groups)
             complete = [i for i, name in enumerate(groups) if sizes[name] == size]  # verl may lose rollouts of others
             if complete:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fapo.config.schema import Config, LocalJudge, ModelJudge
+from fapo.config.schema import Config, JudgeConfig, LocalJudge, ModelJudge
 from fapo.data.load import load_labelled
 from fapo.errors import EngineError
 from fapo.judge.template import built_in_templates
@@ -102,17 +102,23 @@ def _check_files(config: Config) -> None:
 def with_absolute_paths(config: Config) -> Config:
     """Return the config with absolute paths, because Ray's workers have other working directories."""
     judge, genrm = config.judge, config.genrm
-    if judge and judge.canaries:
-        judge = replace(judge, canaries=_absolute(judge.canaries))
-    if isinstance(judge, ModelJudge):
-        cache = judge.cache and str(Path(judge.cache).resolve())
-        judge = replace(judge, template=_absolute_template(judge.template), cache=cache)
-    if isinstance(judge, LocalJudge):
-        judge = replace(judge, model=_absolute(judge.model))
+    if judge:
+        audit = judge.audit and replace(judge.audit, judge=_absolute_judge(judge.audit.judge))
+        judge = replace(_absolute_judge(judge), audit=audit)
     if genrm:
         genrm = replace(genrm, template=_absolute_template(genrm.template))
     model = replace(config.model, path=_absolute(config.model.path))
     return replace(config, output=str(Path(config.output).resolve()), model=model, judge=judge, genrm=genrm)
+
+
+def _absolute_judge(judge: JudgeConfig) -> JudgeConfig:
+    """Return a judge with absolute paths."""
+    if judge.canaries:
+        judge = replace(judge, canaries=_absolute(judge.canaries))
+    if isinstance(judge, ModelJudge):
+        cache = judge.cache and str(Path(judge.cache).resolve())
+        judge = replace(judge, template=_absolute_template(judge.template), cache=cache)
+    return replace(judge, model=_absolute(judge.model)) if isinstance(judge, LocalJudge) else judge
 
 
 def _absolute_template(name: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from fapo.data.miniature.sets import has_oracle
-from fapo.data.miniature.world import FlawKind, Task, parse
+from fapo.data.miniature.world import Task, parse
 from fapo.data.steps import split_steps
-from fapo.types import GroundTruth, Rollout
+from fapo.types import FlawKind, GroundTruth, Rollout
 
 _NUMBER = "(0|[1-9][0-9]{0,5})"
 _LINE = re.compile(rf"{_NUMBER}([-+*]){_NUMBER}={_NUMBER}")

@@ -24,8 +24,6 @@ CHOICE_GAP = 25
 """Smallest difference between two choices."""
 
 Split = Literal["train", "validation", "test"]
-FlawKind = Literal["slip", "skip", "guess", "cancellation", "format"]
-"""Kind of flaw of a solution, explained in `oracle.examine`."""
 _WORDS = {"+": "add", "-": "minus", "*": "times"}
 LETTERS = "ABCD"
 

@@ -1,0 +1,171 @@
+"""Audit of the judge: a second, better judge reads a random sample of its verdicts on the policy's own rollouts.
+
+Canaries show whether the judge still judges the same solutions as before. They cannot show that the policy has learnt
+to make a flaw that the judge does not see. An audit can: it compares the verdicts of both judges on the rollouts that
+are trained on. Its verdicts never change a reward.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from fapo.config.schema import AuditConfig, ServedJudge
+from fapo.errors import JudgeDownError
+from fapo.evaluation.intervals import difference_interval
+from fapo.judge.from_config import make_judge
+from fapo.judge.quality import flawed_positive_prf, ratio
+from fapo.judge.verdicts import verdict_row
+from fapo.types import ScoredRollout, Verdict
+
+WINDOW = 256
+"""Window size: the rates are those of the last 256 audited verdicts."""
+MIN_AUDITED = 32
+"""Minimum number of audited verdicts before the run is stopped for Youden's J."""
+
+
+@dataclass(frozen=True)
+class AuditedVerdict:
+    """What both judges say of one rollout."""
+
+    flawed: bool
+    """Whether the judge of the run has flagged the rollout."""
+    gold: bool | None
+    """Whether the second judge has flagged it; None without a verdict of the second judge."""
+
+
+@dataclass(eq=False)
+class AuditWindow:
+    """The latest audited verdicts, and the rule that stops a run for them."""
+
+    min_j: float = 0.0
+    """Youden's J below which the run stops if its interval is below it, too; 0 never stops it."""
+    recent: deque[AuditedVerdict] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
+    """The last WINDOW audited verdicts."""
+
+    def add(self, audited: Iterable[AuditedVerdict]) -> None:
+        """Add audited verdicts, the latest last."""
+        self.recent.extend(audited)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the rates of the judge, with the second judge as the truth; {} before the first audit.
+
+        audit/num is the number of rollouts with two verdicts, audit/invalid_rate the rate of those without one of the
+        second judge. audit/recall, false_positive_rate, f1 and youden_j (with _low and _high, its 95 % interval) are
+        those of the judge. audit/gap is the false positive ratio by the second judge minus that by the judge: where it
+        grows, the policy makes flaws that the judge does not see.
+        """
+        if not self.recent:
+            return {}
+        pairs = [(a.flawed, a.gold) for a in self.recent if a.gold is not None]
+        found = flawed_positive_prf([flawed for flawed, _ in pairs], [bool(gold) for _, gold in pairs])
+        num_fine = found.fp + found.tn
+        low, high = difference_interval(found.tp, found.num_flawed, found.fp, num_fine)
+        values = {
+            "num": float(found.n),
+            "invalid_rate": 1 - found.n / len(self.recent),
+            "recall": found.recall,
+            "false_positive_rate": ratio(found.fp, num_fine),
+            "f1": found.f1,
+            "youden_j": found.youden_j,
+            "youden_j_low": low,
+            "youden_j_high": high,
+            "gap": ratio(found.num_flawed - found.tp - found.fp, found.n),
+        }
+        return {f"audit/{name}": value for name, value in values.items()}
+
+    def check(self) -> None:
+        """Raise JudgeDownError if J on at least MIN_AUDITED verdicts and its interval are below `min_j`."""
+        found = self.metrics()
+        if found.get("audit/num", 0) < MIN_AUDITED or not found["audit/youden_j_high"] < self.min_j:
+            return
+        raise JudgeDownError(
+            f"the judge is not to be trusted: Youden's J {found['audit/youden_j']:.2f}, at most "
+            f"{found['audit/youden_j_high']:.2f}, on the last {found['audit/num']:.0f} rollouts that judge.audit read, "
+            f"judge.audit.min_j is {self.min_j:g}. Stopped; compare both critiques in audit.jsonl, train or choose "
+            "another judge, and resume"
+        )
+
+
+class JudgeAudit:
+    """The second judge of one process. A served one reads while the policy is updated."""
+
+    def __init__(self, config: AuditConfig, seed: int) -> None:
+        """Build the second judge.
+
+        Args:
+            config: The [judge.audit] table.
+            seed: Seed of the choice of rollouts; processes have different ones.
+
+        Raises:
+            ConfigError: If the template or the model of the second judge cannot be loaded.
+            DataError: If its cache cannot be used.
+        """
+        self._config, self._seed = config, seed
+        self._judge = make_judge(config.judge)
+        # a model in this process would draw random numbers at the same time as the training
+        self._thread = ThreadPoolExecutor(1) if isinstance(config.judge, ServedJudge) else None
+        self._begun: tuple[int, list[ScoredRollout], Future[list[Verdict]]] | None = None
+
+    def begin(self, step: int, scored: Sequence[ScoredRollout]) -> None:
+        """Draw rollouts of a step at random, and have the second judge read them.
+
+        Args:
+            step: Number of the step.
+            scored: Scored rollouts of the step; those with a correct answer and a verdict are drawn from.
+        """
+        rng = random.Random(repr((self._seed, step)))
+        judged = [s for s in scored if s.correct and s.flawed is not None]
+        drawn = [s for s in judged if rng.random() < self._config.rate]
+        if self._thread:
+            verdicts = self._thread.submit(self._read, drawn)
+        else:
+            verdicts = Future()
+            verdicts.set_result(self._read(drawn))
+        self._begun = step, drawn, verdicts
+
+    def _read(self, drawn: Sequence[ScoredRollout]) -> list[Verdict]:
+        """Return the verdicts of the second judge."""
+
+        async def judge() -> list[Verdict]:
+            """Return the verdicts; a coroutine of this function, because a judge may return any awaitable."""
+            return list(await self._judge([s.rollout for s in drawn]))
+
+        return asyncio.run(judge()) if drawn else []
+
+    def finish(self) -> tuple[list[AuditedVerdict], list[dict[str, Any]]]:
+        """Wait for the second judge.
+
+        Returns:
+            Verdicts of both judges on the rollouts that were drawn, and rows for audit.jsonl; both empty if nothing has
+            begun.
+        """
+        if not self._begun:
+            return [], []
+        (step, drawn, verdicts), self._begun = self._begun, None
+        found = list(zip(drawn, verdicts.result(), strict=True))
+        audited = [AuditedVerdict(bool(s.flawed), verdict.flawed) for s, verdict in found]
+        return audited, [_row(step, s, verdict) for s, verdict in found]
+
+
+def audited_verdicts(rows: Iterable[dict[str, Any]]) -> list[AuditedVerdict]:
+    """Return the verdicts in rows of audit.jsonl."""
+    return [AuditedVerdict(row["judge"]["flawed"], row["second_judge"]["flawed"]) for row in rows]
+
+
+def _row(step: int, scored: ScoredRollout, verdict: Verdict) -> dict[str, Any]:
+    """Return the row of an audited rollout in audit.jsonl."""
+    rollout = scored.rollout
+    return {
+        "step": step,
+        "problem_id": rollout.problem.id,
+        "problem": rollout.problem.text,
+        "response": rollout.response,
+        "judge": verdict_row(scored.verdict),
+        "second_judge": verdict_row(verdict),
+    }

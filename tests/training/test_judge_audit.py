@@ -1,0 +1,244 @@
+"""The audit of a judge: its sample, its rates, the rule that stops a run, several processes, resumed runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fapo.config.reader import from_dict
+from fapo.config.schema import Config
+from fapo.data.jsonl import read_jsonl
+from fapo.errors import ConfigError, JudgeDownError
+from fapo.rewards.from_config import make_scorer
+from fapo.training.judge_audit import MIN_AUDITED, WINDOW, AuditedVerdict, AuditWindow, JudgeAudit
+from fapo.training.recorder import Recorder
+from fapo.training.run_folder import RunFolder
+from fapo.types import Reward, Rollout, ScoredRollout, Verdict
+from tests.support.chat_server import Reply, chat_server
+from tests.support.miniature import RIGHT, TASK
+
+GUESS = "\\boxed{3}"
+ORACLE = {"judge": {"kind": "oracle"}, "rate": 1.0}
+
+
+def config(output: Path, audit: dict[str, Any] = ORACLE) -> Config:
+    """Return a config with a judge that is blind to guesses, and an audit."""
+    return from_dict(
+        {
+            "name": "run",
+            "task": "policy",
+            "output": str(output),
+            "model": {"path": "miniature:policy"},
+            "data": {"train": "miniature:train"},
+            "rollout": {"max_tokens": 24, "num_prompts": 2, "group_size": 4},
+            "reward": {"kind": "fapo"},
+            "judge": {"kind": "oracle", "blind_to": ["guess"], "audit": audit},
+            "optim": {"steps": 4, "learning_rate": 1e-3},
+        }
+    )
+
+
+def rollout(response: str, flawed: bool | None, *, correct: bool = True) -> ScoredRollout:
+    """Return a rollout of TASK with the verdict of a judge; None is no verdict."""
+    verdict = Verdict("failed", reason="HTTP 500") if flawed is None else Verdict.from_step(0 if flawed else None, "")
+    return ScoredRollout(Rollout(TASK.problem(), response, 9), correct, verdict, Reward(1.0))
+
+
+def audit_of(settled: Config, seed: int = 0) -> JudgeAudit:
+    """Return the audit of a config."""
+    assert settled.judge and settled.judge.audit
+    return JudgeAudit(settled.judge.audit, seed)
+
+
+# --- the sample --------------------------------------------------------------------------------------------------
+
+
+def test_only_correct_rollouts_with_a_verdict_are_read_flagged_and_cleared_alike(tmp_path: Path) -> None:
+    audit = audit_of(config(tmp_path))
+    fine, missed, wrongly = rollout(RIGHT, False), rollout(GUESS, False), rollout(RIGHT, True)
+    audit.begin(3, [fine, rollout(RIGHT, None), missed, rollout("\\boxed{4}", False, correct=False), wrongly])
+    audited, rows = audit.finish()
+    assert audited == [AuditedVerdict(False, False), AuditedVerdict(False, True), AuditedVerdict(True, False)]
+    assert [row["response"] for row in rows] == [RIGHT, GUESS, RIGHT]
+    assert rows[1]["step"] == 3 and rows[1]["second_judge"]["flawed"] and not rows[1]["judge"]["flawed"]
+    assert audit.finish() == ([], []), "each verdict counts once"
+
+
+def test_the_sample_has_the_rate_and_depends_on_seed_and_step_alone(tmp_path: Path) -> None:
+    settled, one = config(tmp_path, ORACLE | {"rate": 0.1}), rollout(RIGHT, False)
+    many = [replace(one, rollout=replace(one.rollout, problem=replace(TASK.problem(), id=str(i)))) for i in range(3000)]
+
+    def drawn(seed: int, step: int) -> list[str]:
+        audit = audit_of(settled, seed)
+        audit.begin(step, many)
+        return [row["problem_id"] for row in audit.finish()[1]]
+
+    assert len(drawn(0, 1)) / 3000 == pytest.approx(0.1, abs=0.02)
+    assert drawn(0, 1) == drawn(0, 1) != drawn(0, 2)
+    assert drawn(1, 1) != drawn(0, 1)
+
+
+def test_a_served_judge_reads_while_the_policy_is_updated(tmp_path: Path) -> None:
+    reading = threading.Event()
+
+    def reply(body: dict[str, Any], index: int) -> Reply:
+        reading.set()
+        return Reply("The first step is wrong. \\boxed{0}", delay=1.0)
+
+    with chat_server(reply) as server:
+        served = {"kind": "served", "urls": [server.url], "model": "gold", "template": "compact"}
+        audit = audit_of(config(tmp_path, {"judge": served, "rate": 1.0}))
+        start = time.perf_counter()
+        audit.begin(1, [rollout(GUESS, False)])
+        assert time.perf_counter() - start < 0.5
+        assert reading.wait(10), "it reads before anybody waits for it"
+        audited, (row,) = audit.finish()
+    assert audited == [AuditedVerdict(False, True)]
+    assert row["second_judge"]["critique"] == "The first step is wrong. \\boxed{0}"
+
+
+def test_a_second_judge_that_is_down_stops_nothing_and_is_counted(tmp_path: Path) -> None:
+    with chat_server(lambda body, index: Reply(status=400)) as server:
+        served = {"kind": "served", "urls": [server.url], "model": "gold", "template": "compact"}
+        audit = audit_of(config(tmp_path, {"judge": served, "rate": 1.0}))
+        audit.begin(1, [rollout(GUESS, False)] * 2)
+        audited, _ = audit.finish()
+    window = AuditWindow(min_j=0.9)
+    window.add(audited * MIN_AUDITED)
+    window.check()
+    assert window.metrics()["audit/invalid_rate"] == 1.0
+    assert window.metrics()["audit/num"] == 0
+
+
+# --- rates, and the rule that stops a run ------------------------------------------------------------------------
+
+
+def window_of(true_positives: int, misses: int, false_positives: int, cleared: int, min_j: float = 0.0) -> AuditWindow:
+    """Return a window with these numbers of verdicts."""
+    window = AuditWindow(min_j)
+    window.add([AuditedVerdict(True, True)] * true_positives + [AuditedVerdict(False, True)] * misses)
+    window.add([AuditedVerdict(True, False)] * false_positives + [AuditedVerdict(False, False)] * cleared)
+    return window
+
+
+def test_the_rates_of_the_judge_take_the_second_judge_for_the_truth() -> None:
+    found = window_of(6, 2, 3, 29).metrics()
+    assert found["audit/num"] == 40
+    assert found["audit/recall"] == 6 / 8
+    assert found["audit/false_positive_rate"] == 3 / 32
+    assert found["audit/youden_j"] == pytest.approx(6 / 8 - 3 / 32)
+    assert found["audit/gap"] == pytest.approx((8 - 9) / 40), "the judge flags one more than there are"
+    assert AuditWindow().metrics() == {}
+
+
+counts = st.integers(0, 60)
+
+
+@given(counts, counts, counts, counts)
+def test_the_interval_holds_j_and_the_window_is_bounded(tp: int, fn: int, fp: int, tn: int) -> None:
+    window = window_of(tp, fn, fp, tn)
+    assert len(window.recent) == min(tp + fn + fp + tn, WINDOW)
+    found = window.metrics()
+    if tp + fn and fp + tn:
+        assert -1 <= found["audit/youden_j_low"] <= found["audit/youden_j"] <= found["audit/youden_j_high"] <= 1
+
+
+def test_the_run_stops_only_where_j_is_surely_too_low() -> None:
+    window_of(1, 30, 0, 60).check()  # 0: only watch
+    window_of(1, 30, 0, 60, min_j=0.1).check()  # the interval reaches above 0.1
+    window_of(1, 10, 0, 20, min_j=0.9).check()  # too few
+    with pytest.raises(JudgeDownError, match=r"Youden's J 0.03, at most 0.16, on the last 91 rollouts .*min_j is 0.5"):
+        window_of(1, 30, 0, 60, min_j=0.5).check()
+
+
+# --- in a run ------------------------------------------------------------------------------------------------------
+
+
+def recorder_of(settled: Config, rank: int = 0, gather: Any = list, *, resume: bool = False) -> Recorder:
+    """Return the recorder of one process at step 0."""
+    recorder = Recorder(settled, RunFolder(settled, resume=resume, rank=rank), make_scorer(settled), gather)
+    recorder.trainer = SimpleNamespace(state=SimpleNamespace(global_step=0))
+    return recorder
+
+
+def test_audits_of_all_processes_are_measured_together_and_each_writes_its_own(tmp_path: Path) -> None:
+    settled, meeting, sent = config(tmp_path), threading.Barrier(2), {}
+
+    def summary(rank: int) -> dict[str, float]:
+        def gather(own: list[Any]) -> list[Any]:
+            meeting.wait(30)
+            sent[rank] = own
+            meeting.wait(30)
+            return [*sent[0], *sent[1]]
+
+        recorder = recorders[rank]
+        recorder.gather = gather
+        recorder.record([rollout(GUESS, False)] * 4 if rank else [rollout(RIGHT, False)] * 4, {})
+        recorder.write()
+        return recorder.summary("train")
+
+    recorders = [recorder_of(settled, rank) for rank in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(summary, range(2))
+    assert first == pytest.approx(second, nan_ok=True)
+    assert (first["audit/num"], first["audit/recall"], first["audit/gap"]) == (8, 0.0, 0.5)
+    for name, response in (("audit.jsonl", RIGHT), ("audit-1.jsonl", GUESS)):
+        assert [row["response"] for row in read_jsonl(tmp_path / "run" / name)] == [response] * 4
+
+
+def test_a_resumed_run_knows_its_earlier_audits_and_not_those_of_repeated_steps(tmp_path: Path) -> None:
+    settled = config(tmp_path)
+    recorder = recorder_of(settled)
+    for step in range(2):
+        recorder.trainer.state.global_step = step
+        recorder.record([rollout(GUESS, False)] * 4, {})
+        recorder.write()
+        recorder.summary("train")
+    RunFolder(settled, resume=True).rewind(1)
+    resumed = recorder_of(settled, resume=True)
+    resumed.trainer.state.global_step = 1
+    resumed.record([rollout(RIGHT, False)] * 8, {})
+    resumed.write()
+    assert resumed.summary("train")["audit/num"] == 4 + 8
+
+
+def test_validations_are_not_audited(tmp_path: Path) -> None:
+    recorder = recorder_of(config(tmp_path))
+    recorder.evaluating = "easy"
+    recorder.record([rollout(GUESS, False)] * 4, {})
+    recorder.write()
+    assert "audit/num" not in recorder.summary("easy")
+    assert not (tmp_path / "run/audit.jsonl").exists()
+
+
+def test_a_run_with_a_blind_judge_is_stopped_by_its_audit(tmp_path: Path) -> None:
+    recorder = recorder_of(config(tmp_path, ORACLE | {"min_j": 0.5}))
+    batch = [rollout(GUESS, False)] * 20 + [rollout(RIGHT, False)] * 20
+    recorder.record(batch, {})
+    recorder.write()
+    assert recorder.summary("train")["audit/youden_j"] == 0
+    recorder.record(batch, {})
+    with pytest.raises(JudgeDownError, match=r"judge\.audit\.min_j"):
+        recorder.write()
+
+
+@pytest.mark.parametrize("watched", [{"canaries": "miniature:critic-test"}, {"audit": ORACLE}])
+def test_a_second_judge_is_not_watched_itself(watched: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"judge.audit: `judge` of an audit is not watched itself"):
+        config(tmp_path, {"judge": {"kind": "oracle"} | watched})
+
+
+def test_a_mistake_in_the_second_judge_is_found_under_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"judge.audit.judge.votes: .*does not belong to kind \"oracle\""):
+        config(tmp_path, {"judge": {"kind": "oracle", "votes": 3}})
+    with pytest.raises(ConfigError, match=r"judge.audit.judge.blindto: unknown key"):
+        config(tmp_path, {"judge": {"kind": "oracle", "blindto": []}})

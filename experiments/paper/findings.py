@@ -26,6 +26,7 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "base-judge": ("FAPO, base GenRM", Style("green")),
     "oracle": ("FAPO, oracle", Style("grey")),
     "decoupled": ("decoupled advantages", Style("violet")),
+    "filter": ("consistency filter, keeps 4 of 8", Style("sky")),
     "genrm": ("Step-RL", Style("green")),
     "genrm-outcome": ("outcome only", Style("pink")),
     "genrm-sft": ("imitation", Style("orange")),
@@ -378,7 +379,7 @@ def _methods(runs: Runs) -> Finding:
         "true FP ratio": _FP,
         "accuracy, harder": _HARD,
     }
-    others = ("decoupled",)
+    others = ("decoupled", "filter")
     table = {
         LOOKS[v][0]: {name: tuple(end(run, key) for run in runs.get(v, {}).values()) for name, key in names.items()}
         for v in ("baseline", "fapo", *others)

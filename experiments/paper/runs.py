@@ -22,6 +22,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """Settings of more policies by name; the study has the baseline and FAPO."""
 BEYOND: dict[str, tuple[str, ...]] = {
     "decoupled": (TRAINED, "reward.kind=decoupled"),
+    "filter": (TRAINED, "reward.kind=filter", "reward.keep=4"),
     "false-negatives-80": ("judge.kind=oracle", "judge.false_negative_rate=0.8"),
     "false-positives-50": ("judge.kind=oracle", "judge.false_positive_rate=0.5"),
     "false-negatives-80-corrected": ("judge.kind=oracle", "judge.false_negative_rate=0.8", "reward.judge_recall=0.2"),

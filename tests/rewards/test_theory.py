@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from fapo.config.schema import FapoReward
 from fapo.rewards.advantages import group_advantages
+from fapo.rewards.consistency_filter import kept_rollouts
 from fapo.rewards.policy import fapo_reward
 from fapo.rewards.theory import (
     decoupled_shift_ratio,
     decoupled_variance,
     expected_advantages,
     expected_decoupled_advantages,
+    expected_filtered_advantages,
     fapo_mean,
     fapo_variance,
     flawed_rho,
@@ -98,6 +100,28 @@ def test_the_decoupled_shift_ratio_needs_fully_correct_rollouts() -> None:
     for alpha, weight in ((0.0, 1.0), (0.5, 0.0)):
         with pytest.raises(ValueError, match="must be above 0"):
             decoupled_shift_ratio(alpha, 0.2, weight)
+
+
+@given(counts, st.sampled_from([2, 3, 4, 8, 16, 90]))
+def test_closed_form_of_the_consistency_filter(classes: tuple[int, int, int], keep: int) -> None:
+    size = sum(classes)
+    assume(keep <= size and keep % 2 == 0)
+    alpha, _, beta = (number / size for number in classes)
+    kinds = np.repeat([*"afw"], classes)
+    kept = kept_rollouts([kinds == "a"], [kinds == "w"], keep)[0]
+    rewards, advantages = np.where(kinds == "w", -1.0, 1.0), np.zeros(size)
+    if kept.any() and np.ptp(rewards[kept]) > 0:
+        advantages[kept] = (rewards[kept] - rewards[kept].mean()) / rewards[kept].std()
+    expected = expected_filtered_advantages(alpha, beta, keep / size)
+    for kind, mean in zip("afw", expected, strict=True):
+        if (kinds == kind).any():
+            assert advantages[kinds == kind].mean() == pytest.approx(mean, abs=1e-9)
+
+
+def test_the_fraction_that_is_kept_must_be_one() -> None:
+    for keep in (0.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match="keep must be a fraction"):
+            expected_filtered_advantages(0.5, 0.5, keep)
 
 
 @given(counts, penalties)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fapo.config.reader import from_dict
+from fapo.rewards.consistency_filter import filtered_advantages
 from fapo.rewards.decoupled import decoupled_advantages
 from fapo.trl.train import train
 from fapo.trl.trainer import Trainer
@@ -28,7 +29,18 @@ def decoupled(group: list[dict[str, Any]]) -> list[float]:
     return decoupled_advantages([outcome], [process], 0.5)[0].tolist()
 
 
-KINDS = {"decoupled": ({"kind": "decoupled", "weight": 0.5}, decoupled)}
+def filtered(group: list[dict[str, Any]]) -> list[float]:
+    """Return the advantages of the rows of a group under the consistency filter."""
+    sound = [row["reward"] is not None and row["correct"] and not row["flawed"] for row in group]
+    wrong = [not row["correct"] for row in group]
+    outcome = [1.0 if row["correct"] else -1.0 for row in group]
+    return filtered_advantages([outcome], [sound], [wrong], 2)[0].tolist()
+
+
+KINDS = {
+    "decoupled": ({"kind": "decoupled", "weight": 0.5}, decoupled),
+    "filter": ({"kind": "filter", "keep": 2}, filtered),
+}
 """Kind -> [reward] table, and the advantages of the rows of a group."""
 
 

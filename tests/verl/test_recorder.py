@@ -19,7 +19,9 @@ from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, JudgeDownError, UnscoredError
 from fapo.judge.canaries import MIN_CANARIES
 from fapo.rewards.advantages import group_advantages
+from fapo.rewards.decoupled import decoupled_advantages
 from fapo.rewards.policy import fapo_reward
+from fapo.rewards.scorer import PolicyScorer
 from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
 from fapo.verl.payload import Payload
 from fapo.verl.recorder import RecordingBuffer
@@ -97,6 +99,31 @@ def test_rollouts_of_a_group_are_written_together_with_their_advantages(tmp_path
     assert found["rollout/unscored_rate"] == 1 / 7
     assert found["rollout/fp_ratio"] == 2 / 3
     assert found["advantage/flawed"] == pytest.approx(expected[4]), "of complete groups only"
+
+
+HALF = 0.5**0.5
+OTHERWISE = {
+    "decoupled": (
+        {"weight": 2.0},
+        decoupled_advantages([[1, 1, 1, -1], [-1, -1, 1, 1]], [[0, -1, 0, None], [None, None, -1, 0]], 2.0).ravel(),
+    ),
+    "filter": ({"keep": 2}, [HALF, 0, 0, -HALF, -HALF, 0, 0, HALF]),
+}
+"""Kind of reward that compares a group otherwise -> its settings, and the advantages of the groups below."""
+
+
+@pytest.mark.parametrize("kind", OTHERWISE)
+def test_groups_that_are_compared_otherwise(kind: str, tmp_path: Path) -> None:
+    given, expected = OTHERWISE[kind]
+    recorder = buffer(tmp_path, reward={"kind": kind, **given})
+    scorer = PolicyScorer(recorder.config.reward, None)
+    verdicts, groups = [CORRECT, None, FLAWED, None, CORRECT, FLAWED, None, CORRECT], [*"abababab"]
+    made = []
+    for old in map(payload, verdicts):
+        s = old.scored
+        made.append(replace(old, scored=replace(s, reward=scorer.reward(s.rollout, s.correct, s.verdict))))
+    recorder.record(1, "train", made, groups)
+    assert [row["advantage"] for row in rows(tmp_path)] == pytest.approx(expected, abs=3e-4)
 
 
 def test_the_weighted_rho_is_the_same_as_under_trl(tmp_path: Path) -> None:

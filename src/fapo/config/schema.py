@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from annotated_types import Gt, Le
 from pydantic import ConfigDict, Field
 
-from fapo.config.ranges import CRITIQUE_TOKENS, Below1, Count, Natural, NonNegative, Positive, Rate, TopP
+from fapo.config.ranges import Below1, Count, Natural, NonNegative, Positive, Rate, TopP
 from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, FlawKind, OnUnscored, StepRule
 
@@ -49,7 +49,7 @@ class DataConfig:
     max_prompt_tokens: Count = 2048
     """Length limit of a prompt in tokens; longer training rows are left out, longer validation rows are an error."""
     prompt: Text | None = None
-    """Prompt of the policy: "boxed", "gsm8k", or a text file with {{problem}} in it; unset: the problem as it is."""
+    """Template file of the policy's prompt, which contains {{problem}}; unset: the problem as it is."""
     label_noise: Rate = 0.0
     """Rate of training labels that are made wrong at random, for a GenRM with method "rl"."""
 
@@ -143,6 +143,16 @@ class DecoupledReward(GroupReward):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilterReward(GroupReward):
+    """Consistency filter: flawed positives are dropped, and a balanced part of the group learns by outcomes."""
+
+    kind: Literal["filter"] = "filter"
+    """Kind of the reward."""
+    keep: Annotated[int, Field(ge=2)]
+    """Largest number of rollouts of a group that train the policy, at most rollout.group_size."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenRMStepReward(BaseReward):
     """Step-wise reward of a GenRM: +1 or -1 for the label, minus the distance to the first wrong step."""
 
@@ -158,7 +168,7 @@ class GenRMOutcomeReward(BaseReward):
     """Kind of the reward."""
 
 
-PolicyReward = OutcomeReward | FapoReward | StepRatioReward | DecoupledReward
+PolicyReward = OutcomeReward | FapoReward | StepRatioReward | DecoupledReward | FilterReward
 """Rewards of solutions, for task "policy"."""
 GenRMReward = GenRMStepReward | GenRMOutcomeReward
 """Rewards of critiques, for task "genrm"."""
@@ -212,7 +222,7 @@ class ModelJudge(BaseJudge):
     """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0
     """Probability mass of nucleus sampling; 1 = off."""
-    max_tokens: Count = CRITIQUE_TOKENS
+    max_tokens: Count = 1024
     """Length limit of a critique in tokens."""
     votes: Count = 1
     """Number of critiques for each rollout; their most frequent answer is the verdict."""
@@ -392,6 +402,11 @@ class Config:
         rollout, optim = self.rollout, self.optim
         if self.reward and self.reward.overlong_buffer > rollout.max_tokens:
             raise ConfigError("reward.overlong_buffer is longer than rollout.max_tokens; make it shorter")
+        if isinstance(self.reward, FilterReward) and self.reward.keep > rollout.group_size:
+            raise ConfigError(
+                f"reward.keep {self.reward.keep} is larger than rollout.group_size {rollout.group_size}, from which it "
+                "keeps; make it smaller"
+            )
         num_rollouts = rollout.num_prompts * rollout.group_size
         part, rest = divmod(num_rollouts, optim.updates_per_batch)
         if rest:

@@ -19,6 +19,7 @@ DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 _COLORS: dict[str, Color] = {
     "outcome": "orange",
     "decoupled": "violet",
+    "filter": "sky",
     "step_ratio": "red",
     "genrm_step": "green",
     "genrm_outcome": "pink",

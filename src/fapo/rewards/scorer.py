@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fapo.config.schema import (
     DecoupledReward,
     FapoReward,
+    FilterReward,
     GroupReward,
     JudgedReward,
     PolicyReward,
@@ -23,6 +24,7 @@ from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.rewards import policy as rewards
 from fapo.rewards import verify as answers
 from fapo.rewards.advantages import group_advantages, group_positions, group_table
+from fapo.rewards.consistency_filter import filtered_advantages
 from fapo.rewards.decoupled import decoupled_advantages
 from fapo.types import Given, Judge, Reward, Rollout, ScoredRollout, StepRule, Verdict
 
@@ -161,6 +163,12 @@ def batch_advantages(
         process = [None if s.flawed is None or not s.correct else -float(s.flawed) for s in scored]
         tables = group_table(outcome, rows, columns), group_table(process, rows, columns)
         advantages = decoupled_advantages(*tables, reward.weight)
+    elif isinstance(reward, FilterReward):
+        outcome = [None if s.reward.value is None else s.reward.value - s.reward.parts["flaw"] for s in scored]
+        sound = [s.reward.value is not None and s.correct and not s.flawed for s in scored]
+        wrong = [s.reward.value is not None and not s.correct for s in scored]
+        is_sound, is_wrong = (group_table(np.array(mask, dtype=float), rows, columns) == 1 for mask in (sound, wrong))
+        advantages = filtered_advantages(group_table(outcome, rows, columns), is_sound, is_wrong, reward.keep)
     else:
         advantages = group_advantages(group_table([s.reward.value for s in scored], rows, columns))
     return np.asarray(advantages[rows, columns])

@@ -232,6 +232,38 @@ def expected_decoupled_advantages(alpha: float, beta: float, weight: float) -> t
     return outcome[0] + weight * process[0], outcome[0] + weight * process[1], outcome[1]
 
 
+# --- Consistency filter ----------------------------------------------------------------------------------------------
+
+
+def expected_filtered_advantages(alpha: float, beta: float, keep: float) -> tuple[float, float, float]:
+    """Return the mean advantage of each class under the consistency filter in the limit of large groups.
+
+    Of the kept rollouts a fraction p is correct, with the advantage sqrt((1 - p) / p); the others have
+    -sqrt(p / (1 - p)). p is 1/2 if there are enough of both kinds. The means are over all rollouts of a class: dropped
+    ones have the advantage 0, and so has every flawed positive.
+
+    Args:
+        alpha: Fraction of fully correct rollouts.
+        beta: Fraction of wrong rollouts.
+        keep: Fraction of the group that is kept at most, above 0.
+
+    Returns:
+        Mean advantages of fully correct rollouts, flawed positives and wrong rollouts; three zeros if only one kind is
+        kept.
+
+    Raises:
+        ValueError: If a fraction is negative, alpha + beta > 1, or `keep` is not in (0, 1].
+    """
+    _gamma(alpha, beta)
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep must be a fraction above 0 and at most 1; got {keep}")
+    right = min(alpha, max(keep / 2, keep - beta))
+    wrong = min(beta, keep - right)
+    if right == 0 or wrong == 0:
+        return 0.0, 0.0, 0.0
+    return math.sqrt(wrong / right) * right / alpha, 0.0, -math.sqrt(right / wrong) * wrong / beta
+
+
 def _gamma(alpha: float, beta: float) -> float:
     """Return gamma = 1 - alpha - beta; 0 where only rounding is left."""
     if not (alpha >= 0 and beta >= 0 and alpha + beta <= 1 + 1e-9):

@@ -135,7 +135,10 @@ def test_no_output_of_a_training_and_an_audit_has_the_key(tiny_policy: Path, tmp
         rows = rows_to_judge(tmp_path / "in.jsonl", 8)
         runs: list[tuple[str | Path, ...]] = [
             ("train", file),
-            ("judge", rows, "--judge", server.url, "--model", "m", "--out", tmp_path / "out.jsonl"),
+            (
+                *("judge", rows, "--judge", server.url, "--model", "m", "--out", tmp_path / "out.jsonl"),
+                *("--report", tmp_path / "audit.html"),
+            ),
             ("report", tmp_path / "runs" / "run", "-o", tmp_path / "page.html"),
         ]
         for arguments in runs:
@@ -145,7 +148,7 @@ def test_no_output_of_a_training_and_an_audit_has_the_key(tiny_policy: Path, tmp
             output += out + err
         assert set(server.api_keys) == {f"Bearer {KEY}"}
     written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"training.sqlite", "out.jsonl", "out.cache.sqlite", "page.html", "rollouts.jsonl", "env.json"} <= written
+    assert {"training.sqlite", "out.jsonl", "out.cache.sqlite", "page.html", "audit.html", "env.json"} <= written
     assert files_with_key(tmp_path) == []
     assert KEY not in output
 

@@ -49,6 +49,6 @@ def test_the_wheel_has_the_files_of_the_package_and_no_others(tmp_path: Path) ->
     assert names == {path.relative_to(SOURCE).as_posix() for path in files}
     assert {PurePath(name).parts[0] for name in names} == {"fapo"}
     assert {
-        *("fapo/py.typed", "fapo/judge/prompts/locate.txt", "fapo/report/page.css"),
+        *("fapo/py.typed", "fapo/judge/prompts/locate.txt", "fapo/report/assets/page.css"),
         *("fapo/data/miniature/base/policy/model.safetensors", "fapo/data/miniature/configs/policy.toml"),
     } <= names

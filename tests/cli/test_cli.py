@@ -14,6 +14,7 @@ import pytest
 
 from fapo.cli.app import app
 from fapo.cli.main import REFUSALS
+from fapo.config.paths import shipped_configs
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, JudgeError, UnscoredError
 from tests.support.command_line import fapo
 from tests.support.paths import ROOT, SOURCE
@@ -29,6 +30,7 @@ COMMANDS = [
     "judge",
     "bench",
     "eval",
+    "filter-problems",
     "critic",
     "critiques",
     "select",
@@ -36,6 +38,7 @@ COMMANDS = [
     "demo",
     "cache",
     "compare",
+    "configs",
     "serve",
 ]
 
@@ -76,7 +79,9 @@ def test_a_mistake_of_the_user_exits_with_2() -> None:
     command = [sys.executable, "-m", "fapo.cli", "train", "nonsense.toml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "fapo: nonsense.toml: no such file; give the path of a TOML file\n"
+    assert (
+        done.stderr == "fapo: nonsense.toml: no such file; give the path of a TOML file, or a name of `fapo configs`\n"
+    )
 
 
 MISTAKES = {
@@ -91,7 +96,7 @@ MISTAKES = {
     "unknown problems": ([POLICY, "data.train=miniature:nonsense"], "no problems 'miniature:nonsense'"),
     "missing problems": ([POLICY, "data.train=nonsense.jsonl"], "nonsense.jsonl: neither a file nor"),
     "unknown miniature model": ([POLICY, "model.path=miniature:nonsense"], "no model 'miniature:nonsense'"),
-    "not a model": ([POLICY, f"model.path={ROOT / 'configs'}"], "model.path: cannot load"),
+    "not a model": ([POLICY, f"model.path={ROOT / 'docs'}"], "model.path: cannot load"),
     "missing model": ([POLICY, "model.path=./nonsense"], "model.path: cannot load './nonsense'"),
     "missing judge": ([POLICY, "judge.kind=local", "judge.model=./nonsense"], "judge.model: cannot load './nonsense'"),
     "unknown template": ([POLICY, "judge.kind=local", "judge.template=nonsense"], "no prompt template 'nonsense'"),
@@ -129,18 +134,21 @@ def test_an_unknown_command_is_an_error(monkeypatch, capsys) -> None:
 
 def test_a_dry_run_of_imitation_prints_the_arguments_of_sft(tmp_path: Path, monkeypatch, capsys) -> None:
     config = POLICY.with_name("genrm.toml")
-    assert run(monkeypatch, "train", config, "--dry-run", "method=sft", f"output={tmp_path}") == 0
+    assert run(monkeypatch, "train", config, "--dry-run", "--verbose", "method=sft", f"output={tmp_path}") == 0
     assert json.loads(capsys.readouterr().out)["completion_only_loss"] is True
 
 
-CONFIGS = sorted([*ROOT.glob("configs/*.toml"), *POLICY.parent.glob("*.toml")])
+CONFIGS = list(shipped_configs())
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_a_dry_run_prints_the_arguments_for_trl_as_json(config: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_dry_run_prints_the_arguments_for_trl_as_json(config: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(ROOT)
     before = set(ROOT.iterdir())
-    assert run(monkeypatch, "train", config, "--dry-run", f"output={tmp_path}", "optim.learning_rate=3e-5") == 0
+    assert (
+        run(monkeypatch, "train", config, "--dry-run", "--verbose", f"output={tmp_path}", "optim.learning_rate=3e-5")
+        == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["learning_rate"] == 3e-5
     assert found["output_dir"].startswith(str(tmp_path))
@@ -152,12 +160,12 @@ def test_a_dry_run_prints_the_arguments_for_trl_as_json(config: Path, tmp_path: 
 
 
 def make_load_raise(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every `load` of a config raise an error."""
+    """Make the reader of configs raise an error."""
 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("fapo.config.reader.load", fail)
+    monkeypatch.setattr("fapo.config.reader.load_with_places", fail)
 
 
 ERRORS_OF_THE_USER = [
@@ -203,7 +211,7 @@ def test_a_bug_shows_its_traceback(name: str, tmp_path: Path) -> None:
     lines = [
         "import sys, fapo.config.reader, fapo.cli.main",
         "def raise_(error): raise error",
-        f"fapo.config.reader.load = lambda *_: {expression}",
+        f"fapo.config.reader.load_with_places = lambda *_: {expression}",
         "fapo.cli.main.main()",
     ]
     command = [sys.executable, "-c", "\n".join(lines), "train", POLICY]
@@ -247,17 +255,41 @@ def test_a_missing_extra_is_one_line(command: list[str], missing: tuple[str, ...
     assert len(done.stderr.strip().splitlines()) == 1 and f"pip install 'fapo[{extra}]'" in done.stderr
 
 
-def test_control_c_has_the_exit_code_of_shells(monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["train", "a b.toml", "seed=1"],
+            "continue from the last checkpoint with: fapo train 'a b.toml' seed=1 --resume",
+        ),
+        (["train", "x.toml", "--resume"], "with: fapo train x.toml --resume"),
+        (["judge", "x.jsonl"], "interrupted; the same command continues: what was answered is in its cache"),
+        (["plan", "fapo_7b"], "interrupted"),
+    ],
+)
+def test_control_c_has_the_exit_code_of_shells(arguments: list[str], message: str, monkeypatch, capsys) -> None:
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(app, "cli", interrupted)
     before = signal.getsignal(signal.SIGINT)
     try:
-        assert run(monkeypatch) == 130
+        assert run(monkeypatch, *arguments) == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert "--resume" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f"{message}\n")
+
+
+def test_configs_and_prompts_are_listed_and_shown(monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "configs") == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in f"{listed} ".replace("\n", " \n") for name in (*CONFIGS, "boxed", "locate"))
+    assert "FAPO on Qwen2.5-Math-7B" in listed
+    for name, file in {**shipped_configs(), "boxed": ROOT / "src/fapo/data/prompts/boxed.txt"}.items():
+        assert run(monkeypatch, "configs", "show", name) == 0
+        assert capsys.readouterr().out == file.read_text(encoding="utf-8")
+    assert run(monkeypatch, "configs", "show", "nothing") == 2
+    assert "no config or prompt 'nothing'; give one of " in capsys.readouterr().err
 
 
 def bench_row(folder: Path, id: str) -> Path:

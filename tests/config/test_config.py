@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fapo.config.schema
+from fapo.config.paths import shipped_configs
 from fapo.config.ranges import Count, Rate, check_ranges
 from fapo.config.reader import from_dict, load, to_dict
 from fapo.config.schema import (
@@ -25,7 +26,7 @@ from fapo.config.schema import (
 from fapo.errors import ConfigError
 from tests.support.paths import ROOT
 
-CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+CONFIGS = shipped_configs()
 
 BASE = """\
 name = "small"
@@ -431,34 +432,134 @@ def test_known_keys() -> None:
 
 
 def test_there_are_configs() -> None:
-    assert {"genrm_4b", "fapo_7b", "baseline_7b", "fapo_32b"} <= {file.stem for file in CONFIGS}
+    assert {"genrm_4b", "fapo_7b", "baseline_7b", "fapo_32b", "miniature"} <= set(CONFIGS)
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
-def test_checked_in_configs(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    config = load(file)
-    assert config.name == file.stem
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shipped_configs_are_found_by_name_in_any_folder(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load(name)
+    assert config.name == {"miniature": "fapo", "miniature_genrm": "genrm"}.get(name, name)
     assert from_dict(to_dict(config)) == config
+    assert CONFIGS[name].read_text(encoding="utf-8").startswith("# "), "`fapo configs` shows the first line"
+    (tmp_path / "mine.toml").write_text(CONFIGS[name].read_text(encoding="utf-8"), encoding="utf-8")
+    assert load("mine.toml") == config
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
-def test_trl_tables_hold_only_what_trl_knows(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", CONFIGS)
+def test_trl_tables_hold_only_what_trl_knows(name: str) -> None:
     known = pytest.importorskip("trl").GRPOConfig.__dataclass_fields__
-    monkeypatch.chdir(ROOT)
-    assert set(load(file).trl) <= set(known)
+    assert set(load(name).trl) <= set(known)
+
+
+PATHS = """\
+name = "paths"
+task = "policy"
+output = "runs"
+
+[model]
+path = "policy"
+
+[data]
+train = "data/train.jsonl"
+validation = { near = "near.parquet", hub = "owner/name:config", known = "miniature:validation" }
+prompt = "ask.md"
+
+[rollout]
+max_tokens = 96
+
+[reward]
+kind = "fapo"
+
+[judge]
+kind = "local"
+model = "owner/judge"
+template = "./locate"
+canaries = "/data/canaries.jsonl"
+cache = "cache.sqlite"
+
+[optim]
+steps = 20
+learning_rate = 1e-4
+"""
+VALUES = {
+    "output": "runs",
+    "model.path": "policy",
+    "data.train": "data/train.jsonl",
+    "data.validation.near": "near.parquet",
+    "data.prompt": "ask.md",
+    "judge.template": "locate",
+    "judge.cache": "cache.sqlite",
+}
+"""Settings of PATHS that are paths."""
+
+
+def setting(config: Config, key: str) -> object:
+    found: object = config
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    return found
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write PATHS and its model into a folder, which is beside the working directory."""
+    folder, here = tmp_path / "study", tmp_path / "here"
+    here.mkdir()
+    (folder / "policy").mkdir(parents=True)
+    (folder / "paths.toml").write_text(PATHS, encoding="utf-8")
+    monkeypatch.chdir(here)
+    return folder
+
+
+@pytest.mark.parametrize("given", ["../study/paths.toml", "absolute"])
+def test_paths_in_a_file_are_relative_to_the_file(elsewhere: Path, given: str) -> None:
+    config = load(elsewhere / "paths.toml" if given == "absolute" else given)
+    folder = elsewhere if given == "absolute" else Path("../study")
+    assert {key: setting(config, key) for key in VALUES} == {key: str(folder / value) for key, value in VALUES.items()}
+    assert config.judge.model == "owner/judge" and config.judge.canaries == "/data/canaries.jsonl"
+    assert config.data.validation["hub"] == "owner/name:config"
+    assert config.data.validation["known"] == "miniature:validation"
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_paths_in_overrides_are_relative_to_the_working_directory(elsewhere: Path, key: str) -> None:
+    assert setting(load("../study/paths.toml", [f'{key}="{VALUES[key]}"']), key) == VALUES[key]
+
+
+def test_the_name_of_a_served_judge_is_no_path(elsewhere: Path) -> None:
+    text = PATHS.replace('"local"', '"served"\nurls = ["http://x/v1"]').replace('"owner/judge"', '"policy"')
+    (elsewhere / "paths.toml").write_text(text, encoding="utf-8")
+    assert load("../study/paths.toml").judge.model == "policy"
+
+
+@pytest.mark.parametrize("key", ["data.train", "data.prompt", "data.validation.near"])
+def test_a_path_that_is_relative_to_the_working_directory_is_named(elsewhere: Path, key: str) -> None:
+    here = Path(VALUES[key])
+    here.parent.mkdir(exist_ok=True)
+    here.touch()
+    with pytest.raises(ConfigError) as error:
+        load("../study/paths.toml")
+    place, _, wrong = str(error.value).partition(f": {key}: ")
+    line = next(i for i, text in enumerate(PATHS.splitlines(), start=1) if f'"{here}"' in text)
+    assert place == f"../study/paths.toml:{line}"
+    assert wrong.startswith(f"{here} is in the working directory, not at ../study/{here}: ")
+    assert wrong.endswith(f'write "../here/{here}"')
+    path = elsewhere / here
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    assert setting(load("../study/paths.toml"), key) == f"../study/{here}"
 
 
 @pytest.mark.parametrize(
     "file, overrides, message",
     [
-        ("src/fapo/data/miniature/configs/genrm.toml", ["method=sft"], 'method "sft" runs with --engine trl only'),
-        ("configs/fapo_7b.toml", ["judge.overlap=false"], r"judge\.overlap is for --engine trl"),
+        ("miniature_genrm", ["method=sft"], 'method "sft" runs with --engine trl only'),
+        ("fapo_7b", ["judge.overlap=false"], r"judge\.overlap is for --engine trl"),
     ],
 )
-def test_what_verl_would_ignore_is_refused(file: str, overrides: list[str], message: str, monkeypatch) -> None:
+def test_what_verl_would_ignore_is_refused(file: str, overrides: list[str], message: str) -> None:
     from fapo.verl.overrides import overrides as verl_overrides
 
-    monkeypatch.chdir(ROOT)
     with pytest.raises(ConfigError, match=message):
         verl_overrides(load(file, overrides))

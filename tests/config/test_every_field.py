@@ -116,7 +116,7 @@ FIELDS = {
     "data.validation": Field({"another": "other.jsonl"}),
     "data.limit": Field(3),
     "data.max_prompt_tokens": Field(4096, tested=LONG),
-    "data.prompt": Field(str(ROOT / "configs/boxed.txt"), POLICIES),
+    "data.prompt": Field("boxed", POLICIES),
     "data.label_noise": Field(1.0, ("trl genrm", "verl genrm")),
     "rollout.max_tokens": Field(17),
     "rollout.num_prompts": Field(8),

@@ -186,9 +186,9 @@ def test_sources_that_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_other_faulty_sources(tmp_path: Path) -> None:
     with says("unknown kind of file"):
         read_problems(jsonl(tmp_path / "set.csv"))
-    with says("no problems in it"):
+    with says("is empty; give a source"):
         read_problems(jsonl(tmp_path / "set.jsonl"))
-    with says("no labelled solutions in it"):
+    with says("is empty; give a source"):
         read_labelled(jsonl(tmp_path / "set.jsonl"))
     with says("split='test' is for Hugging Face data sets"):
         read_problems(jsonl(tmp_path / "set.jsonl", GOOD), split="test")

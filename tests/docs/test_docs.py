@@ -22,13 +22,14 @@ from tyro.extras import SubcommandApp
 
 from fapo.cli import main as command_line
 from fapo.cli.app import app as registered
+from fapo.config.paths import shipped_configs
 from fapo.config.reader import from_dict, load
 from fapo.judge import build_prompt, load_template
 from tests.support.documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
 
 SOURCE = ROOT / "src/fapo"
 POLICY = SOURCE / "data/miniature/configs/policy.toml"
-IN_REPOSITORY = re.compile(r"^(?:configs|src|tests|benchmarks|docs|requirements|experiments)/[\w./*+-]*$")
+IN_REPOSITORY = re.compile(r"^(?:src|tests|benchmarks|docs|requirements|experiments)/[\w./*+-]*$")
 PACKAGES = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
 IN_PACKAGE = re.compile(rf"^(?:{'|'.join(PACKAGES)})/[\w./-]*$")
 """Paths below src/fapo, as docs/architecture.md writes them: `judge/genrm.py`."""
@@ -102,7 +103,7 @@ COMMANDS = [(named(page), " ".join(words), words) for page in PAGES for words in
 def test_commands_are_found() -> None:
     assert len(COMMANDS) >= 50
     assert ("docs/genrm.md", "select runs/genrm", ["select", "runs/genrm"]) in COMMANDS, "inside of $(...)"
-    noisy = "train src/fapo/data/miniature/configs/genrm.toml name=step-noise-0.0 data.label_noise=0.0"
+    noisy = "train miniature_genrm name=step-noise-0.0 data.label_noise=0.0"
     assert noisy in [text for page, text, _ in COMMANDS if page == "docs/genrm.md"], "variables and loops"
 
 
@@ -114,7 +115,7 @@ def test_commands_are_those_of_the_command_line(page: str, text: str, words: lis
     except SystemExit as end:
         assert end.code == 0, capsys.readouterr()
         return
-    if words[0] in ("train", "data") and Path(words[1]).suffix:
+    if words[0] in ("train", "data", "plan") and (Path(words[1]).suffix or words[1] in shipped_configs()):
         assert load(arguments["config"], arguments["overrides"])
 
 
@@ -275,6 +276,6 @@ FROM_SOURCE = [*ROOT.glob("src/**/*.py"), *ROOT.glob("experiments/**/*.py"), *RO
 
 
 def test_pages_named_in_the_source_exist() -> None:
-    files = [*FROM_SOURCE, *ROOT.glob("configs/*.toml"), ROOT / "Makefile"]
+    files = [*FROM_SOURCE, *SOURCE.rglob("*.toml"), ROOT / "Makefile"]
     pages = {page for file in files for page in re.findall(r"docs/[\w/]+\.md", file.read_text(encoding="utf-8"))}
     assert [page for page in sorted(pages) if not (ROOT / page).is_file()] == []

@@ -117,6 +117,21 @@ def test_each_row_gets_what_it_deserves_in_order(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_progress_moves_with_every_answer_and_counts_what_the_cache_has(tmp_path: Path) -> None:
+    rows = [row(id=i, problem=f"apple {i}") for i in range(40)] + [row(id="wrong", response="\\boxed{3}")]
+    source, out, seen = written(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", []
+    for cached in (0, 40):
+        seen.clear()
+        with chat_server(Reply("\\boxed{-1}")) as server:
+            settings = audit_settings(server, out, source, concurrency=2)
+            audit(settings, lambda task, done, total, metrics: seen.append((done, total, dict(metrics))))
+        assert seen[0] == (0, 41, {"judged": 0, "failed": 0})
+        steps = [done for done, _, _ in seen]
+        assert steps == sorted(steps) and set(steps) == set(range(42)), "one by one"
+        last = {"judged": 40, "failed": 0} | ({"from the cache": cached} if cached else {})
+        assert seen[-1] == (41, 41, last)
+
+
 def test_all_judges_the_wrong_ones_too(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with chat_server(by_problem(WORDS)) as server:
@@ -444,7 +459,7 @@ def test_standard_input(tmp_path: Path, monkeypatch, capsys) -> None:
 MISTAKES = {
     "no judge": (["in.jsonl", "--out", "o"], "--judge is missing: give the address"),
     "no address": (["in.jsonl", "--out", "o", "--judge", "localhost:8000"], "'localhost:8000' is neither a URL"),
-    "no model": (["in.jsonl", "--out", "o", "--judge", "http://x"], "--model: 0 names for 1 servers"),
+    "no model": (["in.jsonl", "--out", "o", "--judge", "http://x"], "--model is missing"),
     "mixed judges": (
         ["in.jsonl", "--out", "o", "--judge", "http://x", "--judge", "local:y", "--model", "m"],
         "several",
@@ -453,7 +468,7 @@ MISTAKES = {
     "no such file": (["nonsense.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "nonsense.jsonl"),
     "kind of file": (["in.txt", "--out", "o", "--judge", "http://x", "--model", "m"], "unknown kind of file"),
     "no files": (["--out", "o", "--judge", "http://x", "--model", "m"], "no file given"),
-    "no rows": (["empty.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "no row can be judged"),
+    "no rows": (["empty.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "empty.jsonl is empty"),
     "its own input": (["in.jsonl", "--out", "in.jsonl", "--judge", "http://x", "--model", "m"], "one of the files"),
     "its own references": (
         ["in.jsonl", "--references", "ref.jsonl", "--out", "ref.jsonl", "--judge", "http://x", "--model", "m"],

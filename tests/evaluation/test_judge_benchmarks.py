@@ -180,7 +180,12 @@ def test_the_table_names_numbers_and_conventions(data: Path, tmp_path: Path, run
     answers = predictions(tmp_path, [{"id": "a-0", "scores": [0.9, 0.1, 0.9]}])
     code, out, err = run("process", "--data", data, tmp_path / "more.jsonl", "--predictions", answers)
     assert (code, err) == (0, "")
-    for part in ("33.3 % [0.0, 100.0]", "num_missing: 8", "invalid_means: ", "threshold: 0.5", "interval: 95%"):
+    for part in (
+        "33.3 % [0.0, 100.0]",
+        "rows without a verdict: 8 missing; such a row counts",
+        "score below 0.5",
+        "interval: 95%",
+    ):
         assert part in out
     assert "[bold]x\\u001b[31m" in out, "ids are shown, not obeyed"
 
@@ -435,7 +440,7 @@ BAD_DATA = {
     "no steps": ([{**ROWS[0], "steps": []}], ":1: the solution has no steps"),
     "duplicate": ([ROWS[0], ROWS[0]], ":2: id 'a-0' is already that of"),
     "none that counts": ([ROWS[4]], "no row with final_answer_correct true"),
-    "nothing": ([], "no labelled solutions in it"),
+    "nothing": ([], "is empty"),
 }
 
 
@@ -457,7 +462,7 @@ CALLS: dict[str, tuple[list[str], str]] = {
     "empty predictions": (["--data", "DATA", "--predictions", "empty.jsonl"], "empty.jsonl: no predictions in it"),
     "twice": (["--data", "DATA", "DATA", "--judge", "flag-all"], "id 'a-0' is also in another file"),
     "two judges": (["--data", "DATA", "--judge", "flag-all", "--judge", "http://x"], "'flag-all' is neither a URL"),
-    "no model": (["--data", "DATA", "--judge", "http://127.0.0.1:9"], "--model: 0 names for 1 servers"),
+    "no model": (["--data", "DATA", "--judge", "http://127.0.0.1:9"], "--model is missing"),
     "no URL": (["--data", "DATA", "--judge", "oracle", "--model", "m"], "'oracle' is neither a URL"),
     "greedy votes": (
         ["--data", "DATA", "--judge", "http://x", "--model", "m", "--votes", "3", "--temperature", "0"],

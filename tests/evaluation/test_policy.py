@@ -428,7 +428,7 @@ MISTAKES = {
     "address": (["sums.jsonl", "--policy", "localhost:8000"], "--policy: 'localhost:8000' is neither a URL"),
     "two policies": (["sums.jsonl", "--policy", "local:x", "--policy", "local:y"], "--policy: several different"),
     "policy": (["sums.jsonl", "--policy", "local:./nonsense"], "--policy: cannot load './nonsense'"),
-    "judge's name": (["sums.jsonl", "--judge", "http://x"], "--judge-model: 0 names for 1 servers"),
+    "judge's name": (["sums.jsonl", "--judge", "http://x"], "--judge-model is missing"),
     "votes": (["sums.jsonl", "--judge", "local:x", "--judge-votes", "0"], "votes: should be"),
     "template": (["sums.jsonl", "--judge", "local:x", "--judge-template", "?"], "no prompt template '?'"),
 }

@@ -1,4 +1,4 @@
-"""A short run of configs/gsm8k_smollm2.toml: SmolLM2 trains on GSM8K, and a real server with it is the judge."""
+"""A short run of gsm8k_smollm2: SmolLM2 trains on GSM8K, and a real server with it is the judge."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_step_on_real_questions(folder: Path, monkeypatch: pytest.MonkeyPatch)
             "judge.max_tokens=16",
         ]
         length = ["optim.steps=1", "trl.save_strategy=no", f"output={folder}"]
-        run = train(load("configs/gsm8k_smollm2.toml", [*sizes, *overrides, *length]))
+        run = train(load("gsm8k_smollm2", [*sizes, *overrides, *length]))
 
     rows = list(read_jsonl(run / "rollouts.jsonl"))
     assert len(rows) == 4

@@ -29,7 +29,7 @@ def test_addresses_and_names_make_models(addresses, names, expected) -> None:
 
 NO_MODELS = [
     ((), (), "--policy is missing"),
-    ((A,), (), "--policy-model: 0 names for 1 servers"),
+    ((A,), (), "--policy-model is missing, and the server does not say which models it has: "),
     ((A, B), ("m", "n", "o"), "--policy-model: 3 names for 2 servers"),
     (("local:x",), ("m",), "--policy-model: 1 names for 0 servers"),
     (("a:8000",), ("m",), "--policy: 'a:8000' is neither a URL"),

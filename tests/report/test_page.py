@@ -344,12 +344,15 @@ def test_settings_side_by_side(tmp_path: Path) -> None:
         tmp_path / "a", {"kind": "fapo"}, [{"step": 3, "kind": "train", "seconds": 90.0}], seed=1, x={"y": [2]}
     )
     two = write_run(tmp_path / "b", {"kind": "outcome"}, [], seed=1, x={"y": [2]})
-    (one / "env.json").write_text(json.dumps({"python": "3.11.7", "versions": {"trl": "1.16.0"}}))
+    (one / "env.json").write_text(
+        json.dumps({"started": "2026-01-02T03:04:05+00:00", "python": "3.11.7", "versions": {"trl": "1.16.0"}})
+    )
     table = settings_table([read_run(one), read_run(two)])
     found = {row.name: (row.values, row.differs) for row in table.main}
     assert table.names == ("a", "b")
     assert found["reward.kind"] == (("fapo", "outcome"), True)
     assert found["seed"] == (("1", "1"), False)
+    assert found["started"] == (("2026-01-02T03:04:05+00:00", "–"), False)
     assert found["version of trl"] == (("1.16.0", "–"), False)
     assert found["duration"] == (("90 s", "–"), False)
     assert [(row.name, row.values) for row in table.rest] == [("x.y", ("[2]", "[2]"))]

@@ -132,7 +132,7 @@ def test_settings_reach_the_servers(tmp_path: Path) -> None:
     with chat_server(both()) as server:
         build(config(server.url, tmp_path, temperature=0.9, max_tokens=50, teacher_temperature=0.3))
     sent = {(r["model"], r["temperature"], r.get("max_tokens")) for r in server.requests}
-    assert sent == {("policy", 0.9, 50), ("teacher", 0.3, None)}
+    assert sent == {("policy", 0.9, 50), ("teacher", 0.3, 4096)}
     template, problem = load_template("locate"), SUMS[2]
     steps = ["2+2=4", "So variant 4: \\boxed{4}"]
     shown = [r["messages"] for r in server.requests if r["model"] == "teacher"]
@@ -510,6 +510,7 @@ def test_the_shipped_models_make_data(tmp_path: Path, monkeypatch, capsys) -> No
 
 
 def test_the_command_prints_the_counts(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("fapo.cli.progress.LINE_SECONDS", 0.0)
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
     with chat_server(both()) as server:
         assert fapo(monkeypatch, *arguments(server.url, tmp_path)) == 0
@@ -520,7 +521,7 @@ def test_the_command_prints_the_counts(tmp_path: Path, monkeypatch, capsys) -> N
 
 
 PROBLEMS = {
-    "empty": ("", "sums.jsonl: no problems in it"),
+    "empty": ("", "sums.jsonl is empty"),
     "no answer": ('{"problem": "What is 1+1?"}\n', "sums.jsonl:1: no reference: expected reference or answer"),
     "no question": ('{"answer": "2"}\n', "sums.jsonl:1: no problem: expected problem or"),
     "no JSON": ("nonsense\n", "sums.jsonl:1: invalid JSON"),

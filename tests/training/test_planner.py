@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fapo.config.paths import shipped_configs
 from fapo.config.reader import load
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
@@ -30,7 +31,7 @@ SMALL = ModelShape(8, 16, 2, 4, 2, 2, 100, tied_embeddings=False)
 
 @cache
 def paper_7b(*changed: str) -> Config:
-    return load(ROOT / "configs/fapo_7b.toml", [f"data.prompt={ROOT / 'configs/boxed.txt'}", *changed])
+    return load("fapo_7b", changed)
 
 
 def results(config: Config, **assumed: Any) -> dict[str, float]:
@@ -256,22 +257,22 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return fapo(monkeypatch, "plan", *arguments, columns=200)
 
 
-@pytest.mark.parametrize("config", sorted(path.stem for path in ROOT.glob("configs/*.toml")))
+@pytest.mark.parametrize("config", list(shipped_configs()))
 def test_every_shipped_config_has_a_plan(config: str, monkeypatch, capsys) -> None:
-    assert run(monkeypatch, f"configs/{config}.toml", "--json") == 0
+    assert run(monkeypatch, config, "--json") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     found = json.loads(captured.out)
-    assert found["name"] == config
+    assert found["name"] == load(config).name
     assert found["assumptions"]["gpus"] == 8
-    assert ("judge replicas" in found["results"]) == config.startswith(("fapo", "gsm8k"))
+    assert ("judge replicas" in found["results"]) == bool(load(config).judge)
     assert all(value > 0 for value in found["results"].values())
 
 
 def test_the_tables_name_every_assumption_and_every_result(monkeypatch, capsys) -> None:
-    assert run(monkeypatch, "configs/fapo_7b.toml", "--json", "--gpus", "16") == 0
+    assert run(monkeypatch, "fapo_7b", "--json", "--gpus", "16") == 0
     found = json.loads(capsys.readouterr().out)
-    assert run(monkeypatch, "configs/fapo_7b.toml", "--gpus", "16", "--rollout-seconds", "90") == 0
+    assert run(monkeypatch, "fapo_7b", "--gpus", "16", "--rollout-seconds", "90") == 0
     shown = capsys.readouterr().out
     assert [name for name in found["results"] if name not in shown] == []
     unset = {"judge_tokens_per_second"}
@@ -295,14 +296,14 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_have_a_message(name: str, monkeypatch, capsys) -> None:
     arguments, said = MISTAKES[name]
-    assert run(monkeypatch, "configs/fapo_7b.toml", *arguments) == 2
+    assert run(monkeypatch, "fapo_7b", *arguments) == 2
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
 
 
 def test_the_numbers_of_the_page_are_those_of_its_command(monkeypatch, capsys) -> None:
-    assert run(monkeypatch, "configs/fapo_7b.toml", "--gpus", "16") == 0
+    assert run(monkeypatch, "fapo_7b", "--gpus", "16") == 0
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     shown = {
         cells[0]: cells[1] for cells in ([cell.strip() for cell in row if cell.strip()] for row in rows) if cells[1:]

@@ -14,6 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ def test_the_files_of_a_run_folder(oracle_run, tiny_policy: Path) -> None:
     assert json.loads(json.dumps(to_dict(from_dict(stored)))) == stored
     environment = json.loads((folder / "env.json").read_text(encoding="utf-8"))
     assert {"fapo", "torch", "trl"} <= environment["versions"].keys()
+    assert datetime.now(UTC) - datetime.fromisoformat(environment["started"]) < timedelta(hours=6)
     assert AutoModelForCausalLM.from_pretrained(folder / "model").num_parameters() > 0
     assert AutoTokenizer.from_pretrained(folder / "model").chat_template
 

@@ -2,7 +2,7 @@
 
 For the policies of the miniature, whose prompts have fewer than 32 tokens: verl pads all to the longest allowed.
 
-.venv-verl/bin/python -m tests.verl.train_on_cpu src/fapo/data/miniature/configs/policy.toml name=verl-0 seed=0
+.venv-verl/bin/python -m tests.verl.train_on_cpu miniature name=verl-0 seed=0
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fapo.config.paths import find_config
 from tests.support.verl_runs import config_on_cpu, environment, on_cpu
 
 
 def main(config: str, *options: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        file = config_on_cpu(Path(config), Path(folder), on_cpu())
+        file = config_on_cpu(find_config(Path(config))[0], Path(folder), on_cpu())
         command = [sys.executable, "-m", "fapo.cli", "train", str(file), "data.max_prompt_tokens=32", *options]
         command += ["--engine", "verl"]
         return subprocess.run(command, env=environment(Path(folder), OMP_NUM_THREADS="2"), check=False).returncode

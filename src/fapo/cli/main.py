@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import NoReturn
 
 from fapo.cli import (  # noqa: F401 - registers the commands
@@ -14,9 +16,11 @@ from fapo.cli import (  # noqa: F401 - registers the commands
     cache,
     check_judge,
     compare,
+    configs,
     critic,
     demo,
     eval,
+    filter_problems,
     judge,
     plan,
     report,
@@ -45,9 +49,7 @@ def main() -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second Ctrl-C exits at once
-        console.print(
-            "interrupted; continue with `fapo train CONFIG --resume`; the other commands continue when started again"
-        )
+        console.print(_interrupted(sys.argv[1:]), style="yellow", highlight=False, markup=False, soft_wrap=True)
         sys.exit(130)
     except BrokenPipeError:
         if not _reader_gone():
@@ -68,6 +70,17 @@ def main() -> None:
         _fail(f"{error}; {REFUSALS[error.errno]}")
 
 
+def _interrupted(arguments: Sequence[str]) -> str:
+    """Return how the command that was interrupted continues."""
+    command = arguments[0] if arguments else ""
+    if command == "train":
+        repeated = shlex.join(["fapo", *arguments, *(() if "--resume" in arguments else ("--resume",))])
+        return f"interrupted; continue from the last checkpoint with: {repeated}"
+    if command in CONTINUING:
+        return "interrupted; the same command continues: what was answered is in its cache"
+    return "interrupted"
+
+
 def _reader_gone() -> bool:
     """Return whether the reader of standard output has closed it, as `head` does."""
     from select import POLLERR, POLLHUP, poll
@@ -84,6 +97,8 @@ EXTRAS = {
     **dict.fromkeys(("verl", "ray", "tensordict"), "verl"),
 }
 """Packages that only some commands need -> the extra of fapo that installs them."""
+CONTINUING = ("judge", "bench", "eval", "critic", "critiques", "demo")
+"""Commands that continue where they were interrupted when they are started again."""
 REFUSALS = {
     errno.ENOSPC: "free some space, then start again",
     errno.EDQUOT: "free some space of your quota, then start again",

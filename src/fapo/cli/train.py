@@ -34,28 +34,34 @@ def train(
     engine: Literal["trl", "verl"] = "trl",
     resume: bool = False,
     dry_run: bool = False,
+    verbose: bool = False,
     quiet: Quiet = False,
 ) -> None:
     """Train the policy or the GenRM of a TOML config.
 
     Args:
-        config: TOML file.
+        config: TOML file, or a name of `fapo configs`.
         overrides: Settings that replace those of the file, such as reward.penalty=0.5; KEY= removes a setting.
         engine: trl runs on this machine. verl runs on the Ray cluster at RAY_ADDRESS, or on a new one here.
         resume: Continue an interrupted run of the same name.
-        dry_run: Check the config and print the exact arguments for TRL, or the command for verl, without training.
+        dry_run: Check the config and say what the run will do, and what cannot be reached from here, without training.
+        verbose: With --dry-run, print the exact arguments for TRL, or the command for verl, in place of that page.
         quiet: Show no progress bar.
     """
-    from fapo.config.reader import load
+    from fapo.config.reader import load_with_places
+    from fapo.training.preview import check_inputs, preview
 
-    settings = load(config, overrides)
-    if engine == "verl":
-        _train_verl(settings, resume, dry_run)
-        return
+    settings, place = load_with_places(config, overrides)
     if dry_run:
-        from fapo.trl import arguments
+        if not verbose:
+            print(preview(settings, place, engine), flush=True)
+        _check_engine(settings, engine, resume, verbose)
+        return
+    check_inputs(settings, place)
+    if engine == "verl":
+        from fapo.verl import train as train_verl
 
-        Console().print_json(data=arguments.dry_run(settings), default=str)
+        console.print(f"run folder: {train_verl.train(settings, resume=resume)}", highlight=False, soft_wrap=True)
         return
     if settings.method == "sft":
         from fapo.trl.sft import train as run
@@ -72,21 +78,28 @@ def train(
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
-def _train_verl(config: Config, resume: bool, dry_run: bool) -> None:
-    """Train with verl, or print the command that would train."""
-    from fapo.verl import train as train_verl
+def _check_engine(config: Config, engine: str, resume: bool, verbose: bool) -> None:
+    """Let the engine check its arguments, and print them if `verbose`."""
+    if engine == "verl":
+        from fapo.verl import train as train_verl
 
-    if dry_run:
-        print(train_verl.command(config, resume=resume))
+        command = train_verl.command(config, resume=resume)
+        print(command if verbose else "\nverl accepts the settings; --verbose prints the command")
         return
-    console.print(f"run folder: {train_verl.train(config, resume=resume)}", highlight=False, soft_wrap=True)
+    from fapo.trl import arguments
+
+    found = arguments.dry_run(config)
+    if verbose:
+        Console().print_json(data=found, default=str)
+    else:
+        print("\nTRL accepts the settings; --verbose prints its arguments")
 
 
 @app.command
 def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
     """Write the training and validation data of a config as Parquet files for verl into the run folder.
 
-    The command that `fapo train CONFIG --engine verl --dry-run` prints reads them there.
+    The command that `fapo train CONFIG --engine verl --dry-run --verbose` prints reads them there.
 
     Args:
         config: TOML file.

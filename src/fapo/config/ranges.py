@@ -22,6 +22,9 @@ TopP = Annotated[float, Gt(0), Le(1)]
 Below1 = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Ge(0), Le(1)]
 
+CRITIQUE_TOKENS = 4096
+"""Default length limit of a critique in tokens, the same for all commands, so that they share a response cache."""
+
 
 def check_ranges(record: Any, source: str) -> None:
     """Check the fields of a dataclass that have one of the types of this module; call it in `__post_init__`.

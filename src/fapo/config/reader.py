@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,32 +14,48 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fapo.config.messages import error_message, place_of
+from fapo.config.paths import find_config, resolve_paths, shipped_configs
 from fapo.config.schema import KINDS, UNUSED_BY_SFT, Config, FapoReward, JudgeConfig, ModelJudge, field_names
 from fapo.errors import ConfigError
 
+Places = Callable[[str], str]
+"""Function that returns the place where a dotted key is set, such as "run.toml:7"."""
+
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the config that `load_with_places` reads."""
+    return load_with_places(path, overrides)[0]
+
+
+def load_with_places(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Config, Places]:
     """Read a TOML file and apply overrides.
 
+    Paths in the file are relative to the folder of the file, paths in overrides to the working directory.
+
     Args:
-        path: TOML file.
+        path: TOML file, or the name of a shipped config; its paths are relative to the working directory.
         overrides: Settings "table.key=value"; "table.key=" removes one. Values are TOML values, and a bare word is a
             string. An override of the `kind` of reward or judge, or of the method, removes the settings of the file
             that do not belong to it. It does not remove those of other overrides, which are errors.
 
     Returns:
-        The checked config.
+        The checked config, and the places of its settings.
 
     Raises:
         ConfigError: If the file cannot be read, or a setting cannot be used.
     """
     path = Path(path)
+    file, folder = find_config(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
         table = tomllib.loads(text)
     except FileNotFoundError:
-        near = get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
-        remedy = f"did you mean {path.with_name(near[0])}?" if near else "give the path of a TOML file"
+        known = {p.name: str(p) for p in path.parent.glob("*.toml")}
+        known |= {name: name for name in shipped_configs()} if path.name == str(path) else {}
+        near = get_close_matches(path.name, known, n=1)
+        remedy = (
+            f"did you mean {known[near[0]]}?" if near else "give the path of a TOML file, or a name of `fapo configs`"
+        )
         raise ConfigError(f"{path}: no such file; {remedy}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a TOML file") from None
@@ -48,21 +64,26 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}; text values need quotes") from None
     origins = {key: f"{path}:{line}" for key, line in _lines_of_keys(text)}
+    resolve_paths(table, folder, lambda key: place_of(key, str(path), origins))
     overridden = {
         _apply_override(table, override, str(path)): f'{path}, override "{override}"' for override in overrides
     }
     _remove_unsuited(table, overridden.keys())
     origins |= overridden
     config = from_dict(table, str(path), origins)
+
+    def place(key: str) -> str:
+        return place_of(key, str(path), origins)
+
     for key, template in (
         ("data.prompt", config.data.prompt),
         ("judge.template", config.judge.template if isinstance(config.judge, ModelJudge) else None),
         ("genrm.template", config.genrm.template if config.genrm else None),
     ):
         if template and template.endswith(".txt") and not Path(template).is_file():
-            place = place_of(key, str(path), origins)
-            raise ConfigError(f"{place}: {key}: no such file: {template}; give it relative to the working directory")
-    return config
+            start = "the working directory" if place(key) in overridden.values() else "the config file"
+            raise ConfigError(f"{place(key)}: {key}: no such file: {template}; give it relative to {start}")
+    return config, place
 
 
 def read_config(path: str | Path) -> Config:

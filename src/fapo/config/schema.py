@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from annotated_types import Gt, Le
 from pydantic import ConfigDict, Field
 
-from fapo.config.ranges import Below1, Count, Natural, NonNegative, Positive, Rate, TopP
+from fapo.config.ranges import CRITIQUE_TOKENS, Below1, Count, Natural, NonNegative, Positive, Rate, TopP
 from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, FlawKind, OnUnscored, StepRule
 
@@ -49,7 +49,7 @@ class DataConfig:
     max_prompt_tokens: Count = 2048
     """Length limit of a prompt in tokens; longer training rows are left out, longer validation rows are an error."""
     prompt: Text | None = None
-    """Template file of the policy's prompt, which contains {{problem}}; unset: the problem as it is."""
+    """Prompt of the policy: "boxed", "gsm8k", or a text file with {{problem}} in it; unset: the problem as it is."""
     label_noise: Rate = 0.0
     """Rate of training labels that are made wrong at random, for a GenRM with method "rl"."""
 
@@ -222,7 +222,7 @@ class ModelJudge(BaseJudge):
     """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0
     """Probability mass of nucleus sampling; 1 = off."""
-    max_tokens: Count = 1024
+    max_tokens: Count = CRITIQUE_TOKENS
     """Length limit of a critique in tokens."""
     votes: Count = 1
     """Number of critiques for each rollout; their most frequent answer is the verdict."""

@@ -47,7 +47,7 @@ def read_problems(
     """
     problems = [problem for _, _, problem in _problems(source, split, limit, columns or {}, seed=seed)]
     if not problems and limit != 0:
-        raise DataError(f"{source}: no problems in it; give a source with at least one row")
+        raise DataError(f"{source} is empty; give a source with at least one row")
     return problems
 
 
@@ -96,7 +96,7 @@ def read_labelled(
             raise DataError(f"{where}: critique is a {type(critique).__name__}, must be a text")
         solutions.append(LabelledSolution(problem, parts, None if label == -1 else label, correct, critique))
     if not solutions and limit != 0:
-        raise DataError(f"{source}: no labelled solutions in it; give a source with at least one row")
+        raise DataError(f"{source} is empty; give a source with at least one row")
     return solutions
 
 
@@ -105,11 +105,17 @@ def sampling_key(id: str) -> bytes:
     return hashlib.sha256(id.encode("utf-8", "backslashreplace")).digest()
 
 
-def load_prompt(file: str | Path | None) -> str:
+def built_in_prompts() -> dict[str, Path]:
+    """Return the built-in prompts of policies: the file of each name."""
+    return {file.stem: file for file in sorted((Path(__file__).parent / "prompts").glob("*.txt"))}
+
+
+def load_prompt(name_or_path: str | Path | None) -> str:
     """Load the prompt of a policy.
 
     Args:
-        file: Text file with `{{problem}}` in the place of the question; None for the question alone.
+        name_or_path: Built-in prompt (boxed, gsm8k), or a text file with `{{problem}}` in the place of the question;
+            None for the question alone.
 
     Returns:
         The text of the file without its final newline.
@@ -117,12 +123,15 @@ def load_prompt(file: str | Path | None) -> str:
     Raises:
         ConfigError: The file cannot be read, or `{{problem}}` is missing.
     """
-    if file is None:
+    if name_or_path is None:
         return "{{problem}}"
+    file, built_in = Path(name_or_path), built_in_prompts()
     try:
-        prompt = Path(file).read_text(encoding="utf-8-sig").removesuffix("\n")
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file; give a text file with the prompt, {{{{problem}}}} in it") from None
+        prompt = built_in.get(str(file), file).read_text(encoding="utf-8-sig").removesuffix("\n")
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError(
+            f"{file}: no such file; give a text file with the prompt, {{{{problem}}}} in it, or {' or '.join(built_in)}"
+        ) from None
     except UnicodeDecodeError as failure:
         raise ConfigError(
             f"{file}: not UTF-8 text ({failure.reason} at byte {failure.start}); save the prompt as UTF-8"

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fapo.data.columns import Row
+from fapo.data.hub import use_cache_without_network
 from fapo.data.jsonl import PlacedRow, json_rows, jsonl_rows
 from fapo.errors import ConfigError, DataError
 
+DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
+"""Endings of data files; a source without one of them may be a Hugging Face id."""
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+))?")
 """Hugging Face id of a data set: `owner/name`, or `owner/name:config`."""
 
@@ -18,7 +21,13 @@ HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?::([\w.-]+))?")
 def source_name(source: str | Path) -> str:
     """Return the name of a source: a file's without its ending, a Hugging Face id's without owner and config."""
     path = Path(source)
-    return path.stem if path.suffix in (".jsonl", ".json", ".parquet") else path.name.partition(":")[0]
+    return path.stem if path.suffix in DATA_SUFFIXES else path.name.partition(":")[0]
+
+
+def is_hub_id(source: str | Path) -> bool:
+    """Return whether a source is neither a file nor named like one, so that it is looked for on the Hub."""
+    path = Path(source)
+    return not path.exists() and path.suffix not in DATA_SUFFIXES and HUB_ID.fullmatch(str(source)) is not None
 
 
 def read_rows(source: str | Path, split: str | None = None) -> Iterator[PlacedRow]:
@@ -44,7 +53,7 @@ def read_rows(source: str | Path, split: str | None = None) -> Iterator[PlacedRo
             raise DataError(f"{path}: unknown kind of file, must be one of {', '.join(readers)}")
         return readers[path.suffix](path)
     hub_id = HUB_ID.fullmatch(str(source))
-    if path.exists() or not hub_id or path.suffix in (".jsonl", ".json", ".parquet"):
+    if not hub_id or not is_hub_id(source):
         raise DataError(f"{source}: neither a file nor a Hugging Face id (owner/name or owner/name:config); correct it")
     return _hub_rows(hub_id[1], hub_id[2], split)
 
@@ -81,6 +90,7 @@ def _decoded(path: Path, start: int, batch: Any) -> list[Row]:
 
 def _hub_rows(name: str, config: str | None, split: str | None) -> Iterator[PlacedRow]:
     """Yield the rows of a Hugging Face data set with their places."""
+    use_cache_without_network()
     try:
         import datasets
     except ImportError:

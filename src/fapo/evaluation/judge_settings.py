@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import UseAppendAction, arg
 
+from fapo.config.ranges import CRITIQUE_TOKENS
 from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, StepRule
 
@@ -37,7 +38,7 @@ class JudgeSettings:
     """Number of critiques for each solution; their most frequent answer is the verdict."""
     temperature: float | None = None
     """Sampling temperature; the default is 0 (greedy) for one vote and 0.6 for several."""
-    max_tokens: int = 1024
+    max_tokens: int = CRITIQUE_TOKENS
     """Length limit of a critique in tokens."""
     extra_body: str = ""
     """JSON object with further fields of each request, such as {"reasoning_effort": "low"}; null leaves a field out."""

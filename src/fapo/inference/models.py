@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fapo.data.hub import use_cache_without_network
 from fapo.data.miniature import sets as miniature
-from fapo.errors import ConfigError
+from fapo.errors import ConfigError, EngineError
 from fapo.inference.client import ChatClient
 from fapo.types import ChatModel
 
@@ -120,6 +121,8 @@ class ModelSpec:
                 max_tokens=max_tokens,
                 extra_body=extra_body or {},
             )
+        if not Path(model_folder(self.name)).is_dir():
+            use_cache_without_network()
         try:
             from fapo.inference.transformers_model import LocalModel
         except ImportError:
@@ -155,7 +158,8 @@ def model_specs(
     Args:
         addresses: URLs of servers, or models for this process: local:PATH (a folder or Hub id), miniature:NAME, or the
             path of a folder.
-        names: Names of the models that the servers serve, one for each URL or one for all.
+        names: Names of the models that the servers serve, one for each URL or one for all. Without names each server
+            is asked, and must have one model.
         option: Command-line option that gives the addresses, for messages.
         names_option: Command-line option that gives the names, for messages; by default `option` with "-model".
 
@@ -175,9 +179,12 @@ def model_specs(
                 f"{option}: {address!r} is neither a URL, such as http://127.0.0.1:8000/v1, nor a model to load here: "
                 "local:PATH or miniature:NAME"
             )
+    names_option = names_option or f"{option}-model"
+    if urls and not names:
+        names = [_only_model(url, names_option) for url in urls]
     if len(names) != len(urls) and (len(names) != 1 or not urls):
         raise ConfigError(
-            f"{names_option or option + '-model'}: {len(names)} names for {len(urls)} servers; give the name each "
+            f"{names_option}: {len(names)} names for {len(urls)} servers; give the name each "
             "server serves, in order, or one name for all"
         )
     remaining = iter(names if len(names) == len(urls) else [*names] * len(urls))
@@ -191,12 +198,27 @@ def model_specs(
     return tuple(ModelSpec(name, urls) for (name, _), urls in urls_of.items())
 
 
+def _only_model(url: str, names_option: str) -> str:
+    """Return the name of the only model that a server has; raise ConfigError if it has none or several."""
+    from fapo.inference.served_models import served_models  # here, because most commands name the model
+
+    try:
+        names = served_models(url)
+    except EngineError as error:
+        raise ConfigError(
+            f"{names_option} is missing, and the server does not say which models it has: {error}"
+        ) from None
+    if len(names) != 1:
+        raise ConfigError(f"{names_option} is missing: {url} has {', '.join(names) or 'no models'}; give one name")
+    return names[0]
+
+
 def model_spec(addresses: Sequence[str], name: str, option: str, name_option: str = "") -> ModelSpec:
     """Parse the addresses of one model.
 
     Args:
         addresses: URLs of its servers, or one model for this process, as for `model_specs`.
-        name: Name of the model that the servers serve; empty for a model in this process.
+        name: Name of the model that the servers serve; empty for a model in this process, and for servers of one model.
         option: Command-line option that gives the addresses, for messages.
         name_option: Command-line option that gives the name, for messages.
 

@@ -306,6 +306,8 @@ class CachedModel:
     """Number of calls of `complete` under way at once, each with one conversation; None: one call with all of them."""
     use_cache: bool = True
     """Whether stored responses are used; if not, the model is asked again and the new response replaces the old one."""
+    counts: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    """Number of responses so far that came from the cache, under "cached"."""
     _locks: WeakValueDictionary[tuple[int, CacheKey], asyncio.Lock] = field(
         default_factory=WeakValueDictionary, init=False, repr=False, compare=False
     )
@@ -338,6 +340,7 @@ class CachedModel:
             if self.use_cache:
                 found = await self.cache.read(keys)
             missing = [i for i, response in enumerate(found) if response is None]
+            self.counts["cached"] += len(found) - len(missing)
             if missing:
                 start = time.perf_counter()
                 responses = await self.complete([chats[i] for i in missing])

@@ -11,6 +11,7 @@ from typing import Any
 from fapo.data.final_answers import num_words
 from fapo.data.trajectory import judged_steps
 from fapo.errors import ConfigError
+from fapo.inference.response_cache import CachedModel
 from fapo.judge.template import Template, build_prompt
 from fapo.judge.verdicts import BLANK, CUT_OFF, FLAGGED_UNREAD, GIVEN_STEP, majority
 from fapo.types import ChatModel, Completion, Given, Message, Problem, Rollout, StepRule, Verdict
@@ -77,6 +78,12 @@ class GenRM:
     def __post_init__(self) -> None:
         if self.votes < 1:
             raise ConfigError(f"votes is {self.votes}, must be at least 1")
+
+    @property
+    def progress_metrics(self) -> dict[str, int]:
+        """Number of critiques so far that came from the response cache, for a progress bar; empty while it is 0."""
+        cached = self.complete.counts["cached"] if isinstance(self.complete, CachedModel) else 0
+        return {"from the cache": cached} if cached else {}
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Return one verdict for each rollout, in order; responses are split into steps."""

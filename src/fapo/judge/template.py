@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,7 +23,7 @@ PLACEHOLDER = re.compile(r"\{\{([#/]?\w+)\}\}")
 SECTION_OR_PLACEHOLDER = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", re.DOTALL)
 FIELDS = {"problem", "reference", "num_steps", "last_index"}
 STEP_FIELDS = {"index", "step"}
-_PROMPTS = resources.files("fapo.judge") / "prompts"
+_PROMPTS = Path(__file__).parent / "prompts"
 JSON_REQUEST = {
     "locate": 'Answer in JSON: your critique as "critique", then the number as "first_wrong_step", without a box.',
     "yes_no": 'Answer in JSON: your critique as "critique", then true (a step is wrong) or false as "flawed", no box.',
@@ -152,7 +151,12 @@ class Template:
 
 def built_in_templates() -> list[str]:
     """Return the names of the built-in templates."""
-    return sorted(file.name.removesuffix(".txt") for file in _PROMPTS.iterdir() if file.name.endswith(".txt"))
+    return sorted(file.stem for file in _PROMPTS.glob("*.txt"))
+
+
+def template_file(name: str) -> Path:
+    """Return the file of a built-in template."""
+    return _PROMPTS / f"{name}.txt"
 
 
 def load_template(name_or_path: str | Path, steps: StepRule | None = None) -> Template:
@@ -173,7 +177,7 @@ def load_template(name_or_path: str | Path, steps: StepRule | None = None) -> Te
         ConfigError: If there is no such file, it is not UTF-8 text or the template is wrong.
     """
     built_in = built_in_templates()
-    source = _PROMPTS / f"{name_or_path}.txt" if str(name_or_path) in built_in else Path(name_or_path)
+    source = template_file(str(name_or_path)) if str(name_or_path) in built_in else Path(name_or_path)
     if not source.is_file():
         raise ConfigError(f"no prompt template {str(name_or_path)!r}: neither a file nor one of {', '.join(built_in)}")
     try:

@@ -80,13 +80,14 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
     """Yield when and how long a run was trained, and with what versions; what is unknown is left out."""
     seconds = [found for row in run.rows if (found := finite_number(row.get("seconds"))) is not None]
-    metrics = run.path / "metrics.jsonl"
+    environment, metrics = run.environment, run.path / "metrics.jsonl"
+    if "started" in environment:
+        yield "started", str(environment["started"])
     if metrics.is_file():
         yield "last written", datetime.fromtimestamp(metrics.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M UTC")
     if seconds:
         yield "duration", _duration(max(seconds))
     yield "last step", str(run.last_step)
-    environment = run.environment
     for name in ("python", "platform", "cpus"):
         if name in environment:
             yield name, str(environment[name])

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ class RunFolder:
         if not rank:
             write_json(prompts, texts)
             write_json(known, settings)
-            write_json(self.path / "env.json", environment())
+            started = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(self.path / "env.json", {"started": started, **environment()})
         self._begun = time.monotonic() - self._seconds_before()
 
     def _seconds_before(self) -> float:

@@ -9,7 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from fapo.config.schema import ModelJudge, ServedJudge
@@ -99,6 +99,8 @@ def _check_rows(rows: Iterator[Solution | BadRow], settings: AuditSettings, resu
             result.add_bad(row.reason)
         else:
             raise DataError(f"{row.reason} (--skip-bad reports such rows and continues)")
+    if not num:
+        raise DataError(f"{', '.join(settings.files)} is empty; give a file with at least one row")
     if num == result.num_bad:
         why = f"; {result.bad[0]}" if result.bad else ""
         raise DataError(f"{', '.join(settings.files)}: no row can be judged{why}")
@@ -122,7 +124,11 @@ class _Audit:
     progress: Progress
     """Callback for the number of rows that are done."""
     done: int = 0
-    """Number of rows that are written."""
+    """Number of rows that are judged, or need no judgement."""
+    num_judged: int = 0
+    """Number of rows among them that are judged."""
+    num_failed: int = 0
+    """Number of rows among them on which the judge failed."""
 
     def __post_init__(self) -> None:
         self.breaker = CircuitBreaker(remedy=repeat_command(self.config.cache))
@@ -131,6 +137,7 @@ class _Audit:
         """Judge windows of rows, several at once, and write them in order."""
         with atomic_path(self.settings.out, self.settings.out.with_name(f"{self.settings.out.name}.part")) as draft:
             write_jsonl(draft, [])
+            self.advance(0)
             size, ahead = WINDOW_LOCAL, 1
             if isinstance(self.config, ServedJudge):
                 size = WINDOW_SERVED
@@ -164,10 +171,28 @@ class _Audit:
         checks = iter(await answers.acheck_answers(pairs, require_box=self.settings.require_box))
         checked = [next(checks) if s.correct is None else answers.Check(s.correct, None, "ok") for s in solutions]
         requested = [i for i, check in enumerate(checked) if check.correct or self.settings.all]
-        judged = await self.judge.judge_steps([(solutions[i].problem, solutions[i].steps) for i in requested])
-        verdicts = dict(zip(requested, judged, strict=True))
+        self.advance(len(rows) - len(requested))
+        # a call for each solution, so that the bar moves with each answer; a model in this process needs them together
+        size = 1 if isinstance(self.config, ServedJudge) else WINDOW_LOCAL
+        calls = [requested[start : start + size] for start in range(0, len(requested), size)]
+        judged = await asyncio.gather(*(self.verdicts([solutions[i] for i in call]) for call in calls))
+        verdicts = dict(zip(requested, chain.from_iterable(judged), strict=True))
         out = iter([self.output_row(s, checked[i], verdicts.get(i)) for i, s in enumerate(solutions)])
         return [next(out) if isinstance(row, Solution) else _skipped_row(row) for row in rows]
+
+    async def verdicts(self, solutions: Sequence[Solution]) -> list[Verdict]:
+        """Return the verdicts on solutions, from one call of the judge."""
+        found = await self.judge.judge_steps([(solution.problem, solution.steps) for solution in solutions])
+        self.num_judged += len(found)
+        self.num_failed += sum(verdict.status == "failed" for verdict in found)
+        self.advance(len(found))
+        return found
+
+    def advance(self, num: int) -> None:
+        """Report that `num` more rows are judged, or need no judgement."""
+        self.done += num
+        metrics = {"judged": self.num_judged, "failed": self.num_failed, **self.judge.progress_metrics}
+        self.progress("judge", self.done, self.num_rows, metrics)
 
     def output_row(self, solution: Solution, check: answers.Check, verdict: Verdict | None) -> AuditRow:
         """Return the row of the output for a solution."""
@@ -189,9 +214,6 @@ class _Audit:
             if row.correct is not None:
                 self.result.add(row)
         self.breaker.record([row.reason if row.status == "failed" else "" for row in rows if row.status != "skipped"])
-        self.done += len(rows)
-        counts = self.result.total
-        self.progress("judge", self.done, self.num_rows, {"judged": counts["requested"], "failed": counts["failed"]})
 
 
 def _skipped_row(row: BadRow) -> AuditRow:

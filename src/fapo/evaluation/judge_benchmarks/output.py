@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +54,11 @@ def verdict_counts(context: Context) -> VerdictCounts:
 
 
 INVALID = {
-    "wrong": "no verdict is wrong in both classes: a false negative on a flawed row, a false positive on another",
-    "flagged": "no verdict counts as flagged, as in the public script; this increases recall",
+    "wrong": "such a row counts as a false negative if it is flawed, and else as a false positive",
+    "flagged": "such a row counts as flagged, as in the public script; this increases recall",
 }
 """Meaning of an answer without a verdict in flawed-positive, by the value of `invalid`."""
-PROCESS_INVALID = "no verdict is wrong in both classes (so is a verdict that is flawed but names no step)"
+PROCESS_INVALID = "such a row counts as wrong, and so does one that is flagged without a step"
 """Meaning of an answer without a verdict in process."""
 
 
@@ -181,11 +181,10 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         context: Answers that were scored.
 
     Returns:
-        Table of percentages with intervals, and the conventions below it.
+        Table of percentages with intervals, and notes below it; `conventions` has all rules.
     """
     process = isinstance(score, ProcessScore)
-    lines = [f"{name}: {count}" for name, count in context.counts.items() if count]
-    lines += [f"{name}: {text}" for name, text in conventions(context, process).items()]
+    lines = list(_notes(conventions(context, process), context))
     table = Table(
         title=Text(escape(f"{'process' if process else 'flawed-positive'} - {context.answers}")),
         caption=Text("\n".join(lines)),
@@ -220,6 +219,15 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
     table.add_row("all rows", *_subset_cells(score.pooled))
     table.add_row("mean of subsets", "", "", "", "", percent(score.mean_f1, score.mean_f1_interval), "")
     return table
+
+
+def _notes(rules: Mapping[str, Any], context: Context) -> Iterator[str]:
+    """Yield what a reader of the table has to know."""
+    counts = {name.removeprefix("num_"): count for name, count in context.counts.items() if count}
+    if counts:
+        which = ", ".join(f"{count} {name}" for name, count in counts.items())
+        yield f"rows without a verdict: {which}; {rules['invalid_means']}"
+    yield from (f"{name}: {rules[name]}" for name in ("scores", "reference", "interval") if name in rules)
 
 
 def _subset_cells(score: SubsetScore) -> list[str]:

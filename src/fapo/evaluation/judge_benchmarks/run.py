@@ -116,7 +116,9 @@ def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress:
                 batch_size=1 if isinstance(judge, ServedJudge) else LOCAL_BATCH,
                 concurrency=judge.concurrency if isinstance(judge, ServedJudge) else 1,
                 record=breaker.record,
-                progress=lambda done: progress(f"bench {settings.benchmark}", done, len(rows.counting)),
+                progress=lambda done: progress(
+                    f"bench {settings.benchmark}", done, len(rows.counting), genrm.progress_metrics
+                ),
             )
 
     asyncio.run(run())

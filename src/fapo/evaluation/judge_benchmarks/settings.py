@@ -46,8 +46,6 @@ class BenchSettings(JudgeSettings):
     """Score below which a step counts as wrong, for predictions with scores."""
     invalid: Literal["wrong", "flagged"] = "wrong"
     """Meaning of an answer without a verdict in flawed-positive; flagged is the convention of the public script."""
-    max_tokens: int = 4096
-    """Length limit of a critique in tokens."""
     concurrency: int = 32
     """Number of requests under way at once, over all servers; a model in this process ignores it."""
     limit: int | None = None

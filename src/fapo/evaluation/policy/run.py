@@ -150,6 +150,8 @@ async def _sample(
     chat_of = {key: chat for chat, numbered in zip(chats, keys, strict=True) for key in numbered}
     found = {} if settings.no_cache else {key: known for key in chat_of if (known := cache.find(key))}
     missing = [(key, chat) for key, chat in chat_of.items() if key not in found]
+    cached = {"from the cache": len(found)} if found else {}
+    progress("sample", len(found), len(chat_of), cached)
     if missing:
         client: dict[str, Any] = {"concurrency": settings.concurrency, "timeout": settings.timeout}
         model = policy.open("--policy", seed=settings.seed, **sampling, **client)
@@ -178,7 +180,7 @@ async def _sample(
                 concurrency=settings.concurrency if policy.urls else 1,
                 record=breaker.record,
                 num_done=num_answered,
-                progress=lambda done: progress("sample", done, len(chat_of)),
+                progress=lambda done: progress("sample", done, len(chat_of), cached),
             )
     return [[found[key] for key in numbered] for numbered in keys]
 
@@ -253,7 +255,7 @@ async def _judged(
             record=CircuitBreaker(
                 name=f"the {task}", remedy=repeat_command(config.cache), num_expected=len(jobs)
             ).record,
-            progress=lambda done: progress(task, done, len(jobs)),
+            progress=lambda done: progress(task, done, len(jobs), judge.progress_metrics),
         )
     return [_with_verdicts(question, verdicts.get(i, []), name) for i, question in enumerate(answered)]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.ranges import Count, NonNegative, Positive, TopP, check_ranges
+from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Positive, TopP, check_ranges
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import json_object
 from fapo.types import AnswerFormat, StepRule
@@ -52,7 +52,7 @@ class EvalSettings:
     """Number of critiques for each sample; their most frequent answer is the verdict."""
     judge_temperature: float | None = None
     """Sampling temperature of the judge; the default is 0 (greedy) for one vote and 0.6 for several."""
-    judge_max_tokens: int = 4096
+    judge_max_tokens: int = CRITIQUE_TOKENS
     """Length limit of a critique in tokens."""
     gold_judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
     """Stronger judge for a second opinion on the same samples, named like the policy; the default is none."""
@@ -61,7 +61,7 @@ class EvalSettings:
     gold_judge_template: str = "locate"
     """Prompt of the gold judge: locate, locate_small, yes_no, compact or a file."""
     prompt: Path | None = None
-    """File with the policy's prompt, which contains {{problem}}; the default is the question as it stands."""
+    """Prompt of the policy: boxed, gsm8k or a file with {{problem}} in it; the default is the question alone."""
     temperature: NonNegative = 1.0
     """Sampling temperature of the policy; 0 is greedy."""
     top_p: TopP = 1.0

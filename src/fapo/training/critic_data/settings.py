@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.ranges import Count, NonNegative, Positive, Rate, check_ranges
+from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Positive, Rate, check_ranges
 from fapo.errors import ConfigError
 from fapo.types import StepRule
 
@@ -42,15 +42,15 @@ class CriticSettings:
     steps: StepRule | None = None
     """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
     prompt: Path | None = None
-    """File with the policies' prompt, which contains {{problem}}; the default is the question as it stands."""
+    """Prompt of the policies: boxed, gsm8k or a file with {{problem}} in it; the default is the question alone."""
     temperature: NonNegative = 1.0
     """Sampling temperature of the policies."""
     teacher_temperature: NonNegative = 0.6
     """Sampling temperature of the teacher."""
     max_tokens: Count | None = None
     """Length limit of a solution in tokens; the default is the server's own, and 1024 for a model in this process."""
-    teacher_max_tokens: Count | None = None
-    """Length limit of a critique in tokens; the default is the server's own, and 1024 for a model in this process."""
+    teacher_max_tokens: Count = CRITIQUE_TOKENS
+    """Length limit of a critique in tokens."""
     limit: Count | None = None
     """Number of questions that are used, from the first on; the default is all."""
     balance: bool = True
@@ -112,8 +112,8 @@ class CritiquesSettings:
     """Prompt of the judge: locate, compact or a file. Train with the same one."""
     temperature: NonNegative = 1.0
     """Sampling temperature."""
-    max_tokens: Count | None = None
-    """Length limit of a critique in tokens; the default is the server's own, and 1024 for a model in this process."""
+    max_tokens: Count = CRITIQUE_TOKENS
+    """Length limit of a critique in tokens."""
     limit: Count | None = None
     """Number of solutions that are used, from the first on; the default is all."""
     label_noise: Rate = 0.0

@@ -1,0 +1,134 @@
+"""What a run will do, and what it needs that is not here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fapo.config.paths import shipped_configs
+from fapo.config.reader import load_with_places
+from fapo.data.jsonl import write_jsonl
+from fapo.errors import ConfigError, DataError
+from fapo.inference.served_models import served_models
+from fapo.training.preview import WIDTH, check_inputs, preview
+from tests.support.command_line import fapo
+from tests.support.json_server import json_server
+from tests.support.paths import ROOT
+
+POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
+NO_ONE = 'judge.urls=["http://127.0.0.1:9/v1"]'
+
+
+@pytest.fixture(autouse=True)
+def without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    served_models.cache_clear()
+
+
+def shown(config: str, *overrides: str, engine: str = "trl") -> str:
+    """Return the page about a run, without its line breaks."""
+    return " ".join(preview(*load_with_places(config, overrides), engine).split())
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_fits_a_page(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = preview(*load_with_places(name), "trl")
+    lines = page.splitlines()
+    assert len(lines) <= 50
+    assert all(len(line) <= WIDTH for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_page_of_a_run() -> None:
+    page = shown("miniature", "optim.updates_per_batch=4", "data.limit=4096", "judge.votes=3")
+    for text in (
+        "train: miniature:train, 8,192 rows, the first 4,096 are used",
+        "48 prompts x 8 = 384 a step, of at most 64 tokens",
+        "50, 4 updates each, learning rate 0.0002, 0.59 passes over the data",  # 50 x 48 / 4096
+        "at most 24,576 a step, 1,228,800 in all",
+        "fapo; overlong_buffer 0, on_unscored mask, penalty 1.0",
+        "miniature:genrm in this process, prompt compact; the correct rollouts, at most 384 a step, 3 critiques each",
+        "every 20 steps",
+    ):
+        assert text in page
+    assert "does not work here" not in page
+    assert "1 nodes x 2 GPUs of the Ray cluster" in shown("miniature", "verl.trainer.n_gpus_per_node=2", engine="verl")
+    assert "imitation of a genrm" in shown("miniature_genrm", "method=sft")
+
+
+MISSING = [
+    ("data.train=nothing.jsonl", "data.train: nothing.jsonl: neither a file"),
+    ("data.train=owner/nothing", "data.train: owner/nothing: the Hugging Face Hub cannot be reached"),
+    ("data.validation.far=nothing.jsonl", "data.validation.far: nothing.jsonl: neither"),
+    ("model.path=./nothing", "model.path: ./nothing: no such folder"),
+    ("model.path=owner/nothing", "model.path: owner/nothing: no such folder, and the Hugging Face Hub"),
+    ("model.path=miniature:nothing", "model.path: no model 'miniature:nothing'"),
+    ("judge.model=./nothing", "judge.model: ./nothing: no such folder"),
+    ("judge.canaries=nothing.jsonl", "judge.canaries: nothing.jsonl: neither"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), MISSING)
+def test_what_cannot_be_reached_is_named_with_its_place(override: str, message: str) -> None:
+    page = shown("miniature", override)
+    assert f'- miniature, override "{override}": {message}' in page
+    assert page.count(" - miniature, override") == 1
+
+
+def test_the_line_of_the_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(POLICY.read_text(encoding="utf-8").replace('"miniature:policy"', '"./nothing"'), encoding="utf-8")
+    line = 1 + file.read_text(encoding="utf-8").splitlines().index('path = "./nothing"')
+    assert f"- {file}:{line}: model.path: {tmp_path}/nothing: no such folder" in shown(str(file))
+
+
+def test_a_served_judge_is_asked_for_its_models() -> None:
+    served = ("judge.kind=served", "judge.model=genrm")
+    assert "judge.urls: http://127.0.0.1:9/v1: no answer" in shown("miniature", *served, NO_ONE)
+    with json_server({"/v1/models": {"data": [{"id": "other"}]}}) as url:
+        page = shown("miniature", *served, f'judge.urls=["{url}/v1"]')
+        assert f"judge.model: {url}/v1 has other, not genrm" in page
+        page = shown("miniature", "judge.kind=served", "judge.model=other", f'judge.urls=["{url}/v1"]')
+        assert "does not work here" not in page
+
+
+def test_a_folder_with_a_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fapo").mkdir()
+    (tmp_path / "fapo/config.json").write_text("{}", encoding="utf-8")
+    assert f"name: {tmp_path}/fapo holds a run" in shown("miniature", f"output={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("data.train=nothing.jsonl", DataError, r"miniature, override .*: data\.train: nothing\.jsonl: neither"),
+        ("data.validation.far=empty.jsonl", DataError, r"data\.validation\.far: empty\.jsonl is empty"),
+        ("data.train=rows.csv", DataError, r"data\.train: rows\.csv: unknown kind of file"),
+        ("data.train=rows.jsonl", DataError, r"data\.train: rows\.jsonl:1: .*reference"),
+        ("judge.canaries=rows.jsonl", DataError, r"judge\.canaries: rows\.jsonl:1: "),
+        ("data.prompt=nothing", ConfigError, "nothing: no such file"),
+        ("judge.template=nothing", ConfigError, "no prompt template 'nothing'"),
+    ],
+)
+def test_inputs_are_checked_before_an_engine_is_loaded(override, error, message, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.jsonl").touch()
+    Path("rows.csv").touch()
+    write_jsonl(Path("rows.jsonl"), [{"problem": "1+1"}])
+    check_inputs(*load_with_places("miniature"))
+    with pytest.raises(error, match=message):
+        check_inputs(*load_with_places("miniature", [override]))
+
+
+def test_the_command_prints_the_page_or_the_arguments(tmp_path: Path, monkeypatch, capsys) -> None:
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    assert fapo(monkeypatch, "train", "miniature", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("run  ") and said.endswith("TRL accepts the settings; --verbose prints its arguments\n")
+    assert fapo(monkeypatch, "train", "miniature", "--dry-run", "--verbose") == 0
+    assert capsys.readouterr().out.startswith("{")
+    assert not list(tmp_path.iterdir())

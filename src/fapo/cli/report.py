@@ -15,8 +15,8 @@ from fapo.errors import ConfigError
 
 RELOAD = 30
 """Seconds after which a browser loads a watched page again."""
-POLL = 2.0
-"""Seconds between two looks at the run folders."""
+POLL = 15.0
+"""Seconds between two looks at the run folders; a page of many rollouts takes seconds to write."""
 
 
 @app.command

@@ -326,6 +326,17 @@ def test_plots_have_values_on_hover_a_choice_of_metric_and_a_csv(chromium: Any, 
     file.unlink()
 
 
+def test_a_single_measurement_is_a_dot(chromium: Any, tmp_path: Path) -> None:
+    rows = [{"step": 1, "kind": "train", "judge/f1": 1.0, "rollout/accuracy": 0.5}]
+    page = write_report(
+        [write_run(tmp_path / "one", {"kind": "fapo"}, rows, [rollout(1, 1, 1, 1)])], tmp_path / "page.html"
+    )
+    screen = Screen(chromium, page)
+    screen.wait(lambda: screen.get("document.body.dataset.drawn") == "true")
+    assert screen.get("document.querySelectorAll('figure[data-panel=policy-0] circle').length") == 1
+    assert screen.complaints() == []
+
+
 def test_the_draw_depends_on_its_seed_only(chromium: Any, page: Path) -> None:
     def drawn(seed: int) -> list[int]:
         screen = Screen(chromium, page)

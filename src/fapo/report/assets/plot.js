@@ -3,7 +3,7 @@
 const PAD = { left: 48, right: 16, top: 12, bottom: 32 };
 const FIRST = ["loss", "reward", "entropy", "grad_norm", "clip_ratio/region_mean"]; // in the choice of metrics
 const number = (value) => (Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(2) : String(Number(value.toPrecision(4))));
-const rate = (value) => `${Number((100 * value).toPrecision(3))} %`;
+const rate = (value) => `${Number((100 * value).toPrecision(4))} %`;
 
 function ticks(low, high, num) {
   const rough = (high - low || 1) / num;
@@ -58,7 +58,7 @@ function draw(figure, panel, width = 390, height = 235) {
     const stroke = `var(--${curve.color})`;
     if (curve.faint.steps.length) svg.append(element("svg:path", { class: "faint", stroke, d: line(curve.faint) }));
     svg.append(element("svg:path", { class: "curve", stroke, "stroke-dasharray": curve.dash, d: line(curve) }));
-    if (curve.steps.length <= 25 && !curve.faint.steps.length) {
+    if (curve.steps.length === 1 || (curve.steps.length <= 25 && !curve.faint.steps.length)) {
       curve.steps.forEach((step, k) => svg.append(element("svg:circle", { cx: x(step), cy: y(curve.values[k]), r: 2.6, fill: stroke })));
     }
   }

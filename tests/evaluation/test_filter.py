@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.problems import read_problems
 from fapo.errors import ConfigError, DataError
-from fapo.evaluation.policy.filter import FilterSettings, filter_problems
+from fapo.evaluation.policy.filter import filter_problems
+from fapo.evaluation.policy.settings import FilterSettings
 from tests.support.command_line import fapo
 
 

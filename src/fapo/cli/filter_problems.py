@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fapo.cli.app import Options, app, console
-from fapo.evaluation.policy.filter import FilterSettings
+from fapo.evaluation.policy.settings import FilterSettings
 
 
 @app.command(name="filter-problems")

@@ -7,31 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
-from fapo.config.ranges import Rate, check_ranges
 from fapo.data.files import check_not_overwriting
 from fapo.data.jsonl import jsonl_rows, write_jsonl
-from fapo.errors import ConfigError, DataError
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilterSettings:
-    """Output of an evaluation, and the solve rates of the questions that are kept."""
-
-    evaluation: Positional[Path]
-    """Output of `fapo eval`, a row for each question."""
-    out: Path
-    """JSONL file for the questions that are kept, which data.train can name."""
-    min_rate: Rate = 0.2
-    """Lowest solve rate that is kept."""
-    max_rate: Rate = 0.8
-    """Highest solve rate that is kept."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "fapo filter-problems")
-        if self.min_rate > self.max_rate:
-            raise ConfigError(f"--min-rate {self.min_rate:g} is above --max-rate {self.max_rate:g}; exchange them")
+from fapo.errors import DataError
+from fapo.evaluation.policy.settings import FilterSettings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Settings of `fapo eval`."""
+"""Settings of `fapo eval` and `fapo filter-problems`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Positive, TopP, check_ranges
+from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Positive, Rate, TopP, check_ranges
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import json_object
 from fapo.types import AnswerFormat, StepRule
@@ -137,3 +137,22 @@ class EvalSettings:
             cache=self.cache,
             **settings,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterSettings:
+    """Output of an evaluation, and the solve rates of the questions that are kept."""
+
+    evaluation: Positional[Path]
+    """Output of `fapo eval`, a row for each question."""
+    out: Path
+    """JSONL file for the questions that are kept, which data.train can name."""
+    min_rate: Rate = 0.2
+    """Lowest solve rate that is kept."""
+    max_rate: Rate = 0.8
+    """Highest solve rate that is kept."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "fapo filter-problems")
+        if self.min_rate > self.max_rate:
+            raise ConfigError(f"--min-rate {self.min_rate:g} is above --max-rate {self.max_rate:g}; exchange them")

@@ -27,7 +27,7 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_SETUP := .venv-vllm/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes demo test test-fast test-trl test-verl test-verifiers test-vllm fuzz check bench docs
+.PHONY: help setup hashes demo test test-fast test-trl test-verl test-verifiers test-vllm fuzz check bench reference docs
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -126,6 +126,9 @@ bench: $(SETUP)  ## run every benchmark; docs/results/speed.md has the results
 	@set -e; for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)); do \
 	    echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
 	done
+
+reference: $(SETUP)  ## write the generated parts of docs/reference/cli.md and config.md
+	$(BIN)/python docs/hooks/reference.py
 
 docs: $(SETUP)  ## write the documentation site to site/; a broken link is an error
 	$(BIN)/mkdocs build --strict

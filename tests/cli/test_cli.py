@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fapo.cli.app import app
-from fapo.cli.main import REFUSALS
+from fapo.cli.main import REFUSALS, commands, import_commands
 from fapo.config.paths import shipped_configs
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, JudgeError, UnscoredError
 from tests.support.command_line import fapo
@@ -66,7 +67,23 @@ def test_help_lists_the_commands_and_imports_nothing_slow() -> None:
         "numpy",
         "aiohttp",
         "pydantic",
+        "rich",
+        "typeguard",
     }
+
+
+def test_the_commands_of_the_source_are_those_that_are_registered() -> None:
+    registered = import_commands()._subcommands
+    assert commands().keys() == registered.keys() == set(COMMANDS)
+    for name, found in registered.items():
+        help = " ".join((inspect.getdoc(found.target) or "").partition("\n\n")[0].split())
+        assert commands()[name].summary == help
+
+
+def test_a_misspelt_command_is_answered_with_the_commands(monkeypatch, capsys) -> None:
+    assert run(monkeypatch, "jugde") == 2
+    shown = capsys.readouterr().err
+    assert "Unrecognized options: jugde" in shown and "judge," in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)

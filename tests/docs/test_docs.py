@@ -97,6 +97,7 @@ def _returns_its_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     return arguments
 
 
+command_line.import_commands()
 COMMANDS = [(named(page), " ".join(words), words) for page in PAGES for words in commands(page)]
 
 

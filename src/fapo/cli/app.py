@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 app = SubcommandApp()
-console = Console(stderr=True)
+
+
+class LazyConsole:
+    """Console of rich that is imported when something is printed, because it makes `fapo --help` slower."""
+
+    def __init__(self, stderr: bool) -> None:
+        """Print to standard error, or to standard output."""
+        self._stderr = stderr
+
+    @cached_property
+    def rich(self) -> Console:
+        """The console itself."""
+        from rich.console import Console
+
+        return Console(stderr=self._stderr)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the output is a terminal."""
+        return self.rich.is_terminal
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `rich.console.Console.print` does."""
+        self.rich.print(*objects, **options)
+
+
+console = LazyConsole(stderr=True)
+"""Console for messages."""
 
 T = TypeVar("T")
 Options = Annotated[OmitArgPrefixes[T], arg(name="")]

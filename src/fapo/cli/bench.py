@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
-
 from fapo.cli.app import AsJson, Options, Quiet, app
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
@@ -18,6 +16,8 @@ def bench(*, settings: Options[BenchSettings], as_json: AsJson = False, quiet: Q
 
     The judge may also be flag-all or flag-none, which read nothing.
     """
+    from rich.console import Console
+
     from fapo.evaluation.judge_benchmarks import output
     from fapo.evaluation.judge_benchmarks.run import run_benchmark
 

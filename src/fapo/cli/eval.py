@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
-
 from fapo.cli.app import AsJson, Options, Quiet, app, console
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
@@ -18,6 +16,8 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
 
     The same command continues an evaluation that was interrupted, and asks again for what failed.
     """
+    from rich.console import Console
+
     from fapo.evaluation.policy.output import as_table, write
     from fapo.evaluation.policy.run import evaluate, verdict_counts
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from fapo.cli.app import Options, Quiet, app, console
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
@@ -35,6 +33,8 @@ def judge(
         human: File of labels exported from such a page, which are compared with the judge.
         quiet: Show no progress bar.
     """
+    from rich.console import Console
+
     from fapo.evaluation.audit.counts import print_counts
     from fapo.evaluation.audit.run import audit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import shlex
@@ -9,26 +10,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple, NoReturn
 
-from fapo.cli import (  # noqa: F401 - registers the commands
-    bench,
-    cache,
-    check_judge,
-    compare,
-    configs,
-    critic,
-    demo,
-    eval,
-    filter_problems,
-    judge,
-    plan,
-    report,
-    select,
-    serve,
-    template,
-    train,
-)
+from tyro.extras import SubcommandApp
+
 from fapo.cli.app import app, console
 from fapo.errors import FapoError
 
@@ -45,7 +33,9 @@ def main() -> None:
     """
     warnings.simplefilter("ignore", FutureWarning)  # from libraries; users can do nothing about them
     try:
-        app.cli(prog="fapo", description="Flawed-aware policy optimization.")
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+        known = import_commands(command) if command in commands() else _listed_commands()
+        known.cli(prog="fapo", description="Flawed-aware policy optimization.")
         sys.stdout.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second Ctrl-C exits at once
@@ -70,6 +60,50 @@ def main() -> None:
         _fail(f"{error}; {REFUSALS[error.errno]}")
 
 
+class Command(NamedTuple):
+    """A command in the source of this package."""
+
+    module: str
+    """Module that registers it."""
+    summary: str
+    """First paragraph of its help."""
+
+
+def commands() -> dict[str, Command]:
+    """Return the commands by name; their modules are read, not imported, since most of them are not needed."""
+    found = {}
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)] if MARK in text else []
+        for function in functions:
+            for mark in (mark for mark in function.decorator_list if ast.unparse(mark).startswith("app.command")):
+                given = [ast.literal_eval(word.value) for word in mark.keywords] if isinstance(mark, ast.Call) else []
+                name = given[0] if given else function.name  # `name` is the only argument that is used
+                summary = " ".join((ast.get_docstring(function) or "").partition("\n\n")[0].split())
+                found[name] = Command(f"fapo.cli.{file.stem}", summary)
+    return dict(sorted(found.items()))
+
+
+def import_commands(name: str = "") -> SubcommandApp:
+    """Import the module of a command, or all modules without a name, and return the app that they have registered."""
+    for module in {found.module for known, found in commands().items() if name in ("", known)}:
+        import_module(module)
+    return app
+
+
+def _listed_commands() -> SubcommandApp:
+    """Return an app that knows the names of all commands and the first paragraphs of their help, and no more."""
+
+    @dataclass
+    class Unloaded:
+        """Stand-in for a command; tyro imports a large package for functions, but not for classes."""
+
+    listed = SubcommandApp()
+    for name, command in commands().items():
+        listed.command(name=name, help=command.summary)(Unloaded)
+    return listed
+
+
 def _interrupted(arguments: Sequence[str]) -> str:
     """Return how the command that was interrupted continues."""
     command = arguments[0] if arguments else ""
@@ -90,6 +124,8 @@ def _reader_gone() -> bool:
     return any(event & (POLLERR | POLLHUP) for _, event in output.poll(0))
 
 
+MARK = "@app.command"
+"""Text in a module that registers commands."""
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "trl", "datasets", "accelerate", "pyarrow"), "train"),
     **dict.fromkeys(("matplotlib", "scipy", "jinja2"), "report"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from fapo.cli.app import AsJson, Options, Overrides, app
@@ -29,6 +28,8 @@ def plan(
         assumptions: Quantities that the config does not contain.
         as_json: Whether to print JSON.
     """
+    from rich.console import Console
+
     from fapo.config.reader import load
     from fapo.training.planner.output import as_json as plan_as_json
     from fapo.training.planner.output import as_tables

@@ -74,7 +74,9 @@ def progress_bars(disable: bool = False) -> Progress | Lines:
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     )
-    return progress.Progress(*columns, progress.TextColumn("{task.fields[note]}"), console=console, disable=disable)
+    return progress.Progress(
+        *columns, progress.TextColumn("{task.fields[note]}"), console=console.rich, disable=disable
+    )
 
 
 def bar_by_name(bars: Progress | Lines) -> ProgressCallback:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from fapo.cli.app import Overrides, Quiet, app, console
@@ -90,6 +89,8 @@ def _check_engine(config: Config, engine: str, resume: bool, verbose: bool) -> N
 
     found = arguments.dry_run(config)
     if verbose:
+        from rich.console import Console
+
         Console().print_json(data=found, default=str)
     else:
         print("\nTRL accepts the settings; --verbose prints its arguments")

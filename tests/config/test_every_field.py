@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+import torch
 from datasets import Dataset
 
 from fapo.config.reader import from_dict
@@ -103,6 +104,8 @@ CANARIES_OFF = {"verl policy": "tests/verl/test_recorder.py::test_canaries_are_m
 LONG = dict.fromkeys(
     TRL_AND_SFT, "tests/training/test_datasets.py::test_training_rows_with_long_prompts_are_left_out_and_counted"
 )
+MERGED = dict.fromkeys(TRL_AND_SFT, "tests/trl/test_lora.py::test_the_model_of_a_finished_run_can_be_saved_again")
+ADAPTER = {"model": {"lora": {}}}
 ORACLE = {"judge": {"kind": "oracle"}}
 AUDITED = {"judge": {"audit": {"judge": {"kind": "oracle"}}}}
 AUDIT = {"verl policy": "tests/verl/test_recorder.py::test_audits_are_measured_and_can_stop_the_run"}
@@ -112,6 +115,11 @@ FIELDS = {
     "seed": Field(7),
     "model.path": Field("model"),
     "model.dtype": Field("bfloat16"),
+    "model.lora.rank": Field(8, given=ADAPTER),
+    "model.lora.alpha": Field(64, given=ADAPTER),
+    "model.lora.dropout": Field(0.1, TRL_AND_SFT, ADAPTER),
+    "model.lora.target_modules": Field(["q_proj"], given=ADAPTER),
+    "model.lora.save": Field("adapter", TRL_AND_SFT, ADAPTER, MERGED),
     "data.train": Field("other.jsonl"),
     "data.validation": Field({"another": "other.jsonl"}),
     "data.limit": Field(3),
@@ -231,6 +239,8 @@ class SeenModel:
 
 
 SEEN: list[Any] = []
+LAYERS = {"named_modules": lambda: [("q_proj", torch.nn.Linear(1, 1))], "get_output_embeddings": lambda: None}
+"""Methods of a model with one layer."""
 
 
 def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
@@ -261,7 +271,9 @@ def seen_by_trl(config: Config) -> Any:
     """Return what TRL's trainer gets."""
     trainers: list[SeenTrainer] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "load_weights", lambda path, dtype: SimpleNamespace(path=path, dtype=dtype))
+        patch.setattr(
+            checkpoints, "load_weights", lambda path, dtype: SimpleNamespace(path=path, dtype=dtype, **LAYERS)
+        )
         patch.setattr(Run, "train", lambda self, trainer: trainers.append(trainer))
         patch.setattr("fapo.inference.transformers_model.LocalModel", SeenModel)
         patch.setattr(train, "Trainer", SeenTrainer)

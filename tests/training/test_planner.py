@@ -81,6 +81,14 @@ def test_small_shape_by_hand() -> None:
     assert replace(SMALL, tied_embeddings=True).num_matmul_params == SMALL.num_matmul_params
 
 
+def test_parameters_of_an_adapter_by_hand() -> None:
+    attention = (8 + 8) + (8 + 4) + (8 + 4) + (8 + 8)  # q, k, v, o: inputs and outputs
+    assert SMALL.num_lora_params(3, ("all-linear",)) == 2 * 3 * (attention + 3 * (8 + 16))
+    assert SMALL.num_lora_params(3, ("v_proj", "down_proj")) == 2 * 3 * (8 + 4 + 16 + 8)
+    with pytest.raises(ConfigError, match=r"model.lora.target_modules: query: the sizes are known for q_proj, "):
+        SMALL.num_lora_params(3, ("query",))
+
+
 @pytest.mark.parametrize("name", ["policy", "genrm"])
 def test_parameters_of_a_model_on_disk(name: str) -> None:
     safetensors = pytest.importorskip("safetensors", reason="counting the weights needs the train extra")
@@ -189,6 +197,24 @@ def test_measured_speeds_replace_the_bounds() -> None:
 )
 def test_rollouts_that_are_judged(changed: tuple[str, ...], critiques: int | None) -> None:
     assert results(paper_7b(*changed)).get("critiques") == critiques
+
+
+def test_an_adapter_has_fewer_gradients() -> None:
+    whole, found = results(paper_7b()), results(paper_7b("model.lora.rank=8"))
+    adapter = KNOWN_SHAPES["Qwen2.5-7B"].num_lora_params(8, ("all-linear",))
+    assert found["adapter parameters"] == adapter
+    assert found["training weights"] == whole["training weights"]
+    assert found["training gradients"] == pytest.approx(adapter * 4 / 8 / GIB)
+    assert found["training optimizer"] == 2 * found["training gradients"]
+    assert found["update FLOPs"] == pytest.approx(whole["update FLOPs"] * 4 / 5)
+
+
+def test_an_adapter_judge_has_no_server() -> None:
+    config = load(MINIATURE, ["judge=", "judge.kind=adapter", "judge.model=base", "model.lora.rank=8"])
+    found = results(config)
+    assert found["judge parameters"] == found["policy parameters"]
+    assert found["judge time"] > 0
+    assert not {"judge server", "judge weights", "judge slots", "judge replicas"} & found.keys()
 
 
 @pytest.mark.parametrize(("kind", "judged"), [("local", True), ("oracle", False)])

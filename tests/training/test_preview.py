@@ -59,6 +59,15 @@ def test_the_page_of_a_run() -> None:
     assert "imitation of a genrm" in shown("miniature_genrm", "method=sft")
 
 
+def test_the_page_names_adapters() -> None:
+    adapter = "model.lora.rank=8", "judge=", "judge.kind=adapter", "judge.template=compact"
+    page = shown("miniature", *adapter, "judge.model=base")
+    assert "miniature:policy, float32, an adapter of rank 8" in page
+    assert "base on the weights of the policy, prompt compact" in page
+    assert "does not work here" not in page
+    assert "judge.model: ./nothing: no such folder" in shown("miniature", *adapter, "judge.model=./nothing")
+
+
 MISSING = [
     ("data.train=nothing.jsonl", "data.train: nothing.jsonl: neither a file"),
     ("data.train=owner/nothing", "data.train: owner/nothing: the Hugging Face Hub cannot be reached"),

@@ -23,7 +23,7 @@ import fapo.training.run_folder
 from fapo.config.flatten import flatten
 from fapo.config.paths import shipped_configs
 from fapo.config.reader import load
-from fapo.config.schema import Config, known_keys
+from fapo.config.schema import Config, LoraConfig, known_keys
 from fapo.errors import ConfigError
 from fapo.verl.overrides import OWNERS, compose, literal, overrides
 from fapo.verl.recorder import RecordingBuffer
@@ -97,8 +97,27 @@ def test_the_verl_table_may_not_contradict_the_config(table: dict[str, Any], mes
         overrides(replace(shipped(POLICY, monkeypatch), verl=table))
 
 
+def test_adapters_are_those_of_verl(monkeypatch) -> None:
+    config = shipped(POLICY, monkeypatch)
+
+    merged = {"actor_rollout_ref.model.lora.merge": True}  # without it verl's check imports vLLM
+
+    def with_lora(**settings: Any) -> list[str]:
+        return overrides(replace(config, verl=merged, model=replace(config.model, lora=LoraConfig(**settings))))
+
+    model = compose(with_lora(rank=8, target_modules=("q_proj", "v_proj"))).actor_rollout_ref.model
+    assert (model.lora_rank, model.lora_alpha, list(model.target_modules)) == (8, 32, ["q_proj", "v_proj"])
+    assert compose(with_lora()).actor_rollout_ref.model.target_modules == "all-linear"
+    assert compose(overrides(config)).actor_rollout_ref.model.lora_rank == 0
+    for name, value in (("dropout", 0.1), ("save", "adapter")):
+        with pytest.raises(ConfigError, match=f"model.lora.{name} is for --engine trl"):
+            with_lora(**{name: value})
+
+
 def test_the_owners_are_settings_and_keys_of_the_overrides(monkeypatch) -> None:
-    given = {override.partition("=")[0].lstrip("+") for override in overrides(shipped(POLICY, monkeypatch))}
+    config = shipped(POLICY, monkeypatch)
+    config = replace(config, model=replace(config.model, lora=LoraConfig()))
+    given = {override.partition("=")[0].lstrip("+") for override in overrides(config)}
     assert OWNERS.keys() <= given
     assert set(OWNERS.values()) <= set(known_keys())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -160,6 +161,23 @@ def test_rollouts_that_begin_while_weights_are_updated(tmp_path: Path) -> None:
     assert [row["training/global_step"] for row in steps] == [1, 2, 3, 4]
     fits = [row["training/rollout_actor_probs_pearson_corr"] for row in steps]
     assert fits[0] > 0.999 > 0.99 > min(fits[1:]) > 0.3, "later batches have rollouts of earlier weights"
+
+
+def test_an_adapter_is_trained_and_resumed(tmp_path: Path) -> None:
+    """The weights for the rollouts are merged: the rollouts of these tests have no adapters, as those of vLLM have."""
+    changed = "judge.kind=oracle", "data.validation=", "model.lora.rank=4", "optim.learning_rate=1e-2"
+    table = {"actor_rollout_ref.model.lora.merge": True}
+    run(tmp_path, *changed, verl=table)
+    (tmp_path / "verl-2.jsonl").write_bytes((tmp_path / "verl.jsonl").read_bytes())
+    run(tmp_path, *changed, "--resume", steps=3, verl=table)
+    steps = steps_logged(tmp_path)
+    assert [row["training/global_step"] for row in steps] == [1, 2, 3]
+    assert any(row["actor/grad_norm"] > 0 for row in steps)
+    assert all(row["training/rollout_actor_probs_pearson_corr"] > 0.99 for row in steps)
+    for step in (2, 3):
+        folder = tmp_path / f"run/checkpoints/global_step_{step}/actor"
+        found = json.loads((folder / "lora_train_meta.json").read_text(encoding="utf-8"))
+        assert (found["r"], found["lora_alpha"]) == (4, 32)
 
 
 def test_a_judge_that_is_down_stops_the_run(tmp_path: Path) -> None:

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fapo.config.reader import from_dict, load, to_dict
-    from fapo.config.schema import Config, FapoReward, JudgeConfig, LocalJudge, OracleJudge, RewardConfig, ServedJudge
+    from fapo.config.schema import (
+        AdapterJudge,
+        Config,
+        FapoReward,
+        JudgeConfig,
+        LocalJudge,
+        OracleJudge,
+        RewardConfig,
+        ServedJudge,
+    )
 
 __all__ = [
+    "AdapterJudge",
     "Config",
     "FapoReward",
     "JudgeConfig",

@@ -97,7 +97,8 @@ def _suggestion(key: str) -> str:
     known = list(known_keys())
     table, _, last = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == table]
-    by_last = {k.rpartition(".")[2]: k for k in reversed(known)}
+    tables = {k.rpartition(".")[0] for k in known}
+    by_last = {k.rpartition(".")[2]: k for k in reversed(known) if k not in tables}
     if near := get_close_matches(key, known, n=1, cutoff=0.8):
         return f"did you mean {near[0]}?"
     if last not in by_last and (near := get_close_matches(last, siblings, n=1)):

@@ -27,6 +27,22 @@ Url = Annotated[str, Field(pattern=_URL)]
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (LoRA): the weights W of a layer stay as they are, and alpha/rank B A is added to them."""
+
+    rank: Count = 16
+    """Rank of the trained matrices: B has this number of columns, A of rows."""
+    alpha: Count = 32
+    """Numerator of the factor alpha/rank."""
+    dropout: Below1 = 0.0
+    """Rate of the inputs of A that are set to 0 at random; with method "rl" also while rollouts are generated."""
+    target_modules: Annotated[tuple[Text, ...], Field(min_length=1)] = ("all-linear",)
+    """Last parts of the names of the adapted layers, such as "q_proj"; "all-linear": all but the output layer."""
+    save: Literal["merged", "adapter"] = "merged"
+    """Content of the run's folder model/: weights with the adapter added to them, or the adapter alone."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The model that is trained."""
 
@@ -34,6 +50,8 @@ class ModelConfig:
     """Model to train: "miniature:policy", "miniature:genrm", a local folder or a Hugging Face id."""
     dtype: Literal["float32", "mixed", "bfloat16"] = "float32"
     """Precision of weights and computation; mixed: float32 weights, computation in bfloat16."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters, which are trained in place of the weights; unset: all weights are trained."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +208,8 @@ class AuditConfig:
     def __post_init__(self) -> None:
         if self.judge.audit or self.judge.canaries:
             raise ConfigError("`judge` of an audit is not watched itself; remove its `audit` and `canaries`")
+        if isinstance(self.judge, AdapterJudge):
+            raise ConfigError('`judge` of an audit has weights of its own; use kind "served" or "local"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +302,16 @@ class ServedJudge(ModelJudge):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterJudge(ModelJudge):
+    """A judge on the frozen weights of the policy in training, with an adapter of its own; TRL with [model.lora]."""
+
+    kind: Literal["adapter"] = "adapter"
+    """Kind of the judge."""
+    model: Text
+    """Adapter of `model.path`: a folder or a Hugging Face id; "base": these weights without an adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OracleJudge(BaseJudge):
     """The exact checker of the miniature, for studies of judges."""
 
@@ -295,7 +325,7 @@ class OracleJudge(BaseJudge):
     """Kinds of flaws that the oracle never flags: slip, skip, guess, cancellation or format."""
 
 
-JudgeConfig = LocalJudge | ServedJudge | OracleJudge
+JudgeConfig = LocalJudge | ServedJudge | AdapterJudge | OracleJudge
 """The [judge] table; its `kind` decides which of these records it is."""
 
 
@@ -436,6 +466,11 @@ class Config:
             raise ConfigError('[genrm] is for task "genrm"; name the prompt of the judge by `template` in [judge]')
         if isinstance(reward, JudgedReward) and self.judge is None:
             raise ConfigError(f'reward.kind "{reward.kind}" needs a judge; add a [judge] table with `kind`')
+        if isinstance(self.judge, AdapterJudge) and not self.model.lora:
+            raise ConfigError(
+                'judge.kind "adapter" needs [model.lora]: the judge reads weights that training must not change; add '
+                'the table, or use kind "local"'
+            )
         if self.data.prompt and trains_genrm:
             raise ConfigError('data.prompt is for task "policy"; name the prompt of the GenRM by `template` in [genrm]')
         if self.method == "sft":

@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-_PACKAGES = ("fapo", "torch", "transformers", "trl", "accelerate", "datasets", "math-verify", "verl", "vllm")
+_PACKAGES = ("fapo", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "math-verify", "verl", "vllm")
 
 
 def environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fapo.data.hub import use_cache_without_network
 from fapo.data.miniature import sets as miniature
 from fapo.errors import ConfigError, EngineError
+from fapo.inference.adapters import adapter_base
 from fapo.inference.client import ChatClient
 from fapo.types import ChatModel
 
@@ -42,6 +43,8 @@ def loading(key: str, path: str) -> Iterator[None]:
     """
     try:
         yield
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from None
     except (OSError, ValueError) as error:  # the two that transformers raises for a path that holds no usable model
         if "trust_remote_code" in str(error):
             raise ConfigError(
@@ -68,6 +71,7 @@ class ModelSpec:
         """Name of the model in a response cache; for a local folder it changes when a file of the folder changes.
 
         Servers may know a model by the absolute path of its folder, as verl's do. If that folder is here, it counts.
+        To the name of an adapter that of its base model is added.
         """
         if self.revision:
             return f"{self.name}@{self.revision}"
@@ -75,7 +79,9 @@ class ModelSpec:
         if not folder.is_dir() or (self.urls and not folder.is_absolute()):
             return self.name
         files = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folder.iterdir())
-        return f"{self.name}@{hashlib.sha256(repr(files).encode()).hexdigest()[:12]}"
+        name = f"{self.name}@{hashlib.sha256(repr(files).encode()).hexdigest()[:12]}"
+        base = adapter_base(str(folder))
+        return name if base is None else f"{name} on {ModelSpec(base).record_name}"
 
     def open(
         self,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fapo.inference.pretrained import load_tokenizer, load_weights
 from fapo.types import Completion, Message
 
 _GENERATING = threading.Lock()
@@ -54,7 +54,7 @@ class LocalModel:
         """Load a model from a folder or from the Hugging Face Hub.
 
         Args:
-            path: Folder or Hub id.
+            path: Folder or Hub id of a model, or of an adapter.
             max_tokens: Length limit of a completion in tokens.
             temperature: Sampling temperature; 0 is greedy.
             top_p: Probability mass of nucleus sampling; 1 is off.
@@ -65,11 +65,12 @@ class LocalModel:
             The model, on the GPU if there is one.
 
         Raises:
+            ConfigError: The path holds an adapter, and peft is not installed or the adapter names no base model.
             OSError: There is no model at the path.
             ValueError: The model cannot be used, for example because it needs code of its own.
         """
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, trust_remote_code=False).eval()
+        tokenizer = load_tokenizer(path, padding_side="left")
+        model = load_weights(path).eval()
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model, tokenizer, max_tokens, temperature, top_p, batch_size, seed)
 
@@ -153,7 +154,7 @@ def prompts_over(limit: int, path: str, conversations: Sequence[list[Message]]) 
         OSError: There is no model at the path.
         ValueError: Its tokenizer cannot be used, for example because it has no chat template.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    tokenizer = load_tokenizer(path)
 
     def is_over(conversation: list[Message]) -> bool:
         """Return whether one prompt has more tokens than the limit."""

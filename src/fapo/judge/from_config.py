@@ -18,10 +18,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fapo.config.reader import judge_config
-from fapo.config.schema import JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge
+from fapo.config.schema import AdapterJudge, JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge
 from fapo.data.load import load_labelled
 from fapo.errors import ConfigError
 from fapo.inference.client import ChatClient
@@ -31,7 +31,7 @@ from fapo.judge.canaries import Canaries
 from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
 from fapo.judge.template import Template, load_template
-from fapo.types import Judge, StepRule
+from fapo.types import ChatModel, Judge, StepRule
 
 if TYPE_CHECKING:
     from fapo.inference.transformers_model import LocalModel
@@ -40,12 +40,22 @@ VOTING_TEMPERATURE = 0.6
 """Sampling temperature of a judge with several votes, where none is set."""
 
 
-def make_judge(config: JudgeConfig, *, seed: int = 0) -> Judge:
+class JudgeModel(ChatModel, Protocol):
+    """Chat model of a judge in this process."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that a completion depends on, besides the conversations and the name of the model; for a cache."""
+        ...
+
+
+def make_judge(config: JudgeConfig, *, seed: int = 0, model: JudgeModel | None = None) -> Judge:
     """Return the judge that a config names; its connections and its cache stay open until the process ends.
 
     Args:
         config: The [judge] table.
         seed: Seed of the choice of canaries.
+        model: Model of the judge, if it is that of a trainer (kind "adapter"); None: the one that the config names.
 
     Returns:
         A GenRM or an oracle, with canaries around it if `judge.canaries` is set.
@@ -59,7 +69,7 @@ def make_judge(config: JudgeConfig, *, seed: int = 0) -> Judge:
     if isinstance(config, OracleJudge):
         judge = oracle(config.false_negative_rate, config.false_positive_rate, config.blind_to)
     else:
-        template, model = _template(config), _open_model(config)
+        template, model = _template(config), model or _open_model(config)
         judge = _genrm(config, template, model)
         uncached = _genrm(replace(config, cache=None), template, model)
     if not config.canaries:
@@ -148,7 +158,12 @@ def _template(config: ModelJudge) -> Template:
 
 
 def _open_model(config: ModelJudge) -> ChatClient | LocalModel:
-    """Return the model of a judge, served or in this process."""
+    """Return the model of a judge, served or in this process. Raise ConfigError if only a trainer has it."""
+    if isinstance(config, AdapterJudge):
+        raise ConfigError(
+            'judge.kind "adapter" is for fapo train with --engine trl, whose policy has the weights; use kind "local" '
+            "or a served judge"
+        )
     sampling: dict[str, Any] = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
     client: dict[str, Any] = {}
     if isinstance(config, ServedJudge):
@@ -166,7 +181,7 @@ def _model_spec(config: ModelJudge) -> ModelSpec:
     )
 
 
-def _genrm(config: ModelJudge, template: Template, model: ChatClient | LocalModel, use_cache: bool = True) -> GenRM:
+def _genrm(config: ModelJudge, template: Template, model: ChatClient | JudgeModel, use_cache: bool = True) -> GenRM:
     """Return a GenRM that asks a model, through the response cache if the config has one."""
     if not config.cache:
         return GenRM(template, model, config.votes, config.min_words)

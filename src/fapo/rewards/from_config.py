@@ -10,7 +10,7 @@ from fapo.data.miniature.oracle import known_ground_truth
 from fapo.errors import ConfigError
 from fapo.judge.coalesce import BatchingJudge
 from fapo.judge.deduplicate import DeduplicatingJudge
-from fapo.judge.from_config import make_judge, step_rule
+from fapo.judge.from_config import JudgeModel, make_judge, step_rule
 from fapo.judge.template import load_template
 from fapo.rewards.critique_scorer import CritiqueScorer, Scorer
 from fapo.rewards.eager_scorer import EagerJudge, make_eager
@@ -18,13 +18,19 @@ from fapo.rewards.scorer import PolicyScorer
 from fapo.types import GroundTruth, Judge, LabelledSolution, ScoredRollout
 
 
-def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judge: Judge | None = None) -> Scorer:
+def make_scorer(
+    config: Config,
+    solutions: Iterable[LabelledSolution] = (),
+    judge: Judge | None = None,
+    judge_model: JudgeModel | None = None,
+) -> Scorer:
     """Return the scorer that a config describes.
 
     Args:
         config: Settings of the run.
         solutions: Labelled solutions of the data; needed for the task "genrm" only.
         judge: Judge to use in place of the one in the config; for the task "policy" only.
+        judge_model: Model of the judge of the config, if it is that of a trainer (kind "adapter").
 
     Returns:
         A `CritiqueScorer` for the task "genrm", else a `PolicyScorer`.
@@ -44,7 +50,7 @@ def make_scorer(config: Config, solutions: Iterable[LabelledSolution] = (), judg
     assert isinstance(reward, PolicyReward)
     if judge is None and config.judge:
         check_templates(config)
-        judge = make_judge(config.judge, seed=config.seed)
+        judge = make_judge(config.judge, seed=config.seed, model=judge_model)
     judge_all = isinstance(reward, StepRatioReward) or bool(config.judge and config.judge.all)
     max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, ModelJudge) else 1.0
     steps = step_rule(config.judge) if config.judge else "paragraphs"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fapo.config.flatten import flatten
 from fapo.config.reader import Places
-from fapo.config.schema import Config, JudgeConfig, LocalJudge, OracleJudge, ServedJudge
+from fapo.config.schema import AdapterJudge, Config, JudgeConfig, LocalJudge, OracleJudge, ServedJudge
 from fapo.data.hub import use_cache_without_network, why_not_on_hub
 from fapo.data.load import load_labelled, load_problems
 from fapo.data.miniature.sets import is_miniature
@@ -124,8 +124,10 @@ def _num_rows(config: Config, key: str, source: str, limit: int | None = None) -
 
 def _local_models(config: Config) -> dict[str, str]:
     """Return the models that are loaded into processes of the run, by key."""
-    judge = config.judge
-    return {"model.path": config.model.path} | ({"judge.model": judge.model} if isinstance(judge, LocalJudge) else {})
+    judge, models = config.judge, {"model.path": config.model.path}
+    if isinstance(judge, LocalJudge) or (isinstance(judge, AdapterJudge) and judge.model != "base"):
+        models["judge.model"] = judge.model
+    return models
 
 
 def _on_hub(path: str) -> bool:
@@ -165,7 +167,8 @@ def _page(config: Config, rows: dict[str, int], engine: str) -> Iterator[tuple[s
     rollout, optim, validation = config.rollout, config.optim, config.validation
     method = {"rl": "reinforcement learning", "sft": "imitation"}[config.method]
     yield "run", f"{config.name}: {method} of a {config.task} with {engine}, into {Path(config.output) / config.name}"
-    yield "model", f"{config.model.path}, {config.model.dtype}"
+    adapter = f", an adapter of rank {config.model.lora.rank}" if config.model.lora else ""
+    yield "model", f"{config.model.path}, {config.model.dtype}{adapter}"
     unknown = "number of rows not known here"
     for key, source in _sources(config):
         limit = {"data.train": config.data.limit, "judge.canaries": None}.get(key, validation.limit)
@@ -216,6 +219,8 @@ def _judge(judge: JudgeConfig, num: int) -> str:
     if isinstance(judge, OracleJudge):
         return "the miniature's oracle"
     place = f"at {', '.join(judge.urls)}" if isinstance(judge, ServedJudge) else "in this process"
+    if isinstance(judge, AdapterJudge):
+        place = "on the weights of the policy"
     asked = "all rollouts" if judge.all else "the correct rollouts"
     votes = f"{judge.votes} critiques each, " if judge.votes > 1 else ""
     return (

@@ -143,10 +143,10 @@ def _cell(value: float | None, digits: int) -> str:
 def _weights(run: Path, config: Config, step: int) -> Path | None:
     """Return the folder of the weights after a step: a checkpoint, or the final model; None if they were not kept."""
     checkpoint = run / "checkpoints" / f"checkpoint-{step * config.optim.updates_per_batch}"
-    if (checkpoint / "config.json").is_file():
-        return checkpoint
     last = run / "model"
-    return last if step == config.optim.steps and (last / "config.json").is_file() else None
+    folders = [checkpoint, *([last] if step == config.optim.steps else [])]
+    files = ("config.json", "adapter_config.json")
+    return next((folder for folder in folders if any((folder / file).is_file() for file in files)), None)
 
 
 def _means(row: Mapping[str, Any], sets: Sequence[str]) -> dict[str, float | None]:

@@ -7,52 +7,53 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fapo.config.schema import Config
 from fapo.data.files import atomic_path
+from fapo.errors import ConfigError
 from fapo.inference.models import loading, model_folder
+from fapo.inference.pretrained import base_of, load_tokenizer, load_weights
 from fapo.training.run_folder import RunFolder
+from fapo.trl.lora import save_merged
 
 
 def load_model(config: Config) -> tuple[Any, Any]:
-    """Return the model to train and its tokenizer. Raises ConfigError if `model.path` has no usable model."""
+    """Return the model to train and its tokenizer. Raises ConfigError if `model.path` has no usable model.
+
+    If `model.path` is an adapter, it is merged into its base model.
+    """
     path = model_folder(config.model.path)
+    if config.model.lora and Path(path).is_dir():
+        path = str(Path(path).resolve())  # the adapter will name its base model by this path
     with loading("model.path", path):
-        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+        if config.model.lora and base_of(path) is not None:
+            raise ConfigError(
+                f"{path!r} is an adapter, and [model.lora] would put a second one on it; train the first one with "
+                'model.lora.save = "merged", or merge it with peft'
+            )
+        tokenizer = load_tokenizer(path, padding_side="left")
         model = load_weights(path, torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32)
+    if base_of(path) is not None:
+        model = model.merge_and_unload().requires_grad_(True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
 
 
-def load_weights(path: str, dtype: torch.dtype) -> Any:
-    """Load a model from safetensors, without code of the repository.
-
-    Args:
-        path: Folder of the model, or its id on the Hugging Face Hub.
-        dtype: Precision of the weights.
-
-    Returns:
-        The model.
-
-    Raises:
-        OSError: If there is no such model.
-        ValueError: If transformers does not know the kind of model.
-    """
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-
-
-def save_model(trainer: Any, folder: RunFolder) -> None:
+def save_model(trainer: Any, folder: RunFolder, *, merge: bool = False) -> None:
     """Save the trained model to `model/` in the run folder; that folder exists only when it is complete.
 
     Args:
         trainer: A transformers Trainer. All of its processes call this function.
         folder: Run folder of this process.
+        merge: Whether to save weights with the trained adapter in them, in place of the adapter.
     """
     model, draft = folder.path / "model", folder.path / "model.tmp"  # one draft for all processes
     with contextlib.nullcontext() if folder.rank else atomic_path(model, draft):
-        trainer.save_model(str(draft))
+        if not merge:
+            trainer.save_model(str(draft))
+        elif not folder.rank:
+            save_merged(trainer, draft)
 
 
 def last_checkpoint(folder: Path) -> tuple[int, str | None]:

@@ -7,11 +7,13 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from fapo.config.schema import Config
+from fapo.config.schema import Config, LoraConfig
+from fapo.errors import ConfigError
+from fapo.inference.pretrained import load_weights
 from fapo.training.run_folder import RunFolder
 from fapo.training.run_lock import disk_full_as_oserror, lock_folder
 from fapo.trl.callbacks import graceful_stop
-from fapo.trl.checkpoints import last_checkpoint, load_weights, save_model
+from fapo.trl.checkpoints import last_checkpoint, save_model
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,36 @@ class Run:
     """Folder of the last complete checkpoint; None for a new run."""
     finished: bool
     """Whether that checkpoint is the one of the last step."""
+    lora: LoraConfig | None = None
+    """Settings of the adapter that is trained; None if all weights are."""
 
     def with_final_weights(self, model: Any) -> Any:
-        """Return the model with the weights of the last step if the run is finished, else the model itself."""
-        return load_weights(self.checkpoint, model.dtype) if self.finished and self.checkpoint else model
+        """Return the model with the weights of the last step if the run is finished, else the model itself.
+
+        The model itself is returned as well if the run trains an adapter, which `train` loads.
+        """
+        if self.lora or not (self.finished and self.checkpoint):
+            return model
+        return load_weights(self.checkpoint, model.dtype)
 
     def train(self, trainer: Any) -> None:
         """Train to the last step, unless the run is finished, and save the model.
 
-        Raises KeyboardInterrupt after Ctrl-C, and OSError when the disk is full.
+        Raises KeyboardInterrupt after Ctrl-C, OSError when the disk is full, and ConfigError if an adapter shall be
+        merged into weights that are divided over processes.
         """
+        merge = bool(self.lora and self.lora.save == "merged")
+        if merge and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            raise ConfigError(
+                'model.lora.save "merged" does not work with weights that are divided over processes; set "adapter"'
+            )
         with graceful_stop(trainer), disk_full_as_oserror(self.folder.path):
             if not self.finished:  # the trainer would do one more step
                 trainer.train(resume_from_checkpoint=self.checkpoint)
+            elif self.lora:
+                trainer.model.load_adapter(self.checkpoint, "default")
         with disk_full_as_oserror(self.folder.path):
-            save_model(trainer, self.folder)
+            save_model(trainer, self.folder, merge=merge)
 
 
 def open_run(config: Config, arguments: TrainingArguments, *, resume: bool, rank: int = 0) -> Run:
@@ -63,4 +80,4 @@ def open_run(config: Config, arguments: TrainingArguments, *, resume: bool, rank
     num_updates, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
     folder.rewind(num_updates // config.optim.updates_per_batch if checkpoint else -1)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint
-    return Run(folder, checkpoint, num_updates >= arguments.max_steps)
+    return Run(folder, checkpoint, num_updates >= arguments.max_steps, config.model.lora)

@@ -29,6 +29,7 @@ from fapo.training.step_metrics import validation_metrics
 from fapo.trl.arguments import sft_config
 from fapo.trl.callbacks import MetricsCallback
 from fapo.trl.checkpoints import load_model
+from fapo.trl.lora import peft_config
 from fapo.trl.run import open_run
 from fapo.types import Progress, Rollout
 
@@ -63,6 +64,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     trainer = _Trainer(
         model=run.with_final_weights(model),
         processing_class=tokenizer,
+        peft_config=peft_config(config, model),
         args=arguments,
         train_dataset=critiques,
         callbacks=[MetricsCallback(config, recorder, progress), _ValidationCallback(config)],

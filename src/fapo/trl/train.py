@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from fapo.config.schema import Config, ServedJudge
+from fapo.config.schema import AdapterJudge, Config, ServedJudge
 from fapo.data.trajectory import opens_thinking
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.eager_scorer import EagerJudge
@@ -26,6 +26,7 @@ from fapo.trl.arguments import grpo_config
 from fapo.trl.callbacks import MetricsCallback
 from fapo.trl.checkpoints import load_model
 from fapo.trl.judge_while_generating import submit_rollouts
+from fapo.trl.lora import AdapterModel, peft_config
 from fapo.trl.reward import FlawedAwareReward
 from fapo.trl.run import open_run
 from fapo.trl.trainer import Trainer
@@ -57,7 +58,8 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     sets = load_sets(config)
     solutions = (e.solution for examples in sets.values() for e in examples if e.solution)
     cached = _with_cache(config)
-    scorer = make_scorer(without_stops(cached), solutions)
+    adapter_judge = AdapterModel(config.judge, config.model.path) if isinstance(config.judge, AdapterJudge) else None
+    scorer = make_scorer(without_stops(cached), solutions, judge_model=adapter_judge)
     model, tokenizer = load_model(config)
     run = open_run(config, arguments, resume=resume, rank=processes.process_index)
     scorer, eager = _wrapped(config, scorer)
@@ -71,12 +73,15 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     trainer = Trainer(
         model=run.with_final_weights(model),
         processing_class=tokenizer,
+        peft_config=peft_config(config, model),
         reward_funcs=reward,
         args=arguments,
         train_dataset=datasets.pop(TRAIN),
         eval_dataset=datasets or None,
         callbacks=[MetricsCallback(config, recorder, progress)],
     )
+    if adapter_judge:
+        adapter_judge.attach(trainer)
     if eager:
         submit_rollouts(trainer, reward, eager)
     trainer.validation_sampling = (config.validation.temperature, config.validation.top_p)

@@ -12,8 +12,9 @@ from typing import Any
 
 from fapo.config.backend import check_backend
 from fapo.config.flatten import flatten
-from fapo.config.schema import Config, GroupReward, LocalJudge, ServedJudge
+from fapo.config.schema import AdapterJudge, Config, GroupReward, LocalJudge, LoraConfig, ServedJudge
 from fapo.errors import ConfigError
+from fapo.inference.adapters import adapter_base
 from fapo.inference.models import model_folder
 from fapo.training.run_folder import with_cache
 from fapo.verl.datasets import parquet_files
@@ -34,6 +35,7 @@ _DEVICES = ("trainer.n_gpus_per_node", 8), ("trainer.nnodes", 1)
 _MODE = "trainer.v1.trainer_mode"
 _BUFFERS = {"sync": "RecordingBuffer", "colocate_async": "AsyncRecordingBuffer"}
 """Mode of verl's trainer -> class in `fapo.verl.recorder`."""
+_MODEL = "actor_rollout_ref.model"
 _ACTOR, _SAMPLER = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 _FUNCTION, _KWARGS = "reward.custom_reward_function", "reward.reward_kwargs"
 OWNERS = {
@@ -44,7 +46,10 @@ OWNERS = {
     "data.train_batch_size": "rollout.num_prompts",
     "data.max_response_length": "rollout.max_tokens",
     "data.seed": "seed",
-    "actor_rollout_ref.model.path": "model.path",
+    f"{_MODEL}.path": "model.path",
+    f"{_MODEL}.lora_rank": "model.lora.rank",
+    f"{_MODEL}.lora_alpha": "model.lora.alpha",
+    f"{_MODEL}.target_modules": "model.lora.target_modules",
     f"{_SAMPLER}.n": "rollout.group_size",
     f"{_SAMPLER}.temperature": "rollout.temperature",
     f"{_SAMPLER}.top_p": "rollout.top_p",
@@ -119,6 +124,11 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         raise ConfigError('method "sft" runs with --engine trl only; verl is for reinforcement learning')
     folder = Path(config.output) / config.name
     train_file, *validation_files = parquet_files(config, folder / "data")
+    if adapter_base(model_folder(config.model.path)):
+        raise ConfigError(
+            f"model.path: {config.model.path} is an adapter; verl needs whole weights: save it with "
+            'model.lora.save = "merged", or merge it with peft'
+        )
     if rollout.num_prompts % optim.updates_per_batch:
         raise ConfigError(
             f"optim.updates_per_batch does not divide the {rollout.num_prompts} prompts of a batch: verl's updates "
@@ -130,6 +140,11 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
     with_cache(config, num_nodes=int(table.get("trainer.nnodes", 1)))  # refuses a cache that the nodes would share
     per_update = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
     micro_batch = optim.micro_batch_size or max(1, per_update // num_devices)
+    if isinstance(config.judge, AdapterJudge):
+        raise ConfigError(
+            'judge.kind "adapter" is for --engine trl: verl\'s reward workers do not have the weights of the policy; '
+            'use "local" or "served"'
+        )
     if isinstance(config.judge, ServedJudge) and not config.judge.overlap:
         raise ConfigError("judge.overlap is for --engine trl: verl judges each rollout as it ends; remove it")
     local_judge = config.judge if isinstance(config.judge, LocalJudge) else None
@@ -144,7 +159,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         "data.filter_overlong_prompts": False,  # `fapo.training.datasets` has done it
         "data.truncation": "error",
         "data.seed": config.seed,
-        "actor_rollout_ref.model.path": model_folder(config.model.path),
+        f"{_MODEL}.path": model_folder(config.model.path),
         f"{sampler}.name": "vllm",
         f"{sampler}.n": rollout.group_size,
         f"{sampler}.temperature": rollout.temperature,
@@ -215,10 +230,12 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         "trainer.resume_mode": "auto" if resume else "disable",
         "hydra.run.dir": str(folder / "hydra"),
     }
+    if config.model.lora:
+        out |= _lora(config.model.lora)
     if computation == "fp32":  # flash attention, and with it batches without padding, cannot compute in float32
         out |= {
-            "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
-            "actor_rollout_ref.model.use_remove_padding": False,
+            f"+{_MODEL}.override_config.attn_implementation": "sdpa",
+            f"{_MODEL}.use_remove_padding": False,
         }
     if local_judge and table.get("reward.reward_model.enable"):
         out |= {
@@ -227,6 +244,23 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
             "reward.reward_model.rollout.free_cache_engine": False,  # verl would put the judge to sleep for ever
         }
     return out
+
+
+def _lora(lora: LoraConfig) -> dict[str, Any]:
+    """Return verl's settings of an adapter. Raise ConfigError for those that verl does not have."""
+    if lora.dropout:
+        raise ConfigError("model.lora.dropout is for --engine trl: verl's adapters have none; remove it")
+    if lora.save != "merged":
+        raise ConfigError(
+            "model.lora.save is for --engine trl: verl writes checkpoints only, from which verl.model_merger makes "
+            "base model and adapter; remove it"
+        )
+    targets = lora.target_modules
+    return {
+        f"{_MODEL}.lora_rank": lora.rank,
+        f"{_MODEL}.lora_alpha": lora.alpha,
+        f"{_MODEL}.target_modules": targets[0] if targets == ("all-linear",) else list(targets),
+    }
 
 
 def literal(value: Any) -> str:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 GIB = 2**30
 """Bytes of a GiB."""
 FORWARD_PASSES = 5
-"""Cost of an update in forward passes: old log-probabilities, forward, recomputation, backward (counts twice)."""
+"""Cost of an update in forward passes: old log-probabilities, forward, recomputation, backward (counts twice).
+
+With an adapter backward counts once, because the frozen weights have no gradient.
+"""
 ROLLOUT_MEMORY_RATE = 0.5
 """Fraction of a GPU's memory for a rollout server, on a GPU that it has in common with the trainer."""
 JUDGE_MEMORY_RATE = 0.9
@@ -119,21 +122,28 @@ def make_plan(config: Config, assumed: PlanAssumptions) -> list[Quantity]:
     iterations = max(config.rollout.max_tokens, written / slots)
     bound = decoding_seconds(shape, size * assumed.gpu_bandwidth * 1e12, iterations, written, context)
     rollout = assumed.rollout_seconds or bound
-    flops = FORWARD_PASSES * forward_flops(shape, rollouts * sequence, sequence / 2)
+    lora = config.model.lora
+    passes = FORWARD_PASSES - bool(lora)
+    flops = passes * forward_flops(shape, rollouts * sequence, sequence / 2)
     update = flops / (gpus * assumed.gpu_tflops * 1e12 * assumed.utilisation)
     number = BF16_BYTES if config.model.dtype == "bfloat16" else 4
-    state = shape.num_params * number / gpus / GIB
+    trained, trained_number, formula = shape.num_params, number, f"N x {number} bytes / GPUs"
+    if lora:  # adapters are in float32
+        trained, trained_number = shape.num_lora_params(lora.rank, lora.target_modules), 4
+        formula = "A x 4 bytes / GPUs"
+    state = trained * trained_number / gpus / GIB
     origin = "as measured" if assumed.rollout_seconds else "lower bound: bytes read / bandwidth"
     return [
         Quantity("policy parameters", shape.num_params, "", "N, from its config.json"),
-        Quantity("training weights", state, "GiB a GPU", f"N x {number} bytes / GPUs"),
-        Quantity("training gradients", state, "GiB a GPU", f"N x {number} bytes / GPUs"),
-        Quantity("training optimizer", 2 * state, "GiB a GPU", f"AdamW: 2 N x {number} bytes / GPUs"),
+        *([Quantity("adapter parameters", trained, "", "A = rank x (inputs + outputs) of each layer")] if lora else []),
+        Quantity("training weights", shape.num_params * number / gpus / GIB, "GiB a GPU", f"N x {number} bytes / GPUs"),
+        Quantity("training gradients", state, "GiB a GPU", formula),
+        Quantity("training optimizer", 2 * state, "GiB a GPU", f"AdamW: 2 {formula}"),
         *_server("rollout", shape, size, slots),
         Quantity("rollouts", rollouts, "a step", "num_prompts x group_size"),
         Quantity("written tokens", rollouts * response, "a step", "rollouts x response"),
         Quantity("trained tokens", rollouts * sequence, "a step", "rollouts x (prompt + response)"),
-        Quantity("update FLOPs", flops, "a step", f"{FORWARD_PASSES} t (2 N + 4 L H D c)"),
+        Quantity("update FLOPs", flops, "a step", f"{passes} t (2 N + 4 L H D c)"),
         Quantity("update time", update, "s a step", "FLOPs / (GPUs x peak x utilisation)"),
         Quantity("update GPU-hours", steps * gpus * update / 3600, "a run", "steps x GPUs x update time"),
         Quantity("rollout time", rollout, "s a step", origin),
@@ -163,7 +173,12 @@ def plan_judge(config: Config, assumed: PlanAssumptions, seconds: float) -> list
     rate = 1.0 if judge.all or step_ratio else assumed.accuracy
     critiques = round(rate * config.rollout.num_prompts * config.rollout.group_size) * judge.votes
     critique, prompt = assumed.mean_critique(config), JUDGE_PROMPT_TOKENS + assumed.mean_response(config)
-    name, option = (judge.model, "judge.model") if judge.kind == "local" else (assumed.judge_model, "--judge-model")
+    name, option = {
+        "local": (judge.model, "judge.model"),
+        "adapter": (config.model.path, "model.path"),
+        "served": (assumed.judge_model, "--judge-model"),
+    }[judge.kind]
+    is_adapter = judge.kind == "adapter"  # it has no server: the policy waits while its weights judge
     shape, context, written = find_shape(name, option), prompt + critique / 2, critiques * critique
     size, slots = size_server(shape, JUDGE_MEMORY_RATE * assumed.gpu_memory, context)
     reading = forward_flops(shape, critiques * prompt, prompt / 2) / (size * assumed.gpu_tflops * 1e12)
@@ -172,10 +187,11 @@ def plan_judge(config: Config, assumed: PlanAssumptions, seconds: float) -> list
     if assumed.judge_tokens_per_second:
         alone = written / assumed.judge_tokens_per_second
     speed, hours = written / alone if alone else 0.0, config.optim.steps * size * alone / 3600
+    replicas = "judge time / rollout time, rounded up"
     origin = "of one replica, as measured" if assumed.judge_tokens_per_second else "upper bound of one replica"
     return [
         Quantity("judge parameters", shape.num_params, "", "N, from its config.json"),
-        *_server("judge", shape, size, slots),
+        *([] if is_adapter else _server("judge", shape, size, slots)),
         Quantity("critiques", critiques, "a step", "rollouts x accuracy x votes"),
         Quantity("critique tokens", written, "a step", "critiques x critique"),
         Quantity(
@@ -184,7 +200,7 @@ def plan_judge(config: Config, assumed: PlanAssumptions, seconds: float) -> list
         Quantity("judge speed", speed, "tokens/s", origin),
         Quantity("judge time", alone, "s a step", "critique tokens / judge speed: one replica alone"),
         Quantity("judge GPU-hours", hours, "a run", "steps x judge time x its GPUs, without waiting"),
-        Quantity("judge replicas", math.ceil(alone / seconds), "", "judge time / rollout time, rounded up"),
+        *([] if is_adapter else [Quantity("judge replicas", math.ceil(alone / seconds), "", replicas)]),
     ]
 
 

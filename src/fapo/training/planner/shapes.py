@@ -46,6 +46,29 @@ class ModelShape:
         """Number of parameters that each token is multiplied with: all but an input table that is only looked up."""
         return self.num_params - (0 if self.tied_embeddings else self.vocab_size * self.hidden_size)
 
+    def num_lora_params(self, rank: int, target_modules: tuple[str, ...]) -> int:
+        """Return the number of parameters of an adapter: rank (inputs + outputs) of each adapted layer.
+
+        Args:
+            rank: Rank of the adapter.
+            target_modules: Last parts of the names of the adapted layers, or "all-linear" alone.
+
+        Returns:
+            Number of trained parameters.
+
+        Raises:
+            ConfigError: If a name is not one of the layers of this kind of model.
+        """
+        queries, keys, mlp = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim, self.intermediate_size
+        outputs = {"q_proj": queries, "k_proj": keys, "v_proj": keys, "o_proj": queries}
+        outputs |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), mlp)  # the other side is the hidden size
+        names = tuple(outputs) if target_modules == ("all-linear",) else target_modules
+        if unknown := [name for name in names if name not in outputs]:
+            raise ConfigError(
+                f"model.lora.target_modules: {', '.join(unknown)}: the sizes are known for {', '.join(outputs)} only"
+            )
+        return self.num_layers * rank * sum(self.hidden_size + outputs[name] for name in names)
+
     @property
     def kv_bytes(self) -> int:
         """Bytes of the bfloat16 KV cache for one token: 2 L K D x 2."""
@@ -70,7 +93,7 @@ def find_shape(name: str, option: str) -> ModelShape:
     """Find the shape of a model in its config.json or in `KNOWN_SHAPES`.
 
     Args:
-        name: Folder with config.json, "miniature:NAME", or a name with a known last part.
+        name: Folder with config.json or with an adapter, "miniature:NAME", or a name with a known last part.
         option: Setting to name in an error message.
 
     Returns:
@@ -79,8 +102,10 @@ def find_shape(name: str, option: str) -> ModelShape:
     Raises:
         ConfigError: The model is not known, or its config.json describes another architecture.
     """
+    from fapo.inference.adapters import adapter_base
     from fapo.inference.models import model_folder  # here, because it makes `fapo --help` slower
 
+    name = adapter_base(name) or name
     shape = KNOWN_SHAPES.get(name.rstrip("/").rpartition("/")[2])
     if shape and not Path(name).is_dir():
         return shape

@@ -16,6 +16,7 @@ from fapo.config.reader import from_dict, load, to_dict
 from fapo.config.schema import (
     Config,
     FapoReward,
+    FilterReward,
     GenRMConfig,
     OracleJudge,
     OutcomeReward,
@@ -259,6 +260,16 @@ def test_the_config_of_a_genrm() -> None:
 def test_mistakes_in_the_config_of_a_genrm(changed: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_dict(GENRM | changed)
+
+
+def test_the_filter_keeps_rollouts_of_a_group(path: Path) -> None:
+    kind = "reward.kind=filter"
+    assert load(path, [kind, "reward.keep=8"]).reward == FilterReward(keep=8)
+    with pytest.raises(ConfigError, match=r"reward.keep 9 is larger than rollout.group_size 8, .*; make it smaller"):
+        load(path, [kind, "reward.keep=9"])
+    for value in ("", "1"):
+        with pytest.raises(ConfigError, match=r"reward.keep"):
+            load(path, [kind, f"reward.keep={value}"])
 
 
 FULL = BASE.replace('kind = "fapo"', 'kind = "fapo"\npenalty = 2.0\noverlong_buffer = 8').replace(

@@ -14,56 +14,80 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from fapo.data.jsonl import read_jsonl
 from fapo.data.load import load_labelled
-from fapo.evaluation.intervals import percent, wilson_interval
-from fapo.judge.quality import judge_quality, processbench_f1
-from fapo.judge.verdicts import verdict_from_row
+from fapo.evaluation.intervals import decimal, percent, wilson_interval
+from fapo.evaluation.judge_benchmarks.rows import subset_names
+from fapo.evaluation.judge_benchmarks.score import score_process
+from fapo.judge.verdicts import CUT_OFF, verdict_from_row
 from fapo.types import LabelledSolution, Verdict
 
 
 def score(rows: Sequence[Mapping[str, Any]], solutions: Mapping[str, LabelledSolution]) -> dict[str, str]:
-    """Return the numbers of one file of predictions, as text.
+    """Return the numbers of one file of predictions, as text, with 95 % intervals.
 
     Args:
         rows: Predictions.
         solutions: Labelled solutions by id, at least those of the rows.
 
     Returns:
-        Numbers by name. J is the rate of flagged rows with an error minus that of those without, among valid verdicts.
+        Numbers by name. The rates of flagged rows are among valid verdicts; in all others, a row without a verdict is
+        wrong. The critique length is the number of tokens within which 95 % of the finished critiques end.
     """
     verdicts = [verdict_from_row(row) or Verdict("failed") for row in rows]
-    labels = [solutions[row["id"]].error_step for row in rows]
-    valid = [(v, label) for v, label in zip(verdicts, labels, strict=True) if v.status == "ok"]
+    used = [solutions[row["id"]] for row in rows]
+    valid = [(v, row.error_step) for v, row in zip(verdicts, used, strict=True) if v.status == "ok"]
     kinds = {kind: [bool(v.flawed) for v, label in valid if (label is not None) is kind] for kind in (True, False)}
     said = Counter(-1 if not v.flawed else v.error_step for v, _ in valid)
-    quality, process = judge_quality(verdicts, labels), processbench_f1(verdicts, labels)
+    process = score_process(used, ["all"] * len(used), verdicts)
+    flags, num_error = process.flags, process.flags.point.num_flawed
+    flags_given = [bool(v.flawed) for v, _ in valid]
+    num_equal = sum(flag is (label is not None) for flag, (_, label) in zip(flags_given, valid, strict=True))
     flagged = {kind: percent(fmean(k), wilson_interval(sum(k), len(k))) if k else "-" for kind, k in kinds.items()}
+    lengths = [v.num_tokens for v in verdicts if v.reason != CUT_OFF]
     return {
-        "rows": f"{len(rows)} ({sum(label is not None for label in labels)} with an error)",
+        "rows": f"{len(rows)} ({num_error} with an error)",
         "valid": percent(len(valid) / len(rows), wilson_interval(len(valid), len(rows))),
+        "cut off": str(sum(v.reason == CUT_OFF for v in verdicts)),
         "verdicts": ", ".join(f"{step}: {num}" for step, num in said.most_common()),
+        "labelled with an error": percent(num_error / len(rows), wilson_interval(num_error, len(rows))),
+        "flagged": percent(fmean(flags_given), wilson_interval(sum(flags_given), len(valid))) if valid else "-",
+        "flag and label agree": percent(num_equal / len(valid), wilson_interval(num_equal, len(valid)))
+        if valid
+        else "-",
         "flagged with an error": flagged[True],
         "flagged without": flagged[False],
-        "J": f"{fmean(kinds[True]) - fmean(kinds[False]):+.2f}" if all(kinds.values()) else "-",
-        "precision, recall, F1": ", ".join(percent(quality[name]) for name in ("precision", "recall", "f1")),
-        "step named exactly": percent(quality["location"]),
-        "F1 of ProcessBench": percent(process.f1),
-        "tokens": f"{fmean(row['critique_tokens'] for row in rows):.0f}",
+        "J": decimal(flags.point.youden_j, flags.youden_j),
+        "precision": percent(flags.point.precision, flags.precision),
+        "recall": percent(flags.point.recall, flags.recall),
+        "F1": percent(flags.point.f1, flags.f1),
+        "first wrong step named": percent(process.pooled.point.error_acc, process.pooled.error_acc),
+        "F1 of ProcessBench": percent(process.pooled.point.f1, process.pooled.f1),
+        "tokens": f"{fmean(v.num_tokens for v in verdicts):.0f}",
+        "critique length": f"{np.quantile(lengths, 0.95):.0f}" if lengths else "-",
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table in Markdown for each file."""
+    """Print a table in Markdown: a column for each subset, and one for all rows of a file."""
     parser = argparse.ArgumentParser(description="Score predictions on the rows that they have.")
     parser.add_argument("files", nargs="+", type=Path, help="files of fapo bench --out")
     parser.add_argument("--data", nargs="+", required=True, help="labelled solutions")
     given = parser.parse_args(arguments)
     solutions = {row.problem.id: row for source in given.data for row in load_labelled(source)}
+    subset_of = dict(zip(solutions, subset_names(list(solutions.values())), strict=True))
     for file in given.files:
-        print(f"\n{file.name}\n")
-        for name, value in score(list(read_jsonl(file)), solutions).items():
-            print(f"| {name} | {value} |")
+        rows = list(read_jsonl(file))
+        names = sorted({subset_of[row["id"]] for row in rows})
+        parts = {name: [row for row in rows if subset_of[row["id"]] == name] for name in names}
+        if len(names) > 1:
+            parts["all"] = rows
+        scores = {name: score(part, solutions) for name, part in parts.items()}
+        print(f"\n| {file.stem} | {' | '.join(scores)} |\n|{'---|' * (len(scores) + 1)}")
+        for number in next(iter(scores.values())):
+            print(f"| {number} | {' | '.join(part[number] for part in scores.values())} |")
 
 
 if __name__ == "__main__":

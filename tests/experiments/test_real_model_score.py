@@ -43,11 +43,11 @@ def test_numbers_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_committed_predictions_name_their_judge_and_have_short_critiques(path) -> None:
+def test_committed_predictions_name_their_judge_and_are_small(path) -> None:
     rows = list(read_jsonl(path))
     assert len({row["id"] for row in rows}) == len(rows) >= 12
     assert len({row["judge"] for row in rows}) == 1
-    assert all(len(row["critique"]) < 400 for row in rows)
+    assert path.stat().st_size < 300_000
 
 
 def test_the_prompts_that_were_tried_are_templates() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from experiments.real_model.score import score
 from fapo.data.jsonl import read_jsonl
+from fapo.data.steps import split_steps
 from fapo.judge.template import load_template
 from fapo.types import LabelledSolution, Problem
 from tests.support.paths import ROOT
@@ -48,6 +49,19 @@ def test_committed_predictions_name_their_judge_and_are_small(path) -> None:
     assert len({row["id"] for row in rows}) == len(rows) >= 12
     assert len({row["judge"] for row in rows}) == 1
     assert path.stat().st_size < 300_000
+
+
+def test_the_labels_of_the_audit_cover_its_correct_samples() -> None:
+    folder = ROOT / "experiments/real_model/labels"
+    samples = list(read_jsonl(folder / "qwen_0.5b_gsm8k_samples.jsonl"))
+    labels = {row["id"]: row for row in read_jsonl(folder / "qwen_0.5b_gsm8k_read.jsonl")}
+    verdicts = {row["id"] for row in read_jsonl(folder / "qwen_1.5b_on_qwen_0.5b_gsm8k.jsonl")}
+    assert len({row["id"] for row in samples}) == len(samples) == 60
+    assert labels.keys() == verdicts == {row["id"] for row in samples if row["correct"]}
+    for sample in samples:
+        if label := labels.get(sample["id"]):
+            assert label["reason"]
+            assert label["steps"] == [step.strip() for step in split_steps(sample["response"])]
 
 
 def test_the_prompts_that_were_tried_are_templates() -> None:

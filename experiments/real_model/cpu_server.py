@@ -101,7 +101,7 @@ class Request:
     written: list[int] = field(default_factory=list)
     """Tokens so far, with the end token."""
     num_stored: int = 0
-    """Number of tokens after the common start whose keys and values are stored."""
+    """Number of tokens after the common start that are stored, as keys and values."""
 
 
 class Batch:

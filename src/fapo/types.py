@@ -119,7 +119,8 @@ class Reward:
 
 
 RolloutClass = Literal["fully_correct", "flawed", "wrong", "unscored"]
-"""Class of a rollout. flawed: a correct answer with an error in the reasoning; unscored: a correct one, no verdict."""
+"""Class of a rollout. flawed: a correct answer with an error in the reasoning; unscored: a correct one without a
+verdict, or one that the answer check failed on."""
 
 
 def rollout_class(correct: bool, flawed: bool | None) -> RolloutClass:
@@ -247,6 +248,8 @@ class ScoredRollout:
     """Verdict of the judge, None if it was not asked; for a critique, the verdict in it."""
     reward: Reward
     """Reward of the rollout."""
+    check_error: str = ""
+    """Reason why a checker of the user failed; the rollout is then unscored, and counts as not correct. Else empty."""
 
     @property
     def flawed(self) -> bool | None:
@@ -256,4 +259,4 @@ class ScoredRollout:
     @property
     def rollout_class(self) -> RolloutClass:
         """Class of the rollout, by verdict."""
-        return rollout_class(self.correct, self.flawed)
+        return "unscored" if self.check_error else rollout_class(self.correct, self.flawed)

@@ -151,6 +151,7 @@ FIELDS = {
     "genrm.template": Field("locate", ("trl genrm", "sft", "verl genrm"), {"data": {"max_prompt_tokens": 8192}}),
     "reward.kind": Field("outcome", POLICIES),
     "reward.overlong_buffer": Field(8, RL),
+    "reward.checker": Field("exact", POLICIES),
     "reward.on_unscored": Field("correctness_only", POLICIES),
     "reward.penalty": Field(2.0, POLICIES),
     "reward.shift": Field(3.0, POLICIES),

@@ -21,7 +21,7 @@ import pytest
 from rich.console import Console
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
-from fapo.errors import DataError, JudgeDownError
+from fapo.errors import DataError, EngineError, JudgeDownError
 from fapo.evaluation.audit.counts import AuditCounts, AuditRow, print_counts
 from fapo.evaluation.audit.run import audit
 from fapo.evaluation.audit.settings import AuditSettings
@@ -198,6 +198,30 @@ def test_only_a_box_counts_with_require_box(tmp_path: Path) -> None:
     with chat_server(by_problem(WORDS)) as server:
         audit(audit_settings(server, out, written(tmp_path / "in.jsonl", SAMPLE), require_box=True))
     assert {r["id"]: r["correct"] for r in read_jsonl(out)}["phrase"] is False
+
+
+def test_a_checker_of_the_user_decides_what_is_judged(tmp_path: Path) -> None:
+    """Even lengths are right; the checker fails for an empty response, of which nothing is then known."""
+    rows = [row(id="even", response="ab"), row(id="odd", response="abc"), row(id="none", response="")]
+    for checker, judged in (("even_length", ["even", "none"]), ("broken", [])):
+        with chat_server(Reply("\\boxed{-1}")) as server:
+            out, file = tmp_path / f"{checker}.jsonl", written(tmp_path / "in.jsonl", rows)
+            options = {"checker": f"tests.support.answer_checkers:{checker}", "all": checker == "broken"}
+            result = audit(audit_settings(server, out, file, **options))
+        found = list(read_jsonl(out))
+        assert [r["id"] for r in found if r["correct"]] == judged
+        assert result.total["undecided"] == (3 if checker == "broken" else 0)
+    assert {r["reason"] for r in found} == {
+        "answer not compared: the checker failed: RuntimeError: the unit tests are gone"
+    }
+    assert {r["status"] for r in found} == {"skipped"}
+
+
+def test_a_checker_that_always_fails_ends_the_audit(tmp_path: Path) -> None:
+    file = written(tmp_path / "in.jsonl", [row(id=f"{i}", response=str(i)) for i in range(20)])
+    settings = audit_settings("http://127.0.0.1:9/v1", tmp_path / "out.jsonl", file)
+    with pytest.raises(EngineError, match=r"the answer checker is down: .* the unit tests are gone"):
+        audit(replace(settings, checker="tests.support.answer_checkers:broken"))
 
 
 def test_a_judge_that_does_not_say_where(tmp_path: Path) -> None:

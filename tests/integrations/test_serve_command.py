@@ -123,6 +123,8 @@ def test_a_config_names_reward_and_judge(tmp_path: Path) -> None:
         (["run.toml", "--judge", "http://x/v1"], "give either CONFIG"),
         (["run.toml", "--votes", "3"], "--votes is for --judge"),
         (["run.toml", "--penalty", "0"], "--penalty is for --judge"),
+        (["run.toml", "--checker", "exact"], "--checker is for --judge"),
+        (["--judge", "http://x/v1", "--model", "m", "--checker", "algebra"], "checker 'algebra': choose math, choice"),
         (["--judge", "http://x/v1", "--model", "m", "--host", "0.0.0.0"], "FAPO_SERVER_TOKEN"),
         (["--judge", "http://x/v1", "--model", "m", "--host", "example.org"], "FAPO_SERVER_TOKEN"),
         (["--judge", "http://x/v1", "--model", "m", "--penalty", "-1"], "penalty"),

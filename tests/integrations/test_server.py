@@ -18,8 +18,9 @@ from fapo.integrations.server.app import MAX_BODY, MAX_WAITING, make_app
 from fapo.integrations.server.messages import MAX_ROLLOUTS
 from fapo.integrations.server.settings import ServeSettings, served_scorer
 from fapo.judge.deduplicate import DeduplicatingJudge
+from fapo.rewards.checkers import make_checker
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import Given, Judge, Rollout, Verdict
+from fapo.types import Given, Judge, Problem, Rollout, Verdict
 from tests.support.paths import SOURCE
 
 RIGHT = "1+1=2\n\nSo \\boxed{2}."
@@ -334,3 +335,32 @@ def test_a_reward_that_compares_a_group_cannot_be_served(tmp_path: Path) -> None
     file.write_text(text.replace('kind = "fapo"\npenalty = 1.0', 'kind = "decoupled"'), encoding="utf-8")
     with pytest.raises(ConfigError, match=r'run.toml: reward.kind "decoupled" compares the rollouts of a group'):
         served_scorer(ServeSettings(config=file))
+
+
+async def checks_length(response: str, reference: str, problem: Problem) -> Any:
+    """Return whether the response has the length of the reference; None for a response of one character."""
+    return None if len(response) == 1 else len(response) == len(reference)
+
+
+def test_a_checker_of_the_user_decides_what_is_judged() -> None:
+    check = make_checker(checks_length)
+    service = make_app(PolicyScorer(FapoReward(), by_problem, max_failure_rate=1.0, check=check))
+    rows = [ROW | {"reference": "four", "response": response} for response in ("same", "other", "?")]
+    got = ask(service, "/v1/rewards", rows).json()
+    assert [(row["reward"], row["correct"], row["status"]) for row in got] == [
+        (1.0, True, "ok"),
+        (-1.0, False, "skipped"),
+        (None, False, "skipped"),
+    ]
+    assert got[2]["reason"] == "the checker returned NoneType, must be True or False"
+    slime = ask(service, "/slime", {"prompt": "?", "label": "four", "response": "?"})
+    assert (slime.status_code, slime.json()["error"]) == (
+        503,
+        "the answer could not be checked: the checker returned NoneType, must be True or False",
+    )
+
+
+def test_a_checker_that_is_down_is_unavailable() -> None:
+    service = make_app(PolicyScorer(FapoReward(), by_problem, check=make_checker(checks_length)))
+    answer = ask(service, "/v1/rewards", [ROW | {"response": "?", "id": str(i)} for i in range(8)])
+    assert answer.status_code == 503 and "the answer checker is down" in answer.json()["error"]

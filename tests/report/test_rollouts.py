@@ -42,6 +42,7 @@ SKIPPED = {"status": "skipped", "flawed": None, "error_step": None}
         ({"correct": False, "reward": -1.0}, "wrong"),  # flagged too, where all are judged
         ({"reward": None, "status": "failed", "flawed": None, "error_step": None}, "unscored"),
         ({"reward": 1.0, "status": "unparsable", "flawed": None, "error_step": None}, "unscored"),
+        ({"correct": False, "reward": None, **SKIPPED}, "unscored"),  # the checker failed
         ({"reward": 1.0, **SKIPPED}, "flawed"),  # no judge: the oracle's word
         ({"reward": 1.0, **SKIPPED, "truth": {"error_step": None, "flaw": None}}, "fully_correct"),
         ({"reward": 1.0, **SKIPPED, "truth": None}, "fully_correct"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,17 @@ def test_policy_metrics_by_hand() -> None:
             "judge/invalid_rate": 1 / 6,
         }
     )
+
+
+def test_an_error_of_the_checker_is_counted_and_is_no_wrong_answer() -> None:
+    rows = [scored(True, SOUND, 1.0), scored(True, SOUND, 1.0), scored(False, None, -1.0)]
+    failed = replace(scored(False, None, None), check_error="no result within 300 s")
+    assert "rollout/checker_error_rate" not in policy_metrics(rows, [None] * 3)
+    found = policy_metrics([*rows, failed], [None] * 4)
+    assert found["rollout/checker_error_rate"] == found["rollout/unscored_rate"] == 1 / 4
+    assert (found["rollout/rho"], found["rollout/accuracy"]) == (2 / 1, 2 / 4)
+    advantages = advantage_metrics([*rows, failed], 4)
+    assert advantages["advantage/wrong"] < 0 < advantages["advantage/fully_correct"]
 
 
 def test_what_is_not_known_is_not_measured() -> None:

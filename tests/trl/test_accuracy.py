@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import multiprocessing
 import sys
 import threading
@@ -13,6 +15,7 @@ import pytest
 import trl.rewards
 
 from fapo.trl import accuracy_reward
+from fapo.types import Problem
 from tests.trl.test_reward import dataset, train
 
 ENDLESS = "9^{9^{9^{9}}}"
@@ -81,3 +84,32 @@ def test_a_daemonic_process_gets_rewards_in_a_thread() -> None:
     process.start()
     process.join(timeout=300)
     assert process.exitcode == 0
+
+
+def failing(response: str, reference: str, problem: Problem) -> bool:
+    """Return whether the response holds the question; fail for a response without text."""
+    return response.index(problem.text) >= 0 if problem.text in response else 1 / len(response) < 0
+
+
+@pytest.mark.parametrize("asked", ["prompts", "problem"])
+def test_a_checker_of_the_user(asked: str) -> None:
+    metrics: dict[str, float] = {}
+    reward = functools.partial(accuracy_reward, checker=failing)
+    question = said("a?") if asked == "prompts" else ["a?"]
+    found = reward(said("a? 1", "b", ""), ["1"] * 3, log_metric=metrics.__setitem__, **{asked: question * 3})
+    assert found == [1.0, 0.0, None]
+    assert metrics == {"accuracy_reward/undecided_rate": 1 / 3}
+
+
+def test_a_checker_may_be_async_inside_a_running_loop() -> None:
+    async def check() -> list[float | None]:
+        return accuracy_reward(["1", "2"], ["1", "1"], checker="tests.support.answer_checkers:ends_with_reference")
+
+    assert asyncio.run(check()) == [1.0, 0.0]
+
+
+@pytest.mark.slow
+def test_trl_trains_with_a_checker(tiny_policy: Path, tmp_path: Path) -> None:
+    reward = functools.partial(accuracy_reward, checker="tests.support.answer_checkers:even_length")
+    rows = train(tiny_policy, tmp_path, reward, dataset(answer="solution"))
+    assert all(0 < row["reward"] < 1 and row["accuracy_reward/undecided_rate"] == 0 for row in rows)

@@ -70,6 +70,20 @@ def test_a_reward_that_compares_a_group_needs_the_recorder(tmp_path: Path) -> No
     assert found["score"] == -1.0
 
 
+def test_a_checker_of_the_user(tmp_path: Path) -> None:
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        table = to_dict(settings(tmp_path, server.url))
+        for checker, expected in (("even_length", [1.0, -1.0]), ("broken", [math.nan] * 2)):
+            file = tmp_path / f"{checker}.json"
+            table["reward"]["checker"] = f"tests.support.answer_checkers:{checker}"
+            file.write_text(json.dumps(table), encoding="utf-8")
+            found = [asyncio.run(compute_score("d", text, "2", {}, config=str(file))) for text in ("ab", "abc")]
+            assert [row["score"] for row in found] == pytest.approx(expected, nan_ok=True)
+        scored = decode(found[0]["fapo"], math.nan, 2, 8).scored
+    assert (scored.correct, scored.reward, found[0]["unscored"]) == (False, Reward(None), 1.0)
+    assert scored.check_error == "the checker failed: RuntimeError: the unit tests are gone"
+
+
 def solutions() -> list[str]:
     """Return four correct solutions, a wrong one, and one without an answer."""
     rng = random.Random(0)

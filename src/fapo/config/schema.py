@@ -17,13 +17,15 @@ from fapo.types import AnswerFormat, FlawKind, OnUnscored, StepRule
 PATTERNS = {
     r"^\w[\w.+=-]*$": "be letters, digits and . _ - + = (it names a folder)",
     r"^https?://": "start with http:// or https://",
+    r"^(?:math|choice|exact|[\w.]+:\w+)$": "be math, choice, exact or package.module:function",
 }
 """Regular expression -> text of the message about a value that does not match it."""
-_NAME, _URL = PATTERNS
+_NAME, _URL, _CHECKER = PATTERNS
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Text = Annotated[str, Field(min_length=1)]
 Url = Annotated[str, Field(pattern=_URL)]
+Checker = Annotated[str, Field(pattern=_CHECKER)]
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,15 @@ class BaseReward:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutcomeReward(BaseReward):
+class SolutionReward(BaseReward):
+    """Settings of the rewards of solutions, which have an answer to check."""
+
+    checker: Checker = "math"
+    """Answer check: math, choice, exact, or "package.module:function", a function of yours that returns a bool."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeReward(SolutionReward):
     """Plain GRPO, the baseline: +1 for a correct final answer, else -1."""
 
     kind: Literal["outcome"] = "outcome"
@@ -105,7 +115,7 @@ class OutcomeReward(BaseReward):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedReward(BaseReward):
+class JudgedReward(SolutionReward):
     """Settings of rewards that depend on verdicts."""
 
     on_unscored: OnUnscored = "mask"

@@ -387,6 +387,12 @@ def _by_algebra(answer: str, reference: str) -> bool:
     )
 
 
+def choice_letter(answer: str) -> str | None:
+    """Return the letter of a choice, such as B for "(b) 12"; None if the answer is no choice."""
+    found = _CHOICE.fullmatch(_plain(clean(answer)))
+    return found[1].upper() if found else None
+
+
 def decide(answer: str, reference: str, *, algebra: bool = False) -> bool | None:
     """Compare two answers by exact rules, and where these leave it open by computer algebra if that is allowed.
 

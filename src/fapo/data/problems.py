@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -155,10 +156,25 @@ def question_messages(prompt: str, problem: Problem) -> list[Message]:
 
 
 def answer_of_worked_solution(answer: str) -> str:
-    r"""Return the final answer of a worked solution: after "####", else in the last box, else the whole text."""
+    r"""Return the final answer of a worked solution: after "####", else in the last box, else the whole text.
+
+    A JSON object, such as the unit tests of a program, is no worked solution and is returned as it is.
+    """
+    if _is_json_object(answer):
+        return answer.strip()
     if "####" in answer:
         return answer.rsplit("####", 1)[1].strip()
     return extract(answer) or answer.strip()
+
+
+def _is_json_object(text: str) -> bool:
+    """Return whether a text is a JSON object."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _problems(

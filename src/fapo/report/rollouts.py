@@ -140,6 +140,7 @@ def _shown_rollout(
     flawed = true is not None if flagged is None else flagged  # without a verdict the oracle decides
     status = str(row.get("status", "skipped"))
     unscored = reward is None or status in ("unparsable", "failed")
+    failed_check = not row["correct"] and row.get("reward", 0) is None  # a wrong answer has a reward
     return ShownRollout(
         run,
         *group,
@@ -147,7 +148,7 @@ def _shown_rollout(
         visible(row.get("problem"), 4000),
         visible(row.get("reference"), 400),
         tuple(_steps(row, rule if truth is None else "lines")),  # lines: the steps of the oracle
-        rollout_class(row["correct"], None if unscored else flawed),
+        "unscored" if failed_check else rollout_class(row["correct"], None if unscored else flawed),
         status,
         flagged,
         judged,

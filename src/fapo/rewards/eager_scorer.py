@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fapo.data.final_answers import extract
 from fapo.judge.canaries import Canaries
 from fapo.judge.deduplicate import DeduplicatingJudge
+from fapo.rewards.checkers import AnswerChecker, BuiltInChecker, FunctionChecker
 from fapo.rewards.scorer import PolicyScorer
-from fapo.rewards.verify import Check, acheck_answer, acheck_answers
+from fapo.rewards.verify import Check
 from fapo.types import Judge, Rollout, Verdict
 
 
@@ -23,32 +23,32 @@ class EagerJudge:
     object belong to the same event loop.
     """
 
-    def __init__(self, judge: Judge, *, judge_all: bool = False) -> None:
+    def __init__(self, judge: Judge, check: AnswerChecker, *, judge_all: bool = False) -> None:
         """Start without rollouts.
 
         Args:
             judge: Judge that is asked.
+            check: Checker of the answers.
             judge_all: Whether to judge rollouts with a wrong answer, too.
         """
-        self.judge, self.judge_all = judge, judge_all
+        self.judge, self.judge_all, self._check = judge, judge_all, check
         self._judge = DeduplicatingJudge(judge, max_kept=None, keep_failures=True)
-        self._checks: dict[tuple[str | None, str], asyncio.Future[Check]] = {}
+        self._checks: dict[Hashable, asyncio.Future[Check]] = {}
         self._begun: list[asyncio.Future[None]] = []
 
     def begin(self, rollout: Rollout) -> None:
         """Start to check the answer of a rollout, and to judge it if the answer is correct."""
-        key = _answer_key(rollout.response, rollout.problem.reference)
+        key = self._check.key(rollout)
         if key not in self._checks:
-            check = acheck_answer(rollout.response, rollout.problem.reference)
-            self._checks[key] = asyncio.ensure_future(check)
+            self._checks[key] = asyncio.ensure_future(self._check_one(rollout))
         self._begun.append(asyncio.ensure_future(self._begin_judging(rollout, self._checks[key])))
 
-    async def checks(self, pairs: Sequence[tuple[str, str]]) -> list[Check]:
-        """Return one answer check for each (response, reference) pair, in order, as `acheck_answers` does."""
-        keys = [_answer_key(*pair) for pair in pairs]
-        rest = [pair for pair, key in zip(pairs, keys, strict=True) if key not in self._checks]
+    async def checks(self, rollouts: Sequence[Rollout]) -> list[Check]:
+        """Return one answer check for each rollout, in order, as the checker does."""
+        keys = [self._check.key(rollout) for rollout in rollouts]
+        rest = [rollout for rollout, key in zip(rollouts, keys, strict=True) if key not in self._checks]
         try:
-            others = iter(await acheck_answers(rest))
+            others = iter(await self._check(rest))
             found = [await self._checks[key] if key in self._checks else next(others) for key in keys]
             await asyncio.gather(*self._begun)
         finally:
@@ -70,15 +70,15 @@ class EagerJudge:
         self._begun, self._checks = [], {}
         await asyncio.gather(*begun, *self._judge.clear(), return_exceptions=True)
 
+    async def _check_one(self, rollout: Rollout) -> Check:
+        """Return the answer check of one rollout."""
+        return (await self._check([rollout]))[0]
+
     async def _begin_judging(self, rollout: Rollout, check: asyncio.Future[Check]) -> None:
         """Start to judge a rollout when its answer is checked; return without waiting for the verdict."""
-        if (await check).correct or self.judge_all:
+        found = await check
+        if found.correct or (self.judge_all and not found.unscored):
             self._judge.start([rollout])
-
-
-def _answer_key(response: str, reference: str) -> tuple[str | None, str]:
-    """Return a key that is the same for responses that need one answer check."""
-    return extract(response), reference
 
 
 def make_eager(scorer: PolicyScorer) -> tuple[PolicyScorer, EagerJudge]:
@@ -93,7 +93,8 @@ def make_eager(scorer: PolicyScorer) -> tuple[PolicyScorer, EagerJudge]:
         The copy, which gives the same scores, and the judge; pass finished rollouts to `begin` of the judge.
     """
     assert scorer.judge, "an eager scorer needs a judge"
+    assert isinstance(scorer.check, BuiltInChecker | FunctionChecker), "a scorer is made eager once"
     canaries = scorer.judge if isinstance(scorer.judge, Canaries) else None
-    eager = EagerJudge(canaries.judge if canaries else scorer.judge, judge_all=scorer.judge_all)
+    eager = EagerJudge(canaries.judge if canaries else scorer.judge, scorer.check, judge_all=scorer.judge_all)
     judge = replace(canaries, judge=eager, uncached=canaries.uncached or canaries.judge) if canaries else eager
     return replace(scorer, judge=judge, check=eager.checks), eager

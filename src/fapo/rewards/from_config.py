@@ -12,6 +12,7 @@ from fapo.judge.coalesce import BatchingJudge
 from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.judge.from_config import JudgeModel, make_judge, step_rule
 from fapo.judge.template import load_template
+from fapo.rewards.checkers import make_checker
 from fapo.rewards.critique_scorer import CritiqueScorer, Scorer
 from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.scorer import PolicyScorer
@@ -36,8 +37,8 @@ def make_scorer(
         A `CritiqueScorer` for the task "genrm", else a `PolicyScorer`.
 
     Raises:
-        ConfigError: If the template or the model of the judge cannot be loaded, the template does not ask for the step
-            that the reward needs, or two solutions with the same id differ.
+        ConfigError: If the template or the model of the judge, or the answer checker, cannot be loaded, the template
+            does not ask for the step that the reward needs, or two solutions with the same id differ.
         DataError: If the cache or the canaries of the judge cannot be used.
     """
     if config.task == "genrm":
@@ -48,20 +49,24 @@ def make_scorer(
         return CritiqueScorer(genrm_reward, template, _by_id(solutions), config.rollout.max_tokens)
     reward = config.reward
     assert isinstance(reward, PolicyReward)
+    check_scorer(config)
     if judge is None and config.judge:
-        check_templates(config)
         judge = make_judge(config.judge, seed=config.seed, model=judge_model)
     judge_all = isinstance(reward, StepRatioReward) or bool(config.judge and config.judge.all)
     max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, ModelJudge) else 1.0
     steps = step_rule(config.judge) if config.judge else "paragraphs"
-    return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, steps, max_failure_rate)
+    check = make_checker(reward.checker)
+    return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, steps, max_failure_rate, check)
 
 
-def check_templates(config: Config) -> None:
-    """Raise ConfigError for a template that cannot be loaded, or that asks yes or no where the reward needs a step."""
+def check_scorer(config: Config) -> None:
+    """Raise ConfigError for a template or checker that cannot be loaded, or a yes/no prompt where steps are needed."""
     if config.task == "genrm":
         make_scorer(config)  # the scorer of critiques loads no model
-    elif isinstance(config.judge, ModelJudge):
+        return
+    if isinstance(config.reward, PolicyReward):
+        make_checker(config.reward.checker)
+    if isinstance(config.judge, ModelJudge):
         template = load_template(config.judge.template)
         if template.kind == "yes_no" and isinstance(config.reward, StepRatioReward):
             raise ConfigError(

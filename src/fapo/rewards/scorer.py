@@ -19,26 +19,39 @@ from fapo.config.schema import (
     StepRatioReward,
 )
 from fapo.data.trajectory import judged_steps
-from fapo.errors import UnscoredError
+from fapo.errors import EngineError, UnscoredError
 from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.rewards import policy as rewards
-from fapo.rewards import verify as answers
 from fapo.rewards.advantages import group_advantages, group_positions, group_table
+from fapo.rewards.checkers import MATH
 from fapo.rewards.consistency_filter import filtered_advantages
 from fapo.rewards.decoupled import decoupled_advantages
+from fapo.rewards.verify import Check
 from fapo.types import Given, Judge, Reward, Rollout, ScoredRollout, StepRule, Verdict
 
 
-def unscored_error(rollout: Rollout, verdict: Verdict | None) -> UnscoredError:
+def checker_breaker(max_failure_rate: float) -> CircuitBreaker:
+    """Return the circuit breaker of a checker; it stops a run as that of a judge does."""
+    remedy = f"Mend the checker, or restore what it needs, and resume. A rate up to {max_failure_rate:g} is allowed"
+    return CircuitBreaker(max_failure_rate, name="the answer checker", remedy=remedy, error=EngineError)
+
+
+def unscored_error(rollout: Rollout, verdict: Verdict | None, check_error: str = "") -> UnscoredError:
     """Return the error of a rollout without a reward, which names its problem and the reason.
 
     Args:
         rollout: Rollout without a reward.
         verdict: Verdict that is not sufficient for a reward; None if the judge was not asked.
+        check_error: Reason why the answer could not be checked; empty if it was.
 
     Returns:
         The error to raise.
     """
+    if check_error:
+        return UnscoredError(
+            f"the answer of a rollout of problem {rollout.problem.id} could not be checked: {check_error}; "
+            'set reward.on_unscored to "mask" to train on without it'
+        )
     reason = "the judge was not asked"
     if verdict:
         reason = verdict.reason or "the judge says flawed, but names no step"
@@ -67,13 +80,16 @@ class PolicyScorer:
     steps: StepRule = "paragraphs"
     """Rule by which the judge splits responses into steps; the step-ratio reward counts them."""
     max_failure_rate: float = 0.5
-    """Largest fraction of the latest verdicts that may be failed (see `CircuitBreaker`); 1 never stops the run."""
-    check: Callable[[Sequence[tuple[str, str]]], Awaitable[Sequence[answers.Check]]] = answers.acheck_answers
-    """Function that checks (response, reference) pairs, in order."""
+    """Largest fraction of the latest verdicts, and of the latest answer checks by a function, that may be failed (see
+    `CircuitBreaker`); 1 never stops the run."""
+    check: Callable[[Sequence[Rollout]], Awaitable[Sequence[Check]]] = MATH
+    """Checker of the answers of rollouts, in order; see `fapo.rewards.checkers.make_checker`."""
     _breaker: CircuitBreaker = field(init=False, repr=False, compare=False)
+    _checker_breaker: CircuitBreaker = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_breaker", CircuitBreaker(self.max_failure_rate))
+        object.__setattr__(self, "_checker_breaker", checker_breaker(self.max_failure_rate))
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
         """Return one result for each rollout, in order.
@@ -87,33 +103,42 @@ class PolicyScorer:
         Raises:
             UnscoredError: If a rollout has no reward and `on_unscored` is "raise".
             JudgeDownError: If too many of the latest verdicts failed, or the canaries show a judge that is too bad.
+            EngineError: If a checker of the user failed for too many of the latest rollouts.
         """
-        checks = await self.check([(r.response, r.problem.reference) for r in rollouts])
+        checks = await self.check(rollouts)
+        errors = [check.detail if check.unscored else "" for check in checks]
+        self._checker_breaker.record(errors)
         correct = [check.correct for check in checks]
-        judged = [i for i in range(len(rollouts)) if correct[i] or self.judge_all] if self.judge else []
+        asked = [correct[i] or (self.judge_all and not errors[i]) for i in range(len(rollouts))]
+        judged = [i for i in range(len(rollouts)) if asked[i]] if self.judge else []
         verdicts: list[Verdict | None] = [None] * len(rollouts)
         if self.judge and judged:
             for i, verdict in zip(judged, await self.judge([rollouts[i] for i in judged]), strict=True):
                 verdicts[i] = verdict
-        rows = zip(rollouts, correct, verdicts, strict=True)
-        scored = [ScoredRollout(r, c, v, self.reward(r, c, v)) for r, c, v in rows]
+        rows = zip(rollouts, correct, verdicts, errors, strict=True)
+        scored = [ScoredRollout(r, c, v, self.reward(r, c, v, error), error) for r, c, v, error in rows]
         self._breaker.record_verdicts(verdict for verdict in verdicts if verdict)
         return scored
 
-    def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None) -> Reward:
+    def reward(self, rollout: Rollout, correct: bool, verdict: Verdict | None, check_error: str = "") -> Reward:
         """Return the reward of one rollout, with its parts.
 
         Args:
             rollout: Rollout to reward.
             correct: Whether its final answer is correct.
             verdict: Verdict on it; None if the judge was not asked.
+            check_error: Reason why the answer could not be checked; there is no reward then, whatever `on_unscored` is.
 
         Returns:
-            The reward. Its parts are outcome, flaw and overlong; for an unscored rollout only outcome.
+            The reward. Its parts are outcome, flaw and overlong; for an unscored rollout only outcome, or none.
 
         Raises:
             UnscoredError: If there is no reward and `on_unscored` is "raise".
         """
+        if check_error:
+            if isinstance(self.config, JudgedReward) and self.config.on_unscored == "raise":
+                raise unscored_error(rollout, verdict, check_error)
+            return Reward(None)
         parts = {"outcome": rewards.outcome_reward(correct)}
         value: float | None = parts["outcome"]
         if isinstance(self.config, FapoReward):

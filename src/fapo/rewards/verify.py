@@ -34,6 +34,13 @@ class Check:
     """ok: decided; no_answer: nothing to compare; timeout: stopped at the deadline; error: could not be compared."""
     detail: str = ""
     """Reason why the answer could not be compared; empty otherwise."""
+    unscored: bool = False
+    """Whether nothing is known, because a checker of the user failed. Other undecided answers count as wrong."""
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there is an answer that could not be compared."""
+        return self.status in ("timeout", "error")
 
 
 def _triage(answer: str | None, reference: str) -> Check | tuple[str, str]:

@@ -36,6 +36,7 @@ def rollout_row(s: ScoredRollout, advantage: float | None, truth: GroundTruth | 
         "num_tokens": s.rollout.num_tokens,
         "correct": s.correct,
         **verdict_row(s.verdict),
+        **({"reason": f"answer not compared: {s.check_error}"} if s.check_error else {}),
         "reward": s.reward.value,
         "parts": dict(s.reward.parts),
         "advantage": None if advantage is None else round(float(advantage), 6),

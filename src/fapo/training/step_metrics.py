@@ -18,25 +18,29 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
     """Compute the metrics of solutions.
 
     The false positive ratio counts correct rollouts with a verdict. Rho is the number of fully correct rollouts divided
-    by the number of wrong ones, by verdict.
+    by the number of wrong ones, by verdict. A rollout on which a checker of the user failed is neither.
 
     Args:
         scored: Scored rollouts, [batch_size], at least one.
         truths: Truth about each rollout, None where it is unknown, [batch_size].
 
     Returns:
-        Metrics by name. True ratios and the quality of the judge are there only if a truth is known.
+        Metrics by name. True ratios and the quality of the judge are there only if a truth is known, and the rate of
+        errors of the checker only if there are some.
     """
     correct = [s for s in scored if s.correct]
     judged = [s for s in correct if s.flawed is not None]
     num_flawed = sum(bool(s.flawed) for s in judged)
-    num_wrong = len(scored) - len(correct)
+    num_errors = sum(bool(s.check_error) for s in scored)
+    num_wrong = len(scored) - len(correct) - num_errors
     out = {
         "rollout/accuracy": len(correct) / len(scored),
         "rollout/length": fmean(s.rollout.num_tokens for s in scored),
         "rollout/truncated_rate": fmean(s.rollout.truncated for s in scored),
         "rollout/unscored_rate": fmean(s.reward.value is None for s in scored),
     }
+    if num_errors:
+        out["rollout/checker_error_rate"] = num_errors / len(scored)
     if judged:
         out |= {
             "rollout/fp_ratio": metrics.fp_ratio(num_flawed, len(judged)),
@@ -103,7 +107,8 @@ def flawed_rho_metrics(
 
 def _true_classes(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth | None]) -> list[RolloutClass]:
     """Return the class of each rollout by its truth."""
-    return [rollout_class(s.correct, t.flawed if t else None) for s, t in zip(scored, truths, strict=True)]
+    pairs = zip(scored, truths, strict=True)
+    return ["unscored" if s.check_error else rollout_class(s.correct, t.flawed if t else None) for s, t in pairs]
 
 
 def genrm_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fapo.config.schema import Config, JudgedReward, ModelJudge
 from fapo.judge.canaries import CanaryResult, CanaryWindow
 from fapo.judge.circuit_breaker import CircuitBreaker
-from fapo.rewards.scorer import unscored_error
+from fapo.rewards.scorer import checker_breaker, unscored_error
 from fapo.training.judge_audit import AuditWindow
 from fapo.types import ScoredRollout
 
@@ -29,6 +29,7 @@ class StopRules:
     """Rules of a config.
 
     They are `reward.on_unscored = "raise"`, `judge.max_failure_rate`, `judge.canary_min_f1` and `judge.audit.min_j`.
+    The rule of `judge.max_failure_rate` holds for a checker of the user, too; without a judge the rate is its default.
     """
 
     def __init__(self, config: Config) -> None:
@@ -38,6 +39,9 @@ class StopRules:
         self.audit = AuditWindow(judge.audit.min_j if judge and judge.audit else 0.0)
         """The latest audited verdicts of the run."""
         self._breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
+        self._checker_breaker = checker_breaker(
+            judge.max_failure_rate if isinstance(judge, ModelJudge) else ModelJudge.max_failure_rate
+        )
         self._needs_verdicts = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
 
     def check(self, scored: Sequence[ScoredRollout], canaries: Iterable[CanaryResult] = ()) -> None:
@@ -50,11 +54,13 @@ class StopRules:
         Raises:
             UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
             JudgeDownError: If the judge fails for too many rollouts, or is too bad on canaries or in audits.
+            EngineError: If a checker of the user fails for too many rollouts.
         """
         self.canaries.add(canaries)
         for s in scored:
             if s.reward.value is None and self._needs_verdicts:
-                raise unscored_error(s.rollout, s.verdict)
+                raise unscored_error(s.rollout, s.verdict, s.check_error)
         self.canaries.check()
         self.audit.check()
         self._breaker.record_verdicts(s.verdict for s in scored if s.verdict)
+        self._checker_breaker.record([s.check_error for s in scored])

@@ -13,7 +13,7 @@ from trl import GRPOConfig, SFTConfig
 from fapo.config.backend import check_backend
 from fapo.config.schema import Config, GroupReward
 from fapo.errors import ConfigError
-from fapo.rewards.from_config import check_templates
+from fapo.rewards.from_config import check_scorer
 
 OWNERS = {
     "output_dir": "output",
@@ -120,7 +120,7 @@ def sft_config(config: Config) -> SFTConfig:
 
 def dry_run(config: Config) -> dict[str, Any]:
     """Return the arguments of the trainer that a config uses, as a table. Raises ConfigError."""
-    check_templates(config)
+    check_scorer(config)
     arguments = sft_config(config) if config.method == "sft" else grpo_config(config)
     table = {key: value for key, value in asdict(arguments).items() if value is not None}
     return {key: getattr(value, "value", value) for key, value in table.items()}

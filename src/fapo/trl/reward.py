@@ -15,6 +15,7 @@ from fapo.inference.client import ChatClient
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
 from fapo.judge.verdicts import verdict_row
+from fapo.rewards.checkers import CheckerFunction, make_checker
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.version import require_supported
@@ -141,7 +142,7 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
             )
         problem = Problem(
             id=str(columns["id"][i]) if "id" in columns else str(i),
-            text=columns["problem"][i] if "problem" in columns else _last_message(prompt),
+            text=problem_text(columns["problem"][i] if "problem" in columns else prompt),
             reference=answer_of_worked_solution(str(columns[name][i])),
             source=str(columns["source"][i]) if "source" in columns else "",
         )
@@ -157,8 +158,9 @@ def log_verdicts(scored: Sequence[ScoredRollout], log_extra: LogExtra) -> None:
         log_extra: TRL's function that adds a column.
     """
     verdicts = [verdict_row(s.verdict) for s in scored]
-    for name in ("status", "flawed", "error_step", "critique", "reason"):
+    for name in ("status", "flawed", "error_step", "critique"):
         log_extra(name, [row[name] for row in verdicts])
+    log_extra("reason", [s.check_error or row["reason"] for s, row in zip(scored, verdicts, strict=True)])
     log_extra("reference", [s.rollout.problem.reference for s in scored])  # `fapo judge` reads it in the table
 
 
@@ -178,7 +180,7 @@ def log_rates(scored: Sequence[ScoredRollout], log_metric: LogMetric) -> None:
             log_metric("fapo/fp_ratio", float(s.flawed))
 
 
-def _last_message(messages: Any) -> str:
+def problem_text(messages: Any) -> str:
     """Return the last message of a conversation; a plain text is returned as it is."""
     return messages if isinstance(messages, str) else message_text(messages[-1]["content"])
 
@@ -187,6 +189,7 @@ def flawed_aware_reward(
     judge: Judge | str | Sequence[str],
     *,
     penalty: float = 1.0,
+    checker: str | CheckerFunction = "math",
     on_unscored: OnUnscored = "mask",
     overlong_buffer: int = 0,
     max_completion_length: int = 0,
@@ -215,13 +218,16 @@ def flawed_aware_reward(
     Args:
         judge: Address of an OpenAI-compatible server of a GenRM, or several addresses, or any `Judge`.
         penalty: lambda of the paper, subtracted for a flawed rollout; 0 is plain RLVR.
+        checker: Answer check: math, choice, exact, or a function of response, reference and problem, or its name as
+            "package.module:function". It returns a bool and may be async. Where it fails, the rollout is unscored.
         on_unscored: Treatment of correct rollouts without a verdict. "mask" leaves them out of their group,
             "correctness_only" gives them +1, "raise" stops the trainer.
         overlong_buffer: Length in tokens over which the soft length penalty falls from 0 to -1; 0 turns it off.
         max_completion_length: The trainer's limit in tokens, at which that penalty is -1.
         thinking: Whether the chat template ends the prompt with `<think>`. A completion of `max_completion_length`
             tokens without `</think>` then has no answer.
-        max_failure_rate: Largest rate of failures among the last 100 judgements that does not stop the trainer.
+        max_failure_rate: Largest rate of failures among the last 100 judgements that does not stop the trainer; also
+            among the last 100 calls of a `checker`.
         model: Name under which the servers know the GenRM.
         template: Prompt of the GenRM: locate, locate_small, yes_no, compact, or the path of a template file.
         steps: Steps of a rollout: "paragraphs", or "lines" where it has no empty line; None: the template's own rule.
@@ -274,5 +280,6 @@ def flawed_aware_reward(
         raise ConfigError("thinking needs max_completion_length: pass the one of the trainer's GRPOConfig")
     config = FapoReward(penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
     check_ranges(config, "flawed_aware_reward")
-    scorer = PolicyScorer(config, judge, max_completion_length, max_failure_rate=max_failure_rate)
+    check = make_checker(checker)
+    scorer = PolicyScorer(config, judge, max_completion_length, max_failure_rate=max_failure_rate, check=check)
     return FlawedAwareReward(scorer, thinking=thinking)

@@ -52,7 +52,7 @@ def decode(text: str, reward: float, num_tokens: int, max_tokens: int) -> Payloa
     verdict = Verdict(**found["verdict"]) if found["verdict"] else None
     if verdict and verdict.critique == rollout.response:  # a GenRM is in training: its response is the critique
         verdict = replace(verdict, num_tokens=num_tokens)
-    scored = ScoredRollout(rollout, found["correct"], verdict, Reward(value, parts))
+    scored = ScoredRollout(rollout, found["correct"], verdict, Reward(value, parts), found["check_error"])
     canaries = tuple((Verdict(**verdict), label) for verdict, label in table["canaries"])
     truth = GroundTruth(*table["truth"]) if table["truth"] else None
     return Payload(table["split"], scored, truth, canaries)

@@ -12,7 +12,7 @@ from fapo.config.schema import Config, JudgeConfig, LocalJudge, ModelJudge
 from fapo.data.load import load_labelled
 from fapo.errors import EngineError
 from fapo.judge.template import built_in_templates
-from fapo.rewards.from_config import check_templates
+from fapo.rewards.from_config import check_scorer
 from fapo.training.run_folder import RunFolder
 from fapo.training.run_lock import lock_folder
 from fapo.verl.datasets import parquet_files, write_sets
@@ -62,7 +62,7 @@ def command(config: Config, *, resume: bool = False) -> str:
     Raises:
         ConfigError: If a setting cannot work.
     """
-    check_templates(config)
+    check_scorer(config)
     arguments = overrides(with_absolute_paths(config), resume=resume)
     compose(arguments)
     return shlex.join(["python", "-m", PROGRAM, *arguments])
@@ -94,7 +94,7 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
 
 def _check_files(config: Config) -> None:
     """Raise ConfigError or DataError for a template or canaries that the reward workers could not load."""
-    check_templates(config)
+    check_scorer(config)
     if config.judge and config.judge.canaries:
         load_labelled(config.judge.canaries)
 

@@ -23,8 +23,10 @@ from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge, step_rule
 from fapo.judge.genrm import GenRM
 from fapo.judge.verdicts import verdict_row
-from fapo.rewards import verify as answers
-from fapo.types import Progress, Verdict
+from fapo.rewards.checkers import AnswerChecker, make_checker
+from fapo.rewards.scorer import checker_breaker
+from fapo.rewards.verify import Check
+from fapo.types import Progress, Rollout, Verdict
 
 WINDOW_SERVED = 16
 """Number of rows that are checked and judged together, by a served judge; several windows are under way at once."""
@@ -47,14 +49,15 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
         Counts of what came out.
 
     Raises:
-        ConfigError: No file is given, or the output file is one of the input files.
+        ConfigError: No file is given, the output file is one of the input files, or the checker cannot be used.
         DataError: A row cannot be read (unless `skip_bad`), or no row can be judged.
         JudgeDownError: The judge fails for too many rows, or for all of them.
+        EngineError: A checker of the user fails for too many rows.
     """
     if not settings.files:
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
     config = settings.judge_config(settings.out)
-    rule = step_rule(config)
+    rule, check = step_rule(config), make_checker(settings.checker, require_box=settings.require_box)
     check_not_overwriting(settings.out, (*settings.files, settings.references))
     lookup = reference_lookup(settings.references) if settings.references else None
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +73,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
 
         async def judged() -> None:
             async with open_judge(config, use_cache=not settings.no_cache) as judge:
-                await _Audit(settings, config, judge, result, num_rows, progress).run(rows())
+                await _Audit(settings, config, judge, check, result, num_rows, progress).run(rows())
 
         asyncio.run(judged())
     return result
@@ -117,6 +120,8 @@ class _Audit:
     """Settings of the judge."""
     judge: GenRM
     """Opened judge."""
+    check: AnswerChecker
+    """Checker of the answers."""
     result: AuditCounts
     """Counts of the rows that are done."""
     num_rows: int
@@ -132,6 +137,7 @@ class _Audit:
 
     def __post_init__(self) -> None:
         self.breaker = CircuitBreaker(remedy=repeat_command(self.config.cache))
+        self.checker_breaker = checker_breaker(self.config.max_failure_rate)
 
     async def run(self, rows: Iterator[Solution | BadRow]) -> None:
         """Judge windows of rows, several at once, and write them in order."""
@@ -167,10 +173,13 @@ class _Audit:
     async def window(self, rows: Sequence[Solution | BadRow]) -> list[AuditRow]:
         """Check and judge a window of rows."""
         solutions = [row for row in rows if isinstance(row, Solution)]
-        pairs = [(s.text, s.problem.reference) for s in solutions if s.correct is None]
-        checks = iter(await answers.acheck_answers(pairs, require_box=self.settings.require_box))
-        checked = [next(checks) if s.correct is None else answers.Check(s.correct, None, "ok") for s in solutions]
-        requested = [i for i, check in enumerate(checked) if check.correct or self.settings.all]
+        found = await self.check([Rollout(s.problem, s.text) for s in solutions if s.correct is None])
+        self.checker_breaker.record([check.detail if check.unscored else "" for check in found])
+        checks = iter(found)
+        checked = [next(checks) if s.correct is None else Check(s.correct, None, "ok") for s in solutions]
+        requested = [
+            i for i, check in enumerate(checked) if check.correct or (self.settings.all and not check.unscored)
+        ]
         self.advance(len(rows) - len(requested))
         # a call for each solution, so that the bar moves with each answer; a model in this process needs them together
         size = 1 if isinstance(self.config, ServedJudge) else WINDOW_LOCAL
@@ -194,11 +203,10 @@ class _Audit:
         metrics = {"judged": self.num_judged, "failed": self.num_failed, **self.judge.progress_metrics}
         self.progress("judge", self.done, self.num_rows, metrics)
 
-    def output_row(self, solution: Solution, check: answers.Check, verdict: Verdict | None) -> AuditRow:
+    def output_row(self, solution: Solution, check: Check, verdict: Verdict | None) -> AuditRow:
         """Return the row of the output for a solution."""
-        undecided = check.status in ("timeout", "error")
         columns = verdict_row(verdict)
-        columns["reason"] = columns["reason"] or (f"answer not compared: {check.detail}" if undecided else "")
+        columns["reason"] = columns["reason"] or (f"answer not compared: {check.detail}" if check.undecided else "")
         return AuditRow(
             id=solution.id,
             source=solution.problem.source,

@@ -22,6 +22,8 @@ class AuditSettings(JudgeSettings):
     """Judge solutions with a wrong final answer, too."""
     references: str = ""
     """Data set with the correct answers, found by the text of the problem, for rows that have none."""
+    checker: str = "math"
+    """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
     require_box: bool = False
     r"""Accept only a \boxed{} as a final answer."""
     skip_bad: bool = False

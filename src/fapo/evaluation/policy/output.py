@@ -119,7 +119,7 @@ def summary(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> dic
             "prompt": str(settings.prompt) if settings.prompt else None,
             **{
                 name: getattr(settings, name)
-                for name in ("temperature", "top_p", "max_tokens", "split", "limit", "seed", "require_box")
+                for name in ("temperature", "top_p", "max_tokens", "split", "limit", "seed", "checker", "require_box")
             },
         },
         "conventions": CONVENTIONS,

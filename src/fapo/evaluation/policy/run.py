@@ -27,7 +27,8 @@ from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge
 from fapo.judge.template import load_template
 from fapo.judge.verdict_counts import VerdictCounts
-from fapo.rewards import verify as answers
+from fapo.rewards.checkers import AnswerChecker, make_checker
+from fapo.rewards.scorer import checker_breaker
 from fapo.rewards.verify import Check
 from fapo.types import Completion, Message, Problem, Progress, Rollout, Verdict
 
@@ -80,20 +81,21 @@ def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> li
         One record for each question, in order.
 
     Raises:
-        ConfigError: A model or template cannot be used, or an output file is one of the data files.
+        ConfigError: A model, template or checker cannot be used, or an output file is one of the data files.
         DataError: A question cannot be read.
-        EngineError: The policy fails for too many requests.
+        EngineError: The policy fails for too many requests, or the checker for too many samples.
         JudgeDownError: The judge fails for too many samples.
     """
     for file in (settings.out, settings.out.with_suffix(".json")):
         check_not_overwriting(file, settings.data)
     prompt, problems = load_prompt(settings.prompt), load_questions(settings)
+    check = make_checker(settings.checker, require_box=settings.require_box)
     policy, judge, gold = settings.policy_spec(), settings.judge_config(), settings.gold_judge_config()
     for config in filter(None, (judge, gold)):
         load_template(config.template)  # a wrong template should stop the command before it samples
     with contextlib.closing(ResponseCache(settings.cache)) as cache:
         completed = asyncio.run(_sample(settings, policy, prompt, problems, cache, progress))
-    answered = _checked(settings, problems, completed)
+    answered = asyncio.run(_checked(check, problems, completed))
     if judge:
         answered = asyncio.run(_judged(settings, judge, answered, progress))
     if gold:
@@ -190,8 +192,8 @@ def _batch_seed(seed: int, first: CacheKey) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{first.prompt}:{first.vote}".encode()).digest()[:6], "big")
 
 
-def _checked(
-    settings: EvalSettings, problems: Sequence[Problem], completed: Sequence[Sequence[Completion]]
+async def _checked(
+    check: AnswerChecker, problems: Sequence[Problem], completed: Sequence[Sequence[Completion]]
 ) -> list[AnsweredQuestion]:
     """Return the completions as samples, with their final answers compared with the references."""
     thinking = any(closes_unopened_thinking(c.text) for completions in completed for c in completions)
@@ -203,8 +205,9 @@ def _checked(
         ]
         for problem, completions in zip(problems, completed, strict=True)
     ]
-    pairs = [(rollout.response, rollout.problem.reference) for rollouts in rollouts_of for rollout in rollouts]
-    checks = iter(answers.check_answers(pairs, require_box=settings.require_box))
+    found = await check([rollout for rollouts in rollouts_of for rollout in rollouts])
+    checker_breaker(ModelJudge.max_failure_rate).record([c.detail if c.unscored else "" for c in found])
+    checks = iter(found)
     out = []
     for problem, rollouts, completions in zip(problems, rollouts_of, completed, strict=True):
         samples = tuple(_checked_sample(rollout, next(checks)) for rollout in rollouts)

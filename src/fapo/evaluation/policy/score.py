@@ -124,7 +124,7 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
         pass_at=dict(zip(sizes, passes[: len(sizes)], strict=True)),
         verified_pass_at=dict(zip(sizes, passes[len(sizes) :], strict=True)),
         no_answer_rate=ratio(sum(s.check.status == "no_answer" for s in samples), len(samples)),
-        undecided_rate=ratio(sum(s.check.status in ("timeout", "error") for s in samples), len(samples)),
+        undecided_rate=ratio(sum(s.check.undecided for s in samples), len(samples)),
         truncated_rate=ratio(sum(s.rollout.truncated for s in samples), len(samples)),
         failed_rate=ratio(num_failed, len(samples) + num_failed),
         judge_unparsable_rate=ratio(sum(v.status == "unparsable" for v in verdicts), len(verdicts)),

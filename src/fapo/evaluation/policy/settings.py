@@ -74,6 +74,8 @@ class EvalSettings:
     """Number of questions of each source that are used, a fixed random choice; the default is all."""
     seed: int = 0
     """Seed for the order of choices and for models in this process. Another seed takes nothing from the cache."""
+    checker: str = "math"
+    """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
     require_box: bool = False
     r"""Accept only a \boxed{} as a final answer, as in training."""
     concurrency: Count = 64

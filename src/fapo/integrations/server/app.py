@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fapo import __version__
-from fapo.errors import DataError, FapoError, JudgeDownError, UnscoredError
+from fapo.errors import DataError, EngineError, FapoError, JudgeDownError, UnscoredError
 from fapo.integrations.server.messages import (
     MAX_ROLLOUTS,
     OpenRLHFRequest,
@@ -86,6 +86,8 @@ def make_app(scorer: PolicyScorer, bearer_token: str = "") -> FastAPI:
         rewards = []
         for scored in await score(rollouts):
             if scored.reward.value is None:
+                if scored.check_error:
+                    raise UnscoredError(f"the answer could not be checked: {scored.check_error}")
                 reason = scored.verdict.reason if scored.verdict else ""
                 raise UnscoredError(
                     f"no verdict: {reason}; with --on-unscored correctness_only it has a reward all the same"
@@ -95,7 +97,7 @@ def make_app(scorer: PolicyScorer, bearer_token: str = "") -> FastAPI:
 
     @app.exception_handler(FapoError)
     async def fapo_error(_request: Request, error: FapoError) -> JSONResponse:
-        unavailable = isinstance(error, JudgeDownError | UnscoredError)
+        unavailable = isinstance(error, JudgeDownError | EngineError | UnscoredError)
         return _error(503 if unavailable else 400, str(error))
 
     @app.exception_handler(HTTPException)

@@ -50,8 +50,8 @@ class RewardRow(BaseModel):
     """Reward of one rollout at /v1/rewards."""
 
     id: str = Field(description="Name of the rollout.")
-    reward: float | None = Field(description="Reward; null where there is none, because there is no verdict.")
-    correct: bool = Field(description="Whether the final answer is correct.")
+    reward: float | None = Field(description="Reward; null where there is none, for lack of a verdict or answer check.")
+    correct: bool = Field(description="Whether the final answer was found correct.")
     status: Literal["ok", "unparsable", "failed", "skipped"] = Field(
         description="ok: there is a verdict; unparsable: the critique holds none; failed: the judge did not answer; "
         "skipped: the judge was not asked."
@@ -59,7 +59,7 @@ class RewardRow(BaseModel):
     flawed: bool | None = Field(description="Whether the judge found an error; null without a verdict.")
     error_step: int | None = Field(description="Index of the first wrong step, from 0; null where none is named.")
     critique: str = Field(description="Text that the judge wrote.")
-    reason: str = Field(description="Reason why there is no verdict; empty otherwise.")
+    reason: str = Field(description="Reason why there is no verdict, or no answer check; empty otherwise.")
     parts: dict[str, float] = Field(description="Summands of the reward by name: outcome, flaw, overlong.")
 
     @classmethod
@@ -67,6 +67,7 @@ class RewardRow(BaseModel):
         """Return the row of a scored rollout."""
         row = verdict_row(scored.verdict)
         del row["critique_tokens"]
+        row["reason"] = scored.check_error or row["reason"]
         reward, parts = scored.reward.value, dict(scored.reward.parts)
         return cls(id=scored.rollout.problem.id, reward=reward, correct=scored.correct, parts=parts, **row)
 

@@ -31,6 +31,8 @@ class ServeSettings(JudgeSettings):
     """TOML file of a policy; its [reward], [judge] and rollout.max_tokens are used. Leave it out to name a --judge."""
     penalty: float | None = None
     """Amount subtracted from the reward of a flawed positive; the default is 1. Not with a config."""
+    checker: str | None = None
+    """Answer check: math, choice, exact, or package.module:function; the default is math. Not with a config."""
     on_unscored: Literal["error", "correctness_only"] | None = None
     """Answer where there is no verdict: an error (null at /v1/rewards), or the reward for correctness alone; the
     default is the config's rule, or an error."""
@@ -47,8 +49,9 @@ class ServeSettings(JudgeSettings):
         if (self.config is None) == (not self.judge):
             raise ConfigError("give either CONFIG, a TOML file, or --judge (URL, local:PATH or miniature:genrm)")
         for_judge = [f for f in fields(JudgeSettings) if getattr(self, f.name) != f.default]
-        if self.config and (for_judge or self.penalty is not None):
-            name = for_judge[0].name.replace("_", "-") if for_judge else "penalty"
+        own = [name for name in ("penalty", "checker") if getattr(self, name) is not None]
+        if self.config and (names := [f.name for f in for_judge] + own):
+            name = names[0].replace("_", "-")
             raise ConfigError(f"--{name} is for --judge; with a config, set it in [judge] or [reward] there")
         if not 0 <= self.port < 65536 or self.workers < 1 or self.drain_seconds < 0:
             raise ConfigError("--port must be from 0 to 65535, --workers at least 1, --drain-seconds at least 0")
@@ -86,13 +89,14 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
         The scorer, with a judge of its own.
 
     Raises:
-        ConfigError: The config or a setting of the judge cannot be used.
+        ConfigError: The config, the checker or a setting of the judge cannot be used.
         DataError: The cache or the canaries of the judge cannot be used.
     """
     from fapo.config.ranges import check_ranges
     from fapo.config.reader import read_config
     from fapo.config.schema import FapoReward, GroupReward, JudgedReward, LocalJudge, PolicyReward, ServedJudge
     from fapo.judge.from_config import make_judge
+    from fapo.rewards.checkers import make_checker
     from fapo.rewards.from_config import make_scorer, wrap_judge
     from fapo.rewards.scorer import PolicyScorer
 
@@ -116,7 +120,8 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
         reward = FapoReward(penalty=DEFAULT_PENALTY if settings.penalty is None else settings.penalty)
         check_ranges(reward, "fapo serve")
         judge = make_judge(_for_worker(named, settings.workers))
-        scorer = PolicyScorer(reward, judge, max_failure_rate=named.max_failure_rate)
+        check = make_checker(settings.checker or "math")
+        scorer = PolicyScorer(reward, judge, max_failure_rate=named.max_failure_rate, check=check)
     if isinstance(reward, JudgedReward):
         rule = settings.on_unscored or ("correctness_only" if reward.on_unscored == "correctness_only" else "error")
         reward = replace(reward, on_unscored="mask" if rule == "error" else rule)

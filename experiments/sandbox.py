@@ -1,4 +1,4 @@
-r"""An answer checker for programs: unit tests in an HTTP sandbox, whose requests are those of SandboxFusion.
+r"""An answer checker for programs: unit tests in a sandbox over HTTP, with the requests of SandboxFusion.
 
     export FAPO_SANDBOX_URL=http://localhost:8080/run_code
     fapo eval problems.jsonl --checker experiments.sandbox:passes_tests ...
@@ -53,7 +53,7 @@ async def passes_tests(response: str, reference: str, problem: Problem) -> bool:
     Args:
         response: Solution, with the program in its last block of Python.
         reference: Unit tests as a JSON object with inputs, outputs and optionally fn_name.
-        problem: Problem, whose id is named in errors.
+        problem: Problem; its id is named in errors.
 
     Returns:
         Whether all tests pass; False without a program.

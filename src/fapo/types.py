@@ -179,6 +179,12 @@ class Completion:
     """Reason why there is no response; empty where there is one."""
     truncated: bool = False
     """Whether the length limit ended the response."""
+    prompt_tokens: int = field(default=0, compare=False)
+    """Length of the prompt in tokens, as the model counts it; 0 where unknown."""
+    cached_tokens: int = field(default=0, compare=False)
+    """Number of tokens of the prompt that the server had in its prefix cache; 0 where unknown."""
+    from_cache: bool = field(default=False, compare=False)
+    """Whether the response comes from our own response cache, without a request."""
     seconds: float = field(default=0.0, compare=False)
     """Duration of the successful try in seconds; 0 where unknown."""
 

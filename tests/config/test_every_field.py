@@ -101,6 +101,10 @@ class Field:
 TRL_AND_SFT = ("trl policy", "trl genrm", "sft")
 JUDGE_OFF = {"verl policy": "tests/verl/test_recorder.py::test_a_judge_that_is_down_stops_the_run_in_small_batches_too"}
 CANARIES_OFF = {"verl policy": "tests/verl/test_recorder.py::test_canaries_are_measured_and_can_stop_the_run"}
+COST = {
+    "trl policy": "tests/training/test_recorder.py::test_tokens_and_cost_of_the_judge_are_metrics",
+    "verl policy": "tests/verl/test_recorder.py::test_tokens_and_cost_of_the_judge_are_metrics",
+}
 LONG = dict.fromkeys(
     TRL_AND_SFT, "tests/training/test_datasets.py::test_training_rows_with_long_prompts_are_left_out_and_counted"
 )
@@ -169,6 +173,7 @@ FIELDS = {
     "judge.steps": Field("paragraphs", POLICIES),
     "judge.format": Field("json", POLICIES),
     "judge.extra_body": Field({"reasoning_effort": "low"}, POLICIES),
+    "judge.prices": Field([2.0, 1.0, 8.0], POLICIES, tested=COST),
     "judge.temperature": Field(0.5, POLICIES),
     "judge.top_p": Field(0.5, POLICIES),
     "judge.max_tokens": Field(77, POLICIES),

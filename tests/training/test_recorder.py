@@ -15,6 +15,7 @@ from fapo.config.reader import from_dict
 from fapo.config.schema import Config
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import FapoError, JudgeDownError, UnscoredError
+from fapo.inference.usage import find_usage
 from fapo.judge.canaries import find_canaries
 from fapo.judge.verdicts import NO_STEP
 from fapo.rewards.advantages import group_advantages
@@ -22,7 +23,7 @@ from fapo.rewards.from_config import make_scorer
 from fapo.training.recorder import Part, Recorder
 from fapo.training.run_folder import RunFolder
 from fapo.training.stop_rules import without_stops
-from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
+from fapo.types import Completion, Problem, Reward, Rollout, ScoredRollout, Verdict
 
 SOUND, FLAWED, FAILED, UNPARSABLE = (
     Verdict.from_step(None, "fine"),
@@ -60,7 +61,9 @@ def scored(verdict: Verdict | None, problem: str = "p") -> ScoredRollout:
 Result = tuple[Recorder, FapoError | None]
 
 
-def in_processes(settled: Config, parts: list[list[ScoredRollout]], *, evaluating: str | None = None) -> list[Result]:
+def in_processes(
+    settled: Config, parts: list[list[ScoredRollout]], *, evaluating: str | None = None, requests: int = 0
+) -> list[Result]:
     """Write a part of a batch in each of several threads; return their recorders, and the errors that stopped them."""
     meeting, sent = threading.Barrier(len(parts)), {}
 
@@ -74,6 +77,8 @@ def in_processes(settled: Config, parts: list[list[ScoredRollout]], *, evaluatin
         recorder.trainer = SimpleNamespace(state=SimpleNamespace(global_step=0))
         recorder.evaluating = evaluating
         recorder.record(parts[rank], {})
+        if meter := find_usage(recorder.scorer.judge):
+            meter.add([Completion("critique")] * requests)
         if canaries := find_canaries(recorder.scorer.judge):
             canaries.results += [(FLAWED if rank else SOUND, 0)] * 32
         try:
@@ -156,3 +161,39 @@ def test_a_judge_without_verdicts_is_warned_about_once_by_one_process(
     assert caplog.text.count("no verdict in 8 of 8 judgements (100%); 8 times: no boxed step") == 1
     assert "for example: '-1'" in caplog.text
     assert caplog.text.count("what to try") == 1
+
+
+def test_tokens_and_cost_of_the_judge_are_metrics(tmp_path: Path) -> None:
+    settled = config(tmp_path, prices=[1.0, 0.5, 2.0])
+
+    def asked(recorder: Recorder, num: int) -> None:
+        meter = find_usage(recorder.scorer.judge)
+        assert meter is not None
+        meter.add([Completion("c", 10, prompt_tokens=100, cached_tokens=20)] * num)
+        recorder.record([scored(SOUND)] * 4, {})
+        recorder.write()
+
+    recorder = Recorder(settled, RunFolder(settled, resume=False), make_scorer(without_stops(settled)))
+    recorder.trainer = SimpleNamespace(state=SimpleNamespace(global_step=0))
+    asked(recorder, 2)
+    asked(recorder, 1)
+    found = recorder.summary("train")
+    assert {name: found[f"judge/{name}"] for name in ("requests", "prompt_tokens", "cached_tokens")} == {
+        "requests": 3,
+        "prompt_tokens": 300,
+        "cached_tokens": 60,
+    }
+    assert found["judge/cost"] == pytest.approx((240 * 1.0 + 60 * 0.5 + 30 * 2.0) / 1e6)
+    recorder.evaluating = "easy"
+    asked(recorder, 4)
+    assert recorder.summary("easy")["judge/requests"] == 4, "validations have their own"
+    recorder.evaluating = None
+    asked(recorder, 0)
+    assert "judge/requests" not in recorder.summary("train")
+
+
+def test_tokens_of_all_processes_are_summed(tmp_path: Path) -> None:
+    settled = config(tmp_path)
+    results = in_processes(settled, [[scored(SOUND)] * 4] * 2, requests=3)
+    assert [recorder.summary("train")["judge/requests"] for recorder, _ in results] == [6, 6]
+    assert all("judge/cost" not in recorder.summary("train") for recorder, _ in results)

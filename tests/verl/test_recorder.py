@@ -17,13 +17,14 @@ from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, JudgeDownError, UnscoredError
+from fapo.inference.usage import Usage
 from fapo.judge.canaries import MIN_CANARIES
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.decoupled import decoupled_advantages
 from fapo.rewards.policy import fapo_reward
 from fapo.rewards.scorer import PolicyScorer
 from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
-from fapo.verl.payload import Payload
+from fapo.verl.payload import Payload, decode, encode
 from fapo.verl.recorder import RecordingBuffer
 from fapo.verl.timing import PendingMetrics, exposed_seconds
 from fapo.verl.train import prepare
@@ -159,6 +160,14 @@ def test_audits_are_measured_and_can_stop_the_run(tmp_path: Path) -> None:
     assert len(rows(tmp_path, "audit")) == 40
     with pytest.raises(JudgeDownError, match=r"judge\.audit\.min_j"):
         recorder.check([])
+
+
+def test_tokens_and_cost_of_the_judge_are_metrics(tmp_path: Path) -> None:
+    served = {"kind": "served", "model": "m", "urls": ["http://127.0.0.1:9/v1"], "prices": [1.0, 0.5, 2.0]}
+    used = replace(payload(CORRECT), usage=Usage(1, 100, 20, 10))
+    found = buffer(tmp_path, **served).record(1, "train", [used, decode(encode(used), 1.0, 5, 64)], ["a", "a"])
+    assert (found["judge/requests"], found["judge/prompt_tokens"], found["judge/cached_tokens"]) == (2, 200, 40)
+    assert found["judge/cost"] == pytest.approx((160 * 1.0 + 40 * 0.5 + 20 * 2.0) / 1e6)
 
 
 CLOCK = {"gen": 10.0, "step": 30.0}

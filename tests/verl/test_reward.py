@@ -57,6 +57,8 @@ def test_the_rule_for_steps_reaches_the_prompt(judge: dict[str, str], found: int
         score = asyncio.run(compute_score("d", "1+1=2\n\\boxed{2}", "2", {"problem": "1+1?"}, config=config))
         (request,) = server.requests
     assert score["score"] == 1.0
+    usage = decode(score["fapo"], 1.0, 2, 8).usage
+    assert (usage.requests, usage.prompt_tokens, usage.completion_tokens) == (1, 1, 1)
     assert request["messages"][-1]["content"].count("\n#") == found
 
 

@@ -46,7 +46,7 @@ def judge(
         raise ConfigError(f"{'--second' if second else '--human'} is shown on the page; give --report audit.html, too")
     with progress_bars(disable=quiet) as bars:
         counts = audit(settings, bar_by_name(bars))
-    print_counts(counts, Console())
+    print_counts(counts, Console(), settings.prices)
     console.print(f"verdicts: {settings.out}", highlight=False, soft_wrap=True)
     if report:
         from fapo.report.audit_page import write_audit

@@ -298,6 +298,8 @@ class ServedJudge(ModelJudge):
     """Form of the verdict: "boxed", or "json", which the servers must be able to enforce (`response_format`)."""
     extra_body: dict[str, Any] = field(default_factory=dict)
     """Further fields of each request, such as reasoning_effort; max_completion_tokens replaces max_tokens."""
+    prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
+    """Prices of a million prompt, cached and completion tokens, in any currency; the cost becomes a metric."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

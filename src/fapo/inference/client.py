@@ -271,10 +271,19 @@ def _completion(answer: Any) -> Completion:
     text = message.get("content") or "" if isinstance(message, dict) else None
     if not isinstance(text, str):
         raise NotACompletion("the answer is not a chat completion")
-    usage = answer.get("usage")
-    num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    written, read, cached = _usage(answer.get("usage"))
     truncated = choice.get("finish_reason") in LENGTH_LIMIT
-    return Completion(text, num_tokens if isinstance(num_tokens, int) else 0, truncated=truncated)
+    return Completion(text, written, truncated=truncated, prompt_tokens=read, cached_tokens=cached)
+
+
+def _usage(usage: Any) -> tuple[int, int, int]:
+    """Return the tokens of the completion, of the prompt, and those of the prompt that were cached; 0 where unknown."""
+    usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    numbers = usage.get("completion_tokens"), usage.get("prompt_tokens"), cached
+    written, read, known = (n if isinstance(n, int) and n > 0 else 0 for n in numbers)
+    return int(written), int(read), int(min(known, read))
 
 
 async def _text(pieces: AsyncIterator[bytes]) -> str:

@@ -147,7 +147,9 @@ class ResponseCache:
         """Return the newest response stored under a key; None if there is none."""
         with self._errors(), self._lock:
             row = self._connection.execute(FIND, astuple(key)).fetchone()
-        return Completion(row[0], row[1], truncated=bool(row[2]), seconds=row[3]) if row else None
+        if row is None:
+            return None
+        return Completion(row[0], row[1], truncated=bool(row[2]), seconds=row[3], from_cache=True)
 
     async def read(self, keys: Sequence[CacheKey]) -> list[Completion | None]:
         """Return what `find` returns for each key, in order."""
@@ -306,8 +308,6 @@ class CachedModel:
     """Number of calls of `complete` under way at once, each with one conversation; None: one call with all of them."""
     use_cache: bool = True
     """Whether stored responses are used; if not, the model is asked again and the new response replaces the old one."""
-    counts: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
-    """Number of responses so far that came from the cache, under "cached"."""
     _locks: WeakValueDictionary[tuple[int, CacheKey], asyncio.Lock] = field(
         default_factory=WeakValueDictionary, init=False, repr=False, compare=False
     )
@@ -340,7 +340,6 @@ class CachedModel:
             if self.use_cache:
                 found = await self.cache.read(keys)
             missing = [i for i, response in enumerate(found) if response is None]
-            self.counts["cached"] += len(found) - len(missing)
             if missing:
                 start = time.perf_counter()
                 responses = await self.complete([chats[i] for i in missing])

@@ -116,7 +116,7 @@ class LocalModel:
                 answers = self._generate_batch([prompts[i] for i in batch])
                 for i, (tokens, ended) in zip(batch, answers, strict=True):
                     text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-                    out[i] = Completion(text, len(tokens), truncated=not ended)
+                    out[i] = Completion(text, len(tokens), truncated=not ended, prompt_tokens=len(prompts[i]))
         return out
 
     def _generate_batch(self, prompts: list[list[int]]) -> list[tuple[list[int], bool]]:

@@ -70,8 +70,8 @@ def make_judge(config: JudgeConfig, *, seed: int = 0, model: JudgeModel | None =
         judge = oracle(config.false_negative_rate, config.false_positive_rate, config.blind_to)
     else:
         template, model = _template(config), model or _open_model(config)
-        judge = _genrm(config, template, model)
-        uncached = _genrm(replace(config, cache=None), template, model)
+        judge = genrm = _genrm(config, template, model)
+        uncached = replace(_genrm(replace(config, cache=None), template, model), usage=genrm.usage)
     if not config.canaries:
         return judge
     known = load_labelled(config.canaries, steps=step_rule(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from fapo.data.final_answers import num_words
 from fapo.data.trajectory import judged_steps
 from fapo.errors import ConfigError
-from fapo.inference.response_cache import CachedModel
+from fapo.inference.usage import UsageMeter
 from fapo.judge.template import Template, build_prompt
 from fapo.judge.verdicts import BLANK, CUT_OFF, FLAGGED_UNREAD, GIVEN_STEP, majority
 from fapo.types import ChatModel, Completion, Given, Message, Problem, Rollout, StepRule, Verdict
@@ -74,6 +74,8 @@ class GenRM:
     """Number of critiques of each solution; several are useful only at a temperature above 0."""
     min_words: int = 0
     """Minimum number of words outside boxed answers; a shorter solution is flagged unread. 0: no minimum."""
+    usage: UsageMeter = field(default_factory=UsageMeter, repr=False, compare=False)
+    """Tokens of all critiques, also of votes that lost."""
 
     def __post_init__(self) -> None:
         if self.votes < 1:
@@ -82,7 +84,7 @@ class GenRM:
     @property
     def progress_metrics(self) -> dict[str, int]:
         """Number of critiques so far that came from the response cache, for a progress bar; empty while it is 0."""
-        cached = self.complete.counts["cached"] if isinstance(self.complete, CachedModel) else 0
+        cached = self.usage.total.from_cache
         return {"from the cache": cached} if cached else {}
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
@@ -118,6 +120,7 @@ class GenRM:
         prompts = _Prompts(self.template, solutions, [index for index, _ in asked.values()], self.votes)
         answers = await self.complete(prompts) if asked else []
         assert len(answers) == len(prompts), "a chat model returns one completion for each conversation"
+        self.usage.add(answers)
         for i, (key, (_, given)) in enumerate(asked.items()):
             votes = answers[i * self.votes : (i + 1) * self.votes]
             verdicts[key] = majority([self._parse(answer, given) for answer in votes])

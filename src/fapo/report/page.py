@@ -24,6 +24,7 @@ from fapo.report.summary import GENRM, POLICY, crossing_texts, row_titles, summa
 from fapo.report.text import visible
 from fapo.report.tiles import tiles
 from fapo.report.timing import time_splits
+from fapo.report.usage import COLUMNS, judge_usages
 from fapo.training.run_reader import Run, read_run
 
 
@@ -109,6 +110,8 @@ def page(
         policy_rows=[row for row in rows if row.metric in POLICY],
         crossings=crossing_texts(runs),
         times=time_splits(policies),
+        usages=judge_usages(policies),
+        usage_columns=COLUMNS,
         judges=judges,
         genrm_rows=[row for row in rows if row.metric in GENRM],
         cells={(row.metric, row.split, row.label): row for row in rows},

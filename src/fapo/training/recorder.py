@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from fapo.config.schema import Config
+from fapo.config.schema import Config, ServedJudge
+from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import CanaryResult, find_canaries
 from fapo.judge.verdict_counts import VerdictCounts, shortened
 from fapo.rewards.critique_scorer import Scorer
@@ -17,7 +18,13 @@ from fapo.training.datasets import TRAIN
 from fapo.training.judge_audit import JudgeAudit, audited_verdicts
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
-from fapo.training.step_metrics import advantage_metrics, flawed_rho_metrics, genrm_metrics, policy_metrics
+from fapo.training.step_metrics import (
+    advantage_metrics,
+    flawed_rho_metrics,
+    genrm_metrics,
+    policy_metrics,
+    usage_metrics,
+)
 from fapo.training.stop_rules import StopRules
 from fapo.types import GroundTruth, Problem, Rollout, ScoredRollout
 
@@ -34,6 +41,8 @@ class Part:
     """Truth about each rollout, None where it is unknown, [batch_size / num_processes]."""
     canaries: Sequence[CanaryResult]
     """Results of the canaries that were judged with them."""
+    usage: Usage
+    """Tokens of the judge since the last batch."""
 
 
 T = TypeVar("T")
@@ -74,6 +83,8 @@ class Recorder:
         self._batches: dict[str, list[tuple[ScoredRollout, GroundTruth | None, float | None]]] = defaultdict(list)
         self._times_seen: Counter[str] = Counter()
         self._stop_rules = StopRules(config)
+        self._usage: dict[str, Usage] = defaultdict(Usage)
+        self._meter = find_usage(scorer.judge) if isinstance(scorer, PolicyScorer) else None
         self._canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
         if self._canaries:
             self._canaries.results = []
@@ -117,6 +128,7 @@ class Recorder:
         advantages: list[float | None] = [None] * len(scored)
         if size > 1:
             advantages = [*batch_advantages(scored, [i // size for i in range(len(scored))], self.config.reward)]
+        self._usage[split] = sum((part.usage for part in parts), self._usage[split])
         counted = [self._is_new(s) for s in scored]
         rows = zip(scored, truths, advantages, strict=True)
         self._batches[split].extend(row for row, new in zip(rows, counted, strict=True) if new)
@@ -145,6 +157,7 @@ class Recorder:
             [_without_texts(s) for s in taken],
             [scored_truth(s, self.scorer) for s in taken],
             [(shortened(verdict), label) for verdict, label in canaries],
+            self._meter.take() if self._meter else Usage(),
         )
 
     def _is_new(self, scored: ScoredRollout) -> bool:
@@ -166,7 +179,8 @@ class Recorder:
         scored, truths = [s for s, _, _ in rows], [truth for _, truth, _ in rows]
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
-        out = policy_metrics(scored, truths)
+        prices = self.config.judge.prices if isinstance(self.config.judge, ServedJudge) else None
+        out = policy_metrics(scored, truths) | usage_metrics(self._usage.pop(split, Usage()), prices)
         if split == TRAIN:
             out |= self._stop_rules.canaries.metrics() | self._audit_metrics()
             group_size = self.config.rollout.group_size

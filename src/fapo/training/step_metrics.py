@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from fapo.evaluation import metrics
+from fapo.inference.usage import Prices, Usage
 from fapo.judge.quality import judge_quality, processbench_f1
 from fapo.rewards import theory
 from fapo.rewards.advantages import mean_advantage_by_class
@@ -58,6 +59,21 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
         if pairs := [(s.verdict, t.error_step) for s, t in known if s.verdict is not None]:
             out |= {f"judge/{name}": value for name, value in judge_quality(*zip(*pairs, strict=True)).items()}
     return out
+
+
+def usage_metrics(usage: Usage, prices: Prices | None) -> dict[str, float]:
+    """Return the tokens of a judge as metrics.
+
+    Args:
+        usage: Tokens of the requests for some rollouts.
+        prices: Prices of the tokens; None for no cost.
+
+    Returns:
+        Sums by name, judge/requests, judge/prompt_tokens and so on, and judge/cost; {} if nothing was requested.
+    """
+    if not usage:
+        return {}
+    return {f"judge/{name}": value for name, value in usage.as_json(prices).items() if value is not None}
 
 
 def advantage_metrics(

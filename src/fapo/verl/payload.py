@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
+from fapo.inference.usage import Usage
 from fapo.judge.canaries import CanaryResult
 from fapo.types import Given, GroundTruth, Problem, Reward, Rollout, ScoredRollout, Verdict
 
@@ -21,6 +22,8 @@ class Payload:
     """For a critique: label of the solution."""
     canaries: tuple[CanaryResult, ...] = ()
     """Results of the canaries that were judged since the last payload of this worker."""
+    usage: Usage = field(default_factory=Usage)
+    """Tokens of the judge since the last payload of this worker."""
 
 
 def encode(payload: Payload) -> str:
@@ -55,4 +58,4 @@ def decode(text: str, reward: float, num_tokens: int, max_tokens: int) -> Payloa
     scored = ScoredRollout(rollout, found["correct"], verdict, Reward(value, parts), found["check_error"])
     canaries = tuple((Verdict(**verdict), label) for verdict, label in table["canaries"])
     truth = GroundTruth(*table["truth"]) if table["truth"] else None
-    return Payload(table["split"], scored, truth, canaries)
+    return Payload(table["split"], scored, truth, canaries, Usage(**table["usage"]))

@@ -21,8 +21,9 @@ from tensordict import TensorDict
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from fapo.config.reader import read_config
-from fapo.config.schema import GroupReward
+from fapo.config.schema import GroupReward, ServedJudge
 from fapo.data.miniature.oracle import known_ground_truth
+from fapo.inference.usage import Usage
 from fapo.judge.verdict_counts import VerdictCounts
 from fapo.rewards.scorer import batch_advantages
 from fapo.training.datasets import TRAIN
@@ -35,6 +36,7 @@ from fapo.training.step_metrics import (
     flawed_rho_metrics,
     genrm_metrics,
     policy_metrics,
+    usage_metrics,
     validation_metrics,
 )
 from fapo.training.stop_rules import StopRules
@@ -187,7 +189,8 @@ class _Recording(ReplayBuffer):
         )
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
-        out = policy_metrics(scored, truths)
+        prices = self.config.judge.prices if isinstance(self.config.judge, ServedJudge) else None
+        out = policy_metrics(scored, truths) | usage_metrics(sum((p.usage for p in payloads), Usage()), prices)
         self.stop_rules.canaries.add(result for payload in payloads for result in payload.canaries)
         if split == TRAIN:
             out |= self.stop_rules.canaries.metrics()

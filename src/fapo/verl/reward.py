@@ -23,6 +23,7 @@ from fapo.config.schema import Config, GroupReward, JudgeConfig, LocalJudge, Mod
 from fapo.data.trajectory import make_rollout
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
+from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import find_canaries
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import make_scorer, scored_truth, wrap_judge
@@ -106,13 +107,16 @@ async def compute_score(
     canary_results = tuple(canaries.results or ()) if canaries else ()
     if canaries:
         canaries.results = []
+    meter = find_usage(scorer.judge) if isinstance(scorer, PolicyScorer) else None
+    usage = meter.take() if meter else Usage()
     split = str(extra_info.get("split", TRAIN))
+    truth = scored_truth(scored, scorer) if solution else None
     return {
         "score": UNSCORED if scored.reward.value is None else scored.reward.value,
         "acc": float(scored.correct),
         "flawed": float(bool(scored.flawed) and scored.correct),
         "unscored": float(scored.reward.value is None),
-        "fapo": encode(Payload(split, scored, scored_truth(scored, scorer) if solution else None, canary_results)),
+        "fapo": encode(Payload(split, scored, truth, canary_results, usage)),
     }
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import percent, wilson_interval
 from fapo.evaluation.metrics import fp_ratio
+from fapo.inference.usage import Prices, Usage
 from fapo.judge.quality import ratio
 from fapo.judge.verdict_counts import VerdictCounts
 from fapo.types import Verdict
@@ -68,6 +69,8 @@ class AuditCounts:
     """Number of rows with the id of an earlier row."""
     verdicts: VerdictCounts = field(default_factory=VerdictCounts)
     """Counts of the verdicts, with the reasons of those that are missing."""
+    usage: Usage = field(default_factory=Usage)
+    """Tokens of the judge."""
 
     def add(self, row: AuditRow) -> None:
         """Count one row of the output that could be read."""
@@ -100,12 +103,13 @@ class AuditCounts:
         return sum(self.by_source.values(), Counter())
 
 
-def print_counts(result: AuditCounts, console: Console) -> None:
+def print_counts(result: AuditCounts, console: Console, prices: Prices | None = None) -> None:
     """Print accuracy and FP ratio by source, the position of the errors, and notes on the rows.
 
     Args:
         result: Counts of an audit.
         console: Console to print to.
+        prices: Prices of the judge's tokens; None prints no cost.
     """
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("source", overflow="fold", min_width=12)
@@ -125,7 +129,8 @@ def print_counts(result: AuditCounts, console: Console) -> None:
             console.print(
                 f"  {name:<12} {'█' * round(40 * rate):<40} {rate:6.1%}  {result.fifths[part]}", highlight=False
             )
-    for note in _notes(result):
+    usage = [f"tokens of the judge: {result.usage.text(prices)}"] if result.usage else []
+    for note in [*_notes(result), *usage]:
         console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
 
 

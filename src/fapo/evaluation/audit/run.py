@@ -74,6 +74,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
         async def judged() -> None:
             async with open_judge(config, use_cache=not settings.no_cache) as judge:
                 await _Audit(settings, config, judge, check, result, num_rows, progress).run(rows())
+                result.usage = judge.usage.total
 
         asyncio.run(judged())
     return result

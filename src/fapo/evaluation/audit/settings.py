@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from fapo.config.ranges import NonNegative, check_ranges
 from fapo.evaluation.judge_settings import JudgeSettings
 
 
@@ -26,5 +27,10 @@ class AuditSettings(JudgeSettings):
     """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
     require_box: bool = False
     r"""Accept only a \boxed{} as a final answer."""
+    prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
+    """Prices of a million prompt, cached and completion tokens of the judge, in any currency, to show the cost."""
     skip_bad: bool = False
     """Report rows that cannot be read and continue; by default the first one stops the audit before any judgement."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "fapo judge")

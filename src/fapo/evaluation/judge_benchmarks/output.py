@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -15,6 +15,7 @@ from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, decimal, percent
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
 from fapo.evaluation.judge_benchmarks.score import FlawedPositiveScore, ProcessScore, SubsetScore
+from fapo.inference.usage import Prices, Usage
 from fapo.judge.quality import Invalid
 from fapo.judge.verdict_counts import MIN_VERDICTS, VerdictCounts
 from fapo.types import Verdict
@@ -36,6 +37,10 @@ class Context:
     """Threshold of the step scores; None for verdicts that come without scores."""
     num_without_reference: int = 0
     """Number of rows that were judged without a reference answer, because the data has none."""
+    usage: Usage = field(default_factory=Usage)
+    """Tokens of the judge."""
+    prices: Prices | None = None
+    """Prices of the judge's tokens."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -142,8 +147,13 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             "subset_details": {name: _details(subset) for name, subset in score.subsets.items()},
         }
     rules = conventions(context, process=isinstance(score, ProcessScore))
-    out: dict[str, Any] = finite({**numbers, **context.counts, **origin, "conventions": rules})
+    out: dict[str, Any] = finite({**numbers, **context.counts, **origin, "conventions": rules, **_usage(context)})
     return out
+
+
+def _usage(context: Context) -> dict[str, Any]:
+    """Return the tokens of the judge for JSON; {} for predictions and rules, which have none."""
+    return {"usage": context.usage.as_json(context.prices)} if context.usage else {}
 
 
 def _flags(score: FlawedPositiveScore) -> dict[str, Any]:
@@ -184,7 +194,8 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         Table of percentages with intervals, and notes below it; `conventions` has all rules.
     """
     process = isinstance(score, ProcessScore)
-    lines = list(_notes(conventions(context, process), context))
+    lines = [f"tokens of the judge: {context.usage.text(context.prices)}"] if context.usage else []
+    lines += _notes(conventions(context, process), context)
     table = Table(
         title=Text(escape(f"{'process' if process else 'flawed-positive'} - {context.answers}")),
         caption=Text("\n".join(lines)),

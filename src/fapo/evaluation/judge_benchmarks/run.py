@@ -20,6 +20,7 @@ from fapo.evaluation.judge_benchmarks.score import (
 from fapo.evaluation.judge_benchmarks.settings import RULES, BenchSettings
 from fapo.evaluation.judge_settings import judge_name
 from fapo.inference.concurrency import run_batches
+from fapo.inference.usage import Usage
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge
 from fapo.judge.template import load_template
@@ -69,17 +70,21 @@ def _from_predictions(settings: BenchSettings, rows: Rows) -> Context:
 def _from_judge(settings: BenchSettings, rows: Rows, progress: Progress) -> Context:
     """Judge the rows, and write the answers to `out`."""
     if settings.rule:
-        name, verdicts = settings.rule, [Verdict.from_step(RULES[settings.rule])] * len(rows.counting)
+        name, usage, verdicts = settings.rule, Usage(), [Verdict.from_step(RULES[settings.rule])] * len(rows.counting)
     else:
         judge = settings.judge_config(settings.out)
-        name, verdicts = judge_name(judge), judge_rows(settings, rows, judge, progress)
+        name = judge_name(judge)
+        verdicts, usage = judge_rows(settings, rows, judge, progress)
     if settings.out:
         write_predictions(settings.out, rows.counting, verdicts, name)
     without = 0 if settings.rule else sum(not row.problem.reference for row in rows.counting)
-    return Context(settings.data, name, verdicts, settings.invalid, num_without_reference=without)
+    shown = {"num_without_reference": without, "usage": usage, "prices": settings.prices}
+    return Context(settings.data, name, verdicts, settings.invalid, **shown)
 
 
-def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress: Progress) -> list[Verdict]:
+def judge_rows(
+    settings: BenchSettings, rows: Rows, judge: ModelJudge, progress: Progress
+) -> tuple[list[Verdict], Usage]:
     """Judge the rows of a benchmark; critiques that the cache holds are not requested again.
 
     Args:
@@ -89,7 +94,7 @@ def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress:
         progress: Callback for the number of rows that are judged.
 
     Returns:
-        One verdict for each row that is scored, in order.
+        One verdict for each row that is scored, in order; and the tokens of the judge.
 
     Raises:
         ConfigError: The benchmark needs steps, and the template asks for yes or no.
@@ -102,7 +107,7 @@ def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress:
     verdicts: dict[str, Verdict] = {}
     breaker = CircuitBreaker(remedy=repeat_command(judge.cache), num_expected=len(rows.counting))
 
-    async def run() -> None:
+    async def run() -> Usage:
         async with open_judge(judge, use_cache=not settings.no_cache) as genrm:
 
             async def ask(batch: Sequence[LabelledSolution]) -> list[str]:
@@ -120,6 +125,7 @@ def judge_rows(settings: BenchSettings, rows: Rows, judge: ModelJudge, progress:
                     f"bench {settings.benchmark}", done, len(rows.counting), genrm.progress_metrics
                 ),
             )
+            return genrm.usage.total
 
-    asyncio.run(run())
-    return [verdicts[row.problem.id] for row in rows.counting]
+    usage = asyncio.run(run())
+    return [verdicts[row.problem.id] for row in rows.counting], usage

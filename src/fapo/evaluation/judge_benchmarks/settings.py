@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from fapo.config.ranges import NonNegative, check_ranges
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import JudgeSettings
 
@@ -50,10 +51,13 @@ class BenchSettings(JudgeSettings):
     """Number of requests under way at once, over all servers; a model in this process ignores it."""
     limit: int | None = None
     """Number of rows of each source that are used, a fixed random choice; the default is all."""
+    prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
+    """Prices of a million prompt, cached and completion tokens of the judge, in any currency, to show the cost."""
     out: Path | None = None
     """File for the answers of the judge, which --predictions reads; the cache lies beside it."""
 
     def __post_init__(self) -> None:
+        check_ranges(self, "fapo bench")
         if (self.predictions is None) == (not self.judge):
             raise ConfigError("give either --predictions FILE or --judge (URL, local:PATH, flag-all, flag-none)")
         if self.predictions and self.out:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from rich.table import Table
@@ -19,6 +20,7 @@ from fapo.evaluation.judge_settings import judge_name
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.evaluation.policy.score import Estimate, Score, by_source, majority, score
 from fapo.evaluation.policy.settings import EvalSettings
+from fapo.inference.usage import Prices, Usage
 from fapo.judge.verdicts import verdict_row
 
 SCHEMA = 1
@@ -38,20 +40,41 @@ CONVENTIONS = {
 """Rules behind the numbers, by name."""
 
 
-def write(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> dict[str, Any]:
+def write(
+    settings: EvalSettings, answered: Sequence[AnsweredQuestion], usage: Mapping[str, Usage] = MappingProxyType({})
+) -> dict[str, Any]:
     """Write the table of questions and, beside it, the summary.
 
     Args:
         settings: Settings of the evaluation; `out` is the file of the table.
         answered: Questions with their samples.
+        usage: Tokens of policy, judge and gold_judge, as far as there are any.
 
     Returns:
         Summary.
     """
-    found = summary(settings, answered)
+    found = summary(settings, answered) | {"usage": {name: u.as_json(p) for name, u, p in _used(settings, usage)}}
     write_jsonl(settings.out, (question_row(question) for question in answered))
     write_json(settings.out.with_suffix(".json"), found)
     return found
+
+
+def usage_lines(settings: EvalSettings, usage: Mapping[str, Usage]) -> list[str]:
+    """Return a line about the tokens of each model, and their cost if there are prices.
+
+    Args:
+        settings: Settings of the evaluation, with the prices.
+        usage: Tokens of policy, judge and gold_judge.
+
+    Returns:
+        Lines of text.
+    """
+    return [f"tokens of the {name.replace('_', ' ')}: {u.text(p)}" for name, u, p in _used(settings, usage)]
+
+
+def _used(settings: EvalSettings, usage: Mapping[str, Usage]) -> list[tuple[str, Usage, Prices | None]]:
+    """Return name, tokens and prices of each model that was used."""
+    return [(name, used, getattr(settings, f"{name}_prices")) for name, used in usage.items() if used]
 
 
 def question_row(answered: AnsweredQuestion) -> dict[str, Any]:

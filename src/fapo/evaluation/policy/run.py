@@ -23,6 +23,7 @@ from fapo.evaluation.policy.settings import EvalSettings
 from fapo.inference.concurrency import run_batches
 from fapo.inference.models import ModelSpec, reseeded
 from fapo.inference.response_cache import CacheKey, ResponseCache, cache_key
+from fapo.inference.usage import Usage, usage_of
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge
 from fapo.judge.template import load_template
@@ -68,7 +69,9 @@ class AnsweredQuestion:
         return has_oracle(self.problem)
 
 
-def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> list[AnsweredQuestion]:
+def evaluate(
+    settings: EvalSettings, progress: Progress = lambda *_: None, usage: dict[str, Usage] | None = None
+) -> list[AnsweredQuestion]:
     """Sample answers to questions, check them, and judge the correct ones.
 
     An evaluation that was interrupted and is called again takes from the cache what the models have answered before.
@@ -76,6 +79,7 @@ def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> li
     Args:
         settings: Questions, policy and judge.
         progress: Callback for the tasks "sample", "judge" and "gold judge".
+        usage: Dictionary to which the tokens of policy, judge and gold_judge are added.
 
     Returns:
         One record for each question, in order.
@@ -95,11 +99,13 @@ def evaluate(settings: EvalSettings, progress: Progress = lambda *_: None) -> li
         load_template(config.template)  # a wrong template should stop the command before it samples
     with contextlib.closing(ResponseCache(settings.cache)) as cache:
         completed = asyncio.run(_sample(settings, policy, prompt, problems, cache, progress))
+    usage = {} if usage is None else usage
+    usage["policy"] = usage_of({id(c): c for completions in completed for c in completions}.values())
     answered = asyncio.run(_checked(check, problems, completed))
     if judge:
-        answered = asyncio.run(_judged(settings, judge, answered, progress))
+        answered, usage["judge"] = asyncio.run(_judged(settings, judge, answered, progress))
     if gold:
-        answered = asyncio.run(_judged(settings, gold, answered, progress, gold=True))
+        answered, usage["gold_judge"] = asyncio.run(_judged(settings, gold, answered, progress, gold=True))
     return answered
 
 
@@ -228,8 +234,11 @@ async def _judged(
     answered: Sequence[AnsweredQuestion],
     progress: Progress,
     gold: bool = False,
-) -> list[AnsweredQuestion]:
-    """Return the questions with verdicts on the correct samples; the samples of a question are judged together."""
+) -> tuple[list[AnsweredQuestion], Usage]:
+    """Return the questions with verdicts on the correct samples, and the tokens of the judge.
+
+    The samples of a question are judged together.
+    """
     task, name = ("gold judge", "gold_verdict") if gold else ("judge", "verdict")
     jobs = [
         (i, correct)
@@ -237,7 +246,7 @@ async def _judged(
         if (correct := [s for s in question.samples if s.check.correct])
     ]
     if not jobs:
-        return list(answered)
+        return list(answered), Usage()
     verdicts: dict[int, list[Verdict]] = {}
     async with open_judge(config, use_cache=not settings.no_cache) as judge:
 
@@ -260,7 +269,9 @@ async def _judged(
             ).record,
             progress=lambda done: progress(task, done, len(jobs), judge.progress_metrics),
         )
-    return [_with_verdicts(question, verdicts.get(i, []), name) for i, question in enumerate(answered)]
+    return [
+        _with_verdicts(question, verdicts.get(i, []), name) for i, question in enumerate(answered)
+    ], judge.usage.total
 
 
 def _with_verdicts(answered: AnsweredQuestion, verdicts: Sequence[Verdict], name: str) -> AnsweredQuestion:

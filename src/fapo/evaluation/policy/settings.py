@@ -82,6 +82,12 @@ class EvalSettings:
     """Number of requests under way at once; for a model in this process, number of samples in a batch."""
     timeout: Positive = 600.0
     """Seconds for one try of a request."""
+    policy_prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
+    """Prices of a million prompt, cached and completion tokens of the policy, in any currency, to show the cost."""
+    judge_prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
+    """The same for the judge."""
+    gold_judge_prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
+    """The same for the gold judge."""
     no_cache: bool = False
     """Ask the models again for answers that the cache holds."""
 

@@ -78,8 +78,15 @@ def _from_judge(settings: BenchSettings, rows: Rows, progress: Progress) -> Cont
     if settings.out:
         write_predictions(settings.out, rows.counting, verdicts, name)
     without = 0 if settings.rule else sum(not row.problem.reference for row in rows.counting)
-    shown = {"num_without_reference": without, "usage": usage, "prices": settings.prices}
-    return Context(settings.data, name, verdicts, settings.invalid, **shown)
+    return Context(
+        settings.data,
+        name,
+        verdicts,
+        settings.invalid,
+        num_without_reference=without,
+        usage=usage,
+        prices=settings.prices,
+    )
 
 
 def judge_rows(

@@ -15,17 +15,18 @@ from tests.support.sandbox_server import sandbox_server
 pytestmark = pytest.mark.verl
 
 TESTS = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}
-ADD = {"inputs": ["1\n2", "3\n4"], "outputs": ["3", "7"], "fn_name": "add"}
+# not "add": verl's client imports all names of `operator`, so that a program without the function would pass
+TOTAL = {"inputs": ["1\n2", "3\n4"], "outputs": ["3", "7"], "fn_name": "total"}
 PROGRAMS = [
     (TESTS, "print(sum(map(int, input().split())))"),
     (TESTS, "print(7)"),
     (TESTS, "print('3\\n\\n' if '1' in input() else 7)"),
     (TESTS, "raise ValueError"),
     (TESTS, "def"),
-    (ADD, "def add(a, b):\n    return a + b"),
-    (ADD, "class Solution:\n    def add(self, a, b):\n        return a + b"),
-    (ADD, "def add(a, b):\n    return a"),
-    (ADD, "def other(a, b):\n    return a + b"),
+    (TOTAL, "def total(a, b):\n    return a + b"),
+    (TOTAL, "class Solution:\n    def total(self, a, b):\n        return a + b"),
+    (TOTAL, "def total(a, b):\n    return a"),
+    (TOTAL, "def other(a, b):\n    return a + b"),
 ]
 
 

@@ -15,6 +15,7 @@ def test_sums_over_steps_and_validations(tmp_path: Path) -> None:
     rows = [
         {"step": 0, "kind": "validation", "easy/accuracy": 0.5, "easy/judge/requests": 10, "easy/judge/cost": 0.5},
         {"step": 1, "kind": "train", **STEP, "judge/from_cache": 3, "judge/cost": 1.0, "judge/tokens": 99.0},
+        {"step": 1, "kind": "train", "audit/requests": 4, "audit/num": 9},
         {"step": 2, "kind": "train", **STEP, "judge/cost": None},
     ]
     folders = [
@@ -24,6 +25,7 @@ def test_sums_over_steps_and_validations(tmp_path: Path) -> None:
     ]
     assert judge_usages([read_run(folder) for folder in folders]) == [
         JudgeUsage("paid", (1210, 20_000, 8000, 14, 3), 1.5),
+        JudgeUsage("paid, second judge", (4, 0, 0, 0, 0), None),
         JudgeUsage("free", (600, 10_000, 4000, 7, 0), None),
     ]
     html = write_report(folders, tmp_path / "page.html").read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ from fapo.training.recorder import Part, Recorder
 from fapo.training.run_folder import RunFolder
 from fapo.training.stop_rules import without_stops
 from fapo.types import Completion, Problem, Reward, Rollout, ScoredRollout, Verdict
+from tests.support.chat_server import Reply, chat_server
 
 SOUND, FLAWED, FAILED, UNPARSABLE = (
     Verdict.from_step(None, "fine"),
@@ -197,3 +198,17 @@ def test_tokens_of_all_processes_are_summed(tmp_path: Path) -> None:
     results = in_processes(settled, [[scored(SOUND)] * 4] * 2, requests=3)
     assert [recorder.summary("train")["judge/requests"] for recorder, _ in results] == [6, 6]
     assert all("judge/cost" not in recorder.summary("train") for recorder, _ in results)
+
+
+def test_tokens_and_cost_of_the_second_judge_are_metrics(tmp_path: Path) -> None:
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        second = {"kind": "served", "urls": [server.url], "model": "gold", "prices": [1e6, 0.0, 0.0]}
+        settled = config(tmp_path, audit={"judge": second, "rate": 1.0})
+        recorder = Recorder(settled, RunFolder(settled, resume=False), make_scorer(without_stops(settled)))
+        recorder.trainer = SimpleNamespace(state=SimpleNamespace(global_step=0))
+        recorder.record([scored(SOUND, "p"), scored(SOUND, "p"), scored(None), scored(None)], {})
+        recorder.write()
+        found = recorder.summary("train")
+    assert len(server.requests) == 1, "equal rollouts"
+    assert (found["audit/requests"], found["audit/prompt_tokens"], found["audit/cost"]) == (1, 1, 1.0)
+    assert "judge/requests" not in found

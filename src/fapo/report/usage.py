@@ -15,7 +15,9 @@ COLUMNS = {
     "completion_tokens": "completion tokens",
     "from_cache": "from the response cache",
 }
-"""Name of a sum in metrics.jsonl, behind "judge/" -> heading."""
+"""Name of a sum in metrics.jsonl, behind "judge/" or "audit/" -> heading."""
+GROUPS = {"judge": "", "audit": ", second judge"}
+"""Group of the names in metrics.jsonl -> end of the name of its row."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class JudgeUsage:
     """Sums over the training steps and validations of a run."""
 
     name: str
-    """Name of the run."""
+    """Name of the run, with "second judge" for that of an audit."""
     sums: tuple[int, ...]
     """Sums in the order of COLUMNS."""
     cost: float | None
@@ -34,19 +36,20 @@ def judge_usages(runs: Sequence[Run]) -> list[JudgeUsage]:
     """Return one record for each run that has recorded tokens of a judge."""
     found = []
     for run in runs:
-        sums = tuple(int(_sum(run, name) or 0) for name in COLUMNS)
-        if any(sums):
-            found.append(JudgeUsage(run.name, sums, _sum(run, "cost")))
+        for group, end in GROUPS.items():
+            sums = tuple(int(_sum(run, f"{group}/{name}") or 0) for name in COLUMNS)
+            if any(sums):
+                found.append(JudgeUsage(f"{run.name}{end}", sums, _sum(run, f"{group}/cost")))
     return found
 
 
 def _sum(run: Run, name: str) -> float | None:
-    """Return the sum of a metric of the judge over all rows; None if no row has it."""
+    """Return the sum of a metric over all rows, also of validation sets; None if no row has it."""
     values = [
         value
         for row in run.rows
         for key in row
-        if key == f"judge/{name}" or key.endswith(f"/judge/{name}")  # of a validation set: NAME/judge/requests
+        if key == name or key.endswith(f"/{name}")  # of a validation set: NAME/judge/requests
         if (value := finite_number(row[key])) is not None
     ]
     return sum(values) if values else None

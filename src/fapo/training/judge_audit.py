@@ -18,6 +18,7 @@ from typing import Any
 from fapo.config.schema import AuditConfig, ServedJudge
 from fapo.errors import JudgeDownError
 from fapo.evaluation.intervals import difference_interval
+from fapo.inference.usage import Usage, find_usage
 from fapo.judge.from_config import make_judge
 from fapo.judge.quality import flawed_positive_prf, ratio
 from fapo.judge.verdicts import verdict_row
@@ -108,6 +109,7 @@ class JudgeAudit:
         """
         self._config, self._seed = config, seed
         self._judge = make_judge(config.judge)
+        self._meter = find_usage(self._judge)
         # a model in this process would draw random numbers at the same time as the training
         self._thread = ThreadPoolExecutor(1) if isinstance(config.judge, ServedJudge) else None
         self._begun: tuple[int, list[ScoredRollout], Future[list[Verdict]]] | None = None
@@ -128,6 +130,10 @@ class JudgeAudit:
             verdicts = Future()
             verdicts.set_result(self._read(drawn))
         self._begun = step, drawn, verdicts
+
+    def take_usage(self) -> Usage:
+        """Return the tokens of the second judge since the last call of this function."""
+        return self._meter.take() if self._meter else Usage()
 
     def _read(self, drawn: Sequence[ScoredRollout]) -> list[Verdict]:
         """Return the verdicts of the second judge."""

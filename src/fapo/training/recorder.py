@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from fapo.config.schema import Config, ServedJudge
+from fapo.config.schema import Config
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import CanaryResult, find_canaries
 from fapo.judge.verdict_counts import VerdictCounts, shortened
@@ -179,8 +179,7 @@ class Recorder:
         scored, truths = [s for s, _, _ in rows], [truth for _, truth, _ in rows]
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
-        prices = self.config.judge.prices if isinstance(self.config.judge, ServedJudge) else None
-        out = policy_metrics(scored, truths) | usage_metrics(self._usage.pop(split, Usage()), prices)
+        out = policy_metrics(scored, truths) | usage_metrics(self._usage.pop(split, Usage()), self.config.judge)
         if split == TRAIN:
             out |= self._stop_rules.canaries.metrics() | self._audit_metrics()
             group_size = self.config.rollout.group_size
@@ -190,12 +189,14 @@ class Recorder:
 
     def _audit_metrics(self) -> dict[str, float]:
         """Wait for the second judge, write its verdicts, and return the metrics of the latest ones."""
-        if not self._audit:
+        audit = self.config.judge.audit if self.config.judge else None
+        if not self._audit or not audit:
             return {}
         audited, rows = self._audit.finish()
         self.folder.audits(rows)
         self._stop_rules.audit.add(self.gather(audited))
-        return self._stop_rules.audit.metrics()
+        usage = sum(self.gather([self._audit.take_usage()]), Usage())
+        return self._stop_rules.audit.metrics() | usage_metrics(usage, audit.judge, "audit")
 
 
 def _without_texts(scored: ScoredRollout) -> ScoredRollout:

@@ -7,8 +7,9 @@ from statistics import fmean
 
 import numpy as np
 
+from fapo.config.schema import JudgeConfig, ServedJudge
 from fapo.evaluation import metrics
-from fapo.inference.usage import Prices, Usage
+from fapo.inference.usage import Usage
 from fapo.judge.quality import judge_quality, processbench_f1
 from fapo.rewards import theory
 from fapo.rewards.advantages import mean_advantage_by_class
@@ -61,19 +62,22 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
     return out
 
 
-def usage_metrics(usage: Usage, prices: Prices | None) -> dict[str, float]:
+def usage_metrics(usage: Usage, judge: JudgeConfig | None, group: str = "judge") -> dict[str, float]:
     """Return the tokens of a judge as metrics.
 
     Args:
         usage: Tokens of the requests for some rollouts.
-        prices: Prices of the tokens; None for no cost.
+        judge: Settings of the judge, which may have prices.
+        group: Group of the names: judge, or audit for the second judge.
 
     Returns:
-        Sums by name, judge/requests, judge/prompt_tokens and so on, and judge/cost; {} if nothing was requested.
+        Sums by name, judge/requests, judge/prompt_tokens and so on, and with prices judge/cost; {} if nothing was
+        requested.
     """
     if not usage:
         return {}
-    return {f"judge/{name}": value for name, value in usage.as_json(prices).items() if value is not None}
+    prices = judge.prices if isinstance(judge, ServedJudge) else None
+    return {f"{group}/{name}": value for name, value in usage.as_json(prices).items() if value is not None}
 
 
 def advantage_metrics(

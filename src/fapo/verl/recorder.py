@@ -21,7 +21,7 @@ from tensordict import TensorDict
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from fapo.config.reader import read_config
-from fapo.config.schema import GroupReward, ServedJudge
+from fapo.config.schema import GroupReward
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.inference.usage import Usage
 from fapo.judge.verdict_counts import VerdictCounts
@@ -137,11 +137,15 @@ class _Recording(ReplayBuffer):
         """Write the metrics of the last step, with its times, which are known only when it is over."""
         if self.pending:
             row, self.pending = self.pending, None
-            if self.audit:
+            used: dict[str, float] = {}
+            settings = self.config.judge.audit if self.config.judge else None
+            if self.audit and settings:
                 audited, rows = self.audit.finish()
                 self.folder.audits(rows)
                 self.stop_rules.audit.add(audited)
-            self.folder.metrics(row.step, TRAIN, row.metrics | self.stop_rules.audit.metrics() | row.seconds())
+                used = usage_metrics(self.audit.take_usage(), settings.judge, "audit")
+            measured = row.metrics | self.stop_rules.audit.metrics() | used | row.seconds()
+            self.folder.metrics(row.step, TRAIN, measured)
 
     def record_validation(self, step: int, payloads: Sequence[Payload], groups: Sequence[str]) -> dict[str, float]:
         """Write the rollouts and metrics of a validation.
@@ -189,8 +193,8 @@ class _Recording(ReplayBuffer):
         )
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
-        prices = self.config.judge.prices if isinstance(self.config.judge, ServedJudge) else None
-        out = policy_metrics(scored, truths) | usage_metrics(sum((p.usage for p in payloads), Usage()), prices)
+        usage = sum((payload.usage for payload in payloads), Usage())
+        out = policy_metrics(scored, truths) | usage_metrics(usage, self.config.judge)
         self.stop_rules.canaries.add(result for payload in payloads for result in payload.canaries)
         if split == TRAIN:
             out |= self.stop_rules.canaries.metrics()

@@ -21,7 +21,7 @@ from fapo.data.sources import is_hub_id
 from fapo.errors import ConfigError, DataError, EngineError, FapoError
 from fapo.inference.models import model_folder
 from fapo.inference.served_models import served_models
-from fapo.rewards.from_config import check_templates
+from fapo.rewards.from_config import check_scorer
 
 WIDTH = 80
 """Width of the page in characters."""
@@ -43,7 +43,7 @@ def check_inputs(config: Config, place: Places) -> None:
     if any(is_hub_id(source) for _, source in _sources(config)) or any(map(_on_hub, _local_models(config).values())):
         use_cache_without_network()
     load_prompt(config.data.prompt)
-    check_templates(config)
+    check_scorer(config)
     for key, source in _sources(config):
         if is_hub_id(source):
             continue
@@ -70,7 +70,7 @@ def preview(config: Config, place: Places, engine: str) -> str:
         ConfigError: A prompt or a template cannot be used.
     """
     load_prompt(config.data.prompt)
-    check_templates(config)
+    check_scorer(config)
     missing: list[str] = []
 
     def found(key: str, error: str) -> None:

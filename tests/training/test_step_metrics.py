@@ -76,7 +76,7 @@ def test_an_error_of_the_checker_is_counted_and_is_no_wrong_answer() -> None:
     found = policy_metrics([*rows, failed], [None] * 4)
     assert found["rollout/checker_error_rate"] == found["rollout/unscored_rate"] == 1 / 4
     assert (found["rollout/rho"], found["rollout/accuracy"]) == (2 / 1, 2 / 4)
-    advantages = advantage_metrics([*rows, failed], 4)
+    advantages = advantage_metrics([*rows, failed], batch_advantages([*rows, failed], [0] * 4, None), [None] * 4)
     assert advantages["advantage/wrong"] < 0 < advantages["advantage/fully_correct"]
 
 

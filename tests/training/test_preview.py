@@ -49,7 +49,7 @@ def test_the_page_of_a_run() -> None:
         "48 prompts x 8 = 384 a step, of at most 64 tokens",
         "50, 4 updates each, learning rate 0.0002, 0.59 passes over the data",  # 50 x 48 / 4096
         "at most 24,576 a step, 1,228,800 in all",
-        "fapo; overlong_buffer 0, on_unscored mask, penalty 1.0",
+        "fapo; overlong_buffer 0, checker math, on_unscored mask, penalty 1.0",
         "miniature:genrm in this process, prompt compact; the correct rollouts, at most 384 a step, 3 critiques each",
         "every 20 steps",
     ):

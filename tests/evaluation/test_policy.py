@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -20,13 +21,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.world import parse
-from fapo.evaluation.intervals import bootstrap_ratio_intervals
+from fapo.evaluation.intervals import bootstrap_ratio_intervals, percent
 from fapo.evaluation.policy.compare import compare, read_table
-from fapo.evaluation.policy.output import question_row
+from fapo.evaluation.policy.output import as_table, question_row
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample, evaluate, load_questions
 from fapo.evaluation.policy.score import by_source, majority, paired_differences, score
 from fapo.evaluation.policy.settings import EvalSettings
@@ -62,6 +64,19 @@ HAND = [
     question([sample("7", FLAWED), sample("7", FAILED)], num_failed=2, source="b"),
     question([], num_failed=4, source="b"),
 ]
+
+
+def test_the_table_is_whole_on_80_columns() -> None:
+    server = {"policy": ("http://x/v1",), "judge": ("http://x/v1",), "policy_model": "m", "judge_model": "m"}
+    options = EvalSettings(data=("x.jsonl",), samples=4, out=Path("o.jsonl"), **server)
+    answered = [*HAND, question([sample("7")], source="a-source-with-a-name-that-is-longer-than-a-column-can-be")]
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(as_table(options, answered))
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in shown.getvalue()
+    for source, found in by_source(answered, 4, judged=True).items():
+        assert any(percent(found.avg_at_k.value, found.avg_at_k.interval) in line for line in lines), source
+    assert sum("verified pass@4" in line for line in lines) == 4, "three sources and all"
 
 
 def test_numbers_counted_by_hand() -> None:

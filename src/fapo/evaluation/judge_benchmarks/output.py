@@ -221,7 +221,7 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Tab
         }.items():
             table.add_row(name, str(value))
         return table
-    table.add_column("subset")
+    table.add_column("subset", overflow="fold")
     for name in ("n", "with error", "error acc", "correct acc", "F1", "invalid"):
         table.add_column(name, justify="right")
     for name, subset in score.subsets.items():

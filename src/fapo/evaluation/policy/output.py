@@ -8,6 +8,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
@@ -190,14 +191,16 @@ def as_table(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> Ta
     lines = [*_notes(whole, judged), *(f"{name}: {CONVENTIONS[name]}" for name in ("reliable_accuracy", "interval"))]
     judged_by = f", judged by {judge_name(judge)}" if judge else ""
     title = Text(escape(f"{settings.policy_spec().name}{judged_by}"))
-    table = Table(title=title, caption=Text("\n".join(lines)), caption_justify="left")
-    for name in columns:
-        table.add_column(name, justify="left" if name == "source" else "right")
-    for name, found in scores.items():
-        table.add_row(Text(escape(name)), *_cells(found, list(columns.values())[1:], k))
-    if len(scores) > 1:
+    # one number a line and a section for each source, so that no number is cut on a terminal of 80 columns
+    table = Table(title=title, caption=Text("\n".join(lines)), caption_justify="left", box=SIMPLE, min_width=76)
+    table.add_column("source", overflow="fold")
+    table.add_column("number", no_wrap=True)
+    table.add_column("value", no_wrap=True, justify="right")
+    names = dict(list(columns.items())[1:])
+    for source, found in (*scores.items(), *([("all", whole)] if len(scores) > 1 else [])):
         table.add_section()
-        table.add_row("all", *_cells(whole, list(columns.values())[1:], k))
+        for first, (name, value) in enumerate(zip(names, _cells(found, list(names.values()), k), strict=True)):
+            table.add_row("" if first else Text(escape(source)), name, value)
     return table
 
 

@@ -489,6 +489,13 @@ template = "./locate"
 canaries = "/data/canaries.jsonl"
 cache = "cache.sqlite"
 
+[judge.audit.judge]
+kind = "served"
+urls = ["http://x/v1"]
+model = "policy"
+template = "locate"
+cache = "audit.sqlite"
+
 [optim]
 steps = 20
 learning_rate = 1e-4
@@ -501,6 +508,7 @@ VALUES = {
     "data.prompt": "ask.md",
     "judge.template": "locate",
     "judge.cache": "cache.sqlite",
+    "judge.audit.judge.cache": "audit.sqlite",
 }
 """Settings of PATHS that are paths."""
 
@@ -531,6 +539,8 @@ def test_paths_in_a_file_are_relative_to_the_file(elsewhere: Path, given: str) -
     assert config.judge.model == "owner/judge" and config.judge.canaries == "/data/canaries.jsonl"
     assert config.data.validation["hub"] == "owner/name:config"
     assert config.data.validation["known"] == "miniature:validation"
+    audit = config.judge.audit.judge
+    assert (audit.model, audit.template) == ("policy", "locate"), "names"
 
 
 @pytest.mark.parametrize("key", VALUES)

@@ -104,6 +104,14 @@ def test_a_served_judge_is_asked_for_its_models() -> None:
         assert "does not work here" not in page
 
 
+def test_a_judge_that_audits_is_on_the_page(tmp_path: Path) -> None:
+    text = POLICY.read_text(encoding="utf-8") + '[judge.audit.judge]\nkind = "local"\nmodel = "./nothing"\n'
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    page = shown(str(tmp_path / "run.toml"))
+    assert f"a random 2% of them are audited: {tmp_path}/nothing in this process, prompt locate" in page
+    assert f"judge.audit.judge.model: {tmp_path}/nothing: no such folder" in page
+
+
 def test_a_folder_with_a_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "fapo").mkdir()
     (tmp_path / "fapo/config.json").write_text("{}", encoding="utf-8")

@@ -12,12 +12,12 @@ from fapo.errors import ConfigError
 
 _FOLDER = Path(fapo.__file__).parent
 _MINIATURE = _FOLDER / "data/miniature/configs"
-ALWAYS_PATHS = ("output", "judge.cache")
-"""Settings that are always paths."""
-PROMPTS = ("data.prompt", "judge.template", "genrm.template")
-"""Settings with the path of a text file or the name of a built-in prompt, which is a bare word."""
-SOURCES = ("data.train", "judge.canaries")
-"""Settings with the path of a data file, a Hugging Face id or "miniature:NAME"; so is each value of data.validation."""
+ALWAYS_PATHS = ("output",)
+"""Settings that are always paths; so is `cache` of a judge."""
+PROMPTS = ("data.prompt", "genrm.template")
+"""Settings with the path of a text file or the name of a built-in prompt, a bare word; so is `template` of a judge."""
+SOURCES = ("data.train",)
+"""Settings with the path of a data file, a Hugging Face id or "miniature:NAME"; so are data.validation and canaries."""
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -56,7 +56,12 @@ def resolve_paths(table: dict[str, Any], folder: Path, place_of: Callable[[str],
         value, beside = inner[last], folder / inner[last]
         if _is_path(key, value, folder):
             inner[last] = str(beside)
-        if key not in ALWAYS_PATHS and ("/" in value or Path(value).suffix) and Path(value).exists() > beside.exists():
+        if (
+            key not in ALWAYS_PATHS
+            and not key.endswith(".cache")
+            and ("/" in value or Path(value).suffix)
+            and Path(value).exists() > beside.exists()
+        ):
             there = os.path.relpath(value, folder)
             raise ConfigError(
                 f"{place_of(key)}: {key}: {value} is in the working directory, not at {beside}: paths in a file are "
@@ -66,25 +71,36 @@ def resolve_paths(table: dict[str, Any], folder: Path, place_of: Callable[[str],
 
 def _path_settings(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield the dotted keys of the settings that may be paths, each with its table and its last part."""
-    data, judge = (found if isinstance(found := table.get(name), dict) else {} for name in ("data", "judge"))
-    validation = data.get("validation")
     keys = [*ALWAYS_PATHS, *PROMPTS, *SOURCES, "model.path"]
-    keys += ["judge.model"] if judge.get("kind") != "served" else []  # else it is a name at the servers
-    keys += [f"data.validation.{name}" for name in validation] if isinstance(validation, dict) else []
+    keys += [f"data.validation.{name}" for name in _inner(table, "data.validation")]
+    for place in ("judge", "judge.audit.judge"):
+        judge = _inner(table, place)
+        keys += [f"{place}.{name}" for name in ("canaries", "template", "cache")]
+        if judge.get("kind") != "served" and judge.get("model") != "base":  # names, not paths
+            keys.append(f"{place}.model")
     for key in keys:
-        *parents, last = key.split(".", 2)
-        inner: Any = table
-        for parent in parents:
-            inner = inner.get(parent) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and isinstance(inner.get(last), str):
+        parent, _, last = key.rpartition(".")
+        if key.startswith("data.validation."):  # the name of a set may have a dot
+            parent, last = "data.validation", key.removeprefix("data.validation.")
+        inner = _inner(table, parent)
+        if isinstance(inner.get(last), str):
             yield key, inner, last
+
+
+def _inner(table: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the table with a dotted key; empty if there is none, or it is a value."""
+    inner: Any = table
+    for part in key.split(".") if key else ():
+        inner = inner.get(part) if isinstance(inner, dict) else None
+    return inner if isinstance(inner, dict) else {}
 
 
 def _is_path(key: str, value: str, folder: Path) -> bool:
     """Return whether a setting is a path; if not, it is a built-in name, a Hugging Face id or "miniature:NAME"."""
-    if key in ALWAYS_PATHS or value.startswith(("./", "../")):
+    last = key.rpartition(".")[2]
+    if key in ALWAYS_PATHS or last == "cache" or value.startswith(("./", "../")):
         return True
-    if key in PROMPTS:
+    if key in PROMPTS or last == "template":
         return "/" in value or Path(value).suffix != ""
-    is_data = key in SOURCES or key.startswith("data.validation.")
+    is_data = key in SOURCES or last == "canaries" or key.startswith("data.validation.")
     return (is_data and value.endswith((".jsonl", ".json", ".parquet"))) or (folder / value).exists()

@@ -124,10 +124,19 @@ def _num_rows(config: Config, key: str, source: str, limit: int | None = None) -
 
 def _local_models(config: Config) -> dict[str, str]:
     """Return the models that are loaded into processes of the run, by key."""
-    judge, models = config.judge, {"model.path": config.model.path}
-    if isinstance(judge, LocalJudge) or (isinstance(judge, AdapterJudge) and judge.model != "base"):
-        models["judge.model"] = judge.model
+    models = {"model.path": config.model.path}
+    for key, judge in _judges(config):
+        if isinstance(judge, LocalJudge) or (isinstance(judge, AdapterJudge) and judge.model != "base"):
+            models[f"{key}.model"] = judge.model
     return models
+
+
+def _judges(config: Config) -> Iterator[tuple[str, JudgeConfig]]:
+    """Yield the judges of a run with their keys: the judge, and the one that audits it."""
+    if config.judge:
+        yield "judge", config.judge
+        if config.judge.audit:
+            yield "judge.audit.judge", config.judge.audit.judge
 
 
 def _on_hub(path: str) -> bool:
@@ -150,16 +159,17 @@ def _missing_models(config: Config) -> Iterator[tuple[str, str]]:
                 yield key, f"{path}: no such folder"
         elif why := why_not_on_hub("models", path):
             yield key, f"{path}: no such folder, and {why}"
-    judge = config.judge
-    if isinstance(judge, ServedJudge):
+    for key, judge in _judges(config):
+        if not isinstance(judge, ServedJudge):
+            continue
         for url in judge.urls:
             try:
                 names = served_models(url)
             except (EngineError, ConfigError) as error:
-                yield "judge.urls", str(error)
+                yield f"{key}.urls", str(error)
             else:
                 if judge.model not in names:
-                    yield "judge.model", f"{url} has {', '.join(names) or 'no model'}, not {judge.model}"
+                    yield f"{key}.model", f"{url} has {', '.join(names) or 'no model'}, not {judge.model}"
 
 
 def _page(config: Config, rows: dict[str, int], engine: str) -> Iterator[tuple[str, str]]:
@@ -204,6 +214,8 @@ def _page(config: Config, rows: dict[str, int], engine: str) -> Iterator[tuple[s
         yield "reward", _settings(config.reward)
     if config.judge:
         yield "judge", _judge(config.judge, num)
+        if audit := config.judge.audit:
+            yield "", f"a random {audit.rate:.0%} of them are audited: {_judge(audit.judge, num)}"
     yield (
         "validation",
         f"before the first step and every {validation.every} steps, samples of each problem: {validation.num_samples}"

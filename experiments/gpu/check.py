@@ -9,6 +9,8 @@
     rollouts     tokens a second of SmolLM2 by transformers' generate(), beside the limit of the card's bandwidth
     steps        seconds of a training step by part: TRL's GRPOTrainer, ours, FAPO judged after and FAPO judged ahead
                  by a judge that takes 18/42 of the rollouts' time (the paper's proportions)
+    lora         an interrupted run with LoRA against a whole one: difference of the adapters, size of a checkpoint
+    adapter      memory and seconds of a step: policy alone, with an adapter judge, and with a judge of its own weights
     continuous   rollouts by generate_batch() (continuous batching), in processes of their own
 
 An error in one part is kept in the results, and the other parts are computed. Each result is written to
@@ -29,13 +31,13 @@ from typing import Any
 
 import torch
 
-from experiments.gpu import common
+from experiments.gpu import adapters, common
 from experiments.gpu.common import Results
 from experiments.gpu.parity import parity
 from experiments.gpu.speed import ceilings, continuous, judges, rollouts
 from experiments.gpu.steps import steps
 
-PARTS = ("facts", "parity", "judge", "rollouts", "steps", "continuous")
+PARTS = ("facts", "parity", "judge", "rollouts", "steps", "lora", "adapter", "continuous")
 ENGINES = ("kept", "for_each_call")
 """Life of the engine in the part `continuous`: one for both calls, or one that ends with its call, as in TRL."""
 ENGINE_SECONDS = 50.0
@@ -74,6 +76,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder of results")
     parser.add_argument("--base", default="/tmp/smollm2", help="folder of SmolLM2; the parts that need it wait for it")
+    parser.add_argument("--work", default="/tmp/check", help="folder of runs")
     parser.add_argument("--seconds", type=float, default=180.0, help="time limit; parts that begin later are left out")
     parser.add_argument("--skip", nargs="*", default=[], choices=PARTS, help="parts to leave out")
     parser.add_argument("--tiny", action="store_true", help="a dry run")
@@ -89,7 +92,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     if given.tiny:
         torch.set_num_threads(1)
-    base, out = Path(given.base), Path(given.out)
+    base, out, work = Path(given.base), Path(given.out), Path(given.work)
     if given.engine:
         continuous(base, given.bytes_s, given.tiny, given.engine == "kept")
         sys.stdout.flush()
@@ -118,6 +121,8 @@ def main() -> None:
         "judge": (lambda: judges(model(), given.tiny), 15),
         "rollouts": (lambda: rollouts(model(), bytes_s, given.tiny), 15),
         "steps": (lambda: steps(model(), given.tiny, left), 40),
+        "lora": (lambda: adapters.resume(model(), work / "lora", given.tiny), 40),
+        "adapter": (lambda: adapters.adapter_judge(model(), work / "adapter", given.tiny), 50),
         "continuous": (engines, 20),
     }
     for name in PARTS:

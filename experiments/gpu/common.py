@@ -143,7 +143,7 @@ class Results:
 
 def machine() -> dict[str, Any]:
     """Return card, versions and number of processors."""
-    packages = ("torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
+    packages = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers")
     out: dict[str, Any] = {"python": sys.version.split()[0], "cpus": os.cpu_count()}
     out |= {name: metadata.version(name) for name in packages}
     if torch.cuda.is_available():

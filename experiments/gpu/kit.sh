@@ -13,7 +13,7 @@ ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 BASE=src/fapo/data/miniature/base
 # packages that a machine with torch, transformers and accelerate may lack, and its Python
 PACKAGES=${PACKAGES:-"math-verify latex2sympy2-extended antlr4-python3-runtime pydantic pydantic-core annotated-types
-    typing-inspection typing-extensions tyro typeguard docstring-parser pebble trl datasets dill multiprocess gguf"}
+    typing-inspection typing-extensions tyro typeguard docstring-parser pebble trl peft datasets dill multiprocess gguf"}
 PYTHON_VERSION=${PYTHON_VERSION:-3.12}
 rm -rf "$KIT/code" "$KIT/second"
 mkdir -p "$KIT/code/experiments" "$KIT/first/wheels" "$KIT/second"

@@ -17,6 +17,7 @@ import pytest
 from experiments.base_models.writers import PERFECT, Habits
 from experiments.gpu import common, compare, examples, measured, world
 from fapo.data import read_jsonl, split_steps, write_jsonl
+from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import Difficulty, Task, tasks
 from fapo.errors import DataError
 from fapo.judge import parse_verdict
@@ -206,6 +207,10 @@ def test_dry_run_of_the_check(smoke: Path) -> None:
     assert not {name: part for name, part in parts.items() if "error" in part or "left_out" in part}
     assert found["parity"]["ok"]
     assert found["steps"]["judged_ahead"]["asked"] == found["steps"]["judged_after"]["asked"]
+    assert found["lora"]["trained"]
+    assert found["lora"]["interrupted_and_whole"] == {"weights": 0.0, "same_rollouts": 1.0}
+    assert found["adapter"]["adapter"]["judged"] == found["adapter"]["separate"]["judged"] > 0
+    assert found["adapter"]["same_critiques"] == 1.0
     assert {"engine_started", "engine_running", "engine_for_each_call"} <= set(found["continuous"])
 
 
@@ -222,6 +227,25 @@ def test_dry_run_of_the_sentences(smoke: Path) -> None:
     assert {len(parts["validation"]) for name, parts in found["runs"].items() if name != "judge"} == {3}
     files = {file.name for file in smoke.iterdir()}
     assert {"sentences.txt", "sentences-rollouts.jsonl.gz", "sentences-logs.txt.gz"} <= files
+
+
+@pytest.mark.slow
+def test_dry_run_of_the_genrms(stand_in: Path, tmp_path: Path) -> None:
+    known = [row for row, _ in zip(read_jsonl(BASE_FOLDER / "critic-test.jsonl"), range(40), strict=False)]
+    rows = [row | {"final_answer_correct": i % 4 > 0} for i, row in enumerate(known)]
+    write_jsonl(tmp_path / "gsm8k.jsonl", rows)
+    options = ["--out", tmp_path / "out", "--work", tmp_path / "work", "--base", stand_in, "--tiny"]
+    command = ["python", "-m", "experiments.gpu.genrm", *options, "--data", tmp_path / "gsm8k.jsonl"]
+    (tmp_path / "out").mkdir()
+    run([str(word) for word in command])
+    found = json.loads((tmp_path / "out/genrm.json").read_text(encoding="utf-8"))
+    assert sum(found["rows"].values()) == 30, "solutions with right answers"
+    problems = [{row["problem"] for row in read_jsonl(tmp_path / f"work/data/{n}.jsonl")} for n in ("train", "gsm8k")]
+    assert problems[0] and problems[1] and not problems[0] & problems[1]
+    for kind in ("genrm_step", "genrm_outcome"):
+        assert found[kind]["exit_code"] == 0, found[kind]
+        assert set(found[kind]["validation"]["gsm8k"]) == {"0", "2"}
+        assert found[kind]["validation"]["gsm8k"]["0"]["n"] == 4
 
 
 @pytest.mark.gpu

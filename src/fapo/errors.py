@@ -39,3 +39,8 @@ class UnscoredError(FapoError):
 
 class EngineError(FapoError):
     """A trainer, a model server or another program that fapo needs and that has failed."""
+
+
+def install(extra: str) -> str:
+    """Return the command that installs an extra of fapo, for a message, from an index and from a checkout."""
+    return f"pip install 'fapo[{extra}]', or in a checkout: pip install -e '.[{extra}]'"

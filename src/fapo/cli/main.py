@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn
 from tyro.extras import SubcommandApp
 
 from fapo.cli.app import app, console
-from fapo.errors import FapoError
+from fapo.errors import FapoError, install
 
 
 def main() -> None:
@@ -52,8 +52,7 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:
             raise
-        extra = EXTRAS[missing]
-        _fail(f"this needs {missing}: pip install 'fapo[{extra}]', or in a checkout: pip install -e '.[{extra}]'")
+        _fail(f"this needs {missing}: {install(EXTRAS[missing])}")
     except OSError as error:
         if error.errno not in REFUSALS:
             raise

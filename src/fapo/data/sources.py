@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fapo.data.columns import Row
 from fapo.data.hub import use_cache_without_network
 from fapo.data.jsonl import PlacedRow, json_rows, jsonl_rows
-from fapo.errors import ConfigError, DataError
+from fapo.errors import ConfigError, DataError, install
 
 DATA_SUFFIXES = (".jsonl", ".json", ".parquet")
 """Endings of data files; a source without one of them may be a Hugging Face id."""
@@ -64,7 +65,7 @@ def _parquet_rows(path: Path) -> Iterator[PlacedRow]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ConfigError(f"{path}: reading Parquet needs pyarrow: pip install 'fapo[train]'") from None
+        raise ConfigError(f"{path}: reading Parquet needs pyarrow: {install('train')}") from None
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             start = 0
@@ -90,11 +91,12 @@ def _decoded(path: Path, start: int, batch: Any) -> list[Row]:
 
 def _hub_rows(name: str, config: str | None, split: str | None) -> Iterator[PlacedRow]:
     """Yield the rows of a Hugging Face data set with their places."""
-    use_cache_without_network()
+    if find_spec("huggingface_hub"):
+        use_cache_without_network()
     try:
         import datasets
     except ImportError:
-        raise ConfigError(f"{name}: data sets of the Hub need `datasets`: pip install 'fapo[train]'") from None
+        raise ConfigError(f"{name}: data sets of the Hub need `datasets`: {install('train')}") from None
     try:
         table = datasets.load_dataset(name, config, split=split)
     except ConnectionError as failure:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fapo.data.hub import use_cache_without_network
 from fapo.data.miniature import sets as miniature
-from fapo.errors import ConfigError, EngineError
+from fapo.errors import ConfigError, EngineError, install
 from fapo.inference.adapters import adapter_base
 from fapo.inference.client import ChatClient
 from fapo.types import ChatModel
@@ -132,7 +132,7 @@ class ModelSpec:
         try:
             from fapo.inference.transformers_model import LocalModel
         except ImportError:
-            raise ConfigError(f"{key}: {self.name} needs torch and transformers: pip install 'fapo[train]'") from None
+            raise ConfigError(f"{key}: {self.name} needs torch and transformers: {install('train')}") from None
         with loading(key, self.name):
             return LocalModel.load(
                 model_folder(self.name),

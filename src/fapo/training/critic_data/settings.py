@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Positive, Rate, check_ranges
-from fapo.errors import ConfigError
+from fapo.errors import ConfigError, install
 from fapo.types import StepRule
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class CriticSettings:
         if self.out.suffix not in (".jsonl", ".parquet"):
             raise ConfigError(f"{self.out}: must end in .jsonl, or in .parquet for verl; rename it")
         if self.out.suffix == ".parquet" and not find_spec("pyarrow"):
-            raise ConfigError(f"{self.out}: writing Parquet needs pyarrow: pip install 'fapo[train]'")
+            raise ConfigError(f"{self.out}: writing Parquet needs pyarrow: {install('train')}")
 
     @property
     def folder(self) -> Path:

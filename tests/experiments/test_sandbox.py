@@ -135,7 +135,7 @@ def test_an_evaluation_has_accuracy_and_fp_ratio(server: SandboxServer, tmp_path
         settings = EvalSettings(
             data=(str(tmp_path / "problems.jsonl"),),
             policy=(solver.url,),
-            policy_model="m",
+            policy_model=("m",),
             judge=(reader.url,),
             judge_model="j",
             out=tmp_path / "out.jsonl",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fapo.cli.app import AsJson, Options, Quiet, app, console
 from fapo.cli.progress import bar_by_name, progress_bars
@@ -18,23 +18,34 @@ if TYPE_CHECKING:
 def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Evaluate a policy: sample, check final answers, and measure by a judge how many correct ones are flawed.
 
-    The same command continues an evaluation that was interrupted, and asks again for what failed.
+    Several policies are evaluated in turn and compared on the same questions; the first one is the baseline. The same
+    command continues an evaluation that was interrupted, and asks again for what failed.
     """
     from rich.console import Console
 
+    from fapo.evaluation.policy import compare
     from fapo.evaluation.policy.output import as_table, usage_lines, write
     from fapo.evaluation.policy.run import evaluate, verdict_counts
 
-    usage: dict[str, Usage] = {}
-    with progress_bars(disable=quiet) as bars:
-        answered = evaluate(settings, bar_by_name(bars), usage)
-    found = write(settings, answered, usage)
+    policies, everything, summaries = settings.policies(), [], []
+    for of_one in policies:
+        usage: dict[str, Usage] = {}
+        with progress_bars(disable=quiet) as bars:
+            answered = evaluate(of_one, bar_by_name(bars), usage)
+        everything += answered
+        summaries.append(write(of_one, answered, usage))
+        if not as_json:
+            Console().print(as_table(of_one, answered))
+        for line in usage_lines(of_one, usage):
+            console.print(line, highlight=False, soft_wrap=True)
+        summary = of_one.out.with_suffix(".json")
+        console.print(f"questions: {of_one.out}, summary: {summary}", highlight=False, soft_wrap=True)
+    found: Any = summaries[0]
+    if len(policies) > 1:
+        comparison = compare.compare([of_one.out for of_one in policies])
+        found = {"policies": summaries, "comparison": compare.as_json(comparison)}
+        if not as_json:
+            Console().print(compare.as_table(comparison))
     if as_json:
         print(json.dumps(found, indent=2, allow_nan=False))
-    else:
-        Console().print(as_table(settings, answered))
-    summary = settings.out.with_suffix(".json")
-    for line in usage_lines(settings, usage):
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"questions: {settings.out}, summary: {summary}", highlight=False, soft_wrap=True)
-    print_notes(verdict_counts(answered))
+    print_notes(verdict_counts(everything))

@@ -8,6 +8,7 @@ One function for each way in which the data were drawn:
     mean_interval               a mean over a few runs with different seeds
     bootstrap_ratio_intervals   several ratios of grouped rows that are compared with each other
     bootstrap_ratios            their bootstrap draws, for numbers made of several ratios
+    bootstrap_sums              bootstrap draws of sums over rows, for numbers that are no ratios
     percentile_interval         any number, given its values in bootstrap draws
 
 The functions are pure. An interval of a number that is not defined is (NaN, NaN).
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
 import numpy as np
@@ -33,6 +35,16 @@ CHUNK = 500
 
 Interval = tuple[float, float]
 """Lower and upper bound; both NaN where the number is not defined."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval."""
+
+    value: float
+    """Value; NaN where it is not defined."""
+    interval: Interval
+    """95 % interval."""
 
 
 def wilson_interval(k: float, n: float, level: float = LEVEL) -> Interval:
@@ -166,14 +178,28 @@ def bootstrap_ratios(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> 
         Ratios, [num_draws, num_ratios]; NaN where a denominator is 0.
     """
     above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
-    num, rng = len(above), np.random.default_rng(SEED)
-    ratios = []
-    for _ in range(0, NUM_RESAMPLES if num else 0, CHUNK):
-        # How often each row is drawn. A matrix product with it costs less than gathering the drawn rows.
-        counts = rng.multinomial(num, np.full(num, 1 / num), size=CHUNK).astype(float)
-        total = counts @ below
-        ratios.append(np.where(total > 0, counts @ above / np.where(total > 0, total, 1), np.nan))
-    return np.concatenate(ratios) if ratios else np.full((1, above.shape[1]), np.nan)
+    if not len(above):
+        return np.full((1, above.shape[1]), np.nan)
+    sums = bootstrap_sums(np.concatenate([above, below], axis=1), np.random.default_rng(SEED))
+    numerator, total = np.split(sums, 2, axis=1)
+    return np.where(total > 0, numerator / np.where(total > 0, total, 1), np.nan)
+
+
+def bootstrap_sums(values: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return the sum of each column in bootstrap draws of rows; all columns have the same draws.
+
+    Args:
+        values: Numbers of each row, [num_rows, num_columns], at least one row.
+        rng: Source of random numbers.
+
+    Returns:
+        Sums, [NUM_RESAMPLES, num_columns].
+    """
+    numbers = np.asarray(values, dtype=float)
+    num = len(numbers)
+    # How often each row is drawn. A matrix product with it costs less than gathering the drawn rows.
+    chunks = (rng.multinomial(num, np.full(num, 1 / num), size=CHUNK) for _ in range(0, NUM_RESAMPLES, CHUNK))
+    return np.concatenate([counts.astype(float) @ numbers for counts in chunks])
 
 
 def resample_counts(counts: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -208,6 +234,22 @@ def percent(value: float, interval: Interval | None = None) -> str:
         return "-"
     around = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
     return f"{100 * value:.1f} %{around}"
+
+
+def signed_points(value: float, interval: Interval) -> str:
+    """Return the difference of two rates and its interval as text, in percentage points.
+
+    Args:
+        value: Difference of two fractions.
+        interval: Its interval.
+
+    Returns:
+        For example "+3.1 [-0.4, +6.2]"; "-" for NaN.
+    """
+    if math.isnan(value):
+        return "-"
+    low, high = (100 * bound for bound in interval)
+    return f"{100 * value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def decimal(value: float, interval: Interval) -> str:

@@ -15,9 +15,9 @@ from fapo.data.columns import Row
 from fapo.data.jsonl import finite, read_jsonl
 from fapo.data.untrusted_text import escape
 from fapo.errors import DataError
-from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent
+from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, Estimate, percent, signed_points
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
-from fapo.evaluation.policy.score import Estimate, Score, paired_differences, score
+from fapo.evaluation.policy.score import Score, paired_differences, score
 from fapo.judge.verdicts import verdict_from_row
 from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout
@@ -94,7 +94,8 @@ def read_table(path: Path) -> list[AnsweredQuestion]:
         try:
             problem = Problem(row["id"], row["problem"], row["reference"], row["source"])
             samples = tuple(_sample(problem, sample) for sample in row["samples"])
-            out.append(AnsweredQuestion(problem, samples, row["num_failed"], row.get("reason", "")))
+            all_judged = row.get("verified_majority") is not None
+            out.append(AnsweredQuestion(problem, samples, row["num_failed"], row.get("reason", ""), all_judged))
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}:{number}: not a row of `fapo eval` ({error!r}); give its --out file") from None
     return out
@@ -137,10 +138,7 @@ def _cell(name: str, number: Estimate, signed: bool = False) -> str:
         return "-"
     if name == "length":
         return f"{number.value:+.0f}" if signed else f"{number.value:.0f}"
-    if not signed:
-        return percent(number.value, number.interval)
-    low, high = (100 * bound for bound in number.interval)
-    return f"{100 * number.value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return (signed_points if signed else percent)(number.value, number.interval)
 
 
 def _key(question: AnsweredQuestion) -> tuple[str, str, str]:
@@ -151,5 +149,5 @@ def _key(question: AnsweredQuestion) -> tuple[str, str, str]:
 def _sample(problem: Problem, row: Row) -> Sample:
     rollout = Rollout(problem, row["response"], row["num_tokens"], row["truncated"])
     check = Check(row["correct"], row["answer"], row["check"])
-    gold = verdict_from_row(row["gold"]) if "gold" in row else None
-    return Sample(rollout, check, verdict_from_row(row), row["truly_flawed"], gold)
+    gold, own = (verdict_from_row(row[name]) if name in row else None for name in ("gold", "own"))
+    return Sample(rollout, check, verdict_from_row(row), row["truly_flawed"], gold, own)

@@ -16,10 +16,10 @@ from fapo.data.files import write_json
 from fapo.data.jsonl import finite, write_jsonl
 from fapo.data.provenance import environment
 from fapo.data.untrusted_text import escape
-from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, decimal, percent
+from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, Estimate, decimal, percent, signed_points
 from fapo.evaluation.judge_settings import judge_name
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
-from fapo.evaluation.policy.score import Estimate, Score, by_source, majority, score
+from fapo.evaluation.policy.score import Score, by_source, majority, score, verified_majority
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.inference.usage import Prices, Usage
 from fapo.judge.verdicts import verdict_row
@@ -32,6 +32,8 @@ CONVENTIONS = {
     "pass_at": "unbiased, from all samples of a question; questions with fewer samples are left out",
     "verified_pass_at": "as pass_at, with samples that are correct and not flagged",
     "majority_at_k": "correct answers are one answer, wrong ones are equal by normal form; the first one wins a tie",
+    "verified_majority_at_k": "only samples found without error vote, and all if there is none; for a wrong answer the "
+    "judge gets this answer as the reference",
     "fp_ratio": "flawed / correct samples with a verdict",
     "gold_fp_ratio": "flawed / correct samples with a verdict, by the gold judge",
     "judge_youden_j": "true positive rate - false positive rate of the judge, if the gold judge is right",
@@ -97,6 +99,7 @@ def question_row(answered: AnsweredQuestion) -> dict[str, Any]:
         "num_flawed": sum(map(bool, flawed)),
         "num_truly_flawed": sum(truths) if answered.has_oracle else None,
         "majority": majority(samples),
+        "verified_majority": verified_majority(samples) if answered.all_judged else None,
         "samples": [_sample(sample) for sample in samples],
     }
 
@@ -114,6 +117,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         **verdict_row(verdict),
         **({} if verdict else {"reason": check.detail}),
         **({"gold": verdict_row(sample.gold_verdict)} if sample.gold_verdict else {}),
+        **({"own": verdict_row(sample.own_verdict)} if sample.own_verdict else {}),
         "truly_flawed": sample.truly_flawed,
     }
 
@@ -182,13 +186,15 @@ def as_table(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> Ta
     whole = score(answered, k, judged)
     columns = {"source": "", "n": "num_questions", f"avg@{k}": "avg_at_k"}
     columns |= {f"pass@{k}": "pass_at", f"majority@{k}": "majority_at_k"} if k > 1 else {}
+    columns |= {f"verified majority@{k}": "verified_majority_at_k"} if settings.verified_majority else {}
     columns |= {"FP ratio": "fp_ratio", "reliable": "reliable_accuracy"} if judged else {}
     columns |= {"gold FP ratio": "gold_fp_ratio", "J": "judge_youden_j"} if settings.gold_judge else {}
     columns |= {f"verified pass@{k}": "verified_pass_at"} if judged and k > 1 else {}
     if whole.num_correct and not math.isnan(whole.true_fp_ratio.value):
         columns |= {"true FP ratio": "true_fp_ratio", "truly reliable": "true_reliable_accuracy"}
     columns |= {"tokens": "length"}
-    lines = [*_notes(whole, judged), *(f"{name}: {CONVENTIONS[name]}" for name in ("reliable_accuracy", "interval"))]
+    rules = ("reliable_accuracy", *(["verified_majority_at_k"] if settings.verified_majority else []), "interval")
+    lines = [*_notes(whole, judged), *(f"{name}: {CONVENTIONS[name]}" for name in rules)]
     judged_by = f", judged by {judge_name(judge)}" if judge else ""
     title = Text(escape(f"{settings.policy_spec().name}{judged_by}"))
     # one number a line and a section for each source, so that no number is cut on a terminal of 80 columns
@@ -224,6 +230,9 @@ def _notes(found: Score, judged: bool) -> Iterator[str]:
     """Yield the rates above 0 that make the numbers less certain."""
     if judged:
         yield f"FP ratio: {found.num_flawed} flawed of {found.num_judged} correct samples with a verdict"
+    gain = found.verified_majority_gain
+    if not math.isnan(gain.value):
+        yield f"verified majority - majority: {signed_points(gain.value, gain.interval)}"
     names = ("no_answer", "undecided", "truncated", "failed", "judge_unparsable", "judge_failed")
     for name in names:
         rate = getattr(found, f"{name}_rate")

@@ -48,6 +48,8 @@ class Sample:
     """Whether a correct solution is flawed by the miniature's oracle; None for other problems and wrong answers."""
     gold_verdict: Verdict | None = None
     """Verdict of the gold judge, a second opinion; None without one or for a wrong answer."""
+    own_verdict: Verdict | None = None
+    """Verdict on a wrong answer, with this answer as the reference; None for other samples and if it is not needed."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class AnsweredQuestion:
     """Number of failed requests."""
     reason: str = ""
     """Error of the last failed request; empty without one."""
+    all_judged: bool = False
+    """Whether the wrong answers are judged too, which a vote of the samples without error needs."""
 
     @property
     def has_oracle(self) -> bool:
@@ -78,7 +82,7 @@ def evaluate(
 
     Args:
         settings: Questions, policy and judge.
-        progress: Callback for the tasks "sample", "judge" and "gold judge".
+        progress: Callback for the tasks "sample", "judge", "judge wrong answers" and "gold judge".
         usage: Dictionary to which the tokens of policy, judge and gold_judge are added.
 
     Returns:
@@ -103,16 +107,23 @@ def evaluate(
     usage["policy"] = usage_of({id(c): c for completions in completed for c in completions}.values())
     answered = asyncio.run(_checked(check, problems, completed))
     if judge:
-        answered, usage["judge"] = asyncio.run(_judged(settings, judge, answered, progress))
+        answered, usage["judge"] = asyncio.run(_judged(settings, judge, answered, progress, "judge", "verdict"))
+    if judge and settings.verified_majority:
+        answered = [replace(question, all_judged=True) for question in answered]
+        answered, more = asyncio.run(_judged(settings, judge, answered, progress, "judge wrong answers", "own_verdict"))
+        usage["judge"] += more
     if gold:
-        answered, usage["gold_judge"] = asyncio.run(_judged(settings, gold, answered, progress, gold=True))
+        answered, usage["gold_judge"] = asyncio.run(
+            _judged(settings, gold, answered, progress, "gold judge", "gold_verdict")
+        )
     return answered
 
 
 def verdict_counts(answered: Sequence[AnsweredQuestion]) -> VerdictCounts:
     """Return the counts of the verdicts on all samples."""
     counts = VerdictCounts()
-    counts.add_all(s.verdict for question in answered for s in question.samples if s.verdict)
+    samples = [sample for question in answered for sample in question.samples]
+    counts.add_all(verdict for s in samples for verdict in (s.verdict, s.own_verdict) if verdict)
     return counts
 
 
@@ -233,30 +244,39 @@ async def _judged(
     config: ModelJudge,
     answered: Sequence[AnsweredQuestion],
     progress: Progress,
-    gold: bool = False,
+    task: str,
+    name: str,
 ) -> tuple[list[AnsweredQuestion], Usage]:
-    """Return the questions with verdicts on the correct samples, and the tokens of the judge.
+    """Return the questions with verdicts in the field `name`, and the tokens of the judge.
 
-    The samples of a question are judged together.
+    The samples of a question are judged together. The judge reads the correct samples. For `own_verdict` it reads those
+    with a wrong answer, which takes the place of the reference. The policy wrote it, so it is escaped.
     """
-    task, name = ("gold judge", "gold_verdict") if gold else ("judge", "verdict")
-    jobs = [
-        (i, correct)
-        for i, question in enumerate(answered)
-        if (correct := [s for s in question.samples if s.check.correct])
-    ]
+    template = load_template(config.template)
+
+    def rollout_of(sample: Sample) -> Rollout | None:
+        """Return what the judge reads; None for a sample that it does not read."""
+        rollout, check = sample.rollout, sample.check
+        if name != "own_verdict":
+            return rollout if check.correct else None
+        if check.correct or check.answer is None:
+            return None
+        return replace(rollout, problem=replace(rollout.problem, reference=template.escape(check.answer)))
+
+    read = [[rollout_of(sample) for sample in question.samples] for question in answered]
+    jobs = [(i, found) for i, rollouts in enumerate(read) if (found := [rollout for rollout in rollouts if rollout])]
     if not jobs:
         return list(answered), Usage()
     verdicts: dict[int, list[Verdict]] = {}
     async with open_judge(config, use_cache=not settings.no_cache) as judge:
 
-        async def ask(batch: Sequence[tuple[int, list[Sample]]]) -> list[str]:
-            found = iter(await judge([sample.rollout for _, correct in batch for sample in correct]))
+        async def ask(batch: Sequence[tuple[int, list[Rollout]]]) -> list[str]:
+            found = iter(await judge([rollout for _, rollouts in batch for rollout in rollouts]))
             errors = []
-            for i, correct in batch:
-                verdicts[i] = list(islice(found, len(correct)))
+            for i, rollouts in batch:
+                verdicts[i] = list(islice(found, len(rollouts)))
                 failed = [verdict.reason for verdict in verdicts[i] if verdict.status == "failed"]
-                errors.append(failed[-1] if len(failed) == len(correct) else "")
+                errors.append(failed[-1] if len(failed) == len(rollouts) else "")
             return errors
 
         await run_batches(
@@ -269,13 +289,10 @@ async def _judged(
             ).record,
             progress=lambda done: progress(task, done, len(jobs), judge.progress_metrics),
         )
-    return [
-        _with_verdicts(question, verdicts.get(i, []), name) for i, question in enumerate(answered)
-    ], judge.usage.total
-
-
-def _with_verdicts(answered: AnsweredQuestion, verdicts: Sequence[Verdict], name: str) -> AnsweredQuestion:
-    """Return a question with verdicts on its correct samples, in order, in the field `name`."""
-    rest: Iterator[Any] = iter(verdicts)
-    samples = [replace(s, **{name: next(rest)}) if s.check.correct else s for s in answered.samples]
-    return replace(answered, samples=tuple(samples))
+    out = []
+    for i, (question, rollouts) in enumerate(zip(answered, read, strict=True)):
+        rest: Iterator[Any] = iter(verdicts.get(i, []))
+        pairs = zip(question.samples, rollouts, strict=True)
+        samples = tuple(replace(sample, **{name: next(rest)}) if rollout else sample for sample, rollout in pairs)
+        out.append(replace(question, samples=samples))
+    return out, judge.usage.total

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fapo.data.final_answers import clean
-from fapo.evaluation.intervals import Interval, bootstrap_ratios, percentile_interval
+from fapo.evaluation.intervals import Estimate, bootstrap_ratios, percentile_interval
 from fapo.evaluation.metrics import majority_vote, pass_at_k
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.judge.quality import ratio
@@ -18,21 +18,12 @@ from fapo.judge.quality import ratio
 NAMES = (
     *("avg_at_k", "majority_at_k", "fp_ratio", "reliable_accuracy", "true_fp_ratio", "true_reliable_accuracy"),
     *("length", "gold_fp_ratio", "judge_agreement", "judge_recall", "judge_specificity"),
+    *("verified_majority_at_k", "plain_majority_at_k"),
     *("pass_at_k", "verified_pass_at_k"),
 )
 """Names of the numbers that `_pairs` returns for one size."""
 CORRECT = ("correct",)
 """Label of all correct answers in a vote; the labels of wrong answers are texts."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval over questions."""
-
-    value: float
-    """Value; NaN where it is not defined."""
-    interval: Interval
-    """95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,10 @@ class Score:
     """Like `pass_at`, with samples that are correct and found without error; one without a verdict is not."""
     majority_at_k: Estimate
     """Questions with a correct most frequent final answer / questions."""
+    verified_majority_at_k: Estimate
+    """Like `majority_at_k`, where only samples that the judge finds without error vote, and all if there is none."""
+    verified_majority_gain: Estimate
+    """`verified_majority_at_k` - `majority_at_k` on the same questions."""
     fp_ratio: Estimate
     """Flawed / correct samples with a verdict."""
     reliable_accuracy: Estimate
@@ -109,6 +104,11 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
         named.pop("judge_recall").value + named.pop("judge_specificity").value - 1,
         percentile_interval(draws[:, recall] + draws[:, specificity] - 1),
     )
+    voted, plain = (NAMES.index(name) for name in ("verified_majority_at_k", "plain_majority_at_k"))
+    gain = Estimate(
+        named["verified_majority_at_k"].value - named.pop("plain_majority_at_k").value,
+        percentile_interval(draws[:, voted] - draws[:, plain]),
+    )
     samples = [sample for question in answered for sample in question.samples]
     correct = [sample for sample in samples if sample.check.correct]
     verdicts = [sample.verdict for sample in correct if sample.verdict]
@@ -121,6 +121,7 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
         num_flawed=sum(bool(verdict.flawed) for verdict in verdicts),
         **named,
         judge_youden_j=youden_j,
+        verified_majority_gain=gain,
         pass_at=dict(zip(sizes, passes[: len(sizes)], strict=True)),
         verified_pass_at=dict(zip(sizes, passes[len(sizes) :], strict=True)),
         no_answer_rate=ratio(sum(s.check.status == "no_answer" for s in samples), len(samples)),
@@ -200,6 +201,17 @@ def majority(samples: Sequence[Sample]) -> bool | None:
     return bool(labels) and majority_vote(labels) == CORRECT
 
 
+def verified_majority(samples: Sequence[Sample]) -> bool | None:
+    """Return whether the most frequent answer among the samples that a judge finds without error is correct.
+
+    If there is no such sample with an answer, all samples vote. None without samples; see `majority`.
+    """
+    verdicts = [sample.verdict if sample.check.correct else sample.own_verdict for sample in samples]
+    pairs = zip(samples, verdicts, strict=True)
+    verified = [sample for sample, verdict in pairs if verdict is not None and verdict.flawed is False]
+    return majority(verified or samples)
+
+
 def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> list[tuple[float, float]]:
     """Return what a question adds to the numerator and denominator of each number, in the order of `score`."""
     samples = answered.samples
@@ -212,6 +224,7 @@ def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> li
         sample.rollout.num_tokens for sample in samples if sample.rollout.num_tokens or not sample.rollout.response
     ]
     vote = majority(samples)
+    verified_vote = verified_majority(samples) if answered.all_judged else None
     gold = [s.gold_verdict.flawed for s in samples if s.gold_verdict and s.gold_verdict.flawed is not None]
     both = [
         (bool(s.verdict.flawed), bool(s.gold_verdict.flawed))
@@ -232,6 +245,8 @@ def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> li
         (agreed.total(), len(both)),
         (agreed[True], num_gold_flawed),
         (agreed[False], len(both) - num_gold_flawed),
+        (bool(verified_vote), verified_vote is not None),
+        (bool(vote), verified_vote is not None),
         *((pass_at_k(num_correct, num, size), 1) if num >= size else (0.0, 0) for size in sizes),
         *((pass_at_k(num_verified, num, size), 1) if judged and num >= size else (0.0, 0) for size in sizes),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,18 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
-    """A policy, the questions that it answers, and the judge that looks for flaws."""
+    """One or several policies, the questions that they answer, and the judge that looks for flaws."""
 
     data: Positional[tuple[str, ...]]
     """Questions with known answers: .jsonl, .json or .parquet files, Hugging Face ids, or miniature:SPLIT."""
     policy: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")]
     """Address of a server of the policy, once for each; or local:PATH, a folder or Hugging Face id to load here."""
-    policy_model: str = ""
-    """Name under which the servers know the policy."""
+    policy_model: UseAppendAction[tuple[str, ...]] = ()
+    """Name under which the servers know the policy: one for all, or one for each server. Different names are different
+    policies, as are different models to load here; all of them answer the same questions and are compared."""
     policy_revision: str | None = None
     """Any text that changes with the weights behind the policy's name; the cache keeps revisions apart."""
     out: Path
-    """JSONL file for the table of questions; the summary (.json) and the cache (.cache.sqlite) lie beside it."""
+    """JSONL file for the table of questions; the summary (.json) and the cache (.cache.sqlite) lie beside it. Each of
+    several policies has its own files, with its name before the suffix."""
     samples: Annotated[Count, arg(aliases=["-k"])] = 1
     """Number of samples of each question."""
     judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
@@ -54,6 +58,9 @@ class EvalSettings:
     """Sampling temperature of the judge; the default is 0 (greedy) for one vote and 0.6 for several."""
     judge_max_tokens: int = CRITIQUE_TOKENS
     """Length limit of a critique in tokens."""
+    verified_majority: bool = False
+    """Let only samples without error vote, beside the plain vote. The judge reads wrong answers too, each with itself
+    as the reference."""
     gold_judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
     """Stronger judge for a second opinion on the same samples, named like the policy; the default is none."""
     gold_judge_model: str = ""
@@ -99,6 +106,8 @@ class EvalSettings:
             raise ConfigError("no data given: fapo eval DATA [DATA ...] --policy ...")
         if self.gold_judge and not self.judge:
             raise ConfigError("--gold-judge is a second opinion; name the first judge by --judge")
+        if self.verified_majority and (not self.judge or self.samples == 1):
+            raise ConfigError("--verified-majority is a vote of judged samples; name a --judge, and set -k above 1")
         if self.out.suffix != ".jsonl":
             raise ConfigError(f"{self.out}: must end in .jsonl; summary (.json) and cache come beside it")
 
@@ -109,9 +118,35 @@ class EvalSettings:
 
     def policy_spec(self) -> ModelSpec:
         """Return the policy; raise ConfigError if its addresses name no model or several."""
-        from fapo.inference.models import model_spec  # here, because it makes `fapo --help` slower
+        specs = self._policy_specs()
+        if len(specs) > 1:
+            raise ConfigError("--policy: several different models; see `EvalSettings.policies`")
+        return replace(specs[0], revision=self.policy_revision)
 
-        return replace(model_spec(self.policy, self.policy_model, "--policy"), revision=self.policy_revision)
+    def policies(self) -> list[EvalSettings]:
+        """Return the settings of each policy, with its own files; raise ConfigError if the addresses name no model."""
+        specs = self._policy_specs()
+        if len(specs) == 1:
+            return [self]
+        names = [re.sub(r"[^\w.-]+", "_", spec.name).strip("_.") for spec in specs]
+        if twice := [name for name, num in Counter(names).items() if num > 1]:
+            raise ConfigError(
+                f"--policy: the files of two policies would both be called {twice[0]}; rename one of them"
+            )
+        return [
+            replace(
+                self,
+                policy=spec.urls or (f"local:{spec.name}",),
+                policy_model=(spec.name,) if spec.urls else (),
+                out=self.out.with_stem(f"{self.out.stem}.{name}"),
+            )
+            for spec, name in zip(specs, names, strict=True)
+        ]
+
+    def _policy_specs(self) -> tuple[ModelSpec, ...]:
+        from fapo.inference.models import model_specs  # here, because it makes `fapo --help` slower
+
+        return model_specs(self.policy, self.policy_model, "--policy")
 
     def judge_config(self) -> ModelJudge | None:
         """Return the judge; None without one. Raise ConfigError if its addresses or settings cannot be used."""

@@ -98,7 +98,7 @@ GOOD = {"id": "a", "problem": "Q", "answer": "1"}
             {"prompt": [{"role": "system", "content": "S"}], "answer": "1"},
             "prompt must be a text that is not empty, or a",
         ),
-        ({"problem": "Q", "answer": ["1"]}, "answer is \"['1']\""),
+        ({"problem": "Q", "answer": ["1", "2"]}, "answer is \"['1', '2']\""),
         ({"problem": "Q", "answer": True}, "answer is 'True'"),
         ({"problem": "Q", "answer": ""}, "answer is ''"),
         ({"problem": "Q", "solution": "so\n####"}, "solution holds no final answer"),

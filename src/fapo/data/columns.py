@@ -69,6 +69,11 @@ def get_nested(row: Row, name: str) -> Any:
     return get_nested(row[outer], inner) if isinstance(row.get(outer), dict) else None
 
 
+def only_item(value: Any) -> Any:
+    """Return the item of a list of one item, as OlympiadBench has for an answer; any other value as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def as_question_text(where: str, name: str, value: Any) -> str:
     """Read the text of a question.
 

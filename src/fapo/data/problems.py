@@ -8,12 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from fapo.data.columns import COLUMNS, LABEL_COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
+from fapo.data.columns import (
+    COLUMNS,
+    LABEL_COLUMNS,
+    Row,
+    as_question_text,
+    as_scalar_text,
+    find_columns,
+    get_nested,
+    only_item,
+)
 from fapo.data.final_answers import extract
+from fapo.data.labelled_forms import labelled_rows
 from fapo.data.multiple_choice import with_choices
 from fapo.data.sources import read_rows, source_name
 from fapo.data.steps import split_steps
-from fapo.data.verl_rows import labelled_row
 from fapo.errors import ConfigError, DataError
 from fapo.types import LabelledSolution, Message, Problem, StepRule
 
@@ -65,7 +74,7 @@ def read_labelled(
 
     A row has a problem, a solution and a `label`, the index of its first wrong step (-1 for none). The solution is
     `steps` (list of texts) or `response` (a text, which is split into steps). A reference, a `critique` and
-    `final_answer_correct` are optional. The finished prompts of FAPO-Critic-85K are taken apart by `labelled_row`.
+    `final_answer_correct` are optional. `labelled_rows` has the forms of public benchmarks that are read, too.
 
     Args:
         source: File (.jsonl, .json, .parquet) or Hugging Face id (`owner/name`, `owner/name:config`).
@@ -191,11 +200,17 @@ def _problems(
     aliases = {field: COLUMNS[field] for field in PROBLEM_FIELDS if field != "source"}  # the source is the data set
     name = source_name(source)
     places: dict[str, str] = {}  # id -> place of its row
-    for index, (where, read) in enumerate(islice(read_rows(source, split), limit)):
-        row = labelled_row(where, read) if labelled else with_choices(where, read, seed)
+    read = (
+        (where, row)
+        for where, found in read_rows(source, split)
+        for row in (labelled_rows(where, found) if labelled else [with_choices(where, found, seed)])
+    )
+    for index, (where, row) in enumerate(islice(read, limit)):
         needed = {"problem", *columns} if labelled else {"problem", "reference", *columns}
         used = find_columns(where, row, aliases | {field: (column,) for field, column in columns.items()}, needed)
         values = {field: get_nested(row, column) for field, column in used.items()}
+        if "reference" in values:
+            values["reference"] = only_item(values["reference"])
         scalars = {field: as_scalar_text(where, used[field], values[field]) for field in used if field != "problem"}
         rest = set(row) - set(used.values()) - (LABEL_COLUMNS if labelled else set())
         problem = Problem(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
+from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested, only_item
 from fapo.data.jsonl import as_object, json_items, parse_row
 from fapo.data.problems import answer_of_worked_solution, read_problems
 from fapo.data.sources import read_rows
@@ -145,9 +145,7 @@ def _reference(where: str, found: dict[str, tuple[str, Any]]) -> str:
     if "reference" not in found:
         return ""
     column, value = found["reference"]
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
-        value = value[0]
-    answer = answer_of_worked_solution(as_scalar_text(where, column, value))
+    answer = answer_of_worked_solution(as_scalar_text(where, column, only_item(value)))
     if not answer:
         raise DataError(f"{where}: {column} holds no final answer: {str(value)[-40:]!r}")
     return answer

@@ -84,7 +84,7 @@ def bench(benchmark: Any, folder: Path) -> Callable[[], Any]:
         process = benchmark == "process"
         rows = load_rows(benchmark, [str(folder / "data.jsonl")])
         found = read_predictions(folder / "predictions.jsonl", rows.num_steps, with_step=process)
-        context = output.Context(["data"], "predictions", verdicts_of(rows.counting, found))
+        context = output.Context(["data"], "predictions", "predictions", "", verdicts_of(rows.counting, found))
         score: Any = (
             score_process(rows.counting, rows.subsets, context.verdicts)
             if process

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -19,8 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.evaluation.judge_benchmarks.compare import compare_judges
+from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import first_below
-from fapo.evaluation.judge_benchmarks.rows import load_rows, subset_names
+from fapo.evaluation.judge_benchmarks.rows import Rows, load_rows, subset_names
 from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
 from fapo.evaluation.judge_settings import judge_name
 from fapo.judge.from_config import command_line_judge
@@ -134,6 +137,7 @@ def test_flawed_positive_counted_by_hand(invalid: str, data: Path, tmp_path: Pat
     assert found["conventions"]["invalid"] == invalid
     assert "threshold" not in found["conventions"]
     assert sum(part["n"] for part in found["by_num_steps"].values()) == 6
+    assert list(found["by_length"]) == ["0-500"] and found["by_length"]["0-500"]["n"] == 6
     for name in ("precision", "recall", "f1", "youden_j"):
         low, high = found[f"{name}_interval"]
         assert -1 <= low <= found[name] <= high <= 1
@@ -481,6 +485,25 @@ CALLS: dict[str, tuple[list[str], str]] = {
         "no labelled solutions 'miniature:nothing'",
     ),
     "out on the data": (["--data", "DATA", "--judge", "flag-all", "--out", "DATA"], "is one of the files to read"),
+    "a prompt twice": (
+        ["--data", "DATA", "--judge", "x", "--template", "a", "--template", "b/a.txt"],
+        "a is named twice",
+    ),
+    "a file twice": (["--data", "DATA", "--predictions", "x", "x"], "--predictions: x is named twice"),
+    "table of one": (["--data", "DATA", "--predictions", "x", "--table", "t.md"], "--table is for a comparison"),
+    "form of the table": (
+        ["--data", "DATA", "--predictions", "x", "y", "--table", "t.txt"],
+        "must end in .md or .html",
+    ),
+    "form of the plot": (["--data", "DATA", "--predictions", "x", "y", "--plot", "p.gif"], "must end in .png or .svg"),
+    "different steps": (
+        ["--data", "DATA", "--judge", "miniature:genrm", "--template", "compact", "--template", "locate"],
+        "set one of them by --steps",
+    ),
+    "nothing in common": (
+        ["--data", "DATA", "--predictions", "first.jsonl", "second.jsonl"],
+        "no row has a prediction",
+    ),
     "out of a file": (["--data", "DATA", "--predictions", "x", "--out", "y"], "--out is for answers of a --judge"),
 }
 
@@ -489,6 +512,8 @@ CALLS: dict[str, tuple[list[str], str]] = {
 def test_a_wrong_call_is_an_error(name: str, data: Path, tmp_path: Path, run, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.jsonl").touch()
+    for name_of_file, id in (("first", "a-0"), ("second", "a-1")):
+        answers_of(tmp_path, f"{name_of_file}.jsonl", {id: 0})
     arguments, message = CALLS[name]
     code, out, err = run("process", *(str(data) if part == "DATA" else part for part in arguments), "--json")
     assert (code, out) == (2, "")
@@ -786,3 +811,161 @@ def test_solutions_of_few_words_are_flagged_unread(data: Path, tmp_path: Path, s
     shown = score("process", "--data", data, "--predictions", tmp_path / "out.jsonl")
     assert shown["num_unparsable"] == 0, "a flag without a step counts, as no step"
     assert "0 words outside the box, min_words is 1" in bare["reason"]
+
+
+def test_results_by_length_are_those_of_the_rows_in_a_range(tmp_path: Path, score) -> None:
+    lengths = {"a-0": 500, "a-1": 501, "a-2": 1000, "a-3": 2000, "a-4": 2001}
+    rows = [
+        data_row(id, 0 if length % 2 else -1) | {"steps": ["x" * (length - 1), "y"]} for id, length in lengths.items()
+    ]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    found = score("flawed-positive", "--data", tmp_path / "data.jsonl", "--judge", "flag-all")["by_length"]
+    assert {name: (part["n"], part["num_flawed"]) for name, part in found.items()} == {
+        "0-500": (1, 0),
+        "501-1000": (2, 1),
+        "1001-2000": (1, 0),
+        "2001+": (1, 1),
+    }
+
+
+# --- Several judges --------------------------------------------------------------------------------------------------
+
+
+def answers_of(folder: Path, name: str, steps: Mapping[str, int | None], judge: str = "", tokens: int = 0) -> Path:
+    same = {"judge": judge, "critique_tokens": tokens, "reason": ""}
+    rows = [{"id": id, "error_step": step, **same} for id, step in steps.items()]
+    write_jsonl(folder / name, rows)
+    return folder / name
+
+
+LABELS = {row["id"]: row["label"] for row in ROWS}
+
+
+def test_files_of_predictions_are_compared_on_their_common_rows(data: Path, tmp_path: Path, score) -> None:
+    exact = answers_of(tmp_path, "exact.jsonl", LABELS, "model, prompt one", 10)
+    later = {id: min(label + 1, 2) if label >= 0 else label for id, label in LABELS.items() if id != "a-3"}
+    late = answers_of(tmp_path, "late.jsonl", later, "model, prompt two", 30)
+    found = score("process", "--data", data, "--predictions", exact, late)
+    assert (found["num_rows"], found["num_left_out"], found["num_flawed"]) == (7, 1, 5)
+    assert list(found["judges"]) == ["exact", "late", "flag-all", "flag-none"]
+    numbers = {name: {key: e["value"] for key, e in j["numbers"].items()} for name, j in found["judges"].items()}
+    assert numbers["exact"] == dict.fromkeys(numbers["exact"], 1.0)
+    assert (numbers["late"]["error_acc"], numbers["late"]["correct_acc"]) == (2 / 5, 1.0)
+    assert (numbers["late"]["youden_j"], numbers["late"]["balanced_f1"]) == (1, 1), "every row is flagged rightly"
+    assert (numbers["flag-all"]["youden_j"], numbers["flag-none"]["youden_j"]) == (0, 0)
+    assert (numbers["flag-all"]["error_acc"], numbers["flag-none"]["correct_acc"]) == (2 / 5, 1.0)
+    for name in ("late", "flag-all", "flag-none"):
+        judge = found["judges"][name]
+        for key, difference in judge["differences"].items():
+            assert difference["value"] == pytest.approx(numbers[name][key] - numbers["exact"][key])
+            low, high = difference["interval"]
+            assert low - 1e-9 <= difference["value"] <= high + 1e-9
+    assert (found["judges"]["exact"]["critique_tokens"], found["judges"]["late"]["critique_tokens"]) == (10, 30)
+    assert found["judges"]["flag-all"]["critique_tokens"] is None
+    (spread,) = found["sensitivity"]
+    assert (spread["model"], spread["names"], spread["disagreement"]["value"]) == ("model", ["exact", "late"], 0)
+    assert spread["ranges"]["error_acc"] == [2 / 5, 1]
+
+
+def test_one_file_has_the_same_numbers_alone_and_compared(data: Path, tmp_path: Path, score) -> None:
+    answers = predictions(tmp_path, [*ANSWERS, {"id": "b-2", "error_step": 0}])
+    other = answers_of(tmp_path, "other.jsonl", LABELS)
+    for benchmark, names in (
+        ("flawed-positive", ("precision", "recall", "f1", "youden_j", "balanced_accuracy", "balanced_f1")),
+        ("process", ("mean_f1", "pooled_f1", "youden_j", "balanced_accuracy", "balanced_f1")),
+    ):
+        alone = score(benchmark, "--data", data, "--predictions", answers)
+        compared = score(benchmark, "--data", data, "--predictions", answers, "--predictions", other)
+        for name in names:
+            assert compared["judges"]["predictions"]["numbers"][name]["value"] == pytest.approx(alone[name]), name
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.sampled_from([None, 0, 1])), min_size=1, max_size=12))
+@settings(max_examples=20, deadline=None)
+def test_a_judge_does_not_differ_from_itself(cases: list[tuple[int, int | None]]) -> None:
+    solutions = tuple(
+        LabelledSolution(Problem(f"a-{i}", "?", ""), ("x", "y"), None if label < 0 else label, True)
+        for i, (label, _) in enumerate(cases)
+    )
+    verdicts = [Verdict.from_step(step) for _, step in cases]
+    contexts = [Context(["data"], name, name, name, verdicts) for name in ("one", "other")]
+    rows = Rows(solutions, ("a",) * len(solutions), {})
+    for benchmark in ("flawed-positive", "process"):
+        found = compare_judges(benchmark, rows, contexts)
+        for difference in found.judges["other"].differences.values():
+            assert math.isnan(difference.value) or (difference.value, *difference.interval) == (0, 0, 0)
+
+
+def test_paired_differences_are_narrower_than_two_intervals(tmp_path: Path, score) -> None:
+    rows = [data_row(f"a-{i}", i % 2 - 1) for i in range(60)]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    # both miss the same third of the flawed rows; the second one also flags one row of 20 that is correct
+    first = {row["id"]: None if i % 6 == 1 else row["label"] for i, row in enumerate(rows)}
+    second = first | {f"a-{i}": 0 for i in range(0, 60, 20)}
+    files = [answers_of(tmp_path, f"{name}.jsonl", steps) for name, steps in (("one", first), ("two", second))]
+    found = score("flawed-positive", "--data", tmp_path / "data.jsonl", "--predictions", *files)["judges"]
+    widths = [high - low for low, high in (found[name]["numbers"]["youden_j"]["interval"] for name in ("one", "two"))]
+    low, high = found["two"]["differences"]["youden_j"]["interval"]
+    assert high - low < 0.75 * min(widths)
+    assert found["two"]["differences"]["youden_j"]["value"] == pytest.approx(-3 / 30)
+    assert low < high <= 0
+
+
+EVIL = "<b>evil</b> | `x`\n# model, prompt"
+
+
+def test_tables_in_markdown_and_html_escape_names(data: Path, tmp_path: Path, run) -> None:
+    files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, EVIL, 5) for name in ("one", "two")]
+    written = {}
+    for suffix in ("md", "html"):
+        table = tmp_path / f"table.{suffix}"
+        code, out, err = run("process", "--data", data, "--predictions", *files, "--table", table)
+        assert code == 0, err
+        written[suffix] = table.read_text()
+        assert "flag-none" in out and "Differences to one" in out and "Spread of a model" in out
+    page = written["html"]
+    assert "<b>evil" not in page and "&lt;b&gt;evil" in page and page.count("<tr>") == 5 + 4 + 2
+    cells = [re.findall(r"(?<!\\)\|", line) for line in written["md"].splitlines() if line.startswith("|")]
+    assert {len(bars) for bars in cells} == {8, 4, 6}
+    assert "<b>evil" not in written["md"].replace("\\<", "")
+
+
+def test_a_comparison_fits_80_columns(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, EVIL, 1234) for name in ("one", "a_file_with_a_long_name")]
+    assert fapo(monkeypatch, "bench", "process", "--data", data, "--predictions", *files, columns=80) == 0
+    out = capsys.readouterr().out
+    assert "[100.0, 100.0]" in out and "[1.00, 1.00]" in out and "1234" in out and "…" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_f1_is_drawn_against_tokens(data: Path, tmp_path: Path, run) -> None:
+    files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, tokens=50) for name in ("one", "two")]
+    for suffix, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
+        code, _, err = run("process", "--data", data, "--predictions", *files, "--plot", tmp_path / f"plot.{suffix}")
+        assert code == 0, err
+        assert (tmp_path / f"plot.{suffix}").read_bytes().startswith(start)
+
+
+def test_prompts_of_one_judge_are_compared_on_the_same_rows(data: Path, tmp_path: Path, run, score) -> None:
+    careful = tmp_path / "careful.txt"
+    careful.write_text("Careful!\n{{problem}}\n{{#steps}}{{index}}: {{step}}\n{{/steps}}Answer in \\boxed{}.")
+
+    def judge(body: dict[str, Any], index: int) -> Reply:
+        prompt = body["messages"][-1]["content"]
+        return Reply("\\boxed{-1}" if prompt.startswith("Careful!") else "\\boxed{0}")
+
+    with chat_server(judge) as server:
+        call: list[Any] = ["flawed-positive", "--data", data, "--judge", server.url, "--model", "m"]
+        call += ["--template", "locate", "--template", careful, "--out", tmp_path / "out.jsonl"]
+        found = score(*call)
+        assert len(server.requests) == 12
+        assert run(*call)[0] == 0
+        assert len(server.requests) == 12, "both prompts share one cache"
+    assert list(found["judges"]) == ["locate", str(careful), "flag-all", "flag-none"]
+    assert found["judges"]["locate"]["numbers"] == found["judges"]["flag-all"]["numbers"]
+    assert found["judges"][str(careful)]["numbers"] == found["judges"]["flag-none"]["numbers"]
+    assert found["sensitivity"][0]["disagreement"]["value"] == 1
+    files = [tmp_path / "out.locate.jsonl", tmp_path / "out.careful.jsonl"]
+    again = score("flawed-positive", "--data", data, "--predictions", *files)
+    judges = [list(of_one["judges"].values()) for of_one in (found, again)]
+    assert judges[0] == judges[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from fapo.cli.app import AsJson, Options, Quiet, app
 from fapo.cli.progress import bar_by_name, progress_bars
@@ -14,18 +15,35 @@ from fapo.evaluation.judge_benchmarks.settings import BenchSettings
 def bench(*, settings: Options[BenchSettings], as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Score a judge, or a file of its predictions, on labelled solutions as in ProcessBench.
 
-    The judge may also be flag-all or flag-none, which read nothing.
+    The judge may also be flag-all or flag-none, which read nothing. Several prompts or files are compared.
     """
-    from rich.console import Console
-
     from fapo.evaluation.judge_benchmarks import output
-    from fapo.evaluation.judge_benchmarks.run import run_benchmark
+    from fapo.evaluation.judge_benchmarks.run import run_benchmark, score
 
     with progress_bars(disable=quiet or not settings.judge or bool(settings.rule)) as bars:
-        score, context = run_benchmark(settings, bar_by_name(bars))
-    if as_json:
-        print(json.dumps(output.as_json(score, context), indent=2, allow_nan=False))
+        rows, contexts = run_benchmark(settings, bar_by_name(bars))
+    if settings.compares:
+        from fapo.evaluation.judge_benchmarks import comparison_output as comparison
+        from fapo.evaluation.judge_benchmarks.compare import compare_judges
+
+        found = compare_judges(settings.benchmark, rows, contexts)
+        if settings.table:
+            comparison.write_table(settings.table, found)
+        if settings.plot:
+            comparison.write_plot(settings.plot, found)
+        _print(comparison.as_text(found), comparison.as_json(found), as_json)
     else:
-        Console().print(output.as_table(score, context))
+        found_one = score(settings, rows, contexts[0])
+        _print(output.as_table(found_one, contexts[0]), output.as_json(found_one, contexts[0]), as_json)
     if not settings.rule:
-        print_notes(output.verdict_counts(context))
+        print_notes(output.verdict_counts(contexts))
+
+
+def _print(table: Any, as_dict: dict[str, Any], as_json: bool) -> None:
+    """Print a table, or JSON in its place."""
+    from rich.console import Console
+
+    if as_json:
+        print(json.dumps(as_dict, indent=2, allow_nan=False))
+    else:
+        Console().print(table)

@@ -1,4 +1,4 @@
-"""Settings that name a judge on the command line, shared by `fapo judge` and `fapo bench`."""
+"""Settings that name a judge on the command line, shared by several commands."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
-    """A judge by its addresses, with its prompt and its sampling."""
+class ModelSettings:
+    """The model of a judge by its addresses, with its sampling; each command adds the prompt."""
 
     judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
     """Address of a server of the judge, once for each; or local:PATH, a folder or Hugging Face id to load here."""
@@ -28,8 +28,6 @@ class JudgeSettings:
     """Name under which the servers know the judge."""
     revision: str | None = None
     """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
-    template: str = "locate"
-    """Prompt: locate, locate_small, yes_no, compact or a file."""
     steps: StepRule | None = None
     """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
     format: AnswerFormat = "boxed"
@@ -55,10 +53,11 @@ class JudgeSettings:
     no_cache: bool = False
     """Ask the judge again for critiques that the cache holds."""
 
-    def judge_config(self, out: Path | None) -> ModelJudge:
+    def judge_with(self, template: str, out: Path | None) -> ModelJudge:
         """Return the judge as a config.
 
         Args:
+            template: Prompt of the judge.
             out: Output file, beside which the cache lies unless another cache is set; None for no cache.
 
         Returns:
@@ -73,7 +72,7 @@ class JudgeSettings:
             self.judge,
             self.model,
             revision=self.revision,
-            template=self.template,
+            template=template,
             steps=self.steps,
             format=self.format,
             votes=self.votes,
@@ -86,6 +85,18 @@ class JudgeSettings:
             min_words=self.min_words,
             cache=self.cache or (out and out.with_suffix(".cache.sqlite")),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings(ModelSettings):
+    """A judge by its addresses, with its prompt and its sampling."""
+
+    template: str = "locate"
+    """Prompt: locate, locate_small, yes_no, compact or a file."""
+
+    def judge_config(self, out: Path | None) -> ModelJudge:
+        """Return the judge as a config; see `judge_with`."""
+        return self.judge_with(self.template, out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,10 @@ class Context:
     """Sources of the rows."""
     answers: str
     """Judge with its settings, or the file of predictions."""
+    name: str
+    """Short name in a comparison: the prompt, or the file of predictions."""
+    judge: str
+    """Judge with its settings, also for predictions; empty where the file does not say."""
     verdicts: Sequence[Verdict]
     """Verdicts that were scored."""
     invalid: Invalid = "wrong"
@@ -51,10 +55,10 @@ class Context:
         return {f"num_{name}": count for name, count in counts.items()}
 
 
-def verdict_counts(context: Context) -> VerdictCounts:
-    """Return the counts of the verdicts; some rows of a benchmark are flawed, so few equal verdicts are remarkable."""
+def verdict_counts(contexts: Sequence[Context]) -> VerdictCounts:
+    """Return the counts of all verdicts; some rows of a benchmark are flawed, so few equal verdicts are remarkable."""
     counts = VerdictCounts(min_same=MIN_VERDICTS)
-    counts.add_all(verdict for verdict in context.verdicts if verdict is not MISSING)
+    counts.add_all(verdict for context in contexts for verdict in context.verdicts if verdict is not MISSING)
     return counts
 
 
@@ -160,14 +164,16 @@ def _flags(score: FlawedPositiveScore) -> dict[str, Any]:
     """Return how well the judge finds flawed rows, beyond precision, recall and F1."""
     rates = ("n", "num_flawed", "precision", "recall", "f1", "youden_j")
     point = score.point
+    ranges = {"by_num_steps": score.by_num_steps, "by_length": score.by_length}
     return {
         "youden_j": point.youden_j,
         "youden_j_interval": score.youden_j,
         "balanced_accuracy": point.balanced_accuracy,
         "balanced_f1": point.balanced_f1,
         **{name: getattr(point, name) for name in ("tp", "fp", "fn", "tn")},
-        "by_num_steps": {
-            steps: {name: getattr(found, name) for name in rates} for steps, found in score.by_num_steps.items()
+        **{
+            kind: {size: {name: getattr(found, name) for name in rates} for size, found in of_kind.items()}
+            for kind, of_kind in ranges.items()
         },
     }
 

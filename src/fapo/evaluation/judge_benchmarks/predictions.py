@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Prediction:
     """Verdict on the solution; None for a skipped row."""
     from_scores: bool = False
     """Whether the verdict comes from step scores and the threshold."""
+    judge: str = ""
+    """Name of the judge; empty where the row does not say."""
 
 
 def read_predictions(
@@ -60,8 +62,16 @@ def read_predictions(
         raise DataError(f"{path}: no such file; give one that `fapo bench --out` has written")
     if not math.isfinite(threshold):
         raise ConfigError(f"threshold is {threshold}, must be a number such as 0.5")
-    parsed = (_parse(where, row, num_steps, threshold, with_step) for where, row in _with_unique_ids(read_rows(path)))
-    found = {prediction.id: prediction for prediction in parsed}
+    found = {}
+    for where, row in _with_unique_ids(read_rows(path)):
+        parsed, tokens, judge = (
+            _parse(where, row, num_steps, threshold, with_step),
+            row.get("critique_tokens"),
+            row.get("judge"),
+        )
+        if parsed.verdict and isinstance(tokens, int):
+            parsed = replace(parsed, verdict=replace(parsed.verdict, num_tokens=tokens))
+        found[parsed.id] = replace(parsed, judge=judge if isinstance(judge, str) else "")
     if not found:
         raise DataError(f"{path}: no predictions in it; give at least one row")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from fapo.config.schema import ModelJudge, ServedJudge
 from fapo.data.files import check_not_overwriting
@@ -30,60 +31,94 @@ LOCAL_BATCH = 32
 """Number of rows that a model in this process judges before their critiques are written to the cache."""
 
 
-def run_benchmark(
-    settings: BenchSettings, progress: Progress = lambda *_: None
-) -> tuple[FlawedPositiveScore | ProcessScore, Context]:
-    """Score a judge, or predictions from a file, on a benchmark.
+def run_benchmark(settings: BenchSettings, progress: Progress = lambda *_: None) -> tuple[Rows, list[Context]]:
+    """Judge the rows of a benchmark, or read predictions from files.
 
     Args:
         settings: Benchmark, its data, and what is scored.
         progress: Callback for the number of rows that are judged.
 
     Returns:
-        The score, and the context that its output needs.
+        The rows, and the answers to them: of one judge, of each of several prompts, or of each file.
 
     Raises:
         ConfigError: The judge cannot be used for this benchmark, or `out` is one of the data files.
         DataError: The data or the predictions cannot be read.
         JudgeDownError: The judge fails for too many rows.
     """
-    if settings.out:
-        check_not_overwriting(settings.out, settings.data)
-    rule = load_template(settings.template, settings.steps).steps
-    rows = load_rows(settings.benchmark, settings.data, settings.limit, rule)
-    context = _from_predictions(settings, rows) if settings.predictions else _from_judge(settings, rows, progress)
-    if settings.benchmark == "process":
-        return score_process(rows.counting, rows.subsets, context.verdicts), context
-    return score_flawed_positive(rows.counting, context.verdicts, settings.invalid), context
-
-
-def _from_predictions(settings: BenchSettings, rows: Rows) -> Context:
-    """Read verdicts from a file of predictions."""
-    assert settings.predictions
-    process = settings.benchmark == "process"
-    found = read_predictions(settings.predictions, rows.num_steps, threshold=settings.threshold, with_step=process)
-    threshold = settings.threshold if any(prediction.from_scores for prediction in found.values()) else None
-    verdicts = verdicts_of(rows.counting, found)
-    return Context(settings.data, str(settings.predictions), verdicts, settings.invalid, threshold)
-
-
-def _from_judge(settings: BenchSettings, rows: Rows, progress: Progress) -> Context:
-    """Judge the rows, and write the answers to `out`."""
+    for file in filter(None, (settings.table, settings.plot, *map(settings.out_of, settings.templates))):
+        check_not_overwriting(file, [*settings.data, *map(str, settings.predictions)])
+    rules = {load_template(template, settings.steps).steps for template in settings.templates}
+    if len(rules) > 1:
+        raise ConfigError("the templates split solutions into steps by different rules; set one of them by --steps")
+    rows = load_rows(settings.benchmark, settings.data, settings.limit, rules.pop())
+    if settings.predictions:
+        stems = [file.stem for file in settings.predictions]
+        short = len(set(stems)) == len(stems) and not set(stems) & set(RULES)
+        names = stems if short else [str(file) for file in settings.predictions]
+        files = zip(settings.predictions, names, strict=True)
+        return rows, [_from_predictions(settings, rows, file, name) for file, name in files]
     if settings.rule:
-        name, usage, verdicts = settings.rule, Usage(), [Verdict.from_step(RULES[settings.rule])] * len(rows.counting)
-    else:
-        judge = settings.judge_config(settings.out)
-        name = judge_name(judge)
-        verdicts, usage = judge_rows(settings, rows, judge, progress)
-    if settings.out:
-        write_predictions(settings.out, rows.counting, verdicts, name)
-    without = 0 if settings.rule else sum(not row.problem.reference for row in rows.counting)
+        return rows, [_from_rule(settings, rows)]
+    return rows, [_from_judge(settings, rows, template, progress) for template in settings.templates]
+
+
+def score(settings: BenchSettings, rows: Rows, context: Context) -> FlawedPositiveScore | ProcessScore:
+    """Return the score of the answers of one judge.
+
+    Args:
+        settings: Benchmark.
+        rows: Rows of the benchmark.
+        context: Answers to these rows.
+
+    Returns:
+        The score.
+    """
+    if settings.benchmark == "process":
+        return score_process(rows.counting, rows.subsets, context.verdicts)
+    return score_flawed_positive(rows.counting, context.verdicts, settings.invalid)
+
+
+def _from_predictions(settings: BenchSettings, rows: Rows, file: Path, name: str) -> Context:
+    """Read verdicts from a file of predictions."""
+    process = settings.benchmark == "process"
+    found = read_predictions(file, rows.num_steps, threshold=settings.threshold, with_step=process)
+    threshold = settings.threshold if any(prediction.from_scores for prediction in found.values()) else None
+    judge = next((prediction.judge for prediction in found.values() if prediction.judge), "")
     return Context(
-        settings.data,
-        name,
-        verdicts,
-        settings.invalid,
-        num_without_reference=without,
+        data=settings.data,
+        answers=str(file),
+        name=name,
+        judge=judge,
+        verdicts=verdicts_of(rows.counting, found),
+        invalid=settings.invalid,
+        threshold=threshold,
+    )
+
+
+def _from_rule(settings: BenchSettings, rows: Rows) -> Context:
+    """Return the answers of a judge that reads nothing, and write them to `out`."""
+    verdicts = [Verdict.from_step(RULES[settings.rule])] * len(rows.counting)
+    if settings.out:
+        write_predictions(settings.out, rows.counting, verdicts, settings.rule)
+    return Context(settings.data, settings.rule, settings.rule, settings.rule, verdicts, settings.invalid)
+
+
+def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Progress) -> Context:
+    """Judge the rows with one prompt, and write the answers to its file. All prompts share one cache."""
+    judge = settings.judge_with(template, settings.out)
+    name = judge_name(judge)
+    verdicts, usage = judge_rows(settings, rows, judge, progress)
+    if out := settings.out_of(template):
+        write_predictions(out, rows.counting, verdicts, name)
+    return Context(
+        data=settings.data,
+        answers=name,
+        name=template,
+        judge=name,
+        verdicts=verdicts,
+        invalid=settings.invalid,
+        num_without_reference=sum(not row.problem.reference for row in rows.counting),
         usage=usage,
         prices=settings.prices,
     )
@@ -112,6 +147,7 @@ def judge_rows(
             f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use locate"
         )
     verdicts: dict[str, Verdict] = {}
+    task = f"bench {settings.benchmark}" + (f", {judge.template}" if settings.compares else "")
     breaker = CircuitBreaker(remedy=repeat_command(judge.cache), num_expected=len(rows.counting))
 
     async def run() -> Usage:
@@ -128,9 +164,7 @@ def judge_rows(
                 batch_size=1 if isinstance(judge, ServedJudge) else LOCAL_BATCH,
                 concurrency=judge.concurrency if isinstance(judge, ServedJudge) else 1,
                 record=breaker.record,
-                progress=lambda done: progress(
-                    f"bench {settings.benchmark}", done, len(rows.counting), genrm.progress_metrics
-                ),
+                progress=lambda done: progress(task, done, len(rows.counting), genrm.progress_metrics),
             )
             return genrm.usage.total
 

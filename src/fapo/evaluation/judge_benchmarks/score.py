@@ -28,6 +28,10 @@ STEP_LIMITS = (3, 6, 10)
 """Upper limits of the ranges of the number of steps; the last range has none."""
 STEP_RANGES = ("1-3", "4-6", "7-10", "11+")
 """Names of these ranges."""
+LENGTH_LIMITS = (500, 1000, 2000)
+"""Upper limits of the ranges of the length of a solution in characters; the last range has none."""
+LENGTH_RANGES = ("0-500", "501-1000", "1001-2000", "2001+")
+"""Names of these ranges."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class FlawedPositiveScore:
     """Interval of Youden's J."""
     by_num_steps: Mapping[str, PRF]
     """Numbers of solutions with few or many steps, by the range of their number of steps."""
+    by_length: Mapping[str, PRF]
+    """Numbers of short and long solutions, by the range of their length in characters."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +103,28 @@ def score_flawed_positive(
     flags = [verdict.flawed for verdict in verdicts]
     point = flawed_positive_prf(flags, truth, invalid)
     drawn = resample_counts((point.tp, point.fp, point.fn, point.tn), np.random.default_rng(SEED))
-    ranges = [step_range(len(row.steps)) for row in rows]
-    by_num_steps = {}
-    for name in sorted(set(ranges), key=STEP_RANGES.index):
-        inside = [index for index, other in enumerate(ranges) if other == name]
-        by_num_steps[name] = flawed_positive_prf([flags[i] for i in inside], [truth[i] for i in inside], invalid)
+
+    def by_range(sizes: Sequence[int], limits: Sequence[int], names: Sequence[str]) -> dict[str, PRF]:
+        """Return the numbers of the rows in each range of a size that holds rows."""
+        found: dict[str, list[int]] = {name: [] for name in names}
+        for index, size in enumerate(sizes):
+            found[names[sum(size > limit for limit in limits)]].append(index)
+        filled = {name: inside for name, inside in found.items() if inside}
+        return {
+            name: flawed_positive_prf([flags[i] for i in inside], [truth[i] for i in inside], invalid)
+            for name, inside in filled.items()
+        }
+
     precision, recall, f1 = map(percentile_interval, precision_recall_f1(*drawn[:3]))
-    return FlawedPositiveScore(point, precision, recall, f1, percentile_interval(youden_j(*drawn)), by_num_steps)
-
-
-def step_range(num_steps: int) -> str:
-    """Return the range of a number of steps."""
-    return STEP_RANGES[sum(num_steps > limit for limit in STEP_LIMITS)]
+    return FlawedPositiveScore(
+        point,
+        precision,
+        recall,
+        f1,
+        percentile_interval(youden_j(*drawn)),
+        by_num_steps=by_range([len(row.steps) for row in rows], STEP_LIMITS, STEP_RANGES),
+        by_length=by_range([sum(map(len, row.steps)) for row in rows], LENGTH_LIMITS, LENGTH_RANGES),
+    )
 
 
 def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdicts: Sequence[Verdict]) -> ProcessScore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,12 +11,25 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.config.ranges import NonNegative, check_ranges
 from fapo.errors import ConfigError
-from fapo.evaluation.judge_settings import JudgeSettings
+from fapo.evaluation.judge_settings import ModelSettings
 
 Benchmark = Literal["flawed-positive", "process"]
 """Name of a benchmark."""
 RULES: dict[str, int | None] = {"flag-all": 0, "flag-none": None}
 """Judges that read nothing, with the first wrong step that they always name; None for no wrong step."""
+
+
+def _files(predictions: UseAppendAction[tuple[tuple[Path, ...], ...]] = ()) -> tuple[Path, ...]:
+    """Return the values of `--predictions`, which may be given several times, each time with several values.
+
+    Args:
+        predictions: File of rows {id, error_step, status} or {id, scores} that is scored in place of a judge. Several
+            are compared on the rows that all of them have; the first one is the baseline of the differences.
+
+    Returns:
+        All values in one tuple.
+    """
+    return sum(predictions, ())
 
 
 def _data(data: UseAppendAction[tuple[tuple[str, ...], ...]] = ()) -> tuple[str, ...]:
@@ -31,18 +45,20 @@ def _data(data: UseAppendAction[tuple[tuple[str, ...], ...]] = ()) -> tuple[str,
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchSettings(JudgeSettings):
+class BenchSettings(ModelSettings):
     """A benchmark, and the judge or the file of predictions that is scored on it.
 
-    The judge may also be flag-all or flag-none, which read nothing.
+    The judge may also be flag-all or flag-none, which read nothing. Several prompts or files are compared.
     """
 
     benchmark: Positional[Benchmark]
     """flawed-positive: find flawed solutions among those with a correct answer. process: find the first wrong step."""
     data: Annotated[tuple[str, ...], arg(constructor=_data)] = ()
     """JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test."""
-    predictions: Path | None = None
-    """File of rows {id, error_step, status} or {id, scores} that is scored in place of a judge."""
+    template: UseAppendAction[tuple[str, ...]] = ()
+    """Prompt: locate (the default), locate_small, yes_no, compact or a file. Several are compared on the same rows."""
+    predictions: Annotated[tuple[Path, ...], arg(constructor=_files)] = ()
+    """Files of rows {id, error_step, status} or {id, scores} that are scored in place of a judge."""
     threshold: float = 0.5
     """Score below which a step counts as wrong, for predictions with scores."""
     invalid: Literal["wrong", "flagged"] = "wrong"
@@ -54,14 +70,43 @@ class BenchSettings(JudgeSettings):
     prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
     """Prices of a million prompt, cached and completion tokens of the judge, in any currency, to show the cost."""
     out: Path | None = None
-    """File for the answers of the judge, which --predictions reads; the cache lies beside it."""
+    """File for the answers of the judge, which --predictions reads; the cache lies beside it. With several prompts each
+    has its own file, with the name of the prompt before the suffix."""
+    table: Path | None = None
+    """File for the comparison of several prompts or files: .md (Markdown) or .html."""
+    plot: Path | None = None
+    """File (.png or .svg) for F1 against the tokens of a critique in the comparison; needs fapo[report]."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "fapo bench")
-        if (self.predictions is None) == (not self.judge):
+        if bool(self.predictions) == bool(self.judge):
             raise ConfigError("give either --predictions FILE or --judge (URL, local:PATH, flag-all, flag-none)")
         if self.predictions and self.out:
             raise ConfigError("--out is for answers of a --judge; leave it out with --predictions")
+        given = {"--template": [Path(name).stem for name in self.template], "--predictions": self.predictions}
+        for option, values in given.items():
+            if twice := [value for value, num in Counter(values).items() if num > 1]:
+                raise ConfigError(f"{option}: {twice[0]} is named twice; name each one once")
+        files = (("--table", self.table, (".md", ".html")), ("--plot", self.plot, (".png", ".svg")))
+        for option, file, suffixes in files:
+            if file and not self.compares:
+                raise ConfigError(f"{option} is for a comparison; give several --template or several --predictions")
+            if file and file.suffix not in suffixes:
+                raise ConfigError(f"{option} {file}: must end in {' or '.join(suffixes)}")
+
+    @property
+    def compares(self) -> bool:
+        """Whether several prompts or several files are compared."""
+        return not self.rule and len(self.predictions or self.template) > 1
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts, at least one."""
+        return self.template or ("locate",)
+
+    def out_of(self, template: str) -> Path | None:
+        """Return the file for the answers to one prompt; None without an output file."""
+        return self.out and self.out.with_stem(f"{self.out.stem}.{Path(template).stem}") if self.compares else self.out
 
     @property
     def rule(self) -> str:

@@ -1,0 +1,205 @@
+"""Comparison of judges, or of prompts of one judge, on the same rows, with paired bootstrap differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fapo.errors import DataError
+from fapo.evaluation.intervals import SEED, Estimate, bootstrap_sums, percentile_interval, wilson_interval
+from fapo.evaluation.judge_benchmarks.output import Context
+from fapo.evaluation.judge_benchmarks.predictions import MISSING
+from fapo.evaluation.judge_benchmarks.rows import Rows
+from fapo.evaluation.judge_benchmarks.settings import RULES, Benchmark
+from fapo.judge.quality import (
+    Invalid,
+    confusion,
+    precision_recall_f1,
+    processbench_counts,
+    processbench_rates,
+    ratio,
+    youden_j,
+)
+from fapo.types import LabelledSolution, Verdict
+
+NUMBERS: Mapping[Benchmark, tuple[str, ...]] = {
+    "flawed-positive": ("precision", "recall", "f1", "youden_j", "balanced_accuracy", "balanced_f1"),
+    "process": ("error_acc", "correct_acc", "pooled_f1", "mean_f1", "youden_j", "balanced_accuracy", "balanced_f1"),
+}
+"""Numbers that are compared, by benchmark."""
+NUM_FLAG_COUNTS, NUM_STEP_COUNTS = 4, 4
+"""Number of counts of a row: of the confusion table, and of ProcessBench."""
+
+
+@dataclass(frozen=True)
+class ComparedJudge:
+    """One judge of a comparison."""
+
+    settings: str
+    """Model, prompt and sampling as recorded with the answers; empty where the file does not say."""
+    numbers: Mapping[str, Estimate]
+    """Numbers by name, see NUMBERS."""
+    differences: Mapping[str, Estimate]
+    """Numbers minus those of the first judge, with paired intervals; empty for the first judge."""
+    invalid_rate: float
+    """Rows without a verdict / rows."""
+    critique_tokens: float
+    """Mean length of a critique in tokens, where it is known; NaN if it is known nowhere."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Spread of one model over several prompts or settings."""
+
+    model: str
+    """Name of the model."""
+    names: tuple[str, ...]
+    """Names of its entries in the comparison."""
+    ranges: Mapping[str, tuple[float, float]]
+    """Smallest and largest value of each number."""
+    disagreement: Estimate
+    """Rows on which the entries do not all say the same about "flawed" / rows; a Wilson interval."""
+
+
+@dataclass(frozen=True)
+class JudgeComparison:
+    """Judges on their common rows."""
+
+    benchmark: Benchmark
+    """Benchmark."""
+    data: tuple[str, ...]
+    """Sources of the rows."""
+    num_rows: int
+    """Number of rows that all judges have answered."""
+    num_left_out: int
+    """Number of rows that some judge has no answer to."""
+    num_flawed: int
+    """Number of common rows with a wrong step."""
+    invalid: Invalid
+    """Meaning of an answer without a verdict."""
+    judges: Mapping[str, ComparedJudge]
+    """Judges by name; the last two are flag-all and flag-none, which read nothing."""
+    sensitivity: tuple[Sensitivity, ...]
+    """Models with several prompts or settings."""
+
+
+def compare_judges(benchmark: Benchmark, rows: Rows, contexts: Sequence[Context]) -> JudgeComparison:
+    """Compare judges on the rows that all of them have answered.
+
+    Args:
+        benchmark: Name of the benchmark.
+        rows: Rows of the benchmark, [num_rows].
+        contexts: Answers of each judge to these rows; the first one is the baseline of the differences.
+
+    Returns:
+        Numbers, paired differences, and the spread over prompts.
+
+    Raises:
+        DataError: No row has an answer of every judge.
+    """
+    invalid = contexts[0].invalid
+    answered = zip(*(context.verdicts for context in contexts), strict=True)
+    common = [index for index, verdicts in enumerate(answered) if all(v is not MISSING for v in verdicts)]
+    if not common:
+        names = ", ".join(context.name for context in contexts)
+        raise DataError(f"{names}: no row has a prediction in every file; compare files about the same rows")
+    counting = [rows.counting[index] for index in common]
+    verdicts = {context.name: [context.verdicts[index] for index in common] for context in contexts}
+    verdicts |= {name: [Verdict.from_step(step)] * len(common) for name, step in RULES.items()}
+    subsets = [rows.subsets[index] for index in common] if benchmark == "process" else ["all"] * len(common)
+    values = _values(benchmark, counting, subsets, list(verdicts.values()), invalid)
+    settings = {context.name: context.judge for context in contexts}
+    judges = {}
+    for number, (name, found) in enumerate(verdicts.items()):
+        lengths = [verdict.num_tokens for verdict in found if verdict.num_tokens]
+        judges[name] = ComparedJudge(
+            settings=settings.get(name, ""),
+            numbers={key: _estimate(draws[:, number]) for key, draws in values.items()},
+            differences={key: _estimate(draws[:, number] - draws[:, 0]) for key, draws in values.items() if number},
+            invalid_rate=ratio(sum(verdict.status != "ok" for verdict in found), len(found)),
+            critique_tokens=fmean(lengths) if lengths else float("nan"),
+        )
+    return JudgeComparison(
+        benchmark=benchmark,
+        data=tuple(contexts[0].data),
+        num_rows=len(common),
+        num_left_out=len(rows.counting) - len(common),
+        num_flawed=sum(row.error_step is not None for row in counting),
+        invalid=invalid,
+        judges=judges,
+        sensitivity=tuple(_sensitivities(judges, verdicts)),
+    )
+
+
+def _sensitivities(judges: Mapping[str, ComparedJudge], verdicts: Mapping[str, Sequence[Verdict]]) -> list[Sensitivity]:
+    """Return the spread of each model that has several entries; the model is the text before the first comma."""
+    names_of: dict[str, list[str]] = {}
+    for name, judge in judges.items():
+        if model := judge.settings.partition(",")[0]:
+            names_of.setdefault(model, []).append(name)
+    out = []
+    for model, names in names_of.items():
+        if len(names) < 2:
+            continue
+        flags = list(zip(*([verdict.flawed for verdict in verdicts[name]] for name in names), strict=True))
+        differ = sum(len(set(of_row)) > 1 for of_row in flags)
+        found = {key: [judges[name].numbers[key].value for name in names] for key in judges[names[0]].numbers}
+        ranges = {key: (min(values), max(values)) for key, values in found.items()}
+        estimate = Estimate(ratio(differ, len(flags)), wilson_interval(differ, len(flags)))
+        out.append(Sensitivity(model, tuple(names), ranges, estimate))
+    return out
+
+
+def _estimate(draws: npt.NDArray[np.float64]) -> Estimate:
+    """Return the first entry, which is the value, with the interval of the others."""
+    return Estimate(float(draws[0]), percentile_interval(draws[1:]))
+
+
+def _values(
+    benchmark: Benchmark,
+    rows: Sequence[LabelledSolution],
+    subsets: Sequence[str],
+    verdicts: Sequence[Sequence[Verdict]],
+    invalid: Invalid,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return each number in the data (entry 0) and in bootstrap draws of rows within subsets, [1 + draws, num_judges].
+
+    All judges have the same draws, so that their differences are paired.
+    """
+    kinds = NUM_FLAG_COUNTS + NUM_STEP_COUNTS
+    counts = np.array([[_counts(row, of_one[i], invalid) for of_one in verdicts] for i, row in enumerate(rows)])
+    rng, names = np.random.default_rng(SEED), np.array(subsets)
+    by_subset = []
+    for name in sorted(set(subsets)):
+        inside = counts[names == name].reshape(-1, len(verdicts) * kinds).astype(float)
+        sums = np.concatenate([inside.sum(0, keepdims=True), bootstrap_sums(inside, rng)])
+        by_subset.append(np.moveaxis(sums.reshape(-1, len(verdicts), kinds), -1, 0))
+    total = np.sum(by_subset, axis=0)
+    flags, steps = total[:NUM_FLAG_COUNTS], total[NUM_FLAG_COUNTS:]
+    precision, recall, f1 = precision_recall_f1(*flags[:3])
+    j = youden_j(*flags)
+    specificity = 1 - (recall - j)
+    balanced = {"youden_j": j, "balanced_accuracy": (1 + j) / 2, "balanced_f1": _harmonic(recall, specificity)}
+    if benchmark == "flawed-positive":
+        return {"precision": precision, "recall": recall, "f1": f1, **balanced}
+    error_acc, correct_acc, pooled_f1 = processbench_rates(*steps)
+    f1_of = [processbench_rates(*of_one[NUM_FLAG_COUNTS:])[2] for of_one in by_subset]
+    rates: dict[str, Any] = {"error_acc": error_acc, "correct_acc": correct_acc, "pooled_f1": pooled_f1}
+    return rates | {"mean_f1": np.mean(f1_of, axis=0), **balanced}
+
+
+def _harmonic(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the harmonic mean of two rates; 0 where both are 0."""
+    total = one + other
+    return np.where(total == 0, 0.0, 2 * one * other / np.where(total == 0, 1.0, total))
+
+
+def _counts(row: LabelledSolution, verdict: Verdict, invalid: Invalid) -> tuple[int, ...]:
+    """Return what a row adds to (tp, fp, fn, tn) and to the four counts of `processbench_counts`."""
+    flags = confusion(verdict.flawed, row.error_step is not None, invalid)
+    return (*map(int, flags), int(not any(flags)), *processbench_counts([verdict], [row.error_step]))

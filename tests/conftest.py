@@ -19,7 +19,7 @@ hypothesis.settings.load_profile("any machine")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give the marker `slow` to every test that needs a trained model."""
     for item in items:
-        if {"tiny_policy", "tiny_genrm"}.intersection(getattr(item, "fixturenames", ())):
+        if {"tiny_policy", "tiny_genrm", "miniature_prm"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
@@ -59,6 +59,14 @@ def tiny_genrm(tmp_path_factory: pytest.TempPathFactory) -> Path:
             yield [(judge_prompt(*pair), box) for pair, box in zip(zip(drawn, traces, strict=True), boxes, strict=True)]
 
     return _fitted(fit, save, new_model, examples(), Schedule(60, 32, 1e-2), tmp_path_factory.mktemp("genrm"))
+
+
+@pytest.fixture(scope="session")
+def miniature_prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a process reward model of the miniature, which is better than chance."""
+    from tests.support.prm import train_prm
+
+    return train_prm(tmp_path_factory.mktemp("prm"))
 
 
 def _fitted(fit, save, new_model, examples, schedule, folder: Path) -> Path:

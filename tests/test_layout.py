@@ -31,7 +31,10 @@ FLOORS = [
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 TORCH = {"torch", "transformers", "trl", "accelerate", "vllm", "verl", "ray"}
-MAY_IMPORT_TORCH = {"inference.transformers_model", "inference.pretrained", "trl", "verl"}
+MAY_IMPORT_TORCH = {
+    *("inference.transformers_model", "inference.pretrained", "inference.token_classifier"),
+    *("trl", "verl"),
+}
 
 PURE = {
     *("judge.quality", "rewards.policy", "rewards.genrm", "rewards.advantages", "rewards.theory"),

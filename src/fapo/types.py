@@ -84,6 +84,8 @@ class Verdict:
     the few reasons in `fapo.judge.verdicts`, so that reasons can be counted."""
     num_tokens: int = 0
     """Length of the critique in tokens; 0 where unknown."""
+    scores: tuple[float, ...] = ()
+    """Score of each step that the policy wrote, from 0 (wrong) to 1; empty unless a process reward model judged."""
 
     def __post_init__(self) -> None:
         if self.status == "ok" and self.flawed is None:
@@ -165,6 +167,17 @@ class Constrained(list[Message]):
         super().__init__(messages)
         self.schema = schema
         """JSON schema of the answer."""
+
+
+class StepTokens(list[Message]):
+    """A solution as tokens, which only process reward models take; as a conversation it is empty."""
+
+    def __init__(self, tokens: Sequence[int], ends: Sequence[int]) -> None:
+        super().__init__()
+        self.tokens = tuple(tokens)
+        """Token ids of the problem and the steps, [T]."""
+        self.ends = tuple(ends)
+        """Index of the last token of each step, [N]; all of these tokens are the same separator."""
 
 
 @dataclass(frozen=True)

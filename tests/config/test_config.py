@@ -161,7 +161,10 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
         ("judge.kind=local", "judge.model is missing; add `model` to [judge]"),
         ('judge={kind="served",model="m"}', "judge.urls is missing; add `urls` to [judge]"),
         ('judge={kind="served",model="m",urls=[]}', "judge.urls: should have at least 1 item"),
-        ("judge.kind=nonsense", "judge.kind: should be 'local', 'served', 'adapter' or 'oracle', not 'nonsense'"),
+        (
+            "judge.kind=nonsense",
+            "judge.kind: should be 'local', 'served', 'adapter', 'prm' or 'oracle', not 'nonsense'",
+        ),
         ("judge.kind=", "judge.kind is missing; add `kind` to [judge]"),
         (
             'judge={kind="local",model="m",votes=8}',
@@ -175,7 +178,7 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
         # fields of another kind
         (
             "judge.urls=[]",
-            '`urls` does not belong to kind "oracle"; it belongs to "served"; remove it, or change `kind`',
+            '`urls` does not belong to kind "oracle"; it belongs to "served" and "prm"; remove it, or change `kind`',
         ),
         ("judge.votes=8", 'judge.votes: `votes` does not belong to kind "oracle"; it belongs to "local" and "served"'),
         (

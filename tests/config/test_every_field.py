@@ -113,6 +113,15 @@ ADAPTER = {"model": {"lora": {}}}
 ORACLE = {"judge": {"kind": "oracle"}}
 AUDITED = {"judge": {"audit": {"judge": {"kind": "oracle"}}}}
 AUDIT = {"verl policy": "tests/verl/test_recorder.py::test_audits_are_measured_and_can_stop_the_run"}
+PRM = {
+    "judge": {
+        "kind": "prm",
+        "urls": ["http://127.0.0.1:9"],
+        "model": "m",
+        "tokenizer": "miniature:genrm",
+        "separator": "\n",
+    }
+}
 FIELDS = {
     "name": Field("other"),
     "output": Field("elsewhere"),
@@ -187,6 +196,10 @@ FIELDS = {
     "judge.timeout": Field(7.0, POLICIES),
     "judge.deadline": Field(70.0, POLICIES),
     "judge.overlap": Field(False, ("trl policy",)),
+    "judge.threshold": Field(0.3, POLICIES, PRM),
+    "judge.separator": Field("<|end|>", POLICIES, PRM),
+    "judge.prompt": Field("plain", POLICIES, PRM),
+    "judge.tokenizer": Field("miniature:policy", POLICIES, PRM),
     "judge.false_negative_rate": Field(0.5, POLICIES, ORACLE),
     "judge.false_positive_rate": Field(0.5, POLICIES, ORACLE),
     "judge.blind_to": Field(["slip"], POLICIES, ORACLE),

@@ -52,6 +52,8 @@ class ChatServer:
     """Bodies of the requests in order of arrival."""
     api_keys: list[str] = field(default_factory=list)
     """Authorization headers of the requests."""
+    paths: list[str] = field(default_factory=list)
+    """Paths of the requests."""
     clients: set[int] = field(default_factory=set)
     """Ports of the clients, one for each connection."""
     under_way: int = 0
@@ -103,6 +105,7 @@ def chat_server(
             with lock:
                 index = len(seen.requests)
                 seen.requests.append(body)
+                seen.paths.append(self.path)
                 seen.api_keys.append(self.headers.get("authorization", ""))
                 seen.clients.add(self.client_address[1])
                 seen.under_way += 1

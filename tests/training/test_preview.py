@@ -112,6 +112,16 @@ def test_a_judge_that_audits_is_on_the_page(tmp_path: Path) -> None:
     assert f"judge.audit.judge.model: {tmp_path}/nothing: no such folder" in page
 
 
+def test_the_line_of_a_process_reward_model() -> None:
+    prm = ("judge.kind=prm", "judge.model=prm", "judge.tokenizer=miniature:genrm", 'judge.separator="\\n"')
+    with json_server({"/v1/models": {"data": [{"id": "prm"}]}}) as url:
+        page = shown("miniature", *prm, f'judge.urls=["{url}"]')
+    assert f"prm at {url}, scores of steps, threshold 0.5; the correct rollouts, at most 384 a step" in page
+    assert "does not work here" not in page
+    missing = ("judge.kind=prm", "judge.model=./nothing", "judge.prompt=plain")
+    assert "judge.model: ./nothing: no such folder" in shown("miniature", *missing)
+
+
 def test_a_folder_with_a_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "fapo").mkdir()
     (tmp_path / "fapo/config.json").write_text("{}", encoding="utf-8")

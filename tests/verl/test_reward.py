@@ -35,6 +35,7 @@ from fapo.verl.overrides import compose, overrides
 from fapo.verl.payload import Payload, decode, encode
 from fapo.verl.reward import compute_score
 from tests.support.chat_server import Reply, chat_server
+from tests.support.prm import pooling
 
 ROOT = Path(__file__).parents[2]
 MAX_TOKENS = 64
@@ -106,7 +107,7 @@ def settings(folder: Path, *urls: str, **judge: Any) -> Config:
         "judge": {
             "kind": "served",
             "model": "m",
-            "template": "compact",
+            **({} if judge.get("kind") == "prm" else {"template": "compact"}),
             **({"urls": list(urls)} if urls else {}),
             **judge,
         },
@@ -149,6 +150,28 @@ def expected(data: DataProto, before: list[float]) -> list[float]:
 
 
 REWARDS = [1.0, 0.0, math.nan, 1.0, -1.0, -1.0]
+
+
+def test_a_process_reward_model_judges_and_its_scores_reach_the_trainer(tmp_path: Path) -> None:
+    def rows(body: dict[str, Any], _: int) -> Reply:
+        return Reply(body=pooling([[0.1, 0.9] if token != 20 else [0.7, 0.3] for token in body["input"]]))
+
+    with chat_server(rows) as server:
+        judge = {"kind": "prm", "tokenizer": "miniature:genrm", "separator": "\n", "steps": "lines"}
+        settings(tmp_path, server.url, **judge)
+        config, row = str(tmp_path / "run/config.json"), {"problem": "1+1?"}
+        score = asyncio.run(compute_score("d", "1+1=2\n\\boxed{2}", "2", row, config=config, num_workers=2))
+        assert server.paths == ["/pooling"]
+    assert (score["score"], score["flawed"]) == (0.0, 1.0)
+    payload = decode(score["fapo"], score["score"], 8, MAX_TOKENS)
+    assert payload.scored.verdict == Verdict("ok", True, 0, scores=(0.3, 0.3))
+
+
+def test_verl_refuses_a_process_reward_model_in_its_workers(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"judge\.urls is missing: verl's reward workers load no process reward model"
+    ):
+        overrides(settings(tmp_path, kind="prm", model="miniature:genrm"))
 
 
 def test_batch_and_streaming_path_of_verls_reward_loop(ray_here, tmp_path: Path) -> None:

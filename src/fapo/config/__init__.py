@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         JudgeConfig,
         LocalJudge,
         OracleJudge,
+        PRMJudge,
         RewardConfig,
         ServedJudge,
     )
@@ -26,6 +27,7 @@ __all__ = [
     "JudgeConfig",
     "LocalJudge",
     "OracleJudge",
+    "PRMJudge",
     "RewardConfig",
     "ServedJudge",
     "from_dict",

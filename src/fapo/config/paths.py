@@ -75,8 +75,8 @@ def _path_settings(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any],
     keys += [f"data.validation.{name}" for name in _inner(table, "data.validation")]
     for place in ("judge", "judge.audit.judge"):
         judge = _inner(table, place)
-        keys += [f"{place}.{name}" for name in ("canaries", "template", "cache")]
-        if judge.get("kind") != "served" and judge.get("model") != "base":  # names, not paths
+        keys += [f"{place}.{name}" for name in ("canaries", "template", "cache", "tokenizer")]
+        if judge.get("kind") != "served" and not judge.get("urls") and judge.get("model") != "base":  # names, not paths
             keys.append(f"{place}.model")
     for key in keys:
         parent, _, last = key.rpartition(".")

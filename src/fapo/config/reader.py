@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from fapo.config.messages import error_message, place_of
 from fapo.config.paths import find_config, resolve_paths, shipped_configs
-from fapo.config.schema import KINDS, UNUSED_BY_SFT, Config, FapoReward, JudgeConfig, ModelJudge, field_names
+from fapo.config.schema import KINDS, UNUSED_BY_SFT, Config, CritiqueJudge, FapoReward, JudgeConfig, field_names
 from fapo.errors import ConfigError
 
 Places = Callable[[str], str]
@@ -77,7 +77,7 @@ def load_with_places(path: str | Path, overrides: Sequence[str] = ()) -> tuple[C
 
     for key, template in (
         ("data.prompt", config.data.prompt),
-        ("judge.template", config.judge.template if isinstance(config.judge, ModelJudge) else None),
+        ("judge.template", config.judge.template if isinstance(config.judge, CritiqueJudge) else None),
         ("genrm.template", config.genrm.template if config.genrm else None),
     ):
         if template and template.endswith(".txt") and not Path(template).is_file():

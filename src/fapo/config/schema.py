@@ -240,14 +240,31 @@ class BaseJudge:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelJudge(BaseJudge):
-    """Settings of judges that are language models."""
+    """Settings of judges that are models."""
 
     model: Text
     """Local model ("miniature:genrm", a folder or a Hugging Face id), or the name under which the servers know it."""
-    template: Text = "locate"
-    """Prompt: "locate", "locate_small", "yes_no", "compact" (the miniature's), or the path of a template file."""
     steps: StepRule | None = None
     """Steps of a response: "paragraphs", or "lines" where it has no empty line; unset: the template's, paragraphs."""
+    min_words: Natural = 0
+    """Minimum number of words outside boxed answers; a shorter solution is flagged without a judgement; 0 = off."""
+    cache: Text | None = None
+    """SQLite file that keeps every answer of the model, so that it is not asked again; unset: one in the run folder."""
+    max_failure_rate: Rate = 0.5
+    """Failure rate of the last 100 judgements, or of a larger batch, above which the run stops; 1 = never."""
+
+    @property
+    def num_requests(self) -> int | None:
+        """Number of requests under way at once; None for a model in this process."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CritiqueJudge(ModelJudge):
+    """Settings of judges that are language models, which write a critique."""
+
+    template: Text = "locate"
+    """Prompt: "locate", "locate_small", "yes_no", "compact" (the miniature's), or the path of a template file."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0
@@ -256,12 +273,6 @@ class ModelJudge(BaseJudge):
     """Length limit of a critique in tokens."""
     votes: Count = 1
     """Number of critiques for each rollout; their most frequent answer is the verdict."""
-    min_words: Natural = 0
-    """Minimum number of words outside boxed answers; a shorter solution is flagged without a judgement; 0 = off."""
-    cache: Text | None = None
-    """SQLite file that keeps every critique, so that it is not generated again; unset: a file in the run folder."""
-    max_failure_rate: Rate = 0.5
-    """Failure rate of the last 100 judgements, or of a larger batch, above which the run stops; 1 = never."""
 
     def __post_init__(self) -> None:
         if self.votes > 1 and self.temperature == 0:
@@ -269,7 +280,7 @@ class ModelJudge(BaseJudge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalJudge(ModelJudge):
+class LocalJudge(CritiqueJudge):
     """A judge that is loaded into the process of the trainer."""
 
     kind: Literal["local"] = "local"
@@ -277,13 +288,9 @@ class LocalJudge(ModelJudge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedJudge(ModelJudge):
-    """A judge behind OpenAI-compatible servers."""
+class Requests:
+    """Settings of the requests to a judge behind servers."""
 
-    kind: Literal["served"] = "served"
-    """Kind of the judge."""
-    urls: Annotated[tuple[Url, ...], Field(min_length=1)]
-    """Base addresses of the servers, such as "http://localhost:8000/v1"; requests are spread over them."""
     revision: Text | None = None
     """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
     concurrency: Count = 64
@@ -294,6 +301,24 @@ class ServedJudge(ModelJudge):
     """Time limit of a judgement with all tries of its requests, in seconds; unset: none."""
     overlap: bool = True
     """Whether to judge rollouts while others are generated; TRL only. Unset it if judging slows generation down."""
+
+
+def _check_urls(urls: tuple[str, ...]) -> None:
+    """Raise ConfigError if an address holds a secret."""
+    if any("@" in url or "?" in url for url in urls):
+        raise ConfigError(
+            "`urls` must not hold a name, password or key: they are saved in the run folder; set FAPO_API_KEY"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedJudge(Requests, CritiqueJudge):
+    """A judge behind OpenAI-compatible servers."""
+
+    kind: Literal["served"] = "served"
+    """Kind of the judge."""
+    urls: Annotated[tuple[Url, ...], Field(min_length=1)]
+    """Base addresses of the servers, such as "http://localhost:8000/v1"; requests are spread over them."""
     format: AnswerFormat = "boxed"
     """Form of the verdict: "boxed", or "json", which the servers must be able to enforce (`response_format`)."""
     extra_body: dict[str, Any] = field(default_factory=dict)
@@ -303,18 +328,56 @@ class ServedJudge(ModelJudge):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any("@" in url or "?" in url for url in self.urls):
-            raise ConfigError(
-                "`urls` must not hold a name, password or key: they are saved in the run folder; set FAPO_API_KEY"
-            )
+        _check_urls(self.urls)
         if secret := next(_secrets(self.extra_body), None):
             raise ConfigError(f"`extra_body.{secret}` would be written into files; set FAPO_API_KEY")
         if fixed := {"model", "messages", "stream", "n"} & self.extra_body.keys():
             raise ConfigError(f"`extra_body` must not set {', '.join(sorted(fixed))}: fapo sets what it reads")
 
+    @property
+    def num_requests(self) -> int | None:
+        """Number of requests under way at once."""
+        return self.concurrency
+
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterJudge(ModelJudge):
+class PRMJudge(Requests, ModelJudge):
+    """A process reward model: it gives each step a score, and flags the first step below a threshold.
+
+    The model classifies tokens: it reads the last token of each step, and one of its two labels means "correct".
+    """
+
+    kind: Literal["prm"] = "prm"
+    """Kind of the judge."""
+    urls: tuple[Url, ...] = ()
+    """Base addresses of vLLM servers of the model; unset: transformers loads the model into this process."""
+    tokenizer: Text | None = None
+    """Tokenizer of a served model, a folder or a Hugging Face id; unset: the same as `model`."""
+    threshold: Rate = 0.5
+    """Score below which a step is wrong, among 0 to 1."""
+    separator: Text = "<extra_0>"
+    """Token that ends each step; "<extra_0>" for Qwen2.5-Math-PRM, and "\\n" by default in TRL's PRMTrainer."""
+    prompt: Literal["chat", "plain"] = "chat"
+    """Text before the steps: the problem in the chat template of the model, or the problem as it stands (as in TRL)."""
+
+    def __post_init__(self) -> None:
+        _check_urls(self.urls)
+        changed = [name for name, default in _OF_SERVERS.items() if getattr(self, name) != default]
+        if changed and not self.urls:
+            raise ConfigError(f"`{changed[0]}` is for a served model; remove it, or add `urls`")
+
+    @property
+    def num_requests(self) -> int | None:
+        """Number of requests under way at once; None for a model in this process."""
+        return self.concurrency if self.urls else None
+
+
+_OF_SERVERS = {f.name: f.default for f in fields(Requests)} | {"tokenizer": None}
+"""Settings of a process reward model that only a served one has, with their defaults."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterJudge(CritiqueJudge):
     """A judge on the frozen weights of the policy in training, with an adapter of its own; TRL with [model.lora]."""
 
     kind: Literal["adapter"] = "adapter"
@@ -337,7 +400,7 @@ class OracleJudge(BaseJudge):
     """Kinds of flaws that the oracle never flags: slip, skip, guess, cancellation or format."""
 
 
-JudgeConfig = LocalJudge | ServedJudge | AdapterJudge | OracleJudge
+JudgeConfig = LocalJudge | ServedJudge | AdapterJudge | PRMJudge | OracleJudge
 """The [judge] table; its `kind` decides which of these records it is."""
 
 

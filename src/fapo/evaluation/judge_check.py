@@ -11,9 +11,10 @@ from itertools import chain
 from math import comb
 from typing import Any
 
-from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.config.schema import CritiqueJudge
 from fapo.data.load import load_labelled
 from fapo.data.miniature.sets import is_miniature
+from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import CheckSettings
 from fapo.inference.concurrency import run_all
 from fapo.judge.from_config import open_judge
@@ -90,6 +91,8 @@ def check_judge(settings: CheckSettings, progress: Progress = lambda *_: None) -
         JudgeDownError: The judge answers no request.
     """
     judge = replace(settings, template=settings.template or MINIATURE_TEMPLATE).judge_config(None)
+    if not isinstance(judge, CritiqueJudge):
+        raise ConfigError("--judge: a process reward model has no template to check; measure it with fapo bench")
     templates = [settings.template] if settings.template else suitable_templates(judge)
     solutions = _solutions(judge)
     checks: list[TemplateCheck] = []
@@ -102,14 +105,14 @@ def check_judge(settings: CheckSettings, progress: Progress = lambda *_: None) -
     return sorted(checks, key=lambda check: (-check.num_right, -check.num_located, check.tokens))
 
 
-def suitable_templates(judge: ModelJudge) -> list[str]:
+def suitable_templates(judge: CritiqueJudge) -> list[str]:
     """Return the names of the templates that may suit a judge."""
     if is_miniature(judge.model):
         return [MINIATURE_TEMPLATE]
     return [name for name in built_in_templates() if name != MINIATURE_TEMPLATE]
 
 
-def _solutions(judge: ModelJudge) -> list[LabelledSolution]:
+def _solutions(judge: CritiqueJudge) -> list[LabelledSolution]:
     """Return the solutions that a judge is asked about; the miniature's GenRM knows its own problems only."""
     if not is_miniature(judge.model):
         return load_labelled(SOLUTIONS)
@@ -119,11 +122,11 @@ def _solutions(judge: ModelJudge) -> list[LabelledSolution]:
 
 
 async def _judged(
-    config: ModelJudge, solutions: Sequence[LabelledSolution], use_cache: bool
+    config: CritiqueJudge, solutions: Sequence[LabelledSolution], use_cache: bool
 ) -> tuple[list[Verdict], float]:
     """Return a verdict on each solution, and the mean duration of a judgement in seconds."""
     async with open_judge(config, use_cache=use_cache) as judge:
-        batches = [[row] for row in solutions] if isinstance(config, ServedJudge) else [list(solutions)]
+        batches = [[row] for row in solutions] if config.num_requests else [list(solutions)]
         done: dict[int, tuple[list[Verdict], float]] = {}
 
         async def ask(i: int) -> None:
@@ -131,7 +134,7 @@ async def _judged(
             verdicts = await judge.judge_steps([(row.problem, row.steps) for row in batches[i]])
             done[i] = verdicts, time.perf_counter() - start
 
-        await run_all(range(len(batches)), ask, config.concurrency if isinstance(config, ServedJudge) else 1)
+        await run_all(range(len(batches)), ask, config.num_requests or 1)
     seconds = sum(duration for _, duration in done.values()) / len(solutions)
     return [verdict for i in range(len(batches)) for verdict in done[i][0]], seconds
 

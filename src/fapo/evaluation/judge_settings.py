@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
@@ -17,13 +17,19 @@ from fapo.types import AnswerFormat, StepRule
 if TYPE_CHECKING:
     from fapo.config.schema import ModelJudge
 
+OF_CRITIQUES = ("template", "format", "votes", "temperature", "extra_body", "max_tokens")
+"""Options that only a judge which writes critiques has."""
+OF_PRM = ("threshold", "separator", "prompt", "tokenizer")
+"""Options that only a process reward model has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """The model of a judge by its addresses, with its sampling; each command adds the prompt."""
 
     judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
-    """Address of a server of the judge, once for each; or local:PATH, a folder or Hugging Face id to load here."""
+    """Address of a server of the judge, once for each; or local:PATH, a folder or Hugging Face id to load here. A
+    process reward model is prm:URL or prm:PATH."""
     model: str = ""
     """Name under which the servers know the judge."""
     revision: str | None = None
@@ -46,6 +52,14 @@ class ModelSettings:
     """Seconds for one try of a request; a model in this process ignores it."""
     deadline: float | None = None
     """Seconds for one judgement, all tries together; a model in this process ignores it."""
+    threshold: float | None = None
+    """Score below which a step is wrong, for prm: judges; the default is 0.5."""
+    separator: str | None = None
+    r"""Token that ends each step, for prm: judges; the default is <extra_0>, \n is a line break."""
+    prompt: Literal["chat", "plain"] | None = None
+    """Text before the steps, for prm: judges: the problem in the model's chat template (default), or as it stands."""
+    tokenizer: str | None = None
+    """Folder or Hugging Face id of the tokenizer, for prm:URL; the default is --model."""
     min_words: int = 0
     """Number of words and numbers outside boxes below which a solution is flagged without a judgement; 0 is off."""
     cache: Path | None = None
@@ -61,13 +75,37 @@ class ModelSettings:
             out: Output file, beside which the cache lies unless another cache is set; None for no cache.
 
         Returns:
-            Settings of a served or a local judge.
+            Settings of a served or a local judge, or of a process reward model.
 
         Raises:
-            ConfigError: No address or several different models are given, or a setting is out of range.
+            ConfigError: No address or several different models are given, a setting is out of range, or it is for
+                another kind of judge.
         """
-        from fapo.judge.from_config import command_line_judge  # here, because it makes `fapo --help` slower
+        from fapo.judge.from_config import PRM_PREFIX, command_line_judge, command_line_prm  # slow to import
 
+        cache = self.cache or (out and out.with_suffix(".cache.sqlite"))
+        is_prm = any(address.startswith(PRM_PREFIX) for address in self.judge)
+        defaults = {f.name: f.default for f in fields(self)}
+        unused = [name for name in (OF_CRITIQUES if is_prm else OF_PRM) if getattr(self, name) != defaults[name]]
+        if unused:
+            remedy = "a process reward model writes no critique" if is_prm else "it is for prm: judges"
+            raise ConfigError(f"--{unused[0].replace('_', '-')} does not go with this --judge: {remedy}; remove it")
+        if is_prm:
+            return command_line_prm(
+                self.judge,
+                self.model,
+                revision=self.revision,
+                tokenizer=self.tokenizer,
+                threshold=self.threshold,
+                separator=self.separator and self.separator.replace("\\n", "\n"),
+                prompt=self.prompt,
+                steps=self.steps,
+                concurrency=self.concurrency,
+                timeout=self.timeout,
+                deadline=self.deadline,
+                min_words=self.min_words,
+                cache=cache,
+            )
         return command_line_judge(
             self.judge,
             self.model,
@@ -83,7 +121,7 @@ class ModelSettings:
             timeout=self.timeout,
             deadline=self.deadline,
             min_words=self.min_words,
-            cache=self.cache or (out and out.with_suffix(".cache.sqlite")),
+            cache=cache,
         )
 
 
@@ -120,9 +158,14 @@ def json_object(option: str, text: str) -> dict[str, Any]:
 
 def judge_name(judge: ModelJudge) -> str:
     """Return the model, prompt and sampling of a judge as text, without the addresses of its servers."""
-    from fapo.config.schema import ServedJudge  # here, because these make `fapo --help` slower
+    from fapo.config.schema import CritiqueJudge, PRMJudge, ServedJudge  # here, as they make `fapo --help` slower
     from fapo.judge.template import load_template
 
+    if isinstance(judge, PRMJudge):
+        name = f"{judge.model}, process reward model, threshold {judge.threshold:g}, separator {judge.separator!r}"
+        name += f", prompt {judge.prompt}" + (f", min words {judge.min_words}" if judge.min_words else "")
+        return name + (f", steps {judge.steps}" if judge.steps else "")
+    assert isinstance(judge, CritiqueJudge)
     prompt = f"{judge.template} ({zlib.crc32(load_template(judge.template).text.encode('utf-8')):08x})"
     sampling = f"plurality of {judge.votes} votes, " if judge.votes > 1 else ""
     sampling += f"temperature {judge.temperature:g}, max tokens {judge.max_tokens}"

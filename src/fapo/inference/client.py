@@ -22,7 +22,6 @@ from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, base_url, best_endpo
 from fapo.inference.transport import chunks, open_session
 from fapo.types import Completion, Constrained, Message
 
-PATH = "chat/completions"
 MAX_RETRY_AFTER = 600.0
 """Longest pause that a server may ask for, in seconds; a longer one is an error."""
 LENGTH_LIMIT = ("length", "model_length")
@@ -89,6 +88,8 @@ class ChatClient:
     """Further fields of each request, verbatim, such as top_k or chat_template_kwargs."""
     batch_size: ClassVar[int] = 1
     """Number of conversations in one call, for callers that ask in batches; servers form batches by themselves."""
+    path: ClassVar[str] = "chat/completions"
+    """Path of the requests after the base URL."""
     _other_names: set[str] = field(default_factory=set, init=False, repr=False)
     _sessions: dict[asyncio.AbstractEventLoop, tuple[list[Endpoint], asyncio.Semaphore]] = field(
         default_factory=dict, init=False, repr=False
@@ -190,7 +191,7 @@ class ChatClient:
             endpoint.outstanding += 1
             try:
                 async with asyncio.timeout(self.timeout):
-                    answer = await self._request(endpoint.session, body)
+                    answer = await self._request(endpoint.session, body, messages)
                 endpoint.failures = 0
                 return answer
             except TimeoutError as failure:
@@ -219,21 +220,25 @@ class ChatClient:
             fields["response_format"] = {"type": "json_schema", "json_schema": form}
         return json.dumps(fields, ensure_ascii=False).encode()
 
-    async def _request(self, session: aiohttp.ClientSession, body: bytes) -> Completion:
+    async def _request(self, session: aiohttp.ClientSession, body: bytes, messages: list[Message]) -> Completion:
         """Send one request; raise aiohttp.ClientError, Refused, NotACompletion, or UnicodeError for a bad host name."""
         start = time.perf_counter()
-        async with session.post(PATH, data=body) as response:
+        async with session.post(self.path, data=body) as response:
             pieces = chunks(response)
             if not response.ok:
                 pause = retry_after_seconds(response.headers.get("retry-after", ""))
                 raise Refused(response.status, _error_message(await _text(pieces)), pause)
             try:
                 answer = json.loads(await _text(pieces))
-                completion = _completion(answer)
+                completion = self._read(answer, messages)
                 self._warn_of_other_name(answer.get("model"))
             except (ValueError, RecursionError) as failure:
                 raise NotACompletion(f"the answer is not JSON: {failure}") from None
         return replace(completion, seconds=time.perf_counter() - start)
+
+    def _read(self, answer: Any, _messages: list[Message]) -> Completion:
+        """Return the completion in an answer; raise NotACompletion if there is none."""
+        return _completion(answer)
 
     def _warn_of_other_name(self, name: Any) -> None:
         """Log once that a server answers under another name; a name with a date or a path added is usual."""
@@ -271,12 +276,12 @@ def _completion(answer: Any) -> Completion:
     text = message.get("content") or "" if isinstance(message, dict) else None
     if not isinstance(text, str):
         raise NotACompletion("the answer is not a chat completion")
-    written, read, cached = _usage(answer.get("usage"))
+    written, read, cached = usage_numbers(answer.get("usage"))
     truncated = choice.get("finish_reason") in LENGTH_LIMIT
     return Completion(text, written, truncated=truncated, prompt_tokens=read, cached_tokens=cached)
 
 
-def _usage(usage: Any) -> tuple[int, int, int]:
+def usage_numbers(usage: Any) -> tuple[int, int, int]:
     """Return the tokens of the completion, of the prompt, and those of the prompt that were cached; 0 where unknown."""
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("prompt_tokens_details")

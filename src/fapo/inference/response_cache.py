@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 
 from fapo.errors import DataError
 from fapo.inference.concurrency import run_all
-from fapo.types import ChatModel, Completion, Constrained, Message
+from fapo.types import ChatModel, Completion, Constrained, Message, StepTokens
 
 APPLICATION = 0x6661706F
 """SQLite application_id of a response cache ("fapo")."""
@@ -108,6 +108,8 @@ def cache_key(conversation: list[Message], model: str, settings: Mapping[str, An
         The key; the conversation stands in it as a hash.
     """
     asked: Any = [conversation, conversation.schema] if isinstance(conversation, Constrained) else conversation
+    if isinstance(conversation, StepTokens):
+        asked = {"tokens": conversation.tokens, "ends": conversation.ends}
     prompt = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     return CacheKey(prompt, model, json.dumps(dict(settings), sort_keys=True), vote)
 

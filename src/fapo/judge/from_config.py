@@ -7,8 +7,8 @@ A judge is wrapped in other judges. From the outside in:
     BatchingJudge        joins the calls that arrive while a model in this process is busy
     Canaries             judges solutions with known labels beside each call, without the response cache
     EagerJudge           starts before the batch of rollouts is complete
-    GenRM or oracle      judges; a GenRM asks once about equal solutions of one call
-    CachedModel          the model of a GenRM, which answers from the response cache what it has answered before
+    GenRM, PRM, oracle   judges; a GenRM or a PRM asks once about equal solutions of one call
+    CachedModel          the model of these two, which answers from the response cache what it has answered before
 
 `make_judge` builds the innermost judge and its canaries; `fapo.rewards.from_config.wrap_judge` adds the other wrappers.
 """
@@ -18,26 +18,44 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fapo.config.reader import judge_config
-from fapo.config.schema import AdapterJudge, JudgeConfig, LocalJudge, ModelJudge, OracleJudge, ServedJudge
+from fapo.config.schema import (
+    AdapterJudge,
+    CritiqueJudge,
+    LocalJudge,
+    ModelJudge,
+    OracleJudge,
+    PRMJudge,
+    ServedJudge,
+)
 from fapo.data.load import load_labelled
 from fapo.errors import ConfigError
 from fapo.inference.client import ChatClient
-from fapo.inference.models import ModelSpec, model_spec
+from fapo.inference.models import LOCAL, ModelSpec, loading, model_folder, model_spec
 from fapo.inference.response_cache import CachedModel, ResponseCache
+from fapo.inference.step_scores import PoolingClient
+from fapo.inference.usage import UsageMeter
+from fapo.judge.asking import AskingJudge
 from fapo.judge.canaries import Canaries
 from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
+from fapo.judge.prm import PRM, StepTokenizer
 from fapo.judge.template import Template, load_template
 from fapo.types import ChatModel, Judge, StepRule
 
 if TYPE_CHECKING:
+    from fapo.inference.token_classifier import TokenClassifier
     from fapo.inference.transformers_model import LocalModel
 
 VOTING_TEMPERATURE = 0.6
 """Sampling temperature of a judge with several votes, where none is set."""
+SomeJudge = TypeVar("SomeJudge")
+OPTIONS = ("--judge", "--model")
+"""Options that name a judge on a command line."""
+PRM_PREFIX = "prm:"
+"""Prefix of the addresses of a process reward model on a command line."""
 
 
 class JudgeModel(ChatModel, Protocol):
@@ -49,7 +67,7 @@ class JudgeModel(ChatModel, Protocol):
         ...
 
 
-def make_judge(config: JudgeConfig, *, seed: int = 0, model: JudgeModel | None = None) -> Judge:
+def make_judge(config: ModelJudge | OracleJudge, *, seed: int = 0, model: JudgeModel | None = None) -> Judge:
     """Return the judge that a config names; its connections and its cache stay open until the process ends.
 
     Args:
@@ -58,7 +76,7 @@ def make_judge(config: JudgeConfig, *, seed: int = 0, model: JudgeModel | None =
         model: Model of the judge, if it is that of a trainer (kind "adapter"); None: the one that the config names.
 
     Returns:
-        A GenRM or an oracle, with canaries around it if `judge.canaries` is set.
+        A GenRM, a PRM or an oracle, with canaries around it if `judge.canaries` is set.
 
     Raises:
         ConfigError: If the template or the model cannot be loaded.
@@ -69,9 +87,9 @@ def make_judge(config: JudgeConfig, *, seed: int = 0, model: JudgeModel | None =
     if isinstance(config, OracleJudge):
         judge = oracle(config.false_negative_rate, config.false_positive_rate, config.blind_to)
     else:
-        template, model = _template(config), model or _open_model(config)
-        judge = genrm = _genrm(config, template, model)
-        uncached = replace(_genrm(replace(config, cache=None), template, model), usage=genrm.usage)
+        form, model = _form(config), model or _open_model(config)
+        asking = _asking(config, form, model)
+        judge, uncached = asking, _asking(replace(config, cache=None), form, model, usage=asking.usage)
     if not config.canaries:
         return judge
     known = load_labelled(config.canaries, steps=step_rule(config))
@@ -80,11 +98,13 @@ def make_judge(config: JudgeConfig, *, seed: int = 0, model: JudgeModel | None =
 
 def step_rule(config: ModelJudge | OracleJudge) -> StepRule:
     """Return the rule by which a judge splits responses into steps; raise ConfigError if its template is wrong."""
-    return "lines" if isinstance(config, OracleJudge) else load_template(config.template, config.steps).steps
+    if isinstance(config, CritiqueJudge):
+        return load_template(config.template, config.steps).steps
+    return "lines" if isinstance(config, OracleJudge) else config.steps or "paragraphs"
 
 
 @contextlib.asynccontextmanager
-async def open_judge(config: ModelJudge, *, use_cache: bool = True) -> AsyncIterator[GenRM]:
+async def open_judge(config: ModelJudge, *, use_cache: bool = True) -> AsyncIterator[AskingJudge]:
     """Open the judge of a command; its connections and its cache are closed at the end of the block.
 
     Args:
@@ -92,15 +112,15 @@ async def open_judge(config: ModelJudge, *, use_cache: bool = True) -> AsyncIter
         use_cache: Whether to return cached responses. If not, the model is asked again and its responses are stored.
 
     Yields:
-        GenRM: The judge.
+        AskingJudge: The judge, a GenRM or a PRM.
 
     Raises:
         ConfigError: If the template or the model cannot be loaded.
         DataError: If the cache cannot be used.
     """
-    template = _template(config)
+    form = _form(config)
     async with contextlib.aclosing(_open_model(config)) as model:
-        judge = _genrm(config, template, model, use_cache)
+        judge = _asking(config, form, model, use_cache)
         try:
             yield judge
         finally:
@@ -114,10 +134,10 @@ def command_line_judge(
     *,
     votes: int = 1,
     temperature: float | None = None,
-    options: tuple[str, str] = ("--judge", "--model"),
+    options: tuple[str, str] = OPTIONS,
     **settings: Any,
-) -> ModelJudge:
-    """Return the settings of the judge that a command line names.
+) -> CritiqueJudge:
+    """Return the settings of the language model that a command line names as a judge.
 
     Args:
         addresses: Addresses of servers that have `model`, or one model to load in this process, such as local:PATH.
@@ -147,51 +167,125 @@ def command_line_judge(
         known = {f.name for f in fields(LocalJudge)}
         table = {key: value for key, value in table.items() if key in known}
     judge = judge_config(table, "command line")
-    assert isinstance(judge, ModelJudge)
+    assert isinstance(judge, CritiqueJudge)
     return judge
 
 
-def _template(config: ModelJudge) -> Template:
-    """Return the template of a judge, with the settings that change it."""
+def command_line_prm(addresses: Sequence[str], model: str, **settings: Any) -> PRMJudge:
+    """Return the settings of the process reward model that a command line names.
+
+    Args:
+        addresses: Addresses of servers, each with the prefix "prm:"; or one folder or Hub id with this prefix.
+        model: Name of the model at the servers.
+        **settings: Other settings of the judge; None for those that are not given.
+
+    Returns:
+        The judge.
+
+    Raises:
+        ConfigError: If an address or a setting cannot be used; the message names the option or the key.
+    """
+    if not all(address.startswith(PRM_PREFIX) for address in addresses):
+        raise ConfigError(f"--judge: some of {', '.join(addresses)} have the prefix {PRM_PREFIX} and others not")
+    named = [address.removeprefix(PRM_PREFIX).removeprefix(LOCAL) for address in addresses]
+    served = [name.startswith(("http://", "https://")) for name in named]
+    places = [name if is_url else LOCAL + name for name, is_url in zip(named, served, strict=True)]
+    found = model_spec(places, model, *OPTIONS)
+    table = {"kind": "prm", "model": found.name, "urls": found.urls} | settings
+    if not found.urls:
+        table = {key: value for key, value in table.items() if key not in ("concurrency", "timeout")}
+    judge = judge_config({key: value for key, value in table.items() if value is not None}, "command line")
+    assert isinstance(judge, PRMJudge)
+    return judge
+
+
+def judge_of_process(judge: SomeJudge, num_processes: int) -> SomeJudge:
+    """Return the judge of one of several processes, which has a part of its concurrency."""
+    if not isinstance(judge, ServedJudge | PRMJudge) or not judge.urls:
+        return judge
+    return replace(judge, concurrency=max(1, judge.concurrency // num_processes))
+
+
+def _form(config: ModelJudge) -> Template | StepTokenizer:
+    """Return the form in which a judge asks its model."""
+    if isinstance(config, PRMJudge):
+        return step_tokenizer(config)
+    assert isinstance(config, CritiqueJudge)
     template = load_template(config.template, config.steps)
     return replace(template, format=config.format) if isinstance(config, ServedJudge) else template
 
 
-def _open_model(config: ModelJudge) -> ChatClient | LocalModel:
+def step_tokenizer(config: PRMJudge) -> StepTokenizer:
+    """Return the form of the prompt of a process reward model; raise ConfigError if its tokenizer cannot be used."""
+    key, name = ("judge.tokenizer", config.tokenizer) if config.tokenizer else ("judge.model", config.model)
+    try:
+        from fapo.inference.pretrained import load_tokenizer
+    except ImportError:
+        raise ConfigError(
+            f"{key}: a process reward model needs torch and transformers: pip install 'fapo[train]'"
+        ) from None
+    with loading(key, name):
+        tokenizer = load_tokenizer(model_folder(name))
+    return StepTokenizer(tokenizer, name, config.separator, config.prompt)
+
+
+def _open_model(config: ModelJudge) -> ChatClient | LocalModel | TokenClassifier:
     """Return the model of a judge, served or in this process. Raise ConfigError if only a trainer has it."""
     if isinstance(config, AdapterJudge):
         raise ConfigError(
             'judge.kind "adapter" is for fapo train with --engine trl, whose policy has the weights; use kind "local" '
             "or a served judge"
         )
-    sampling: dict[str, Any] = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
     client: dict[str, Any] = {}
+    if isinstance(config, ServedJudge) or (isinstance(config, PRMJudge) and config.urls):
+        client = {name: getattr(config, name) for name in ("concurrency", "timeout", "deadline")}
+    if isinstance(config, PRMJudge):
+        return PoolingClient(config.urls, config.model, **client) if config.urls else _token_classifier(config.model)
     if isinstance(config, ServedJudge):
-        client = {name: getattr(config, name) for name in ("concurrency", "timeout", "deadline", "extra_body")}
+        client["extra_body"] = config.extra_body
+    sampling: dict[str, Any] = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
     # with a seed, a run that is resumed samples the same critiques
     return _model_spec(config).open("judge.model", seed=0, **sampling, **client)
 
 
+def _token_classifier(path: str) -> TokenClassifier:
+    """Return a process reward model, loaded into this process."""
+    try:
+        from fapo.inference.token_classifier import TokenClassifier
+    except ImportError:
+        raise ConfigError(f"judge.model: {path} needs torch and transformers: pip install 'fapo[train]'") from None
+    with loading("judge.model", path):
+        return TokenClassifier.load(model_folder(path))
+
+
 def _model_spec(config: ModelJudge) -> ModelSpec:
     """Return name and addresses of the model of a judge."""
-    return (
-        ModelSpec(config.model, config.urls, config.revision)
-        if isinstance(config, ServedJudge)
-        else ModelSpec(config.model)
-    )
+    if isinstance(config, ServedJudge | PRMJudge):
+        return ModelSpec(config.model, config.urls, config.revision)
+    return ModelSpec(config.model)
 
 
-def _genrm(config: ModelJudge, template: Template, model: ChatClient | JudgeModel, use_cache: bool = True) -> GenRM:
-    """Return a GenRM that asks a model, through the response cache if the config has one."""
-    if not config.cache:
-        return GenRM(template, model, config.votes, config.min_words)
-    kept = CachedModel(
-        model,
-        ResponseCache(config.cache),
-        model=_model_spec(config).record_name,
-        settings=model.settings,
-        template=template.name,
-        concurrency=model.concurrency if isinstance(model, ChatClient) else None,
-        use_cache=use_cache,
-    )
-    return GenRM(template, kept, config.votes, config.min_words)
+def _asking(
+    config: ModelJudge,
+    form: Template | StepTokenizer,
+    model: ChatClient | JudgeModel,
+    use_cache: bool = True,
+    usage: UsageMeter | None = None,
+) -> AskingJudge:
+    """Return a judge that asks a model, through the response cache if the config has one."""
+    asked: ChatModel = model
+    if config.cache:
+        asked = CachedModel(
+            model,
+            ResponseCache(config.cache),
+            model=_model_spec(config).record_name,
+            settings=model.settings,
+            template=form.name if isinstance(form, Template) else "prm",
+            concurrency=model.concurrency if isinstance(model, ChatClient) else None,
+            use_cache=use_cache,
+        )
+    if isinstance(form, Template):
+        assert isinstance(config, CritiqueJudge)
+        return GenRM(form, asked, config.votes, config.min_words, usage or UsageMeter())
+    assert isinstance(config, PRMJudge)
+    return PRM(form, asked, config.threshold, step_rule(config), config.min_words, usage or UsageMeter())

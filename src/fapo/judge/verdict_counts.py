@@ -47,6 +47,7 @@ FAILURES = (
     (r"HTTP 404\b", "the server does not know the model or the path: GET /v1/models lists its models (--model)"),
     (r"HTTP 429\b", "the quota is used up, or there are too many requests at once: lower the concurrency"),
     (r"context|too (long|large)|HTTP 413\b", "the prompt and the critique do not fit: raise the server's context"),
+    (r"scores for|no score of", "the server is not one of a process reward model: vllm serve PATH --runner pooling"),
     (r"no connection", "no server listens there: start it, or correct the address"),
     (r"no answer within", "the server is too slow: lower the concurrency, or raise the time limit of a request"),
 )

@@ -137,7 +137,10 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def verdict_row(verdict: Verdict | None) -> dict[str, Any]:
-    """Return the columns that a verdict has in every file that fapo writes; None means that no judge was asked."""
+    """Return the columns that a verdict has in every file that fapo writes; None means that no judge was asked.
+
+    The verdict of a process reward model also has the column `scores`.
+    """
     return {
         "status": verdict.status if verdict else "skipped",
         "flawed": verdict.flawed if verdict else None,
@@ -145,6 +148,7 @@ def verdict_row(verdict: Verdict | None) -> dict[str, Any]:
         "critique": verdict.critique if verdict else "",
         "critique_tokens": verdict.num_tokens if verdict else 0,
         "reason": verdict.reason if verdict else "",
+        **({"scores": list(verdict.scores)} if verdict and verdict.scores else {}),
     }
 
 
@@ -157,9 +161,10 @@ def verdict_from_row(row: Mapping[str, Any]) -> Verdict | None:
     if status == "skipped":
         return None
     texts = row.get("critique") or "", row.get("reason") or "", row.get("critique_tokens") or 0
+    scores = tuple(row.get("scores") or ())
     if status != "ok":
         return Verdict(status, None, None, *texts)
-    return Verdict("ok", row["error_step"] is not None if flawed is None else flawed, named_step(row), *texts)
+    return Verdict("ok", row["error_step"] is not None if flawed is None else flawed, named_step(row), *texts, scores)
 
 
 def named_step(row: Mapping[str, Any]) -> Any:

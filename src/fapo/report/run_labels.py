@@ -56,6 +56,8 @@ def _judge(run: Run) -> str:
     kind, model = judge.get("kind"), str(judge.get("model") or "")
     if kind == "local":
         return "base GenRM" if model.startswith("miniature:") else "trained GenRM"
+    if kind == "prm":
+        return f"PRM {model}"
     return {"oracle": "oracle", "served": model}.get(str(kind), "none")
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fapo.config.schema import Config, GenRMOutcomeReward, GenRMReward, ModelJudge, PolicyReward, StepRatioReward
+from fapo.config.schema import (
+    Config,
+    CritiqueJudge,
+    GenRMOutcomeReward,
+    GenRMReward,
+    ModelJudge,
+    PolicyReward,
+    StepRatioReward,
+)
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.errors import ConfigError
 from fapo.judge.coalesce import BatchingJudge
@@ -66,7 +74,7 @@ def check_scorer(config: Config) -> None:
         return
     if isinstance(config.reward, PolicyReward):
         make_checker(config.reward.checker)
-    if isinstance(config.judge, ModelJudge):
+    if isinstance(config.judge, CritiqueJudge):
         template = load_template(config.judge.template)
         if template.kind == "yes_no" and isinstance(config.reward, StepRatioReward):
             raise ConfigError(

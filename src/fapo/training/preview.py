@@ -12,7 +12,15 @@ from pathlib import Path
 
 from fapo.config.flatten import flatten
 from fapo.config.reader import Places
-from fapo.config.schema import AdapterJudge, Config, JudgeConfig, LocalJudge, OracleJudge, ServedJudge
+from fapo.config.schema import (
+    AdapterJudge,
+    Config,
+    JudgeConfig,
+    ModelJudge,
+    OracleJudge,
+    PRMJudge,
+    ServedJudge,
+)
 from fapo.data.hub import use_cache_without_network, why_not_on_hub
 from fapo.data.load import load_labelled, load_problems
 from fapo.data.miniature.sets import is_miniature
@@ -126,7 +134,8 @@ def _local_models(config: Config) -> dict[str, str]:
     """Return the models that are loaded into processes of the run, by key."""
     models = {"model.path": config.model.path}
     for key, judge in _judges(config):
-        if isinstance(judge, LocalJudge) or (isinstance(judge, AdapterJudge) and judge.model != "base"):
+        is_base = isinstance(judge, AdapterJudge) and judge.model == "base"
+        if isinstance(judge, ModelJudge) and not judge.num_requests and not is_base:
             models[f"{key}.model"] = judge.model
     return models
 
@@ -160,7 +169,7 @@ def _missing_models(config: Config) -> Iterator[tuple[str, str]]:
         elif why := why_not_on_hub("models", path):
             yield key, f"{path}: no such folder, and {why}"
     for key, judge in _judges(config):
-        if not isinstance(judge, ServedJudge):
+        if not isinstance(judge, ServedJudge | PRMJudge):
             continue
         for url in judge.urls:
             try:
@@ -230,10 +239,13 @@ def _judge(judge: JudgeConfig, num: int) -> str:
     """Return what the judge is, and how often it is asked."""
     if isinstance(judge, OracleJudge):
         return "the miniature's oracle"
-    place = f"at {', '.join(judge.urls)}" if isinstance(judge, ServedJudge) else "in this process"
+    urls = judge.urls if isinstance(judge, ServedJudge | PRMJudge) else ()
+    place = f"at {', '.join(urls)}" if urls else "in this process"
     if isinstance(judge, AdapterJudge):
         place = "on the weights of the policy"
     asked = "all rollouts" if judge.all else "the correct rollouts"
+    if isinstance(judge, PRMJudge):
+        return f"{judge.model} {place}, scores of steps, threshold {judge.threshold:g}; {asked}, at most {num:,} a step"
     votes = f"{judge.votes} critiques each, " if judge.votes > 1 else ""
     return (
         f"{judge.model} {place}, prompt {judge.template}; {asked}, at most {num:,} a step, {votes}of at most "

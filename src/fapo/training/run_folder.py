@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import from_dict, to_dict
-from fapo.config.schema import Config, GenRMConfig, JudgeConfig, ModelJudge
+from fapo.config.schema import Config, CritiqueJudge, GenRMConfig, JudgeConfig, ModelJudge
 from fapo.data.files import write_json
 from fapo.data.jsonl import finite, read_jsonl, write_jsonl
 from fapo.data.problems import load_prompt
@@ -143,7 +143,7 @@ def _prompts(config: Config) -> dict[str, str]:
         "judge.audit.judge.template": audit and audit.judge,
         "genrm.template": config.genrm,
     }
-    named = {key: table.template for key, table in templates.items() if isinstance(table, ModelJudge | GenRMConfig)}
+    named = {key: table.template for key, table in templates.items() if isinstance(table, CritiqueJudge | GenRMConfig)}
     texts = {key: load_template(name).file_text for key, name in named.items()}
     return texts | ({"data.prompt": load_prompt(config.data.prompt)} if config.data.prompt else {})
 

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from fapo.config.schema import AdapterJudge, Config, ServedJudge
+from fapo.config.schema import AdapterJudge, Config, PRMJudge, ServedJudge
 from fapo.data.trajectory import opens_thinking
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.eager_scorer import EagerJudge
@@ -120,5 +120,6 @@ def _wrapped(config: Config, scorer: Scorer) -> tuple[Scorer, EagerJudge | None]
     """
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer, None
-    eager = isinstance(config.judge, ServedJudge) and config.judge.overlap
+    judge = config.judge
+    eager = isinstance(judge, ServedJudge | PRMJudge) and bool(judge.urls) and judge.overlap
     return wrap_judge(scorer, eager=eager)

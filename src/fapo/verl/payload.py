@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from fapo.inference.usage import Usage
 from fapo.judge.canaries import CanaryResult
@@ -52,10 +53,15 @@ def decode(text: str, reward: float, num_tokens: int, max_tokens: int) -> Payloa
     if value is not None:
         parts = {**parts, "overlong": round(reward - value, 6)}
         value += parts["overlong"]
-    verdict = Verdict(**found["verdict"]) if found["verdict"] else None
+    verdict = _verdict(found["verdict"]) if found["verdict"] else None
     if verdict and verdict.critique == rollout.response:  # a GenRM is in training: its response is the critique
         verdict = replace(verdict, num_tokens=num_tokens)
     scored = ScoredRollout(rollout, found["correct"], verdict, Reward(value, parts), found["check_error"])
-    canaries = tuple((Verdict(**verdict), label) for verdict, label in table["canaries"])
+    canaries = tuple((_verdict(verdict), label) for verdict, label in table["canaries"])
     truth = GroundTruth(*table["truth"]) if table["truth"] else None
     return Payload(table["split"], scored, truth, canaries, Usage(**table["usage"]))
+
+
+def _verdict(table: dict[str, Any]) -> Verdict:
+    """Return a verdict; JSON has made a list of its scores."""
+    return Verdict(**table | {"scores": tuple(table["scores"])})

@@ -19,12 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import read_config
-from fapo.config.schema import Config, GroupReward, JudgeConfig, LocalJudge, ModelJudge, OutcomeReward, ServedJudge
+from fapo.config.schema import (
+    Config,
+    CritiqueJudge,
+    GroupReward,
+    JudgeConfig,
+    LocalJudge,
+    OutcomeReward,
+    ServedJudge,
+)
 from fapo.data.trajectory import make_rollout
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import find_canaries
+from fapo.judge.from_config import judge_of_process
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import make_scorer, scored_truth, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
@@ -142,13 +151,11 @@ def _worker_judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeCon
     if router and isinstance(judge, ServedJudge):
         judge = replace(judge, urls=(f"http://{router}/v1",))
     elif router and isinstance(judge, LocalJudge):
-        same = {f.name: getattr(judge, f.name) for f in fields(ModelJudge)}
+        same = {f.name: getattr(judge, f.name) for f in fields(CritiqueJudge)}
         same |= {"model": model_folder(judge.model)}  # verl serves a model under the path it was loaded from
         urls = (f"http://{router}/v1",)
         judge = ServedJudge(**same, urls=urls, concurrency=ROUTER_CONCURRENCY, timeout=ROUTER_TIMEOUT)
-    if isinstance(judge, ServedJudge):
-        judge = replace(judge, concurrency=max(1, judge.concurrency // num_workers))
-    return judge
+    return judge_of_process(judge, num_workers)
 
 
 @lru_cache

@@ -8,9 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fapo.config.schema import Config, JudgeConfig, LocalJudge, ModelJudge
+from fapo.config.schema import Config, CritiqueJudge, JudgeConfig, LocalJudge, ModelJudge, PRMJudge
 from fapo.data.load import load_labelled
 from fapo.errors import EngineError
+from fapo.judge.from_config import step_tokenizer
 from fapo.judge.template import built_in_templates
 from fapo.rewards.from_config import check_scorer
 from fapo.training.run_folder import RunFolder
@@ -93,8 +94,10 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
 
 
 def _check_files(config: Config) -> None:
-    """Raise ConfigError or DataError for a template or canaries that the reward workers could not load."""
+    """Raise ConfigError or DataError for a template, tokenizer or canaries that the reward workers could not load."""
     check_scorer(config)
+    if isinstance(config.judge, PRMJudge):
+        step_tokenizer(config.judge)
     if config.judge and config.judge.canaries:
         load_labelled(config.judge.canaries)
 
@@ -116,8 +119,11 @@ def _absolute_judge(judge: JudgeConfig) -> JudgeConfig:
     if judge.canaries:
         judge = replace(judge, canaries=_absolute(judge.canaries))
     if isinstance(judge, ModelJudge):
-        cache = judge.cache and str(Path(judge.cache).resolve())
-        judge = replace(judge, template=_absolute_template(judge.template), cache=cache)
+        judge = replace(judge, cache=judge.cache and str(Path(judge.cache).resolve()))
+    if isinstance(judge, CritiqueJudge):
+        judge = replace(judge, template=_absolute_template(judge.template))
+    if isinstance(judge, PRMJudge) and judge.urls:
+        judge = replace(judge, tokenizer=_absolute(judge.tokenizer or judge.model))
     return replace(judge, model=_absolute(judge.model)) if isinstance(judge, LocalJudge) else judge
 
 

@@ -49,6 +49,8 @@ class AuditRow:
     """Length of the critique in tokens; 0 where it is unknown."""
     reason: str = ""
     """Reason why the row has no verdict, or why the row or its answer could not be read."""
+    scores: list[float] | None = None
+    """Score of each step by a process reward model; None for other judges, and the file then has no such column."""
 
 
 @dataclass

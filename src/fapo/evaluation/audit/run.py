@@ -8,20 +8,20 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.config.schema import ModelJudge
 from fapo.data.files import atomic_path, check_not_overwriting
 from fapo.data.jsonl import write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.counts import AuditCounts, AuditRow
 from fapo.evaluation.audit.settings import AuditSettings
+from fapo.judge.asking import AskingJudge
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge, step_rule
-from fapo.judge.genrm import GenRM
 from fapo.judge.verdicts import verdict_row
 from fapo.rewards.checkers import AnswerChecker, make_checker
 from fapo.rewards.scorer import checker_breaker
@@ -119,7 +119,7 @@ class _Audit:
     """Settings of the audit."""
     config: ModelJudge
     """Settings of the judge."""
-    judge: GenRM
+    judge: AskingJudge
     """Opened judge."""
     check: AnswerChecker
     """Checker of the answers."""
@@ -146,9 +146,9 @@ class _Audit:
             write_jsonl(draft, [])
             self.advance(0)
             size, ahead = WINDOW_LOCAL, 1
-            if isinstance(self.config, ServedJudge):
+            if num_requests := self.config.num_requests:
                 size = WINDOW_SERVED
-                ahead = max(2, 4 * self.config.concurrency // size)
+                ahead = max(2, 4 * num_requests // size)
             pending: deque[asyncio.Task[list[AuditRow]]] = deque()
             try:
                 while window := list(islice(rows, size)):
@@ -183,7 +183,7 @@ class _Audit:
         ]
         self.advance(len(rows) - len(requested))
         # a call for each solution, so that the bar moves with each answer; a model in this process needs them together
-        size = 1 if isinstance(self.config, ServedJudge) else WINDOW_LOCAL
+        size = 1 if self.config.num_requests else WINDOW_LOCAL
         calls = [requested[start : start + size] for start in range(0, len(requested), size)]
         judged = await asyncio.gather(*(self.verdicts([solutions[i] for i in call]) for call in calls))
         verdicts = dict(zip(requested, chain.from_iterable(judged), strict=True))
@@ -218,7 +218,11 @@ class _Audit:
 
     def write(self, draft: Path, rows: Sequence[AuditRow]) -> None:
         """Write and count finished rows; raise JudgeDownError if the judge fails for too many of them."""
-        write_jsonl(draft, rows, append=True)
+        out = [asdict(row) for row in rows]
+        for columns in out:
+            if columns["scores"] is None:
+                del columns["scores"]
+        write_jsonl(draft, out, append=True)
         for row in rows:
             if row.correct is not None:
                 self.result.add(row)

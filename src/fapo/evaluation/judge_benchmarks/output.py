@@ -39,6 +39,8 @@ class Context:
     """Meaning of an answer without a verdict."""
     threshold: float | None = None
     """Threshold of the step scores; None for verdicts that come without scores."""
+    num_for_threshold: int = 0
+    """Number of further rows on which the threshold was chosen; 0 if it was given."""
     num_without_reference: int = 0
     """Number of rows that were judged without a reference answer, because the data has none."""
     usage: Usage = field(default_factory=Usage)
@@ -99,6 +101,11 @@ def conventions(context: Context, process: bool) -> dict[str, Any]:
     if context.threshold is not None:
         rules["threshold"] = context.threshold
         rules["scores"] = f"the first step with a score below {context.threshold:g} is the prediction"
+    if context.num_for_threshold:
+        rules["choice"] = (
+            f"the threshold has the best F1 on {context.num_for_threshold} other rows, a random half; "
+            "all numbers are of this half"
+        )
     if context.num_without_reference:
         rules["reference"] = f"not given to the judge in {context.num_without_reference} rows: the data has none"
     rules["interval"] = f"{LEVEL:.0%} bootstrap over rows, {NUM_RESAMPLES} resamples, seed {SEED}"

@@ -11,6 +11,7 @@ from typing import Any
 from fapo.data.jsonl import PlacedRow, write_jsonl
 from fapo.data.sources import read_rows
 from fapo.errors import ConfigError, DataError
+from fapo.judge.prm import first_below
 from fapo.judge.verdicts import OUT_OF_RANGE, named_step, verdict_row
 from fapo.types import LabelledSolution, Verdict
 
@@ -94,6 +95,8 @@ def verdicts_of(rows: Sequence[LabelledSolution], predictions: Mapping[str, Pred
 def write_predictions(path: Path, rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], judge: str) -> None:
     """Write one row for each verdict, in the form that `read_predictions` reads.
 
+    A verdict by step scores is written as its scores, to which any threshold can be applied.
+
     Args:
         path: JSONL file.
         rows: Rows that were judged.
@@ -101,7 +104,11 @@ def write_predictions(path: Path, rows: Sequence[LabelledSolution], verdicts: Se
         judge: Name of the judge, which is written into each row.
     """
     pairs = zip(rows, verdicts, strict=True)
-    write_jsonl(path, [{"id": row.problem.id, **verdict_row(verdict), "judge": judge} for row, verdict in pairs])
+    out = [{"id": row.problem.id, **verdict_row(verdict), "judge": judge} for row, verdict in pairs]
+    for row in out:
+        if "scores" in row:
+            del row["flawed"], row["error_step"]
+    write_jsonl(path, out)
 
 
 def _with_unique_ids(rows: Iterable[PlacedRow]) -> Iterator[PlacedRow]:
@@ -135,8 +142,9 @@ def _parse(
     if "scores" in row and "error_step" in row:
         raise DataError(f"{where}: has scores and error_step, must have one of them")
     if "scores" in row:
-        step = first_below(_scores(where, row["scores"], num_steps[id]), threshold)
-        return Prediction(id, Verdict.from_step(step, critique), from_scores=True)
+        scores = tuple(_scores(where, row["scores"], num_steps[id]))
+        step = first_below(scores, threshold)
+        return Prediction(id, Verdict("ok", step is not None, step, critique, scores=scores), from_scores=True)
     if "error_step" not in row and "flawed" not in row:
         raise DataError(f"{where}: must have error_step or scores, has {_short(list(row))}")
     flawed, step = row.get("flawed"), row.get("error_step")
@@ -167,19 +175,6 @@ def _scores(where: str, scores: Any, num_steps: int) -> list[int | float]:
     if len(scores) != num_steps:
         raise DataError(f"{where}: has {len(scores)} scores, must have one for each of the {num_steps} steps")
     return scores
-
-
-def first_below(scores: Iterable[float], threshold: float) -> int | None:
-    """Return the index of the first score below a threshold.
-
-    Args:
-        scores: One score for each step.
-        threshold: Limit; a score at the threshold is not below it.
-
-    Returns:
-        Index from 0; None if no score is below the threshold.
-    """
-    return next((index for index, score in enumerate(scores) if score < threshold), None)
 
 
 def _short(value: Any) -> str:

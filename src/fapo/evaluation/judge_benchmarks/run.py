@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.config.schema import CritiqueJudge, ModelJudge, PRMJudge
 from fapo.data.files import check_not_overwriting
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_benchmarks.output import Context
@@ -19,6 +20,7 @@ from fapo.evaluation.judge_benchmarks.score import (
     score_process,
 )
 from fapo.evaluation.judge_benchmarks.settings import RULES, BenchSettings
+from fapo.evaluation.judge_benchmarks.threshold import best_threshold, halves, with_threshold
 from fapo.evaluation.judge_settings import judge_name
 from fapo.inference.concurrency import run_batches
 from fapo.inference.usage import Usage
@@ -27,6 +29,8 @@ from fapo.judge.from_config import open_judge
 from fapo.judge.template import load_template
 from fapo.types import LabelledSolution, Progress, Verdict
 
+DEFAULT_THRESHOLD = 0.5
+"""Score below which a step is wrong, where none is set."""
 LOCAL_BATCH = 32
 """Number of rows that a model in this process judges before their critiques are written to the cache."""
 
@@ -52,15 +56,24 @@ def run_benchmark(settings: BenchSettings, progress: Progress = lambda *_: None)
     if len(rules) > 1:
         raise ConfigError("the templates split solutions into steps by different rules; set one of them by --steps")
     rows = load_rows(settings.benchmark, settings.data, settings.limit, rules.pop())
+    contexts = _contexts(settings, rows, progress)
+    if not settings.choose_threshold:
+        return rows, contexts
+    left, context = _with_chosen_threshold(settings, rows, contexts[0])
+    return left, [context]
+
+
+def _contexts(settings: BenchSettings, rows: Rows, progress: Progress) -> list[Context]:
+    """Return the answers of one judge, of each of several prompts, or of each file of predictions."""
     if settings.predictions:
         stems = [file.stem for file in settings.predictions]
         short = len(set(stems)) == len(stems) and not set(stems) & set(RULES)
         names = stems if short else [str(file) for file in settings.predictions]
         files = zip(settings.predictions, names, strict=True)
-        return rows, [_from_predictions(settings, rows, file, name) for file, name in files]
+        return [_from_predictions(settings, rows, file, name) for file, name in files]
     if settings.rule:
-        return rows, [_from_rule(settings, rows)]
-    return rows, [_from_judge(settings, rows, template, progress) for template in settings.templates]
+        return [_from_rule(settings, rows)]
+    return [_from_judge(settings, rows, template, progress) for template in settings.templates]
 
 
 def score(settings: BenchSettings, rows: Rows, context: Context) -> FlawedPositiveScore | ProcessScore:
@@ -79,11 +92,26 @@ def score(settings: BenchSettings, rows: Rows, context: Context) -> FlawedPositi
     return score_flawed_positive(rows.counting, context.verdicts, settings.invalid)
 
 
+def _with_chosen_threshold(settings: BenchSettings, rows: Rows, context: Context) -> tuple[Rows, Context]:
+    """Choose the threshold on one half of the rows; return the other half, with verdicts by this threshold."""
+    chosen, measured = halves(rows.counting)
+    threshold = best_threshold(
+        [rows.counting[i] for i in chosen],
+        [context.verdicts[i] for i in chosen],
+        process=settings.benchmark == "process",
+    )
+    verdicts = [with_threshold(context.verdicts[i], threshold) for i in measured]
+    counting, subsets = tuple(rows.counting[i] for i in measured), tuple(rows.subsets[i] for i in measured)
+    left = replace(rows, counting=counting, subsets=subsets)
+    return left, replace(context, verdicts=verdicts, threshold=threshold, num_for_threshold=len(chosen))
+
+
 def _from_predictions(settings: BenchSettings, rows: Rows, file: Path, name: str) -> Context:
     """Read verdicts from a file of predictions."""
     process = settings.benchmark == "process"
-    found = read_predictions(file, rows.num_steps, threshold=settings.threshold, with_step=process)
-    threshold = settings.threshold if any(prediction.from_scores for prediction in found.values()) else None
+    limit = DEFAULT_THRESHOLD if settings.threshold is None else settings.threshold
+    found = read_predictions(file, rows.num_steps, threshold=limit, with_step=process)
+    threshold = limit if any(prediction.from_scores for prediction in found.values()) else None
     judge = next((prediction.judge for prediction in found.values() if prediction.judge), "")
     return Context(
         data=settings.data,
@@ -111,14 +139,17 @@ def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Pr
     verdicts, usage = judge_rows(settings, rows, judge, progress)
     if out := settings.out_of(template):
         write_predictions(out, rows.counting, verdicts, name)
+    threshold = judge.threshold if isinstance(judge, PRMJudge) else None
+    without = sum(not row.problem.reference for row in rows.counting) if threshold is None else 0
     return Context(
         data=settings.data,
         answers=name,
-        name=template,
+        name=template if threshold is None else "prm",
         judge=name,
         verdicts=verdicts,
         invalid=settings.invalid,
-        num_without_reference=sum(not row.problem.reference for row in rows.counting),
+        threshold=threshold,
+        num_without_reference=without,
         usage=usage,
         prices=settings.prices,
     )
@@ -142,31 +173,34 @@ def judge_rows(
         ConfigError: The benchmark needs steps, and the template asks for yes or no.
         JudgeDownError: The judge fails for too many rows.
     """
-    if settings.benchmark == "process" and load_template(judge.template).kind == "yes_no":
+    names_no_step = isinstance(judge, CritiqueJudge) and load_template(judge.template).kind == "yes_no"
+    if settings.benchmark == "process" and names_no_step:
         raise ConfigError(
             f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use locate"
         )
     verdicts: dict[str, Verdict] = {}
-    task = f"bench {settings.benchmark}" + (f", {judge.template}" if settings.compares else "")
+    task = f"bench {settings.benchmark}"
+    if isinstance(judge, CritiqueJudge) and settings.compares:
+        task += f", {judge.template}"
     breaker = CircuitBreaker(remedy=repeat_command(judge.cache), num_expected=len(rows.counting))
 
     async def run() -> Usage:
-        async with open_judge(judge, use_cache=not settings.no_cache) as genrm:
+        async with open_judge(judge, use_cache=not settings.no_cache) as opened:
 
             async def ask(batch: Sequence[LabelledSolution]) -> list[str]:
-                found = await genrm.judge_steps([(row.problem, row.steps) for row in batch])
+                found = await opened.judge_steps([(row.problem, row.steps) for row in batch])
                 verdicts.update((row.problem.id, verdict) for row, verdict in zip(batch, found, strict=True))
                 return [verdict.reason if verdict.status == "failed" else "" for verdict in found]
 
             await run_batches(
                 rows.counting,
                 ask,
-                batch_size=1 if isinstance(judge, ServedJudge) else LOCAL_BATCH,
-                concurrency=judge.concurrency if isinstance(judge, ServedJudge) else 1,
+                batch_size=1 if judge.num_requests else LOCAL_BATCH,
+                concurrency=judge.num_requests or 1,
                 record=breaker.record,
-                progress=lambda done: progress(task, done, len(rows.counting), genrm.progress_metrics),
+                progress=lambda done: progress(task, done, len(rows.counting), opened.progress_metrics),
             )
-            return genrm.usage.total
+            return opened.usage.total
 
     usage = asyncio.run(run())
     return [verdicts[row.problem.id] for row in rows.counting], usage

@@ -59,8 +59,10 @@ class BenchSettings(ModelSettings):
     """Prompt: locate (the default), locate_small, yes_no, compact or a file. Several are compared on the same rows."""
     predictions: Annotated[tuple[Path, ...], arg(constructor=_files)] = ()
     """Files of rows {id, error_step, status} or {id, scores} that are scored in place of a judge."""
-    threshold: float = 0.5
-    """Score below which a step counts as wrong, for predictions with scores."""
+    threshold: float | None = None
+    """Score below which a step is wrong, for prm: judges and predictions with scores; the default is 0.5."""
+    choose_threshold: bool = False
+    """Choose the threshold with the best F1 on a random half of the rows, and score the other half."""
     invalid: Literal["wrong", "flagged"] = "wrong"
     """Meaning of an answer without a verdict in flawed-positive; flagged is the convention of the public script."""
     concurrency: int = 32
@@ -80,7 +82,13 @@ class BenchSettings(ModelSettings):
     def __post_init__(self) -> None:
         check_ranges(self, "fapo bench")
         if bool(self.predictions) == bool(self.judge):
-            raise ConfigError("give either --predictions FILE or --judge (URL, local:PATH, flag-all, flag-none)")
+            raise ConfigError(
+                "give either --predictions FILE or --judge (URL, local:PATH, prm:URL, flag-all, flag-none)"
+            )
+        if self.choose_threshold and self.threshold is not None:
+            raise ConfigError("--threshold and --choose-threshold exclude each other; give one")
+        if self.choose_threshold and self.compares:
+            raise ConfigError("--choose-threshold is for one judge or file, not for a comparison; give one")
         if self.predictions and self.out:
             raise ConfigError("--out is for answers of a --judge; leave it out with --predictions")
         given = {"--template": [Path(name).stem for name in self.template], "--predictions": self.predictions}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from fapo.config.schema import ModelJudge, ServedJudge
+from fapo.config.schema import CritiqueJudge, ModelJudge
 from fapo.data.files import check_not_overwriting
 from fapo.data.load import load_problems
 from fapo.data.miniature.oracle import known_ground_truth
@@ -241,7 +241,7 @@ def _checked_sample(rollout: Rollout, check: Check) -> Sample:
 
 async def _judged(
     settings: EvalSettings,
-    config: ModelJudge,
+    config: CritiqueJudge,
     answered: Sequence[AnsweredQuestion],
     progress: Progress,
     task: str,
@@ -282,8 +282,8 @@ async def _judged(
         await run_batches(
             jobs,
             ask,
-            batch_size=1 if isinstance(config, ServedJudge) else max(1, settings.concurrency // settings.samples),
-            concurrency=settings.concurrency if isinstance(config, ServedJudge) else 1,
+            batch_size=1 if config.num_requests else max(1, settings.concurrency // settings.samples),
+            concurrency=settings.concurrency if config.num_requests else 1,
             record=CircuitBreaker(
                 name=f"the {task}", remedy=repeat_command(config.cache), num_expected=len(jobs)
             ).record,

@@ -16,7 +16,7 @@ from fapo.evaluation.judge_settings import json_object
 from fapo.types import AnswerFormat, StepRule
 
 if TYPE_CHECKING:
-    from fapo.config.schema import ModelJudge
+    from fapo.config.schema import CritiqueJudge
     from fapo.inference.models import ModelSpec
 
 
@@ -148,7 +148,7 @@ class EvalSettings:
 
         return model_specs(self.policy, self.policy_model, "--policy")
 
-    def judge_config(self) -> ModelJudge | None:
+    def judge_config(self) -> CritiqueJudge | None:
         """Return the judge; None without one. Raise ConfigError if its addresses or settings cannot be used."""
         if not self.judge:
             return None
@@ -156,13 +156,15 @@ class EvalSettings:
         revision = {"revision": self.judge_revision}
         return self._judge(self.judge, self.judge_model, self.judge_template, "judge", **sampling, **revision)
 
-    def gold_judge_config(self) -> ModelJudge | None:
+    def gold_judge_config(self) -> CritiqueJudge | None:
         """Return the gold judge, which is greedy; None without one. Raise ConfigError if it cannot be used."""
         if not self.gold_judge:
             return None
         return self._judge(self.gold_judge, self.gold_judge_model, self.gold_judge_template, "gold-judge")
 
-    def _judge(self, addresses: tuple[str, ...], model: str, template: str, option: str, **settings: Any) -> ModelJudge:
+    def _judge(
+        self, addresses: tuple[str, ...], model: str, template: str, option: str, **settings: Any
+    ) -> CritiqueJudge:
         """Return a judge with the limits of this evaluation; `option` is the name of its option."""
         from fapo.judge.from_config import command_line_judge  # here, because it makes `fapo --help` slower
 

@@ -60,6 +60,7 @@ class RewardRow(BaseModel):
     error_step: int | None = Field(description="Index of the first wrong step, from 0; null where none is named.")
     critique: str = Field(description="Text that the judge wrote.")
     reason: str = Field(description="Reason why there is no verdict, or no answer check; empty otherwise.")
+    scores: list[float] = Field([], description="Score of each step by a process reward model; empty for other judges.")
     parts: dict[str, float] = Field(description="Summands of the reward by name: outcome, flaw, overlong.")
 
     @classmethod

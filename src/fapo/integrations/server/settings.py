@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
@@ -16,7 +16,6 @@ from fapo.evaluation.judge_settings import JudgeSettings
 if TYPE_CHECKING:
     from fapo.rewards.scorer import PolicyScorer
 
-AnyJudge = TypeVar("AnyJudge")
 TOKEN_VARIABLE = "FAPO_SERVER_TOKEN"
 """Environment variable with the token that clients must send as `Authorization: Bearer TOKEN`."""
 DEFAULT_PENALTY = 1.0
@@ -47,7 +46,7 @@ class ServeSettings(JudgeSettings):
 
     def __post_init__(self) -> None:
         if (self.config is None) == (not self.judge):
-            raise ConfigError("give either CONFIG, a TOML file, or --judge (URL, local:PATH or miniature:genrm)")
+            raise ConfigError("give either CONFIG, a TOML file, or --judge (URL, local:PATH, prm:URL, ...)")
         for_judge = [f for f in fields(JudgeSettings) if getattr(self, f.name) != f.default]
         own = [name for name in ("penalty", "checker") if getattr(self, name) is not None]
         if self.config and (names := [f.name for f in for_judge] + own):
@@ -94,8 +93,8 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
     """
     from fapo.config.ranges import check_ranges
     from fapo.config.reader import read_config
-    from fapo.config.schema import FapoReward, GroupReward, JudgedReward, LocalJudge, PolicyReward, ServedJudge
-    from fapo.judge.from_config import make_judge
+    from fapo.config.schema import FapoReward, GroupReward, JudgedReward, ModelJudge, PolicyReward
+    from fapo.judge.from_config import judge_of_process, make_judge
     from fapo.rewards.checkers import make_checker
     from fapo.rewards.from_config import make_scorer, wrap_judge
     from fapo.rewards.scorer import PolicyScorer
@@ -109,17 +108,16 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
                 f'{settings.config}: reward.kind "{config.reward.kind}" compares the rollouts of a group, which the '
                 "service does not see; use kind fapo"
             )
-        reward, local = config.reward, isinstance(config.judge, LocalJudge)
-        made = make_scorer(replace(config, judge=_for_worker(config.judge, settings.workers)))
+        reward, in_process = config.reward, isinstance(config.judge, ModelJudge) and not config.judge.num_requests
+        made = make_scorer(replace(config, judge=judge_of_process(config.judge, settings.workers)))
         assert isinstance(made, PolicyScorer)
         scorer = made
     else:
         named = settings.judge_config(None)
-        assert isinstance(named, LocalJudge | ServedJudge)
-        local = isinstance(named, LocalJudge)
+        in_process = not named.num_requests
         reward = FapoReward(penalty=DEFAULT_PENALTY if settings.penalty is None else settings.penalty)
         check_ranges(reward, "fapo serve")
-        judge = make_judge(_for_worker(named, settings.workers))
+        judge = make_judge(judge_of_process(named, settings.workers))
         check = make_checker(settings.checker or "math")
         scorer = PolicyScorer(reward, judge, max_failure_rate=named.max_failure_rate, check=check)
     if isinstance(reward, JudgedReward):
@@ -130,11 +128,4 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
         raise ConfigError(f'--on-unscored is for rewards with a judge; reward.kind is "{reward.kind}"')
     if not scorer.judge:
         return scorer
-    return wrap_judge(scorer, deduplicate=True, batch=local)[0]
-
-
-def _for_worker(judge: AnyJudge, workers: int) -> AnyJudge:
-    """Return the judge of one of several server processes, which has a part of its concurrency."""
-    from fapo.config.schema import ServedJudge
-
-    return replace(judge, concurrency=max(1, judge.concurrency // workers)) if isinstance(judge, ServedJudge) else judge
+    return wrap_judge(scorer, deduplicate=True, batch=in_process)[0]

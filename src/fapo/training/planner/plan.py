@@ -161,13 +161,13 @@ def plan_judge(config: Config, assumed: PlanAssumptions, seconds: float) -> list
         seconds: Seconds in which the rollouts of a step are generated.
 
     Returns:
-        Memory, tokens, times and replicas of the judge; empty if no model judges rollouts.
+        Memory, tokens, times and replicas of the judge; empty if no judge writes critiques.
 
     Raises:
         ConfigError: The shape of the judge is not known.
     """
     judge = config.judge
-    if judge is None or judge.kind == "oracle" or config.task != "policy":
+    if judge is None or judge.kind == "oracle" or judge.kind == "prm" or config.task != "policy":
         return []
     step_ratio = config.reward is not None and config.reward.kind == "step_ratio"
     rate = 1.0 if judge.all or step_ratio else assumed.accuracy

@@ -166,6 +166,8 @@ def test_every_model_is_loaded_without_its_code_and_without_pickle() -> None:
             assert name not in ("torch.load", "torch.hub.load", "joblib.load", "yaml.load"), where
             assert "allow_pickle" not in given, where
             assert given.get("trust_remote_code", "False") == "False", where
+            if name == "peft.PeftModel.from_pretrained":
+                continue  # peft runs no code of an adapter, and reads pickles with weights_only=True
             if name.endswith("from_pretrained") and None not in given:  # one call passes the items of a dict
                 found += 1
                 assert given["trust_remote_code"] == "False", where

@@ -8,10 +8,8 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from datasets import Dataset
@@ -24,7 +22,7 @@ from experiments.gpu.speed import peak_gib, reset_peak
 from fapo.config import Config, FapoReward, from_dict
 from fapo.data.miniature.world import tasks
 from fapo.rewards import PolicyScorer
-from fapo.rewards.verify import Check
+from fapo.rewards.checkers import FunctionChecker
 from fapo.trl import FlawedAwareReward, judge_ahead
 from fapo.trl.arguments import grpo_config
 from fapo.trl.trainer import Timed, Trainer
@@ -34,8 +32,6 @@ JUDGE_PER_ROLLOUT = 18 / 42
 """Time of the judge over time of the rollouts, in the paper's 7B run."""
 SLOTS = 16
 """Number of judgements at once."""
-EAGER = "fapo.rewards.eager_scorer"
-"""Module that checks answers while others are being written."""
 
 
 class StepTimes(TrainerCallback):
@@ -91,15 +87,9 @@ def chance(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
 
 
-async def half_correct(pairs: Sequence[tuple[str, str]], **_: Any) -> list[Check]:
+async def by_chance(response: str, _: str, __: Problem) -> bool:
     """Return that half of all answers are correct, by chance: an untrained model has too few to time anything."""
-    return [Check(chance(text) < 0.5, None, "ok") for text, _ in pairs]
-
-
-async def one_half_correct(response: str, reference: str) -> Check:
-    """Return the check of one answer, as `half_correct` decides it."""
-    (check,) = await half_correct([(response, reference)])
-    return check
+    return chance(response) < 0.5
 
 
 def steps(base: Path, tiny: bool, left: Callable[[], float]) -> dict[str, Any]:
@@ -180,7 +170,7 @@ def turn(config: Config, base: Path, kind: type[Timed], judge: SlowJudge | None,
     rows = [row_of(problem, [{"role": "user", "content": problem.text}]) for problem in problems]
     recorder, times = Recorder(config), StepTimes()
     reward = FapoReward() if judge else config.reward
-    scorer = PolicyScorer(reward, judge, config.rollout.max_tokens, check=half_correct)  # type: ignore[arg-type]
+    scorer = PolicyScorer(reward, judge, config.rollout.max_tokens, check=FunctionChecker(by_chance))
     trainer = kind(
         model=model,
         processing_class=tokenizer,
@@ -195,11 +185,7 @@ def turn(config: Config, base: Path, kind: type[Timed], judge: SlowJudge | None,
     if ahead:
         judge_ahead(trainer)
     reset_peak()
-    with ExitStack() as stack:
-        stack.enter_context(patch(f"{EAGER}.acheck_answer", one_half_correct))
-        stack.enter_context(patch(f"{EAGER}.acheck_answers", half_correct))
-        stack.enter_context(patch(f"{EAGER}.extract", lambda response: response))
-        trainer.train()
+    trainer.train()
     scored = recorder.scored[config.rollout.num_prompts * config.rollout.group_size :]
     lengths = sorted(s.rollout.num_tokens for s in scored)
     return {

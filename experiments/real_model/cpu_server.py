@@ -46,7 +46,7 @@ class Qwen2:
     """The network, without the attention itself, which depends on how keys and values are stored."""
 
     def __init__(self, folder: Path) -> None:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.dim, self.eps = config.hidden_size // config.num_attention_heads, config.rms_norm_eps
         exponents = torch.arange(0, self.dim, 2).float() / self.dim
@@ -255,7 +255,7 @@ def application(folder: Path) -> web.Application:
     Returns:
         An application with /v1/models and /v1/chat/completions, which refuses to sample.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     special = {tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")}
     inbox: queue.Queue[Request] = queue.Queue()
     batch = Batch(folder, {tokenizer.eos_token_id, *special} - {None})

@@ -579,7 +579,7 @@ def test_the_miniature_knows_the_truth(tmp_path: Path, tiny_policy: Path, tiny_g
     whole = evaluate(local(tmp_path / "whole", tiny_policy, tiny_genrm))
     calls = Counter()
 
-    def interrupt(what: str, done: int, total: int) -> None:
+    def interrupt(what: str, done: int, total: int, cached: object) -> None:
         calls[what] += 1
         if calls[what] == (2 if what == "sample" else 1):
             raise KeyboardInterrupt

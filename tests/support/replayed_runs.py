@@ -47,7 +47,7 @@ async def sometimes_silent(rollouts: Sequence[Rollout]) -> list[Verdict]:
     return [Verdict("failed", reason="silent") if s else v for s, v in zip(silent, verdicts, strict=True)]
 
 
-def _judge(config: JudgeConfig, *, seed: int) -> Canaries:
+def _judge(config: JudgeConfig, *, seed: int, model: object = None) -> Canaries:
     """Return that judge, with the canaries of the config."""
     assert config.canaries
     return Canaries(sometimes_silent, load_labelled(config.canaries), config.canary_rate, 0.0, seed)

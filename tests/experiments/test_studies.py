@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from experiments.attacks import CONTROLS, KEEPING, rollouts, write_critic
+from experiments.blind_judge import HONEST, by_step, honest, stop, stops
 from experiments.canaries import KNOWN, SABOTAGE, Simulated, stopped_after
 from fapo.data.jsonl import read_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.sets import labelled
 from fapo.data.miniature.world import parse
 from fapo.judge.canaries import Canaries
+from fapo.training.judge_audit import AuditedVerdict
 from tests.support.attacks import ATTACKS
 from tests.support.paths import ROOT
 
@@ -66,3 +68,21 @@ def test_canaries_stop_a_sabotaged_judge_and_no_honest_one(kind: str) -> None:
     stopped = run(kind)
     assert stopped is not None
     assert stopped > 20
+
+
+def test_an_audit_stops_a_blind_judge_and_no_honest_one() -> None:
+    rng = random.Random(0)
+    blind = [[AuditedVerdict(False, rng.random() < 0.3) for _ in range(100)] for _ in range(20)]
+    step, num_read = stop(blind, 0.1, rng)
+    assert step and 3 <= step <= 12 and num_read == pytest.approx(10 * step, rel=0.5)
+    rows = honest(blind, rng)
+    assert stop(rows, 0.1, rng)[0] is None
+    flawed = [v.flawed for verdicts in rows for v in verdicts if v.gold]
+    assert sum(flawed) / len(flawed) == pytest.approx(HONEST[0], abs=0.05)
+    table = list(stops([blind], 10))
+    assert [row[:3] for row in table[-2:]] == [("0.1", "blind to slips", "10 of 10"), ("0.1", "honest", "0 of 10")]
+
+
+def test_audits_are_read_by_step() -> None:
+    rows = [{"step": n, "judge": {"flawed": False}, "second_judge": {"flawed": True}} for n in (1, 1, 2)]
+    assert [len(verdicts) for verdicts in by_step(rows)] == [2, 1]

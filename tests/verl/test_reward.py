@@ -272,7 +272,9 @@ def test_a_cache_in_the_run_folder_answers_other_workers(tmp_path: Path) -> None
         file = str(tmp_path / "run/config.json")
         found = [score(file, PROBLEMS[1], solutions()[1], num_workers=number) for number in (1, 2)]
         assert len(server.requests) == 1
-    assert found[0] == found[1] and (tmp_path / "run/cache.sqlite").exists()
+    first, second = (decode(result.pop("fapo"), 1.0, 2, 8) for result in found)
+    assert found[0] == found[1] and first.scored == second.scored and (tmp_path / "run/cache.sqlite").exists()
+    assert (first.usage.requests, second.usage.requests, second.usage.from_cache) == (1, 0, 1)
 
 
 def test_a_retrained_judge_behind_the_router_is_asked_again(tmp_path: Path) -> None:

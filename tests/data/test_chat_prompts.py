@@ -42,6 +42,11 @@ def test_the_response_is_what_follows_the_prompt(prompt: str, response: str) -> 
     assert response_of_query(f"<s>{prompt}{response}<|im_end|>\n", prompt) == response
 
 
+@pytest.mark.parametrize("before", ["", "<s>", "<s> ", "<|begin_of_text|>", "[BOS]", "<｜begin▁of▁sentence｜>"])
+def test_a_tokenizer_may_write_a_token_before_the_prompt(before: str) -> None:
+    assert response_of_query(f"{before}s0", "s") == "0", "also where the prompt is a part of that token"
+
+
 @pytest.mark.parametrize("query", ["something else", "a long text before 1+1? 2", ""])
 def test_a_query_without_its_prompt_is_an_error(query: str) -> None:
     with pytest.raises(DataError, match="does not start with its prompt"):

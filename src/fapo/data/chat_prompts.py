@@ -22,6 +22,8 @@ END_MARKS = re.compile(
     r"|<｜end▁of▁sentence｜>|</s>))+\s*\Z"
 )
 """Marks that a model writes at the end of its response."""
+FIRST_TOKEN = re.compile(r"\A\s*(?:<[^<>\s]+>|\[[A-Z]+\])")
+"""Special token that a tokenizer writes before a prompt, such as <s> or <|begin_of_text|>."""
 
 
 def question_of_prompt(prompt: str | Sequence[Mapping[str, Any]]) -> str:
@@ -59,10 +61,11 @@ def response_of_query(query: str, prompt: str) -> str:
     Raises:
         DataError: The query does not hold the prompt at its start.
     """
-    start = query.find(prompt)
-    if start < 0 or len(query[:start].split()) > 1:
-        raise DataError("the query does not start with its prompt; send both as the trainer has tokenized them")
-    return without_end_marks(query[start + len(prompt) :])
+    after_token = FIRST_TOKEN.sub("", query)
+    for rest in (query, after_token, after_token.lstrip()):
+        if rest.startswith(prompt):
+            return without_end_marks(rest.removeprefix(prompt))
+    raise DataError("the query does not start with its prompt; send both as the trainer has tokenized them")
 
 
 def without_end_marks(response: str) -> str:

@@ -499,6 +499,11 @@ class Config:
     verl: dict[str, Any] = field(default_factory=dict)
     """Further settings of verl, passed on as overrides."""
 
+    @property
+    def audit(self) -> AuditConfig | None:
+        """Audit of the judge; None without one."""
+        return self.judge.audit if self.judge else None
+
     def __post_init__(self) -> None:
         for table in ("trl", "verl"):
             if secret := next(_secrets(getattr(self, table)), None):

@@ -31,7 +31,7 @@ from fapo.config.schema import (
     ServedJudge,
 )
 from fapo.data.load import load_labelled
-from fapo.errors import ConfigError
+from fapo.errors import ConfigError, install
 from fapo.inference.client import ChatClient
 from fapo.inference.models import LOCAL, ModelSpec, loading, model_folder, model_spec
 from fapo.inference.response_cache import CachedModel, ResponseCache
@@ -221,9 +221,7 @@ def step_tokenizer(config: PRMJudge) -> StepTokenizer:
     try:
         from fapo.inference.pretrained import load_tokenizer
     except ImportError:
-        raise ConfigError(
-            f"{key}: a process reward model needs torch and transformers: pip install 'fapo[train]'"
-        ) from None
+        raise ConfigError(f"{key}: a process reward model needs torch and transformers: {install('train')}") from None
     with loading(key, name):
         tokenizer = load_tokenizer(model_folder(name))
     return StepTokenizer(tokenizer, name, config.separator, config.prompt)
@@ -233,8 +231,8 @@ def _open_model(config: ModelJudge) -> ChatClient | LocalModel | TokenClassifier
     """Return the model of a judge, served or in this process. Raise ConfigError if only a trainer has it."""
     if isinstance(config, AdapterJudge):
         raise ConfigError(
-            'judge.kind "adapter" is for fapo train with --engine trl, whose policy has the weights; use kind "local" '
-            "or a served judge"
+            'judge.kind "adapter" is for fapo train with --engine trl: the judge shares the base weights of the policy '
+            'in training; use kind "local" or "served"'
         )
     client: dict[str, Any] = {}
     if isinstance(config, ServedJudge) or (isinstance(config, PRMJudge) and config.urls):
@@ -253,7 +251,7 @@ def _token_classifier(path: str) -> TokenClassifier:
     try:
         from fapo.inference.token_classifier import TokenClassifier
     except ImportError:
-        raise ConfigError(f"judge.model: {path} needs torch and transformers: pip install 'fapo[train]'") from None
+        raise ConfigError(f"judge.model: {path} needs torch and transformers: {install('train')}") from None
     with loading("judge.model", path):
         return TokenClassifier.load(model_folder(path))
 

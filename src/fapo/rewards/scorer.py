@@ -183,17 +183,17 @@ def batch_advantages(
         ValueError: If a reward is infinite.
     """
     rows, columns = group_positions(groups)
+    if isinstance(reward, GroupReward):
+        outcome = [None if s.reward.value is None else s.reward.value - s.reward.parts["flaw"] for s in scored]
+        outcomes = group_table(outcome, rows, columns)
     if isinstance(reward, DecoupledReward):
-        outcome = [None if s.reward.value is None else s.reward.value - s.reward.parts["flaw"] for s in scored]
         process = [None if s.flawed is None or not s.correct else -float(s.flawed) for s in scored]
-        tables = group_table(outcome, rows, columns), group_table(process, rows, columns)
-        advantages = decoupled_advantages(*tables, reward.weight)
+        advantages = decoupled_advantages(outcomes, group_table(process, rows, columns), reward.weight)
     elif isinstance(reward, FilterReward):
-        outcome = [None if s.reward.value is None else s.reward.value - s.reward.parts["flaw"] for s in scored]
         sound = [s.reward.value is not None and s.correct and not s.flawed for s in scored]
         wrong = [s.reward.value is not None and not s.correct for s in scored]
         is_sound, is_wrong = (group_table(np.array(mask, dtype=float), rows, columns) == 1 for mask in (sound, wrong))
-        advantages = filtered_advantages(group_table(outcome, rows, columns), is_sound, is_wrong, reward.keep)
+        advantages = filtered_advantages(outcomes, is_sound, is_wrong, reward.keep)
     else:
         advantages = group_advantages(group_table([s.reward.value for s in scored], rows, columns))
     return np.asarray(advantages[rows, columns])

@@ -107,7 +107,7 @@ class JudgeAudit:
             ConfigError: If the template or the model of the second judge cannot be loaded.
             DataError: If its cache cannot be used.
         """
-        self._config, self._seed = config, seed
+        self.config, self._seed = config, seed
         self._judge = make_judge(config.judge)
         self._meter = find_usage(self._judge)
         # a model in this process would draw random numbers at the same time as the training
@@ -125,7 +125,7 @@ class JudgeAudit:
         """
         rng = random.Random(repr((self._seed, step)))
         judged = [s for s in scored if s.correct and s.flawed is not None]
-        drawn = [s for s in judged if rng.random() < self._config.rate]
+        drawn = [s for s in judged if rng.random() < self.config.rate]
         if self._thread:
             verdicts = self._thread.submit(self._read, drawn)
         else:

@@ -88,8 +88,7 @@ class Recorder:
         self._canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
         if self._canaries:
             self._canaries.results = []
-        audit = config.judge.audit if config.judge else None
-        self._audit = JudgeAudit(audit, config.seed + (folder.rank << 32)) if audit else None
+        self._audit = JudgeAudit(config.audit, config.seed + (folder.rank << 32)) if config.audit else None
         self._stop_rules.audit.add(audited_verdicts(folder.earlier_audits()))
 
     @property
@@ -189,14 +188,13 @@ class Recorder:
 
     def _audit_metrics(self) -> dict[str, float]:
         """Wait for the second judge, write its verdicts, and return the metrics of the latest ones."""
-        audit = self.config.judge.audit if self.config.judge else None
-        if not self._audit or not audit:
+        if not self._audit:
             return {}
         audited, rows = self._audit.finish()
         self.folder.audits(rows)
         self._stop_rules.audit.add(self.gather(audited))
         usage = sum(self.gather([self._audit.take_usage()]), Usage())
-        return self._stop_rules.audit.metrics() | usage_metrics(usage, audit.judge, "audit")
+        return self._stop_rules.audit.metrics() | usage_metrics(usage, self._audit.config.judge, "audit")
 
 
 def _without_texts(scored: ScoredRollout) -> ScoredRollout:

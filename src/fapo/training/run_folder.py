@@ -137,7 +137,7 @@ def _comparable(value: Any) -> Any:
 
 def _prompts(config: Config) -> dict[str, str]:
     """Return the text of each prompt file or built-in prompt that a run uses, by the key of its setting."""
-    audit = config.judge.audit if config.judge else None
+    audit = config.audit
     templates = {
         "judge.template": config.judge,
         "judge.audit.judge.template": audit and audit.judge,
@@ -178,6 +178,6 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
 
     if not config.judge:
         return config
-    audit = config.judge.audit
+    audit = config.audit
     audit = audit and replace(audit, judge=cached(audit.judge))
     return replace(config, judge=replace(cached(config.judge), audit=audit))

@@ -36,7 +36,7 @@ class StopRules:
         judge, reward = config.judge, config.reward
         self.canaries = CanaryWindow(judge.canary_min_f1 if judge else 0.0)
         """The latest canaries of the run."""
-        self.audit = AuditWindow(judge.audit.min_j if judge and judge.audit else 0.0)
+        self.audit = AuditWindow(config.audit.min_j if config.audit else 0.0)
         """The latest audited verdicts of the run."""
         self._breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
         self._checker_breaker = checker_breaker(

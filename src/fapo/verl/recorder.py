@@ -59,8 +59,7 @@ class _Recording(ReplayBuffer):
         self.pending: PendingMetrics | None = None
         self.verdicts = VerdictCounts()
         self.stop_rules = StopRules(self.config)  # an exception in a reward worker would be lost
-        judge = with_cache(self.config).judge
-        audit = judge.audit if judge else None
+        audit = with_cache(self.config).audit
         self.audit = JudgeAudit(audit, self.config.seed) if audit else None
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
@@ -138,12 +137,11 @@ class _Recording(ReplayBuffer):
         if self.pending:
             row, self.pending = self.pending, None
             used: dict[str, float] = {}
-            settings = self.config.judge.audit if self.config.judge else None
-            if self.audit and settings:
+            if self.audit:
                 audited, rows = self.audit.finish()
                 self.folder.audits(rows)
                 self.stop_rules.audit.add(audited)
-                used = usage_metrics(self.audit.take_usage(), settings.judge, "audit")
+                used = usage_metrics(self.audit.take_usage(), self.audit.config.judge, "audit")
             measured = row.metrics | self.stop_rules.audit.metrics() | used | row.seconds()
             self.folder.metrics(row.step, TRAIN, measured)
 

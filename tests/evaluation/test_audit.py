@@ -201,7 +201,7 @@ def test_only_a_box_counts_with_require_box(tmp_path: Path) -> None:
 
 
 def test_a_checker_of_the_user_decides_what_is_judged(tmp_path: Path) -> None:
-    """Even lengths are right; the checker fails for an empty response, of which nothing is then known."""
+    """One checker counts responses of even length as correct. The other one raises an error for each response."""
     rows = [row(id="even", response="ab"), row(id="odd", response="abc"), row(id="none", response="")]
     for checker, judged in (("even_length", ["even", "none"]), ("broken", [])):
         with chat_server(Reply("\\boxed{-1}")) as server:

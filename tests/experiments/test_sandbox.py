@@ -115,7 +115,7 @@ def test_a_reference_without_unit_tests(server: SandboxServer, reference: str) -
 
 
 def test_an_evaluation_has_accuracy_and_fp_ratio(server: SandboxServer, tmp_path: Path) -> None:
-    """Two right programs of which one is explained wrongly, a wrong one, and one that breaks nothing else."""
+    """Two programs pass their tests, and the text beside one of them is false. One fails, and one answer has none."""
     said = {
         "first": program(SUM),
         "second": "The sum is the product.\n\n" + program(SUM),

@@ -35,7 +35,7 @@ PROMPT = {"template": "compact", "max_tokens": 80}
 
 
 def settings(output: Path, base: Path, judge: Row, **tables: Any) -> Config:
-    """Return a config of a policy with an adapter, whose rollouts a judge reads."""
+    """Return the config of a run that trains a LoRA adapter as the policy, with a judge."""
     table: Row = {
         "name": "run",
         "task": "policy",

@@ -80,6 +80,20 @@ def commit_of(path: str) -> str | None:
     return commit
 
 
+def commit_setting(path: str) -> dict[str, str]:
+    """Return the commit of a model on the Hub as a setting on which answers depend; of an adapter, with its base model.
+
+    Args:
+        path: Folder of a model or of an adapter, or its id on the Hugging Face Hub.
+
+    Returns:
+        {"commit": text}; empty where all weights are in folders, whose files name them.
+    """
+    places = [path] if (base := base_of(path)) is None else [path, base]
+    commits = [commit for place in places if (commit := commit_of(place))]
+    return {"commit": "+".join(commits)} if commits else {}
+
+
 def _whole_model(path: str, dtype: torch.dtype | str) -> Any:
     """Load a model that is no adapter."""
     if base_of(path) is not None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from transformers import AutoModelForTokenClassification
 
 from fapo.errors import ConfigError
+from fapo.inference.pretrained import commit_setting
 from fapo.inference.step_scores import score_text
 from fapo.types import Completion, Message, StepTokens
 
@@ -24,6 +25,8 @@ class TokenClassifier:
     """Token classifier of transformers with one label, or with two; the second one means "correct"."""
     batch_size: int = 32
     """Number of solutions in one forward pass."""
+    commit: Mapping[str, str] = field(default_factory=dict)
+    """Commit of weights from the Hub, as `commit_setting` returns it."""
     concurrency: ClassVar[int] = 1
     """Number of calls under way at once, for callers that ask in batches."""
 
@@ -52,13 +55,12 @@ class TokenClassifier:
             )
         if model.config.num_labels > 2:
             raise ConfigError(f"{path}: has {model.config.num_labels} labels, must have one, or wrong and correct")
-        return cls(model.eval().to("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), commit=commit_setting(path))
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that scores depend on, besides the tokens and the folder of the model; for a cache."""
-        commit = getattr(self.model.config, "_commit_hash", None)  # of a model from the Hub
-        return {"commit": commit} if commit else {}
+        return dict(self.commit)
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return the scores of each solution, in order; the event loop stays free meanwhile."""

@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import math
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 
-from fapo.inference.pretrained import load_tokenizer, load_weights
+from fapo.inference.pretrained import commit_setting, load_tokenizer, load_weights
 from fapo.types import Completion, Message
 
 _GENERATING = threading.Lock()
@@ -37,6 +37,8 @@ class LocalModel:
     """Number of conversations in one call of generate."""
     seed: int | None = None
     """Seed of the sampling, used with the conversations of a call; None samples from the state of torch."""
+    commit: Mapping[str, str] = field(default_factory=dict)
+    """Commit of weights from the Hub, as `commit_setting` returns it."""
     concurrency: ClassVar[int] = 1
     """Number of calls under way at once, for callers that ask in batches."""
 
@@ -72,14 +74,13 @@ class LocalModel:
         tokenizer = load_tokenizer(path, padding_side="left")
         model = load_weights(path).eval()
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model, tokenizer, max_tokens, temperature, top_p, batch_size, seed)
+        return cls(model, tokenizer, max_tokens, temperature, top_p, batch_size, seed, commit_setting(path))
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that a completion depends on, besides the conversations and the folder of the model; for a cache."""
-        commit = getattr(self.model.config, "_commit_hash", None)  # of a model from the Hub
         sampling = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
-        return {"max_tokens": self.max_tokens, **sampling, **({"commit": commit} if commit else {})}
+        return {"max_tokens": self.max_tokens, **sampling, **self.commit}
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order; the event loop stays free meanwhile."""

@@ -24,6 +24,7 @@ from fapo.trl.sft import train as train_sft
 from fapo.trl.train import train
 from fapo.types import Problem, Rollout, Verdict
 from fapo.verl.overrides import overrides
+from tests.support.interrupted_run import interrupted
 
 pytestmark = pytest.mark.slow
 Row = dict[str, Any]
@@ -151,16 +152,8 @@ def test_checkpoints_hold_the_adapter_of_the_policy_alone(judged_run: Path, judg
 def test_an_interrupted_run_has_the_result_of_an_uninterrupted_one(
     judged_run: Path, judge_adapter: Path, tmp_path: Path
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    def stop(_task: str, step: int, *_: Any) -> None:
-        if step == STEPS - 1:
-            raise Stop
-
     config = settings(tmp_path, GENRM, {"kind": "adapter", "model": str(judge_adapter)})
-    with pytest.raises(Stop):
-        train(config, progress=stop)
+    interrupted(train, config, STEPS - 1)
     run = train(config, resume=True)
     ours, theirs = adapter_of(run), adapter_of(judged_run)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -24,6 +24,7 @@ from fapo.trl.sft import train as train_sft
 from fapo.trl.train import train as train_rl
 from fapo.types import Rollout
 from tests.support.command_line import fapo
+from tests.support.interrupted_run import interrupted
 
 Row = dict[str, Any]
 STEPS = 24
@@ -110,16 +111,8 @@ def test_a_resumed_run_has_the_metrics_of_an_uninterrupted_one(
         rows = read_jsonl(folder / "metrics.jsonl")
         return [(row["step"], row["kind"], row.get("loss", row.get("test/tokens"))) for row in rows]
 
-    class Stop(Exception):
-        pass
-
-    def stop(_task: str, step: int, *_: Any) -> None:
-        if step == STEPS // 2 + 2:
-            raise Stop
-
     config = from_dict(settings(tmp_path, tiny_genrm, uncritical))
-    with pytest.raises(Stop):
-        train_sft(config, progress=stop)
+    interrupted(train_sft, config, STEPS // 2 + 2)
     folder = train_sft(config, resume=True)
     assert [row[:2] for row in values(folder)] == [row[:2] for row in values(sft_run)]
     assert [row[2] for row in values(folder)] == pytest.approx([row[2] for row in values(sft_run)], rel=1e-4, abs=1e-6)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fapo.errors import ConfigError
+from fapo.errors import ConfigError, install
 
 
 def adapter_base(folder: str) -> str | None:
@@ -31,5 +31,5 @@ def import_peft(user: str) -> Any:
     try:
         import peft
     except ImportError:
-        raise ConfigError(f"{user} needs peft: pip install 'fapo[train]'") from None
+        raise ConfigError(f"{user} needs peft: {install('train')}") from None
     return peft

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,18 @@ from fapo.judge.from_config import command_line_judge, make_judge
 from fapo.rewards.policy import fapo_reward
 from fapo.types import Problem, Rollout
 from tests.support.verl_runs import GROUP, PROMPTS, logged, rows, run
+from tests.support.vllm_cpu import ENVIRONMENT as VLLM_ON_CPU
+from tests.support.vllm_cpu import MARKS
 
-VLLM = Path(sys.executable).with_name("vllm")
-pytestmark = [pytest.mark.vllm, pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm")]
+pytestmark = MARKS
 
 SAMPLER, JUDGE = "actor_rollout_ref.rollout", "reward.reward_model"
 CHANGED = ("judge.temperature=0", "data.validation=", "optim.learning_rate=1e-3")
 ENVIRONMENT = {
     "VERL_USE_EXTERNAL_MODULES": "cpu.platform,cpu.vllm",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GB
+    **VLLM_ON_CPU,
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # both would bind themselves to the same core
-    "VLLM_CPU_CI_ENV": "1",
     "VLLM_LOGGING_LEVEL": "INFO",  # verl would ask for less
-    "VLLM_NO_USAGE_STATS": "1",
     "RAY_DEDUP_LOGS": "0",
 }
 

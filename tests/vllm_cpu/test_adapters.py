@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,14 +14,10 @@ from fapo.inference.client import ChatClient
 from fapo.inference.models import ModelSpec, model_folder
 from fapo.inference.pretrained import load_weights
 from fapo.judge.template import build_prompt, load_template
-from tests.support.model_server import ModelServer, running
+from tests.support.model_server import ModelServer
+from tests.support.vllm_cpu import SERVER_MARKS, vllm_on_cpu
 
-VLLM = Path(sys.executable).with_name("vllm")
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.server,
-    pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm"),
-]
+pytestmark = SERVER_MARKS
 GENRM = Path(model_folder("miniature:genrm"))
 NAMES = ("policy", "judge")
 
@@ -45,16 +40,12 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    start = [
-        *(str(VLLM), "serve", "genrm", "--host", "127.0.0.1"),
-        *("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"),
+    options = [
         *("--generation-config", "vllm", "--block-size", "32"),
         *("--enable-lora", "--max-loras", "2", "--max-lora-rank", "8"),
         *("--lora-modules", *(f"{name}={adapters / name}" for name in NAMES)),
     ]
-    log = tmp_path_factory.mktemp("vllm") / "log"
-    kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_CI_ENV": "1", "VLLM_NO_USAGE_STATS": "1"}
-    with running(lambda port: [*start, "--port", str(port)], log, GENRM.parent, **kept) as server:
+    with vllm_on_cpu("genrm", tmp_path_factory.mktemp("vllm") / "log", GENRM.parent, *options) as server:
         yield server
 
 

@@ -20,15 +20,12 @@ from fapo.inference.step_scores import PoolingClient
 from fapo.inference.token_classifier import TokenClassifier
 from fapo.judge.prm import StepTokenizer
 from fapo.types import StepTokens
-from tests.support.model_server import ModelServer, running
+from tests.support.model_server import ModelServer
 from tests.support.prm import SEPARATOR, step_tokenizer, train_prm
-from tests.vllm_cpu.test_vllm import VLLM, fapo
+from tests.support.vllm_cpu import SERVER_MARKS, vllm_on_cpu
+from tests.vllm_cpu.test_vllm import fapo
 
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.server,
-    pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm"),
-]
+pytestmark = SERVER_MARKS
 NUM = 24
 SOLUTIONS = labelled("miniature:critic-test", NUM)
 MARK = "<|end|>"
@@ -36,13 +33,8 @@ MARK = "<|end|>"
 
 
 def served(folder: Path, log: Path, *options: str) -> AbstractContextManager[ModelServer]:
-    """Start vLLM with the arithmetic of the model in this process, so that scores are equal."""
-    start = [
-        *(str(VLLM), "serve", str(folder), "--served-model-name", "prm", "--host", "127.0.0.1", "--runner", "pooling"),
-        *("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager", *options),
-    ]
-    kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_CI_ENV": "1", "VLLM_NO_USAGE_STATS": "1"}
-    return running(lambda port: [*start, "--port", str(port)], log, folder, **kept)
+    """Serve the process reward model in a folder."""
+    return vllm_on_cpu(str(folder), log, folder, "--served-model-name", "prm", "--runner", "pooling", *options)
 
 
 def scores(server: ModelServer, asked: list[StepTokens], **settings: Any) -> list[list[float]]:

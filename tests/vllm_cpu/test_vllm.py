@@ -20,15 +20,10 @@ from fapo.inference.client import ChatClient
 from fapo.inference.models import model_folder
 from fapo.judge.template import build_prompt, load_template
 from fapo.types import Completion, Message
-from tests.support.model_server import ModelServer, running
+from tests.support.model_server import ModelServer
+from tests.support.vllm_cpu import SERVER_MARKS, vllm_on_cpu
 
-VLLM = Path(sys.executable).with_name("vllm")
-pytestmark = [
-    pytest.mark.vllm,
-    pytest.mark.server,
-    pytest.mark.skipif(not VLLM.exists(), reason="needs vLLM: make test-vllm"),
-]
-
+pytestmark = SERVER_MARKS
 GENRM = Path(model_folder("miniature:genrm"))
 NUM = 24
 SOLUTIONS = labelled("miniature:critic-test", NUM)
@@ -39,15 +34,8 @@ BLOCK = 32
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """Start vLLM with the arithmetic of the model in this process, so that greedy answers are equal."""
-    start = [
-        *(str(VLLM), "serve", "genrm", "--host", "127.0.0.1"),
-        *("--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"),
-        *("--generation-config", "vllm", "--enable-prefix-caching", "--block-size", str(BLOCK)),
-    ]
-    log = tmp_path_factory.mktemp("vllm") / "log"
-    kept = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_CI_ENV": "1", "VLLM_NO_USAGE_STATS": "1"}
-    with running(lambda port: [*start, "--port", str(port)], log, GENRM.parent, **kept) as server:
+    options = ("--generation-config", "vllm", "--enable-prefix-caching", "--block-size", str(BLOCK))
+    with vllm_on_cpu("genrm", tmp_path_factory.mktemp("vllm") / "log", GENRM.parent, *options) as server:
         yield server
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def buffer(folder: Path, **changed: Any) -> RecordingBuffer:
     return open_buffer(folder)
 
 
+def record(
+    recorder: RecordingBuffer, step: int, payloads: Sequence[Payload], groups: Sequence[str]
+) -> dict[str, float]:
+    """Record rollouts of the training with the advantages that they have in their groups."""
+    return recorder.record(step, "train", payloads, groups, recorder.advantages(payloads, groups))
+
+
 def payload(verdict: Verdict | None, split: str = "train", problem: str = "p") -> Payload:
     """Return a rollout with this verdict; None: a wrong rollout."""
     value = fapo_reward(verdict is not None, verdict.flawed if verdict else None)
@@ -89,7 +97,7 @@ def test_rollouts_of_a_group_are_written_together_with_their_advantages(tmp_path
     verdicts = [CORRECT, None, FLAWED, None, NONSENSE, FLAWED, None]
     groups = ["b", "a", "b", "b", "a", "a", "b"]  # verl has lost one of "a"
     payloads = [payload(verdict, problem=group) for verdict, group in zip(verdicts, groups, strict=True)]
-    found = buffer(tmp_path).record(1, "train", payloads, groups)
+    found = record(buffer(tmp_path), 1, payloads, groups)
     written = rows(tmp_path)
     assert [row["problem_id"] for row in written] == [*"aaabbbb"]
     expected = [*group_advantages([[-1.0, np.nan, 0.0]])[0], *group_advantages([[1.0, 0.0, -1.0, -1.0]])[0]]
@@ -123,13 +131,13 @@ def test_groups_that_are_compared_otherwise(kind: str, tmp_path: Path) -> None:
     for old in map(payload, verdicts):
         s = old.scored
         made.append(replace(old, scored=replace(s, reward=scorer.reward(s.rollout, s.correct, s.verdict))))
-    recorder.record(1, "train", made, groups)
+    record(recorder, 1, made, groups)
     assert [row["advantage"] for row in rows(tmp_path)] == pytest.approx(expected, abs=3e-4)
 
 
 def test_the_weighted_rho_is_the_same_as_under_trl(tmp_path: Path) -> None:
     verdicts = [CORRECT, CORRECT, FLAWED, None, CORRECT, FLAWED, FLAWED, None]
-    found = buffer(tmp_path).record(1, "train", [payload(verdict) for verdict in verdicts], [*"aaaabbbb"])
+    found = record(buffer(tmp_path), 1, [payload(verdict) for verdict in verdicts], [*"aaaabbbb"])
     assert found["rollout/flawed_rho"] == pytest.approx((1 * 2 + 2 * 1) / (1 * 1 + 2 * 1))
 
 
@@ -137,11 +145,11 @@ def test_canaries_are_measured_and_can_stop_the_run(tmp_path: Path) -> None:
     recorder = buffer(tmp_path, canary_min_f1=0.8)
     for step, verdict in enumerate([FLAWED] * (MIN_CANARIES // 2 - 1)):
         results = ((verdict, 1), (CORRECT, None))
-        found = recorder.record(step, "train", [replace(payload(CORRECT), canaries=results)], ["a"])
+        found = record(recorder, step, [replace(payload(CORRECT), canaries=results)], ["a"])
         recorder.check([])
     assert found["canary/f1"] == 1.0
     missed = ((CORRECT, 1),) * MIN_CANARIES
-    assert recorder.record(99, "train", [replace(payload(CORRECT), canaries=missed)], ["a"])["canary/f1"] < 0.8
+    assert record(recorder, 99, [replace(payload(CORRECT), canaries=missed)], ["a"])["canary/f1"] < 0.8
     with pytest.raises(JudgeDownError, match="not to be trusted"):
         recorder.check([])
 
@@ -151,7 +159,7 @@ def test_audits_are_measured_and_can_stop_the_run(tmp_path: Path) -> None:
     recorder = buffer(tmp_path, blind_to=["guess"], audit=table)
     answers = [TASK.problem(), "\\boxed{3}"], [TASK.problem(), RIGHT]  # a guess, and a fully correct one
     payloads = [Payload("train", ScoredRollout(Rollout(*answer), True, CORRECT, Reward(1.0))) for answer in answers]
-    recorder.record(1, "train", payloads * 20, ["a"] * 40)
+    record(recorder, 1, payloads * 20, ["a"] * 40)
     recorder.pending = PendingMetrics(1, {}, 0.0, {})
     recorder.check([])
     recorder.flush()
@@ -165,7 +173,7 @@ def test_audits_are_measured_and_can_stop_the_run(tmp_path: Path) -> None:
 def test_tokens_and_cost_of_the_judge_are_metrics(tmp_path: Path) -> None:
     served = {"kind": "served", "model": "m", "urls": ["http://127.0.0.1:9/v1"], "prices": [1.0, 0.5, 2.0]}
     used = replace(payload(CORRECT), usage=Usage(1, 100, 20, 10))
-    found = buffer(tmp_path, **served).record(1, "train", [used, decode(encode(used), 1.0, 5, 64)], ["a", "a"])
+    found = record(buffer(tmp_path, **served), 1, [used, decode(encode(used), 1.0, 5, 64)], ["a", "a"])
     assert (found["judge/requests"], found["judge/prompt_tokens"], found["judge/cached_tokens"]) == (2, 200, 40)
     assert found["judge/cost"] == pytest.approx((160 * 1.0 + 40 * 0.5 + 20 * 2.0) / 1e6)
 

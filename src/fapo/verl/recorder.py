@@ -93,9 +93,9 @@ class _Recording(ReplayBuffer):
         payloads = [decode(*row, self.config.rollout.max_tokens) for row in rows]
         groups = data.pop("uid").tolist()
         if partition_id == TRAIN:
-            measured = self.record(global_steps, TRAIN, payloads, groups)
+            advantages = self.advantages(payloads, groups)
+            measured = self.record(global_steps, TRAIN, payloads, groups, advantages)
             if isinstance(self.config.reward, GroupReward):
-                advantages = batch_advantages([p.scored for p in payloads], groups, self.config.reward)
                 scores = scores_of_rollouts(data["rm_scores"], advantages)
                 transfer_queue.kv_batch_put(keys=batch.keys, partition_id=partition_id, fields=scores)
             self.verdicts.watch(payload.scored.verdict for payload in payloads if payload.scored.verdict)
@@ -159,12 +159,26 @@ class _Recording(ReplayBuffer):
         out: dict[str, float] = {}
         for name in dict.fromkeys(payload.split for payload in payloads):
             rows = [i for i, payload in enumerate(payloads) if payload.split == name]
-            measured = self.record(step, name, [payloads[i] for i in rows], [groups[i] for i in rows])
+            own, own_groups = [payloads[i] for i in rows], [groups[i] for i in rows]
+            alone = self.config.validation.num_samples == 1
+            advantages = [None] * len(rows) if alone else self.advantages(own, own_groups)
+            measured = self.record(step, name, own, own_groups, advantages)
             out |= validation_metrics(name, measured)
         self.folder.metrics(step, "validation", out)
         return out
 
-    def record(self, step: int, split: str, payloads: Sequence[Payload], groups: Sequence[str]) -> dict[str, float]:
+    def advantages(self, payloads: Sequence[Payload], groups: Sequence[str]) -> list[float]:
+        """Return the advantages of rollouts [num_rollouts], as `batch_advantages` does for the reward of the run."""
+        return [*batch_advantages([payload.scored for payload in payloads], groups, self.config.reward)]
+
+    def record(
+        self,
+        step: int,
+        split: str,
+        payloads: Sequence[Payload],
+        groups: Sequence[str],
+        advantages: Sequence[float | None],
+    ) -> dict[str, float]:
         """Write the rollouts of one set, those of a group next to each other.
 
         Args:
@@ -172,20 +186,18 @@ class _Recording(ReplayBuffer):
             split: "train", or the name of a validation set.
             payloads: Scored rollouts [num_rollouts].
             groups: Name of the group of each rollout [num_rollouts].
+            advantages: Advantage of each rollout [num_rollouts]; None where a rollout is alone in its group.
 
         Returns:
             Metrics of the rollouts.
         """
         order = sorted(range(len(groups)), key=lambda i: groups[i])
         payloads, groups = [payloads[i] for i in order], [groups[i] for i in order]
-        scored = [payload.scored for payload in payloads]
-        advantages: list[float | None] = [*batch_advantages(scored, groups, self.config.reward)]
+        scored, advantages = [payload.scored for payload in payloads], [advantages[i] for i in order]
         if self.config.task == "genrm":
             truths: list[GroundTruth | None] = [payload.truth for payload in payloads]
         else:
             truths = [known_ground_truth(s.rollout) for s in scored]
-        if split != TRAIN and self.config.validation.num_samples == 1:
-            advantages = [None] * len(scored)
         self.folder.rollouts(
             {"step": step, "split": split, **rollout_row(*row)} for row in zip(scored, advantages, truths, strict=True)
         )

@@ -87,7 +87,7 @@ def commit_setting(path: str) -> dict[str, str]:
         path: Folder of a model or of an adapter, or its id on the Hugging Face Hub.
 
     Returns:
-        {"commit": text}; empty where all weights are in folders, whose files name them.
+        {"commit": text}; empty where all weights are in folders.
     """
     places = [path] if (base := base_of(path)) is None else [path, base]
     commits = [commit for place in places if (commit := commit_of(place))]

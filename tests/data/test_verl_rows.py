@@ -12,6 +12,7 @@ from fapo.data.jsonl import write_jsonl
 from fapo.data.load import load_labelled
 from fapo.data.verl_rows import verl_row, write_parquet
 from fapo.errors import DataError
+from fapo.evaluation.judge_benchmarks.rows import load_rows
 from fapo.types import LabelledSolution, Problem
 
 STEPS = ("Three boxes hold $3 \\cdot 4 = 12$ pears.", "Five more make\n\n\\[\n12 + 5 = 17.\n\\]", "So \\boxed{17}.")
@@ -53,6 +54,41 @@ def test_finished_prompts_are_labelled_solutions(suffix: str, kind: type, tmp_pa
         LabelledSolution(Problem("critic-1", question, "17", "critic", meta[1]), STEPS, 1, True),
         LabelledSolution(Problem("critic-2", question, "", "critic", meta[2]), STEPS[:1], 0, True),
     ]
+
+
+def evaluated(subset: str, label: int, raw_label: int, correct: Any) -> dict[str, Any]:
+    """Return a row for evaluation, with the columns that FAPO's evaluation script reads."""
+    row = tagged(label=label, reference="")
+    row["extra_info"]["raw_info"] = {"label": raw_label, "final_answer_correct": correct}
+    return row | {"data_source": f"PRM/{subset}"}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_rows_for_evaluation_say_which_count_and_their_subset(suffix: str, tmp_path: Path) -> None:
+    rows = [evaluated("gsm8k", -1, -1, True), evaluated("math", 1, 1, True), evaluated("math", 0, 0, False)]
+    path = tmp_path / f"fp_bench_test{suffix}"
+    if suffix == ".jsonl":
+        write_jsonl(path, rows)
+    else:
+        pytest.importorskip("pyarrow")
+        write_parquet(path, rows)
+    found = load_rows("flawed-positive", [str(path)])
+    assert [(row.error_step, row.steps) for row in found.counting] == [(None, STEPS), (1, STEPS)]
+    assert load_rows("process", [str(path)]).subsets == ("gsm8k", "math", "math")
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        (evaluated("math", 1, 2, True), "raw_info.label is 2, but reward_model.ground_truth is 1; correct one of"),
+        (evaluated("math", 1, 1, "yes"), "final_answer_correct is 'yes', must be true or false"),
+        (tagged(), "no final_answer_correct: true or false is needed"),
+    ],
+)
+def test_rows_for_evaluation_that_contradict_themselves(row: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "bench.jsonl", [evaluated("math", 0, 0, True), row])
+    with pytest.raises(DataError, match=rf"bench\.jsonl:2: .*{complaint}"):
+        load_rows("flawed-positive", [str(tmp_path / "bench.jsonl")])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def labelled_rows(where: str, row: Row) -> list[Row]:
 
     | form | recognized by | label |
     |---|---|---|
-    | FAPO-Critic-85K | `extra_info.total_steps` | see `fapo.data.verl_rows.labelled_row` |
+    | FAPO-Critic-85K, FlawedPositiveBench | `extra_info.total_steps` | see `fapo.data.verl_rows.labelled_row` |
     | GR-Ben | `domain`, `generator`, `error_type`, `label` | `label` counts from 1, -1 is no error |
     | PRMBench | `modified_process`, `error_steps` | the smallest of `error_steps`, which count from 1 |
     | Hard2Verify, decrypted | `model_response_by_step`, `human_labels` | the first 0 of `human_labels` |

@@ -12,6 +12,8 @@ from fapo.data.files import atomic_path
 from fapo.errors import DataError
 from fapo.types import Message
 
+RAW_INFO = "extra_info.raw_info"
+"""Column of rows for evaluation that holds the label and whether the final answer is correct."""
 _PROMPT = re.compile(
     r"\[Math Problem\]\s*(?P<problem>.+?)\s*(?:\[Ground Truth\]\s*(?P<reference>.+?)\s*)?"
     r"\[(?:AI )?Solution\]\s*(?P<solution><paragraph_0>.+)",
@@ -49,18 +51,21 @@ def labelled_row(where: str, row: Row) -> Row:
     """Take a labelled solution apart that is a finished prompt for verl, as in FAPO-Critic-85K.
 
     Such a row has `prompt`, a conversation about a problem, its reference answer and tagged paragraphs, the label in
-    `reward_model.ground_truth`, and the number of paragraphs in `extra_info.total_steps`.
+    `reward_model.ground_truth`, and the number of paragraphs in `extra_info.total_steps`. A row that is for evaluation
+    also has `extra_info.raw_info` with `label` and `final_answer_correct`. Source: the reward function of FAPO's GenRM
+    and its evaluation script, which read these columns.
 
     Args:
         where: File and line of the row, for the message.
         row: Row of a data set.
 
     Returns:
-        The row with `problem`, `reference`, `steps` and `label` in place of `prompt` and `reward_model`; a row without
-        `extra_info.total_steps` as it is.
+        The row with `problem`, `reference`, `steps`, `label` and `final_answer_correct`, where it is known, in place of
+        `prompt` and `reward_model`; a row without `extra_info.total_steps` as it is.
 
     Raises:
-        DataError: The prompt has another form, another number of paragraphs, or the label is no integer.
+        DataError: The prompt has another form, another number of paragraphs, the label is no integer, or both labels
+            differ.
     """
     total = get_nested(row, "extra_info.total_steps")
     if total is None:
@@ -81,8 +86,30 @@ def labelled_row(where: str, row: Row) -> Row:
     if not re.fullmatch(r"-?[0-9]{1,9}", str(label)):
         raise DataError(f"{where}: reward_model.ground_truth is {label!r}, must be the index of a paragraph, or -1")
     solution = {"problem": found["problem"], "steps": [text for _, text in paragraphs], "label": int(str(label))}
-    reference = {"reference": found["reference"]} if found["reference"] else {}
-    return {key: row[key] for key in row if key not in ("prompt", "reward_model")} | solution | reference
+    if found["reference"]:
+        solution["reference"] = found["reference"]
+    raw = get_nested(row, RAW_INFO)
+    if isinstance(raw, dict) and "final_answer_correct" in raw:
+        if raw.get("label", solution["label"]) != solution["label"]:
+            raise DataError(
+                f"{where}: {RAW_INFO}.label is {raw['label']!r}, but reward_model.ground_truth is {label!r}; "
+                "correct one of them"
+            )
+        solution["final_answer_correct"] = raw["final_answer_correct"]
+    return {key: row[key] for key in row if key not in ("prompt", "reward_model")} | solution
+
+
+def subset_of(meta: Mapping[str, Any]) -> str:
+    """Return the subset of a row for evaluation.
+
+    Args:
+        meta: Columns of the row, as in `Problem.meta`.
+
+    Returns:
+        The part of `data_source` after its slash; empty for other rows.
+    """
+    name = meta.get("data_source")
+    return name.rpartition("/")[2] if isinstance(name, str) and get_nested(dict(meta), RAW_INFO) else ""
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

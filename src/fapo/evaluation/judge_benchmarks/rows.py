@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fapo.data.load import load_labelled
 from fapo.data.problems import sampling_key
+from fapo.data.verl_rows import subset_of
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.judge_benchmarks.settings import Benchmark
 from fapo.types import LabelledSolution, StepRule
@@ -75,7 +76,20 @@ def load_rows(
 
 
 def subset_names(rows: Sequence[LabelledSolution]) -> list[str]:
-    """Return the subset of each row of a source: the part before the number of ids like gsm8k-12, else the source."""
+    """Return the subset of each row of a source.
+
+    It is the subset that the rows themselves name (see `subset_of`), or else the part before the number of ids like
+    gsm8k-12, or else the source.
+
+    Args:
+        rows: Rows of one source, [num_rows].
+
+    Returns:
+        Names, [num_rows].
+    """
+    told = [subset_of(row.problem.meta) for row in rows]
+    if all(told):
+        return told
     found = [NUMBERED.fullmatch(row.problem.id) for row in rows]
     if all(found):
         return [match[1] for match in found if match]

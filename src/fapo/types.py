@@ -86,6 +86,8 @@ class Verdict:
     """Length of the critique in tokens; 0 where unknown."""
     scores: tuple[float, ...] = ()
     """Score of each step that the policy wrote, from 0 (wrong) to 1; empty unless a process reward model judged."""
+    seconds: float = field(default=0.0, compare=False)
+    """Duration of the answer in seconds, see `Completion.seconds`; 0 where unknown."""
 
     def __post_init__(self) -> None:
         if self.status == "ok" and self.flawed is None:
@@ -199,7 +201,7 @@ class Completion:
     from_cache: bool = field(default=False, compare=False)
     """Whether the response comes from our own response cache, without a request."""
     seconds: float = field(default=0.0, compare=False)
-    """Duration of the successful try in seconds; 0 where unknown."""
+    """Duration of the successful try in seconds, for a model in this process of its batch; 0 where unknown."""
 
 
 class ChatModel(Protocol):

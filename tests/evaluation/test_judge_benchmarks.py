@@ -185,7 +185,9 @@ def test_the_table_names_numbers_and_conventions(data: Path, tmp_path: Path, run
     code, out, err = run("process", "--data", data, tmp_path / "more.jsonl", "--predictions", answers)
     assert (code, err) == (0, "")
     for part in (
-        "33.3 % [0.0, 100.0]",
+        "33.3 %",
+        "[0.0, 100.0]",
+        "balanced F1",
         "rows without a verdict: 8 missing; such a row counts",
         "score below 0.5",
         "interval: 95%",
@@ -659,7 +661,10 @@ def test_a_served_judge_and_its_answers_on_file(data: Path, tmp_path: Path, scor
     assert rows.keys() == {row["id"] for row in ROWS}
     assert (rows["a-0"]["error_step"], rows["a-2"]["error_step"], rows["a-0"]["status"]) == (1, None, "ok")
     assert rows["a-0"]["critique"] == "I have read it. \\boxed{1}"
-    assert score("process", "--data", data, "--predictions", out)["mean_f1"] == 1
+    again = score("process", "--data", data, "--predictions", out)
+    assert again["mean_f1"] == 1
+    seconds = [row["critique_seconds"] for row in rows.values()]
+    assert all(seconds) and again["critique_seconds"] == pytest.approx(sum(seconds) / len(seconds))
 
 
 def test_going_on_after_failures(data: Path, tmp_path: Path, score) -> None:
@@ -831,8 +836,10 @@ def test_results_by_length_are_those_of_the_rows_in_a_range(tmp_path: Path, scor
 # --- Several judges --------------------------------------------------------------------------------------------------
 
 
-def answers_of(folder: Path, name: str, steps: Mapping[str, int | None], judge: str = "", tokens: int = 0) -> Path:
-    same = {"judge": judge, "critique_tokens": tokens, "reason": ""}
+def answers_of(
+    folder: Path, name: str, steps: Mapping[str, int | None], judge: str = "", tokens: int = 0, seconds: Any = 0
+) -> Path:
+    same = {"judge": judge, "critique_tokens": tokens, "critique_seconds": seconds, "reason": ""}
     rows = [{"id": id, "error_step": step, **same} for id, step in steps.items()]
     write_jsonl(folder / name, rows)
     return folder / name
@@ -865,6 +872,18 @@ def test_files_of_predictions_are_compared_on_their_common_rows(data: Path, tmp_
     (spread,) = found["sensitivity"]
     assert (spread["model"], spread["names"], spread["disagreement"]["value"]) == ("model", ["exact", "late"], 0)
     assert spread["ranges"]["error_acc"] == [2 / 5, 1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(1.25, "1.25"), (0, "-"), (-1, "-"), (True, "-"), ("2", "-"), (None, "-"), (1e999, "-")]
+)
+def test_seconds_of_a_critique_are_shown_where_they_are_known(seconds, shown, data: Path, tmp_path: Path, run) -> None:
+    files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, "", 7, seconds) for name in ("one", "two")]
+    table = tmp_path / "table.md"
+    assert run("process", "--data", data, "--predictions", *files, "--table", table)[0] == 0
+    assert f"| one | 0.0 % | 7 | {shown} |" in table.read_text()
+    code, out, _ = run("process", "--data", data, "--predictions", files[0])
+    assert code == 0 and ("1.25 s from request to end" in out) == (shown != "-")
 
 
 def test_one_file_has_the_same_numbers_alone_and_compared(data: Path, tmp_path: Path, score) -> None:
@@ -924,17 +943,23 @@ def test_tables_in_markdown_and_html_escape_names(data: Path, tmp_path: Path, ru
         written[suffix] = table.read_text()
         assert "flag-none" in out and "Differences to one" in out and "Spread of a model" in out
     page = written["html"]
-    assert "<b>evil" not in page and "&lt;b&gt;evil" in page and page.count("<tr>") == 5 + 4 + 2
+    assert "<b>evil" not in page and "&lt;b&gt;evil" in page and page.count("<tr>") == 5 + 4 + 5 + 2
     cells = [re.findall(r"(?<!\\)\|", line) for line in written["md"].splitlines() if line.startswith("|")]
-    assert {len(bars) for bars in cells} == {8, 4, 6}
+    assert {len(bars) for bars in cells} == {6, 4, 5}
     assert "<b>evil" not in written["md"].replace("\\<", "")
 
 
 def test_a_comparison_fits_80_columns(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, EVIL, 1234) for name in ("one", "a_file_with_a_long_name")]
+    names = ("one", "a_file_with_a_long_name")
+    files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, EVIL, 1234, 5678.9) for name in names]
     assert fapo(monkeypatch, "bench", "process", "--data", data, "--predictions", *files, columns=80) == 0
     out = capsys.readouterr().out
-    assert "[100.0, 100.0]" in out and "[1.00, 1.00]" in out and "1234" in out and "…" not in out
+    for part in ("[100.0, 100.0]", "[1.00, 1.00]", " 1234 ", " 5678.90 ", " a_file_with_a_long_name "):
+        assert part in out, part
+    assert "…" not in out
+    assert fapo(monkeypatch, "bench", "process", "--data", data, "--predictions", files[0], columns=80) == 0
+    out += capsys.readouterr().out
+    assert "[100.0, 100.0]" in out and "balanced accuracy" in out and "…" not in out
     assert max(map(len, out.splitlines())) <= 80
 
 

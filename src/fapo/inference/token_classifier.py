@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -87,8 +88,11 @@ class TokenClassifier:
         order = sorted((i for i, answer in enumerate(out) if not answer.error), key=lambda i: len(solutions[i].tokens))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            for i, scores in zip(batch, self._score_batch([solutions[i] for i in batch]), strict=True):
-                out[i] = Completion(score_text(scores), prompt_tokens=len(solutions[i].tokens))
+            begin = time.perf_counter()
+            found = self._score_batch([solutions[i] for i in batch])
+            seconds = time.perf_counter() - begin
+            for i, scores in zip(batch, found, strict=True):
+                out[i] = Completion(score_text(scores), prompt_tokens=len(solutions[i].tokens), seconds=seconds)
         return out
 
     def _score_batch(self, solutions: Sequence[StepTokens]) -> list[list[float]]:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -114,10 +115,12 @@ class LocalModel:
                 torch.manual_seed(int.from_bytes(digest[:7], "big"))
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
+                begin = time.perf_counter()
                 answers = self._generate_batch([prompts[i] for i in batch])
+                seconds = time.perf_counter() - begin
                 for i, (tokens, ended) in zip(batch, answers, strict=True):
-                    text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-                    out[i] = Completion(text, len(tokens), truncated=not ended, prompt_tokens=len(prompts[i]))
+                    text, num = self.tokenizer.decode(tokens, skip_special_tokens=True), len(prompts[i])
+                    out[i] = Completion(text, len(tokens), truncated=not ended, prompt_tokens=num, seconds=seconds)
         return out
 
     def _generate_batch(self, prompts: list[list[int]]) -> list[tuple[list[int], bool]]:

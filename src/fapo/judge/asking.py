@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -126,7 +127,8 @@ class AskingJudge(ABC):
         self.usage.add(answers)
         for i, (key, (_, given)) in enumerate(asked.items()):
             votes = answers[i * self.votes : (i + 1) * self.votes]
-            verdicts[key] = majority([self.parse(answer, given) for answer in votes])
+            parsed = [replace(self.parse(answer, given), seconds=round(answer.seconds, 4)) for answer in votes]
+            verdicts[key] = majority(parsed)
         return [verdicts[key] for key in keys]
 
     def _unread(self, steps: Sequence[str | Given]) -> Verdict | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from fapo.errors import DataError
 from fapo.evaluation.intervals import SEED, Estimate, bootstrap_sums, percentile_interval, wilson_interval
+from fapo.evaluation.judge_benchmarks.cost import critique_cost
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
 from fapo.evaluation.judge_benchmarks.rows import Rows
@@ -50,6 +50,8 @@ class ComparedJudge:
     """Rows without a verdict / rows."""
     critique_tokens: float
     """Mean length of a critique in tokens, where it is known; NaN if it is known nowhere."""
+    critique_seconds: float
+    """Mean time from a request to its critique in seconds, where it is known; NaN if it is known nowhere."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,14 @@ def compare_judges(benchmark: Benchmark, rows: Rows, contexts: Sequence[Context]
     settings = {context.name: context.judge for context in contexts}
     judges = {}
     for number, (name, found) in enumerate(verdicts.items()):
-        lengths = [verdict.num_tokens for verdict in found if verdict.num_tokens]
+        cost = critique_cost(found)
         judges[name] = ComparedJudge(
             settings=settings.get(name, ""),
             numbers={key: _estimate(draws[:, number]) for key, draws in values.items()},
             differences={key: _estimate(draws[:, number] - draws[:, 0]) for key, draws in values.items() if number},
             invalid_rate=ratio(sum(verdict.status != "ok" for verdict in found), len(found)),
-            critique_tokens=fmean(lengths) if lengths else float("nan"),
+            critique_tokens=cost.tokens,
+            critique_seconds=cost.seconds,
         )
     return JudgeComparison(
         benchmark=benchmark,

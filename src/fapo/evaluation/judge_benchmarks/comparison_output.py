@@ -114,19 +114,21 @@ def as_html(found: JudgeComparison) -> str:
 
 
 def grids(found: JudgeComparison) -> list[Grid]:
-    """Return the tables of a comparison: the judges, their differences, and the spread over prompts if there is one."""
+    """Return the tables of a comparison: numbers, differences, answers, and the spread over prompts if there is one."""
     columns = COLUMNS[found.benchmark]
     f1, j = list(columns)[-2:]
     first, *others = found.judges
     judges = [(_shown(name), *_cells(judge, list(columns))) for name, judge in found.judges.items()]
+    answers = [(_shown(name), *_answers(judge)) for name, judge in found.judges.items()]
     differences = [
         (_shown(name), signed_points(f.value, f.interval), _signed(j_.value, j_.interval))
         for name in others
         for f, j_ in [(found.judges[name].differences[f1], found.judges[name].differences[j])]
     ]
     out = [
-        Grid(f"Judges, {found.benchmark}", ("judge", *columns.values(), "invalid", "tokens"), tuple(judges)),
+        Grid(f"Judges, {found.benchmark}", ("judge", *columns.values()), tuple(judges)),
         Grid(f"Differences to {_shown(first)}", ("judge", f"{columns[f1]}, points", "J"), tuple(differences)),
+        Grid("Answers", ("judge", "no verdict", "tokens", "seconds"), tuple(answers)),
     ]
     if found.sensitivity:
         spread = [
@@ -152,7 +154,8 @@ def notes(found: JudgeComparison) -> list[str]:
         f"data: {', '.join(found.data)}; {found.num_rows} rows, {found.num_flawed} with a wrong step{left_out}",
         f"intervals: {LEVEL:.0%} bootstrap over rows, {NUM_RESAMPLES} resamples, seed {SEED}; those of differences are "
         "paired: each draw has the same rows for all judges",
-        f"invalid: rows without a verdict; {invalid}",
+        f"no verdict: {invalid}",
+        "tokens, seconds: mean length of a critique, and mean time from its request to its end; - is not known",
         'J: Youden\'s J, recall minus false positive rate of "flagged"; 0 for a judge that flags at random',
     ]
     if found.sensitivity:
@@ -189,9 +192,14 @@ def write_plot(path: Path, found: JudgeComparison) -> None:
 def _cells(judge: ComparedJudge, names: Sequence[str]) -> list[str]:
     """Return the numbers of a judge; the last two have intervals."""
     *plain, f1, j = (judge.numbers[name] for name in names)
-    tokens = "-" if math.isnan(judge.critique_tokens) else f"{judge.critique_tokens:.0f}"
     rates = [percent(number.value) for number in plain]
-    return [*rates, percent(f1.value, f1.interval), _decimal(j), percent(judge.invalid_rate), tokens]
+    return [*rates, percent(f1.value, f1.interval), _decimal(j)]
+
+
+def _answers(judge: ComparedJudge) -> list[str]:
+    """Return the rate of answers without a verdict, and the mean tokens and seconds of a critique."""
+    costs = ((judge.critique_tokens, ".0f"), (judge.critique_seconds, ".2f"))
+    return [percent(judge.invalid_rate), *("-" if math.isnan(value) else format(value, form) for value, form in costs)]
 
 
 def _decimal(number: Estimate) -> str:

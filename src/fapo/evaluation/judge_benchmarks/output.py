@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, decimal, percent
+from fapo.evaluation.judge_benchmarks.cost import critique_cost
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
 from fapo.evaluation.judge_benchmarks.score import FlawedPositiveScore, ProcessScore, SubsetScore
 from fapo.inference.usage import Prices, Usage
@@ -86,7 +89,8 @@ def conventions(context: Context, process: bool) -> dict[str, Any]:
     rules: dict[str, Any] = {"invalid": context.invalid}
     if process:
         rules["rows"] = (
-            "all rows; the subset is the part of the id before its number, if all ids have one, else the source"
+            "all rows; the subset is that of data_source in the form of FlawedPositiveBench, else the part of the id "
+            "before its number, if all ids have one, else the source"
         )
         rules["error_acc"] = "rows with a wrong step: the first one is named exactly"
         rules["correct_acc"] = "rows without a wrong step: none is named"
@@ -158,6 +162,8 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             "subset_details": {name: _details(subset) for name, subset in score.subsets.items()},
         }
     rules = conventions(context, process=isinstance(score, ProcessScore))
+    cost = critique_cost(context.verdicts)
+    numbers |= {"critique_tokens": cost.tokens, "critique_seconds": cost.seconds}
     out: dict[str, Any] = finite({**numbers, **context.counts, **origin, "conventions": rules, **_usage(context)})
     return out
 
@@ -196,53 +202,74 @@ def _details(score: SubsetScore) -> dict[str, Any]:
     }
 
 
-def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Table:
-    """Return a score as a table.
+def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Group:
+    """Return a score as tables for a terminal.
 
     Args:
         score: Score of one of the benchmarks.
         context: Answers that were scored.
 
     Returns:
-        Table of percentages with intervals, and notes below it; `conventions` has all rules.
+        Tables of percentages with intervals, and notes below them; `conventions` has all rules.
     """
     process = isinstance(score, ProcessScore)
+    title = Text(escape(f"{'process' if process else 'flawed-positive'} - {context.answers}"))
+    if isinstance(score, ProcessScore):
+        tables = [_subset_table(score, title), _flag_table(score.flags)]
+    else:
+        tables = [_flag_table(score, title)]
     lines = [f"tokens of the judge: {context.usage.text(context.prices)}"] if context.usage else []
-    lines += _notes(conventions(context, process), context)
-    table = Table(
-        title=Text(escape(f"{'process' if process else 'flawed-positive'} - {context.answers}")),
-        caption=Text("\n".join(lines)),
-        caption_justify="left",
-        min_width=76,  # the caption is as wide as the table
-    )
-    if isinstance(score, FlawedPositiveScore):
-        point = score.point
-        for name in ("number", "value"):
-            table.add_column(name, justify="right")
-        for name, value in {
-            "n": point.n,
-            "flawed": point.num_flawed,
-            "precision": percent(point.precision, score.precision),
-            "recall": percent(point.recall, score.recall),
-            "F1": percent(point.f1, score.f1),
-            "J": decimal(point.youden_j, score.youden_j),
-            "flagged, flawed (tp)": point.tp,
-            "flagged, correct (fp)": point.fp,
-            "passed, flawed (fn)": point.fn,
-            "passed, correct (tn)": point.tn,
-            "invalid": percent(point.invalid_rate),
-        }.items():
-            table.add_row(name, str(value))
-        return table
-    table.add_column("subset", overflow="fold")
-    for name in ("n", "with error", "error acc", "correct acc", "F1", "invalid"):
+    lines += [*_cost_line(context), *_notes(conventions(context, process), context)]
+    return Group(*tables, *map(Text, lines))
+
+
+def _flag_table(score: FlawedPositiveScore, title: Text | None = None) -> Table:
+    """Return how well the judge distinguishes flawed rows from correct ones, as a table of one number a line."""
+    table = Table(title=title or Text("flagged, whatever the step"), min_width=60)
+    for name in ("number", "value"):
         table.add_column(name, justify="right")
+    point = score.point
+    for name, value in {
+        "n": point.n,
+        "flawed": point.num_flawed,
+        "precision": percent(point.precision, score.precision),
+        "recall": percent(point.recall, score.recall),
+        "F1": percent(point.f1, score.f1),
+        "J": decimal(point.youden_j, score.youden_j),
+        "balanced accuracy": percent(point.balanced_accuracy),
+        "balanced F1": percent(point.balanced_f1),
+        "flagged, flawed (tp)": point.tp,
+        "flagged, correct (fp)": point.fp,
+        "passed, flawed (fn)": point.fn,
+        "passed, correct (tn)": point.tn,
+        "no verdict": percent(point.invalid_rate),
+    }.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def _subset_table(score: ProcessScore, title: Text) -> Table:
+    """Return the accuracies and F1 of each subset; an interval stands below its number."""
+    table = Table(title=title)
+    table.add_column("subset", overflow="fold")
+    for name in ("n", "with\nerror", "error\nacc", "correct\nacc", "F1", "no\nverdict"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, subset in score.subsets.items():
         table.add_row(Text(escape(name)), *_subset_cells(subset))
     table.add_section()
     table.add_row("all rows", *_subset_cells(score.pooled))
-    table.add_row("mean of subsets", "", "", "", "", percent(score.mean_f1, score.mean_f1_interval), "")
+    mean = percent(score.mean_f1, score.mean_f1_interval)
+    table.add_row("mean of subsets", "", "", "", "", _below(mean), "")
     return table
+
+
+def _cost_line(context: Context) -> Iterator[str]:
+    """Yield what a critique costs on average, if it is known."""
+    cost = critique_cost(context.verdicts)
+    known = [] if math.isnan(cost.tokens) else [f"{cost.tokens:.0f} tokens"]
+    known += [] if math.isnan(cost.seconds) else [f"{cost.seconds:.2f} s from request to end, with others at once"]
+    if known:
+        yield f"a critique: {', '.join(known)} (mean)"
 
 
 def _notes(rules: Mapping[str, Any], context: Context) -> Iterator[str]:
@@ -257,5 +284,11 @@ def _notes(rules: Mapping[str, Any], context: Context) -> Iterator[str]:
 def _subset_cells(score: SubsetScore) -> list[str]:
     """Return the cells of one subset."""
     point = score.point
-    accuracies = [percent(point.error_acc, score.error_acc), percent(point.correct_acc, score.correct_acc)]
-    return [str(point.n), str(point.num_error), *accuracies, percent(point.f1, score.f1), percent(point.invalid_rate)]
+    rates = [(point.error_acc, score.error_acc), (point.correct_acc, score.correct_acc), (point.f1, score.f1)]
+    cells = [_below(percent(*rate)) for rate in rates]
+    return [str(point.n), str(point.num_error), *cells, percent(point.invalid_rate)]
+
+
+def _below(cell: str) -> str:
+    """Return a number with its interval on the next line."""
+    return cell.replace(" [", "\n[")

@@ -65,13 +65,10 @@ def read_predictions(
         raise ConfigError(f"threshold is {threshold}, must be a number such as 0.5")
     found = {}
     for where, row in _with_unique_ids(read_rows(path)):
-        parsed, tokens, judge = (
-            _parse(where, row, num_steps, threshold, with_step),
-            row.get("critique_tokens"),
-            row.get("judge"),
-        )
-        if parsed.verdict and isinstance(tokens, int):
-            parsed = replace(parsed, verdict=replace(parsed.verdict, num_tokens=tokens))
+        parsed, judge = _parse(where, row, num_steps, threshold, with_step), row.get("judge")
+        if parsed.verdict:
+            tokens, seconds = int(_cost(row, "critique_tokens")), _cost(row, "critique_seconds")
+            parsed = replace(parsed, verdict=replace(parsed.verdict, num_tokens=tokens, seconds=seconds))
         found[parsed.id] = replace(parsed, judge=judge if isinstance(judge, str) else "")
     if not found:
         raise DataError(f"{path}: no predictions in it; give at least one row")
@@ -104,7 +101,15 @@ def write_predictions(path: Path, rows: Sequence[LabelledSolution], verdicts: Se
         judge: Name of the judge, which is written into each row.
     """
     pairs = zip(rows, verdicts, strict=True)
-    out = [{"id": row.problem.id, **verdict_row(verdict), "judge": judge} for row, verdict in pairs]
+    out = [
+        {
+            "id": row.problem.id,
+            **verdict_row(verdict),
+            "critique_seconds": verdict.seconds,
+            "judge": judge,
+        }
+        for row, verdict in pairs
+    ]
     for row in out:
         if "scores" in row:
             del row["flawed"], row["error_step"]
@@ -175,6 +180,14 @@ def _scores(where: str, scores: Any, num_steps: int) -> list[int | float]:
     if len(scores) != num_steps:
         raise DataError(f"{where}: has {len(scores)} scores, must have one for each of the {num_steps} steps")
     return scores
+
+
+def _cost(row: Mapping[str, Any], column: str) -> float:
+    """Return the tokens or seconds of a critique; 0, which is unknown, where the column has no number above 0."""
+    value = row.get(column)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return value if 0 < value < math.inf else 0
 
 
 def _short(value: Any) -> str:

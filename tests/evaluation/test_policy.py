@@ -401,7 +401,7 @@ def test_several_policies_are_compared_on_the_same_questions(data: Path, run) ->
     with chat_server(policies) as server:
         code, out, err = run(*call[:-1])
         assert code == 0 and not server.requests, "all responses come from the two caches"
-    assert "6 common questions" in out and "+50.0 [" in out and out.count("avg@2") == 3
+    assert "6 common questions" in out and "+50.0 [" in out and out.count("avg@2") == 4
 
 
 def test_new_revisions_of_models_are_asked_anew(data: Path, run) -> None:
@@ -676,9 +676,11 @@ def test_the_command_prints_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = table(tmp_path / "a.jsonl", [1, 2, 3]), table(tmp_path / "b.jsonl", [2, 2, 3])
-    assert fapo(monkeypatch, "compare", first, second) == 0
+    assert fapo(monkeypatch, "compare", first, second, columns=80) == 0
     printed = capsys.readouterr().out
     assert "3 common questions" in printed and "verified pass@4" in printed and "+8.3 [" in printed
+    assert "…" not in printed and max(map(len, printed.splitlines())) <= 80
+    assert printed.count(" pass@4 ") == 4, "two numbers of two policies, none divided"
     assert fapo(monkeypatch, "compare", first, second, "--json") == 0
     assert json.loads(capsys.readouterr().out)["differences"][str(second)]["avg_at_k"]["value"] == pytest.approx(1 / 12)
 

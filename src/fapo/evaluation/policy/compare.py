@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +16,7 @@ from fapo.data.columns import Row
 from fapo.data.jsonl import finite, read_jsonl
 from fapo.data.untrusted_text import escape
 from fapo.errors import DataError
-from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, Estimate, percent, signed_points
+from fapo.evaluation.intervals import LEVEL, Estimate, percent, signed_points
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.evaluation.policy.score import Score, paired_differences, score
 from fapo.judge.verdicts import verdict_from_row
@@ -108,22 +109,24 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 
 def as_table(found: Comparison) -> Table:
-    """Return a comparison as a table: the numbers of each policy, then the differences to the first one."""
+    """Return a comparison as a table: a section for each policy, with the differences to the first one."""
     caption = (
-        f"{found.num_questions} common questions, k = {found.k}; differences are in percentage points, with "
-        f"{LEVEL:.0%} bootstrap intervals paired over questions ({NUM_RESAMPLES} resamples, seed {SEED})"
+        f"{found.num_questions} common questions, k = {found.k}; differences to the first policy in points; intervals: "
+        f"{LEVEL:.0%} bootstrap, those of differences paired over questions"
     )
-    table = Table(caption=Text(caption), caption_justify="left")
+    # one number a line, so that no number is cut on a terminal of 80 columns
+    table = Table(caption=Text(caption), caption_justify="left", box=SIMPLE, min_width=76)
     names = [name for name in SHOWN if found.k > 1 or not name.endswith("pass_at_k")]
-    table.add_column("policy")
-    for name in names:
-        table.add_column(SHOWN[name].replace("@k", f"@{found.k}"), justify="right")
+    table.add_column("policy", overflow="fold")
+    for heading in ("number", "value", "difference"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "number" else "right")
     for path, of_policy in found.scores.items():
-        table.add_row(Text(escape(path)), *(_cell(name, _number(of_policy, name, found.k)) for name in names))
-    table.add_section()
-    for path, differences in found.differences.items():
-        cells = (_cell(name, differences[name], signed=True) for name in names)
-        table.add_row(Text(escape(f"{path} - {next(iter(found.scores))}")), *cells)
+        table.add_section()
+        for row, name in enumerate(names):
+            value = _cell(name, _number(of_policy, name, found.k))
+            difference = _cell(name, found.differences[path][name], signed=True) if path in found.differences else ""
+            shown = "" if row else Text(escape(path))
+            table.add_row(shown, SHOWN[name].replace("@k", f"@{found.k}"), value, difference)
     return table
 
 

@@ -193,8 +193,10 @@ def as_table(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> Ta
     if whole.num_correct and not math.isnan(whole.true_fp_ratio.value):
         columns |= {"true FP ratio": "true_fp_ratio", "truly reliable": "true_reliable_accuracy"}
     columns |= {"tokens": "length"}
-    rules = ("reliable_accuracy", *(["verified_majority_at_k"] if settings.verified_majority else []), "interval")
-    lines = [*_notes(whole, judged), *(f"{name}: {CONVENTIONS[name]}" for name in rules)]
+    lines = list(_notes(whole, judged))
+    lines += ["reliable: correct and not flagged, of all samples"] if judged else []
+    lines += ["verified majority: only samples without error vote"] if settings.verified_majority else []
+    lines += [f"intervals: {LEVEL:.0%} bootstrap over questions; --json has all rules"]
     judged_by = f", judged by {judge_name(judge)}" if judge else ""
     title = Text(escape(f"{settings.policy_spec().name}{judged_by}"))
     # one number a line and a section for each source, so that no number is cut on a terminal of 80 columns

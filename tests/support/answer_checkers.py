@@ -17,6 +17,11 @@ async def ends_with_reference(response: str, reference: str, problem: Problem) -
     return response.endswith(reference)
 
 
+def any_box(response: str, reference: str, problem: Problem) -> bool:
+    """Return whether the response has a box."""
+    return "\\boxed{" in response
+
+
 def broken(response: str, reference: str, problem: Problem) -> bool:
     """Raise an error."""
     raise RuntimeError("the unit tests are gone")

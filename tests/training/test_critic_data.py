@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import parse
 from fapo.data.problems import read_labelled, read_problems
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError
+from fapo.inference.response_cache import ResponseCache
 from fapo.judge.template import build_prompt, load_template
 from fapo.training.critic_data.build import build
 from fapo.training.critic_data.card import Card
@@ -86,8 +88,8 @@ def test_the_rule_for_steps(tmp_path: Path) -> None:
         folder.mkdir()
         made(both(in_lines), folder, steps=rule)
         assert {len(solution.steps) for solution in read_labelled(folder / "critic.jsonl")} == {num}
-    with pytest.raises(ConfigError, match="made with another steps"):
-        made(both(in_lines), folder, steps="paragraphs")
+    _, asked = made(both(in_lines), folder, steps="paragraphs")
+    assert (asked["policy"], asked["teacher"]) == (0, 24), "the teacher is shown other steps"
 
 
 def test_the_data_is_what_a_genrm_is_trained_on(tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_verl_gets_the_same_rows_as_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     made(both(), tmp_path)
     _, asked = made(both(), tmp_path, out=tmp_path / "critic.parquet")
-    assert not asked, "the work folder is that of the JSONL file"
+    assert not asked, "the cache is that of the JSONL file"
     rows = parquet.read_table(tmp_path / "critic.parquet").to_pylist()
     plain = list(read_jsonl(tmp_path / "critic.jsonl"))
     template = load_template("locate")
@@ -255,7 +257,7 @@ def test_failed_rollouts_are_counted_and_requested_again(tmp_path: Path) -> None
 @pytest.mark.parametrize("num", [2, 8], ids=["few", "many"])
 def test_a_teacher_that_always_fails_ends_the_run_and_loses_nothing(num: int, tmp_path: Path) -> None:
     down = both(teacher=lambda *_: Reply(status=400))
-    failure = pytest.raises(JudgeDownError, match=r"the teacher teacher is down: .*HTTP 400.*critic\.work")
+    failure = pytest.raises(JudgeDownError, match=r"the teacher teacher is down: .*HTTP 400.*critic\.cache\.sqlite")
     with chat_server(down) as server, failure:
         build(config(server.url, tmp_path, samples=num))
     asked = Counter(request["model"] for request in server.requests)
@@ -301,13 +303,18 @@ def test_nothing_to_keep_is_an_error(text: str, message: str, tmp_path: Path) ->
     assert len(list(read_jsonl(tmp_path / "critic.work" / "labels.jsonl"))) == 24
 
 
+def contents(folder: Path) -> dict[Path, list[bytes]]:
+    """Return the lines of each file, sorted, because votes are recorded in the order of their arrival."""
+    return {path: sorted(path.read_bytes().splitlines()) for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_finished_run_sends_no_request_and_writes_the_same(tmp_path: Path) -> None:
     first, _ = made(both(), tmp_path)
-    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    files = contents(tmp_path)
     second, asked = made(both(), tmp_path)
     assert not asked
     assert second == first
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert contents(tmp_path) == files
 
 
 def test_more_of_everything_asks_for_the_rest_only(tmp_path: Path) -> None:
@@ -326,47 +333,46 @@ def test_more_of_everything_asks_for_the_rest_only(tmp_path: Path) -> None:
 
 
 CHANGES = [
-    ({"temperature": 0.5}, "another temperature "),
-    ({"template": "compact"}, "another template "),
-    ({"seed": 1, "teacher_max_tokens": 9}, "another teacher_max_tokens and seed "),
+    ({"temperature": 0.5}, {"policy": 16, "teacher": 24}),
+    ({"template": "locate_small"}, {"teacher": 24}),
+    ({"teacher_temperature": 0.5}, {"teacher": 24}),
+    ({"teacher_max_tokens": 9}, {"teacher": 24}),
+    ({"seed": 1}, {"policy": 16, "teacher": 24}),
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), CHANGES)
-def test_other_settings_do_not_mix_with_old_answers(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    made(both(), tmp_path)
-    with pytest.raises(ConfigError, match=message):
-        made(both(), tmp_path, **changes)
+@pytest.mark.parametrize(("changes", "again"), CHANGES, ids=lambda value: " ".join(value))
+def test_other_settings_are_other_questions(changes: dict[str, Any], again: dict[str, int], tmp_path: Path) -> None:
+    first, _ = made(both(), tmp_path)
+    _, asked = made(both(), tmp_path, **changes)
+    assert asked == again
+    card, asked = made(both(), tmp_path)
+    assert (card, asked) == (first, {}), "the answers by the first settings are still there"
 
 
-def test_other_problems_do_not_mix_with_old_answers(tmp_path: Path) -> None:
+def test_a_corrected_reference_needs_no_new_rollouts(tmp_path: Path) -> None:
     made(both(), tmp_path)
-    write_jsonl(tmp_path / "sums.jsonl", [{**row, "answer": "7"} for row in SUMS])
-    with pytest.raises(DataError, match="problem 'q0' was another one when it was sampled"):
-        made(both(), tmp_path)
+    write_jsonl(tmp_path / "sums.jsonl", [{**SUMS[0], "answer": "7"}, *SUMS[1:]])
+    card, asked = made(both(), tmp_path, balance=False)
+    assert not asked
+    assert (card.counts.sampled, card.counts.correct, card.counts.kept) == (16, 6, 6)
 
 
 def test_foreign_data_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "critic.jsonl").write_text("mine\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"critic\.jsonl: exists, but .*critic\.work does not"):
+    with pytest.raises(ConfigError, match=r"critic\.jsonl: exists, but .*critic\.cache\.sqlite does not"):
         made(both(), tmp_path)
     assert (tmp_path / "critic.jsonl").read_text(encoding="utf-8") == "mine\n"
 
 
-def test_a_torn_line_is_requested_again(tmp_path: Path) -> None:
-    made(both(), tmp_path)
-    for name in ("samples", "labels"):
-        file = tmp_path / "critic.work" / f"{name}.jsonl"
-        file.write_bytes(file.read_bytes()[:-9])
-    _, asked = made(both(), tmp_path)
-    assert (asked["policy"], asked["teacher"]) == (1, 1)
-
-
-def test_a_line_that_is_no_record_is_an_error(tmp_path: Path) -> None:
-    made(both(), tmp_path)
-    write_jsonl(tmp_path / "critic.work" / "labels.jsonl", [{"id": "q0-0-0"}], append=True)
-    with pytest.raises(DataError, match=r"labels\.jsonl: a line without vote, status, error_step"):
-        made(both(), tmp_path)
+def test_another_checker_decides_which_answers_are_correct(tmp_path: Path) -> None:
+    card, _ = made(both(), tmp_path, checker="tests.support.answer_checkers:any_box", balance=False)
+    assert card.counts.correct == 16
+    assert card.settings["checker"] == "tests.support.answer_checkers:any_box"
+    card, asked = made(both(), tmp_path, balance=False)
+    assert (card.counts.correct, asked["policy"]) == (8, 0)
+    with pytest.raises(EngineError, match="the answer checker is down"):
+        made(both(), tmp_path, checker="tests.support.answer_checkers:broken")
 
 
 def arguments(url: str, folder: Path, *more: str) -> list[str]:
@@ -391,11 +397,10 @@ def test_a_killed_run_continues_without_repeated_requests(tmp_path: Path) -> Non
             time.sleep(0.02)
         running.send_signal(signal.SIGKILL)
         running.wait()
-    work = tmp_path / "critic.work"
-    num_samples, num_votes = (
-        len(list(read_jsonl(work / f"{name}.jsonl", ignore_torn_tail=True))) for name in ("samples", "labels")
-    )
-    assert (num_samples, 0 < num_votes < 24) == (16, True)
+    with closing(ResponseCache(tmp_path / "critic.cache.sqlite")) as cache:
+        kept = {model: num for model, num, *_ in cache.by_model()}
+    num_votes = kept["teacher"]
+    assert (kept["policy"], 0 < num_votes < 24) == (16, True)
     card, asked = made(both(), tmp_path)
     assert asked == {"teacher": 24 - num_votes}
     assert card.counts.kept == 8
@@ -581,7 +586,7 @@ def test_a_model_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch, caps
 
 
 def test_problems_with_the_same_prefix_have_rollouts_of_their_own(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "sums.jsonl", [{**SUMS[4], "id": "q"}, {**SUMS[4], "id": "q-0"}, {**SUMS[2], "id": "q-0-1"}])
+    write_jsonl(tmp_path / "sums.jsonl", [{**SUMS[4], "id": "q"}, {**SUMS[6], "id": "q-0"}, {**SUMS[2], "id": "q-0-1"}])
     card, asked = made(both(), tmp_path, balance=False)
     assert asked["policy"] == card.counts.sampled == 6
     assert len(read_problems(tmp_path / "sums.jsonl")) == 3

@@ -43,12 +43,26 @@ class GenRM(AskingJudge):
 
     def parse(self, answer: Completion, given: Sequence[bool]) -> Verdict:
         """Return the verdict in one completion; `given` says of each step whether the policy did not write it."""
-        if answer.error:
-            verdict = Verdict("failed", critique=answer.text, reason=answer.error)
-        elif answer.truncated:
-            verdict = Verdict("unparsable", critique=answer.text, reason=CUT_OFF)
-        else:
-            verdict = self.template.parse(answer.text, len(given))
-            if verdict.error_step is not None and given[verdict.error_step]:
-                verdict = Verdict("unparsable", critique=answer.text, reason=GIVEN_STEP)
-        return replace(verdict, num_tokens=answer.num_tokens)
+        return verdict_in(answer, self.template, given)
+
+
+def verdict_in(answer: Completion, template: Template, given: Sequence[bool]) -> Verdict:
+    """Return the verdict in one completion.
+
+    Args:
+        answer: Completion of the model.
+        template: Prompt that it answers.
+        given: Whether each step is a `Given` one, which the policy did not write.
+
+    Returns:
+        The verdict; failed where the request failed, unparsable where the critique is cut off or names a given step.
+    """
+    if answer.error:
+        verdict = Verdict("failed", critique=answer.text, reason=answer.error)
+    elif answer.truncated:
+        verdict = Verdict("unparsable", critique=answer.text, reason=CUT_OFF)
+    else:
+        verdict = template.parse(answer.text, len(given))
+        if verdict.error_step is not None and given[verdict.error_step]:
+            verdict = Verdict("unparsable", critique=answer.text, reason=GIVEN_STEP)
+    return replace(verdict, num_tokens=answer.num_tokens)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,9 @@ from fapo.data.trajectory import closes_unopened_thinking, make_rollout
 from fapo.errors import ConfigError, EngineError
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.inference.concurrency import run_batches
-from fapo.inference.models import ModelSpec, reseeded
-from fapo.inference.response_cache import CacheKey, ResponseCache, cache_key
+from fapo.inference.models import ModelSpec
+from fapo.inference.numbered_answers import SampledModel, ask_numbered
+from fapo.inference.response_cache import CacheKey, ResponseCache
 from fapo.inference.usage import Usage, usage_of
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge
@@ -31,7 +31,7 @@ from fapo.judge.verdict_counts import VerdictCounts
 from fapo.rewards.checkers import AnswerChecker, make_checker
 from fapo.rewards.scorer import checker_breaker
 from fapo.rewards.verify import Check
-from fapo.types import Completion, Message, Problem, Progress, Rollout, Verdict
+from fapo.types import Completion, Problem, Progress, Rollout, Verdict
 
 
 @dataclass(frozen=True)
@@ -159,54 +159,35 @@ async def _sample(
     progress: Progress,
 ) -> list[list[Completion]]:
     """Return the completions of each question, [num_questions, num_samples]; equal questions have the same ones."""
-    # CachedModel does not fit here. It numbers the copies of a conversation within one call, so all samples of a
-    # question would have to be in one call, without progress and without the circuit breaker in between. And it does
-    # not pass the number of a sample on, which the seed of a model in this process depends on.
-    sampling: dict[str, Any] = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens")}
+    sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens")}
+    limits = settings.concurrency, settings.timeout
+    model = SampledModel(policy, "--policy", sampling, settings.seed, *limits, batch_size=settings.concurrency)
     chats = [question_messages(prompt, problem) for problem in problems]
-    name, recorded = policy.record_name, sampling | {"seed": settings.seed}
-    keys = [[cache_key(chat, name, recorded, number) for number in range(settings.samples)] for chat in chats]
-    chat_of = {key: chat for chat, numbered in zip(chats, keys, strict=True) for key in numbered}
-    found = {} if settings.no_cache else {key: known for key in chat_of if (known := cache.find(key))}
-    missing = [(key, chat) for key, chat in chat_of.items() if key not in found]
-    cached = {"from the cache": len(found)} if found else {}
-    progress("sample", len(found), len(chat_of), cached)
-    if missing:
-        client: dict[str, Any] = {"concurrency": settings.concurrency, "timeout": settings.timeout}
-        model = policy.open("--policy", seed=settings.seed, **sampling, **client)
+    keys = [[model.key(chat, number) for number in range(settings.samples)] for chat in chats]
+    questions = {key: chat for chat, numbered in zip(chats, keys, strict=True) for key in numbered}
+    found: dict[CacheKey, Completion] = {}
+    breaker = CircuitBreaker(
+        name=f"the policy {policy.name}",
+        remedy=repeat_command(settings.cache),
+        num_expected=len(questions),
+        error=EngineError,
+    )
 
-        async def ask(batch: Sequence[tuple[CacheKey, list[Message]]]) -> list[str]:
-            seeded = reseeded(model, _batch_seed(settings.seed, batch[0][0]))
-            completions = await seeded([chat for _, chat in batch])
-            rows = [(key, completion) for (key, _), completion in zip(batch, completions, strict=True)]
-            await cache.write([row for row in rows if not row[1].error], str(settings.prompt or ""))
-            found.update(rows)
-            return [completion.error for completion in completions]
+    def show(done: int, cached: int) -> None:
+        progress("sample", done, len(questions), {"from the cache": cached} if cached else {})
 
-        num_answered = len(chat_of) - len(missing)
-        breaker = CircuitBreaker(
-            name=f"the policy {policy.name}",
-            remedy=repeat_command(settings.cache),
-            num_expected=len(missing),
-            num_answered=num_answered,
-            error=EngineError,
-        )
-        async with contextlib.aclosing(model):
-            await run_batches(
-                missing,
-                ask,
-                batch_size=1 if policy.urls else settings.concurrency,
-                concurrency=settings.concurrency if policy.urls else 1,
-                record=breaker.record,
-                num_done=num_answered,
-                progress=lambda done: progress("sample", done, len(chat_of), cached),
-            )
+    prompt_name, use_cache = str(settings.prompt or ""), not settings.no_cache
+    await ask_numbered(
+        model,
+        questions,
+        cache,
+        found.__setitem__,
+        record=breaker.record,
+        progress=show,
+        template=prompt_name,
+        use_cache=use_cache,
+    )
     return [[found[key] for key in numbered] for numbered in keys]
-
-
-def _batch_seed(seed: int, first: CacheKey) -> int:
-    """Return the seed of a batch from the key of its first sample, so that other batches get other seeds."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{first.prompt}:{first.vote}".encode()).digest()[:6], "big")
 
 
 async def _checked(

@@ -6,34 +6,55 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fapo.data.load import load_problems
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.problems import load_prompt
 from fapo.errors import ConfigError, DataError
+from fapo.inference.models import ModelSpec
+from fapo.inference.numbered_answers import SampledModel
+from fapo.inference.response_cache import ResponseCache
 from fapo.judge.template import Template, load_template
-from fapo.judge.verdict_counts import VerdictCounts
+from fapo.judge.verdict_counts import VerdictCounts, shortened
+from fapo.rewards.checkers import AnswerChecker, make_checker
 from fapo.training.critic_data.card import Card, Counts, write_card
 from fapo.training.critic_data.consensus import LabelPrecision, balance, consensus, label_precision, pairwise_agreement
 from fapo.training.critic_data.files import write_rows
-from fapo.training.critic_data.sample import collect_votes, sample_rollouts
+from fapo.training.critic_data.sample import SampledRollout, distinct, sample_rollouts
 from fapo.training.critic_data.settings import CriticSettings
-from fapo.training.critic_data.work_folder import CorrectRollout, WantedRollout, WorkFolder
-from fapo.types import LabelledSolution, Progress, Verdict
+from fapo.training.critic_data.votes import collect_votes
+from fapo.types import LabelledSolution, Problem, Progress, Verdict
 
-CHANGEABLE = ("problems", "limit", "samples", "votes", "balance")
-"""Settings that may differ between two runs on one work folder."""
 Votes = Mapping[str, Sequence[Verdict]]
 """Verdicts of the teacher by the id of the solution, without failed votes."""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """All that a run is made of, read and checked before a model is asked."""
+
+    problems: Sequence[Problem]
+    """Problems."""
+    policies: Sequence[ModelSpec]
+    """Policies."""
+    teacher: ModelSpec
+    """Teacher."""
+    prompt: str
+    """Text of the policies' prompt."""
+    template: Template
+    """Prompt of the teacher."""
+    check: AnswerChecker
+    """Checker of final answers."""
 
 
 def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
     """Make the data and its card.
 
-    The answers of the models are kept in the work folder, so a second call after an interruption continues there. The
-    function starts an event loop, so it must not be called in one.
+    The answers of the models are kept in the response cache, so a second call after an interruption continues there.
+    The function starts an event loop, so it must not be called in one.
 
     Args:
         config: Settings.
@@ -43,9 +64,9 @@ def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
         Card of the data.
 
     Raises:
-        ConfigError: A setting cannot be used, or the work folder was made with other settings.
-        DataError: A problem cannot be read, or no solution is left to keep.
-        EngineError: A policy fails for too many requests.
+        ConfigError: A setting cannot be used, or the data file exists and was not made here.
+        DataError: A problem or the cache cannot be read, or no solution is left to keep.
+        EngineError: A policy fails for too many requests, or the checker for too many rollouts.
         JudgeDownError: The teacher fails for too many requests.
     """
     template = load_template(config.template, config.steps)
@@ -53,27 +74,28 @@ def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
         raise ConfigError(
             f"template {config.template!r} asks yes or no; a label needs a position: use another, such as locate"
         )
-    prompt = load_prompt(config.prompt)
-    if config.out.exists() and not config.folder.exists():
-        raise ConfigError(f"{config.out}: exists, but {config.folder} does not; remove it or choose another --out")
-    work = WorkFolder(
-        config.folder, _fixed_settings(config, prompt, template), _wanted_rollouts(config), template.steps
-    )
-    return asyncio.run(_build(config, prompt, template, work, progress))
+    prompt, check = load_prompt(config.prompt), make_checker(config.checker)
+    problems = load_problems(config.problems, limit=config.limit)
+    inputs = _Inputs(problems, config.policy_specs(), config.teacher_spec(), prompt, template, check)
+    if config.out.exists() and not config.cache.exists():
+        raise ConfigError(f"{config.out}: exists, but {config.cache} does not; remove it or choose another --out")
+    with closing(ResponseCache(config.cache)) as cache:
+        return asyncio.run(_build(config, inputs, cache, progress))
 
 
-async def _build(config: CriticSettings, prompt: str, template: Template, work: WorkFolder, progress: Progress) -> Card:
+async def _build(config: CriticSettings, inputs: _Inputs, cache: ResponseCache, progress: Progress) -> Card:
     """Run all stages in an event loop."""
-    for policy in config.policy_specs():
-        await sample_rollouts(config, policy, prompt, work, progress)
-    solutions = work.distinct()
+    template = inputs.template
+    rollouts = await sample_rollouts(
+        config, inputs.policies, inputs.problems, inputs.prompt, inputs.check, template.steps, cache, progress
+    )
+    solutions = distinct(rollouts)
     if not solutions:
         raise DataError(
-            f"none of {len(work.outcomes)} rollouts has a correct final answer ({_listed(work.outcomes.values())}), so "
-            f"there is nothing to label; does --prompt ask for \\boxed{{}}? The rollouts are in {work.folder}"
+            f"none of {len(rollouts)} rollouts has a correct final answer ({_listed(r.outcome for r in rollouts)}), so "
+            f"there is nothing to label; does --prompt ask for \\boxed{{}}? The rollouts are in {config.folder}"
         )
-    await collect_votes(config, solutions, template, work, progress)
-    votes = {s.id: [work.votes[s.id, v] for v in range(config.votes) if (s.id, v) in work.votes] for s in solutions}
+    votes = await _votes(config, inputs, solutions, cache, progress)
     judged = [sample for sample in solutions if len(votes[sample.id]) == config.votes]
     agreed = [(sample, verdict) for sample in judged if (verdict := consensus(votes[sample.id]))]
     labelled = [_labelled(sample, verdict) for sample, verdict in agreed]
@@ -88,50 +110,62 @@ async def _build(config: CriticSettings, prompt: str, template: Template, work: 
         raise DataError(
             f"nothing to keep: {len(judged)} of {len(solutions)} solutions have all {config.votes} votes ({statuses}), "
             f"agreed are {found}; {more if labelled or not notes else '; '.join(notes)}. "
-            f"All votes are in {work.folder}"
+            f"All votes are in {config.folder}"
         )
     for note in notes:
         logging.getLogger("fapo").warning("teacher: %s", note)
     write_rows(config.out, kept, template)
     card = Card(
         file=config.out.name,
-        counts=_counts(config, work, votes, labelled, kept),
+        counts=_counts(config, inputs, rollouts, votes, labelled, kept),
         unanimous=len(labelled) / len(judged),
         pairwise_agreement=pairwise_agreement([votes[sample.id] for sample in judged]),
-        by_policy={policy.name: _of_policy(policy.name, work, kept) for policy in config.policy_specs()},
+        by_policy={policy.name: _of_policy(policy.name, rollouts, kept) for policy in inputs.policies},
         label_precision=_precision(solutions, votes, labelled, kept),
-        settings=_settings(config),
-        prompts={"policies": prompt, "teacher": template.text},
+        settings=_settings(config, inputs),
+        prompts={"policies": inputs.prompt, "teacher": template.text},
     )
     return write_card(config.out, card)
 
 
-def _wanted_rollouts(config: CriticSettings) -> dict[str, WantedRollout]:
-    """Return the rollouts that are wanted, by an id of problem, number of the policy and number of the sample."""
-    return {
-        f"{problem.id}-{number}-{index}": WantedRollout(problem, policy.name)
-        for problem in load_problems(config.problems, limit=config.limit)
-        for number, policy in enumerate(config.policy_specs())
-        for index in range(config.samples)
-    }
+async def _votes(
+    config: CriticSettings,
+    inputs: _Inputs,
+    solutions: Sequence[SampledRollout],
+    cache: ResponseCache,
+    progress: Progress,
+) -> Votes:
+    """Return the votes of the teacher on each solution, without critiques; of unparsable ones the beginning is kept."""
+    sampling = {"temperature": config.teacher_temperature, "max_tokens": config.teacher_max_tokens}
+    limits = config.concurrency, config.timeout
+    votes: dict[str, dict[int, Verdict]] = {solution.id: {} for solution in solutions}
+
+    def keep(id: str, number: int, verdict: Verdict) -> None:
+        votes[id][number] = shortened(verdict)
+
+    name = inputs.teacher.name
+    await collect_votes(
+        SampledModel(inputs.teacher, "--teacher", sampling, config.seed, *limits),
+        {solution.id: (solution.rollout.problem, solution.steps) for solution in solutions},
+        config.votes,
+        inputs.template,
+        cache,
+        keep,
+        name=f"the teacher {name}",
+        record=config.folder / "labels.jsonl",
+        column="vote",
+        task=f"label {name}",
+        progress=progress,
+    )
+    return {id: [given[number] for number in sorted(given)] for id, given in votes.items()}
 
 
-def _fixed_settings(config: CriticSettings, prompt: str, template: Template) -> dict[str, Any]:
-    """Return the settings that must not change while a work folder is filled."""
-    return {
-        **{name: value for name, value in _settings(config).items() if name not in CHANGEABLE},
-        "prompt": prompt,
-        "template": template.text,
-        "steps": template.steps,
-    }
-
-
-def _settings(config: CriticSettings) -> dict[str, Any]:
+def _settings(config: CriticSettings, inputs: _Inputs) -> dict[str, Any]:
     """Return the settings that the data depends on, with the names of the models but without their addresses."""
     settings = asdict(config)
     for name in ("out", "policy", "policy_model", "teacher_model", "concurrency", "timeout"):
         del settings[name]
-    names = {"policies": [policy.name for policy in config.policy_specs()], "teacher": config.teacher_spec().name}
+    names = {"policies": [policy.name for policy in inputs.policies], "teacher": inputs.teacher.name}
     return {**settings, **names, "prompt": config.prompt and str(config.prompt)}
 
 
@@ -140,7 +174,7 @@ def _listed(words: Iterable[str]) -> str:
     return ", ".join(f"{num} {word}" for word, num in sorted(Counter(words).items())) or "none"
 
 
-def _labelled(sample: CorrectRollout, verdict: Verdict) -> LabelledSolution:
+def _labelled(sample: SampledRollout, verdict: Verdict) -> LabelledSolution:
     """Return a solution with the label on which all votes agree."""
     problem = replace(sample.rollout.problem, id=sample.id, meta={"policy": sample.policy})
     return LabelledSolution(problem, sample.steps, verdict.error_step, True)
@@ -148,18 +182,19 @@ def _labelled(sample: CorrectRollout, verdict: Verdict) -> LabelledSolution:
 
 def _counts(
     config: CriticSettings,
-    work: WorkFolder,
+    inputs: _Inputs,
+    rollouts: Sequence[SampledRollout],
     votes: Votes,
     labelled: Sequence[LabelledSolution],
     kept: Sequence[LabelledSolution],
 ) -> Counts:
     """Return the number of rollouts at each stage."""
     given = [verdict for verdicts in votes.values() for verdict in verdicts]
-    outcomes = Counter(work.outcomes.values())
+    outcomes = Counter(rollout.outcome for rollout in rollouts)
     return Counts(
-        problems=len({place.problem.id for place in work.wanted.values()}),
-        sampled=len(work.outcomes),
-        not_sampled=len(work.wanted) - len(work.outcomes),
+        problems=len(inputs.problems),
+        sampled=len(rollouts),
+        not_sampled=len(inputs.problems) * len(inputs.policies) * config.samples - len(rollouts),
         undecided=outcomes["timeout"] + outcomes["error"],
         correct=outcomes["right"],
         distinct=len(votes),
@@ -173,17 +208,15 @@ def _counts(
     )
 
 
-def _of_policy(name: str, work: WorkFolder, kept: Sequence[LabelledSolution]) -> dict[str, int]:
+def _of_policy(name: str, rollouts: Sequence[SampledRollout], kept: Sequence[LabelledSolution]) -> dict[str, int]:
     """Return the number of sampled, correct and kept rollouts of a policy."""
-    outcomes = [
-        work.outcomes[key] for key, place in work.wanted.items() if place.policy == name and key in work.outcomes
-    ]
+    outcomes = [rollout.outcome for rollout in rollouts if rollout.policy == name]
     num_kept = sum(solution.problem.meta["policy"] == name for solution in kept)
     return {"sampled": len(outcomes), "correct": outcomes.count("right"), "kept": num_kept}
 
 
 def _precision(
-    solutions: Sequence[CorrectRollout],
+    solutions: Sequence[SampledRollout],
     votes: Votes,
     labelled: Sequence[LabelledSolution],
     kept: Sequence[LabelledSolution],

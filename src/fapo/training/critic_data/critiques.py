@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fapo.data.files import check_not_overwriting
-from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.jsonl import write_jsonl
 from fapo.data.load import load_labelled
 from fapo.errors import ConfigError, JudgeError
-from fapo.inference.concurrency import run_batches
-from fapo.inference.models import reseeded
-from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
-from fapo.judge.genrm import GenRM
-from fapo.judge.template import Template, load_template
-from fapo.judge.verdicts import verdict_from_row, verdict_row
+from fapo.inference.numbered_answers import SampledModel
+from fapo.inference.response_cache import ResponseCache
+from fapo.judge.template import load_template
 from fapo.training.critic_data.label_noise import with_label_noise
 from fapo.training.critic_data.settings import CritiquesSettings
-from fapo.training.critic_data.work_folder import check_same_settings
+from fapo.training.critic_data.votes import collect_votes
 from fapo.types import LabelledSolution, Progress, Verdict
 
 
@@ -58,7 +54,7 @@ class CritiqueCounts:
 def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: None) -> CritiqueCounts:
     """Make the data file.
 
-    All critiques are kept in the work folder, so a second call after an interruption continues there. The function
+    All critiques are kept in the response cache, so a second call after an interruption continues there. The function
     starts an event loop, so it must not be called in one.
 
     Args:
@@ -69,8 +65,8 @@ def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: N
         Number of critiques at each stage.
 
     Raises:
-        ConfigError: A setting cannot be used, or the work folder was made with other settings.
-        DataError: A labelled solution cannot be read.
+        ConfigError: A setting cannot be used.
+        DataError: A labelled solution or the cache cannot be read.
         JudgeDownError: The judge fails for too many requests.
         JudgeError: No critique names its label.
     """
@@ -83,81 +79,34 @@ def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: N
         raise ConfigError(
             f"template {config.template!r} asks yes or no; a label needs a position: use another, such as locate"
         )
-    folder = config.out.with_suffix(".work")
-    free = ("out", "model", "samples", "label_noise", "limit", "concurrency", "timeout")
-    lasting = {name: value for name, value in asdict(config).items() if name not in free}
-    check_same_settings(folder / "settings.json", lasting | {"judge": judge.name, "template": template.text})
-    file = folder / "critiques.jsonl"
-    asyncio.run(_ask(config, template, solutions, file, progress))
-    kept, rows = _select(solutions, _read(file), config.samples)
+    file = config.out.with_suffix(".work") / "critiques.jsonl"
+    verdicts: dict[tuple[str, int], Verdict] = {}
+
+    def keep(id: str, number: int, verdict: Verdict) -> None:
+        verdicts[id, number] = verdict
+
+    sampling = {"temperature": config.temperature, "max_tokens": config.max_tokens}
+    with closing(ResponseCache(config.cache)) as cache:
+        asyncio.run(
+            collect_votes(
+                SampledModel(judge, "--judge", sampling, config.seed, config.concurrency, config.timeout),
+                {solution.problem.id: (solution.problem, solution.steps) for solution in solutions},
+                config.samples,
+                template,
+                cache,
+                keep,
+                name="the judge",
+                record=file,
+                column="sample",
+                task="critiques",
+                progress=progress,
+            )
+        )
+    kept, rows = _select(solutions, verdicts, config.samples)
     if not rows:
         raise JudgeError(f"none of {kept.critiques} critiques names the label; they are in {file}: use another judge")
     write_jsonl(config.out, rows)
     return kept
-
-
-async def _ask(
-    config: CritiquesSettings,
-    template: Template,
-    solutions: Sequence[LabelledSolution],
-    file: Path,
-    progress: Progress,
-) -> None:
-    """Request the critiques that the file lacks, in one round for each sample.
-
-    A GenRM judges equal solutions once, so the critiques of one solution must not be in the same round.
-    """
-    known = _read(file)
-    total = len(solutions) * config.samples
-
-    def counted() -> int:
-        return sum((s.problem.id, number) in known for s in solutions for number in range(config.samples))
-
-    progress("critiques", counted(), total)
-    if counted() == total:
-        return
-    model = config.judge_spec().open(
-        "--judge",
-        temperature=config.temperature,
-        max_tokens=config.max_tokens,
-        concurrency=config.concurrency,
-        timeout=config.timeout,
-        seed=config.seed,
-    )
-    breaker = CircuitBreaker(remedy=repeat_command(file), num_expected=total - counted(), num_answered=counted())
-    async with aclosing(model):
-        for number in range(config.samples):
-            judge = GenRM(template, reseeded(model, config.seed + number))
-            missing = [solution for solution in solutions if (solution.problem.id, number) not in known]
-
-            async def ask(batch: Sequence[LabelledSolution], judge: GenRM = judge, number: int = number) -> list[str]:
-                verdicts = await judge.judge_steps([(s.problem, s.steps) for s in batch])
-                answered = [pair for pair in zip(batch, verdicts, strict=True) if pair[1].status != "failed"]
-                write_jsonl(file, [_row(s, number, verdict) for s, verdict in answered], append=True)
-                known.update({(s.problem.id, number): verdict for s, verdict in answered})
-                return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
-
-            await run_batches(
-                missing,
-                ask,
-                batch_size=model.batch_size,
-                concurrency=model.concurrency,
-                record=breaker.record,
-                num_done=counted(),
-                progress=lambda done: progress("critiques", done, total),
-            )
-
-
-def _row(solution: LabelledSolution, number: int, verdict: Verdict) -> dict[str, Any]:
-    """Return a critique as a row of critiques.jsonl."""
-    return {"id": solution.problem.id, "sample": number, **verdict_row(verdict)}
-
-
-def _read(file: Path) -> dict[tuple[str, int], Verdict]:
-    """Return the verdicts in a file by (id, number of the sample)."""
-    rows: Iterable[dict[str, Any]] = read_jsonl(file, ignore_torn_tail=True) if file.exists() else ()
-    found = {(row["id"], row["sample"]): verdict_from_row(row) for row in rows}
-    return {key: verdict for key, verdict in found.items() if verdict}
 
 
 def _select(

@@ -1,155 +1,152 @@
-"""Sample rollouts of policies and votes of the teacher; each response is written to the work folder as it arrives."""
+"""Rollouts of policies, with the checks of their final answers."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from fapo.config.schema import ModelJudge
+from fapo.data.jsonl import write_jsonl
 from fapo.data.problems import question_messages
+from fapo.data.steps import split_steps
 from fapo.data.trajectory import make_rollout
-from fapo.errors import EngineError, FapoError, JudgeDownError
-from fapo.inference.client import ChatClient
-from fapo.inference.concurrency import Job, run_batches
-from fapo.inference.models import ModelSpec, reseeded
+from fapo.errors import EngineError
+from fapo.inference.models import ModelSpec
+from fapo.inference.numbered_answers import SampledModel, ask_numbered
+from fapo.inference.response_cache import CacheKey, ResponseCache
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
-from fapo.judge.genrm import GenRM
-from fapo.judge.template import Template
-from fapo.rewards import verify as answers
+from fapo.rewards.checkers import AnswerChecker
+from fapo.rewards.scorer import checker_breaker
+from fapo.rewards.verify import Check
 from fapo.training.critic_data.settings import CriticSettings
-from fapo.training.critic_data.work_folder import CorrectRollout, WorkFolder
-from fapo.types import Progress
+from fapo.types import Completion, Message, Problem, Progress, Rollout, StepRule
 
-if TYPE_CHECKING:
-    from fapo.inference.transformers_model import LocalModel
+
+@dataclass(frozen=True)
+class SampledRollout:
+    """Rollout of a policy, with the check of its final answer."""
+
+    id: str
+    """Id, made of those of the problem, the policy and the sample."""
+    policy: str
+    """Name of the policy."""
+    rollout: Rollout
+    """Problem and response."""
+    check: Check
+    """Check of the final answer."""
+    rule: StepRule
+    """Rule by which the response is split into steps."""
+
+    @property
+    def outcome(self) -> str:
+        """right, wrong, or the status of a check without a result."""
+        return ("right" if self.check.correct else "wrong") if self.check.status == "ok" else self.check.status
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Steps of the solution as a judge sees them, without surrounding blanks."""
+        return tuple(step.strip() for step in split_steps(self.rollout.response, self.rule))
 
 
 async def sample_rollouts(
-    config: CriticSettings, policy: ModelSpec, prompt: str, work: WorkFolder, progress: Progress
-) -> None:
-    """Sample the rollouts of a policy that the work folder lacks, and check their final answers.
-
-    Args:
-        config: Settings.
-        policy: Policy.
-        prompt: Text of the policies' prompt.
-        work: Work folder, which gets the rollouts.
-        progress: Callback for the number of rollouts of this policy.
-
-    Raises:
-        EngineError: The policy fails for too many requests.
-    """
-    wanted = [key for key, place in work.wanted.items() if place.policy == policy.name]
-    missing = [key for key in wanted if key not in work.outcomes]
-    counts = len(wanted) - len(missing), len(wanted)
-    if not missing:
-        return
-    complete = _opened(config, policy, "--policy", config.temperature, config.max_tokens)
-
-    async def ask(keys: Sequence[str]) -> list[str]:
-        problems = [work.wanted[key].problem for key in keys]
-        completions = await complete([question_messages(prompt, problem) for problem in problems])
-        answered = [
-            (key, make_rollout(problem, completion.text, completion.num_tokens))
-            for key, problem, completion in zip(keys, problems, completions, strict=True)
-            if not completion.error
-        ]
-        checks = await answers.acheck_answers(
-            [(rollout.response, rollout.problem.reference) for _, rollout in answered]
-        )
-        work.add_samples([(*pair, check) for pair, check in zip(answered, checks, strict=True)])
-        return [completion.error for completion in completions]
-
-    async with aclosing(complete):
-        breaker = _breaker(config, f"the policy {policy.name}", len(missing), counts[0], EngineError)
-        await _run_batches(missing, ask, complete, breaker, f"sample {policy.name}", counts, progress)
-
-
-async def collect_votes(
     config: CriticSettings,
-    solutions: Sequence[CorrectRollout],
-    template: Template,
-    work: WorkFolder,
+    policies: Sequence[ModelSpec],
+    problems: Sequence[Problem],
+    prompt: str,
+    check: AnswerChecker,
+    rule: StepRule,
+    cache: ResponseCache,
     progress: Progress,
-) -> None:
-    """Request the votes that the work folder lacks, in one round for each vote.
-
-    A GenRM judges equal solutions once, so the votes on one solution must not be in the same round.
+) -> list[SampledRollout]:
+    """Sample rollouts of each policy, check their final answers, and record all of them in samples.jsonl.
 
     Args:
         config: Settings.
-        solutions: Distinct correct solutions.
-        template: Prompt of the teacher.
-        work: Work folder, which gets the votes.
-        progress: Callback for the number of votes.
+        policies: Policies.
+        problems: Problems that each policy solves.
+        prompt: Text of the policies' prompt.
+        check: Checker of final answers.
+        rule: Rule by which responses are split into steps.
+        cache: Cache of the responses.
+        progress: Callback for the number of rollouts of each policy.
+
+    Returns:
+        Rollouts in the order of the problems, without failed requests.
 
     Raises:
-        JudgeDownError: The teacher fails for too many requests.
+        ConfigError: A policy cannot be loaded.
+        DataError: The cache cannot be used.
+        EngineError: A policy fails for too many requests, or the checker for too many rollouts.
     """
-    wanted = [(sample.id, number) for number in range(config.votes) for sample in solutions]
-    if all(place in work.votes for place in wanted):
-        return
-    model = config.teacher_spec()
-    teacher = _opened(config, model, "--teacher", config.teacher_temperature, config.teacher_max_tokens)
-    async with aclosing(teacher):
-        for number in range(config.votes):
-            missing = [sample for sample in solutions if (sample.id, number) not in work.votes]
-            counts = sum(place in work.votes for place in wanted), len(wanted)
-            judge = GenRM(template, reseeded(teacher, config.seed + number))
-
-            async def ask(samples: Sequence[CorrectRollout], judge: GenRM = judge, number: int = number) -> list[str]:
-                verdicts = await judge.judge_steps([(sample.rollout.problem, sample.steps) for sample in samples])
-                found = {(sample.id, number): verdict for sample, verdict in zip(samples, verdicts, strict=True)}
-                work.add_votes({place: verdict for place, verdict in found.items() if verdict.status != "failed"})
-                return [verdict.reason if verdict.status == "failed" else "" for verdict in verdicts]
-
-            breaker = _breaker(config, f"the teacher {model.name}", len(missing), counts[0], JudgeDownError)
-            await _run_batches(missing, ask, teacher, breaker, f"label {model.name}", counts, progress)
-
-
-def _opened(
-    config: CriticSettings, model: ModelSpec, option: str, temperature: float, max_tokens: int | None
-) -> ChatClient | LocalModel:
-    """Open a model; `option` is named in the error message if it cannot be loaded."""
-    return model.open(
-        option,
-        temperature=temperature,
-        max_tokens=max_tokens,
-        seed=config.seed,
-        concurrency=config.concurrency,
-        timeout=config.timeout,
-    )
+    sampling = {"temperature": config.temperature, "max_tokens": config.max_tokens}
+    limits = config.concurrency, config.timeout
+    models = [SampledModel(policy, "--policy", sampling, config.seed, *limits) for policy in policies]
+    chats = [question_messages(prompt, problem) for problem in problems]
+    places = [
+        (f"{problem.id}-{place}-{index}", model.spec.name, problem, model.key(chat, index))
+        for problem, chat in zip(problems, chats, strict=True)
+        for place, model in enumerate(models)
+        for index in range(config.samples)
+    ]
+    found: dict[CacheKey, Completion] = {}
+    for model in models:
+        await _ask(config, model, chats, cache, found, progress)
+    answered = [place for place in places if not found[place[-1]].error]
+    rollouts = [make_rollout(problem, found[key].text, found[key].num_tokens) for _, _, problem, key in answered]
+    checks = await check(rollouts)
+    checker_breaker(ModelJudge.max_failure_rate).record([c.detail if c.unscored else "" for c in checks])
+    sampled = [
+        SampledRollout(id, policy, rollout, checked, rule)
+        for (id, policy, _, _), rollout, checked in zip(answered, rollouts, checks, strict=True)
+    ]
+    write_jsonl(config.folder / "samples.jsonl", map(_row, sampled))
+    return sampled
 
 
-def _breaker(
-    config: CriticSettings, name: str, num_expected: int, num_answered: int, error: type[FapoError]
-) -> CircuitBreaker:
-    """Return the circuit breaker of a model."""
-    return CircuitBreaker(
-        name=name,
-        remedy=repeat_command(config.folder),
-        num_expected=num_expected,
-        num_answered=num_answered,
-        error=error,
-    )
-
-
-async def _run_batches(
-    jobs: Sequence[Job],
-    ask: Callable[[Sequence[Job]], Awaitable[list[str]]],
-    complete: ChatClient | LocalModel,
-    breaker: CircuitBreaker,
-    task: str,
-    counts: tuple[int, int],
+async def _ask(
+    config: CriticSettings,
+    model: SampledModel,
+    chats: Sequence[list[Message]],
+    cache: ResponseCache,
+    found: dict[CacheKey, Completion],
     progress: Progress,
 ) -> None:
-    """Run all jobs; `counts` are the number of jobs done before and the number of all jobs."""
-    await run_batches(
-        jobs,
-        ask,
-        batch_size=complete.batch_size,
-        concurrency=complete.concurrency,
+    """Add the completions of one policy to `found`."""
+    questions = {model.key(chat, index): chat for chat in chats for index in range(config.samples)}
+    name = model.spec.name
+    remedy = repeat_command(cache.path)
+    breaker = CircuitBreaker(name=f"the policy {name}", remedy=remedy, num_expected=len(questions), error=EngineError)
+    await ask_numbered(
+        model,
+        questions,
+        cache,
+        found.__setitem__,
         record=breaker.record,
-        num_done=counts[0],
-        progress=lambda done: progress(task, done, counts[1]),
+        progress=lambda done, _: progress(f"sample {name}", done, len(questions)),
+        template=str(config.prompt or ""),
     )
+
+
+def distinct(rollouts: Iterable[SampledRollout]) -> list[SampledRollout]:
+    """Return the correct rollouts in order, and of equal solutions to equal problems only the first."""
+    first: dict[tuple[str, tuple[str, ...]], SampledRollout] = {}
+    for rollout in rollouts:
+        if rollout.check.correct:
+            first.setdefault((rollout.rollout.problem.text, rollout.steps), rollout)
+    return list(first.values())
+
+
+def _row(sampled: SampledRollout) -> dict[str, object]:
+    """Return a rollout as a row of samples.jsonl."""
+    problem = sampled.rollout.problem
+    return {
+        "id": sampled.id,
+        "problem_id": problem.id,
+        "problem": problem.text,
+        "reference": problem.reference,
+        "policy": sampled.policy,
+        "response": sampled.rollout.response,
+        "num_tokens": sampled.rollout.num_tokens,
+        "correct": sampled.check.correct,
+        "outcome": sampled.outcome,
+    }

@@ -32,7 +32,8 @@ class CriticSettings:
     teacher_model: str = ""
     """Name under which the servers know the teacher."""
     out: Path
-    """Data file: .jsonl for fapo and TRL, .parquet for verl. The card and the work folder lie beside it."""
+    """Data file: .jsonl for fapo and TRL, .parquet for verl. Beside it lie the card, the cache (.cache.sqlite), and the
+    folder (.work) with all rollouts and votes."""
     samples: Annotated[Count, arg(aliases=["-n"])] = 4
     """Number of solutions of each policy to each question."""
     votes: Count = 3
@@ -43,6 +44,8 @@ class CriticSettings:
     """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
     prompt: Path | None = None
     """Prompt of the policies: boxed, gsm8k or a file with {{problem}} in it; the default is the question alone."""
+    checker: str = "math"
+    """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
     temperature: NonNegative = 1.0
     """Sampling temperature of the policies."""
     teacher_temperature: NonNegative = 0.6
@@ -56,7 +59,7 @@ class CriticSettings:
     balance: bool = True
     """Keep as many flawed solutions as correct ones."""
     seed: int = 0
-    """Seed of the balance and of models in this process."""
+    """Seed of the balance and of models in this process. Another seed takes nothing from the cache."""
     concurrency: Count = 64
     """Number of requests under way at once."""
     timeout: Positive = 600.0
@@ -74,8 +77,13 @@ class CriticSettings:
             raise ConfigError(f"{self.out}: writing Parquet needs pyarrow: {install('train')}")
 
     @property
+    def cache(self) -> Path:
+        """Response cache with all answers of the policies and the teacher."""
+        return self.out.with_suffix(".cache.sqlite")
+
+    @property
     def folder(self) -> Path:
-        """WorkFolder folder, which keeps rollouts and votes as they arrive."""
+        """Folder of the records of all rollouts and all votes."""
         return self.out.with_suffix(".work")
 
     def policy_specs(self) -> tuple[ModelSpec, ...]:
@@ -105,7 +113,8 @@ class CritiquesSettings:
     model: str = ""
     """Name under which the servers know the judge."""
     out: Path
-    """Data file for method sft, .jsonl. All critiques, also rejected ones, lie in the folder with suffix .work."""
+    """Data file for method sft, .jsonl. Beside it lie the cache (.cache.sqlite) and the folder (.work) with all
+    critiques, also rejected ones."""
     samples: Annotated[Count, arg(aliases=["-n"])] = 4
     """Number of critiques of each solution; all distinct ones that name its label are kept."""
     template: str = "locate"
@@ -119,7 +128,7 @@ class CritiquesSettings:
     label_noise: Rate = 0.0
     """Rate of labels that are made wrong before critiques are compared with them."""
     seed: int = 0
-    """Seed of the label noise and of models in this process."""
+    """Seed of the label noise and of models in this process. Another seed takes nothing from the cache."""
     concurrency: Count = 64
     """Number of requests under way at once."""
     timeout: Positive = 600.0
@@ -131,6 +140,11 @@ class CritiquesSettings:
             raise ConfigError("temperature must be above 0: several critiques at temperature 0 are all the same")
         if self.out.suffix != ".jsonl":
             raise ConfigError(f"{self.out}: must end in .jsonl; rename it")
+
+    @property
+    def cache(self) -> Path:
+        """Response cache with all critiques."""
+        return self.out.with_suffix(".cache.sqlite")
 
     def judge_spec(self) -> ModelSpec:
         """Return the judge; raise ConfigError if its addresses name no model or several."""

@@ -18,7 +18,7 @@ from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import tasks
 from fapo.data.steps import split_steps
 from fapo.errors import DataError, JudgeDownError
-from fapo.judge.canaries import MIN_CANARIES, WINDOW, Canaries, canary_metrics
+from fapo.judge.canaries import MIN_CANARIES, WINDOW, Canaries, find_canaries
 from fapo.judge.from_config import make_judge
 from fapo.judge.oracle import oracle
 from fapo.judge.template import NO_REFERENCE, build_prompt, load_template
@@ -128,12 +128,14 @@ def test_a_judge_that_is_inverted_is_noticed_although_a_cache_has_answered_all_c
         table = {"kind": "served", "urls": [server.url], "model": "m", "template": "compact"}
         table |= {"cache": str(tmp_path / "cache.sqlite"), "canaries": str(data), "canary_rate": 1.0}
         judge = make_judge(judge_config(table | {"canary_min_f1": 0.9}, "test"))
+        canaries = find_canaries(judge)
+        assert canaries
 
         async def run() -> None:
             nonlocal inverted
             for _ in range(10):
                 await judge(ROLLOUTS[:10])
-            assert canary_metrics(judge)["canary/f1"] == 1.0
+            assert canaries.metrics()["canary/f1"] == 1.0
             num_requests, inverted = len(server.requests), True
             with pytest.raises(JudgeDownError, match="not to be trusted"):
                 for _ in range(WINDOW // 10 + 1):
@@ -208,5 +210,7 @@ def test_canaries_from_a_config() -> None:
     }
     scorer = make_scorer(from_dict(settings))
     asyncio.run(scorer(ROLLOUTS))
-    assert canary_metrics(scorer.judge)["canary/f1"] == 1.0
-    assert canary_metrics(None) == {}
+    canaries = find_canaries(scorer.judge)
+    assert canaries
+    assert canaries.metrics()["canary/f1"] == 1.0
+    assert find_canaries(None) is None

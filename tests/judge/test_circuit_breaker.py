@@ -33,9 +33,7 @@ CASES = [
     ({}, [[BAD] * 7 + [GOOD], [BAD] * 92], False),
     ({"num_expected": 2}, [[BAD] * 2], True),  # no more will come
     ({"num_expected": 2}, [[BAD], [GOOD]], False),
-    ({"num_answered": 1}, [[BAD] * 99], False),
-    ({"num_answered": 1}, [[BAD] * 99, [BAD]], True),
-    ({"num_expected": 2, "num_answered": 3}, [[BAD] * 2], False),
+    ({"num_expected": 5}, [[GOOD] * 3, [BAD] * 2], False),  # three were answered before
     ({}, [[], []], False),
 ]
 

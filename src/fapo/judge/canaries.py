@@ -113,9 +113,3 @@ def find_canaries(judge: Judge | None) -> Canaries | None:
             return judge
         judge = getattr(judge, "judge", None)
     return None
-
-
-def canary_metrics(judge: Judge | None) -> dict[str, float]:
-    """Return the metrics of the canaries of a judge; {} without canaries."""
-    found = find_canaries(judge)
-    return found.metrics() if found else {}

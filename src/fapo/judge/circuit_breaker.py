@@ -32,7 +32,6 @@ class CircuitBreaker:
         name: str = "the judge",
         remedy: str = "",
         num_expected: int = MIN_RESULTS,
-        num_answered: int = 0,
         error: type[FapoError] = JudgeDownError,
     ) -> None:
         """Start without failures.
@@ -42,13 +41,12 @@ class CircuitBreaker:
             name: Name of the model in the message.
             remedy: Sentence of the message that says what to do.
             num_expected: Number of results that are expected; if below MIN_RESULTS, the rule needs no more than these.
-            num_answered: Number of requests that were answered before; they count as results without a failure.
             error: Exception that stops the run.
         """
         self.max_failure_rate, self.error = max_failure_rate, error
         self._name, self._remedy = name, remedy
         self._min_results = min(MIN_RESULTS, num_expected)
-        self._latest = [""] * min(num_answered, WINDOW)
+        self._latest: list[str] = []
 
     def record(self, errors: Sequence[str]) -> None:
         """Add results, and raise `self.error` if the failure rate of the latest ones is too high.

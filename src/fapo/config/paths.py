@@ -22,7 +22,7 @@ SOURCES = ("data.train",)
 
 def shipped_configs() -> dict[str, Path]:
     """Return the configs that fapo ships, by name."""
-    files = {path.stem: path for path in sorted((_FOLDER / "config/shipped").glob("*.toml"))}
+    files = {path.stem: path for path in sorted((_FOLDER / "config/shipped").rglob("*.toml"))}
     return files | {"miniature": _MINIATURE / "policy.toml", "miniature_genrm": _MINIATURE / "genrm.toml"}
 
 

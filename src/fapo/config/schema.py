@@ -69,7 +69,7 @@ class DataConfig:
     max_prompt_tokens: Count = 2048
     """Length limit of a prompt in tokens; longer training rows are left out, longer validation rows are an error."""
     prompt: Text | None = None
-    """Prompt of the policy: "boxed", "gsm8k", or a text file with {{problem}} in it; unset: the problem as it is."""
+    """Prompt of the policy: "boxed", "gsm8k", "sums" or a text file with {{problem}}; unset: the problem as it is."""
     label_noise: Rate = 0.0
     """Rate of training labels that are made wrong at random, for a GenRM with method "rl"."""
 

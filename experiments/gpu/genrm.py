@@ -1,10 +1,11 @@
-"""A GenRM by step-wise RL and by outcome RL from the same start, with LoRA, on right solutions of ProcessBench.
+"""A GenRM by step-wise RL and by outcome RL from the same start, with LoRA, on labelled solutions of ProcessBench.
 
     python -m experiments.gpu.genrm --out OUT --base FOLDER --data FILE ... [--seconds 560] [--steps 40] [--tiny]
 
-FILE is a file of ProcessBench, such as gsm8k.jsonl; its name is the name of the validation set. Only solutions with a
-right answer count. Half of the problems are for training, the other half is measured before training and every few
-steps. Both runs are made at once. A second call continues them at their last checkpoints. Results: OUT/genrm.json.
+FILE is a file of ProcessBench, such as gsm8k.jsonl. Half of the problems are for training. The other half is measured
+before training and every few steps, solutions with right answers (NAME-right) apart from those with wrong ones
+(NAME-wrong). Training has both, since too few of the right ones are flawed. Both runs are made at once. A second call
+continues them at their last checkpoints. Results: OUT/genrm.json.
 """
 
 from __future__ import annotations
@@ -29,29 +30,33 @@ from fapo.trl.train import train
 
 KINDS = ("genrm_step", "genrm_outcome")
 """Rewards, and names of the runs."""
+MAX_CHARACTERS = 3000
+"""Largest length of a problem and its steps together; a few longer rows would set the memory of a step."""
 EVERY = 10
 """Steps between two validations and checkpoints."""
 
 
 def halves(files: Sequence[Path], work: Path) -> dict[str, Path]:
-    """Write the solutions with right answers to `work`: train.jsonl, and one file of the other problems for each file.
+    """Write the rows of one half of the problems to `work` as train.jsonl, and those of the other half as sets.
 
-    A problem is on one side with all its solutions; its text decides on which.
+    A problem is on one side with all its solutions; its text decides on which. Rows beyond MAX_CHARACTERS are left out.
 
     Args:
         files: Files of ProcessBench.
         work: Folder to write to.
 
     Returns:
-        Path of each written file by its name: "train" and the names of the files.
+        Path of each written file by its name: "train", and for each file NAME-right and NAME-wrong.
     """
     work.mkdir(parents=True, exist_ok=True)
     sides: dict[str, list[dict[str, Any]]] = {"train": []}
     for file in files:
-        rows = [row for row in read_jsonl(file) if row["final_answer_correct"]]
-        in_training = [zlib.crc32(row["problem"].encode()) % 2 == 0 for row in rows]
-        sides["train"] += [row for row, trained in zip(rows, in_training, strict=True) if trained]
-        sides[file.stem] = [row for row, trained in zip(rows, in_training, strict=True) if not trained]
+        for row in read_jsonl(file):
+            if len(row["problem"]) + sum(map(len, row["steps"])) > MAX_CHARACTERS:
+                continue
+            answer = "right" if row["final_answer_correct"] else "wrong"
+            in_training = zlib.crc32(row["problem"].encode()) % 2 == 0
+            sides.setdefault("train" if in_training else f"{file.stem}-{answer}", []).append(row)
     for name, rows in sides.items():
         write_jsonl(work / f"{name}.jsonl", rows)
     return {name: work / f"{name}.jsonl" for name in sides}
@@ -67,7 +72,7 @@ def settings(kind: str, base: Path, sets: dict[str, Path], given: argparse.Names
         given: Options of the command line.
     """
     tiny = given.tiny
-    num_prompts, group, max_tokens = (2, 2, 8) if tiny else (16, 8, 400)
+    num_prompts, group, max_tokens = (2, 2, 8) if tiny else (32, 8, 128)
     return {
         "name": kind,
         "task": "genrm",
@@ -76,18 +81,19 @@ def settings(kind: str, base: Path, sets: dict[str, Path], given: argparse.Names
         "data": {
             "train": str(sets["train"]),
             "validation": {name: str(path) for name, path in sets.items() if name != "train"},
-            "max_prompt_tokens": 400 if tiny else 2048,
+            "max_prompt_tokens": 400 if tiny else 2560,
         },
         "genrm": {"template": "compact" if tiny else "locate_small"},
         "rollout": {"num_prompts": num_prompts, "group_size": group, "max_tokens": max_tokens},
         "reward": {"kind": kind},
         "optim": {
             "steps": 2 if tiny else given.steps,
-            "learning_rate": 1e-4,
+            "learning_rate": 2e-4,
             "warmup_steps": 2,
-            "micro_batch_size": 2 if tiny else 16,
+            "micro_batch_size": 2 if tiny else 8,
         },
-        "validation": {"every": EVERY, "save_every": EVERY, "temperature": 0.0, "limit": 4 if tiny else 160},
+        "trl": {"per_device_eval_batch_size": 4 if tiny else 128},
+        "validation": {"every": EVERY, "save_every": EVERY, "temperature": 0.0, "limit": 4 if tiny else 256},
     }
 
 

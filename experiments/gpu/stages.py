@@ -23,7 +23,7 @@ from fapo.data.miniature.world import tasks
 from fapo.trl.checkpoints import last_checkpoint
 from fapo.trl.train import train
 
-MEMORY = {"policy": 0.38, "judge": 0.38, "grpo": 0.4, "fapo": 0.52}
+MEMORY = {"policy": 0.25, "judge": 0.25, "grpo": 0.12, "fapo": 0.2}
 """Fraction of the card's memory that a stage may use; see `bound_memory`."""
 SAVE_EVERY = 5
 """Steps between two checkpoints of a policy's run, from which an interrupted run continues."""

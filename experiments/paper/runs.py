@@ -44,6 +44,16 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "genrm-outcome-noise-20": ("reward.kind=genrm_outcome", "data.label_noise=0.2"),
 }
 """Settings of more GenRMs: one imitates critiques that agree with the label, others learn from labels with errors."""
+COMPARED: dict[str, tuple[str, ...]] = {
+    "baseline": ("reward.kind=outcome", "judge="),
+    "fapo": (TRAINED,),
+    "decoupled": BEYOND["decoupled"],
+    "filter": BEYOND["filter"],
+    "negative": VARIANTS["negative"],
+}
+"""Settings of the arms of the comparison of methods by name, the most wanted ones first."""
+WORLDS: dict[str, tuple[str, ...]] = {"today": (), "weak": ("model.path={weak}",)}
+"""Settings of the worlds of the comparison by name: the shipped policy as the start, and a weaker one."""
 MEASURED = ("judge.kind=oracle", "optim.steps=1")
 """Settings of a run that only measures a base policy, by its first validation."""
 
@@ -81,4 +91,26 @@ def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
         for seed in seeds:
             settings = (f"seed={seed}", f"model.path={policy_folder(output, writer, seed)}", *MEASURED)
             jobs.append(Job(f"policy-{writer}-{seed}", CONFIG_FOLDER / "policy.toml", settings))
+    return jobs
+
+
+def comparison_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
+    """Return the jobs of the comparison of methods: a GenRM for each seed, then each arm in each world.
+
+    `policy_folder(output, "weak", 0)` must exist. The GenRM of a seed judges all arms of this seed in both worlds.
+
+    Args:
+        output: Folder that holds the run folders.
+        seeds: Seeds of the runs.
+    """
+    jobs = [Job(f"genrm-{seed}", CONFIG_FOLDER / "genrm.toml", (f"seed={seed}",)) for seed in seeds]
+    for world, start in WORLDS.items():
+        for arm, settings in COMPARED.items():
+            for seed in seeds:
+                made = {"genrm": f"{output}/genrm-{seed}/model", "weak": policy_folder(output, "weak", 0)}
+                filled = tuple(setting.format(**made) for setting in (*start, *settings))
+                after = f"genrm-{seed}" if TRAINED in settings else None
+                jobs.append(
+                    Job(f"{world}-{arm}-{seed}", CONFIG_FOLDER / "policy.toml", (f"seed={seed}", *filled), after)
+                )
     return jobs

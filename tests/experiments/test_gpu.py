@@ -239,13 +239,17 @@ def test_dry_run_of_the_genrms(stand_in: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     run([str(word) for word in command])
     found = json.loads((tmp_path / "out/genrm.json").read_text(encoding="utf-8"))
-    assert sum(found["rows"].values()) == 30, "solutions with right answers"
-    problems = [{row["problem"] for row in read_jsonl(tmp_path / f"work/data/{n}.jsonl")} for n in ("train", "gsm8k")]
-    assert problems[0] and problems[1] and not problems[0] & problems[1]
+    assert sum(found["rows"].values()) == len(rows)
+    data = {name: list(read_jsonl(tmp_path / f"work/data/{name}.jsonl")) for name in found["rows"]}
+    assert set(data) == {"train", "gsm8k-right", "gsm8k-wrong"}
+    assert all(row["final_answer_correct"] for row in data["gsm8k-right"])
+    assert not any(row["final_answer_correct"] for row in data["gsm8k-wrong"])
+    problems = {name: {row["problem"] for row in part} for name, part in data.items()}
+    assert not problems["train"] & (problems["gsm8k-right"] | problems["gsm8k-wrong"])
     for kind in ("genrm_step", "genrm_outcome"):
         assert found[kind]["exit_code"] == 0, found[kind]
-        assert set(found[kind]["validation"]["gsm8k"]) == {"0", "2"}
-        assert found[kind]["validation"]["gsm8k"]["0"]["n"] == 4
+        assert set(found[kind]["validation"]["gsm8k-right"]) == {"0", "2"}
+        assert found[kind]["validation"]["gsm8k-right"]["0"]["n"] == 4
 
 
 @pytest.mark.gpu

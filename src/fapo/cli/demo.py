@@ -54,12 +54,13 @@ def run_and_report(jobs: Sequence[Job], output: Path) -> None:
     console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
 
 
-def run_with_bars(jobs: Sequence[Job], output: Path) -> None:
+def run_with_bars(jobs: Sequence[Job], output: Path, num_workers: int = 2) -> None:
     """Run jobs with a progress bar for each.
 
     Args:
         jobs: Training runs.
         output: Folder of the run folders.
+        num_workers: Number of jobs that run at the same time, each on one processor core.
     """
     from fapo.training.parallel_runs import run_jobs
 
@@ -71,4 +72,4 @@ def run_with_bars(jobs: Sequence[Job], output: Path) -> None:
                 done, total = job.steps(output)
                 bars.update(ids[job.name], completed=done, total=total or None, note=states[job.name])
 
-        run_jobs(jobs, output, watch)
+        run_jobs(jobs, output, watch, num_workers)

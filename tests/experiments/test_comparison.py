@@ -1,0 +1,111 @@
+"""The comparison of methods: its runs, its statistics, and its page on runs with known numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.paper.comparison import (
+    SHOWN,
+    TESTED,
+    detectable_effect,
+    differences,
+    holm,
+    read_worlds,
+    write_comparison,
+)
+from experiments.paper.findings import LOOKS
+from experiments.paper.runs import COMPARED, WORLDS, comparison_jobs
+from fapo.config.reader import load
+from fapo.data.jsonl import write_jsonl
+from fapo.errors import DataError
+
+SEEDS = tuple(range(4))
+GAIN = {"decoupled": 0.02, "baseline": -0.3}
+"""Difference to FAPO of an arm in every metric, before noise; 0 for the others."""
+
+
+def write_run(folder: Path, world: str, arm: str, seed: int) -> None:
+    """Write a run whose metrics rise to .6, plus the gain of its arm and a noise that depends on arm and seed."""
+    run, rows = folder / f"{world}-{arm}-{seed}", []
+    (run / "model").mkdir(parents=True)
+    last = 0.6 + 0.01 * seed + GAIN.get(arm, 0.0) + 0.001 * ((seed * 7 + len(arm)) % 3)
+    for step in (0, 10, 20, 30, 40, 50):
+        value = 0.2 if step == 0 else last
+        rows.append({"step": step, "kind": "validation", **dict.fromkeys(SHOWN.values(), value)})
+        rows.append({"step": step + 1, "kind": "train", "step_time": 2.0, "judge/tokens": 28.0})
+    (run / "config.json").write_text(json.dumps({"name": run.name, "seed": seed, "reward": {"kind": "fapo"}}))
+    write_jsonl(run / "metrics.jsonl", rows)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with four seeds of every arm in every world."""
+    for world in WORLDS:
+        for arm in COMPARED:
+            for seed in SEEDS:
+                write_run(tmp_path, world, arm, seed)
+    return tmp_path
+
+
+def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) -> None:
+    jobs = comparison_jobs(tmp_path, SEEDS)
+    assert len({job.name for job in jobs}) == len(jobs) == len(SEEDS) * (1 + len(WORLDS) * len(COMPARED))
+    assert set(COMPARED) <= set(LOOKS)
+    for job in jobs:
+        config = load(job.config, (f"name={job.name}", *job.overrides))
+        judged = "judge.model" in " ".join(job.overrides)
+        assert job.after == (f"genrm-{config.seed}" if judged else None)
+        assert ("weak" in job.name) == ("weak" in config.model.path)
+
+
+def test_differences_are_paired_by_seed(folder: Path) -> None:
+    found = {(d.world, d.arm, d.metric): d for d in differences(read_worlds(folder))}
+    assert len(found) == len(WORLDS) * (len(COMPARED) - 1) * len(TESTED)
+    better = found["today", "decoupled", "accuracy"]
+    assert len(better.values) == len(SEEDS)
+    assert fmean(better.values) == pytest.approx(0.02, abs=0.002)
+    assert better.interval[0] > 0 < better.bootstrap[0]
+    assert better.p < better.corrected < 0.05, "many comparisons make each one weaker"
+    even = found["weak", "filter", "accuracy"]
+    assert even.interval[0] <= 0 <= even.interval[1] or abs(fmean(even.values)) < 0.002
+
+
+def test_the_page_names_what_differs(folder: Path, tmp_path: Path) -> None:
+    page = write_comparison(folder, tmp_path / "docs").read_text(encoding="utf-8")
+    assert page.count("| decoupled advantages | accuracy | **+0.0") == len(WORLDS)
+    assert page.count("| GRPO baseline | 4 |") == len(WORLDS)
+    numbers = json.loads((tmp_path / "docs/results.json").read_text(encoding="utf-8"))
+    assert set(numbers["ends"]) == set(WORLDS)
+    assert len(numbers["differences"]) == len(WORLDS) * (len(COMPARED) - 1) * len(TESTED)
+
+
+def test_unfinished_runs_do_not_count(folder: Path) -> None:
+    (folder / "today-filter-3/model").rmdir()
+    assert sorted(read_worlds(folder)["today"]["filter"]) == [0, 1, 2]
+    with pytest.raises(DataError, match="no finished runs"):
+        read_worlds(folder / "elsewhere")
+
+
+def test_holm_on_a_known_case() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_is_between_no_correction_and_bonferronis(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    for p, q in zip(p_values, corrected, strict=True):
+        assert p <= q <= min(1.0, len(p_values) * p) + 1e-12
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    assert [corrected[i] for i in order] == sorted(corrected)
+
+
+def test_the_detectable_effect_is_that_of_power_tables() -> None:
+    # Cohen 1988: a paired t test at 5 % with power .8 needs 34 pairs for d = .5, and 8 pairs for d = 1.2 (power .83)
+    assert detectable_effect(34) == pytest.approx(0.5, abs=0.01)
+    assert 1.1 < detectable_effect(8) < 1.2

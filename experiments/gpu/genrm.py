@@ -24,13 +24,16 @@ from typing import Any
 from experiments.gpu import common
 from experiments.gpu.common import Results
 from experiments.gpu.measured import summary_of_critiques
+from experiments.gpu.stages import bound_memory
 from fapo.config import from_dict
 from fapo.data import read_jsonl, write_jsonl
 from fapo.trl.train import train
 
 KINDS = ("genrm_step", "genrm_outcome")
 """Rewards, and names of the runs."""
-MAX_CHARACTERS = 3000
+MEMORY = 0.2
+"""Fraction of the card's memory that each run may use."""
+MAX_CHARACTERS = 2400
 """Largest length of a problem and its steps together; a few longer rows would set the memory of a step."""
 EVERY = 10
 """Steps between two validations and checkpoints."""
@@ -72,7 +75,7 @@ def settings(kind: str, base: Path, sets: dict[str, Path], given: argparse.Names
         given: Options of the command line.
     """
     tiny = given.tiny
-    num_prompts, group, max_tokens = (2, 2, 8) if tiny else (32, 8, 128)
+    num_prompts, group, max_tokens = (2, 2, 8) if tiny else (24, 8, 128)
     return {
         "name": kind,
         "task": "genrm",
@@ -92,7 +95,7 @@ def settings(kind: str, base: Path, sets: dict[str, Path], given: argparse.Names
             "warmup_steps": 2,
             "micro_batch_size": 2 if tiny else 8,
         },
-        "trl": {"per_device_eval_batch_size": 4 if tiny else 128},
+        "trl": {"per_device_eval_batch_size": 4 if tiny else 256},
         "validation": {"every": EVERY, "save_every": EVERY, "temperature": 0.0, "limit": 4 if tiny else 256},
     }
 
@@ -126,6 +129,7 @@ def main() -> None:
     begun, work = time.monotonic(), Path(given.work)
     if given.kind:
         sets = {file.stem: file for file in (work / "data").glob("*.jsonl")}
+        bound_memory(MEMORY)
         train(from_dict(settings(given.kind, given.base, sets, given)), resume=True)
         return
     sets = halves(given.data, work / "data")

@@ -33,6 +33,8 @@ TESTED = ("accuracy", "right for the right reason", "accuracy, harder", "right f
 """Titles of the metrics in which the arms are compared; more is better."""
 TITLES = {"today": "The shipped policy as the start", "weak": "A weak start"}
 """Title of each world."""
+MIN_SEEDS = 3
+"""Smallest number of seeds of a test."""
 POWER = 0.8
 """Probability with which a test shall find the smallest difference that is stated."""
 
@@ -87,7 +89,7 @@ def read_worlds(folder: Path) -> dict[str, dict[str, dict[int, Run]]]:
 def differences(worlds: Mapping[str, Runs]) -> list[Difference]:
     """Return all paired differences to FAPO, with p-values corrected together (Holm 1979).
 
-    Arms with fewer than two seeds in common with FAPO are left out. A t test needs normal differences; the bootstrap
+    Arms with fewer than MIN_SEEDS seeds in common with FAPO are left out. A t test needs normal differences; the bootstrap
     interval beside it does not.
     """
     from scipy import stats
@@ -96,7 +98,7 @@ def differences(worlds: Mapping[str, Runs]) -> list[Difference]:
     for world, arms in worlds.items():
         for arm in COMPARED:
             seeds = sorted(arms.get(arm, {}).keys() & arms.get(REFERENCE, {}).keys())
-            if arm == REFERENCE or len(seeds) < 2:
+            if arm == REFERENCE or len(seeds) < MIN_SEEDS:
                 continue
             for title in TESTED:
                 key = SHOWN[title]

@@ -89,8 +89,8 @@ def read_worlds(folder: Path) -> dict[str, dict[str, dict[int, Run]]]:
 def differences(worlds: Mapping[str, Runs]) -> list[Difference]:
     """Return all paired differences to FAPO, with p-values corrected together (Holm 1979).
 
-    Arms with fewer than MIN_SEEDS seeds in common with FAPO are left out. A t test needs normal differences; the bootstrap
-    interval beside it does not.
+    Arms with fewer than MIN_SEEDS seeds in common with FAPO are left out. A t test needs normal differences; the
+    bootstrap interval beside it does not.
     """
     from scipy import stats
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -135,6 +136,13 @@ def test_the_results_of_the_first_run_are_read() -> None:
     results = json.loads((KIT / "results/2026-11-26-h200/sentences.json").read_text(encoding="utf-8"))
     found = results["runs"]["grpo-0.00012"]["validation"]["30"]["right_for_the_right_reason"]
     assert (found["k"], found["n"]) == (238, 512)
+
+
+def test_the_results_of_the_second_run_are_read() -> None:
+    with gzip.open(KIT / "results/2026-11-26-h200-2/sentences-rollouts.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    found = {(row["set"], row["measure"]): row for row in compare.compare(rows, step=20)}
+    assert found["validation", "right for the right reason"]["difference"] == pytest.approx(125 / 512, abs=1e-4)
 
 
 @pytest.fixture(scope="module")

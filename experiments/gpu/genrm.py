@@ -31,7 +31,7 @@ from fapo.trl.train import train
 
 KINDS = ("genrm_step", "genrm_outcome")
 """Rewards, and names of the runs."""
-MEMORY = 0.2
+MEMORY = 0.45
 """Fraction of the card's memory that each run may use."""
 MAX_CHARACTERS = 2400
 """Largest length of a problem and its steps together; a few longer rows would set the memory of a step."""

@@ -223,6 +223,56 @@ def test_the_browser_of_an_audit(chromium: Any, tmp_path: Path) -> None:
     assert screen.complaints() == []
 
 
+FORMULAS = {
+    r"So \(\frac{3}{4} = x_1^2\) and $\sqrt[3]{8}=2$.": (2, ["mfrac", "msubsup", "mroot"]),
+    r"\[ \begin{aligned} a &= \boxed{7} \\ b &\leq \sum_{i=1}^{n} \sin x \end{aligned} \]": (
+        1,
+        ["mtable", "munderover"],
+    ),
+    r"It costs $5 and $10, or $20-$30.": (0, []),
+    r"\( \href{javascript:alert(1)}{x} \) $\phantom{hidden}$ \(\color{white}{5}\) \(x^{2\) \(a_1_2\)": (0, []),
+    rf"\(\text{{{HOSTILE.replace(chr(92), '').split(chr(10))[0]}}}\) <b>": (1, ["mtext"]),
+    "$" + "{" * 900 + "}" * 900 + "$" + r"\(" * 2000: (0, []),
+}
+"""Texts, each with the number of its formulas that are drawn, and elements that these have."""
+
+
+def test_formulas_are_drawn_where_they_are_understood_and_never_become_markup(chromium: Any, tmp_path: Path) -> None:
+    texts = list(FORMULAS)
+    row = {"id": 0, "problem": texts[0], "correct": True, "steps": texts, "source": "s"}
+    verdict = {"id": 0, "source": "s", "correct": True, "status": "ok", "flawed": True, "error_step": 1, "num_steps": 6}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (tmp_path / "verdicts.jsonl").write_text(json.dumps(verdict | {"critique": texts[1]}))
+    files, out = (str(tmp_path / "rows.jsonl"),), tmp_path / "verdicts.jsonl"
+    settings = AuditSettings(judge=("http://localhost:1/v1",), model="m", files=files, out=out)
+    screen = Screen(chromium, write_audit(settings, tmp_path / "audit.html"))
+    for number, (num, names) in enumerate(FORMULAS.values()):
+        step = f"#shown li:nth-child({number + 1}) pre"
+        assert screen.get(f"document.querySelectorAll('{step} math').length") == num, texts[number]
+        assert all(screen.get(f"document.querySelectorAll('{step} {name}').length") for name in names)
+        sources = f"[...document.querySelectorAll('{step} math')].map((e) => e.parentElement.title)"
+        assert all(source in texts[number] for source in screen.get(sources))
+        if not num:
+            assert screen.get(f"document.querySelector('{step}').textContent") == texts[number]
+    assert screen.get("document.querySelectorAll('#shown .problem math').length") == 2
+    assert screen.get("document.querySelector('#shown math').getBoundingClientRect().height") > 10, "it is drawn"
+    names = (
+        "[...new Set([...document.querySelectorAll('math *')].flatMap((e) => [e.localName, ...e.getAttributeNames()]))]"
+    )
+    attributes = {"class", "stretchy", "fence", "form", "width"}
+    assert {name for name in screen.get(names) if not name.startswith("m")} <= attributes
+    assert (
+        screen.get("document.querySelectorAll('main img, main .sides script, main a[href^=java], .sides b b').length")
+        == 0
+    )
+    screen.click("#draw button")
+    assert screen.get("document.querySelectorAll('#labelling .steps math').length") == 4
+    screen.choose("formulas", "source")
+    assert screen.get("document.querySelectorAll('main math').length") == 0
+    assert screen.get("document.querySelector('#shown li pre').textContent") == texts[0]
+    assert screen.complaints() == []
+
+
 def test_the_list_by_keyboard_holds_only_what_is_in_sight(chromium: Any, page: Path) -> None:
     screen = Screen(chromium, page)
     screen.classes(*ALL)

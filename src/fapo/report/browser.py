@@ -13,7 +13,7 @@ from fapo.training.run_reader import Run
 
 ASSETS = Path(__file__).parent / "assets"
 """Templates, scripts and style of the pages."""
-BROWSER = ("common.js", "browse.js", "review.js")
+BROWSER = ("common.js", "math.js", "browse.js", "review.js")
 """Scripts of the rollout browser."""
 
 

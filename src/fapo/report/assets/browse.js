@@ -18,6 +18,7 @@ let texts = []; // rollout -> its text in lower case, made when it is first sear
 let varied = new Set(); // columns with several values
 let found = []; // rollouts that pass the filters, in the order chosen
 let chosen = -1; // place in `found`
+let showing = -1; // rollout on view
 
 // --- filters ---------------------------------------------------------------------------------------------------------
 
@@ -129,15 +130,25 @@ function choose(place) {
 
 const signed = (value) => (value === null ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2));
 
+// A text, with its formulas drawn or as their source.
+function prose(text) {
+  return filters.elements.formulas?.value === "drawn" ? withFormulas(text) : [text];
+}
+
+function redraw() {
+  if (showing >= 0) show(showing);
+  if (drawn.length) drawLabelling();
+}
+
 function question(i) {
   const answer = data.reference[i] ? element("span", {}, "right answer ", element("b", {}, data.reference[i])) : null;
-  return element("p", { class: "problem" }, data.problem[i], answer);
+  return element("p", { class: "problem" }, ...prose(data.problem[i]), answer);
 }
 
 function solution(i) {
   const items = data.steps[i].map((text, step) => {
     const [judged, truth, other] = [data.judged[i] === step, data.true[i] === step, data.second_step[i] === step];
-    return element("li", { class: judged || truth || other ? "error" : undefined }, element("pre", {}, text),
+    return element("li", { class: judged || truth || other ? "error" : undefined }, element("pre", {}, ...prose(text)),
       judged ? element("mark", {}, "judge: first wrong step") : "", truth ? element("mark", { class: "oracle" }, "oracle: first wrong step") : "",
       other ? element("mark", { class: "oracle" }, "second judge: first wrong step") : "");
   });
@@ -180,12 +191,13 @@ function show(i) {
   if (data.num_tokens[i]) facts.push(`${data.num_tokens[i]} tokens`);
   const only = element("button", { type: "button", class: "link", click: () => { filters.elements.question.value = data.problem_id[i]; apply(); } }, "only this question");
   const link = element("a", { class: "link", href: address(i) }, "link");
+  showing = i;
   shown.className = data.kind[i];
   shown.replaceChildren(
     element("header", {}, element("b", { class: "kind" }, CLASSES[data.kind[i]]), element("span", {}, facts.join(" · ")), only, link),
     question(i),
     element("div", { class: "sides" }, solution(i), element("div", {}, element("h3", {}, "Critique"),
-      element("pre", {}, data.critique[i] || "(none on record)"), element("p", {}, element("b", {}, "Judge "), verdict(i)),
+      element("pre", {}, ...prose(data.critique[i] || "(none on record)")), element("p", {}, element("b", {}, "Judge "), verdict(i)),
       data.second[i] === null ? null : element("p", {}, element("b", {}, "Second judge "), finding(data.second[i], data.second_step[i])), truth(i))),
     group(i) || "",
   );
@@ -237,7 +249,9 @@ function start(columns) {
   if (!data.known.some(Boolean)) filters.elements.agreement.parentElement.remove();
   if (!data.second.some((value) => value !== null)) filters.elements.second.parentElement.remove();
   if (!data.kind.includes("flawed")) for (const box of filters.querySelectorAll("[name=kind]")) box.checked = true;
-  filters.addEventListener("input", apply);
+  const hasFormula = (text) => /\\[[(]|\$/.test(text);
+  if (![data.problem, ...data.steps, data.critique].some((column) => column.some(hasFormula))) filters.elements.formulas.parentElement.remove();
+  filters.addEventListener("input", (event) => (event.target.name === "formulas" ? redraw() : apply()));
   filters.addEventListener("submit", (event) => event.preventDefault());
   list.addEventListener("scroll", drawRows);
   list.addEventListener("keydown", (event) => {

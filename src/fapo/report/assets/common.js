@@ -1,7 +1,7 @@
 "use strict";
 // What the parts of a page share. Text of models only ever becomes text nodes.
 
-const NAMESPACES = { svg: "http://www.w3.org/2000/svg" };
+const NAMESPACES = { svg: "http://www.w3.org/2000/svg", math: "http://www.w3.org/1998/Math/MathML" };
 
 function element(tag, attributes = {}, ...children) {
   const [name, space] = tag.split(":").reverse();

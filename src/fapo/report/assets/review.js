@@ -87,7 +87,7 @@ function drawLabelling() {
   const i = drawn[at];
   const items = data.steps[i].map((text, k) => element("li", {
     class: labels[at][k] || undefined, "aria-current": k === step ? "step" : undefined, click: () => { step = k; drawLabelling(); },
-  }, element("pre", {}, text), labels[at][k] ? element("mark", {}, labels[at][k]) : ""));
+  }, element("pre", {}, ...prose(text)), labels[at][k] ? element("mark", {}, labels[at][k]) : ""));
   const button = (key, text, label) => element("button", { type: "button", class: label, click: KEYS[key] }, element("kbd", {}, key.replace("Arrow", "")), text);
   labelling.replaceChildren(
     element("header", {}, element("b", { class: "kind" }, `${at + 1} / ${drawn.length}`),

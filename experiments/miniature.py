@@ -13,6 +13,7 @@ from fapo.cli.app import console
 from fapo.cli.critic import critiques
 from fapo.cli.demo import run_and_report, run_with_bars
 from fapo.cli.progress import progress_bars
+from fapo.config.sampling import Sampling
 from fapo.training.critic_data.settings import CritiquesSettings
 
 
@@ -57,7 +58,7 @@ def miniature(
                 out=file,
                 samples=2,
                 template="compact",
-                max_tokens=80,
+                sampling=Sampling(temperature=1.0, max_tokens=80),
                 seed=seed,
             )
             critiques(settings=settings)

@@ -105,7 +105,7 @@ def table(record: type, names: list[str]) -> str:
 def documented(record: type) -> Iterator[tuple[str, str]]:
     """Yield the names and docstrings of the fields of a record and of the records that it inherits from."""
     for base in reversed(record.__mro__):
-        if base.__module__ != schema.__name__:
+        if not base.__module__.startswith("fapo.config."):
             continue
         (found,) = ast.parse(inspect.getsource(base)).body
         body = found.body  # type: ignore[attr-defined]  # a class

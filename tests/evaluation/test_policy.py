@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from fapo.config.sampling import Requests, Sampling
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.world import parse
@@ -563,7 +564,8 @@ def test_a_mistake_ends_with_one_clear_line(name: str, data: Path, run, monkeypa
 
 def local(folder: Path, policy: Path, judge: Path | None, **changes: Any) -> EvalSettings:
     """Return settings of an evaluation by models in this process."""
-    known: dict[str, Any] = {"samples": 4, "max_tokens": 16, "limit": 40, "concurrency": 32}
+    sampling, requests = Sampling(temperature=1.0, top_p=1.0, max_tokens=16), Requests(concurrency=32)
+    known: dict[str, Any] = {"samples": 4, "limit": 40, "sampling": sampling, "requests": requests}
     known |= {"judge_template": "compact", "judge_max_tokens": 12}
     return EvalSettings(
         policy=(f"local:{policy}",),
@@ -608,7 +610,8 @@ def test_the_miniature_knows_the_truth(tmp_path: Path, tiny_policy: Path, tiny_g
 def test_batches_of_the_same_questions_draw_anew(tmp_path: Path, tiny_policy: Path) -> None:
     """k = 4 after k = 2 asks for the same conversations as before, and must not get the same responses."""
     for k in (2, 4):
-        found = evaluate(local(tmp_path, tiny_policy, None, samples=k, limit=8, concurrency=16, temperature=2.0))
+        changes = {"sampling": Sampling(temperature=2.0, max_tokens=16), "requests": Requests(concurrency=16)}
+        found = evaluate(local(tmp_path, tiny_policy, None, samples=k, limit=8, **changes))
     texts = [[s.rollout.response for s in of_one.samples] for of_one in found]
     assert any(of_one[:2] != of_one[2:] for of_one in texts)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fapo.config.sampling import Sampling
 from fapo.errors import ConfigError
 from fapo.inference.models import ModelSpec, model_specs
 
@@ -48,9 +49,7 @@ def test_a_local_model_with_a_seed_draws_by_seed_and_question(tiny_genrm: Path) 
 
     from fapo.inference.models import reseeded
 
-    model = ModelSpec(str(tiny_genrm)).open(
-        "--teacher", temperature=1.0, max_tokens=8, concurrency=1, timeout=1, seed=1
-    )
+    model = ModelSpec(str(tiny_genrm)).open("--teacher", Sampling(temperature=1.0, max_tokens=8), seed=1)
     ask = [[{"role": "user", "content": f"start {n}, add 2; mod 5\n= 1\n#0 3+2=5\n"}] for n in range(20)]
 
     def said(seed: int) -> list[str]:
@@ -71,8 +70,8 @@ def test_a_local_model_with_a_seed_draws_by_seed_and_question(tiny_genrm: Path) 
 def test_a_local_model_knows_what_the_length_limit_ended(tiny_genrm: Path) -> None:
     chat = [{"role": "user", "content": "start 1, add 2; mod 5\n= 3\n#0 1+2=3\n"}]
     spec = ModelSpec(str(tiny_genrm))
-    (whole,) = asyncio.run(spec.open("--judge", temperature=0.0, max_tokens=200)([chat]))
+    (whole,) = asyncio.run(spec.open("--judge", Sampling(max_tokens=200))([chat]))
     assert 0 < whole.num_tokens < 200 and not whole.truncated
     for max_tokens, truncated in ((whole.num_tokens, True), (whole.num_tokens + 1, False)):
-        (found,) = asyncio.run(spec.open("--judge", temperature=0.0, max_tokens=max_tokens)([chat]))
+        (found,) = asyncio.run(spec.open("--judge", Sampling(max_tokens=max_tokens))([chat]))
         assert (found.text, found.truncated) == (whole.text, truncated)

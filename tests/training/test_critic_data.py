@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from experiments.base_models.writers import Habits, trace
+from fapo.config.sampling import Sampling
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine, is_answer_correct
 from fapo.data.miniature.sets import BASE_FOLDER
@@ -132,9 +133,16 @@ def test_the_card_says_how_the_data_was_made(tmp_path: Path) -> None:
 
 def test_settings_reach_the_servers(tmp_path: Path) -> None:
     with chat_server(both()) as server:
-        build(config(server.url, tmp_path, temperature=0.9, max_tokens=50, teacher_temperature=0.3))
-    sent = {(r["model"], r["temperature"], r.get("max_tokens")) for r in server.requests}
-    assert sent == {("policy", 0.9, 50), ("teacher", 0.3, 4096)}
+        build(
+            config(
+                server.url,
+                tmp_path,
+                sampling=Sampling(temperature=0.9, top_p=0.8, max_tokens=50),
+                teacher_temperature=0.3,
+            )
+        )
+    sent = {(r["model"], r["temperature"], r.get("top_p"), r.get("max_tokens")) for r in server.requests}
+    assert sent == {("policy", 0.9, 0.8, 50), ("teacher", 0.3, None, 4096)}
     template, problem = load_template("locate"), SUMS[2]
     steps = ["2+2=4", "So variant 4: \\boxed{4}"]
     shown = [r["messages"] for r in server.requests if r["model"] == "teacher"]
@@ -333,7 +341,7 @@ def test_more_of_everything_asks_for_the_rest_only(tmp_path: Path) -> None:
 
 
 CHANGES = [
-    ({"temperature": 0.5}, {"policy": 16, "teacher": 24}),
+    ({"sampling": Sampling(temperature=0.5)}, {"policy": 16, "teacher": 24}),
     ({"template": "locate_small"}, {"teacher": 24}),
     ({"teacher_temperature": 0.5}, {"teacher": 24}),
     ({"teacher_max_tokens": 9}, {"teacher": 24}),
@@ -461,7 +469,7 @@ def test_models_in_this_process_give_the_same_after_an_interruption(
             out=tmp_path / folder / "critic.jsonl",
             template="compact",
             limit=160,
-            max_tokens=16,
+            sampling=Sampling(temperature=1.0, max_tokens=16),
             teacher_max_tokens=12,
             teacher_temperature=0.4,
             votes=2,

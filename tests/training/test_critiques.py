@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fapo.config.sampling import Requests, Sampling
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.problems import read_labelled
 from fapo.errors import ConfigError, DataError, JudgeDownError
@@ -24,7 +25,7 @@ def labelled_row(index: int, label: int, num_steps: int = 3, **more: Any) -> Row
 
 
 def critiques_config(out: Path, data: Path, url: str, **changed: Any) -> CritiquesSettings:
-    settings: Row = {"samples": 3, "template": "compact", "concurrency": 1, "timeout": 5.0}
+    settings: Row = {"samples": 3, "template": "compact", "requests": Requests(concurrency=1, timeout=5.0)}
     return CritiquesSettings(data=str(data), judge=(url,), model="m", out=out, **settings | changed)
 
 
@@ -95,7 +96,7 @@ def test_failed_critiques_are_requested_again(tmp_path: Path) -> None:
 
 BAD = [
     ({"samples": 0}, "fapo critiques: samples: should be greater than or equal to 1, not 0"),
-    ({"temperature": 0.0}, "temperature must be above 0"),
+    ({"sampling": Sampling(temperature=0.0)}, "temperature must be above 0"),
     ({"template": "yes_no"}, "asks yes or no"),
     ({"label_noise": 2.0}, "label_noise: should be less than or equal to 1, not 2"),
     ({"out": "x.parquet"}, r"must end in \.jsonl"),

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from fapo.config.reader import from_dict
+from fapo.config.sampling import Sampling
 from fapo.config.schema import Config
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER
@@ -205,7 +206,7 @@ def test_the_cache_knows_adapter_and_base_model(lora_run: Path, tiny_policy: Pat
 
 
 def load(folder: Path) -> Any:
-    return ModelSpec(str(folder)).open("--judge", temperature=0.0, max_tokens=4)
+    return ModelSpec(str(folder)).open("--judge", Sampling(max_tokens=4))
 
 
 def test_an_adapter_without_its_base_model(lora_run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fapo.config.sampling import Sampling
 from fapo.data.miniature.sets import labelled
 from fapo.inference.client import ChatClient
 from fapo.inference.models import ModelSpec, model_folder
@@ -58,6 +59,6 @@ def test_each_name_has_the_critiques_of_its_adapter(server: ModelServer, adapter
         client = ChatClient(server.url, name, temperature=0.0, max_tokens=60, retries=0)
         said[name] = [completion.text for completion in asyncio.run(client(prompts))]
         path = str(adapters / name) if name in NAMES else str(GENRM)
-        here = ModelSpec(path).open("model", temperature=0.0, max_tokens=60)
+        here = ModelSpec(path).open("model", Sampling(max_tokens=60))
         assert said[name] == [completion.text for completion in asyncio.run(here(prompts))], name
     assert len({tuple(texts) for texts in said.values()}) == 3, "the three models differ"

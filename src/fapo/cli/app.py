@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
+
+from fapo.config.sampling import Options as Options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,9 +43,6 @@ class LazyConsole:
 console = LazyConsole(stderr=True)
 """Console for messages."""
 
-T = TypeVar("T")
-Options = Annotated[OmitArgPrefixes[T], arg(name="")]
-"""A dataclass; each of its fields is an option of the command."""
 Several = UseAppendAction[tuple[str, ...]]
 """An option that may be given several times."""
 Overrides = Positional[tuple[str, ...]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -29,6 +29,8 @@ CRITIQUE_TOKENS = 4096
 def check_ranges(record: Any, source: str) -> None:
     """Check the fields of a dataclass that have one of the types of this module; call it in `__post_init__`.
 
+    Fields of dataclasses in its fields are checked, too.
+
     Args:
         record: Instance of a dataclass.
         source: Name of the command or class, for the message.
@@ -43,6 +45,9 @@ def check_ranges(record: Any, source: str) -> None:
             adapter.validate_python(getattr(record, name))
         except ValidationError as error:
             raise ConfigError(f"{source}: {name}: {expectation(error.errors()[0])}") from None
+    for f in fields(record):
+        if is_dataclass(inner := getattr(record, f.name)):
+            check_ranges(inner, source)
 
 
 def expectation(error: ErrorDetails) -> str:

@@ -11,6 +11,7 @@ from annotated_types import Gt, Le
 from pydantic import ConfigDict, Field
 
 from fapo.config.ranges import CRITIQUE_TOKENS, Below1, Count, Natural, NonNegative, Positive, Rate, TopP
+from fapo.config.sampling import Requests, Sampling
 from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, FlawKind, OnUnscored, StepRule
 
@@ -260,13 +261,11 @@ class ModelJudge(BaseJudge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CritiqueJudge(ModelJudge):
+class CritiqueJudge(Sampling, ModelJudge):
     """Settings of judges that are language models, which write a critique."""
 
     template: Text = "locate"
     """Prompt: "locate", "locate_small", "yes_no", "compact" (the miniature's), or the path of a template file."""
-    temperature: NonNegative = 0.0
-    """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0
     """Probability mass of nucleus sampling; 1 = off."""
     max_tokens: Count = CRITIQUE_TOKENS
@@ -288,17 +287,15 @@ class LocalJudge(CritiqueJudge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Requests:
+class JudgeRequests(Requests):
     """Settings of the requests to a judge behind servers."""
 
-    revision: Text | None = None
-    """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
     concurrency: Count = 64
     """Number of requests under way at once."""
     timeout: Positive = 120.0
     """Time limit of one try of a request, in seconds."""
-    deadline: Positive | None = None
-    """Time limit of a judgement with all tries of its requests, in seconds; unset: none."""
+    revision: Text | None = None
+    """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
     overlap: bool = True
     """Whether to judge rollouts while others are generated; TRL only. Unset it if judging slows generation down."""
 
@@ -312,7 +309,7 @@ def _check_urls(urls: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedJudge(Requests, CritiqueJudge):
+class ServedJudge(JudgeRequests, CritiqueJudge):
     """A judge behind OpenAI-compatible servers."""
 
     kind: Literal["served"] = "served"
@@ -341,7 +338,7 @@ class ServedJudge(Requests, CritiqueJudge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PRMJudge(Requests, ModelJudge):
+class PRMJudge(JudgeRequests, ModelJudge):
     """A process reward model: it gives each step a score, and flags the first step below a threshold.
 
     The model classifies tokens: it reads the last token of each step, and one of its two labels means "correct".
@@ -372,7 +369,7 @@ class PRMJudge(Requests, ModelJudge):
         return self.concurrency if self.urls else None
 
 
-_OF_SERVERS = {f.name: f.default for f in fields(Requests)} | {"tokenizer": None}
+_OF_SERVERS = {f.name: f.default for f in fields(JudgeRequests)} | {"tokenizer": None}
 """Settings of a process reward model that only a served one has, with their defaults."""
 
 

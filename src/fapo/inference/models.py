@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fapo.config.sampling import Requests, Sampling
 from fapo.data.hub import use_cache_without_network
 from fapo.data.miniature import sets as miniature
 from fapo.errors import ConfigError, EngineError, install
@@ -86,27 +87,19 @@ class ModelSpec:
     def open(
         self,
         key: str,
+        sampling: Sampling,
+        requests: Requests = Requests(),
         *,
-        temperature: float,
-        max_tokens: int | None,
-        top_p: float | None = None,
         seed: int | None = None,
-        concurrency: int = 64,
-        timeout: float = 600.0,
-        deadline: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> ChatClient | LocalModel:
         """Return the model, ready to be asked.
 
         Args:
             key: Setting or option that names the model, for messages.
-            temperature: Sampling temperature; 0 is greedy.
-            max_tokens: Length limit of a completion in tokens; None is the default of the server, or LOCAL_MAX_TOKENS.
-            top_p: Probability mass of nucleus sampling; None is the default of the server, or 1 (off).
+            sampling: Temperature, nucleus sampling and length limit.
+            requests: Limits of the requests to its servers; a model in this process ignores them.
             seed: Seed of the sampling in this process; servers ignore it.
-            concurrency: Number of requests under way at once, over all servers.
-            timeout: Time limit of one try of a request, in seconds.
-            deadline: Time limit of all tries of a request together, in seconds; None is no limit.
             extra_body: Further fields of each request to a server.
 
         Returns:
@@ -119,12 +112,12 @@ class ModelSpec:
             return ChatClient(
                 self.urls,
                 self.name,
-                concurrency=concurrency,
-                timeout=timeout,
-                deadline=deadline,
-                temperature=temperature,
-                top_p=top_p,
-                max_tokens=max_tokens,
+                concurrency=requests.concurrency,
+                timeout=requests.timeout,
+                deadline=requests.deadline,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
                 extra_body=extra_body or {},
             )
         if not Path(model_folder(self.name)).is_dir():
@@ -136,9 +129,9 @@ class ModelSpec:
         with loading(key, self.name):
             return LocalModel.load(
                 model_folder(self.name),
-                max_tokens=max_tokens or LOCAL_MAX_TOKENS,
-                temperature=temperature,
-                top_p=1.0 if top_p is None else top_p,
+                max_tokens=sampling.max_tokens or LOCAL_MAX_TOKENS,
+                temperature=sampling.temperature,
+                top_p=1.0 if sampling.top_p is None else sampling.top_p,
                 seed=seed,
             )
 

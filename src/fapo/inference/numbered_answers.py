@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fapo.config.sampling import Requests, Sampling
 from fapo.inference.client import ChatClient
 from fapo.inference.concurrency import run_batches
 from fapo.inference.models import ModelSpec, reseeded
@@ -32,20 +33,16 @@ class SampledModel:
     """Name and place of the model."""
     option: str
     """Command-line option that names the model, for messages."""
-    sampling: Mapping[str, Any]
-    """temperature and max_tokens, and top_p unless it is left to the server; see `ModelSpec.open`."""
+    sampling: Sampling
+    """Temperature, nucleus sampling and length limit."""
+    requests: Requests
+    """Limits of the requests to its servers; `concurrency` is the size of a batch of a model in this process."""
     seed: int
     """Seed of a model in this process. It is in the keys of all answers, so another seed takes none from the cache."""
-    concurrency: int
-    """Number of requests under way at once."""
-    timeout: float
-    """Time limit of one try of a request, in seconds."""
-    batch_size: int | None = None
-    """Number of answers in a batch of a model in this process; None: its own."""
 
     def key(self, conversation: list[Message], number: int) -> CacheKey:
         """Return the key of an answer in the cache; `number` counts the answers to the conversation from 0."""
-        return cache_key(conversation, self._record_name, {**self.sampling, "seed": self.seed}, number)
+        return cache_key(conversation, self._record_name, {**asdict(self.sampling), "seed": self.seed}, number)
 
     @cached_property
     def _record_name(self) -> str:
@@ -53,12 +50,8 @@ class SampledModel:
 
     def open(self) -> ChatClient | LocalModel:
         """Return the model, ready to be asked; raise ConfigError if it cannot be loaded."""
-        model = self.spec.open(
-            self.option, **self.sampling, seed=self.seed, concurrency=self.concurrency, timeout=self.timeout
-        )
-        if isinstance(model, ChatClient) or self.batch_size is None:
-            return model
-        return replace(model, batch_size=self.batch_size)
+        model = self.spec.open(self.option, self.sampling, self.requests, seed=self.seed)
+        return model if isinstance(model, ChatClient) else replace(model, batch_size=self.requests.concurrency)
 
 
 async def ask_numbered(

@@ -21,6 +21,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fapo.config.reader import judge_config
+from fapo.config.sampling import Requests
 from fapo.config.schema import (
     AdapterJudge,
     CritiqueJudge,
@@ -234,16 +235,16 @@ def _open_model(config: ModelJudge) -> ChatClient | LocalModel | TokenClassifier
             'judge.kind "adapter" is for fapo train with --engine trl: the judge shares the base weights of the policy '
             'in training; use kind "local" or "served"'
         )
-    client: dict[str, Any] = {}
-    if isinstance(config, ServedJudge) or (isinstance(config, PRMJudge) and config.urls):
-        client = {name: getattr(config, name) for name in ("concurrency", "timeout", "deadline")}
     if isinstance(config, PRMJudge):
-        return PoolingClient(config.urls, config.model, **client) if config.urls else _token_classifier(config.model)
-    if isinstance(config, ServedJudge):
-        client["extra_body"] = config.extra_body
-    sampling: dict[str, Any] = {name: getattr(config, name) for name in ("temperature", "top_p", "max_tokens")}
+        if not config.urls:
+            return _token_classifier(config.model)
+        limits: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(Requests)}
+        return PoolingClient(config.urls, config.model, **limits)
+    assert isinstance(config, CritiqueJudge)
     # with a seed, a run that is resumed samples the same critiques
-    return _model_spec(config).open("judge.model", seed=0, **sampling, **client)
+    if isinstance(config, ServedJudge):
+        return _model_spec(config).open("judge.model", config, config, seed=0, extra_body=config.extra_body)
+    return _model_spec(config).open("judge.model", config, seed=0)
 
 
 def _token_classifier(path: str) -> TokenClassifier:

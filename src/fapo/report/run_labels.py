@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from fapo.data.miniature.sets import is_miniature
 from fapo.training.run_reader import Run
 
 KINDS = ("outcome", "fapo", "decoupled", "filter", "step_ratio", "genrm_step", "genrm_outcome")
@@ -55,7 +56,7 @@ def _judge(run: Run) -> str:
     judge = run.table("judge")
     kind, model = judge.get("kind"), str(judge.get("model") or "")
     if kind == "local":
-        return "base GenRM" if model.startswith("miniature:") else "trained GenRM"
+        return "base GenRM" if is_miniature(model) else "trained GenRM"
     if kind == "prm":
         return f"PRM {model}"
     return {"oracle": "oracle", "served": model}.get(str(kind), "none")

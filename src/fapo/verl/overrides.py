@@ -12,7 +12,7 @@ from typing import Any
 
 from fapo.config.backend import check_backend
 from fapo.config.flatten import flatten
-from fapo.config.schema import AdapterJudge, Config, GroupReward, LocalJudge, LoraConfig, PRMJudge, Requests
+from fapo.config.schema import AdapterJudge, Config, GroupReward, JudgeRequests, LocalJudge, LoraConfig, PRMJudge
 from fapo.errors import ConfigError
 from fapo.inference.adapters import adapter_base
 from fapo.inference.models import model_folder
@@ -149,7 +149,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         raise ConfigError(
             "judge.urls is missing: verl's reward workers load no process reward model; serve it with vLLM"
         )
-    if isinstance(config.judge, Requests) and not config.judge.overlap:
+    if isinstance(config.judge, JudgeRequests) and not config.judge.overlap:
         raise ConfigError("judge.overlap is for --engine trl: verl judges each rollout as it ends; remove it")
     local_judge = config.judge if isinstance(config.judge, LocalJudge) else None
     actor, sampler, function, extra = _ACTOR, _SAMPLER, _FUNCTION, f"+{_KWARGS}"

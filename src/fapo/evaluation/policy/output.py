@@ -145,10 +145,8 @@ def summary(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> dic
         "sources": sources,
         "settings": {
             "prompt": str(settings.prompt) if settings.prompt else None,
-            **{
-                name: getattr(settings, name)
-                for name in ("temperature", "top_p", "max_tokens", "split", "limit", "seed", "checker", "require_box")
-            },
+            **asdict(settings.sampling),
+            **{name: getattr(settings, name) for name in ("split", "limit", "seed", "checker", "require_box")},
         },
         "conventions": CONVENTIONS,
         "environment": environment(),

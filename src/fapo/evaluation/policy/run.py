@@ -159,9 +159,7 @@ async def _sample(
     progress: Progress,
 ) -> list[list[Completion]]:
     """Return the completions of each question, [num_questions, num_samples]; equal questions have the same ones."""
-    sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens")}
-    limits = settings.concurrency, settings.timeout
-    model = SampledModel(policy, "--policy", sampling, settings.seed, *limits, batch_size=settings.concurrency)
+    model = SampledModel(policy, "--policy", settings.sampling, settings.requests, settings.seed)
     chats = [question_messages(prompt, problem) for problem in problems]
     keys = [[model.key(chat, number) for number in range(settings.samples)] for chat in chats]
     questions = {key: chat for chat, numbered in zip(chats, keys, strict=True) for key in numbered}
@@ -263,8 +261,8 @@ async def _judged(
         await run_batches(
             jobs,
             ask,
-            batch_size=1 if config.num_requests else max(1, settings.concurrency // settings.samples),
-            concurrency=settings.concurrency if config.num_requests else 1,
+            batch_size=1 if config.num_requests else max(1, settings.requests.concurrency // settings.samples),
+            concurrency=config.num_requests or 1,
             record=CircuitBreaker(
                 name=f"the {task}", remedy=repeat_command(config.cache), num_expected=len(jobs)
             ).record,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Positive, Rate, TopP, check_ranges
+from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
+from fapo.config.sampling import Options, Requests, Sampling
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import json_object
 from fapo.types import AnswerFormat, StepRule
@@ -69,12 +70,8 @@ class EvalSettings:
     """Prompt of the gold judge: locate, locate_small, yes_no, compact or a file."""
     prompt: Path | None = None
     """Prompt of the policy: boxed, gsm8k or a file with {{problem}} in it; the default is the question alone."""
-    temperature: NonNegative = 1.0
-    """Sampling temperature of the policy; 0 is greedy."""
-    top_p: TopP = 1.0
-    """Probability mass of nucleus sampling; 1 turns it off."""
-    max_tokens: Count = 2048
-    """Length limit of a sample in tokens."""
+    sampling: Options[Sampling] = Sampling(temperature=1.0, top_p=1.0, max_tokens=2048)
+    """Sampling of the policy."""
     split: str | None = None
     """Split of Hugging Face data sets; needed only where there are several."""
     limit: Count | None = None
@@ -85,10 +82,8 @@ class EvalSettings:
     """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
     require_box: bool = False
     r"""Accept only a \boxed{} as a final answer, as in training."""
-    concurrency: Count = 64
-    """Number of requests under way at once; for a model in this process, number of samples in a batch."""
-    timeout: Positive = 600.0
-    """Seconds for one try of a request."""
+    requests: Options[Requests] = Requests()
+    """Limits of the requests to policy and judge."""
     policy_prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
     """Prices of a million prompt, cached and completion tokens of the policy, in any currency, to show the cost."""
     judge_prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
@@ -100,7 +95,7 @@ class EvalSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self, "fapo eval")
-        if self.samples > 1 and not self.temperature:
+        if self.samples > 1 and not self.sampling.temperature:
             raise ConfigError("several samples at temperature 0 are all the same; set temperature, such as 1.0")
         if not self.data:
             raise ConfigError("no data given: fapo eval DATA [DATA ...] --policy ...")
@@ -177,9 +172,8 @@ class EvalSettings:
             format=self.judge_format,
             extra_body=json_object("--judge-extra-body", self.judge_extra_body),
             max_tokens=self.judge_max_tokens,
-            concurrency=self.concurrency,
-            timeout=self.timeout,
             cache=self.cache,
+            **asdict(self.requests),
             **settings,
         )
 

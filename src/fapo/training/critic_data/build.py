@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from fapo.config.sampling import Sampling
 from fapo.data.load import load_problems
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.problems import load_prompt
@@ -136,8 +137,7 @@ async def _votes(
     progress: Progress,
 ) -> Votes:
     """Return the votes of the teacher on each solution, without critiques; of unparsable ones the beginning is kept."""
-    sampling = {"temperature": config.teacher_temperature, "max_tokens": config.teacher_max_tokens}
-    limits = config.concurrency, config.timeout
+    sampling = Sampling(temperature=config.teacher_temperature, max_tokens=config.teacher_max_tokens)
     votes: dict[str, dict[int, Verdict]] = {solution.id: {} for solution in solutions}
 
     def keep(id: str, number: int, verdict: Verdict) -> None:
@@ -145,7 +145,7 @@ async def _votes(
 
     name = inputs.teacher.name
     await collect_votes(
-        SampledModel(inputs.teacher, "--teacher", sampling, config.seed, *limits),
+        SampledModel(inputs.teacher, "--teacher", sampling, config.requests, config.seed),
         {solution.id: (solution.rollout.problem, solution.steps) for solution in solutions},
         config.votes,
         inputs.template,
@@ -162,8 +162,8 @@ async def _votes(
 
 def _settings(config: CriticSettings, inputs: _Inputs) -> dict[str, Any]:
     """Return the settings that the data depends on, with the names of the models but without their addresses."""
-    settings = asdict(config)
-    for name in ("out", "policy", "policy_model", "teacher_model", "concurrency", "timeout"):
+    settings = asdict(config) | asdict(config.sampling)
+    for name in ("out", "policy", "policy_model", "teacher_model", "sampling", "requests"):
         del settings[name]
     names = {"policies": [policy.name for policy in inputs.policies], "teacher": inputs.teacher.name}
     return {**settings, **names, "prompt": config.prompt and str(config.prompt)}

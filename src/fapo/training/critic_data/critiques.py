@@ -85,11 +85,10 @@ def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: N
     def keep(id: str, number: int, verdict: Verdict) -> None:
         verdicts[id, number] = verdict
 
-    sampling = {"temperature": config.temperature, "max_tokens": config.max_tokens}
     with closing(ResponseCache(config.cache)) as cache:
         asyncio.run(
             collect_votes(
-                SampledModel(judge, "--judge", sampling, config.seed, config.concurrency, config.timeout),
+                SampledModel(judge, "--judge", config.sampling, config.requests, config.seed),
                 {solution.problem.id: (solution.problem, solution.steps) for solution in solutions},
                 config.samples,
                 template,

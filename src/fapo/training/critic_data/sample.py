@@ -78,9 +78,8 @@ async def sample_rollouts(
         DataError: The cache cannot be used.
         EngineError: A policy fails for too many requests, or the checker for too many rollouts.
     """
-    sampling = {"temperature": config.temperature, "max_tokens": config.max_tokens}
-    limits = config.concurrency, config.timeout
-    models = [SampledModel(policy, "--policy", sampling, config.seed, *limits) for policy in policies]
+    how = config.sampling, config.requests, config.seed
+    models = [SampledModel(policy, "--policy", *how) for policy in policies]
     chats = [question_messages(prompt, problem) for problem in problems]
     places = [
         (f"{problem.id}-{place}-{index}", model.spec.name, problem, model.key(chat, index))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Positive, Rate, check_ranges
+from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
+from fapo.config.sampling import Options, Requests, Sampling
 from fapo.errors import ConfigError, install
 from fapo.types import StepRule
 
@@ -46,12 +47,10 @@ class CriticSettings:
     """Prompt of the policies: boxed, gsm8k or a file with {{problem}} in it; the default is the question alone."""
     checker: str = "math"
     """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
-    temperature: NonNegative = 1.0
-    """Sampling temperature of the policies."""
+    sampling: Options[Sampling] = Sampling(temperature=1.0)
+    """Sampling of the policies."""
     teacher_temperature: NonNegative = 0.6
     """Sampling temperature of the teacher."""
-    max_tokens: Count | None = None
-    """Length limit of a solution in tokens; the default is the server's own, and 1024 for a model in this process."""
     teacher_max_tokens: Count = CRITIQUE_TOKENS
     """Length limit of a critique in tokens."""
     limit: Count | None = None
@@ -60,14 +59,12 @@ class CriticSettings:
     """Keep as many flawed solutions as correct ones."""
     seed: int = 0
     """Seed of the balance and of models in this process. Another seed takes nothing from the cache."""
-    concurrency: Count = 64
-    """Number of requests under way at once."""
-    timeout: Positive = 600.0
-    """Seconds for one try of a request."""
+    requests: Options[Requests] = Requests()
+    """Limits of the requests to the servers."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "fapo critic")
-        if self.samples > 1 and not self.temperature:
+        if self.samples > 1 and not self.sampling.temperature:
             raise ConfigError("several solutions at temperature 0 are all the same; set temperature, such as 1.0")
         if self.votes > 1 and not self.teacher_temperature:
             raise ConfigError("votes at teacher temperature 0 always agree; set it, such as to 0.6")
@@ -119,24 +116,20 @@ class CritiquesSettings:
     """Number of critiques of each solution; all distinct ones that name its label are kept."""
     template: str = "locate"
     """Prompt of the judge: locate, compact or a file. Train with the same one."""
-    temperature: NonNegative = 1.0
-    """Sampling temperature."""
-    max_tokens: Count = CRITIQUE_TOKENS
-    """Length limit of a critique in tokens."""
+    sampling: Options[Sampling] = Sampling(temperature=1.0, max_tokens=CRITIQUE_TOKENS)
+    """Sampling of the judge."""
     limit: Count | None = None
     """Number of solutions that are used, from the first on; the default is all."""
     label_noise: Rate = 0.0
     """Rate of labels that are made wrong before critiques are compared with them."""
     seed: int = 0
     """Seed of the label noise and of models in this process. Another seed takes nothing from the cache."""
-    concurrency: Count = 64
-    """Number of requests under way at once."""
-    timeout: Positive = 600.0
-    """Seconds for one try of a request."""
+    requests: Options[Requests] = Requests()
+    """Limits of the requests to the servers."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "fapo critiques")
-        if self.samples > 1 and not self.temperature:
+        if self.samples > 1 and not self.sampling.temperature:
             raise ConfigError("temperature must be above 0: several critiques at temperature 0 are all the same")
         if self.out.suffix != ".jsonl":
             raise ConfigError(f"{self.out}: must end in .jsonl; rename it")

@@ -151,6 +151,12 @@ def test_placeholders_in_untrusted_text_are_not_filled() -> None:
         ("{{problem}}{{/steps}}{{#steps}}{{index}}{{step}}{{/steps}}", "unknown placeholder {{/steps}}}"),
         ("{{problem}}{{#steps}}\n---user---\n{{index}}{{step}}{{/steps}}", "needs one section"),
         ("a\n---user---\nb\n---user---\n{{problem}}", "must alternate"),
+        (
+            "---System---\na\n---user---\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}",
+            "---System--- starts no message",
+        ),
+        ("a\n--- user ---\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}", "--- user --- starts no message"),
+        ("a\n---users---\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}", "---users--- starts no message"),
         ("a\n---assistant---\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}", "must alternate"),
         ("a\n---user---\n{{problem}}{{#steps}}{{index}}{{step}}{{/steps}}\n---assistant---\nb", "must alternate"),
         (
@@ -171,6 +177,14 @@ def test_faulty_templates_are_refused_by_name(tmp_path: Path, text: str, complai
     with pytest.raises(ConfigError, match=re.escape(complaint.replace("}}}", "}}"))) as caught:
         load_template(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_heading_between_dashes_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "headings.txt"
+    path.write_text(
+        "---Problem---\n{{problem}}\n--- STEPS ---\n{{#steps}}{{index}}{{step}}{{/steps}}", encoding="utf-8"
+    )
+    assert load_template(path).messages[1][1].startswith("---Problem---\n{{problem}}\n--- STEPS ---")
 
 
 def test_missing_and_undecodable_templates(tmp_path: Path) -> None:

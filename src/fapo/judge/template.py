@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +19,8 @@ HEADER = re.compile(r"#(kind|steps|escape):[ \t]*(\S*)[ \t]*(?:\n|\Z)")
 """Pattern of a line above the prompt that sets a field of `Template`."""
 TURN = re.compile(r"(?:\A|\n)---(user|assistant)---(?:\n|\Z)")
 """Pattern of the line above a message of the conversation."""
+DASHED = re.compile(r"^-{2,}[ \t]*(\w+)[ \t]*-{2,}[ \t]*$", re.MULTILINE)
+"""Pattern of a line that may be meant as such a line."""
 SECTION = re.compile(r"\{\{#steps\}\}(.*?)\{\{/steps\}\}", re.DOTALL)
 PLACEHOLDER = re.compile(r"\{\{([#/]?\w+)\}\}")
 SECTION_OR_PLACEHOLDER = re.compile(f"{SECTION.pattern}|{PLACEHOLDER.pattern}", re.DOTALL)
@@ -72,6 +75,12 @@ class Template:
             raise ConfigError(
                 f"{self.name}: ---user--- and ---assistant--- must alternate, from ---user--- to ---user---"
             )
+        for line in (found for _, text in self.messages for found in DASHED.finditer(text)):
+            if get_close_matches(line[1].lower(), ("user", "assistant", "system"), cutoff=0.8):
+                raise ConfigError(
+                    f"{self.name}: {line[0]} starts no message; write ---user--- or ---assistant---, and the system "
+                    "message without a line, before the first ---user---"
+                )
         if any(PLACEHOLDER.search(text) for _, text in examples):
             raise ConfigError(f"{self.name}: a placeholder in a worked example; write out the problem and its steps")
         parts = system, question

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fapo.data.jsonl import write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.types import Given
-
-Row = dict[str, Any]
-ROW: Row = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
-
-
-def row(**changed: Any) -> Row:
-    """Return a usual row with some columns changed; None removes a column."""
-    return {key: value for key, value in (ROW | changed).items() if value is not None}
-
-
-def written(path: Path, rows: Sequence[Row]) -> Path:
-    write_jsonl(path, rows)
-    return path
-
+from tests.support.solution_rows import ROW, Row, row, written
 
 SHAPES: dict[str, tuple[Row, Row]] = {
     "ours": (row(id="x", source="s"), {"id": "x", "source": "s", "problem": "What is 1+1?", "reference": "2"}),

@@ -12,7 +12,7 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,7 @@ from fapo.inference.response_cache import ResponseCache
 from tests.support.chat_server import ChatServer, Reply, chat_server
 from tests.support.command_line import fapo
 from tests.support.paths import shared_data
-
-Row = dict[str, Any]
-ROW: Row = {"problem": "What is 1+1?", "reference": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
-
-
-def row(**changed: Any) -> Row:
-    """Return a usual row with some columns changed; None removes a column."""
-    return {key: value for key, value in (ROW | changed).items() if value is not None}
-
-
-def written(path: Path, rows: Sequence[Row]) -> Path:
-    write_jsonl(path, rows)
-    return path
+from tests.support.solution_rows import ROW, Row, row, written
 
 
 def audit_settings(server: ChatServer | str, out: Path, *files: Path | str, **options: Any) -> AuditSettings:

@@ -13,22 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fapo.rewards.verify import Check, acheck_answer, check_answers, shutdown
-
-ENDLESS = "9^{9^{9^{9}}}"
-"""A tower of powers that no computer can evaluate."""
-
-
-def boxed(answer: str) -> str:
-    return f"So it follows that the answer is $\\boxed{{{answer}}}$."
-
-
-def check(text: str, reference: str, **options) -> Check:
-    return check_answers([(text, reference)], **options)[0]
-
-
-def correct(answer: str, reference: str) -> bool:
-    return check(boxed(answer), reference).correct
+from fapo.rewards.verify import acheck_answer, check_answers, shutdown
+from tests.support.checked_answers import ENDLESS, boxed, check, correct
 
 
 @pytest.mark.slow

@@ -9,23 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fapo.rewards.verify import MAX_CHARS, Check, acheck_answer, acheck_answers, check_answers
+from tests.support.checked_answers import ENDLESS, boxed, check, correct
 from tests.support.paths import shared_data
-
-ENDLESS = "9^{9^{9^{9}}}"
-"""A tower of powers that no computer can evaluate."""
-
-
-def boxed(answer: str) -> str:
-    return f"So it follows that the answer is $\\boxed{{{answer}}}$."
-
-
-def check(text: str, reference: str, **options) -> Check:
-    return check_answers([(text, reference)], **options)[0]
-
-
-def correct(answer: str, reference: str) -> bool:
-    return check(boxed(answer), reference).correct
-
 
 EQUAL = [
     ("42", "42"),

@@ -960,6 +960,11 @@ def test_a_comparison_fits_80_columns(data: Path, tmp_path: Path, monkeypatch, c
     assert fapo(monkeypatch, "bench", "process", "--data", data, "--predictions", files[0], columns=80) == 0
     out += capsys.readouterr().out
     assert "[100.0, 100.0]" in out and "balanced accuracy" in out and "…" not in out
+    assert "flawed rows flagged with a step: 5; exact 100.0 %, at most 1 off 100.0 %" in out
+    later = {id: min(label + 1, 2) if label >= 0 else label for id, label in LABELS.items()}
+    late = answers_of(tmp_path, "late.jsonl", later)
+    assert fapo(monkeypatch, "bench", "process", "--data", data, "--predictions", late, columns=80) == 0
+    assert "with a step: 5; exact 40.0 %, at most 1 off 100.0 %" in capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
 
 

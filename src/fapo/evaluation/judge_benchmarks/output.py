@@ -219,7 +219,7 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Gro
     else:
         tables = [_flag_table(score, title)]
     lines = [f"tokens of the judge: {context.usage.text(context.prices)}"] if context.usage else []
-    lines += [*_cost_line(context), *_notes(conventions(context, process), context)]
+    lines += [*_distance_line(score), *_cost_line(context), *_notes(conventions(context, process), context)]
     return Group(*tables, *map(Text, lines))
 
 
@@ -261,6 +261,16 @@ def _subset_table(score: ProcessScore, title: Text) -> Table:
     mean = percent(score.mean_f1, score.mean_f1_interval)
     table.add_row("mean of subsets", "", "", "", "", _below(mean), "")
     return table
+
+
+def _distance_line(score: FlawedPositiveScore | ProcessScore) -> Iterator[str]:
+    """Yield how far the named steps are from the first wrong one, for a benchmark of steps."""
+    if isinstance(score, ProcessScore) and (total := sum(score.distances.values())):
+        near = {limit: sum(num for step, num in score.distances.items() if abs(step) <= limit) for limit in (0, 1, 2)}
+        yield (
+            f"flawed rows flagged with a step: {total}; exact {percent(near[0] / total)}, at most 1 off "
+            f"{percent(near[1] / total)}, at most 2 off {percent(near[2] / total)}"
+        )
 
 
 def _cost_line(context: Context) -> Iterator[str]:

@@ -12,11 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +54,8 @@ def halves(files: Sequence[Path], work: Path) -> dict[str, Path]:
             if len(row["problem"]) + sum(map(len, row["steps"])) > MAX_CHARACTERS:
                 continue
             answer = "right" if row["final_answer_correct"] else "wrong"
-            in_training = zlib.crc32(row["problem"].encode()) % 2 == 0
-            sides.setdefault("train" if in_training else f"{file.stem}-{answer}", []).append(row)
+            side = "train" if common.in_training(row["problem"]) else f"{file.stem}-{answer}"
+            sides.setdefault(side, []).append(row)
     for name, rows in sides.items():
         write_jsonl(work / f"{name}.jsonl", rows)
     return {name: work / f"{name}.jsonl" for name in sides}
@@ -133,28 +129,12 @@ def main() -> None:
         train(from_dict(settings(given.kind, given.base, sets, given)), resume=True)
         return
     sets = halves(given.data, work / "data")
-    children = {}
-    for kind in KINDS:
-        command = [sys.executable, "-m", "experiments.gpu.genrm", *sys.argv[1:], "--kind", kind]
-        with (work / f"log-{kind}.txt").open("a", encoding="utf-8") as log:
-            children[kind] = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "TERM": "dumb"}
-            )
-    while any(child.poll() is None for child in children.values()) and time.monotonic() - begun < given.seconds:
-        time.sleep(0.5)
+    ends = common.side_by_side("experiments.gpu.genrm", KINDS, work, given.seconds - (time.monotonic() - begun))
     results = Results(Path(given.out) / "genrm.json")
     results.put("machine", common.machine())
     results.put("rows", {name: sum(1 for _ in read_jsonl(path)) for name, path in sets.items()})
-    for kind, child in children.items():
-        late = child.poll() is None
-        if late:
-            child.kill()
-            child.wait()
-        found: dict[str, Any] = {"exit_code": child.returncode, "ended_for_lack_of_time": late}
+    for kind, found in ends.items():
         found["validation"] = summary(work / kind)
-        if child.returncode:
-            text = (work / f"log-{kind}.txt").read_text(encoding="utf-8", errors="replace")
-            found["log_end"] = text[-1500:]
         results.put(kind, found)
         print(f"[{kind}] {json.dumps(found)[:1500]}", flush=True)
 

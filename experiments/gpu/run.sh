@@ -1,11 +1,13 @@
 #!/bin/bash
 # One call on a machine with a GPU and no network, which has a kit (see kit.sh) or parts of it:
-# run.sh first | smoke [SECONDS] | check [SECONDS] [OPTIONS] | miniature [SECONDS] | sentences [SECONDS] [OPTIONS]
-#   first       unpack and install what has come, nothing else
+# run.sh first | smoke [SECONDS] | PART [SECONDS] [OPTIONS]; PART is check, miniature, sentences, genrm or policy
+#   first       keep what has come (also a piece of the larger model), install it, nothing else
 #   smoke       every part at tiny size on the card: a wrong import, dtype or kernel shows within a minute
 #   check       check.py; OPTIONS are its own
 #   miniature   miniature.py
 #   sentences   sentences.py, with nothing beside it; OPTIONS are its own
+#   genrm       genrm.py with the larger model, with nothing beside it; OPTIONS: --data and its own
+#   policy      policy.py with the larger model; OPTIONS: --data, --judge and its own
 # KIT holds code/, first/ and second/, or the parts that travel this time: what an earlier call has brought stays in
 # TMP_DIR. OUT gets the results.
 set -o pipefail
@@ -14,6 +16,7 @@ KIT=${KIT:-.gpu}; OUT=${OUT:-/tmp/gpu-out}; TMP=${TMP_DIR:-/tmp/gpu}; PY=${PY:-p
 mkdir -p "$OUT" "$TMP/pieces"; OUT=$(cd "$OUT" && pwd); TMP=$(cd "$TMP" && pwd)
 [ ! -d "$KIT/first" ] || { cp "$KIT/first/weights.part1" "$TMP/pieces/"; cp -r "$KIT/first/wheels" "$KIT/first/base.tar.xz" "$TMP/"; }
 [ ! -d "$KIT/second" ] || cp "$KIT/second/weights.part2" "$TMP/pieces/"
+[ ! -d "$KIT/pieces" ] || { mkdir -p "$TMP/model"; cp "$KIT"/pieces/*/model.* "$TMP/model/"; }
 [ -d "$TMP/site/trl" ] || $PY -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \
     --target "$TMP/site" "$TMP"/wheels/*.whl || exit 1
 rm -rf "$TMP/code"; cp -r "$KIT/code" "$TMP/" || exit 1
@@ -55,7 +58,11 @@ miniature)
 sentences)
     model; OMP_NUM_THREADS=2 run sentences all --work "$TMP/sentences" --base "$base" --seconds $(( $(left) - 6 )) "$@"
     tail -1 "$TMP/weights.log" ;;
-*) sed -n '2,11p' "$0"; exit 2 ;;
+genrm | policy)
+    large=$TMP/large
+    [ -d "$large" ] || { cat "$TMP"/model/model.* >"$TMP/model.gguf"; $PY -m experiments.real_model.from_gguf "$TMP/model.gguf" "$large" --dtype bfloat16 || exit 1; }
+    OMP_NUM_THREADS=2 run "$what" --work "$TMP/$what" --base "$large" --seconds $(( $(left) - 6 )) "$@" ;;
+*) sed -n '2,13p' "$0"; exit 2 ;;
 esac
 ls -la "$OUT"
 echo "$what: $(( $(date +%s) - begun )) s"

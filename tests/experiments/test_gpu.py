@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.base_models.writers import PERFECT, Habits
-from experiments.gpu import common, compare, examples, measured, world
+from experiments.gpu import common, compare, examples, measured, tied, world
 from fapo.data import read_jsonl, split_steps, write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import Difficulty, Task, tasks
@@ -238,7 +239,7 @@ def test_dry_run_of_the_sentences(smoke: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dry_run_of_the_genrms(stand_in: Path, tmp_path: Path) -> None:
+def test_dry_run_of_the_genrms_and_of_a_policy_judged_by_one(stand_in: Path, tmp_path: Path) -> None:
     known = [row for row, _ in zip(read_jsonl(BASE_FOLDER / "critic-test.jsonl"), range(40), strict=False)]
     rows = [row | {"final_answer_correct": i % 4 > 0} for i, row in enumerate(known)]
     write_jsonl(tmp_path / "gsm8k.jsonl", rows)
@@ -258,6 +259,50 @@ def test_dry_run_of_the_genrms(stand_in: Path, tmp_path: Path) -> None:
         assert found[kind]["exit_code"] == 0, found[kind]
         assert set(found[kind]["validation"]["gsm8k-right"]) == {"0", "2"}
         assert found[kind]["validation"]["gsm8k-right"]["0"]["n"] == 4
+
+    questions = [{"id": str(i), "problem": row["problem"], "answer": row["reference"]} for i, row in enumerate(known)]
+    write_jsonl(tmp_path / "questions.jsonl", questions)
+    options = ["--out", tmp_path / "out", "--work", tmp_path / "policies", "--base", stand_in, "--tiny"]
+    command = ["python", "-m", "experiments.gpu.policy", *options, "--judge", tmp_path / "work/genrm_step/model"]
+    run([str(word) for word in [*command, "--data", tmp_path / "questions.jsonl"]])
+    found = json.loads((tmp_path / "out/policy.json").read_text(encoding="utf-8"))
+    for kind in ("grpo", "fapo"):
+        assert found[kind]["exit_code"] == 0, found[kind]
+        assert set(found[kind]["validation"]["questions"]) == {"0", "1", "2"}
+        assert found[kind]["validation"]["questions"]["0"]["accuracy"]["n"] == 4
+
+
+def test_a_gguf_file_without_its_second_embedding(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    values = np.random.default_rng(0).normal(size=(8, 32)).astype(np.float32)
+    writer = gguf.GGUFWriter(tmp_path / "all.gguf", "qwen2")
+    writer.add_block_count(1)
+    writer.add_token_list(["a", "b"])
+    for name in ("token_embd.weight", "output_norm.weight", "output.weight"):
+        writer.add_tensor(name, values)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    tied.without_output(tmp_path / "all.gguf", tmp_path / "tied.gguf")
+    found = gguf.GGUFReader(tmp_path / "tied.gguf")
+    assert [tensor.name for tensor in found.tensors] == ["token_embd.weight", "output_norm.weight"]
+    assert np.array_equal(found.tensors[0].data, values)
+    assert found.fields["qwen2.block_count"].contents() == 1
+    assert found.fields["tokenizer.ggml.tokens"].contents() == ["a", "b"]
+    with pytest.raises(DataError, match="nothing to leave out"):
+        tied.without_output(tmp_path / "tied.gguf", tmp_path / "again.gguf")
+
+
+def test_a_larger_model_travels_in_pieces(tmp_path: Path) -> None:
+    (tmp_path / "weights.xz").write_bytes(b"none")
+    (tmp_path / "model.gguf").write_bytes(bytes(range(250)))
+    (tmp_path / "kit/first/wheels").mkdir(parents=True)
+    (tmp_path / "kit/first/wheels/none.whl").touch()  # nothing is downloaded
+    kit = [str(tmp_path / "kit"), str(tmp_path / "weights.xz"), "2", str(tmp_path / "model.gguf")]
+    run(["bash", str(KIT / "kit.sh"), *kit], PIECE_BYTES="100")
+    pieces = sorted((tmp_path / "kit/pieces").glob("*/model.*"))
+    assert [piece.parent.name for piece in pieces] == ["00", "01", "02"]
+    assert b"".join(piece.read_bytes() for piece in pieces) == bytes(range(250))
 
 
 @pytest.mark.gpu

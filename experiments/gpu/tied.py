@@ -1,9 +1,8 @@
-"""Copy a GGUF file without `output.weight`, for a model whose output layer is its embedding: less to carry.
+"""Copy a GGUF file without `output.weight`, for a model that uses its embedding as output layer.
 
     python -m experiments.gpu.tied qwen2.5-coder-0.5b-instruct-q4_k_m.gguf qwen05.gguf
 
-Qwen2.5-Coder-0.5B in four bits has 491 MB, of which 145 MB are a second copy of the embedding in eight bits. Where the
-file has no output layer, transformers ties both layers, as in the released model.
+Qwen2.5-Coder-0.5B in four bits has 491 MB; 145 MB are a second copy of the embedding in eight bits. Where the file has no output layer, transformers ties both layers, as in the released model.
 """
 
 from __future__ import annotations

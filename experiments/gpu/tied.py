@@ -2,7 +2,8 @@
 
     python -m experiments.gpu.tied qwen2.5-coder-0.5b-instruct-q4_k_m.gguf qwen05.gguf
 
-Qwen2.5-Coder-0.5B in four bits has 491 MB; 145 MB are a second copy of the embedding in eight bits. Where the file has no output layer, transformers ties both layers, as in the released model.
+Qwen2.5-Coder-0.5B in four bits has 491 MB; 145 MB are a second copy of the embedding in eight bits. Where the
+file has no output layer, transformers ties both layers, as in the released model.
 """
 
 from __future__ import annotations

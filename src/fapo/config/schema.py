@@ -288,8 +288,10 @@ class LocalJudge(CritiqueJudge):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeRequests(Requests):
-    """Settings of the requests to a judge behind servers."""
+    """Settings of a judge that may be behind servers."""
 
+    urls: tuple[Url, ...]
+    """Base addresses of the servers; none: the model is loaded into this process."""
     concurrency: Count = 64
     """Number of requests under way at once."""
     timeout: Positive = 120.0
@@ -298,6 +300,11 @@ class JudgeRequests(Requests):
     """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
     overlap: bool = True
     """Whether to judge rollouts while others are generated; TRL only. Unset it if judging slows generation down."""
+
+    @property
+    def num_requests(self) -> int | None:
+        """Number of requests under way at once; None for a model in this process."""
+        return self.concurrency if self.urls else None
 
 
 def _check_urls(urls: tuple[str, ...]) -> None:
@@ -331,11 +338,6 @@ class ServedJudge(JudgeRequests, CritiqueJudge):
         if fixed := {"model", "messages", "stream", "n"} & self.extra_body.keys():
             raise ConfigError(f"`extra_body` must not set {', '.join(sorted(fixed))}: fapo sets what it reads")
 
-    @property
-    def num_requests(self) -> int | None:
-        """Number of requests under way at once."""
-        return self.concurrency
-
 
 @dataclass(frozen=True, kw_only=True)
 class PRMJudge(JudgeRequests, ModelJudge):
@@ -363,13 +365,8 @@ class PRMJudge(JudgeRequests, ModelJudge):
         if changed and not self.urls:
             raise ConfigError(f"`{changed[0]}` is for a served model; remove it, or add `urls`")
 
-    @property
-    def num_requests(self) -> int | None:
-        """Number of requests under way at once; None for a model in this process."""
-        return self.concurrency if self.urls else None
 
-
-_OF_SERVERS = {f.name: f.default for f in fields(JudgeRequests)} | {"tokenizer": None}
+_OF_SERVERS = {f.name: f.default for f in fields(JudgeRequests) if f.name != "urls"} | {"tokenizer": None}
 """Settings of a process reward model that only a served one has, with their defaults."""
 
 

@@ -25,6 +25,7 @@ from fapo.config.sampling import Requests
 from fapo.config.schema import (
     AdapterJudge,
     CritiqueJudge,
+    JudgeRequests,
     LocalJudge,
     ModelJudge,
     OracleJudge,
@@ -202,7 +203,7 @@ def command_line_prm(addresses: Sequence[str], model: str, **settings: Any) -> P
 
 def judge_of_process(judge: SomeJudge, num_processes: int) -> SomeJudge:
     """Return the judge of one of several processes, which has a part of its concurrency."""
-    if not isinstance(judge, ServedJudge | PRMJudge) or not judge.urls:
+    if not isinstance(judge, JudgeRequests) or not judge.num_requests:
         return judge
     return replace(judge, concurrency=max(1, judge.concurrency // num_processes))
 
@@ -259,7 +260,7 @@ def _token_classifier(path: str) -> TokenClassifier:
 
 def _model_spec(config: ModelJudge) -> ModelSpec:
     """Return name and addresses of the model of a judge."""
-    if isinstance(config, ServedJudge | PRMJudge):
+    if isinstance(config, JudgeRequests):
         return ModelSpec(config.model, config.urls, config.revision)
     return ModelSpec(config.model)
 

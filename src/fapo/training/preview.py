@@ -16,10 +16,10 @@ from fapo.config.schema import (
     AdapterJudge,
     Config,
     JudgeConfig,
+    JudgeRequests,
     ModelJudge,
     OracleJudge,
     PRMJudge,
-    ServedJudge,
 )
 from fapo.data.hub import use_cache_without_network, why_not_on_hub
 from fapo.data.load import load_labelled, load_problems
@@ -169,7 +169,7 @@ def _missing_models(config: Config) -> Iterator[tuple[str, str]]:
         elif why := why_not_on_hub("models", path):
             yield key, f"{path}: no such folder, and {why}"
     for key, judge in _judges(config):
-        if not isinstance(judge, ServedJudge | PRMJudge):
+        if not isinstance(judge, JudgeRequests):
             continue
         for url in judge.urls:
             try:
@@ -239,7 +239,7 @@ def _judge(judge: JudgeConfig, num: int) -> str:
     """Return what the judge is, and how often it is asked."""
     if isinstance(judge, OracleJudge):
         return "the miniature's oracle"
-    urls = judge.urls if isinstance(judge, ServedJudge | PRMJudge) else ()
+    urls = judge.urls if isinstance(judge, JudgeRequests) else ()
     place = f"at {', '.join(urls)}" if urls else "in this process"
     if isinstance(judge, AdapterJudge):
         place = "on the weights of the policy"

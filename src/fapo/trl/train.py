@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from fapo.config.schema import AdapterJudge, Config, PRMJudge, ServedJudge
+from fapo.config.schema import AdapterJudge, Config, JudgeRequests
 from fapo.data.trajectory import opens_thinking
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.eager_scorer import EagerJudge
@@ -121,5 +121,5 @@ def _wrapped(config: Config, scorer: Scorer) -> tuple[Scorer, EagerJudge | None]
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer, None
     judge = config.judge
-    eager = isinstance(judge, ServedJudge | PRMJudge) and bool(judge.urls) and judge.overlap
+    eager = isinstance(judge, JudgeRequests) and bool(judge.num_requests) and judge.overlap
     return wrap_judge(scorer, eager=eager)

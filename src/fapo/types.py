@@ -88,6 +88,13 @@ class Verdict:
     """Score of each step that the policy wrote, from 0 (wrong) to 1; empty unless a process reward model judged."""
     seconds: float = field(default=0.0, compare=False)
     """Duration of the answer in seconds, see `Completion.seconds`; 0 where unknown."""
+    flag_rate: float | None = None
+    """Rate of the judge's votes that flag, among those with a verdict; None without several votes."""
+    all_tokens: int = 0
+    """Length of all critiques behind the verdict in tokens: of each vote, and of both judges of a cascade; 0 without
+    several critiques."""
+    given_by: Literal["", "cheap", "strong"] = ""
+    """Judge of a cascade that gave the verdict; empty for other judges."""
 
     def __post_init__(self) -> None:
         if self.status == "ok" and self.flawed is None:

@@ -30,6 +30,7 @@ COMMANDS = [
     "template",
     "judge",
     "bench",
+    "cascade",
     "eval",
     "filter-problems",
     "critic",

@@ -163,7 +163,7 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
         ('judge={kind="served",model="m",urls=[]}', "judge.urls: should have at least 1 item"),
         (
             "judge.kind=nonsense",
-            "judge.kind: should be 'local', 'served', 'adapter', 'prm' or 'oracle', not 'nonsense'",
+            "judge.kind: should be 'local', 'served', 'adapter', 'prm', 'oracle' or 'cascade', not 'nonsense'",
         ),
         ("judge.kind=", "judge.kind is missing; add `kind` to [judge]"),
         (

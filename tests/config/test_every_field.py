@@ -122,6 +122,14 @@ PRM = {
         "separator": "\n",
     }
 }
+CASCADE = {
+    "judge": {
+        "kind": "cascade",
+        "thresholds": [0.3, 0.7],
+        "cheap": {"kind": "served", "urls": ["http://127.0.0.1:9/v1"], "model": "m", "template": "compact"},
+        "strong": {"kind": "oracle"},
+    }
+}
 FIELDS = {
     "name": Field("other"),
     "output": Field("elsewhere"),
@@ -200,6 +208,9 @@ FIELDS = {
     "judge.separator": Field("<|end|>", POLICIES, PRM),
     "judge.prompt": Field("plain", POLICIES, PRM),
     "judge.tokenizer": Field("miniature:policy", POLICIES, PRM),
+    "judge.cheap": Field({"kind": "oracle", "false_positive_rate": 0.5}, POLICIES, CASCADE),
+    "judge.strong": Field({"kind": "oracle", "false_positive_rate": 0.5}, POLICIES, CASCADE),
+    "judge.thresholds": Field([0.2, 0.7], POLICIES, CASCADE),
     "judge.false_negative_rate": Field(0.5, POLICIES, ORACLE),
     "judge.false_positive_rate": Field(0.5, POLICIES, ORACLE),
     "judge.blind_to": Field(["slip"], POLICIES, ORACLE),

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fapo.config.reader import from_dict, load, to_dict
     from fapo.config.schema import (
         AdapterJudge,
+        CascadeJudge,
         Config,
         FapoReward,
         JudgeConfig,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdapterJudge",
+    "CascadeJudge",
     "Config",
     "FapoReward",
     "JudgeConfig",

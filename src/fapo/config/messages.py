@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ def error_message(error: ErrorDetails, source: str, origins: Mapping[str, str]) 
 
 def _suggestion(key: str) -> str:
     """Return a remedy for an unknown key: its new name, the closest known key, or all keys of its table."""
-    key = key.removeprefix("judge.audit.") if key.startswith("judge.audit.judge.") else key
+    key = re.sub(r"^judge(\.audit\.judge)?(\.cheap|\.strong)?\.(?!audit\.)", "judge.", key)
     if key in FORMER_KEYS:
         return FORMER_KEYS[key]
     known = list(known_keys())

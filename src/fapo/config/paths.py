@@ -73,7 +73,7 @@ def _path_settings(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any],
     """Yield the dotted keys of the settings that may be paths, each with its table and its last part."""
     keys = [*ALWAYS_PATHS, *PROMPTS, *SOURCES, "model.path"]
     keys += [f"data.validation.{name}" for name in _inner(table, "data.validation")]
-    for place in ("judge", "judge.audit.judge"):
+    for place in (f"{judge}{part}" for judge in ("judge", "judge.audit.judge") for part in ("", ".cheap", ".strong")):
         judge = _inner(table, place)
         keys += [f"{place}.{name}" for name in ("canaries", "template", "cache", "tokenizer")]
         if judge.get("kind") != "served" and not judge.get("urls") and judge.get("model") != "base":  # names, not paths

@@ -45,6 +45,49 @@ def load_with_places(path: str | Path, overrides: Sequence[str] = ()) -> tuple[C
         ConfigError: If the file cannot be read, or a setting cannot be used.
     """
     path = Path(path)
+    table, origins = _read_toml(path)
+    overridden = {
+        _apply_override(table, override, str(path)): f'{path}, override "{override}"' for override in overrides
+    }
+    _remove_unsuited(table, overridden.keys())
+    origins |= overridden
+    config = from_dict(table, str(path), origins)
+
+    def place(key: str) -> str:
+        return place_of(key, str(path), origins)
+
+    for key, template in (
+        ("data.prompt", config.data.prompt),
+        *_templates(config.judge),
+        ("genrm.template", config.genrm.template if config.genrm else None),
+    ):
+        if template and template.endswith(".txt") and not Path(template).is_file():
+            start = "the working directory" if place(key) in overridden.values() else "the config file"
+            raise ConfigError(f"{place(key)}: {key}: no such file: {template}; give it relative to {start}")
+    return config, place
+
+
+def load_judge(path: str | Path) -> JudgeConfig:
+    """Return the judge in the [judge] table of a TOML file, which may have other tables too.
+
+    Args:
+        path: TOML file, or the name of a shipped config. Paths in it are relative to its folder.
+
+    Returns:
+        The checked record of the judge.
+
+    Raises:
+        ConfigError: If the file cannot be read or has no [judge] table, or a setting cannot be used.
+    """
+    path = Path(path)
+    table, origins = _read_toml(path)
+    if not isinstance(table.get("judge"), dict):
+        raise ConfigError(f"{path}: has no judge; add a [judge] table")
+    return judge_config(table["judge"], str(path), origins)
+
+
+def _read_toml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the table of a TOML file with resolved paths, and the places of its keys."""
     file, folder = find_config(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -65,25 +108,7 @@ def load_with_places(path: str | Path, overrides: Sequence[str] = ()) -> tuple[C
         raise ConfigError(f"{path}: not valid TOML: {error}; text values need quotes") from None
     origins = {key: f"{path}:{line}" for key, line in _lines_of_keys(text)}
     resolve_paths(table, folder, lambda key: place_of(key, str(path), origins))
-    overridden = {
-        _apply_override(table, override, str(path)): f'{path}, override "{override}"' for override in overrides
-    }
-    _remove_unsuited(table, overridden.keys())
-    origins |= overridden
-    config = from_dict(table, str(path), origins)
-
-    def place(key: str) -> str:
-        return place_of(key, str(path), origins)
-
-    for key, template in (
-        ("data.prompt", config.data.prompt),
-        ("judge.template", config.judge.template if isinstance(config.judge, CritiqueJudge) else None),
-        ("genrm.template", config.genrm.template if config.genrm else None),
-    ):
-        if template and template.endswith(".txt") and not Path(template).is_file():
-            start = "the working directory" if place(key) in overridden.values() else "the config file"
-            raise ConfigError(f"{place(key)}: {key}: no such file: {template}; give it relative to {start}")
-    return config, place
+    return table, origins
 
 
 def read_config(path: str | Path) -> Config:
@@ -124,12 +149,13 @@ def from_dict(table: Mapping[str, Any], source: str = "config", origins: Mapping
     return config
 
 
-def judge_config(table: Mapping[str, Any], source: str) -> JudgeConfig:
+def judge_config(table: Mapping[str, Any], source: str, origins: Mapping[str, str] | None = None) -> JudgeConfig:
     """Make the record of a judge of its table.
 
     Args:
         table: Settings, as in a [judge] table.
         source: Name of the place of the settings, for messages.
+        origins: Dotted key, such as "judge.model" -> place where it was set, for messages.
 
     Returns:
         The checked record of the judge.
@@ -141,12 +167,19 @@ def judge_config(table: Mapping[str, Any], source: str) -> JudgeConfig:
     try:
         return tables.validate_json(json.dumps({"judge": table}, default=str))["judge"]
     except ValidationError as error:
-        raise ConfigError("\n".join(error_message(e, source, {}) for e in error.errors())) from None
+        raise ConfigError("\n".join(error_message(e, source, origins or {}) for e in error.errors())) from None
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return every setting, also the defaults, as a nested table; `from_dict` reads it."""
     return asdict(config)
+
+
+def _templates(judge: JudgeConfig | None) -> Iterator[tuple[str, str]]:
+    """Yield the template of each language model of a judge, with its key."""
+    for end, part in judge.parts if judge else ():
+        if isinstance(part, CritiqueJudge):
+            yield f"judge{end}.template", part.template
 
 
 def _apply_override(table: dict[str, Any], override: str, source: str) -> str:

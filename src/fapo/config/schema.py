@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Gt, Le
@@ -238,9 +238,27 @@ class BaseJudge:
     audit: AuditConfig | None = None
     """Second judge that reads a random sample of the judged rollouts, to measure this judge; unset: none."""
 
+    @property
+    def parts(self) -> tuple[tuple[str, JudgeConfig], ...]:
+        """The judges that this one is made of, each with the end of its key, such as ".cheap"; else itself and ""."""
+        return (("", self),)  # type: ignore[return-value]  # each record but those without a kind is in the union
+
+    @property
+    def num_requests(self) -> int | None:
+        """Number of requests under way at once; None for a judge in this process."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
-class ModelJudge(BaseJudge):
+class FallibleJudge(BaseJudge):
+    """Settings of judges that may fail to answer."""
+
+    max_failure_rate: Rate = 0.5
+    """Failure rate of the last 100 judgements, or of a larger batch, above which the run stops; 1 = never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelJudge(FallibleJudge):
     """Settings of judges that are models."""
 
     model: Text
@@ -251,13 +269,6 @@ class ModelJudge(BaseJudge):
     """Minimum number of words outside boxed answers; a shorter solution is flagged without a judgement; 0 = off."""
     cache: Text | None = None
     """SQLite file that keeps every answer of the model, so that it is not asked again; unset: one in the run folder."""
-    max_failure_rate: Rate = 0.5
-    """Failure rate of the last 100 judgements, or of a larger batch, above which the run stops; 1 = never."""
-
-    @property
-    def num_requests(self) -> int | None:
-        """Number of requests under way at once; None for a model in this process."""
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,7 +405,69 @@ class OracleJudge(BaseJudge):
     """Kinds of flaws that the oracle never flags: slip, skip, guess, cancellation or format."""
 
 
-JudgeConfig = LocalJudge | ServedJudge | AdapterJudge | PRMJudge | OracleJudge
+CascadePart = LocalJudge | ServedJudge | PRMJudge | OracleJudge
+"""The judges that a cascade may be made of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeJudge(FallibleJudge):
+    """Two judges: the strong one is asked only where the cheap one is not sure.
+
+    The score of a flaw is the rate of the cheap judge's votes that flag, or 1 minus the lowest step score of a process
+    reward model. The cheap verdict stands if it clears a score below the first threshold, or flags one above the
+    second.
+    """
+
+    kind: Literal["cascade"] = "cascade"
+    """Kind of the judge."""
+    cheap: Annotated[CascadePart, Field(discriminator="kind")]
+    """Judge that reads every solution, with the settings of a [judge] table."""
+    strong: Annotated[CascadePart, Field(discriminator="kind")]
+    """Judge that is asked where the cheap one is not sure, or has no verdict; with the settings of a [judge] table."""
+    thresholds: tuple[Rate, Rate]
+    """Scores of a flaw between which the strong judge is asked, both included; `fapo cascade` chooses them."""
+
+    def __post_init__(self) -> None:
+        if self.thresholds[0] > self.thresholds[1]:
+            raise ConfigError(f"`thresholds` {list(self.thresholds)} must rise; put the lower one first")
+        for end, part in self.parts:
+            own = [f for f in fields(FallibleJudge) if getattr(part, f.name, f.default) != f.default]
+            if own:
+                raise ConfigError(f"`{end[1:]}.{own[0].name}` is a setting of the whole cascade; move it to [judge]")
+            if isinstance(part, ServedJudge) and part.prices:
+                raise ConfigError(
+                    f"`{end[1:]}.prices` cannot be used: the tokens of both judges are added up; remove it"
+                )
+
+    @property
+    def parts(self) -> tuple[tuple[str, JudgeConfig], ...]:
+        """Both judges, each with the end of its key."""
+        return (".cheap", self.cheap), (".strong", self.strong)
+
+    @property
+    def num_requests(self) -> int | None:
+        """Number of solutions that are read at once; None if one of the judges is in this process."""
+        nums = [part.num_requests for _, part in self.parts]
+        return None if None in nums else max(num or 0 for num in nums)
+
+    @property
+    def cache(self) -> str | None:
+        """Response cache of one of the judges; None if they have none."""
+        return next(filter(None, (getattr(part, "cache", None) for _, part in self.parts)), None)
+
+    def with_parts(self, changed: Callable[[JudgeConfig], BaseJudge]) -> CascadeJudge:
+        """Return the same cascade of other judges.
+
+        Args:
+            changed: Function that returns the judge which takes the place of another.
+
+        Returns:
+            A copy.
+        """
+        return replace(self, cheap=changed(self.cheap), strong=changed(self.strong))  # type: ignore[arg-type]
+
+
+JudgeConfig = LocalJudge | ServedJudge | AdapterJudge | PRMJudge | OracleJudge | CascadeJudge
 """The [judge] table; its `kind` decides which of these records it is."""
 
 
@@ -579,7 +652,11 @@ def _by_kind(union: Any) -> dict[str, type]:
     return {get_args(get_type_hints(record)["kind"])[0]: record for record in get_args(union)}
 
 
-KINDS = {"reward": _by_kind(RewardConfig), "judge": _by_kind(JudgeConfig)}
+KINDS = {
+    "reward": _by_kind(RewardConfig),
+    "judge": _by_kind(JudgeConfig),
+    **dict.fromkeys(("cheap", "strong"), _by_kind(CascadePart)),
+}
 """Table -> kind -> record of this kind."""
 
 
@@ -606,7 +683,7 @@ def _keys(table: type, prefix: str) -> Iterator[str]:
     hints = get_type_hints(table)
     for f in fields(table):
         yield prefix + f.name
-        if table is AuditConfig and f.name == "judge":
+        if (table, f.name) in ((AuditConfig, "judge"), (CascadeJudge, "cheap"), (CascadeJudge, "strong")):
             continue  # its keys are those of [judge]
         for inner in (hints[f.name], *get_args(hints[f.name])):
             if is_dataclass(inner) and isinstance(inner, type):

@@ -92,7 +92,9 @@ def check_judge(settings: CheckSettings, progress: Progress = lambda *_: None) -
     """
     judge = replace(settings, template=settings.template or MINIATURE_TEMPLATE).judge_config(None)
     if not isinstance(judge, CritiqueJudge):
-        raise ConfigError("--judge: a process reward model has no template to check; measure it with fapo bench")
+        raise ConfigError(
+            "--judge: a process reward model or a cascade has no template to check; measure it with fapo bench"
+        )
     templates = [settings.template] if settings.template else suitable_templates(judge)
     solutions = _solutions(judge)
     checks: list[TemplateCheck] = []

@@ -15,7 +15,7 @@ from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, StepRule
 
 if TYPE_CHECKING:
-    from fapo.config.schema import ModelJudge
+    from fapo.config.schema import CascadeJudge, ModelJudge
 
 OF_CRITIQUES = ("template", "format", "votes", "temperature", "extra_body", "max_tokens")
 """Options that only a judge which writes critiques has."""
@@ -29,7 +29,7 @@ class ModelSettings:
 
     judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
     """Address of a server of the judge, once for each; or local:PATH, a folder or Hugging Face id to load here. A
-    process reward model is prm:URL or prm:PATH."""
+    process reward model is prm:URL or prm:PATH, a cascade cascade:FILE, a TOML file with its [judge] table."""
     model: str = ""
     """Name under which the servers know the judge."""
     revision: str | None = None
@@ -67,7 +67,7 @@ class ModelSettings:
     no_cache: bool = False
     """Ask the judge again for critiques that the cache holds."""
 
-    def judge_with(self, template: str, out: Path | None) -> ModelJudge:
+    def judge_with(self, template: str, out: Path | None) -> ModelJudge | CascadeJudge:
         """Return the judge as a config.
 
         Args:
@@ -75,23 +75,30 @@ class ModelSettings:
             out: Output file, beside which the cache lies unless another cache is set; None for no cache.
 
         Returns:
-            Settings of a served or a local judge, or of a process reward model.
+            Settings of a served or a local judge, of a process reward model, or of a cascade.
 
         Raises:
             ConfigError: No address or several different models are given, a setting is out of range, or it is for
                 another kind of judge.
         """
-        from fapo.judge.from_config import PRM_PREFIX, command_line_judge, command_line_prm  # slow to import
+        from fapo.judge import from_config as made  # slow to import
 
         cache = self.cache or (out and out.with_suffix(".cache.sqlite"))
-        is_prm = any(address.startswith(PRM_PREFIX) for address in self.judge)
+        is_prm = any(address.startswith(made.PRM_PREFIX) for address in self.judge)
         defaults = {f.name: f.default for f in fields(self)}
+        if any(address.startswith(made.CASCADE_PREFIX) for address in self.judge):
+            in_file = ({f.name for f in fields(ModelSettings)} | {"template"}) - {"judge", "cache", "no_cache"}
+            given = [name for name in sorted(in_file & defaults.keys()) if getattr(self, name) != defaults[name]]
+            if len(self.judge) > 1 or given:
+                what = f"--{given[0].replace('_', '-')}" if given else "a second --judge"
+                raise ConfigError(f"{what} does not go with --judge {self.judge[0]}: set it in that file")
+            return made.command_line_cascade(self.judge[0].removeprefix(made.CASCADE_PREFIX), cache)
         unused = [name for name in (OF_CRITIQUES if is_prm else OF_PRM) if getattr(self, name) != defaults[name]]
         if unused:
             remedy = "a process reward model writes no critique" if is_prm else "it is for prm: judges"
             raise ConfigError(f"--{unused[0].replace('_', '-')} does not go with this --judge: {remedy}; remove it")
         if is_prm:
-            return command_line_prm(
+            return made.command_line_prm(
                 self.judge,
                 self.model,
                 revision=self.revision,
@@ -106,7 +113,7 @@ class ModelSettings:
                 min_words=self.min_words,
                 cache=cache,
             )
-        return command_line_judge(
+        return made.command_line_judge(
             self.judge,
             self.model,
             revision=self.revision,
@@ -132,7 +139,7 @@ class JudgeSettings(ModelSettings):
     template: str = "locate"
     """Prompt: locate, locate_small, yes_no, compact or a file."""
 
-    def judge_config(self, out: Path | None) -> ModelJudge:
+    def judge_config(self, out: Path | None) -> ModelJudge | CascadeJudge:
         """Return the judge as a config; see `judge_with`."""
         return self.judge_with(self.template, out)
 
@@ -156,11 +163,15 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     return found
 
 
-def judge_name(judge: ModelJudge) -> str:
+def judge_name(judge: ModelJudge | CascadeJudge) -> str:
     """Return the model, prompt and sampling of a judge as text, without the addresses of its servers."""
-    from fapo.config.schema import CritiqueJudge, PRMJudge, ServedJudge  # here, as they make `fapo --help` slower
+    from fapo.config.schema import CascadeJudge, CritiqueJudge, ModelJudge, PRMJudge, ServedJudge  # slow to import
     from fapo.judge.template import load_template
 
+    if isinstance(judge, CascadeJudge):
+        low, high = judge.thresholds
+        cheap, strong = (judge_name(part) for _, part in judge.parts if isinstance(part, ModelJudge))
+        return f"cascade of {cheap}; for a score of a flaw between {low:g} and {high:g}: {strong}"
     if isinstance(judge, PRMJudge):
         name = f"{judge.model}, process reward model, threshold {judge.threshold:g}, separator {judge.separator!r}"
         name += f", prompt {judge.prompt}" + (f", min words {judge.min_words}" if judge.min_words else "")

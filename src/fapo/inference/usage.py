@@ -69,21 +69,27 @@ def usage_of(completions: Iterable[Completion]) -> Usage:
 class UsageMeter:
     """Running sum of the usage of a model, for any number of threads. A copy in another process starts at zero."""
 
-    def __init__(self) -> None:
-        """Start at zero."""
+    def __init__(self, whole: UsageMeter | None = None) -> None:
+        """Start at zero; `whole` counts the same usage too, beside that of other models."""
+        self.whole = whole
         self.total = Usage()
         """Usage since the start."""
         self._taken = Usage()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[UsageMeter], tuple[()]]:
-        return UsageMeter, ()
+    def __reduce__(self) -> tuple[type[UsageMeter], tuple[UsageMeter | None]]:
+        return UsageMeter, (self.whole,)
 
     def add(self, completions: Iterable[Completion]) -> None:
         """Add the usage of completions."""
-        found = usage_of(completions)
+        self._add(usage_of(completions))
+
+    def _add(self, found: Usage) -> None:
+        """Add usage here and to `whole`."""
         with self._lock:
             self.total += found
+        if self.whole:
+            self.whole._add(found)
 
     def take(self) -> Usage:
         """Return the usage since the last call of this function."""

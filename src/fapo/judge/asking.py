@@ -12,7 +12,7 @@ from typing import Any
 from fapo.data.final_answers import num_words
 from fapo.data.trajectory import judged_steps
 from fapo.inference.usage import UsageMeter
-from fapo.judge.verdicts import BLANK, FLAGGED_UNREAD, majority
+from fapo.judge.verdicts import BLANK, FLAGGED_UNREAD, vote
 from fapo.types import ChatModel, Completion, Given, Message, Problem, Rollout, StepRule, Verdict
 
 
@@ -128,7 +128,7 @@ class AskingJudge(ABC):
         for i, (key, (_, given)) in enumerate(asked.items()):
             votes = answers[i * self.votes : (i + 1) * self.votes]
             parsed = [replace(self.parse(answer, given), seconds=round(answer.seconds, 4)) for answer in votes]
-            verdicts[key] = majority(parsed)
+            verdicts[key] = vote(parsed)
         return [verdicts[key] for key in keys]
 
     def _unread(self, steps: Sequence[str | Given]) -> Verdict | None:

@@ -7,6 +7,7 @@ A judge is wrapped in other judges. From the outside in:
     BatchingJudge        joins the calls that arrive while a model in this process is busy
     Canaries             judges solutions with known labels beside each call, without the response cache
     EagerJudge           starts before the batch of rollouts is complete
+    Cascade              has two judges, and asks the second only where the first is not sure
     GenRM, PRM, oracle   judges; a GenRM or a PRM asks once about equal solutions of one call
     CachedModel          the model of these two, which answers from the response cache what it has answered before
 
@@ -18,13 +19,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from fapo.config.reader import judge_config
+from fapo.config.reader import judge_config, load_judge
 from fapo.config.sampling import Requests
 from fapo.config.schema import (
     AdapterJudge,
+    CascadeJudge,
     CritiqueJudge,
+    JudgeConfig,
     JudgeRequests,
     LocalJudge,
     ModelJudge,
@@ -41,6 +45,7 @@ from fapo.inference.step_scores import PoolingClient
 from fapo.inference.usage import UsageMeter
 from fapo.judge.asking import AskingJudge
 from fapo.judge.canaries import Canaries
+from fapo.judge.cascade import Cascade
 from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
 from fapo.judge.prm import PRM, StepTokenizer
@@ -54,10 +59,14 @@ if TYPE_CHECKING:
 VOTING_TEMPERATURE = 0.6
 """Sampling temperature of a judge with several votes, where none is set."""
 SomeJudge = TypeVar("SomeJudge")
+AnyJudge = ModelJudge | OracleJudge | CascadeJudge
+"""Settings of a judge of any kind."""
 OPTIONS = ("--judge", "--model")
 """Options that name a judge on a command line."""
 PRM_PREFIX = "prm:"
 """Prefix of the addresses of a process reward model on a command line."""
+CASCADE_PREFIX = "cascade:"
+"""Prefix of the file of a cascade on a command line."""
 
 
 class JudgeModel(ChatModel, Protocol):
@@ -69,7 +78,7 @@ class JudgeModel(ChatModel, Protocol):
         ...
 
 
-def make_judge(config: ModelJudge | OracleJudge, *, seed: int = 0, model: JudgeModel | None = None) -> Judge:
+def make_judge(config: AnyJudge, *, seed: int = 0, model: JudgeModel | None = None) -> Judge:
     """Return the judge that a config names; its connections and its cache stay open until the process ends.
 
     Args:
@@ -78,51 +87,100 @@ def make_judge(config: ModelJudge | OracleJudge, *, seed: int = 0, model: JudgeM
         model: Model of the judge, if it is that of a trainer (kind "adapter"); None: the one that the config names.
 
     Returns:
-        A GenRM, a PRM or an oracle, with canaries around it if `judge.canaries` is set.
+        A GenRM, a PRM, an oracle or a cascade, with canaries around it if `judge.canaries` is set.
 
     Raises:
-        ConfigError: If the template or the model cannot be loaded.
+        ConfigError: If the template or the model cannot be loaded, or the judges of a cascade read different steps.
         DataError: If the cache or the canaries cannot be used.
     """
-    judge: Judge
-    uncached: Judge | None = None
-    if isinstance(config, OracleJudge):
-        judge = oracle(config.false_negative_rate, config.false_positive_rate, config.blind_to)
-    else:
-        form, model = _form(config), model or _open_model(config)
-        asking = _asking(config, form, model)
-        judge, uncached = asking, _asking(replace(config, cache=None), form, model, usage=asking.usage)
+    rule = step_rule(config)
+    judge, uncached = _with_uncached(config, model)
     if not config.canaries:
         return judge
-    known = load_labelled(config.canaries, steps=step_rule(config))
+    known = load_labelled(config.canaries, steps=rule)
     return Canaries(judge, known, config.canary_rate, config.canary_min_f1, seed, uncached)
 
 
-def step_rule(config: ModelJudge | OracleJudge) -> StepRule:
-    """Return the rule by which a judge splits responses into steps; raise ConfigError if its template is wrong."""
+def _with_uncached(
+    config: AnyJudge, model: JudgeModel | None = None, usage: UsageMeter | None = None
+) -> tuple[Judge, Judge | None]:
+    """Return a judge, and the same judge without a cache; None for an oracle, which has none.
+
+    Args:
+        config: Settings of the judge; its canaries are not used.
+        model: Model of the judge, if it is that of a trainer.
+        usage: Counter of its tokens; None: a new one.
+
+    Returns:
+        Both judges, which count their tokens together.
+    """
+    if isinstance(config, OracleJudge):
+        return oracle(config.false_negative_rate, config.false_positive_rate, config.blind_to), None
+    if isinstance(config, CascadeJudge):
+        usage = UsageMeter()
+        cheap, strong = (_with_uncached(part, usage=UsageMeter(usage)) for _, part in config.parts)
+        uncached = Cascade(cheap[1] or cheap[0], strong[1] or strong[0], config.thresholds, usage)
+        return Cascade(cheap[0], strong[0], config.thresholds, usage), uncached
+    form, model = _form(config), model or _open_model(config)
+    asking = _asking(config, form, model, usage=usage)
+    return asking, _asking(replace(config, cache=None), form, model, usage=asking.usage)
+
+
+def step_rule(config: AnyJudge) -> StepRule:
+    """Return the rule by which a judge splits responses into steps.
+
+    Args:
+        config: Settings of the judge.
+
+    Returns:
+        The rule; the judges of a cascade have the same.
+
+    Raises:
+        ConfigError: If the template of the judge is wrong, or the judges of a cascade have different rules.
+    """
+    if isinstance(config, CascadeJudge):
+        cheap, strong = (step_rule(part) for _, part in config.parts)
+        if cheap != strong:
+            raise ConfigError(
+                f"judge.cheap splits solutions into {cheap} and judge.strong into {strong}; set `steps` of one of them"
+            )
+        return cheap
     if isinstance(config, CritiqueJudge):
         return load_template(config.template, config.steps).steps
     return "lines" if isinstance(config, OracleJudge) else config.steps or "paragraphs"
 
 
 @contextlib.asynccontextmanager
-async def open_judge(config: ModelJudge, *, use_cache: bool = True) -> AsyncIterator[AskingJudge]:
+async def open_judge(
+    config: ModelJudge | CascadeJudge, *, use_cache: bool = True, usage: UsageMeter | None = None
+) -> AsyncIterator[AskingJudge | Cascade]:
     """Open the judge of a command; its connections and its cache are closed at the end of the block.
 
     Args:
         config: Settings of the judge; its canaries are not used.
         use_cache: Whether to return cached responses. If not, the model is asked again and its responses are stored.
+        usage: Counter of its tokens; None: a new one.
 
     Yields:
-        AskingJudge: The judge, a GenRM or a PRM.
+        AskingJudge | Cascade: The judge, a GenRM, a PRM or a cascade of them.
 
     Raises:
-        ConfigError: If the template or the model cannot be loaded.
+        ConfigError: If the template or the model cannot be loaded, or the judges of a cascade read different steps.
         DataError: If the cache cannot be used.
     """
+    if isinstance(config, CascadeJudge):
+        step_rule(config)
+        usage = usage or UsageMeter()
+        cheap, strong = (
+            open_judge(_answering(part, f"judge{end}"), use_cache=use_cache, usage=UsageMeter(usage))
+            for end, part in config.parts
+        )
+        async with cheap as first, strong as second:
+            yield Cascade(first, second, config.thresholds, usage)
+        return
     form = _form(config)
     async with contextlib.aclosing(_open_model(config)) as model:
-        judge = _asking(config, form, model, use_cache)
+        judge = _asking(config, form, model, use_cache, usage)
         try:
             yield judge
         finally:
@@ -201,8 +259,44 @@ def command_line_prm(addresses: Sequence[str], model: str, **settings: Any) -> P
     return judge
 
 
+def command_line_cascade(file: str, cache: Path | None) -> CascadeJudge:
+    """Return the cascade in the [judge] table of a TOML file that a command line names.
+
+    Args:
+        file: TOML file, which may have other tables too; its paths are relative to its folder.
+        cache: File of the response cache of those judges that name none; None: they have none.
+
+    Returns:
+        The cascade.
+
+    Raises:
+        ConfigError: If the file cannot be read, or its judge is no cascade of models.
+    """
+    judge = load_judge(file)
+    if not isinstance(judge, CascadeJudge):
+        raise ConfigError(f'{file}: judge.kind is "{judge.kind}"; --judge {CASCADE_PREFIX}FILE is for kind "cascade"')
+    for name in ("all", "canaries", "audit"):
+        if getattr(judge, name):
+            raise ConfigError(f"{file}: judge.{name} is for a training; remove it for this command")
+
+    def with_cache(part: JudgeConfig) -> ModelJudge:
+        answering = _answering(part, f"{file}: judge")
+        return replace(answering, cache=answering.cache or (str(cache) if cache else None))
+
+    return judge.with_parts(with_cache)
+
+
+def _answering(part: JudgeConfig, place: str) -> ModelJudge:
+    """Return a judge that is a model; raise ConfigError for an oracle, which knows only rollouts of the miniature."""
+    if not isinstance(part, ModelJudge):
+        raise ConfigError(f'{place}: kind "{part.kind}" is for fapo train; name a model')
+    return part
+
+
 def judge_of_process(judge: SomeJudge, num_processes: int) -> SomeJudge:
     """Return the judge of one of several processes, which has a part of its concurrency."""
+    if isinstance(judge, CascadeJudge):
+        return judge.with_parts(lambda part: judge_of_process(part, num_processes))  # type: ignore[return-value]
     if not isinstance(judge, JudgeRequests) or not judge.num_requests:
         return judge
     return replace(judge, concurrency=max(1, judge.concurrency // num_processes))

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fapo.data.trajectory import without_thinking
@@ -133,14 +134,31 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
     return max(votes, key=lambda vote: num_votes[vote.flawed, vote.error_step])
 
 
+def vote(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the verdict of `majority`, with the rate of votes that flag and the tokens of all votes."""
+    chosen = majority(verdicts)
+    if len(verdicts) == 1:
+        return chosen
+    flags = [bool(verdict.flawed) for verdict in verdicts if verdict.status == "ok"]
+    rate = sum(flags) / len(flags) if flags else None
+    return replace(chosen, flag_rate=rate, all_tokens=sum(verdict.num_tokens for verdict in verdicts))
+
+
 # --- Rows ------------------------------------------------------------------------------------------------------------
 
 
 def verdict_row(verdict: Verdict | None) -> dict[str, Any]:
     """Return the columns that a verdict has in every file that fapo writes; None means that no judge was asked.
 
-    The verdict of a process reward model also has the column `scores`.
+    Some verdicts have further columns: `scores` that of a process reward model, `flag_rate` and `all_tokens` that of a
+    vote, and `given_by` that of a cascade.
     """
+    further = {
+        "scores": list(verdict.scores) or None if verdict else None,
+        "flag_rate": verdict.flag_rate if verdict else None,
+        "all_tokens": verdict.all_tokens or None if verdict else None,
+        "given_by": verdict.given_by or None if verdict else None,
+    }
     return {
         "status": verdict.status if verdict else "skipped",
         "flawed": verdict.flawed if verdict else None,
@@ -148,7 +166,7 @@ def verdict_row(verdict: Verdict | None) -> dict[str, Any]:
         "critique": verdict.critique if verdict else "",
         "critique_tokens": verdict.num_tokens if verdict else 0,
         "reason": verdict.reason if verdict else "",
-        **({"scores": list(verdict.scores)} if verdict and verdict.scores else {}),
+        **{name: value for name, value in further.items() if value is not None},
     }
 
 
@@ -161,10 +179,16 @@ def verdict_from_row(row: Mapping[str, Any]) -> Verdict | None:
     if status == "skipped":
         return None
     texts = row.get("critique") or "", row.get("reason") or "", row.get("critique_tokens") or 0
-    scores = tuple(row.get("scores") or ())
+    further: dict[str, Any] = {
+        "scores": tuple(row.get("scores") or ()),
+        "flag_rate": row.get("flag_rate"),
+        "all_tokens": row.get("all_tokens") or 0,
+        "given_by": row.get("given_by") or "",
+    }
     if status != "ok":
-        return Verdict(status, None, None, *texts)
-    return Verdict("ok", row["error_step"] is not None if flawed is None else flawed, named_step(row), *texts, scores)
+        return Verdict(status, None, None, *texts, **further)
+    flawed = row["error_step"] is not None if flawed is None else flawed
+    return Verdict("ok", flawed, named_step(row), *texts, **further)
 
 
 def named_step(row: Mapping[str, Any]) -> Any:

@@ -59,6 +59,8 @@ def _judge(run: Run) -> str:
         return "base GenRM" if is_miniature(model) else "trained GenRM"
     if kind == "prm":
         return f"PRM {model}"
+    if kind == "cascade":
+        return "cascade"
     return {"oracle": "oracle", "served": model}.get(str(kind), "none")
 
 

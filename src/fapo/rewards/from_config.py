@@ -8,9 +8,9 @@ from dataclasses import replace
 from fapo.config.schema import (
     Config,
     CritiqueJudge,
+    FallibleJudge,
     GenRMOutcomeReward,
     GenRMReward,
-    ModelJudge,
     PolicyReward,
     StepRatioReward,
 )
@@ -61,7 +61,7 @@ def make_scorer(
     if judge is None and config.judge:
         judge = make_judge(config.judge, seed=config.seed, model=judge_model)
     judge_all = isinstance(reward, StepRatioReward) or bool(config.judge and config.judge.all)
-    max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, ModelJudge) else 1.0
+    max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, FallibleJudge) else 1.0
     steps = step_rule(config.judge) if config.judge else "paragraphs"
     check = make_checker(reward.checker)
     return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, steps, max_failure_rate, check)
@@ -74,11 +74,13 @@ def check_scorer(config: Config) -> None:
         return
     if isinstance(config.reward, PolicyReward):
         make_checker(config.reward.checker)
-    if isinstance(config.judge, CritiqueJudge):
-        template = load_template(config.judge.template)
+    for end, judge in config.judge.parts if config.judge else ():
+        if not isinstance(judge, CritiqueJudge):
+            continue
+        template = load_template(judge.template)
         if template.kind == "yes_no" and isinstance(config.reward, StepRatioReward):
             raise ConfigError(
-                f"judge.template: {config.judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
+                f"judge{end}.template: {judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
                 "of the error; use a template that asks for the step, such as locate"
             )
 

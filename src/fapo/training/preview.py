@@ -7,13 +7,14 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from fapo.config.flatten import flatten
 from fapo.config.reader import Places
 from fapo.config.schema import (
     AdapterJudge,
+    CascadeJudge,
     Config,
     JudgeConfig,
     JudgeRequests,
@@ -142,10 +143,9 @@ def _local_models(config: Config) -> dict[str, str]:
 
 def _judges(config: Config) -> Iterator[tuple[str, JudgeConfig]]:
     """Yield the judges of a run with their keys: the judge, and the one that audits it."""
-    if config.judge:
-        yield "judge", config.judge
-        if config.judge.audit:
-            yield "judge.audit.judge", config.judge.audit.judge
+    for key, judge in (("judge", config.judge), ("judge.audit.judge", config.audit and config.audit.judge)):
+        for end, part in judge.parts if judge else ():
+            yield f"{key}{end}", part
 
 
 def _on_hub(path: str) -> bool:
@@ -239,6 +239,10 @@ def _judge(judge: JudgeConfig, num: int) -> str:
     """Return what the judge is, and how often it is asked."""
     if isinstance(judge, OracleJudge):
         return "the miniature's oracle"
+    if isinstance(judge, CascadeJudge):
+        low, high = judge.thresholds
+        cheap, strong = (_judge(replace(part, all=judge.all), num) for _, part in judge.parts)
+        return f"{cheap}; for a score of a flaw between {low:g} and {high:g}: {strong}"
     urls = judge.urls if isinstance(judge, JudgeRequests) else ()
     place = f"at {', '.join(urls)}" if urls else "in this process"
     if isinstance(judge, AdapterJudge):

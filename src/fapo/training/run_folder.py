@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import from_dict, to_dict
-from fapo.config.schema import Config, CritiqueJudge, GenRMConfig, JudgeConfig, ModelJudge
+from fapo.config.schema import CascadeJudge, Config, CritiqueJudge, GenRMConfig, JudgeConfig, ModelJudge
 from fapo.data.files import write_json
 from fapo.data.jsonl import finite, read_jsonl, write_jsonl
 from fapo.data.problems import load_prompt
@@ -132,17 +132,18 @@ _FREE_OF_JUDGE = {"urls", "concurrency", "timeout", "deadline", "cache", "max_fa
 
 def _comparable(value: Any) -> Any:
     """Return the part of a setting that must not change when a run is resumed."""
-    return {k: v for k, v in value.items() if k not in _FREE_OF_JUDGE} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    inner = {k: _comparable(v) if k in ("cheap", "strong") else v for k, v in value.items()}
+    return {k: v for k, v in inner.items() if k not in _FREE_OF_JUDGE}
 
 
 def _prompts(config: Config) -> dict[str, str]:
     """Return the text of each prompt file or built-in prompt that a run uses, by the key of its setting."""
     audit = config.audit
-    templates = {
-        "judge.template": config.judge,
-        "judge.audit.judge.template": audit and audit.judge,
-        "genrm.template": config.genrm,
-    }
+    templates: dict[str, JudgeConfig | GenRMConfig | None] = {"genrm.template": config.genrm}
+    for key, judge in (("judge", config.judge), ("judge.audit.judge", audit and audit.judge)):
+        templates |= {f"{key}{end}.template": part for end, part in (judge.parts if judge else ())}
     named = {key: table.template for key, table in templates.items() if isinstance(table, CritiqueJudge | GenRMConfig)}
     texts = {key: load_template(name).file_text for key, name in named.items()}
     return texts | ({"data.prompt": load_prompt(config.data.prompt)} if config.data.prompt else {})
@@ -167,6 +168,8 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
 
     def cached(judge: JudgeConfig) -> JudgeConfig:
         """Return a judge with its cache."""
+        if isinstance(judge, CascadeJudge):
+            return judge.with_parts(cached)
         if not isinstance(judge, ModelJudge):
             return judge
         if judge.cache and num_nodes > 1 and (kind := shared_file_system(judge.cache)):

@@ -13,7 +13,7 @@ from fapo.inference.usage import Usage
 from fapo.judge.quality import judge_quality, processbench_f1
 from fapo.rewards import theory
 from fapo.rewards.advantages import mean_advantage_by_class
-from fapo.types import GroundTruth, RolloutClass, ScoredRollout, rollout_class
+from fapo.types import GroundTruth, RolloutClass, ScoredRollout, Verdict, rollout_class
 
 
 def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth | None]) -> dict[str, float]:
@@ -47,6 +47,7 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
         out |= {
             "rollout/fp_ratio": metrics.fp_ratio(num_flawed, len(judged)),
             "rollout/rho": theory.rho(len(judged) - num_flawed, num_wrong),
+            **_strong_rate([s.verdict for s in judged if s.verdict]),
             "judge/tokens": fmean(s.verdict.num_tokens for s in judged if s.verdict),
         }
     known = [(s, t) for s, t in zip(scored, truths, strict=True) if s.correct and t is not None]
@@ -60,6 +61,13 @@ def policy_metrics(scored: Sequence[ScoredRollout], truths: Sequence[GroundTruth
         if pairs := [(s.verdict, t.error_step) for s, t in known if s.verdict is not None]:
             out |= {f"judge/{name}": value for name, value in judge_quality(*zip(*pairs, strict=True)).items()}
     return out
+
+
+def _strong_rate(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Return the rate of verdicts by the strong judge of a cascade; {} for other judges."""
+    if not any(verdict.given_by for verdict in verdicts):
+        return {}
+    return {"judge/strong_rate": fmean(verdict.given_by == "strong" for verdict in verdicts)}
 
 
 def usage_metrics(usage: Usage, judge: JudgeConfig | None, group: str = "judge") -> dict[str, float]:

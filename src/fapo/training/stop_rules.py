@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from fapo.config.schema import Config, JudgedReward, ModelJudge
+from fapo.config.schema import Config, FallibleJudge, JudgedReward
 from fapo.judge.canaries import CanaryResult, CanaryWindow
 from fapo.judge.circuit_breaker import CircuitBreaker
 from fapo.rewards.scorer import checker_breaker, unscored_error
@@ -20,7 +20,7 @@ def without_stops(config: Config) -> Config:
         reward = replace(reward, on_unscored="mask")
     if judge:
         judge = replace(judge, canary_min_f1=0.0)
-    if isinstance(judge, ModelJudge):
+    if isinstance(judge, FallibleJudge):
         judge = replace(judge, max_failure_rate=1.0)
     return replace(config, reward=reward, judge=judge)
 
@@ -38,9 +38,9 @@ class StopRules:
         """The latest canaries of the run."""
         self.audit = AuditWindow(config.audit.min_j if config.audit else 0.0)
         """The latest audited verdicts of the run."""
-        self._breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, ModelJudge) else 1.0)
+        self._breaker = CircuitBreaker(judge.max_failure_rate if isinstance(judge, FallibleJudge) else 1.0)
         self._checker_breaker = checker_breaker(
-            judge.max_failure_rate if isinstance(judge, ModelJudge) else ModelJudge.max_failure_rate
+            judge.max_failure_rate if isinstance(judge, FallibleJudge) else FallibleJudge.max_failure_rate
         )
         self._needs_verdicts = isinstance(reward, JudgedReward) and reward.on_unscored == "raise"
 

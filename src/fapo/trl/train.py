@@ -121,5 +121,6 @@ def _wrapped(config: Config, scorer: Scorer) -> tuple[Scorer, EagerJudge | None]
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer, None
     judge = config.judge
-    eager = isinstance(judge, JudgeRequests) and bool(judge.num_requests) and judge.overlap
+    parts = [part for _, part in judge.parts] if judge else []
+    eager = all(isinstance(part, JudgeRequests) and part.num_requests and part.overlap for part in parts)
     return wrap_judge(scorer, eager=eager)

@@ -145,12 +145,18 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
             'judge.kind "adapter" is for --engine trl: verl\'s reward workers do not have the weights of the policy; '
             'use "local" or "served"'
         )
-    if isinstance(config.judge, PRMJudge) and not config.judge.urls:
-        raise ConfigError(
-            "judge.urls is missing: verl's reward workers load no process reward model; serve it with vLLM"
-        )
-    if isinstance(config.judge, JudgeRequests) and not config.judge.overlap:
-        raise ConfigError("judge.overlap is for --engine trl: verl judges each rollout as it ends; remove it")
+    for end, judge in config.judge.parts if config.judge else ():
+        if isinstance(judge, PRMJudge) and not judge.urls:
+            raise ConfigError(
+                f"judge{end}.urls is missing: verl's reward workers load no process reward model; serve it with vLLM"
+            )
+        if end and isinstance(judge, LocalJudge):
+            raise ConfigError(
+                f'judge{end}.kind "local" is for --engine trl: verl serves a single judge, and a cascade has two; use '
+                '"served"'
+            )
+        if isinstance(judge, JudgeRequests) and not judge.overlap:
+            raise ConfigError(f"judge{end}.overlap is for --engine trl: verl judges each rollout as it ends; remove it")
     local_judge = config.judge if isinstance(config.judge, LocalJudge) else None
     actor, sampler, function, extra = _ACTOR, _SAMPLER, _FUNCTION, f"+{_KWARGS}"
     weights, computation = _DTYPES[config.model.dtype]

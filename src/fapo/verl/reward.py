@@ -20,6 +20,7 @@ from typing import Any
 
 from fapo.config.reader import read_config
 from fapo.config.schema import (
+    CascadeJudge,
     Config,
     CritiqueJudge,
     GroupReward,
@@ -148,6 +149,10 @@ def _num_nodes() -> int:
 
 def _worker_judge(judge: JudgeConfig, num_workers: int, router: str) -> JudgeConfig:
     """Return the judge of one of `num_workers` workers; a judge that verl serves is behind the address `router`."""
+    if router and isinstance(judge, CascadeJudge):
+        raise ConfigError(
+            "verl serves a single judge (reward.reward_model.enable), and a cascade has two; remove the setting"
+        )
     if router and isinstance(judge, ServedJudge):
         judge = replace(judge, urls=(f"http://{router}/v1",))
     elif router and isinstance(judge, LocalJudge):
@@ -169,5 +174,6 @@ def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
         return scorer
     if canaries := find_canaries(scorer.judge):
         canaries.results = []
-    local = isinstance(config.judge, LocalJudge)
+    assert config.judge
+    local = any(isinstance(part, LocalJudge) for _, part in config.judge.parts)
     return wrap_judge(scorer, deduplicate=True, batch=local)[0]

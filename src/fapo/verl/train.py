@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fapo.config.schema import Config, CritiqueJudge, JudgeConfig, LocalJudge, ModelJudge, PRMJudge
+from fapo.config.schema import CascadeJudge, Config, CritiqueJudge, JudgeConfig, LocalJudge, ModelJudge, PRMJudge
 from fapo.data.load import load_labelled
 from fapo.errors import EngineError
 from fapo.judge.from_config import step_tokenizer
@@ -96,8 +96,9 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
 def _check_files(config: Config) -> None:
     """Raise ConfigError or DataError for a template, tokenizer or canaries that the reward workers could not load."""
     check_scorer(config)
-    if isinstance(config.judge, PRMJudge):
-        step_tokenizer(config.judge)
+    for _, judge in config.judge.parts if config.judge else ():
+        if isinstance(judge, PRMJudge):
+            step_tokenizer(judge)
     if config.judge and config.judge.canaries:
         load_labelled(config.judge.canaries)
 
@@ -116,6 +117,8 @@ def with_absolute_paths(config: Config) -> Config:
 
 def _absolute_judge(judge: JudgeConfig) -> JudgeConfig:
     """Return a judge with absolute paths."""
+    if isinstance(judge, CascadeJudge):
+        judge = judge.with_parts(_absolute_judge)
     if judge.canaries:
         judge = replace(judge, canaries=_absolute(judge.canaries))
     if isinstance(judge, ModelJudge):

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from fapo.config.schema import ModelJudge
+from fapo.config.schema import CascadeJudge, ModelJudge
 from fapo.data.files import atomic_path, check_not_overwriting
 from fapo.data.jsonl import write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
@@ -20,6 +20,7 @@ from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.counts import AuditCounts, AuditRow
 from fapo.evaluation.audit.settings import AuditSettings
 from fapo.judge.asking import AskingJudge
+from fapo.judge.cascade import Cascade
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge, step_rule
 from fapo.judge.verdicts import verdict_row
@@ -117,9 +118,9 @@ class _Audit:
 
     settings: AuditSettings
     """Settings of the audit."""
-    config: ModelJudge
+    config: ModelJudge | CascadeJudge
     """Settings of the judge."""
-    judge: AskingJudge
+    judge: AskingJudge | Cascade
     """Opened judge."""
     check: AnswerChecker
     """Checker of the answers."""

@@ -110,6 +110,9 @@ def conventions(context: Context, process: bool) -> dict[str, Any]:
             f"the threshold has the best F1 on {context.num_for_threshold} other rows, a random half; "
             "all numbers are of this half"
         )
+    if any(verdict.given_by for verdict in context.verdicts):
+        num = sum(verdict.given_by == "strong" for verdict in context.verdicts)
+        rules["cascade"] = f"the strong judge was asked about {num} of {len(context.verdicts)} rows"
     if context.num_without_reference:
         rules["reference"] = f"not given to the judge in {context.num_without_reference} rows: the data has none"
     rules["interval"] = f"{LEVEL:.0%} bootstrap over rows, {NUM_RESAMPLES} resamples, seed {SEED}"
@@ -288,7 +291,7 @@ def _notes(rules: Mapping[str, Any], context: Context) -> Iterator[str]:
     if counts:
         which = ", ".join(f"{count} {name}" for name, count in counts.items())
         yield f"rows without a verdict: {which}; {rules['invalid_means']}"
-    yield from (f"{name}: {rules[name]}" for name in ("scores", "reference", "interval") if name in rules)
+    yield from (f"{name}: {rules[name]}" for name in ("scores", "cascade", "reference", "interval") if name in rules)
 
 
 def _subset_cells(score: SubsetScore) -> list[str]:

@@ -67,8 +67,7 @@ def read_predictions(
     for where, row in _with_unique_ids(read_rows(path)):
         parsed, judge = _parse(where, row, num_steps, threshold, with_step), row.get("judge")
         if parsed.verdict:
-            tokens, seconds = int(_cost(row, "critique_tokens")), _cost(row, "critique_seconds")
-            parsed = replace(parsed, verdict=replace(parsed.verdict, num_tokens=tokens, seconds=seconds))
+            parsed = replace(parsed, verdict=replace(parsed.verdict, **_further(where, row)))
         found[parsed.id] = replace(parsed, judge=judge if isinstance(judge, str) else "")
     if not found:
         raise DataError(f"{path}: no predictions in it; give at least one row")
@@ -111,6 +110,8 @@ def write_predictions(path: Path, rows: Sequence[LabelledSolution], verdicts: Se
         for row, verdict in pairs
     ]
     for row in out:
+        if "given_by" in row:
+            row.pop("scores", None)  # the verdict of a cascade does not follow from a threshold alone
         if "scores" in row:
             del row["flawed"], row["error_step"]
     write_jsonl(path, out)
@@ -167,6 +168,22 @@ def _parse(
     if with_step and flawed and step is None and not why:
         raise DataError(f"{where}: says flawed but not where (error_step), which this benchmark needs")
     return Prediction(id, Verdict("ok", flawed, step, critique, why))
+
+
+def _further(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what else a row says of its verdict; raise DataError for a rate that is none."""
+    found: dict[str, Any] = {
+        "num_tokens": int(_cost(row, "critique_tokens")),
+        "all_tokens": int(_cost(row, "all_tokens")),
+        "seconds": _cost(row, "critique_seconds"),
+    }
+    if (rate := row.get("flag_rate")) is not None:
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise DataError(f"{where}: flag_rate is {_short(rate)}, must be a number from 0 to 1")
+        found["flag_rate"] = float(rate)
+    if row.get("given_by") in ("cheap", "strong"):
+        found["given_by"] = row["given_by"]
+    return found
 
 
 def _scores(where: str, scores: Any, num_steps: int) -> list[int | float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fapo.config.schema import CritiqueJudge, ModelJudge, PRMJudge
+from fapo.config.schema import CascadeJudge, CritiqueJudge, ModelJudge, PRMJudge
 from fapo.data.files import check_not_overwriting
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_benchmarks.output import Context
@@ -140,11 +140,12 @@ def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Pr
     if out := settings.out_of(template):
         write_predictions(out, rows.counting, verdicts, name)
     threshold = judge.threshold if isinstance(judge, PRMJudge) else None
-    without = sum(not row.problem.reference for row in rows.counting) if threshold is None else 0
+    reads_reference = any(isinstance(part, CritiqueJudge) for _, part in judge.parts)
+    without = sum(not row.problem.reference for row in rows.counting) if reads_reference else 0
     return Context(
         data=settings.data,
         answers=name,
-        name=template if threshold is None else "prm",
+        name=template if isinstance(judge, CritiqueJudge) else "prm" if isinstance(judge, PRMJudge) else "cascade",
         judge=name,
         verdicts=verdicts,
         invalid=settings.invalid,
@@ -156,7 +157,7 @@ def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Pr
 
 
 def judge_rows(
-    settings: BenchSettings, rows: Rows, judge: ModelJudge, progress: Progress
+    settings: BenchSettings, rows: Rows, judge: ModelJudge | CascadeJudge, progress: Progress
 ) -> tuple[list[Verdict], Usage]:
     """Judge the rows of a benchmark; critiques that the cache holds are not requested again.
 
@@ -173,11 +174,12 @@ def judge_rows(
         ConfigError: The benchmark needs steps, and the template asks for yes or no.
         JudgeDownError: The judge fails for too many rows.
     """
-    names_no_step = isinstance(judge, CritiqueJudge) and load_template(judge.template).kind == "yes_no"
-    if settings.benchmark == "process" and names_no_step:
-        raise ConfigError(
-            f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use locate"
-        )
+    for _, part in judge.parts:
+        names_no_step = isinstance(part, CritiqueJudge) and load_template(part.template).kind == "yes_no"
+        if settings.benchmark == "process" and names_no_step:
+            raise ConfigError(
+                f"{judge_name(judge)}: asks yes or no, so it names no step, which `process` needs; use locate"
+            )
     verdicts: dict[str, Verdict] = {}
     task = f"bench {settings.benchmark}"
     if isinstance(judge, CritiqueJudge) and settings.compares:

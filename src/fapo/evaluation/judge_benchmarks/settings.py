@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from annotated_types import Gt, Lt
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.ranges import NonNegative, check_ranges
+from fapo.config.ranges import NonNegative, Rate, check_ranges
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import ModelSettings
 
@@ -120,3 +121,26 @@ class BenchSettings(ModelSettings):
     def rule(self) -> str:
         """Name of the judge that reads nothing; empty for any other."""
         return self.judge[0] if len(self.judge) == 1 and self.judge[0] in RULES else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeSettings:
+    """Labelled rows with the answers of two judges, and the wanted bound on the errors of the cascade."""
+
+    data: Annotated[tuple[str, ...], arg(constructor=_data)] = ()
+    """JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test."""
+    cheap: Path
+    """Predictions of the cheap judge, rows with scores or a flag_rate, as `fapo bench --out` writes them."""
+    strong: Path | None = None
+    """Predictions of the strong judge on the same rows; without them only the rate of rows that it reads is shown."""
+    max_error: Annotated[float, Gt(0), Lt(1)] = 0.05
+    """Largest rate of flawed rows that the cheap judge may clear, and of correct rows that it may flag."""
+    threshold: Rate = 0.5
+    """Score below which a step is wrong, for predictions of the cheap judge with scores; judge.cheap.threshold."""
+    limit: int | None = None
+    """Number of rows of each source that are used, a fixed random choice; the default is all."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "fapo cascade")
+        if not self.data:
+            raise ConfigError("--data is missing; name labelled rows, such as those of ProcessBench")

@@ -93,7 +93,7 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
     """
     from fapo.config.ranges import check_ranges
     from fapo.config.reader import read_config
-    from fapo.config.schema import FapoReward, GroupReward, JudgedReward, ModelJudge, PolicyReward
+    from fapo.config.schema import FapoReward, GroupReward, JudgedReward, OracleJudge, PolicyReward
     from fapo.judge.from_config import judge_of_process, make_judge
     from fapo.rewards.checkers import make_checker
     from fapo.rewards.from_config import make_scorer, wrap_judge
@@ -108,7 +108,8 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
                 f'{settings.config}: reward.kind "{config.reward.kind}" compares the rollouts of a group, which the '
                 "service does not see; use kind fapo"
             )
-        reward, in_process = config.reward, isinstance(config.judge, ModelJudge) and not config.judge.num_requests
+        reward = config.reward
+        in_process = bool(config.judge and not isinstance(config.judge, OracleJudge) and not config.judge.num_requests)
         made = make_scorer(replace(config, judge=judge_of_process(config.judge, settings.workers)))
         assert isinstance(made, PolicyScorer)
         scorer = made

@@ -59,6 +59,6 @@ class PlanAssumptions:
     def mean_critique(self, config: Config) -> int:
         """Return the mean length of a critique in tokens; 0 without a model that writes critiques."""
         judge = config.judge
-        if judge is None or judge.kind == "oracle" or judge.kind == "prm":
+        if judge is None or judge.kind == "oracle" or judge.kind == "prm" or judge.kind == "cascade":
             return 0
         return min(self.critique or CRITIQUE_TOKENS, judge.max_tokens)

@@ -167,7 +167,9 @@ def plan_judge(config: Config, assumed: PlanAssumptions, seconds: float) -> list
         ConfigError: The shape of the judge is not known.
     """
     judge = config.judge
-    if judge is None or judge.kind == "oracle" or judge.kind == "prm" or config.task != "policy":
+    if judge is None or judge.kind == "oracle" or judge.kind == "prm" or judge.kind == "cascade":
+        return []
+    if config.task != "policy":
         return []
     step_ratio = config.reward is not None and config.reward.kind == "step_ratio"
     rate = 1.0 if judge.all or step_ratio else assumed.accuracy

@@ -17,12 +17,12 @@ from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.miniature.sets import has_oracle
 from fapo.data.problems import load_prompt, question_messages, sampling_key
 from fapo.data.trajectory import closes_unopened_thinking, make_rollout
-from fapo.errors import ConfigError, EngineError
+from fapo.errors import ConfigError
+from fapo.evaluation.policy.sample import sample_policy
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.inference.concurrency import run_batches
-from fapo.inference.models import ModelSpec
-from fapo.inference.numbered_answers import SampledModel, ask_numbered
-from fapo.inference.response_cache import CacheKey, ResponseCache
+from fapo.inference.numbered_answers import SampledModel
+from fapo.inference.response_cache import ResponseCache
 from fapo.inference.usage import Usage, usage_of
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.from_config import open_judge
@@ -102,7 +102,12 @@ def evaluate(
     for config in filter(None, (judge, gold)):
         load_template(config.template)  # a wrong template should stop the command before it samples
     with contextlib.closing(ResponseCache(settings.cache)) as cache:
-        completed = asyncio.run(_sample(settings, policy, prompt, problems, cache, progress))
+        model = SampledModel(policy, "--policy", settings.sampling, settings.requests, settings.seed)
+        chats = [question_messages(prompt, problem) for problem in problems]
+        prompt_name, use_cache = str(settings.prompt or ""), not settings.no_cache
+        completed = asyncio.run(
+            sample_policy(model, chats, settings.samples, cache, progress, prompt=prompt_name, use_cache=use_cache)
+        )
     usage = {} if usage is None else usage
     usage["policy"] = usage_of({id(c): c for completions in completed for c in completions}.values())
     answered = asyncio.run(_checked(check, problems, completed))
@@ -148,44 +153,6 @@ def load_questions(settings: EvalSettings) -> list[Problem]:
     if twice := [key for key, num in Counter((p.source, p.id) for p in chosen).items() if num > 1]:
         raise ConfigError(f"two sources are both called {twice[0][0]!r}; name each once, or rename a file")
     return chosen
-
-
-async def _sample(
-    settings: EvalSettings,
-    policy: ModelSpec,
-    prompt: str,
-    problems: Sequence[Problem],
-    cache: ResponseCache,
-    progress: Progress,
-) -> list[list[Completion]]:
-    """Return the completions of each question, [num_questions, num_samples]; equal questions have the same ones."""
-    model = SampledModel(policy, "--policy", settings.sampling, settings.requests, settings.seed)
-    chats = [question_messages(prompt, problem) for problem in problems]
-    keys = [[model.key(chat, number) for number in range(settings.samples)] for chat in chats]
-    questions = {key: chat for chat, numbered in zip(chats, keys, strict=True) for key in numbered}
-    found: dict[CacheKey, Completion] = {}
-    breaker = CircuitBreaker(
-        name=f"the policy {policy.name}",
-        remedy=repeat_command(settings.cache),
-        num_expected=len(questions),
-        error=EngineError,
-    )
-
-    def show(done: int, cached: int) -> None:
-        progress("sample", done, len(questions), {"from the cache": cached} if cached else {})
-
-    prompt_name, use_cache = str(settings.prompt or ""), not settings.no_cache
-    await ask_numbered(
-        model,
-        questions,
-        cache,
-        found.__setitem__,
-        record=breaker.record,
-        progress=show,
-        template=prompt_name,
-        use_cache=use_cache,
-    )
-    return [[found[key] for key in numbered] for numbered in keys]
 
 
 async def _checked(

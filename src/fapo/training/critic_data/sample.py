@@ -10,16 +10,15 @@ from fapo.data.jsonl import write_jsonl
 from fapo.data.problems import question_messages
 from fapo.data.steps import split_steps
 from fapo.data.trajectory import make_rollout
-from fapo.errors import EngineError
+from fapo.evaluation.policy.sample import sample_policy
 from fapo.inference.models import ModelSpec
-from fapo.inference.numbered_answers import SampledModel, ask_numbered
-from fapo.inference.response_cache import CacheKey, ResponseCache
-from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
+from fapo.inference.numbered_answers import SampledModel
+from fapo.inference.response_cache import ResponseCache
 from fapo.rewards.checkers import AnswerChecker
 from fapo.rewards.scorer import checker_breaker
 from fapo.rewards.verify import Check
 from fapo.training.critic_data.settings import CriticSettings
-from fapo.types import Completion, Message, Problem, Progress, Rollout, StepRule
+from fapo.types import Problem, Progress, Rollout, StepRule
 
 
 @dataclass(frozen=True)
@@ -81,49 +80,29 @@ async def sample_rollouts(
     how = config.sampling, config.requests, config.seed
     models = [SampledModel(policy, "--policy", *how) for policy in policies]
     chats = [question_messages(prompt, problem) for problem in problems]
-    places = [
-        (f"{problem.id}-{place}-{index}", model.spec.name, problem, model.key(chat, index))
-        for problem, chat in zip(problems, chats, strict=True)
-        for place, model in enumerate(models)
-        for index in range(config.samples)
+    name = str(config.prompt or "")
+    found = [
+        await sample_policy(
+            model, chats, config.samples, cache, progress, task=f"sample {model.spec.name}", prompt=name
+        )
+        for model in models
     ]
-    found: dict[CacheKey, Completion] = {}
-    for model in models:
-        await _ask(config, model, chats, cache, found, progress)
-    answered = [place for place in places if not found[place[-1]].error]
-    rollouts = [make_rollout(problem, found[key].text, found[key].num_tokens) for _, _, problem, key in answered]
+    answered = [
+        (f"{problem.id}-{place}-{index}", model.spec.name, make_rollout(problem, answer.text, answer.num_tokens))
+        for row, problem in enumerate(problems)
+        for place, model in enumerate(models)
+        for index, answer in enumerate(found[place][row])
+        if not answer.error
+    ]
+    rollouts = [rollout for _, _, rollout in answered]
     checks = await check(rollouts)
     checker_breaker(ModelJudge.max_failure_rate).record([c.detail if c.unscored else "" for c in checks])
     sampled = [
         SampledRollout(id, policy, rollout, checked, rule)
-        for (id, policy, _, _), rollout, checked in zip(answered, rollouts, checks, strict=True)
+        for (id, policy, rollout), checked in zip(answered, checks, strict=True)
     ]
     write_jsonl(config.folder / "samples.jsonl", map(_row, sampled))
     return sampled
-
-
-async def _ask(
-    config: CriticSettings,
-    model: SampledModel,
-    chats: Sequence[list[Message]],
-    cache: ResponseCache,
-    found: dict[CacheKey, Completion],
-    progress: Progress,
-) -> None:
-    """Add the completions of one policy to `found`."""
-    questions = {model.key(chat, index): chat for chat in chats for index in range(config.samples)}
-    name = model.spec.name
-    remedy = repeat_command(cache.path)
-    breaker = CircuitBreaker(name=f"the policy {name}", remedy=remedy, num_expected=len(questions), error=EngineError)
-    await ask_numbered(
-        model,
-        questions,
-        cache,
-        found.__setitem__,
-        record=breaker.record,
-        progress=lambda done, _: progress(f"sample {name}", done, len(questions)),
-        template=str(config.prompt or ""),
-    )
 
 
 def distinct(rollouts: Iterable[SampledRollout]) -> list[SampledRollout]:

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from fapo.config import CascadeJudge, LocalJudge, OracleJudge, from_dict, load, to_dict
 from fapo.config.reader import load_judge
-from fapo.data.jsonl import read_jsonl
+from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER, labelled
 from fapo.errors import ConfigError
+from fapo.evaluation.audit.run import audit
+from fapo.evaluation.audit.settings import AuditSettings
 from fapo.evaluation.judge_benchmarks.output import as_json
 from fapo.evaluation.judge_benchmarks.run import run_benchmark, score
 from fapo.evaluation.judge_benchmarks.settings import BenchSettings
@@ -323,6 +325,23 @@ def test_bench_with_a_cascade_equals_its_judges_at_the_ends(tmp_path: Path) -> N
     unsure = [row for row in by_cheap if row["given_by"] == "strong"]
     assert all(row["status"] != "ok" for row in unsure), "only rows without a verdict are passed on"
     assert same["usage"]["requests"] == alone["usage"]["requests"] + len(unsure) or same["usage"]["from_cache"]
+
+
+@pytest.mark.slow
+def test_an_audit_says_which_judge_gave_each_verdict(tmp_path: Path) -> None:
+    rows, file = labelled("miniature:critic-test", 8), tmp_path / "solutions.jsonl"
+    write_jsonl(
+        file,
+        [{"problem": row.problem.text, "reference": row.problem.reference, "response": "\n".join(row.steps)}
+         for row in rows],
+    )  # fmt: skip
+    judge = (f"cascade:{cascade_file(tmp_path, (0.3, 0.7))}",)
+    counts = audit(AuditSettings(files=(str(file),), judge=judge, out=tmp_path / "out.jsonl"))
+    found = list(read_jsonl(tmp_path / "out.jsonl"))
+    judged = [row for row in found if row["status"] != "skipped"]
+    assert judged and {row["given_by"] for row in judged} <= {"cheap", "strong"}
+    assert sum(row["all_tokens"] for row in judged) == counts.usage.completion_tokens
+    assert all("given_by" not in row for row in found if row["status"] == "skipped")
 
 
 COMMANDS = {

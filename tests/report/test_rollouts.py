@@ -95,6 +95,16 @@ def test_steps_without_an_oracle_are_those_of_the_run_s_judge(
     assert len(shown.steps) == num
 
 
+def test_steps_of_a_run_with_a_cascade_are_those_of_its_judges(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "r", [rollout(3, 1, 1, 0) | {"response": "one\ntwo", "truth": None}])
+    config = json.loads((folder / "config.json").read_text())
+    judge = {"kind": "cascade", "cheap": {"kind": "prm"}, "strong": {"kind": "local", "steps": "lines"}}
+    (folder / "config.json").write_text(json.dumps(config | {"judge": judge}))
+    (folder / "prompts.json").write_text(json.dumps({"judge.strong.template": load_template("locate").file_text}))
+    (shown,) = shown_rollouts("r", read_run(folder))
+    assert len(shown.steps) == 2
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -119,10 +119,14 @@ def shown_rollouts(name: str, run: Run, rate: float = 1.0) -> Iterator[ShownRoll
 
 def _step_rule(run: Run) -> StepRule:
     """Return the rule by which the judge of a run split responses; paragraphs if it is not known any more."""
-    judge, text = run.table("judge"), run.prompts.get("judge.template")
+    judge, key = run.table("judge"), "judge.template"
+    for part in ("cheap", "strong"):  # the judges of a cascade have one rule; one of them may have no template
+        if f"judge.{part}.template" in run.prompts and isinstance(judge.get(part), Mapping):
+            judge, key = judge[part], f"judge.{part}.template"
+    text = run.prompts.get(key)
     try:
         if isinstance(text, str):
-            return parse_template(text, "judge.template", judge.get("steps")).steps
+            return parse_template(text, key, judge.get("steps")).steps
         return load_template(str(judge.get("template", "locate")), judge.get("steps")).steps
     except ConfigError:
         return "paragraphs"

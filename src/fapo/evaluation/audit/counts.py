@@ -51,6 +51,12 @@ class AuditRow:
     """Reason why the row has no verdict, or why the row or its answer could not be read."""
     scores: list[float] | None = None
     """Score of each step by a process reward model; None for other judges, and the file then has no such column."""
+    flag_rate: float | None = None
+    """Rate of the judge's votes that flag; None and no column without several votes."""
+    all_tokens: int | None = None
+    """Length of all critiques behind the verdict in tokens; None and no column for a single critique."""
+    given_by: Literal["cheap", "strong"] | None = None
+    """Judge of a cascade that gave the verdict; None and no column for other judges."""
 
 
 @dataclass

@@ -219,10 +219,11 @@ class _Audit:
 
     def write(self, draft: Path, rows: Sequence[AuditRow]) -> None:
         """Write and count finished rows; raise JudgeDownError if the judge fails for too many of them."""
-        out = [asdict(row) for row in rows]
-        for columns in out:
-            if columns["scores"] is None:
-                del columns["scores"]
+        optional = ("scores", "flag_rate", "all_tokens", "given_by")
+        out = [
+            {name: value for name, value in asdict(row).items() if value is not None or name not in optional}
+            for row in rows
+        ]
         write_jsonl(draft, out, append=True)
         for row in rows:
             if row.correct is not None:

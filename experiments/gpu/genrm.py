@@ -82,7 +82,7 @@ def settings(kind: str, base: Path, sets: dict[str, Path], given: argparse.Names
             "validation": {name: str(path) for name, path in sets.items() if name != "train"},
             "max_prompt_tokens": 400 if tiny else 2560,
         },
-        "genrm": {"template": "compact" if tiny else "locate_small"},
+        "genrm": {"template": "compact" if tiny else str(common.SENTENCE)},
         "rollout": {"num_prompts": num_prompts, "group_size": group, "max_tokens": max_tokens},
         "reward": {"kind": kind},
         "optim": {

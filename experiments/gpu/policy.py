@@ -81,7 +81,7 @@ def settings(kind: str, sets: dict[str, Path], given: argparse.Namespace) -> dic
         "judge": {
             "kind": "adapter",
             "model": str(given.judge),
-            "template": "compact" if tiny else "locate_small",
+            "template": "compact" if tiny else str(common.SENTENCE),
             "max_tokens": 8 if tiny else 128,
             "temperature": 0.6,
         },

@@ -475,7 +475,10 @@ CALLS: dict[str, tuple[list[str], str]] = {
         "`votes` above 1 at `temperature` 0",
     ),
     "no votes": (["--data", "DATA", "--judge", "http://x", "--model", "m", "--votes", "0"], "votes: should be"),
-    "no limit": (["--data", "DATA", "--judge", "flag-all", "--limit", "0"], "limit is 0"),
+    "no limit": (
+        ["--data", "DATA", "--judge", "flag-all", "--limit", "0"],
+        "limit: should be greater than or equal to 1, not 0",
+    ),
     "threshold": (["--data", "DATA", "--predictions", "DATA", "--threshold", "nan"], "threshold is nan"),
     "no template": (
         ["--data", "DATA", "--judge", "http://x", "--model", "m", "--template", "no"],

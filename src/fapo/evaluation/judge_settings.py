@@ -81,7 +81,8 @@ class ModelSettings:
             ConfigError: No address or several different models are given, a setting is out of range, or it is for
                 another kind of judge.
         """
-        from fapo.judge import from_config as made  # slow to import
+        from fapo.config.schema import PRMJudge, ServedJudge  # slow to import, as is the next
+        from fapo.judge import from_config as made
 
         cache = self.cache or (out and out.with_suffix(".cache.sqlite"))
         is_prm = any(address.startswith(made.PRM_PREFIX) for address in self.judge)
@@ -97,39 +98,13 @@ class ModelSettings:
         if unused:
             remedy = "a process reward model writes no critique" if is_prm else "it is for prm: judges"
             raise ConfigError(f"--{unused[0].replace('_', '-')} does not go with this --judge: {remedy}; remove it")
+        known = {f.name for f in fields(PRMJudge if is_prm else ServedJudge)} - {"model"}
+        settings = {f.name: getattr(self, f.name) for f in fields(ModelSettings) if f.name in known} | {"cache": cache}
         if is_prm:
-            return made.command_line_prm(
-                self.judge,
-                self.model,
-                revision=self.revision,
-                tokenizer=self.tokenizer,
-                threshold=self.threshold,
-                separator=self.separator and self.separator.replace("\\n", "\n"),
-                prompt=self.prompt,
-                steps=self.steps,
-                concurrency=self.concurrency,
-                timeout=self.timeout,
-                deadline=self.deadline,
-                min_words=self.min_words,
-                cache=cache,
-            )
-        return made.command_line_judge(
-            self.judge,
-            self.model,
-            revision=self.revision,
-            template=template,
-            steps=self.steps,
-            format=self.format,
-            votes=self.votes,
-            temperature=self.temperature,
-            max_tokens=self.max_tokens,
-            extra_body=json_object("--extra-body", self.extra_body),
-            concurrency=self.concurrency,
-            timeout=self.timeout,
-            deadline=self.deadline,
-            min_words=self.min_words,
-            cache=cache,
-        )
+            settings["separator"] = self.separator and self.separator.replace("\\n", "\n")
+            return made.command_line_prm(self.judge, self.model, **settings)
+        settings |= {"template": template, "extra_body": json_object("--extra-body", self.extra_body)}
+        return made.command_line_judge(self.judge, self.model, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,13 +48,11 @@ def load_rows(
         Rows that are scored, with their subsets.
 
     Raises:
-        ConfigError: No source is given, or the limit is below 1.
+        ConfigError: No source is given.
         DataError: A row cannot be read, two files hold the same id, or no row is left to score.
     """
     if not sources:
         raise ConfigError("no data given: --data FILE [FILE ...]")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit is {limit}, must be at least 1")
     counting: list[LabelledSolution] = []
     subsets: list[str] = []
     num_steps: dict[str, int] = {}

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Lt
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.ranges import NonNegative, Rate, check_ranges
+from fapo.config.ranges import Count, NonNegative, Rate, check_ranges
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import ModelSettings
 
@@ -68,7 +68,7 @@ class BenchSettings(ModelSettings):
     """Meaning of an answer without a verdict in flawed-positive; flagged is the convention of the public script."""
     concurrency: int = 32
     """Number of requests under way at once, over all servers; a model in this process ignores it."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of rows of each source that are used, a fixed random choice; the default is all."""
     prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
     """Prices of a million prompt, cached and completion tokens of the judge, in any currency, to show the cost."""
@@ -137,7 +137,7 @@ class CascadeSettings:
     """Largest rate of flawed rows that the cheap judge may clear, and of correct rows that it may flag."""
     threshold: Rate = 0.5
     """Score below which a step is wrong, for predictions of the cheap judge with scores; judge.cheap.threshold."""
-    limit: int | None = None
+    limit: Count | None = None
     """Number of rows of each source that are used, a fixed random choice; the default is all."""
 
     def __post_init__(self) -> None:

@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Ge, Le
 from tyro.conf import Positional
 
+from fapo.config.ranges import Count, Natural, check_ranges
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import JudgeSettings
 
@@ -37,11 +39,11 @@ class ServeSettings(JudgeSettings):
     default is the config's rule, or an error."""
     host: str = "127.0.0.1"
     """Address to listen at; any other than this machine's own needs a token in FAPO_SERVER_TOKEN."""
-    port: int = 8750
+    port: Annotated[int, Ge(0), Le(65535)] = 8750
     """Port to listen at; 0 takes a free one."""
-    workers: int = 1
+    workers: Count = 1
     """Number of server processes; they share the cache, and --concurrency is divided among them."""
-    drain_seconds: int = 600
+    drain_seconds: Natural = 600
     """Seconds that requests under way have to end after SIGTERM or Ctrl-C."""
 
     def __post_init__(self) -> None:
@@ -52,8 +54,7 @@ class ServeSettings(JudgeSettings):
         if self.config and (names := [f.name for f in for_judge] + own):
             name = names[0].replace("_", "-")
             raise ConfigError(f"--{name} is for --judge; with a config, set it in [judge] or [reward] there")
-        if not 0 <= self.port < 65536 or self.workers < 1 or self.drain_seconds < 0:
-            raise ConfigError("--port must be from 0 to 65535, --workers at least 1, --drain-seconds at least 0")
+        check_ranges(self, "fapo serve")
         if self.workers > 1 and self.port == 0:
             raise ConfigError("--workers above 1 need a fixed --port")
         if not is_loopback(self.host) and not token():
@@ -91,7 +92,6 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
         ConfigError: The config, the checker or a setting of the judge cannot be used.
         DataError: The cache or the canaries of the judge cannot be used.
     """
-    from fapo.config.ranges import check_ranges
     from fapo.config.reader import read_config
     from fapo.config.schema import FapoReward, GroupReward, JudgedReward, OracleJudge, PolicyReward
     from fapo.judge.from_config import judge_of_process, make_judge

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from fapo.config.schema import AuditConfig, ModelJudge
+from fapo.config.schema import AuditConfig
 from fapo.errors import JudgeDownError
 from fapo.evaluation.intervals import difference_interval
 from fapo.inference.usage import Usage, find_usage
@@ -111,9 +111,7 @@ class JudgeAudit:
         self._judge = make_judge(config.judge)
         self._meter = find_usage(self._judge)
         # a model in this process would draw random numbers at the same time as the training
-        self._thread = (
-            ThreadPoolExecutor(1) if isinstance(config.judge, ModelJudge) and config.judge.num_requests else None
-        )
+        self._thread = ThreadPoolExecutor(1) if config.judge.num_requests else None
         self._begun: tuple[int, list[ScoredRollout], Future[list[Verdict]]] | None = None
 
     def begin(self, step: int, scored: Sequence[ScoredRollout]) -> None:

@@ -1,11 +1,12 @@
-"""A judge with a blind spot: what canaries and an audit show of it, how soon the audit stops the run, and a recovery.
+"""A judge with a blind spot: what canaries and an audit show of it, how soon the audit stops the run, and two remedies.
 
 python -m experiments.blind_judge [--output runs/blind_judge] [--seeds 3] [--steps 50] [--draws 200]
 
 The policy of the miniature is trained with FAPO. Its judge is the oracle, blind to slips: wrong results of single
 lines, which are most of the policy's flaws. The canaries have flaws of the other kinds only, like labelled solutions of
 another model. The second judge of the audit is the exact oracle. It reads every judged rollout, so that smaller rates
-can be drawn afterwards. From the end of each run, training continues with the exact oracle as the judge.
+can be drawn afterwards. From the end of each run, training continues with the exact oracle as the judge. Another run
+has the blind judge from the start, and its rewards are corrected for the rates of the audit (`judge.audit.correct`).
 
 Runs that are complete are not repeated. With the same seeds the results are the same.
 """
@@ -45,6 +46,7 @@ COLUMNS = {
     "canary F1": "canary/f1",
     "J in the audit": "audit/youden_j",
     "gap in the audit": "audit/gap",
+    "recall of the reward": "reward/judge_recall",
 }
 """Column of the first table -> metric of a training step."""
 
@@ -133,14 +135,21 @@ def main() -> None:
     given = parser.parse_args()
     output, after = given.output.resolve(), max(1, given.steps * 2 // 5)
     output.mkdir(parents=True, exist_ok=True)
-    blind, switched = [], []
+    blind, switched, corrected = [], [], []
     for seed in range(given.seeds):
-        blind.append(run(output, "blind", seed, given.steps, 'judge.blind_to=["slip"]'))
+        blindness = 'judge.blind_to=["slip"]'
+        blind.append(run(output, "blind", seed, given.steps, blindness))
+        corrected.append(run(output, "corrected", seed, given.steps, blindness, "judge.audit.correct=true"))
         switched.append(
             run(output, "switched", seed, after, f"model.path={blind[-1] / 'model'}", "optim.warmup_steps=0")
         )
     table = Table("judge", "step", *COLUMNS, box=box.MARKDOWN)
-    for kind, folders, length in (("blind to slips", blind, given.steps), ("exact, afterwards", switched, after)):
+    arms = (
+        ("blind to slips", blind, given.steps),
+        ("blind to slips, corrected", corrected, given.steps),
+        ("exact, afterwards", switched, after),
+    )
+    for kind, folders, length in arms:
         runs = [steps_of(folder) for folder in folders]
         for step in sorted({1, *(max(1, round(length * part / 5)) for part in range(1, 6))}):
             values = [[rows[step - 1].get(key) for rows in runs] for key in COLUMNS.values()]

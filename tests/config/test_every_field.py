@@ -113,6 +113,9 @@ ADAPTER = {"model": {"lora": {}}}
 ORACLE = {"judge": {"kind": "oracle"}}
 AUDITED = {"judge": {"audit": {"judge": {"kind": "oracle"}}}}
 AUDIT = {"verl policy": "tests/verl/test_recorder.py::test_audits_are_measured_and_can_stop_the_run"}
+CORRECTED = {
+    "verl policy": "tests/verl/test_recorder.py::test_rewards_are_corrected_for_the_rates_of_the_audits_before"
+}
 PRM = {
     "judge": {
         "kind": "prm",
@@ -217,6 +220,7 @@ FIELDS = {
     "judge.audit.judge": Field({"kind": "oracle"}, POLICIES, tested=AUDIT),
     "judge.audit.rate": Field(0.5, POLICIES, AUDITED, tested=AUDIT),
     "judge.audit.min_j": Field(0.5, POLICIES, AUDITED, tested=AUDIT),
+    "judge.audit.correct": Field(True, POLICIES, AUDITED, tested=CORRECTED),
     "trl": Field({"gradient_checkpointing": True}, TRL_AND_SFT, tested={}),
     "verl": Field({"data.shuffle": False}, ("verl policy", "verl genrm"), tested={}),
 }

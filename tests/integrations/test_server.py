@@ -337,6 +337,14 @@ def test_a_reward_that_compares_a_group_cannot_be_served(tmp_path: Path) -> None
         served_scorer(ServeSettings(config=file))
 
 
+def test_a_reward_corrected_for_an_audit_cannot_be_served(tmp_path: Path) -> None:
+    text = (SOURCE / "fapo/data/miniature/configs/policy.toml").read_text(encoding="utf-8")
+    file = tmp_path / "run.toml"
+    file.write_text(text + '[judge.audit]\ncorrect = true\njudge = { kind = "oracle" }\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run.toml: judge.audit.correct needs an audit"):
+        served_scorer(ServeSettings(config=file))
+
+
 async def checks_length(response: str, reference: str, problem: Problem) -> Any:
     """Return whether the response has the length of the reference; None for a response of one character."""
     return None if len(response) == 1 else len(response) == len(reference)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from fapo.config.schema import FapoReward
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.consistency_filter import kept_rollouts
-from fapo.rewards.policy import fapo_reward
+from fapo.rewards.policy import corrected_reward, fapo_reward
 from fapo.rewards.theory import (
+    corrected_mean,
     decoupled_shift_ratio,
     decoupled_variance,
     expected_advantages,
@@ -220,3 +221,48 @@ def test_fractions_must_be_fractions(alpha: float, beta: float) -> None:
     for function in (fapo_mean, fapo_variance, expected_advantages):
         with pytest.raises(ValueError, match="must be fractions"):
             function(alpha, beta, 1.0)
+
+
+# --- the reward corrected for the errors of a judge ----------------------------------------------------------------
+
+
+judges = st.tuples(st.floats(0.05, 1), st.floats(0, 0.95)).filter(lambda pair: pair[0] > pair[1] + 0.01)
+
+
+@given(st.floats(0, 1), st.floats(0, 3), judges)
+def test_the_mean_of_a_class_is_that_over_the_verdicts_on_it(
+    flag_rate: float, penalty: float, assumed: tuple[float, float]
+) -> None:
+    flagged, cleared = (corrected_reward(True, flawed, penalty, *assumed) for flawed in (True, False))
+    expected = flag_rate * flagged + (1 - flag_rate) * cleared
+    assert corrected_mean(flag_rate, penalty, *assumed) == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.floats(0, 3), judges, st.floats(0, 1), st.floats(0, 1))
+def test_rates_that_are_too_good_penalise_at_most_lambda_and_no_less_than_without_a_correction(
+    penalty: float, judge: tuple[float, float], up: float, down: float
+) -> None:
+    recall, rate = judge
+    assumed = recall + up * (1 - recall), rate * down
+    assume(assumed[0] <= 1)
+    fully_correct, flawed = (corrected_mean(q, penalty, *assumed) for q in (rate, recall))
+    assert penalty * (recall - rate) - 1e-9 <= fully_correct - flawed <= penalty + 1e-9
+
+
+@given(st.floats(0, 3), judges, st.floats(0, 1))
+def test_no_correction_by_averages_finds_a_blind_spot(penalty: float, judge: tuple[float, float], seen: float) -> None:
+    """Flaws of one kind are never flagged, those of the other kind always; `seen` is the fraction of the latter."""
+    _, rate = judge
+    recall = seen
+    assume(recall > rate + 0.01)
+    unseen, fully_correct, found = (corrected_mean(q, penalty, recall, rate) for q in (0.0, rate, 1.0))
+    assert unseen >= fully_correct >= 1 - 1e-9
+    assert found <= 1 - penalty + 1e-9
+    assert (1 - seen) * unseen + seen * found == pytest.approx(1 - penalty), "right on average only"
+
+
+def test_the_mean_corrected_reward_of_rates_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="recall must be above"):
+        corrected_mean(0.5, 1.0, 0.3, 0.3)
+    with pytest.raises(ValueError, match="penalty"):
+        corrected_mean(0.5, -1.0, 0.5, 0.3)

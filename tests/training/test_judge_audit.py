@@ -14,12 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.config.reader import from_dict
-from fapo.config.schema import Config
+from fapo.config.reader import from_dict, to_dict
+from fapo.config.schema import Config, FapoReward
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, JudgeDownError
 from fapo.rewards.from_config import make_scorer
-from fapo.training.judge_audit import MIN_AUDITED, WINDOW, AuditedVerdict, AuditWindow, JudgeAudit
+from fapo.rewards.policy import corrected_reward
+from fapo.training.judge_audit import (
+    MIN_AUDITED,
+    MIN_CORRECTED_J,
+    WINDOW,
+    AuditedVerdict,
+    AuditWindow,
+    JudgeAudit,
+    conservative_rates,
+)
 from fapo.training.recorder import Recorder
 from fapo.training.run_folder import RunFolder
 from fapo.types import Reward, Rollout, ScoredRollout, Verdict
@@ -160,6 +169,46 @@ def test_the_run_stops_only_where_j_is_surely_too_low() -> None:
         window_of(1, 30, 0, 60, min_j=0.5).check()
 
 
+# --- rates for which rewards are corrected -----------------------------------------------------------------------
+
+
+@given(counts, counts, counts, counts)
+def test_the_rates_of_a_correction_flatter_the_judge_and_are_always_defined(tp: int, fn: int, fp: int, tn: int) -> None:
+    found = window_of(tp, fn, fp, tn).counts()
+    recall, rate = conservative_rates(found)
+    assert 0 <= rate < recall <= 1
+    assert recall - rate >= MIN_CORRECTED_J - 1e-9
+    assert not found.num_flawed or recall >= min(found.recall, 1.0) - 1e-9
+    assert found.fp + found.tn == 0 or rate <= found.fp / (found.fp + found.tn) + 1e-9
+    for flawed in (True, False):
+        value = corrected_reward(True, flawed, 1.0, recall, rate)
+        assert value is not None
+        assert abs(value - 1) <= 1 / MIN_CORRECTED_J + 1e-6
+
+
+def test_with_more_verdicts_the_rates_approach_those_of_the_judge() -> None:
+    found = [conservative_rates(window_of(3 * n, 7 * n, 2 * n, 8 * n).counts()) for n in (0, 1, 4, 12)]
+    assert found[0] == (1.0, 0.0), "no correction without verdicts"
+    assert found[1] == pytest.approx((0.603, 0.057), abs=1e-3)
+    assert found[3] == pytest.approx((0.395, 0.138), abs=0.03)
+    gaps = [recall - rate for recall, rate in found]
+    assert gaps == sorted(gaps, reverse=True)
+
+
+@pytest.mark.parametrize(("tp", "fn", "fp", "tn"), [(0, 100, 0, 100), (0, 100, 100, 0), (100, 0, 128, 0)])
+def test_a_judge_no_better_than_chance_is_corrected_as_far_as_it_may_be(tp: int, fn: int, fp: int, tn: int) -> None:
+    recall, rate = conservative_rates(window_of(tp, fn, fp, tn).counts())
+    assert recall - rate == pytest.approx(MIN_CORRECTED_J)
+
+
+def test_below_the_minimum_the_rates_of_the_config_hold() -> None:
+    given_rates = FapoReward(shift=3.0, judge_recall=0.9, judge_false_positive_rate=0.1)
+    assert window_of(5, 10, 5, MIN_AUDITED - 21).corrected(given_rates) == given_rates
+    measured = window_of(5, 10, 5, MIN_AUDITED - 20).corrected(given_rates)
+    assert measured.judge_recall < 0.9
+    assert measured.penalty == given_rates.penalty == 0.5
+
+
 # --- in a run ------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +258,47 @@ def test_a_resumed_run_knows_its_earlier_audits_and_not_those_of_repeated_steps(
     resumed.record([rollout(RIGHT, False)] * 8, {})
     resumed.write()
     assert resumed.summary("train")["audit/num"] == 4 + 8
+
+
+def test_the_audits_of_a_step_keep_the_order_of_the_processes(tmp_path: Path) -> None:
+    settled = config(tmp_path)
+    for rank in (11, 2, 0, 1):
+        RunFolder(settled, resume=True, rank=rank).audits([{"step": 1, "rank": rank}, {"step": 0, "rank": rank}])
+    found = RunFolder(settled, resume=True).earlier_audits()
+    assert [(row["step"], row["rank"]) for row in found] == [(step, rank) for step in (0, 1) for rank in (0, 1, 2, 11)]
+
+
+def test_a_batch_is_corrected_for_the_audits_before_and_its_reasons_for_no_reward_stay(tmp_path: Path) -> None:
+    recorder = recorder_of(config(tmp_path, ORACLE | {"correct": True}))
+    recorder.record([rollout(GUESS, False)] * 20 + [rollout(RIGHT, False)] * 20, {})
+    assert recorder.write() == [1.0] * 40
+    assert recorder.summary("train")["reward/judge_recall"] == 1.0
+    wrong = replace(rollout("\\boxed{4}", None, correct=False), verdict=None, reward=Reward(-1.0))
+    masked = replace(rollout(RIGHT, None), reward=Reward(None))
+    by_outcome = rollout(RIGHT, None)
+    batch = [rollout(RIGHT, True), rollout(RIGHT, False), wrong, masked, by_outcome, *[rollout(RIGHT, False)] * 3]
+    recorder.record(batch, {})
+    found = recorder.write()
+    assert found is not None
+    assert found[:5] == pytest.approx([1 - 1 / MIN_CORRECTED_J, 1.0, -1.0, None, 1.0])
+    metrics = recorder.summary("train")
+    assert (metrics["reward/judge_recall"], metrics["reward/judge_false_positive_rate"]) == (MIN_CORRECTED_J, 0.0)
+    assert [row["reward"] for row in read_jsonl(tmp_path / "run/rollouts.jsonl")][40:] == found
+
+
+def test_rewards_of_a_validation_are_not_corrected(tmp_path: Path) -> None:
+    recorder = recorder_of(config(tmp_path, ORACLE | {"correct": True}))
+    recorder.evaluating = "easy"
+    recorder.record([rollout(GUESS, False)] * 4, {})
+    assert recorder.write() is None
+    assert not any(name.startswith("reward/") for name in recorder.summary("easy"))
+
+
+@pytest.mark.parametrize("reward", [{"kind": "outcome"}, {"kind": "step_ratio"}, {"kind": "decoupled"}])
+def test_only_the_reward_of_fapo_can_be_corrected(reward: dict[str, Any], tmp_path: Path) -> None:
+    table = to_dict(config(tmp_path, ORACLE | {"correct": True})) | {"reward": reward}
+    with pytest.raises(ConfigError, match=r'judge.audit.correct is for reward.kind "fapo"'):
+        from_dict(table)
 
 
 def test_validations_are_not_audited(tmp_path: Path) -> None:

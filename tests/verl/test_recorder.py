@@ -24,6 +24,7 @@ from fapo.rewards.advantages import group_advantages
 from fapo.rewards.decoupled import decoupled_advantages
 from fapo.rewards.policy import fapo_reward
 from fapo.rewards.scorer import PolicyScorer
+from fapo.training.judge_audit import MIN_CORRECTED_J, AuditedVerdict
 from fapo.types import Problem, Reward, Rollout, ScoredRollout, Verdict
 from fapo.verl.payload import Payload, decode, encode
 from fapo.verl.recorder import RecordingBuffer
@@ -168,6 +169,19 @@ def test_audits_are_measured_and_can_stop_the_run(tmp_path: Path) -> None:
     assert len(rows(tmp_path, "audit")) == 40
     with pytest.raises(JudgeDownError, match=r"judge\.audit\.min_j"):
         recorder.check([])
+
+
+def test_rewards_are_corrected_for_the_rates_of_the_audits_before(tmp_path: Path) -> None:
+    table = {"judge": {"kind": "oracle"}, "rate": 1.0, "correct": True}
+    recorder = buffer(tmp_path, blind_to=["guess"], audit=table)
+    payloads = [payload(verdict) for verdict in (CORRECT, FLAWED, FAILED, None)]
+    same, used = recorder.corrected(payloads)
+    assert [p.scored.reward.value for p in same] == [1.0, 0.0, None, -1.0]
+    assert used == {"reward/judge_recall": 1.0, "reward/judge_false_positive_rate": 0.0}
+    recorder.stop_rules.audit.add([AuditedVerdict(False, True)] * 40 + [AuditedVerdict(False, False)] * 40)
+    corrected, used = recorder.corrected(payloads)
+    assert [p.scored.reward.value for p in corrected] == pytest.approx([1.0, 1 - 1 / MIN_CORRECTED_J, None, -1.0])
+    assert used["reward/judge_recall"] == MIN_CORRECTED_J
 
 
 def test_tokens_and_cost_of_the_judge_are_metrics(tmp_path: Path) -> None:

@@ -73,6 +73,18 @@ def test_a_reward_that_compares_a_group_needs_the_recorder(tmp_path: Path) -> No
     assert found["score"] == -1.0
 
 
+def test_a_reward_corrected_for_an_audit_needs_the_recorder(tmp_path: Path) -> None:
+    audit = {"judge": {"kind": "oracle"}, "correct": True}
+    table = to_dict(settings(tmp_path, "http://127.0.0.1:9/v1"))
+    table["judge"] = {"kind": "oracle", "audit": audit}
+    (tmp_path / "run/config.json").write_text(json.dumps(table), encoding="utf-8")
+    row = "d", "1+1=2\n\\boxed{3}", "2", {"problem": "1+1?"}
+    with pytest.raises(ConfigError, match=r"judge.audit.correct needs what an audit has measured"):
+        asyncio.run(compute_score(*row, config=str(tmp_path / "run/config.json")))
+    found = asyncio.run(compute_score(*row, config=str(tmp_path / "run/config.json"), recorded=True))
+    assert found["score"] == -1.0
+
+
 def test_a_checker_of_the_user(tmp_path: Path) -> None:
     with chat_server(Reply("\\boxed{-1}")) as server:
         table = to_dict(settings(tmp_path, server.url))

@@ -13,7 +13,8 @@ import pytest
 from fapo.data.jsonl import read_jsonl
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.decoupled import decoupled_advantages
-from fapo.rewards.policy import fapo_reward
+from fapo.rewards.policy import corrected_reward, fapo_reward
+from fapo.training.judge_audit import MIN_AUDITED
 from tests.support.verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
 
 
@@ -110,6 +111,26 @@ def test_verl_trains_on_the_decoupled_advantages_on_record(tmp_path: Path) -> No
         assert theirs["critic/advantages/max"] == pytest.approx(max(own), abs=1e-4)
         assert theirs["critic/advantages/min"] == pytest.approx(min(own), abs=1e-4)
         assert theirs["actor/grad_norm"] > 0
+
+
+def test_verl_trains_on_the_rewards_corrected_for_an_audit(tmp_path: Path) -> None:
+    judge = "judge.kind=oracle", "judge.false_negative_rate=0.6"
+    audit = "judge.audit.judge.kind=oracle", "judge.audit.rate=1", "judge.audit.correct=true"
+    run(tmp_path, *judge, *audit, "data.validation=", "rollout.num_prompts=32", steps=2)
+    found, metrics = rows(tmp_path, "rollouts"), rows(tmp_path, "metrics")
+    used = [(row["reward/judge_recall"], row["reward/judge_false_positive_rate"]) for row in metrics]
+    assert used[0] == (1.0, 0.0)
+    assert 0.4 < used[1][0] < 0.8
+    assert sum(row["step"] == 1 for row in rows(tmp_path, "audit")) >= MIN_AUDITED
+    for row in found:
+        assert row["reward"] == pytest.approx(
+            corrected_reward(row["correct"], row["flawed"], 1.0, *used[row["step"] - 1])
+        )
+    assert min(row["reward"] for row in found if row["correct"] and row["step"] == 2) < 0
+    for step, theirs in enumerate(logged(tmp_path), 1):
+        own = [row for row in found if row["step"] == step]
+        assert theirs["critic/score/mean"] == pytest.approx(np.mean([row["reward"] for row in own]), abs=1e-5)
+        assert theirs["critic/advantages/max"] == pytest.approx(max(row["advantage"] for row in own), abs=1e-4)
 
 
 def test_a_resumed_run_continues_from_its_checkpoint(first: Path) -> None:

@@ -207,7 +207,7 @@ RewardConfig = PolicyReward | GenRMReward
 
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig:
-    """A second, better judge that reads a random sample of the judged rollouts; it never changes a reward."""
+    """A second, better judge that reads a random sample of the judged rollouts; its verdicts enter no reward."""
 
     judge: Annotated[JudgeConfig, Field(discriminator="kind")]
     """Second judge, with the settings of a [judge] table; without an audit and canaries of its own."""
@@ -215,6 +215,8 @@ class AuditConfig:
     """Rate of the correct rollouts with a verdict that the second judge reads, flagged and cleared alike."""
     min_j: Rate = 0.0
     """Youden's J of the judge by the second one below which the run stops, if the interval is below it; 0 = never."""
+    correct: bool = False
+    """Whether rewards are corrected for the rates that the audit measures, from 32 verdicts on; reward.kind "fapo"."""
 
     def __post_init__(self) -> None:
         if self.judge.audit or self.judge.canaries:
@@ -613,6 +615,11 @@ class Config:
             raise ConfigError('[genrm] is for task "genrm"; name the prompt of the judge by `template` in [judge]')
         if isinstance(reward, JudgedReward) and self.judge is None:
             raise ConfigError(f'reward.kind "{reward.kind}" needs a judge; add a [judge] table with `kind`')
+        if self.audit and self.audit.correct and not isinstance(reward, FapoReward):
+            raise ConfigError(
+                'judge.audit.correct is for reward.kind "fapo", the only one that can be corrected for the errors of a '
+                "judge; remove it, or use that kind"
+            )
         if isinstance(self.judge, AdapterJudge) and not self.model.lora:
             raise ConfigError(
                 'judge.kind "adapter" needs [model.lora]: the judge reads weights that training must not change; add '

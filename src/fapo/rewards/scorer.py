@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -164,6 +164,25 @@ class PolicyScorer:
         parts["flaw"] = value - parts["outcome"]
         parts["overlong"] = rewards.overlong_penalty(rollout.num_tokens, self.max_tokens, self.config.overlong_buffer)
         return Reward(value + parts["overlong"], parts)
+
+
+def rescored(scored: ScoredRollout, config: FapoReward) -> ScoredRollout:
+    """Return a scored rollout with the reward that it has for other error rates of the judge.
+
+    Args:
+        scored: Rollout that a scorer with another `FapoReward` has scored.
+        config: Reward with the error rates to use.
+
+    Returns:
+        The rollout; it is unchanged if it is wrong, unscored, or without a verdict.
+    """
+    if scored.reward.value is None or not scored.correct or scored.flawed is None:
+        return scored
+    rates = config.judge_recall, config.judge_false_positive_rate
+    value = rewards.corrected_reward(True, scored.flawed, config.penalty, *rates)
+    assert value is not None
+    parts = {**scored.reward.parts, "flaw": value - rewards.outcome_reward(True)}
+    return replace(scored, reward=Reward(value + parts.get("overlong", 0.0), parts))
 
 
 def batch_advantages(

@@ -160,6 +160,38 @@ def expected_advantages(alpha: float, beta: float, penalty: float) -> tuple[floa
     return (1.0 - mean) / std, (1.0 - penalty - mean) / std, (-1.0 - mean) / std
 
 
+# --- Correction for the errors of a judge ----------------------------------------------------------------------------
+
+
+def corrected_mean(flag_rate: float, penalty: float, recall: float, false_positive_rate: float) -> float:
+    """Return 1 - lambda (q - f) / (r - f), the mean corrected reward of correct rollouts that are flagged at rate q.
+
+    Between fully correct rollouts and flawed positives the mean differs by lambda times the true r - f over the one
+    that `corrected_reward` assumes. So it is lambda for the true rates. It is at most lambda where the assumed r - f is
+    too large, and without a bound where it is too small.
+
+    The rates are averages over all flaws. A flaw of a kind that is never flagged has q = 0 and earns
+    1 + lambda f / (r - f), at least as much as a fully correct rollout. A kind that is flagged more often than the
+    average pays more than lambda. No correction by averages finds a blind spot.
+
+    Args:
+        flag_rate: q, the rate of these rollouts that the judge flags.
+        penalty: lambda.
+        recall: r, the recall for which the reward is corrected.
+        false_positive_rate: f, the false positive rate for which it is corrected, below `recall`.
+
+    Returns:
+        Mean over the errors of the judge.
+
+    Raises:
+        ValueError: If `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
+    """
+    check_penalty(penalty)
+    if not 0 <= false_positive_rate < recall <= 1:
+        raise ValueError(f"recall must be above the false positive rate; got {recall} and {false_positive_rate}")
+    return 1.0 - penalty * (flag_rate - false_positive_rate) / (recall - false_positive_rate)
+
+
 # --- Decoupled advantages --------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 Canaries show whether the judge still judges the same solutions as before. They cannot show that the policy has learnt
 to make a flaw that the judge does not see. An audit can: it compares the verdicts of both judges on the rollouts that
-are trained on. Its verdicts never change a reward.
+are trained on. Its verdicts enter no reward. If asked to, rewards are corrected for the rates that it measures.
 """
 
 from __future__ import annotations
@@ -12,22 +12,48 @@ import random
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fapo.config.schema import AuditConfig
+from fapo.config.schema import AuditConfig, Config, FapoReward
 from fapo.errors import JudgeDownError
-from fapo.evaluation.intervals import difference_interval
+from fapo.evaluation.intervals import difference_interval, wilson_interval
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.from_config import make_judge
-from fapo.judge.quality import flawed_positive_prf, ratio
+from fapo.judge.quality import PRF, flawed_positive_prf, ratio
 from fapo.judge.verdicts import verdict_row
+from fapo.rewards.scorer import rescored
 from fapo.types import ScoredRollout, Verdict
 
 WINDOW = 256
 """Window size: the rates are those of the last 256 audited verdicts."""
 MIN_AUDITED = 32
-"""Minimum number of audited verdicts before the run is stopped for Youden's J."""
+"""Minimum number of audited verdicts before the run is stopped for Youden's J, or rewards are corrected."""
+MIN_CORRECTED_J = 0.2
+"""Smallest Youden's J for which rewards are corrected: a verdict changes a reward by lambda / J, at most 5 lambda."""
+
+
+def conservative_rates(found: PRF) -> tuple[float, float]:
+    """Return the error rates for which rewards are corrected: the ends of the intervals at which they change least.
+
+    They are the upper end of the recall and the lower end of the false positive rate, of 95 % (Wilson). The true
+    Youden's J is then hardly ever above the assumed one, so that a flawed positive hardly ever loses more than lambda
+    (`fapo.rewards.theory.corrected_mean`). Without verdicts the rates are 1 and 0, those of no correction. The
+    estimates themselves would on average correct too much, because the correction has J in the denominator. They may
+    be no better than chance, where it is not defined. J is kept at MIN_CORRECTED_J or above.
+
+    Args:
+        found: Counts of the judge's verdicts, by the second judge.
+
+    Returns:
+        Recall and false positive rate.
+    """
+    _, recall = wilson_interval(found.tp, found.num_flawed)
+    false_positive_rate, _ = wilson_interval(found.fp, found.fp + found.tn)
+    if recall - false_positive_rate < MIN_CORRECTED_J:
+        false_positive_rate = min(false_positive_rate, 1 - MIN_CORRECTED_J)
+        recall = min(1.0, false_positive_rate + MIN_CORRECTED_J)
+    return recall, false_positive_rate
 
 
 @dataclass(frozen=True)
@@ -53,6 +79,19 @@ class AuditWindow:
         """Add audited verdicts, the latest last."""
         self.recent.extend(audited)
 
+    def counts(self) -> PRF:
+        """Return the counts of the judge on rollouts with two verdicts, with the second judge as the truth."""
+        pairs = [(a.flawed, a.gold) for a in self.recent if a.gold is not None]
+        return flawed_positive_prf([flawed for flawed, _ in pairs], [bool(gold) for _, gold in pairs])
+
+    def corrected(self, reward: FapoReward) -> FapoReward:
+        """Return a reward with the rates of `conservative_rates`; unchanged below MIN_AUDITED verdicts."""
+        found = self.counts()
+        if found.n < MIN_AUDITED:
+            return reward
+        recall, false_positive_rate = conservative_rates(found)
+        return replace(reward, judge_recall=recall, judge_false_positive_rate=false_positive_rate)
+
     def metrics(self) -> dict[str, float]:
         """Return the rates of the judge, with the second judge as the truth; {} before the first audit.
 
@@ -63,8 +102,7 @@ class AuditWindow:
         """
         if not self.recent:
             return {}
-        pairs = [(a.flawed, a.gold) for a in self.recent if a.gold is not None]
-        found = flawed_positive_prf([flawed for flawed, _ in pairs], [bool(gold) for _, gold in pairs])
+        found = self.counts()
         num_fine = found.fp + found.tn
         low, high = difference_interval(found.tp, found.num_flawed, found.fp, num_fine)
         values = {
@@ -157,6 +195,26 @@ class JudgeAudit:
         found = list(zip(drawn, verdicts.result(), strict=True))
         audited = [AuditedVerdict(bool(s.flawed), verdict.flawed) for s, verdict in found]
         return audited, [_row(step, s, verdict) for s, verdict in found]
+
+
+def correct_rewards(
+    scored: Sequence[ScoredRollout], config: Config, window: AuditWindow
+) -> tuple[list[ScoredRollout], dict[str, float]]:
+    """Correct the rewards of a training batch for the rates of its judge, if `judge.audit.correct` is set.
+
+    Args:
+        scored: Scored rollouts of the batch, or a part of them.
+        config: Config of the run.
+        window: Audited verdicts of the steps before.
+
+    Returns:
+        The rollouts, and the rates for which their rewards are corrected as metrics; {} if they are not to be.
+    """
+    if not (config.audit and config.audit.correct and isinstance(config.reward, FapoReward)):
+        return list(scored), {}
+    reward = window.corrected(config.reward)
+    used = {"judge_recall": reward.judge_recall, "judge_false_positive_rate": reward.judge_false_positive_rate}
+    return [rescored(s, reward) for s in scored], {f"reward/{name}": value for name, value in used.items()}
 
 
 def audited_verdicts(rows: Iterable[dict[str, Any]]) -> list[AuditedVerdict]:

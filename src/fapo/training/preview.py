@@ -224,7 +224,8 @@ def _page(config: Config, rows: dict[str, int], engine: str) -> Iterator[tuple[s
     if config.judge:
         yield "judge", _judge(config.judge, num)
         if audit := config.judge.audit:
-            yield "", f"a random {audit.rate:.0%} of them are audited: {_judge(audit.judge, num)}"
+            purpose = ", to correct the reward" if audit.correct else ""
+            yield "", f"a random {audit.rate:.0%} of them are audited{purpose}: {_judge(audit.judge, num)}"
     yield (
         "validation",
         f"before the first step and every {validation.every} steps, samples of each problem: {validation.num_samples}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from fapo.config.schema import Config
+from fapo.config.schema import Config, GroupReward
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import CanaryResult, find_canaries
 from fapo.judge.verdict_counts import VerdictCounts, shortened
@@ -15,7 +15,7 @@ from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import scored_truth
 from fapo.rewards.scorer import PolicyScorer, batch_advantages
 from fapo.training.datasets import TRAIN
-from fapo.training.judge_audit import JudgeAudit, audited_verdicts
+from fapo.training.judge_audit import JudgeAudit, audited_verdicts, correct_rewards
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
 from fapo.training.step_metrics import (
@@ -89,7 +89,10 @@ class Recorder:
         if self._canaries:
             self._canaries.results = []
         self._audit = JudgeAudit(config.audit, config.seed + (folder.rank << 32)) if config.audit else None
-        self._stop_rules.audit.add(audited_verdicts(folder.earlier_audits()))
+        self._corrected_for: dict[str, float] = {}
+        if self._audit:
+            gather([])  # each process has dropped its rows of steps that are repeated
+            self._stop_rules.audit.add(audited_verdicts(folder.earlier_audits()))
 
     @property
     def step(self) -> int:
@@ -105,20 +108,23 @@ class Recorder:
         """
         self._taken.extend(scored)
 
-    def write(self) -> Sequence[float | None]:
+    def write(self) -> Sequence[float | None] | None:
         """Write the rollouts that were taken. All processes call it at once, in their main threads.
 
         A validation counts each problem once: processes get equal batches, so that some get problems again.
 
         Returns:
-            Advantages of the rollouts of all processes, in their order, [batch_size]; None where groups have one
-            rollout.
+            Numbers that take the place of the rewards of all processes, in their order, [batch_size]: advantages for a
+            reward that compares a group in another way, or corrected rewards, None for an unscored rollout. None if the
+            rewards stay as they are.
 
         Raises:
             UnscoredError: If there is no verdict on a rollout, and `reward.on_unscored` is "raise".
             JudgeDownError: If the judge fails for too many rollouts, or is too bad on canaries or in audits.
         """
         taken, self._taken = self._taken, []
+        if not self.evaluating:
+            taken, self._corrected_for = correct_rewards(taken, self.config, self._stop_rules.audit)
         parts = self.gather([self._part(taken)])
         scored = [s for part in parts for s in part.scored]
         truths = [truth for part in parts for truth in part.truths]
@@ -144,7 +150,9 @@ class Recorder:
         if split == TRAIN and not self.folder.rank:
             self.verdicts.watch(s.verdict for s in scored if s.verdict)
         self._stop_rules.check(scored, [result for part in parts for result in part.canaries])
-        return advantages
+        if split == TRAIN and isinstance(self.config.reward, GroupReward):
+            return advantages
+        return [s.reward.value for s in scored] if split == TRAIN and self._corrected_for else None
 
     def _part(self, taken: Sequence[ScoredRollout]) -> Part:
         """Return the rollouts of this process and the latest results of its canaries."""
@@ -180,7 +188,7 @@ class Recorder:
             return genrm_metrics(scored, [truth for truth in truths if truth])
         out = policy_metrics(scored, truths) | usage_metrics(self._usage.pop(split, Usage()), self.config.judge)
         if split == TRAIN:
-            out |= self._stop_rules.canaries.metrics() | self._audit_metrics()
+            out |= self._stop_rules.canaries.metrics() | self._audit_metrics() | self._corrected_for
             group_size = self.config.rollout.group_size
             out |= advantage_metrics(scored, [advantage for _, _, advantage in rows], truths)
             out |= flawed_rho_metrics(scored, group_size, truths)

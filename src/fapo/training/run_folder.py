@@ -66,7 +66,8 @@ class RunFolder:
         prompts, texts = self.path / "prompts.json", _prompts(config)
         if known.exists() and prompts.exists() and not rank:
             old = json.loads(prompts.read_text(encoding="utf-8"))
-            fixed = {key: text for key, text in texts.items() if not key.startswith("judge.audit.")}
+            free_prompts = () if config.audit and config.audit.correct else ("judge.audit.",)
+            fixed = {key: text for key, text in texts.items() if not key.startswith(free_prompts)}
             if changed := [key for key, text in fixed.items() if old.get(key, text) != text]:
                 raise ConfigError(
                     f"{self.path}: cannot resume, the text of {', '.join(changed)} has changed; the old text is in "
@@ -121,13 +122,15 @@ class RunFolder:
             write_jsonl(self.path / self._audit, rows, append=True)
 
     def earlier_audits(self) -> list[dict[str, Any]]:
-        """Return the rows of all processes in audit.jsonl, in the order of their steps."""
-        names = sorted(path.name for path in self.path.glob("audit*.jsonl"))
+        """Return the rows of all processes in audit.jsonl, in the order of their steps, those of a step by process."""
+        names = sorted((path.name for path in self.path.glob("audit*.jsonl")), key=lambda name: (len(name), name))
         return sorted((row for name in names for row in self._read(name)), key=lambda row: row["step"])
 
 
 _FREE_OF_JUDGE = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failure_rate", "overlap", "audit"}
-"""Settings of a judge that may change when a run is resumed: where it runs, how fast, and what watches it."""
+"""Settings of a judge that may change when a run is resumed: where it runs, how fast, and what watches it.
+
+An audit may not change that corrects rewards, but for the limit at which it stops the run."""
 
 
 def _comparable(value: Any) -> Any:
@@ -135,7 +138,10 @@ def _comparable(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     inner = {k: _comparable(v) if k in ("cheap", "strong") else v for k, v in value.items()}
-    return {k: v for k, v in inner.items() if k not in _FREE_OF_JUDGE}
+    kept = {k: v for k, v in inner.items() if k not in _FREE_OF_JUDGE}
+    if (audit := value.get("audit")) and audit["correct"]:
+        kept["audit"] = {"judge": _comparable(audit["judge"]), "rate": audit["rate"]}
+    return kept
 
 
 def _prompts(config: Config) -> dict[str, str]:

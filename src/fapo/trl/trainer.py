@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from fapo.config.schema import GroupReward
 from fapo.training.datasets import TRAIN
 from fapo.training.step_metrics import validation_metrics
 from fapo.trl.version import require_methods, warn_unless_checked
@@ -84,11 +83,12 @@ class Trainer(SkipZeroAdvantages, Timed):
         rewards = super()._calculate_rewards(*args, **kwargs)
         with self.clock("score"):
             # not in the reward function: it runs in a thread, and processes meet here
-            advantages = self.recorder.write()
-        if self.recorder.evaluating or not isinstance(self.recorder.config.reward, GroupReward):
+            replaced = self.recorder.write()
+        if replaced is None:
             return rewards
-        # scale_rewards is "none" here, and advantages have the mean 0 in each group: TRL passes them on unchanged
-        return torch.tensor(advantages, dtype=rewards.dtype, device=rewards.device).unsqueeze(1)
+        # for advantages scale_rewards is "none", and they have the mean 0 in each group: TRL passes them on unchanged
+        values = [math.nan if value is None else value for value in replaced]
+        return torch.tensor(values, dtype=rewards.dtype, device=rewards.device).unsqueeze(1)
 
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None, None]:
         """Generate and score a batch of validation; its loss is not computed.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from fapo.inference.usage import Usage
 from fapo.judge.verdict_counts import VerdictCounts
 from fapo.rewards.scorer import batch_advantages
 from fapo.training.datasets import TRAIN
-from fapo.training.judge_audit import JudgeAudit, audited_verdicts
+from fapo.training.judge_audit import JudgeAudit, audited_verdicts, correct_rewards
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder, with_cache
 from fapo.training.run_lock import lock_folder
@@ -93,10 +94,12 @@ class _Recording(ReplayBuffer):
         payloads = [decode(*row, self.config.rollout.max_tokens) for row in rows]
         groups = data.pop("uid").tolist()
         if partition_id == TRAIN:
+            payloads, corrected_for = self.corrected(payloads)
             advantages = self.advantages(payloads, groups)
-            measured = self.record(global_steps, TRAIN, payloads, groups, advantages)
-            if isinstance(self.config.reward, GroupReward):
-                scores = scores_of_rollouts(data["rm_scores"], advantages)
+            measured = self.record(global_steps, TRAIN, payloads, groups, advantages) | corrected_for
+            if isinstance(self.config.reward, GroupReward) or corrected_for:
+                values = [math.nan if (value := p.scored.reward.value) is None else value for p in payloads]
+                scores = scores_of_rollouts(data["rm_scores"], values if corrected_for else advantages)
                 transfer_queue.kv_batch_put(keys=batch.keys, partition_id=partition_id, fields=scores)
             self.verdicts.watch(payload.scored.verdict for payload in payloads if payload.scored.verdict)
             clocks, timing = data.pop("metrics").tolist(), getattr(self.trainer, "timing_raw", {})
@@ -166,6 +169,11 @@ class _Recording(ReplayBuffer):
             out |= validation_metrics(name, measured)
         self.folder.metrics(step, "validation", out)
         return out
+
+    def corrected(self, payloads: Sequence[Payload]) -> tuple[list[Payload], dict[str, float]]:
+        """Return rollouts of the training with the rewards of `correct_rewards`, and its metrics."""
+        scored, corrected_for = correct_rewards([p.scored for p in payloads], self.config, self.stop_rules.audit)
+        return [replace(p, scored=s) for p, s in zip(payloads, scored, strict=True)], corrected_for
 
     def advantages(self, payloads: Sequence[Payload], groups: Sequence[str]) -> list[float]:
         """Return the advantages of rollouts [num_rollouts], as `batch_advantages` does for the reward of the run."""

@@ -78,8 +78,8 @@ async def compute_score(
             `fapo.verl.conversations.ConversationRewardManager` adds.
         config: Path of a TOML file, or of config.json in a run folder; empty: only final answers are checked.
         num_workers: Number of reward workers, among which `judge.concurrency` is divided.
-        recorded: Whether `fapo.verl.recorder` replaces the scores by the advantages of their groups, where the kind of
-            reward asks for it; `fapo train` sets this.
+        recorded: Whether `fapo.verl.recorder` replaces the scores by the advantages of their groups, or by corrected
+            rewards, where the config asks for it; `fapo train` sets this.
         reward_router_address: Address of the judge, HOST:PORT, if verl serves it; it replaces the servers of the
             config.
 
@@ -95,6 +95,11 @@ async def compute_score(
         raise ConfigError(
             f'reward.kind "{settings.reward.kind}" compares the rollouts of a group, which this function does not see; '
             "start verl with `fapo train --engine verl`, or use kind fapo"
+        )
+    if settings and settings.audit and settings.audit.correct and not recorded:
+        raise ConfigError(
+            "judge.audit.correct needs what an audit has measured, which this function does not see; start verl with "
+            "`fapo train --engine verl`, or remove it"
         )
     problem = Problem(
         id=str(extra_info.get("id", extra_info.get("index", ""))),

@@ -108,6 +108,10 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
                 f'{settings.config}: reward.kind "{config.reward.kind}" compares the rollouts of a group, which the '
                 "service does not see; use kind fapo"
             )
+        if config.audit and config.audit.correct:
+            raise ConfigError(
+                f"{settings.config}: judge.audit.correct needs an audit, which the service does not make; remove it"
+            )
         reward = config.reward
         in_process = bool(config.judge and not isinstance(config.judge, OracleJudge) and not config.judge.num_requests)
         made = make_scorer(replace(config, judge=judge_of_process(config.judge, settings.workers)))

@@ -104,11 +104,13 @@ def test_a_served_judge_is_asked_for_its_models() -> None:
         assert "does not work here" not in page
 
 
-def test_a_judge_that_audits_is_on_the_page(tmp_path: Path) -> None:
-    text = POLICY.read_text(encoding="utf-8") + '[judge.audit.judge]\nkind = "local"\nmodel = "./nothing"\n'
+@pytest.mark.parametrize(("correct", "purpose"), [("false", ""), ("true", ", to correct the reward")])
+def test_a_judge_that_audits_is_on_the_page(correct: str, purpose: str, tmp_path: Path) -> None:
+    audit = f'[judge.audit]\ncorrect = {correct}\n[judge.audit.judge]\nkind = "local"\nmodel = "./nothing"\n'
+    text = POLICY.read_text(encoding="utf-8") + audit
     (tmp_path / "run.toml").write_text(text, encoding="utf-8")
     page = shown(str(tmp_path / "run.toml"))
-    assert f"a random 2% of them are audited: {tmp_path}/nothing in this process, prompt locate" in page
+    assert f"a random 2% of them are audited{purpose}: {tmp_path}/nothing in this process, prompt locate" in page
     assert f"judge.audit.judge.model: {tmp_path}/nothing: no such folder" in page
 
 

@@ -58,6 +58,19 @@ def test_a_prompt_file_with_another_text_is_noticed_on_resume(file: str, key: st
     RunFolder(config(folder), resume=True)
 
 
+@pytest.mark.parametrize("correct", [True, False])
+def test_the_prompt_of_an_audit_may_change_unless_it_corrects_rewards(correct: bool, folder: Path) -> None:
+    judge = {"kind": "local", "model": "m", "template": str(folder / "judge.txt")}
+    settled = config(folder, template="locate", audit={"judge": judge, "correct": correct})
+    RunFolder(settled, resume=False)
+    (folder / "judge.txt").write_text(f"{PROMPT} Be strict.", encoding="utf-8")
+    if not correct:
+        RunFolder(settled, resume=True)
+        return
+    with pytest.raises(ConfigError, match=r"the text of judge\.audit\.judge\.template has changed"):
+        RunFolder(settled, resume=True)
+
+
 def test_another_rule_for_steps_in_a_template_is_noticed_on_resume(folder: Path) -> None:
     RunFolder(config(folder), resume=False)
     old = (folder / "judge.txt").read_text(encoding="utf-8")

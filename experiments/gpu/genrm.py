@@ -19,7 +19,7 @@ from typing import Any
 
 from experiments.gpu import common
 from experiments.gpu.common import Results
-from experiments.gpu.measured import summary_of_critiques
+from experiments.gpu.measured import by_validation, summary_of_critiques
 from experiments.gpu.stages import bound_memory
 from fapo.config import from_dict
 from fapo.data import read_jsonl, write_jsonl
@@ -100,12 +100,8 @@ def summary(run: Path) -> dict[str, Any]:
     """Return the quality of the critiques in each validation of a run, by set and step, also of an unfinished run."""
     if not (run / "rollouts.jsonl").exists():
         return {"error": "no rollouts"}
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in read_jsonl(run / "rollouts.jsonl", ignore_torn_tail=True):
-        if row["split"] != "train":
-            groups.setdefault((row["split"], row["step"]), []).append(row)
     out: dict[str, Any] = {}
-    for (split, step), rows in sorted(groups.items()):
+    for (split, step), rows in by_validation(run).items():
         out.setdefault(split, {})[str(step)] = {"n": len(rows), **summary_of_critiques(rows)}
     return out
 

@@ -93,6 +93,15 @@ def validations(work: Path) -> Iterable[tuple[str, dict[str, Any]]]:
                 yield file.parent.name, row
 
 
+def by_validation(run: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Return the rollouts of each validation of a run, also of an unfinished one, by set and step, in this order."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in read_jsonl(run / "rollouts.jsonl", ignore_torn_tail=True):
+        if row["split"] != "train":
+            groups.setdefault((row["split"], row["step"]), []).append(row)
+    return dict(sorted(groups.items()))
+
+
 def measured(work: Path) -> dict[str, Any]:
     """Return the summary of every validation, by run, split and step."""
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}

@@ -19,7 +19,7 @@ from typing import Any
 
 from experiments.gpu import common
 from experiments.gpu.common import Results
-from experiments.gpu.measured import KINDS, rate_of
+from experiments.gpu.measured import KINDS, by_validation, rate_of
 from experiments.gpu.stages import bound_memory
 from fapo.config import from_dict
 from fapo.data import read_jsonl, write_jsonl
@@ -100,12 +100,8 @@ def summary(run: Path) -> dict[str, Any]:
     """Return accuracy, FP ratio by the judge and length in each validation, by set and step."""
     if not (run / "rollouts.jsonl").exists():
         return {"error": "no rollouts"}
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in read_jsonl(run / "rollouts.jsonl", ignore_torn_tail=True):
-        if row["split"] != "train":
-            groups.setdefault((row["split"], row["step"]), []).append(row)
     out: dict[str, Any] = {}
-    for (split, step), rows in sorted(groups.items()):
+    for (split, step), rows in by_validation(run).items():
         judged = [row for row in rows if row["correct"] and row["status"] == "ok"]
         out.setdefault(split, {})[str(step)] = {
             "accuracy": rate_of(sum(row["correct"] for row in rows), len(rows)),

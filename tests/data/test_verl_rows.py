@@ -37,16 +37,21 @@ def tagged(
     }
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-@pytest.mark.parametrize("kind", [int, str])
-def test_finished_prompts_are_labelled_solutions(suffix: str, kind: type, tmp_path: Path) -> None:
-    rows = [tagged(label=kind(-1)), tagged(label=kind(1)), tagged(STEPS[:1], kind(0), reference="")]
-    path = tmp_path / f"critic{suffix}"
-    if suffix == ".jsonl":
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows in the form that the suffix of the path says, and return the path."""
+    if path.suffix == ".jsonl":
         write_jsonl(path, rows)
     else:
         pytest.importorskip("pyarrow")
         write_parquet(path, rows)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("kind", [int, str])
+def test_finished_prompts_are_labelled_solutions(suffix: str, kind: type, tmp_path: Path) -> None:
+    rows = [tagged(label=kind(-1)), tagged(label=kind(1)), tagged(STEPS[:1], kind(0), reference="")]
+    path = written(tmp_path / f"critic{suffix}", rows)
     meta = [{key: row[key] for key in ("data_source", "ability", "extra_info")} for row in rows]
     question = "How many pears?\nCount."
     assert load_labelled(str(path)) == [
@@ -66,12 +71,7 @@ def evaluated(subset: str, label: int, raw_label: int, correct: Any) -> dict[str
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_rows_for_evaluation_say_which_count_and_their_subset(suffix: str, tmp_path: Path) -> None:
     rows = [evaluated("gsm8k", -1, -1, True), evaluated("math", 1, 1, True), evaluated("math", 0, 0, False)]
-    path = tmp_path / f"fp_bench_test{suffix}"
-    if suffix == ".jsonl":
-        write_jsonl(path, rows)
-    else:
-        pytest.importorskip("pyarrow")
-        write_parquet(path, rows)
+    path = written(tmp_path / f"fp_bench_test{suffix}", rows)
     found = load_rows("flawed-positive", [str(path)])
     assert [(row.error_step, row.steps) for row in found.counting] == [(None, STEPS), (1, STEPS)]
     assert load_rows("process", [str(path)]).subsets == ("gsm8k", "math", "math")

@@ -31,7 +31,7 @@ GAIN = {"decoupled": 0.02, "baseline": -0.3}
 
 
 def write_run(folder: Path, world: str, arm: str, seed: int) -> None:
-    """Write a run whose metrics rise to .6, plus the gain of its arm and a noise that depends on arm and seed."""
+    """Write a run; all its metrics end at .6 plus the gain of its arm plus a noise that depends on arm and seed."""
     run, rows = folder / f"{world}-{arm}-{seed}", []
     (run / "model").mkdir(parents=True)
     last = 0.6 + 0.01 * seed + GAIN.get(arm, 0.0) + 0.001 * ((seed * 7 + len(arm)) % 3)

@@ -95,8 +95,8 @@ def test_the_strong_judge_is_asked_where_the_cheap_one_is_not_sure(cheap: Verdic
     strong = Verdict.from_step(0, "strong", 7)
     (found,) = asyncio.run(Cascade(fixed([cheap]), fixed([strong]), (0.3, 0.7))(ROLLOUTS[:1]))
     assert found.given_by == by
-    told = strong if by == "strong" else cheap
-    assert (found.flawed, found.error_step, found.critique) == (told.flawed, told.error_step, told.critique)
+    expected = strong if by == "strong" else cheap
+    assert (found.flawed, found.error_step, found.critique) == (expected.flawed, expected.error_step, expected.critique)
 
 
 def test_the_strong_judge_gets_only_the_unsure_ones_in_one_call_and_order_is_kept() -> None:
@@ -153,7 +153,7 @@ def test_a_wider_range_asks_the_strong_judge_at_least_as_often(cheap: Verdict, o
 
 
 def genrm(answer: str, tokens: int, votes: int, usage: UsageMeter) -> GenRM:
-    """Return a GenRM whose model always answers the same."""
+    """Return a GenRM with a model that gives the same answer to every prompt."""
 
     async def complete(conversations: Sequence[Any]) -> list[Completion]:
         return [Completion(answer, tokens, prompt_tokens=100) for _ in conversations]

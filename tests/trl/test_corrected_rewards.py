@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,7 @@ from fapo.training.judge_audit import AuditWindow, audited_verdicts, conservativ
 from fapo.trl.train import train
 from fapo.trl.trainer import Trainer
 from tests.support.interrupted_run import interrupted
-from tests.trl.test_train import ONE_THREAD, all_rollouts, assert_same_curve, curve, rows, settings
+from tests.trl.test_train import all_rollouts, assert_same_curve, curve, replay, rows, settings
 
 pytestmark = pytest.mark.slow
 GROUP, STEPS = 8, 5
@@ -118,11 +114,7 @@ def test_four_processes_train_as_one(tiny_policy: Path, tmp_path: Path) -> None:
         "data.validation": None,
         "trl": {"save_strategy": "no"},
     }
-    (tmp_path / "config.json").write_text(json.dumps(settings(tmp_path, tiny_policy, **changed)), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.support.replayed_runs", str(tmp_path / "config.json"), "1", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **ONE_THREAD})
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, four = (tmp_path / f"processes-{num}" for num in (1, 4))
+    one, four = replay(tmp_path, settings(tmp_path, tiny_policy, **changed), 1, 4).values()
     assert all_rollouts(four) == all_rollouts(one)
     assert_same_curve(curve(four), curve(one))
     assert rates(one)[-1][1] > 0, "the second judge misses flaws, and so seems to refute the first one"

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,7 @@ from fapo.rewards.consistency_filter import filtered_advantages
 from fapo.rewards.decoupled import decoupled_advantages
 from fapo.trl.train import train
 from fapo.trl.trainer import Trainer
-from tests.trl.test_train import ONE_THREAD, all_rollouts, assert_same_curve, curve, rows, settings
+from tests.trl.test_train import all_rollouts, assert_same_curve, curve, replay, rows, settings
 
 pytestmark = pytest.mark.slow
 GROUP = 4
@@ -82,11 +78,7 @@ def test_four_processes_train_as_one(kind: str, tiny_policy: Path, tmp_path: Pat
         "data.validation": None,
         "trl": {"save_strategy": "no"},
     }
-    (tmp_path / "config.json").write_text(json.dumps(settings(tmp_path, tiny_policy, **changed)), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.support.replayed_runs", str(tmp_path / "config.json"), "1", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **ONE_THREAD})
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, four = (tmp_path / f"processes-{num}" for num in (1, 4))
+    one, four = replay(tmp_path, settings(tmp_path, tiny_policy, **changed), 1, 4).values()
     assert all_rollouts(four) == all_rollouts(one)
     assert {row["flawed"] for row in all_rollouts(one) if row["status"] == "ok"} == {True, False}
     assert {row["status"] for row in all_rollouts(one)} == {"ok", "failed", "skipped"}

@@ -654,11 +654,16 @@ def replayed(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         "judge.canary_rate": 0.5,
         "trl": {"per_device_eval_batch_size": 6, "save_strategy": "no"},
     }
-    (output / "config.json").write_text(json.dumps(settings(output, tiny_policy, **changed)), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.support.replayed_runs", str(output / "config.json"), "1", "2", "4"]
+    return replay(output, settings(output, tiny_policy, **changed), 1, 2, 4)
+
+
+def replay(output: Path, table: dict[str, Any], *nums: int) -> dict[int, Path]:
+    """Train a config on the same rollouts with each number of processes; return the run folders by that number."""
+    (output / "config.json").write_text(json.dumps(table), encoding="utf-8")
+    command = [sys.executable, "-m", "tests.support.replayed_runs", str(output / "config.json"), *map(str, nums)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **ONE_THREAD})
     assert done.returncode == 0, done.stderr[-3000:]
-    return {num: output / f"processes-{num}" for num in (1, 2, 4)}
+    return {num: output / f"processes-{num}" for num in nums}
 
 
 def all_rollouts(folder: Path) -> list[Row]:

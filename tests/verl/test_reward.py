@@ -63,26 +63,30 @@ def test_the_rule_for_steps_reaches_the_prompt(judge: dict[str, str], found: int
     assert request["messages"][-1]["content"].count("\n#") == found
 
 
+def assert_needs_the_recorder(path: Path, table: dict[str, Any], message: str) -> None:
+    """Assert that the reward function refuses a config, and scores under it where a recorder completes the rewards."""
+    path.write_text(json.dumps(table), encoding="utf-8")
+    row = "d", "1+1=2\n\\boxed{3}", "2", {"problem": "1+1?"}
+    with pytest.raises(ConfigError, match=message):
+        asyncio.run(compute_score(*row, config=str(path)))
+    found = asyncio.run(compute_score(*row, config=str(path), recorded=True))
+    assert found["score"] == -1.0
+
+
 def test_a_reward_that_compares_a_group_needs_the_recorder(tmp_path: Path) -> None:
     table = to_dict(settings(tmp_path, "http://127.0.0.1:9/v1")) | {"reward": {"kind": "decoupled"}}
-    (tmp_path / "run/config.json").write_text(json.dumps(table), encoding="utf-8")
-    row = "d", "1+1=2\n\\boxed{3}", "2", {"problem": "1+1?"}
-    with pytest.raises(ConfigError, match=r'reward.kind "decoupled" compares the rollouts of a group'):
-        asyncio.run(compute_score(*row, config=str(tmp_path / "run/config.json")))
-    found = asyncio.run(compute_score(*row, config=str(tmp_path / "run/config.json"), recorded=True))
-    assert found["score"] == -1.0
+    assert_needs_the_recorder(
+        tmp_path / "run/config.json", table, r'reward.kind "decoupled" compares the rollouts of a group'
+    )
 
 
 def test_a_reward_corrected_for_an_audit_needs_the_recorder(tmp_path: Path) -> None:
     audit = {"judge": {"kind": "oracle"}, "correct": True}
     table = to_dict(settings(tmp_path, "http://127.0.0.1:9/v1"))
     table["judge"] = {"kind": "oracle", "audit": audit}
-    (tmp_path / "run/config.json").write_text(json.dumps(table), encoding="utf-8")
-    row = "d", "1+1=2\n\\boxed{3}", "2", {"problem": "1+1?"}
-    with pytest.raises(ConfigError, match=r"judge.audit.correct needs what an audit has measured"):
-        asyncio.run(compute_score(*row, config=str(tmp_path / "run/config.json")))
-    found = asyncio.run(compute_score(*row, config=str(tmp_path / "run/config.json"), recorded=True))
-    assert found["score"] == -1.0
+    assert_needs_the_recorder(
+        tmp_path / "run/config.json", table, r"judge.audit.correct needs what an audit has measured"
+    )
 
 
 def test_a_checker_of_the_user(tmp_path: Path) -> None:

@@ -85,9 +85,9 @@ def subset_names(rows: Sequence[LabelledSolution]) -> list[str]:
     Returns:
         Names, [num_rows].
     """
-    told = [subset_of(row.problem.meta) for row in rows]
-    if all(told):
-        return told
+    subsets = [subset_of(row.problem.meta) for row in rows]
+    if all(subsets):
+        return subsets
     found = [NUMBERED.fullmatch(row.problem.id) for row in rows]
     if all(found):
         return [match[1] for match in found if match]

@@ -17,6 +17,7 @@ from fapo.rewards.theory import (
     corrected_mean,
     decoupled_shift_ratio,
     decoupled_variance,
+    equivalent_penalty,
     expected_advantages,
     expected_decoupled_advantages,
     expected_filtered_advantages,
@@ -259,6 +260,30 @@ def test_no_correction_by_averages_finds_a_blind_spot(penalty: float, judge: tup
     assert unseen >= fully_correct >= 1 - 1e-9
     assert found <= 1 - penalty + 1e-9
     assert (1 - seen) * unseen + seen * found == pytest.approx(1 - penalty), "right on average only"
+
+
+@given(counts, st.floats(0, 3), judges)
+def test_a_correction_has_the_advantages_of_another_penalty(
+    classes: tuple[int, int, int], penalty: float, judge: tuple[float, float]
+) -> None:
+    """Classes are those of the judge: cleared, flagged, wrong. Both corrections are such penalties."""
+    verdicts = [(True, False)] * classes[0] + [(True, True)] * classes[1] + [(False, None)] * classes[2]
+    rate = judge[1]
+    for given_penalty, assumed in ((penalty, judge), (penalty * (1 - rate), (1.0, rate))):  # backward, forward
+        corrected = [[corrected_reward(*verdict, given_penalty, *assumed) for verdict in verdicts]]
+        other = equivalent_penalty(given_penalty, *assumed)
+        plain = [[fapo_reward(*verdict, other) for verdict in verdicts]]
+        assert group_advantages(corrected, eps=0) == pytest.approx(group_advantages(plain, eps=0), abs=1e-6)
+        slope = 1 + given_penalty / (assumed[0] - assumed[1]) * rate / 2
+        unscaled = slope * group_advantages(plain, scale=False)
+        assert group_advantages(corrected, scale=False) == pytest.approx(unscaled, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "recall", "rate", "expected"), [(1, 1, 0, 1), (1, 0.2, 0, 5), (1, 1, 0.5, 4 / 3), (0.5, 1, 0.5, 0.8)]
+)
+def test_known_penalties_of_corrections(penalty: float, recall: float, rate: float, expected: float) -> None:
+    assert equivalent_penalty(penalty, recall, rate) == pytest.approx(expected)
 
 
 def test_the_mean_corrected_reward_of_rates_that_cannot_be() -> None:

@@ -186,10 +186,36 @@ def corrected_mean(flag_rate: float, penalty: float, recall: float, false_positi
     Raises:
         ValueError: If `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
     """
-    check_penalty(penalty)
-    if not 0 <= false_positive_rate < recall <= 1:
-        raise ValueError(f"recall must be above the false positive rate; got {recall} and {false_positive_rate}")
+    _check_correction(penalty, recall, false_positive_rate)
     return 1.0 - penalty * (flag_rate - false_positive_rate) / (recall - false_positive_rate)
+
+
+def equivalent_penalty(penalty: float, recall: float, false_positive_rate: float) -> float:
+    """Return 2 s / (2 + s f) with s = lambda / (r - f), the penalty at which FAPO has the advantages of the correction.
+
+    A cleared rollout earns 1 + s f, a flagged one s less, and a wrong one -1. An affine map, with the slope
+    (2 + s f) / 2, turns the three rewards 1, 1 - lambda' and -1 of FAPO into these. The advantages of a group are
+    normalised, so the map does not change them: a correction is another penalty. This holds without a length penalty,
+    and up to the constant that is added to the standard deviation. Without scaling by the standard deviation, the
+    advantages are also larger by the slope.
+
+    The forward correction (arXiv 2510.00915), 1 - lambda (1 - f) and 1 + lambda f, is the case r = 1 with the penalty
+    lambda (1 - f), so that s = lambda.
+
+    Args:
+        penalty: lambda.
+        recall: r, the recall for which the reward is corrected.
+        false_positive_rate: f, the false positive rate for which it is corrected, below `recall`.
+
+    Returns:
+        lambda'.
+
+    Raises:
+        ValueError: If `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
+    """
+    _check_correction(penalty, recall, false_positive_rate)
+    slope = penalty / (recall - false_positive_rate)
+    return 2.0 * slope / (2.0 + slope * false_positive_rate)
 
 
 # --- Decoupled advantages --------------------------------------------------------------------------------------------
@@ -294,6 +320,13 @@ def expected_filtered_advantages(alpha: float, beta: float, keep: float) -> tupl
     if right == 0 or wrong == 0:
         return 0.0, 0.0, 0.0
     return math.sqrt(wrong / right) * right / alpha, 0.0, -math.sqrt(right / wrong) * wrong / beta
+
+
+def _check_correction(penalty: float, recall: float, false_positive_rate: float) -> None:
+    """Raise ValueError for a penalty or for rates of a judge that cannot be corrected."""
+    check_penalty(penalty)
+    if not 0 <= false_positive_rate < recall <= 1:
+        raise ValueError(f"recall must be above the false positive rate; got {recall} and {false_positive_rate}")
 
 
 def _gamma(alpha: float, beta: float) -> float:

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 from unittest.mock import patch
 
-from fapo.cli.app import app
-from fapo.cli.main import import_commands
+from fapo.cli.main import import_commands, run
 from fapo.config import schema
 
 PAGES = Path(__file__).parents[1] / "reference"
@@ -64,16 +63,14 @@ TYPES = {
 
 def commands() -> str:
     """Return a section with the help of each command."""
-    import_commands()
-    names = sorted(app._subcommands)
-    return "\n".join(f"## fapo {name}\n\n```text\n{help_of(name)}```\n" for name in names)
+    return "\n".join(f"## fapo {name}\n\n```text\n{help_of(name)}```\n" for name in import_commands())
 
 
 def help_of(*command: str) -> str:
     """Return what `fapo COMMAND --help` prints in a terminal of 80 columns."""
     shown = io.StringIO()
     with patch.dict(os.environ, COLUMNS="80"), contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        app.cli(prog="fapo", description="Flawed-aware policy optimization.", args=[*command, "--help"])
+        run([*command, "--help"])
     return "".join(f"{line.rstrip()}\n" for line in shown.getvalue().strip().splitlines())
 
 

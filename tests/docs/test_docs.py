@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tyro.extras import SubcommandApp
+import tyro
 
-from fapo.cli import main as command_line
-from fapo.cli.app import app as registered
+from fapo.cli.main import import_commands, run
 from fapo.config.paths import shipped_configs
 from fapo.config.reader import from_dict, load
 from fapo.judge import build_prompt, load_template
@@ -72,21 +71,14 @@ def test_modules_that_are_run_exist(page: Path) -> None:
         assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), module
 
 
-def command_names() -> list[str]:
-    """Return the names of all commands of fapo."""
-    return sorted(registered._subcommands)
-
-
 def parsed(command: list[str]) -> Any:
     """Return the arguments by name that the real command line reads, without running the command.
 
     Raises:
         SystemExit: If the command line does not accept the command, or prints its help.
     """
-    app = SubcommandApp()
-    for name, spec in registered._subcommands.items():
-        app.command(_returns_its_arguments(spec.target), name=name)
-    return app.cli(prog="fapo", args=command)
+    function = FUNCTIONS.get(command[0])
+    return tyro.cli(_returns_its_arguments(function), args=command[1:]) if function else run(command)
 
 
 def _returns_its_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,7 +89,7 @@ def _returns_its_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     return arguments
 
 
-command_line.import_commands()
+FUNCTIONS = import_commands()
 COMMANDS = [(named(page), " ".join(words), words) for page in PAGES for words in commands(page)]
 
 
@@ -261,10 +253,7 @@ def test_the_quickstart_shows_the_verdicts_of_its_judge(tmp_path: Path, monkeypa
     (rows,) = re.findall(r"<<'END'\n(.*?)^END", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (tmp_path / "solutions.jsonl").write_text(rows, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        sys, "argv", ["fapo", *next(words for words in commands(page) if words[1] == "solutions.jsonl")]
-    )
-    command_line.main()
+    run(next(words for words in commands(page) if words[1] == "solutions.jsonl"))
     table = [line.split(" | ") for line in prose(page).splitlines() if re.match(r"\| (correct|flawed|wrong) ", line)]
     for expected, line in zip(table, (tmp_path / "verdicts.jsonl").read_text().splitlines(), strict=True):
         found = json.loads(line)

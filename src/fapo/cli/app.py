@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from tyro.conf import Positional, UseAppendAction, arg
-from tyro.extras import SubcommandApp
 
-from fapo.config.sampling import Options as Options
+from fapo.config.options import Options as Options
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = SubcommandApp()
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class App:
+    """Registry of the commands; a command is in it once its module has been imported."""
+
+    def __init__(self) -> None:
+        """Start without commands."""
+        self.commands: dict[str, Callable[..., Any]] = {}
+        """Functions by the name of their command."""
+
+    def command(self, name: str) -> Callable[[Command], Command]:
+        """Return a decorator that registers a function as the command with this name."""
+
+        def register(function: Command) -> Command:
+            self.commands[name] = function
+            return function
+
+        return register
+
+
+app = App()
 
 
 class LazyConsole:

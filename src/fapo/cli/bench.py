@@ -11,7 +11,7 @@ from fapo.cli.verdicts import print_notes
 from fapo.evaluation.judge_benchmarks.settings import BenchSettings
 
 
-@app.command
+@app.command("bench")
 def bench(*, settings: Options[BenchSettings], as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Score a judge, or a file of its predictions, on labelled solutions as in ProcessBench.
 

@@ -17,7 +17,7 @@ UNITS = {"MB": 10**6, "GB": 10**9}
 """Unit of a size -> number of bytes."""
 
 
-@app.command
+@app.command("cache")
 def cache(path: Positional[Path], /, *, prune: str | None = None) -> None:
     """Show the size of a response cache and the responses of each model in it; or remove responses first.
 

@@ -8,7 +8,7 @@ from fapo.cli.app import AsJson, Options, app
 from fapo.evaluation.judge_benchmarks.settings import CascadeSettings
 
 
-@app.command
+@app.command("cascade")
 def cascade(*, settings: Options[CascadeSettings], as_json: AsJson = False) -> None:
     """Choose the thresholds of a cascade of two judges on labelled solutions, for a bound on its errors.
 

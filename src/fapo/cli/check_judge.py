@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fapo.evaluation.judge_check import TemplateCheck
 
 
-@app.command(name="check-judge")
+@app.command("check-judge")
 def check_judge(*, settings: Options[CheckSettings], as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Check a judge before it is used: does it answer, in the right form, rightly, and is it fooled?
 

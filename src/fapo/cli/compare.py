@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from fapo.cli.app import AsJson, app
 
 
-@app.command
+@app.command("compare")
 def compare(tables: Positional[tuple[Path, ...]], /, *, as_json: AsJson = False) -> None:
     """Compare policies on the same questions, from the tables of questions that `fapo eval` has written.
 

@@ -11,7 +11,7 @@ from fapo.cli.app import app
 from fapo.errors import ConfigError
 
 
-@app.command
+@app.command("configs")
 def configs(action: Positional[Literal["list", "show"]] = "list", name: Positional[str] = "", /) -> None:
     """List the configs and prompts that fapo ships, or print one of them, to be copied and changed.
 

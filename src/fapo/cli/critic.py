@@ -7,7 +7,7 @@ from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.training.critic_data.settings import CriticSettings, CritiquesSettings
 
 
-@app.command
+@app.command("critic")
 def critic(*, settings: Options[CriticSettings]) -> None:
     """Make data to train a GenRM on: solutions with a correct answer, labelled where all votes of a teacher agree.
 
@@ -23,7 +23,7 @@ def critic(*, settings: Options[CriticSettings]) -> None:
     console.print(files, highlight=False, soft_wrap=True)
 
 
-@app.command
+@app.command("critiques")
 def critiques(*, settings: Options[CritiquesSettings]) -> None:
     """Sample critiques for a GenRM to imitate (method=sft), and keep those that name the label.
 

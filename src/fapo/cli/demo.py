@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fapo.training.parallel_runs import Job
 
 
-@app.command
+@app.command("demo")
 def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
     """Run all of FAPO in the miniature: train a judge, then a policy with it and one without, and report.
 

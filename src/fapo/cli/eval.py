@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fapo.inference.usage import Usage
 
 
-@app.command(name="eval")
+@app.command("eval")
 def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Evaluate a policy: sample, check final answers, and measure by a judge how many correct ones are flawed.
 

@@ -6,7 +6,7 @@ from fapo.cli.app import Options, app, console
 from fapo.evaluation.policy.settings import FilterSettings
 
 
-@app.command(name="filter-problems")
+@app.command("filter-problems")
 def filter_problems(*, settings: Options[FilterSettings]) -> None:
     """Keep the questions of an evaluation that the policy solves sometimes, but not always, for training.
 

@@ -11,7 +11,7 @@ from fapo.errors import ConfigError
 from fapo.evaluation.audit.settings import AuditSettings
 
 
-@app.command
+@app.command("judge")
 def judge(
     *,
     settings: Options[AuditSettings],

@@ -5,20 +5,24 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import re
 import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from importlib import import_module
+from operator import or_
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
-from tyro.extras import SubcommandApp
+import tyro
+from tyro.conf import subcommand
 
 from fapo.cli.app import app, console
+from fapo.cli.declared_defaults import answer_without_typeguard
 from fapo.errors import FapoError, install
 
 
@@ -34,9 +38,7 @@ def main() -> None:
     """
     warnings.simplefilter("ignore", FutureWarning)  # from libraries; users can do nothing about them
     try:
-        command = sys.argv[1] if len(sys.argv) > 1 else ""
-        known = import_commands(command) if command in commands() else _listed_commands()
-        known.cli(prog="fapo", description="Flawed-aware policy optimization.")
+        run(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second Ctrl-C exits at once
@@ -77,32 +79,52 @@ def commands() -> dict[str, Command]:
         text = file.read_text(encoding="utf-8")
         functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)] if MARK in text else []
         for function in functions:
-            for mark in (mark for mark in function.decorator_list if ast.unparse(mark).startswith("app.command")):
-                given = [ast.literal_eval(word.value) for word in mark.keywords] if isinstance(mark, ast.Call) else []
-                name = given[0] if given else function.name  # `name` is the only argument that is used
-                summary = " ".join((ast.get_docstring(function) or "").partition("\n\n")[0].split())
-                found[name] = Command(f"fapo.cli.{file.stem}", summary)
+            summary = " ".join((ast.get_docstring(function) or "").partition("\n\n")[0].split())
+            for mark in function.decorator_list:
+                if isinstance(mark, ast.Call) and ast.unparse(mark).startswith(MARK[1:]):
+                    found[ast.literal_eval(mark.args[0])] = Command(f"fapo.cli.{file.stem}", summary)
     return dict(sorted(found.items()))
 
 
-def import_commands(name: str = "") -> SubcommandApp:
-    """Import the module of a command, or all modules without a name, and return the app that they have registered."""
-    for module in {found.module for known, found in commands().items() if name in ("", known)}:
+def import_command(name: str) -> Callable[..., Any] | None:
+    """Import the module of a command, and return its function; None if there is no such command."""
+    file = Path(__file__).with_name(f"{name.replace('-', '_')}.py") if IS_NAME(name) else None
+    if file and file.is_file() and MARK in file.read_text(encoding="utf-8"):  # almost every command has its own module
+        import_module(f"fapo.cli.{file.stem}")
+    if name not in app.commands and name in commands():
+        import_module(commands()[name].module)
+    return app.commands.get(name)
+
+
+def import_commands() -> dict[str, Callable[..., Any]]:
+    """Import the modules of all commands, and return the functions by the names of the commands."""
+    for module in {found.module for found in commands().values()}:
         import_module(module)
-    return app
+    return dict(sorted(app.commands.items()))
 
 
-def _listed_commands() -> SubcommandApp:
-    """Return an app that knows the names of all commands and the first paragraphs of their help, and no more."""
+def run(arguments: Sequence[str]) -> None:
+    """Run a command with its arguments, or print its help.
+
+    Args:
+        arguments: Words after `fapo`.
+
+    Raises:
+        SystemExit: The help was asked for, or the arguments are not those of a command; what is wrong has been printed.
+    """
+    answer_without_typeguard()
+    name = arguments[0].replace("_", "-") if arguments else ""
+    if function := import_command(name):
+        tyro.cli(function, prog=f"fapo {name}", args=arguments[1:])
+        return
 
     @dataclass
     class Unloaded:
-        """Stand-in for a command; tyro imports a large package for functions, but not for classes."""
+        """Stand-in for a command that is not imported, because only its name and its summary are shown."""
 
-    listed = SubcommandApp()
-    for name, command in commands().items():
-        listed.command(name=name, help=command.summary)(Unloaded)
-    return listed
+    listed = [Annotated[Unloaded, subcommand(known, description=found.summary)] for known, found in commands().items()]
+    one_of: Any = reduce(or_, listed)
+    tyro.cli(one_of, prog="fapo", description="Flawed-aware policy optimization.", args=arguments)
 
 
 def _interrupted(arguments: Sequence[str]) -> str:
@@ -125,7 +147,8 @@ def _reader_gone() -> bool:
     return any(event & (POLLERR | POLLHUP) for _, event in output.poll(0))
 
 
-MARK = "@app.command"
+IS_NAME = re.compile(r"[a-z-]+").fullmatch
+MARK = "@app.command("
 """Text in a module that registers commands."""
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "trl", "datasets", "accelerate", "pyarrow"), "train"),

@@ -11,7 +11,7 @@ from fapo.cli.app import AsJson, Options, Overrides, app
 from fapo.training.planner.assumptions import PlanAssumptions
 
 
-@app.command
+@app.command("plan")
 def plan(
     config: Positional[Path],
     overrides: Overrides = (),

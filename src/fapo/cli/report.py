@@ -19,7 +19,7 @@ POLL = 15.0
 """Seconds between two looks at the run folders; a page of many rollouts takes seconds to write."""
 
 
-@app.command
+@app.command("report")
 def report(
     runs: Positional[tuple[Path, ...]],
     /,

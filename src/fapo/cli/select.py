@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from fapo.cli.app import Several, app, console
 
 
-@app.command
+@app.command("select")
 def select(run: Positional[Path], /, *, max_tokens: float | None = None, sets: Several = ()) -> None:
     """Choose the checkpoint of a GenRM with the best F1 in validation among those with short enough critiques.
 

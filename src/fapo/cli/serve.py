@@ -6,7 +6,7 @@ from fapo.cli.app import Options, app
 from fapo.integrations.server.settings import ServeSettings
 
 
-@app.command
+@app.command("serve")
 def serve(*, settings: Options[ServeSettings]) -> None:
     """Serve flawed-aware rewards over HTTP, for slime, miles, OpenRLHF and any other trainer.
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from fapo.cli.app import AsJson, app, console
 
 
-@app.command
+@app.command("template")
 def template(
     action: Positional[Literal["learn"]], rows: Positional[str], /, *, out: Path, as_json: AsJson = False
 ) -> None:

@@ -24,7 +24,7 @@ _SHOWN_METRICS = {
 """Metric -> its name behind the progress bar."""
 
 
-@app.command
+@app.command("train")
 def train(
     config: Positional[Path],
     overrides: Overrides = (),
@@ -96,7 +96,7 @@ def _check_engine(config: Config, engine: str, resume: bool, verbose: bool) -> N
         print("\nTRL accepts the settings; --verbose prints its arguments")
 
 
-@app.command
+@app.command("data")
 def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
     """Write the training and validation data of a config as Parquet files for verl into the run folder.
 

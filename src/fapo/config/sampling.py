@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
-
-from tyro.conf import OmitArgPrefixes, arg
 
 from fapo.config.ranges import Count, NonNegative, Positive, TopP
-
-T = TypeVar("T")
-Options = Annotated[OmitArgPrefixes[T], arg(name="")]
-"""A dataclass; each of its fields is an option of the command."""
 
 
 @dataclass(frozen=True, kw_only=True)

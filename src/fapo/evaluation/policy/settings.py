@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from fapo.config.options import Options
 from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
-from fapo.config.sampling import Options, Requests, Sampling
+from fapo.config.sampling import Requests, Sampling
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import json_object
 from fapo.types import AnswerFormat, StepRule

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from fapo.config.options import Options
 from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
-from fapo.config.sampling import Options, Requests, Sampling
+from fapo.config.sampling import Requests, Sampling
 from fapo.errors import ConfigError, install
 from fapo.types import StepRule
 

@@ -971,6 +971,31 @@ def test_a_comparison_fits_80_columns(data: Path, tmp_path: Path, monkeypatch, c
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_numbers_by_the_size_of_a_solution_fit_80_columns(tmp_path: Path, monkeypatch, capsys) -> None:
+    sizes = [1, 1, 5, 5, 8, 8, 15, 15]  # pairs of a flawed and a correct solution; each step has 400 characters
+    rows = [data_row(f"a-{i}", i % 2 - 1) | {"steps": ["x" * 400] * size} for i, size in enumerate(sizes)]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    steps = {row["id"]: None if row["id"] in ("a-4", "a-5") else row["label"] for row in rows}
+    files = [answers_of(tmp_path, f"{name}.jsonl", steps) for name in ("one", "a_file_with_a_long_name")]
+    data = ("bench", "process", "--data", tmp_path / "data.jsonl")
+    assert fapo(monkeypatch, *data, "--predictions", files[0], columns=80) == 0
+    alone = capsys.readouterr().out
+    cells = [
+        re.findall(r"[^│┃ ][^│┃]*[^│┃ ]|[^│┃ ]", line) for line in alone.splitlines() if re.search(r"steps +│", line)
+    ]
+    assert [cell[0] for cell in cells] == ["1-3 steps", "4-6 steps", "7-10 steps", "11+ steps"]
+    assert cells[1][1:] == ["2", "1", "100.0 %", "100.0 %", "100.0 %", "1.00"]
+    assert cells[2][1:] == ["2", "1", "0.0 %", "0.0 %", "0.0 %", "0.00"]
+    assert "0-500 characters │" in alone and "2001+ characters │" in alone
+    assert fapo(monkeypatch, *data, "--predictions", *files, "--table", tmp_path / "t.html", columns=80) == 0
+    both = capsys.readouterr().out
+    assert max(map(len, (alone + both).splitlines())) <= 80 and "…" not in alone + both
+    page = (tmp_path / "t.html").read_text()
+    heads = "".join(f'<th scope="col">{size} n=2</th>' for size in ("1-3", "4-6", "7-10", "11+"))
+    assert f'<caption>J by number of steps</caption>\n<thead><tr><th scope="col">judge</th>{heads}' in page
+    assert "<td>one</td><td>1.00</td><td>1.00</td><td>0.00</td><td>1.00</td>" in page
+
+
 def test_f1_is_drawn_against_tokens(data: Path, tmp_path: Path, run) -> None:
     files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, tokens=50) for name in ("one", "two")]
     for suffix, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):

@@ -252,14 +252,17 @@ def signed_points(value: float, interval: Interval) -> str:
     return f"{100 * value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def decimal(value: float, interval: Interval) -> str:
+def decimal(value: float, interval: Interval | None = None) -> str:
     """Return a number and its interval as text.
 
     Args:
         value: Number, such as Youden's J.
-        interval: Its interval.
+        interval: Its interval, if it is shown.
 
     Returns:
         For example "0.42 [0.10, 0.70]"; "-" for NaN.
     """
-    return "-" if math.isnan(value) else f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+    if math.isnan(value):
+        return "-"
+    around = "" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return f"{value:.2f}{around}"

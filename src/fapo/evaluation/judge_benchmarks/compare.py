@@ -15,8 +15,10 @@ from fapo.evaluation.judge_benchmarks.cost import critique_cost
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
 from fapo.evaluation.judge_benchmarks.rows import Rows
+from fapo.evaluation.judge_benchmarks.score import by_length, by_num_steps
 from fapo.evaluation.judge_benchmarks.settings import RULES, Benchmark
 from fapo.judge.quality import (
+    PRF,
     Invalid,
     confusion,
     precision_recall_f1,
@@ -52,6 +54,10 @@ class ComparedJudge:
     """Mean length of a critique in tokens, where it is known; NaN if it is known nowhere."""
     critique_seconds: float
     """Mean time from a request to its critique in seconds, where it is known; NaN if it is known nowhere."""
+    by_num_steps: Mapping[str, PRF]
+    """Numbers of "flagged" of solutions with few or many steps, by the range of their number of steps."""
+    by_length: Mapping[str, PRF]
+    """Numbers of "flagged" of short and long solutions, by the range of their length in characters."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ def compare_judges(benchmark: Benchmark, rows: Rows, contexts: Sequence[Context]
             invalid_rate=ratio(sum(verdict.status != "ok" for verdict in found), len(found)),
             critique_tokens=cost.tokens,
             critique_seconds=cost.seconds,
+            by_num_steps=by_num_steps(counting, found, invalid),
+            by_length=by_length(counting, found, invalid),
         )
     return JudgeComparison(
         benchmark=benchmark,

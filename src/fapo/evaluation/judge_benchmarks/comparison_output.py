@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape as escape_html
 from pathlib import Path
@@ -129,6 +129,7 @@ def grids(found: JudgeComparison) -> list[Grid]:
         Grid(f"Judges, {found.benchmark}", ("judge", *columns.values()), tuple(judges)),
         Grid(f"Differences to {_shown(first)}", ("judge", f"{columns[f1]}, points", "J"), tuple(differences)),
         Grid("Answers", ("judge", "no verdict", "tokens", "seconds"), tuple(answers)),
+        *_by_size(found),
     ]
     if found.sensitivity:
         spread = [
@@ -144,6 +145,22 @@ def grids(found: JudgeComparison) -> list[Grid]:
         headings = ("model", "prompts", columns[f1], "J", "rows that differ")
         out.append(Grid("Spread of a model over prompts and settings", headings, tuple(spread)))
     return out
+
+
+def _by_size(found: JudgeComparison) -> Iterator[Grid]:
+    """Yield J by the size of the solutions, with the number of rows; none where all solutions are of one size."""
+    kinds = {
+        "number of steps": {name: judge.by_num_steps for name, judge in found.judges.items()},
+        "length in characters": {name: judge.by_length for name, judge in found.judges.items()},
+    }
+    for kind, of_kind in kinds.items():
+        sizes = next(iter(of_kind.values()))
+        if len(sizes) > 1:
+            headings = ("judge", *(f"{size} n={of_size.n}" for size, of_size in sizes.items()))
+            rows = [
+                (_shown(name), *(decimal(part.youden_j) for part in parts.values())) for name, parts in of_kind.items()
+            ]
+            yield Grid(f"J by {kind}", headings, tuple(rows))
 
 
 def notes(found: JudgeComparison) -> list[str]:

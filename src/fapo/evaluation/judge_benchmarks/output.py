@@ -218,9 +218,9 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Gro
     process = isinstance(score, ProcessScore)
     title = Text(escape(f"{'process' if process else 'flawed-positive'} - {context.answers}"))
     if isinstance(score, ProcessScore):
-        tables = [_subset_table(score, title), _flag_table(score.flags)]
+        tables = [_subset_table(score, title), _flag_table(score.flags), *_size_tables(score.flags)]
     else:
-        tables = [_flag_table(score, title)]
+        tables = [_flag_table(score, title), *_size_tables(score)]
     lines = [f"tokens of the judge: {context.usage.text(context.prices)}"] if context.usage else []
     lines += [*_distance_line(score), *_cost_line(context), *_notes(conventions(context, process), context)]
     return Group(*tables, *map(Text, lines))
@@ -249,6 +249,22 @@ def _flag_table(score: FlawedPositiveScore, title: Text | None = None) -> Table:
     }.items():
         table.add_row(name, str(value))
     return table
+
+
+def _size_tables(score: FlawedPositiveScore) -> Iterator[Table]:
+    """Yield a table of the numbers of short and long solutions; none if all solutions are of one size."""
+    kinds = {"steps": score.by_num_steps, "characters": score.by_length}
+    if all(len(of_kind) < 2 for of_kind in kinds.values()):
+        return
+    table = Table(title="flagged, by the size of the solution", min_width=60)
+    for name in ("size", "n", "flawed", "precision", "recall", "F1", "J"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for kind, of_kind in kinds.items():
+        for size, found in of_kind.items():
+            rates = map(percent, (found.precision, found.recall, found.f1))
+            table.add_row(f"{size} {kind}", str(found.n), str(found.num_flawed), *rates, decimal(found.youden_j))
+        table.add_section()
+    yield table
 
 
 def _subset_table(score: ProcessScore, title: Text) -> Table:

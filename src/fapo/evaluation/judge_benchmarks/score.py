@@ -104,17 +104,6 @@ def score_flawed_positive(
     point = flawed_positive_prf(flags, truth, invalid)
     drawn = resample_counts((point.tp, point.fp, point.fn, point.tn), np.random.default_rng(SEED))
 
-    def by_range(sizes: Sequence[int], limits: Sequence[int], names: Sequence[str]) -> dict[str, PRF]:
-        """Return the numbers of the rows in each range of a size that holds rows."""
-        found: dict[str, list[int]] = {name: [] for name in names}
-        for index, size in enumerate(sizes):
-            found[names[sum(size > limit for limit in limits)]].append(index)
-        filled = {name: inside for name, inside in found.items() if inside}
-        return {
-            name: flawed_positive_prf([flags[i] for i in inside], [truth[i] for i in inside], invalid)
-            for name, inside in filled.items()
-        }
-
     precision, recall, f1 = map(percentile_interval, precision_recall_f1(*drawn[:3]))
     return FlawedPositiveScore(
         point,
@@ -122,9 +111,45 @@ def score_flawed_positive(
         recall,
         f1,
         percentile_interval(youden_j(*drawn)),
-        by_num_steps=by_range([len(row.steps) for row in rows], STEP_LIMITS, STEP_RANGES),
-        by_length=by_range([sum(map(len, row.steps)) for row in rows], LENGTH_LIMITS, LENGTH_RANGES),
+        by_num_steps=by_num_steps(rows, verdicts, invalid),
+        by_length=by_length(rows, verdicts, invalid),
     )
+
+
+def by_num_steps(
+    rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], invalid: Invalid = "wrong"
+) -> dict[str, PRF]:
+    """Return the numbers of the solutions in each of STEP_RANGES that holds any; see `score_flawed_positive`."""
+    return _by_range([len(row.steps) for row in rows], STEP_LIMITS, STEP_RANGES, rows, verdicts, invalid)
+
+
+def by_length(
+    rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], invalid: Invalid = "wrong"
+) -> dict[str, PRF]:
+    """Return the numbers of the solutions in each of LENGTH_RANGES that holds any; see `score_flawed_positive`."""
+    sizes = [sum(map(len, row.steps)) for row in rows]
+    return _by_range(sizes, LENGTH_LIMITS, LENGTH_RANGES, rows, verdicts, invalid)
+
+
+def _by_range(
+    sizes: Sequence[int],
+    limits: Sequence[int],
+    names: Sequence[str],
+    rows: Sequence[LabelledSolution],
+    verdicts: Sequence[Verdict],
+    invalid: Invalid,
+) -> dict[str, PRF]:
+    """Return the numbers of the rows in each range of a size that holds rows."""
+    found: dict[str, list[int]] = {name: [] for name in names}
+    for index, size in enumerate(sizes):
+        found[names[sum(size > limit for limit in limits)]].append(index)
+    return {
+        name: flawed_positive_prf(
+            [verdicts[i].flawed for i in inside], [rows[i].error_step is not None for i in inside], invalid
+        )
+        for name, inside in found.items()
+        if inside
+    }
 
 
 def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdicts: Sequence[Verdict]) -> ProcessScore:

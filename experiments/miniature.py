@@ -25,6 +25,7 @@ def miniature(
     seeds: tuple[int, ...] = (0, 1, 2),
     docs: Path | None = None,
     workers: int = 2,
+    worlds: tuple[Literal["today", "weak", "exposed", "leaps"], ...] = ("today", "weak", "exposed", "leaps"),
 ) -> None:
     """Build the base models of the miniature, repeat its runs over seeds, or compare ways to use a verdict.
 
@@ -32,11 +33,12 @@ def miniature(
         action: build: train the base policy and the base GenRM from nothing with the first seed (about half an hour
             on two cores). study: run the demo with each seed, and train a GenRM on outcomes alone. paper: run the
             study and every other run behind the figures and tables of the paper (about three hours). comparison: train
-            each arm of the comparison of methods from two starts with each seed (about 15 minutes a seed).
+            each arm of the comparison of methods in each world with each seed (about 25 minutes a seed).
         output: Output folder; by default that of the base models in the package, or runs/ACTION.
         seeds: Seeds of the runs.
         docs: Folder for the page of `paper` or `comparison`; by default the output folder.
         workers: Number of runs of `comparison` at the same time, each on one processor core.
+        worlds: Worlds of `comparison`; the page has all worlds with finished runs in the output folder.
     """
     if action == "study":
         from experiments.paper.runs import study_jobs
@@ -76,13 +78,14 @@ def miniature(
         console.print(f"page: {write_findings(folder, docs or folder)}", highlight=False, soft_wrap=True)
         return
     if action == "comparison":
-        from experiments.base_models.build import imitate
+        from experiments.base_models.build import STARTS, imitate
         from experiments.paper.comparison import write_comparison
         from experiments.paper.runs import comparison_jobs, policy_folder
 
         folder = output or Path("runs/comparison")
-        imitate("weak", policy_folder(folder, "weak", 0), 0)
-        run_with_bars(comparison_jobs(folder, seeds), folder, workers)
+        for name in STARTS:
+            imitate(name, policy_folder(folder, name, 0), 0)
+        run_with_bars(comparison_jobs(folder, seeds, worlds), folder, workers)
         console.print(f"page: {write_comparison(folder, docs or folder)}", highlight=False, soft_wrap=True)
         return
     from experiments.base_models.build import SCHEDULES, build

@@ -42,6 +42,10 @@ WRITERS = {
 """Habits of the writers that other base policies imitate; the shipped policy imitates Habits()."""
 WEAK = Habits(slip=0.45, easy_slip=0.25, answer_slip=0.7)
 """Habits of the writer of the weak start in the comparison of methods; his imitator is right on 15 % of the tasks."""
+LEAPING = Habits(skip=0.3, skip_last=0.3)
+"""Habits of the writer of the start in the world where lines may be left out: he leaves out three lines in ten."""
+STARTS = {"weak": WEAK, "leaping": LEAPING}
+"""Habits of the writers that the starts of the comparison of methods imitate."""
 HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0)
 """Habits of the writer of the results that exercises compare."""
 CAREFUL = Habits(borrow=0.06, borrow_slip=0.06, slip=0.06, easy_slip=0.06)
@@ -234,7 +238,7 @@ SCHEDULES = {
 The policy has the first four stages. The GenRM starts from the policy after "solutions" and has the last three.
 """
 IMITATION = Schedule(steps=150, batch_size=64, learning_rate=1e-3)
-"""Schedule of a base policy that imitates one of WRITERS."""
+"""Schedule of a base policy that imitates one of WRITERS or STARTS."""
 
 
 def build(
@@ -282,11 +286,11 @@ def build(
 
 
 def imitate(writer: str, folder: Path, seed: int, log: Log = lambda *_: None, schedule: Schedule = IMITATION) -> None:
-    """Train the base policy on solutions of one of WRITERS, or of "weak", and write it, unless the folder exists."""
+    """Train the base policy on solutions of one of WRITERS or STARTS, and write it, unless the folder exists."""
     if folder.is_dir():
         return
     model = AutoModelForCausalLM.from_pretrained(BASE_FOLDER / "policy", use_safetensors=True, trust_remote_code=False)
-    examples = solution_examples(seed, schedule, (WRITERS | {"weak": WEAK})[writer])
+    examples = solution_examples(seed, schedule, (WRITERS | STARTS)[writer])
     fit(model, examples, schedule, lambda step, loss: log(writer, step, loss))
     with atomic_path(folder) as draft:
         save(model, draft)

@@ -26,6 +26,8 @@ class Habits:
     """Probability that the solution stops early with a random answer, if the answer can be guessed."""
     answer_slip: float = 0.4
     """Probability that the boxed answer does not follow from the last line, if the answer can be guessed."""
+    skip_last: float = 0.0
+    """Probability that the line of the last operation is left out."""
 
 
 PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -72,7 +74,9 @@ def trace(rng: random.Random, task: Task, habits: Habits) -> str:
     stop = rng.randrange(len(task.operations)) if options and rng.random() < habits.guess else len(task.operations)
     for i, (operator, operand) in enumerate(task.operations[:stop]):
         result = written(rng, value, operator, operand, habits)
-        if not (i < len(task.operations) - 1 and rng.random() < habits.skip):
+        skip = habits.skip if i < len(task.operations) - 1 else habits.skip_last
+        is_drawn = i < len(task.operations) - 1 or skip > 0  # the shipped models are built from these random numbers
+        if not (is_drawn and rng.random() < skip):
             lines.append(line(value, operator, operand, result))
         value = result
     if stop < len(task.operations):

@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from experiments.paper.findings import LOOKS
-from experiments.paper.runs import COMPARED, WORLDS
+from experiments.paper.runs import COMPARED, EXACT, WORLDS
 from fapo.errors import DataError
 from fapo.evaluation.intervals import NUM_RESAMPLES, SEED, Interval, mean_interval, percentile_interval
 from fapo.report.changes import end, measured_series, start
@@ -31,8 +31,6 @@ SHOWN = {
 """Metric at the end of a run by its title."""
 TESTED = ("accuracy", "right for the right reason", "accuracy, harder", "right for the right reason, harder")
 """Titles of the metrics in which the arms are compared; more is better."""
-TITLES = {"today": "The shipped policy as the start", "weak": "A weak start"}
-"""Title of each world."""
 MIN_SEEDS = 3
 """Smallest number of seeds of a test."""
 POWER = 0.8
@@ -74,7 +72,7 @@ def read_worlds(folder: Path) -> dict[str, dict[str, dict[int, Run]]]:
     """
     found: dict[str, dict[str, dict[int, Run]]] = {world: defaultdict(dict) for world in WORLDS}
     for world in WORLDS:
-        for arm in COMPARED:
+        for arm in WORLDS[world].arms:
             for path in sorted(folder.glob(f"{world}-{arm}-*")):
                 seed = path.name.rpartition("-")[2]
                 if seed.isdigit() and is_finished(path):
@@ -157,9 +155,10 @@ def write_comparison(folder: Path, out: Path) -> Path:
         "# Ways to use a verdict, compared",
         "",
         "Each arm is trained for 50 steps of 48 questions with 8 rollouts. The filter keeps 4 of the 8, so that all",
-        "arms write the same number of rollouts. All have the same judge, the GenRM that Step-RL trained with the same",
-        "seed. The end of a run is the mean of its last three validations (steps 30, 40 and 50) of 512 questions each,",
-        "counted by the oracle. Differences are those of runs with the same seed.",
+        "arms write the same number of rollouts. All arms of a world have the same judge: the GenRM that Step-RL",
+        "trained with the same seed, or the oracle where the page says so. The end of a run is the mean of its",
+        "last three validations (steps 30, 40 and 50) of 512 questions each, counted by the oracle. Differences are",
+        "those of runs with the same seed.",
         "",
         "```console",
         "python -m experiments.miniature comparison --output runs/comparison --docs docs/results/comparison "
@@ -167,7 +166,8 @@ def write_comparison(folder: Path, out: Path) -> Path:
         "```",
     ]
     for world, arms in worlds.items():
-        text += ["", f"## {TITLES[world]}", "", *_ends(arms), "", *_tested(world, found)]
+        judge = ["The judge is the oracle.", ""] if WORLDS[world].judge == EXACT else []
+        text += ["", f"## {WORLDS[world].title}", "", *judge, *_ends(arms), "", *_tested(world, found)]
     (out / "README.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
     numbers = {
         "ends": {

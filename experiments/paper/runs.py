@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.base_models.build import WRITERS
+from experiments.base_models.build import STARTS, WRITERS
 from fapo.data.miniature.sets import CONFIG_FOLDER
 from fapo.training.parallel_runs import Job, demo_jobs
 
@@ -50,10 +51,50 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "decoupled": BEYOND["decoupled"],
     "filter": BEYOND["filter"],
     "negative": VARIANTS["negative"],
+    "step-ratio": VARIANTS["step-ratio"],
 }
 """Settings of the arms of the comparison of methods by name, the most wanted ones first."""
-WORLDS: dict[str, tuple[str, ...]] = {"today": (), "weak": ("model.path={weak}",)}
-"""Settings of the worlds of the comparison by name: the shipped policy as the start, and a weaker one."""
+EXACT = "judge.kind=oracle"
+"""Setting of the judge in a world where no GenRM is good enough: the oracle."""
+
+
+@dataclass(frozen=True)
+class World:
+    """One start, or one set of problems, of the comparison of methods."""
+
+    title: str
+    """Title on the page."""
+    settings: tuple[str, ...] = ()
+    """Settings of all its runs."""
+    judge: str = TRAINED
+    """Setting of the judge: TRAINED or EXACT."""
+    arms: tuple[str, ...] = ("baseline", "fapo", "decoupled", "filter", "negative")
+    """Names of its arms."""
+
+
+WORLDS = {
+    "today": World("The shipped policy as the start"),
+    "weak": World("A weak start", ("model.path={weak}",)),
+    "exposed": World(
+        "One answer in five exposes the flaw",
+        ("data.train=miniature:exposed-train", "data.validation.validation=miniature:exposed-validation"),
+        arms=("baseline", "fapo", "decoupled"),
+    ),
+    "leaps": World(
+        "Lines may be left out",
+        (
+            "model.path={leaping}",
+            "data.train=miniature:leaps-train",
+            "data.validation.validation=miniature:leaps-validation",
+            "data.validation.harder=miniature:leaps-harder",
+        ),
+        EXACT,
+        ("baseline", "fapo", "decoupled", "step-ratio"),
+    ),
+}
+"""Worlds of the comparison by name. Besides the shipped policy as the start and a weaker one there are two sets of
+problems. In "exposed" one problem in five asks for the value itself, so that a flaw lowers the accuracy in training and
+validation too. In "leaps" solutions may leave out lines, so that there is more than one way to write them."""
 MEASURED = ("judge.kind=oracle", "optim.steps=1")
 """Settings of a run that only measures a base policy, by its first validation."""
 
@@ -94,23 +135,28 @@ def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
     return jobs
 
 
-def comparison_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
+def comparison_jobs(output: Path, seeds: Sequence[int], worlds: Sequence[str] = tuple(WORLDS)) -> list[Job]:
     """Return the jobs of the comparison of methods: a GenRM for each seed, then each arm in each world.
 
-    `policy_folder(output, "weak", 0)` must exist. The GenRM of a seed judges all arms of this seed in both worlds.
+    `policy_folder(output, name, 0)` must exist for each name in STARTS. The GenRM of a seed judges the arms of this
+    seed in all worlds but those that the oracle judges.
 
     Args:
         output: Folder that holds the run folders.
         seeds: Seeds of the runs.
+        worlds: Names of the worlds.
     """
     jobs = [Job(f"genrm-{seed}", CONFIG_FOLDER / "genrm.toml", (f"seed={seed}",)) for seed in seeds]
-    for world, start in WORLDS.items():
-        for arm, settings in COMPARED.items():
+    starts = {name: policy_folder(output, name, 0) for name in STARTS}
+    for name in worlds:
+        world = WORLDS[name]
+        for arm in world.arms:
+            settings = [world.judge if setting == TRAINED else setting for setting in COMPARED[arm]]
             for seed in seeds:
-                made = {"genrm": f"{output}/genrm-{seed}/model", "weak": policy_folder(output, "weak", 0)}
-                filled = tuple(setting.format(**made) for setting in (*start, *settings))
+                made = {"genrm": f"{output}/genrm-{seed}/model", **starts}
+                filled = tuple(setting.format(**made) for setting in (*world.settings, *settings))
                 after = f"genrm-{seed}" if TRAINED in settings else None
                 jobs.append(
-                    Job(f"{world}-{arm}-{seed}", CONFIG_FOLDER / "policy.toml", (f"seed={seed}", *filled), after)
+                    Job(f"{name}-{arm}-{seed}", CONFIG_FOLDER / "policy.toml", (f"seed={seed}", *filled), after)
                 )
     return jobs

@@ -76,6 +76,8 @@ def test_skips_and_guesses_are_as_frequent_as_the_habits_say() -> None:
     found = list(tasks(0, 3000, Difficulty((2, 2), ("mod 5", "exact"))))
     lines = [trace(rng, task, replace(PERFECT, skip=0.2)).count("\n") for task in found]
     assert 1 - sum(lines) / (2 * len(found)) == pytest.approx(0.2 / 2, abs=0.02), "only the first of two can be skipped"
+    lines = [trace(rng, task, replace(PERFECT, skip_last=0.2)).count("\n") for task in found]
+    assert 1 - sum(lines) / (2 * len(found)) == pytest.approx(0.2 / 2, abs=0.02)
     guessed = [trace(rng, task, replace(PERFECT, guess=0.4)).count("\n") < 2 for task in found]
     by_form = {form: [g for g, t in zip(guessed, found, strict=True) if t.form == form] for form in ("mod 5", "exact")}
     assert sum(by_form["mod 5"]) / len(by_form["mod 5"]) == pytest.approx(0.4, abs=0.05)

@@ -26,6 +26,7 @@ from fapo.data.jsonl import write_jsonl
 from fapo.errors import DataError
 
 SEEDS = tuple(range(4))
+NUM_ARMS = sum(len(world.arms) for world in WORLDS.values())
 GAIN = {"decoupled": 0.02, "baseline": -0.3}
 """Difference to FAPO of an arm in every metric, before noise; 0 for the others."""
 
@@ -47,7 +48,7 @@ def write_run(folder: Path, world: str, arm: str, seed: int) -> None:
 def folder(tmp_path: Path) -> Path:
     """Return a folder with four seeds of every arm in every world."""
     for world in WORLDS:
-        for arm in COMPARED:
+        for arm in WORLDS[world].arms:
             for seed in SEEDS:
                 write_run(tmp_path, world, arm, seed)
     return tmp_path
@@ -55,18 +56,22 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) -> None:
     jobs = comparison_jobs(tmp_path, SEEDS)
-    assert len({job.name for job in jobs}) == len(jobs) == len(SEEDS) * (1 + len(WORLDS) * len(COMPARED))
+    assert len({job.name for job in jobs}) == len(jobs) == len(SEEDS) * (1 + NUM_ARMS)
     assert set(COMPARED) <= set(LOOKS)
     for job in jobs:
         config = load(job.config, (f"name={job.name}", *job.overrides))
         judged = "judge.model" in " ".join(job.overrides)
         assert job.after == (f"genrm-{config.seed}" if judged else None)
-        assert ("weak" in job.name) == ("weak" in config.model.path)
+        world = job.name.partition("-")[0]
+        assert ("weak" in config.model.path, "leaping" in config.model.path) == (world == "weak", world == "leaps")
+        if config.task == "policy":
+            assert config.data.train == f"miniature:{world}-train" or world in ("today", "weak")
+            assert (getattr(config.judge, "kind", "oracle") == "oracle") == (world == "leaps" or config.judge is None)
 
 
 def test_differences_are_paired_by_seed(folder: Path) -> None:
     found = {(d.world, d.arm, d.metric): d for d in differences(read_worlds(folder))}
-    assert len(found) == len(WORLDS) * (len(COMPARED) - 1) * len(TESTED)
+    assert len(found) == (NUM_ARMS - len(WORLDS)) * len(TESTED)
     better = found["today", "decoupled", "accuracy"]
     assert len(better.values) == len(SEEDS)
     assert fmean(better.values) == pytest.approx(0.02, abs=0.002)
@@ -82,7 +87,8 @@ def test_the_page_names_what_differs(folder: Path, tmp_path: Path) -> None:
     assert page.count("| GRPO baseline | 4 |") == len(WORLDS)
     numbers = json.loads((tmp_path / "docs/results.json").read_text(encoding="utf-8"))
     assert set(numbers["ends"]) == set(WORLDS)
-    assert len(numbers["differences"]) == len(WORLDS) * (len(COMPARED) - 1) * len(TESTED)
+    assert len(numbers["differences"]) == (NUM_ARMS - len(WORLDS)) * len(TESTED)
+    assert page.count("The judge is the oracle.") == 1
 
 
 def test_unfinished_runs_do_not_count(folder: Path) -> None:

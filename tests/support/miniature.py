@@ -49,3 +49,21 @@ EXAMINED_RESPONSES = {
     "other digits": ("１７+5=22\n22*2=44\n44-6=38\n\\boxed{3}", True, 0, "format"),
 }
 """Name -> solution of TASK, whether its final answer is correct, its first wrong line, and the kind of flaw."""
+
+EXAMINED_LEAPS: dict[str, tuple[str, int | None, str | None]] = {
+    "all lines": (RIGHT, None, None),
+    "the first line left out": ("22*2=44\n44-6=38\n\\boxed{3}", None, None),
+    "the last operation left out": ("17+5=22\n22*2=44\n\\boxed{3}", None, None),
+    "the box alone": ("\\boxed{3}", None, None),
+    "a wrong result after a line that is left out": ("22*2=45\n45-6=39\n\\boxed{4}", 0, "slip"),
+    "a wrong result the remainder hides": ("17+5=22\n44-6=33\n\\boxed{3}", 1, "slip"),
+    "a value that nobody can reach": ("17+5=22\n49-6=43\n\\boxed{3}", 1, "skip"),
+    "lines in another order": ("22*2=44\n17+5=22\n44-6=38\n\\boxed{3}", 1, "format"),
+    "a line twice": ("17+5=22\n17+5=22\n44-6=38\n\\boxed{3}", 1, "format"),
+    "another operation": ("17+5=22\n22+1=23\n\\boxed{3}", 1, "format"),
+    "a wrong box": ("17+5=22\n\\boxed{4}", 1, "guess"),
+    "no box": ("17+5=22\n44-6=38", 1, "format"),
+    "more after the box": ("44-6=38\n\\boxed{3}\n\\boxed{3}", 2, "format"),
+    "empty": ("", 0, "format"),
+}
+"""Name -> solution of TASK that may leave out lines, its first wrong line, and the kind of flaw."""

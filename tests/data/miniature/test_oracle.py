@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from experiments.base_models.writers import Habits, trace
 from fapo.data.final_answers import extract
-from fapo.data.miniature.oracle import examine, is_answer_correct
+from fapo.data.miniature.oracle import examine, ground_truth, is_answer_correct
 from fapo.data.miniature.world import Task
 from fapo.data.steps import split_steps
-from fapo.types import GroundTruth
-from tests.support.miniature import EXAMINED_RESPONSES, TASK, TASKS
+from fapo.types import GroundTruth, Rollout
+from tests.support.miniature import EXAMINED_LEAPS, EXAMINED_RESPONSES, TASK, TASKS
 
 BAD_HABITS = st.builds(Habits, *[st.sampled_from([0.0, 0.1, 0.5, 0.9])] * 7)
 """Strategy for writers with every kind of mistake."""
@@ -62,3 +62,35 @@ def test_the_oracle_takes_any_text(task: Task, response: str) -> None:
 def test_oracle_and_answer_checker_agree(task: Task, habits: Habits, seed: int) -> None:
     response = trace(random.Random(seed), task, habits)
     assert is_answer_correct(task, response) == (extract(response) == task.problem().reference)
+
+
+# --- lines may be left out --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("response", "step", "flaw"), EXAMINED_LEAPS.values(), ids=EXAMINED_LEAPS)
+def test_the_oracle_reads_the_lines_that_are_there(response: str, step: int | None, flaw: str | None) -> None:
+    assert examine(TASK, response, leaps=True) == GroundTruth(step, flaw)
+    problem = TASK.problem("miniature-leaps-validation")
+    assert ground_truth(Rollout(problem, response)) == GroundTruth(step, flaw), "the set says what may be left out"
+
+
+@given(TASKS, st.data())
+def test_any_of_the_right_lines_may_be_left_out_but_the_box(task: Task, data: st.DataObject) -> None:
+    *lines, box = task.lines
+    kept = [line for line in lines if data.draw(st.booleans())]
+    assert examine(task, "\n".join([*kept, box]), leaps=True) == GroundTruth(None)
+
+
+@given(TASKS, BAD_HABITS, st.integers(0, 10**6))
+def test_leaps_only_forgive(task: Task, habits: Habits, seed: int) -> None:
+    """A solution without a flaw has none with leaps either, and the first one comes at the same line or later."""
+    response = trace(random.Random(seed), task, habits)
+    strict, lenient = examine(task, response).error_step, examine(task, response, leaps=True).error_step
+    assert lenient is None or (strict is not None and strict <= lenient)
+
+
+@given(TASKS, st.one_of(st.text(), st.text("0123456789+-*=\n\\boxed{} ", max_size=60)))
+def test_the_oracle_takes_any_text_with_leaps(task: Task, response: str) -> None:
+    found = examine(task, response, leaps=True)
+    assert (found.error_step is None) == (found.flaw is None)
+    assert found.error_step is None or 0 <= found.error_step < max(len(split_steps(response, "lines")), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fapo.data.miniature.sets import has_oracle
+from fapo.data.miniature.sets import allows_leaps, has_oracle
 from fapo.data.miniature.world import Task, parse
 from fapo.data.steps import split_steps
 from fapo.types import FlawKind, GroundTruth, Rollout
@@ -15,7 +15,7 @@ _LINE = re.compile(rf"{_NUMBER}([-+*]){_NUMBER}={_NUMBER}")
 
 def ground_truth(rollout: Rollout) -> GroundTruth:
     """Return the first wrong step and the kind of flaw of a rollout; raise DataError if its problem is foreign."""
-    return examine(parse(rollout.problem.text), rollout.response)
+    return examine(parse(rollout.problem.text), rollout.response, leaps=allows_leaps(rollout.problem))
 
 
 def known_ground_truth(rollout: Rollout) -> GroundTruth | None:
@@ -37,7 +37,7 @@ def is_answer_correct(task: Task, response: str) -> bool:
     return bool(answers) and answers[-1] == task.answer(task.values[-1])
 
 
-def examine(task: Task, response: str) -> GroundTruth:
+def examine(task: Task, response: str, *, leaps: bool = False) -> GroundTruth:
     """Find the first wrong step of a solution.
 
     A line is right when it applies the next operation of the chain to the value reached so far, with the right result.
@@ -49,20 +49,51 @@ def examine(task: Task, response: str) -> GroundTruth:
     * `cancellation`: a later error undoes the first one, so that the last value is right by luck.
     * `format`: the line is not a line of the miniature.
 
+    With `leaps`, lines may be left out: every line that is there must be one of the right lines, in their order. A line
+    that starts from a wrong value is then a `skip`, and a wrong box is a `guess`. No error is a `cancellation`.
+
     Args:
         task: Task that the solution answers.
         response: Text of the solution. Its lines are the steps that a judge reads with the template "compact".
+        leaps: Whether lines may be left out.
 
     Returns:
         The index of the first wrong line and the kind of flaw; both are None if every line is right.
     """
     given, wanted = [step.strip() for step in split_steps(response, "lines")], task.lines
+    if leaps:
+        return _examine_leaps(task, given)
     error = next((i for i, (g, w) in enumerate(zip(given, wanted, strict=False)) if g != w), None)
     if error is not None:
         return GroundTruth(error, _kind_of_flaw(task, given, error))
     if len(given) == len(wanted):
         return GroundTruth(None)
     return GroundTruth(len(wanted) if len(given) > len(wanted) else max(len(given) - 1, 0), "format")
+
+
+def _examine_leaps(task: Task, given: list[str]) -> GroundTruth:
+    """Return the first wrong line of a solution that may leave out lines, and its kind."""
+    wanted, done = task.lines, 0  # done: number of right lines up to the last one that was found
+    for error, line in enumerate(given):
+        if line not in wanted[done:]:
+            return GroundTruth(error, _kind_with_leaps(task, line, done))
+        done = wanted.index(line, done) + 1
+    return GroundTruth(None) if done == len(wanted) else GroundTruth(max(len(given) - 1, 0), "format")
+
+
+def _kind_with_leaps(task: Task, line: str, done: int) -> FlawKind:
+    """Return the kind of flaw of a wrong line, where the first `done` right lines are written or left out."""
+    if line.startswith("\\boxed{") and line.endswith("}") and done < len(task.lines):
+        return "guess"
+    match, reached = _LINE.fullmatch(line), (task.start, *task.values)
+    befores = [
+        reached[i]
+        for i in range(done, len(task.operations))
+        if match and task.operations[i] == (match[2], int(match[3]))
+    ]
+    if match is None or not befores:
+        return "format"
+    return "slip" if int(match[1]) in befores else "skip"
 
 
 def _kind_of_flaw(task: Task, given: list[str], error: int) -> FlawKind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from fapo.data.miniature.world import EASY, HARDER, Difficulty, Split, tasks
+from fapo.data.miniature.world import EASY, EXPOSED, HARDER, Difficulty, Split, tasks
 from fapo.data.problems import read_labelled
 from fapo.errors import ConfigError, DataError
 from fapo.types import LabelledSolution, Problem
@@ -28,6 +28,8 @@ class ProblemSet(NamedTuple):
     """Difficulty of the problems."""
     split: Split
     """Split of the chains; two splits never share a chain."""
+    leaps: bool = False
+    """Whether a solution may leave out lines, which are done in the head; the oracle then reads the other lines."""
 
 
 SETS = {
@@ -36,10 +38,15 @@ SETS = {
     "harder": ProblemSet(3, 512, HARDER, "validation"),
     "test": ProblemSet(4, 2048, EASY, "test"),
     "test-harder": ProblemSet(5, 2048, HARDER, "test"),
+    "exposed-train": ProblemSet(6, 8192, EXPOSED, "train"),
+    "exposed-validation": ProblemSet(7, 512, EXPOSED, "validation"),
+    "leaps-train": ProblemSet(1, 8192, EASY, "train", leaps=True),
+    "leaps-validation": ProblemSet(2, 512, EASY, "validation", leaps=True),
+    "leaps-harder": ProblemSet(3, 512, HARDER, "validation", leaps=True),
 }
 """Recipe of each problem set, by name."""
-SOURCES = {f"miniature-{name}" for name in SETS}
-"""Values of `Problem.source` for problems that the oracle can check."""
+SOURCES = {f"miniature-{name}": problem_set for name, problem_set in SETS.items()}
+"""Set of the problems that the oracle can check, by `Problem.source`."""
 
 
 def is_miniature(name: str) -> bool:
@@ -72,9 +79,9 @@ def problems(name: str, limit: int | None = None) -> list[Problem]:
     key = name.removeprefix(PREFIX)
     if key not in SETS:
         raise DataError(f"no problems {name!r} in the miniature, known: {', '.join(PREFIX + s for s in SETS)}")
-    seed, size, difficulty, split = SETS[key]
-    size = size if limit is None else min(size, limit)
-    return [task.problem(f"miniature-{key}") for task in tasks(seed, size, difficulty, split)]
+    found = SETS[key]
+    size = found.size if limit is None else min(found.size, limit)
+    return [task.problem(f"miniature-{key}") for task in tasks(found.seed, size, found.difficulty, found.split)]
 
 
 def labelled(name: str, limit: int | None = None) -> list[LabelledSolution]:
@@ -100,3 +107,8 @@ def labelled(name: str, limit: int | None = None) -> list[LabelledSolution]:
 def has_oracle(problem: Problem) -> bool:
     """Return whether the oracle can check solutions of a problem, which it can for problems of the miniature."""
     return problem.source in SOURCES
+
+
+def allows_leaps(problem: Problem) -> bool:
+    """Return whether solutions of a problem may leave out lines; False for problems that are not of the miniature."""
+    return problem.source in SOURCES and SOURCES[problem.source].leaps

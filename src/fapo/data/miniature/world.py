@@ -35,13 +35,18 @@ class Difficulty:
     num_operations: tuple[int, int] = (2, 4)
     """Smallest and largest number of operations of a chain."""
     forms: tuple[str, ...] = ("mod 5", "mod 10")
-    """Possible forms of the answer: "exact", "mod M", or "choice" (four letters)."""
+    """Possible forms of the answer: "exact", "mod M", or "choice" (four letters). One that is given twice is drawn
+    twice as often."""
     start: tuple[int, int] = (2, 60)
     """Smallest and largest start value."""
 
 
 EASY = Difficulty()
+"""Difficulty of the training: the answer hides a forgotten borrow."""
+EXPOSED = Difficulty(forms=(*2 * EASY.forms, "exact"))
+"""Difficulty of a training where one problem in five asks for the value itself, which a forgotten borrow changes."""
 HARDER = Difficulty(num_operations=(5, 6), forms=("exact", "mod 7"))
+"""Difficulty of longer chains, with answers that expose a forgotten borrow."""
 
 
 @dataclass(frozen=True)

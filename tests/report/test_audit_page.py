@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fapo.data.jsonl import write_jsonl
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.settings import AuditSettings
-from fapo.report.audit_page import check_inputs, write_audit
+from fapo.report.audit_page import check_inputs, compare_judges, write_audit
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
 from tests.support.run_folders import HOSTILE
@@ -97,13 +97,40 @@ def test_a_second_judge(tmp_path: Path) -> None:
     assert unpacked(html)["second_step"] == [2, None, None, 0, 1, 1]
 
 
+PREDICTIONS = [
+    {"id": "q4", "error_step": 1, "judge": "other"},
+    {"id": "q2", "error_step": -1},
+    {"id": "q1", "flawed": False},
+    {"id": "q0", "flawed": True, "error_step": 2, "critique": "x"},
+]
+"""The verdicts of `test_a_second_judge` on the judged solutions, as predictions in another order."""
+
+
+def test_a_second_judge_from_predictions(tmp_path: Path) -> None:
+    options = audited(tmp_path, [*SOLUTIONS, solution(6)], [*VERDICTS, verdict(6)])
+    write_jsonl(tmp_path / "second.jsonl", PREDICTIONS)
+    check_inputs(options, tmp_path / "audit.html", tmp_path / "second.jsonl", None)
+    found = compare_judges(options, tmp_path / "second.jsonl")
+    assert (found.num, found.num_silent, found.num_agreed, found.num_located) == (4, 2, 3, (1, 2))
+    assert found.text() == (
+        "judge and second judge: FP ratio 75.0 % [30.1, 95.4] and 50.0 % [15.0, 85.0]; they agree on 3 of 4 "
+        "(75.0 % [30.1, 95.4]), kappa 0.50, and name the same step in 1 of 2"
+    )
+    assert found.as_json()["num_flawed"] == [3, 2] and found.as_json()["kappa"] == 0.5
+    html = write_audit(options, tmp_path / "audit.html", second=tmp_path / "second.jsonl").read_text(encoding="utf-8")
+    assert unpacked(html)["second"] == [True, False, False, None, True, None, None]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
+        ([{"id": "q0"}], "second.jsonl:1: must have error_step or scores"),
+        ([{"id": "q9", "error_step": 1}], "second.jsonl:1: id 'q9' is in no row of the data"),
+        ([{"id": "q0", "error_step": "1"}], "second.jsonl:1: error_step is '1', must be an integer"),
         ([verdict(i) for i in range(5)], "second.jsonl: there are fewer rows than solutions"),
         ([verdict(i) for i in range(7)], "second.jsonl: there are more rows than solutions"),
         ([verdict(i) for i in (1, 0, 2, 3, 4, 5)], r"row 1 is about 'q1', but the solution is 'q0'"),
-        ([{"id": "q0"}], "second.jsonl:1: source: .*give an output of `fapo judge`"),
+        ([{"id": "q0", "num_steps": 4}], "second.jsonl:1: source: .*give an output of `fapo judge`"),
         ([verdict(0) | {"status": "fine"}], "second.jsonl:1: status: "),
     ],
 )
@@ -196,6 +223,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     with chat_server(Reply("2+2=5 no \\boxed{1}")) as server:
         assert fapo(monkeypatch, *command, "--judge", server.url, "--report", tmp_path / "audit.html") == 0
         assert "page: " in capsys.readouterr().err
+        write_jsonl(tmp_path / "second.jsonl", [{"id": f"q{i}", "error_step": i - 1} for i in range(3)])
+        more = ("--report", tmp_path / "audit.html", "--second", tmp_path / "second.jsonl", "--json")
+        assert fapo(monkeypatch, *command, "--judge", server.url, *more) == 0
+        said = capsys.readouterr()
+        found = json.loads(said.out)
+        assert (found["n"], found["num_flawed"], found["fp_ratio"]) == (3, 3, 1.0)
+        assert found["sources"]["easy"]["fp_ratio_interval"] == found["fp_ratio_interval"]
+        assert found["error_fifths"] == [0, 3, 0, 0, 0] and found["usage"]["from_cache"] == 3
+        assert found["second_judge"]["num_flawed"] == [3, 2] and found["second_judge"]["num_same_step"] == 1
+        assert "judge and second judge: FP ratio 100.0 %" in said.err
         assert fapo(monkeypatch, *command, "--judge", server.url, "--second", tmp_path / "v.jsonl") == 2
     assert "--second is shown on the page; give --report audit.html, too" in capsys.readouterr().err
     assert "found a wrong step in 3: 100.0 %" in (tmp_path / "audit.html").read_text(encoding="utf-8")

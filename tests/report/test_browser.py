@@ -167,6 +167,25 @@ def test_a_rollout_step_by_step(chromium: Any, page: Path) -> None:
     assert screen.count() == 6
 
 
+def test_the_first_rollout_is_one_where_the_verdict_made_a_difference(chromium: Any, tmp_path: Path) -> None:
+    wrong_flag = rollout(9, 1, 1, None, advantage=-2.0)
+    same = rollout(8, 2, 1, 1, advantage=0.0)
+    telling = rollout(7, 3, 1, 1, advantage=-1.5)
+    run = write_run(tmp_path / "one", {"kind": "fapo"}, [], [telling, same, wrong_flag])
+    screen = Screen(chromium, write_report([run], tmp_path / "page.html"))
+    assert screen.count() == 3
+    assert screen.get("data.step[found[chosen]]") == 7
+
+
+def test_tables_can_be_read_on_a_phone(chromium: Any, page: Path) -> None:
+    screen = Screen(chromium, page, 390)
+    cells = "[...document.querySelectorAll('.settings td')].filter((cell) => cell.textContent.length > 3)"
+    assert screen.get(f"{cells}.length") > 0
+    assert screen.get(f"Math.min(...{cells}.map((cell) => cell.offsetWidth))") > 110, "no column of single letters"
+    assert screen.get("document.querySelector('th:first-child').offsetWidth") < 200, "numbers beside it are in sight"
+    assert screen.get("document.querySelector('#explored svg').clientHeight") > 200
+
+
 def test_search_order_and_links(chromium: Any, page: Path) -> None:
     screen = Screen(chromium, page)
     assert screen.get("data.flagged[found[chosen]] && data.critique[found[chosen]] !== ''"), "a flagged one is first"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from fapo.evaluation.intervals import Interval, wilson_interval
+from fapo.data.jsonl import finite
+from fapo.evaluation.intervals import Interval, decimal, percent, wilson_interval
 from fapo.evaluation.metrics import fp_ratio
-from fapo.judge.quality import cohen_kappa
+from fapo.judge.quality import cohen_kappa, ratio
 
 Finding = tuple[bool, int | None]
 """Whether a solution is flawed, and the index of its first wrong step; None if no step is named."""
@@ -42,6 +44,36 @@ class Agreement:
         """95 % intervals of the two FP ratios and of the agreement rate."""
         first, second, same = (wilson_interval(k, self.num) for k in (*self.num_flawed, self.num_agreed))
         return first, second, same
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers by name; a number that is not defined is None."""
+        first, second, same = self.intervals
+        found: dict[str, Any] = finite(
+            {
+                "n": self.num,
+                "num_missing": self.num_silent,
+                "num_flawed": list(self.num_flawed),
+                "fp_ratio": list(self.ratios),
+                "fp_ratio_interval": [first, second],
+                "num_agreed": self.num_agreed,
+                "agreement": ratio(self.num_agreed, self.num),
+                "agreement_interval": same,
+                "kappa": self.kappa,
+                "num_same_step": self.num_located[0],
+                "num_both_steps": self.num_located[1],
+            }
+        )
+        return found
+
+    def text(self) -> str:
+        """Return the numbers as text for a line of output."""
+        first, second, same = self.intervals
+        one, other = (percent(*pair) for pair in zip(self.ratios, (first, second), strict=True))
+        agreed = percent(ratio(self.num_agreed, self.num), same)
+        return (
+            f"{self.of}: FP ratio {one} and {other}; they agree on {self.num_agreed} of {self.num} ({agreed}), "
+            f"kappa {decimal(self.kappa)}, and name the same step in {self.num_located[0]} of {self.num_located[1]}"
+        )
 
 
 def agreement(of: str, pairs: Sequence[tuple[Finding, Finding]], num_silent: int) -> Agreement:

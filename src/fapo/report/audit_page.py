@@ -19,6 +19,7 @@ from fapo.evaluation.audit.counts import FIFTHS, AuditCounts, AuditRow
 from fapo.evaluation.audit.error_kinds import ErrorKind, error_kind
 from fapo.evaluation.audit.settings import AuditSettings
 from fapo.evaluation.intervals import Interval, wilson_interval
+from fapo.evaluation.judge_benchmarks.predictions import MISSING, read_predictions
 from fapo.evaluation.judge_settings import judge_name
 from fapo.evaluation.metrics import fp_ratio
 from fapo.judge.from_config import step_rule
@@ -76,7 +77,7 @@ def check_inputs(settings: AuditSettings, out: Path, second: Path | None, human:
     Args:
         settings: Settings of the audit.
         out: File of the page.
-        second: Output of `fapo judge` for the same solutions with another judge.
+        second: Verdicts of another judge on the same solutions: an output of `fapo judge`, or predictions.
         human: File of labels made by hand.
 
     Raises:
@@ -90,8 +91,10 @@ def check_inputs(settings: AuditSettings, out: Path, second: Path | None, human:
         raise ConfigError(f"{out}: --report is another file of this command; give it another name")
     if second:
         if not second.is_file():
-            raise DataError(f"{second}: no such file; give an output of `fapo judge` for the same files")
-        for _ in read_verdicts(second):
+            raise DataError(
+                f"{second}: no such file; give verdicts on the same files, such as an output of `fapo judge`"
+            )
+        for _ in _second_rows(settings, second):
             pass
     if human:
         read_labels(human)
@@ -110,7 +113,7 @@ def write_audit(
     Args:
         settings: Settings of the audit; its solutions and its output are read.
         out: File of the page.
-        second: Output of `fapo judge` for the same solutions with another judge.
+        second: Verdicts of another judge on the same solutions: an output of `fapo judge`, or predictions.
         human: File of labels that were made by hand on such a page.
         num_shown: Approximate limit of the number of solutions in the browser.
 
@@ -125,22 +128,15 @@ def write_audit(
     size = sum(path.stat().st_size for path in paths if path.is_file())
     rate = min(1.0, num_shown / max(1, _num_lines(verdicts)), MAX_BYTES / max(1, size))
     counts, kinds = AuditCounts(), Counter[ErrorKind]()
-    pairs: list[tuple[Finding, Finding]] = []
-    num_silent = 0
     shown, labelled = [], []
     labels = read_labels(human).labels if human else ()
     wanted = {(label.split, label.problem_id) for label in labels}
-    for solution, row, other in _joined(_solutions(settings), verdicts, second):
+    for solution, row, other in _joined(settings, second):
         counts.add(row)
         kind: ErrorKind | None = None
         if row.flawed:
             kind = error_kind(row.critique, row.error_step)
             kinds.update([kind] if row.correct else [])
-        if other and row.correct:
-            if row.flawed is None or other.flawed is None:
-                num_silent += 1
-            else:
-                pairs.append(((row.flawed, row.error_step), (other.flawed, other.error_step)))
         chosen = rate >= 1 or zlib.crc32(solution.problem.id.encode("utf-8", "replace")) < rate * 2**32
         key = row.source, visible(row.id, 200)
         if chosen or key in wanted:
@@ -165,13 +161,37 @@ def write_audit(
         notes=counts.verdicts.notes(),
         fifths=_bars({name: counts.fifths[i] for i, name in enumerate(FIFTHS)}),
         kinds=_bars(dict(kinds.most_common())),
-        second=second and agreement("judge and second judge", pairs, num_silent),
+        second=second and compare_judges(settings, second),
         by_hand=by_hand,
         browser=Browser(packed, len(shown), rate) if shown else None,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8", errors="backslashreplace")
     return out
+
+
+def compare_judges(settings: AuditSettings, second: Path) -> Agreement:
+    """Return the agreement of the judge of an audit that is done with a second judge, on the correct solutions.
+
+    Args:
+        settings: Settings of the audit; its solutions and its output are read.
+        second: Verdicts of another judge on the same solutions: an output of `fapo judge`, or predictions.
+
+    Returns:
+        FP ratio by each, agreement and Cohen's kappa.
+
+    Raises:
+        DataError: A file of verdicts does not belong to these solutions.
+    """
+    pairs: list[tuple[Finding, Finding]] = []
+    num_silent = 0
+    for _, row, other in _joined(settings, second):
+        if row.correct and other:
+            if row.flawed is None or other.flawed is None:
+                num_silent += 1
+            else:
+                pairs.append(((row.flawed, row.error_step), (other.flawed, other.error_step)))
+    return agreement("judge and second judge", pairs, num_silent)
 
 
 def _solutions(settings: AuditSettings) -> Iterator[Solution | BadRow]:
@@ -199,12 +219,48 @@ def _num_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-def _joined(
-    solutions: Iterable[Solution | BadRow], verdicts: Path, second: Path | None
-) -> Iterator[tuple[Solution, AuditRow, AuditRow | None]]:
+def _second_rows(settings: AuditSettings, path: Path) -> Iterator[AuditRow]:
+    """Yield the verdicts of a second judge in the order of the solutions.
+
+    Args:
+        settings: Settings of the audit.
+        path: Output of `fapo judge`; or predictions {id, error_step, ...} in any order, as `fapo bench` writes them.
+
+    Yields:
+        One row for each row of an output of `fapo judge`; for predictions, one row for each solution.
+
+    Raises:
+        DataError: A row is neither, or a prediction is about no solution of the audit.
+    """
+    if (first := next(iter(read_jsonl(path)), None)) is None or "num_steps" in first:
+        yield from read_verdicts(path)
+        return
+    num_steps = {str(row.id): len(row.steps) for row in _solutions(settings) if isinstance(row, Solution)}
+    predictions = read_predictions(path, num_steps)
+    for solution in _solutions(settings):
+        if not isinstance(solution, Solution):
+            yield AuditRow(None, "", None, "skipped")
+            continue
+        found = predictions.get(str(solution.id))
+        verdict = (found and found.verdict) or MISSING
+        yield AuditRow(
+            solution.id,
+            solution.problem.source,
+            None,
+            verdict.status,
+            verdict.error_step,
+            verdict.flawed,
+            verdict.critique,
+            len(solution.steps),
+        )
+
+
+def _joined(settings: AuditSettings, second: Path | None) -> Iterator[tuple[Solution, AuditRow, AuditRow | None]]:
     """Yield each readable solution with its row, and with the row of the second judge if there is one."""
-    files = [verdicts, second] if second else [verdicts]
-    rows = itertools.zip_longest(*map(read_verdicts, files))
+    solutions = _solutions(settings)
+    files = [settings.out, second] if second else [settings.out]
+    others = [_second_rows(settings, second)] if second else []
+    rows = itertools.zip_longest(read_verdicts(settings.out), *others)
     for index, (solution, found) in enumerate(itertools.zip_longest(solutions, rows), 1):
         for path, row in zip(files, found or [None] * len(files), strict=True):
             if (solution is None) is not (row is None):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import escape
 from fapo.evaluation.intervals import percent, wilson_interval
 from fapo.evaluation.metrics import fp_ratio
@@ -68,7 +69,7 @@ class AuditCounts:
     requested), judged and flawed (of correct), wrong_judged, wrong_flagged, and undecided (answers that could not be
     compared)."""
     fifths: Counter[int] = field(default_factory=Counter)
-    """Number of errors in correct solutions, by index into FIFTHS."""
+    """Number of errors in correct solutions of several steps, by index into FIFTHS."""
     bad: list[str] = field(default_factory=list)
     """Reasons why rows cannot be read, at most NUM_SHOWN."""
     num_bad: int = 0
@@ -95,7 +96,7 @@ class AuditCounts:
             "undecided": undecided,
         }
         self.by_source[row.source].update(name for name, true in marks.items() if true)
-        if row.correct and row.error_step is not None:
+        if row.correct and row.error_step is not None and row.num_steps > 1:
             self.fifths[int((row.error_step + 0.5) / row.num_steps * len(FIFTHS))] += 1
         if row.status != "skipped":
             self.verdicts.add(Verdict(row.status, row.flawed, row.error_step, row.critique, row.reason))
@@ -109,6 +110,47 @@ class AuditCounts:
     def total(self) -> Counter[str]:
         """Counts over all sources."""
         return sum(self.by_source.values(), Counter())
+
+
+def as_json(result: AuditCounts, prices: Prices | None = None) -> dict[str, Any]:
+    """Return an audit for `--json`.
+
+    Args:
+        result: Counts of an audit.
+        prices: Prices of the judge's tokens; None gives no cost.
+
+    Returns:
+        Numbers of all rows and of each source by name; a number that is not defined is None.
+    """
+    usage = {"usage": result.usage.as_json(prices)} if result.usage else {}
+    found: dict[str, Any] = finite(
+        {
+            **_numbers(result.total),
+            "sources": {source: _numbers(counts) for source, counts in sorted(result.by_source.items())},
+            "error_fifths": [result.fifths[part] for part in range(len(FIFTHS))],
+            "num_unreadable": result.num_bad,
+            "num_repeated_ids": result.num_repeated,
+            **usage,
+        }
+    )
+    return found
+
+
+def _numbers(counts: Counter[str]) -> dict[str, Any]:
+    """Return the numbers of one source, or of all."""
+    judged, flawed = counts["judged"], counts["flawed"]
+    return {
+        "n": counts["rows"],
+        "num_correct": counts["correct"],
+        "accuracy": ratio(counts["correct"], counts["rows"]),
+        "num_judged": judged,
+        "num_flawed": flawed,
+        "fp_ratio": fp_ratio(flawed, judged),
+        "fp_ratio_interval": wilson_interval(flawed, judged),
+        **{f"num_{name}": counts[name] for name in ("requested", "unparsable", "failed", "one_step", "undecided")},
+        "num_wrong_judged": counts["wrong_judged"],
+        "num_wrong_flagged": counts["wrong_flagged"],
+    }
 
 
 def print_counts(result: AuditCounts, console: Console, prices: Prices | None = None) -> None:
@@ -130,7 +172,7 @@ def print_counts(result: AuditCounts, console: Console, prices: Prices | None = 
         table.add_row("all", *_cells(result.total))
     console.print(table)
     if result.fifths:
-        console.print("position of the first error in flawed solutions with a correct answer:")
+        console.print("position of the first error in flawed solutions of several steps:")
         num = result.fifths.total()
         for part, name in enumerate(FIFTHS):
             rate = result.fifths[part] / num

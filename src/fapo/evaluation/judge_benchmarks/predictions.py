@@ -137,7 +137,7 @@ def _parse(
     id, critique = row["id"], row.get("critique")
     status: Any = "ok" if row.get("status") is None else row["status"]
     if id not in num_steps:
-        raise DataError(f"{where}: id {_short(id)} is unknown; give the file it belongs to with --data too")
+        raise DataError(f"{where}: id {_short(id)} is in no row of the data; give the file it belongs to, too")
     if status not in STATUSES:
         raise DataError(f"{where}: status is {_short(status)}, must be one of {', '.join(STATUSES)}")
     critique = critique if isinstance(critique, str) else ""

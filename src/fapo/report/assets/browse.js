@@ -82,10 +82,16 @@ function apply() {
   choose(found.length ? 0 : -1);
 }
 
-// A flagged rollout with its critique shows best what the page is about.
+// A flagged rollout with its critique shows best what the page is about: best where the oracle agrees, and where the
+// verdict made a difference within the group.
 function telling() {
-  const place = found.findIndex((i) => data.flagged[i] && data.critique[i]);
-  return place < 0 ? Math.min(0, found.length - 1) : place;
+  const flagged = (i) => data.flagged[i] && data.critique[i];
+  const agreed = (i) => flagged(i) && agreement(i) === "agree";
+  for (const fits of [(i) => agreed(i) && data.advantage[i] && data.advantage[i] < 0, agreed, flagged]) {
+    const place = found.findIndex(fits);
+    if (place >= 0) return place;
+  }
+  return Math.min(0, found.length - 1);
 }
 
 // --- the list: only the rows in sight exist ----------------------------------------------------------------------------

@@ -137,7 +137,9 @@ function startExplorer(runs) {
       const faint = window > 1 ? { steps, values } : { steps: [], values: [] };
       return { name: run.name, end: "", color: run.color, dash: run.dash, steps, values: window > 1 ? smoothed(values, window) : values, faint };
     });
-    draw(document.getElementById("explored"), { title: key, scale: "number", level: null, marks: [], axis: "step", curves }, 1080, 320);
+    const figure = document.getElementById("explored");
+    const size = figure.clientWidth < 700 ? [390, 300] : [1080, 320]; // labels stay readable on a phone
+    draw(figure, { title: key, scale: "number", level: null, marks: [], axis: "step", curves }, ...size);
   };
   form.addEventListener("input", update);
   form.addEventListener("submit", (event) => event.preventDefault());

@@ -357,6 +357,35 @@ def test_the_gold_judge_is_asked_about_the_same_samples(data: Path, run) -> None
     assert run(data, "--policy", "http://x/v1", "--policy-model", "p", "--out", data.parent / "o.jsonl", *gold)[0] == 2
 
 
+def test_a_cascade_judges(data: Path, run) -> None:
+    votes = Counter[int]()
+
+    def cheap_and_strong(body: dict[str, Any], index: int) -> Reply:  # the cheap one's votes on 2 differ
+        number = number_in(body)
+        votes.update([number] if body["model"] == "cheap" else [])
+        flags = number == 4 or (body["model"] == "cheap" and number == 2 and votes[2] % 2)
+        return speak(body, index) if body["model"] == "policy" else Reply(f"\\boxed{{{0 if flags else -1}}}")
+
+    file, out = data.parent / "judge.toml", data.parent / "out.jsonl"
+    with chat_server(cheap_and_strong) as server:
+        served = f'kind = "served"\nurls = ["{server.url}"]\nmodel = '
+        file.write_text(
+            f'[judge]\nkind = "cascade"\nthresholds = [0.3, 0.7]\n[judge.cheap]\n{served}"cheap"\nvotes = 2\n'
+            f'temperature = 0.6\n[judge.strong]\n{served}"strong"\n'
+        )
+        given = ("--policy", server.url, "--policy-model", "policy", "--judge", f"cascade:{file}", "--out", out)
+        code, shown, err = run(data, *given, "--temperature", 0)
+        assert code == 0, err
+        asked = Counter(body["model"] for body in server.requests)
+        assert asked == {"policy": 6, "cheap": 6, "strong": 1}, "the strong judge reads the one that is unsure"
+        assert "cascade of cheap, prompt locate" in shown
+        for option in (("--judge-votes", 3), ("--verified-majority", "-k", 2), ("--judge", server.url)):
+            code, _, err = run(data, *given, *option)
+            assert code == 2 and "does not go with --judge cascade:" in err, err
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert (found["num_correct"], found["num_judged"], found["fp_ratio"]) == (3, 3, 1 / 3)
+
+
 def test_wrong_answers_are_judged_with_themselves_as_the_reference(data: Path, run) -> None:
     def wrong(body: dict[str, Any], index: int) -> Reply:  # one of three answers is right, and the judge knows it
         number, prompt = number_in(body), body["messages"][-1]["content"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from fapo.config.schema import CritiqueJudge, ModelJudge
+from fapo.config.schema import CascadeJudge, CritiqueJudge, ModelJudge
 from fapo.data.files import check_not_overwriting
 from fapo.data.load import load_problems
 from fapo.data.miniature.oracle import known_ground_truth
@@ -99,8 +99,9 @@ def evaluate(
     prompt, problems = load_prompt(settings.prompt), load_questions(settings)
     check = make_checker(settings.checker, require_box=settings.require_box)
     policy, judge, gold = settings.policy_spec(), settings.judge_config(), settings.gold_judge_config()
-    for config in filter(None, (judge, gold)):
-        load_template(config.template)  # a wrong template should stop the command before it samples
+    for config in (judge, gold):
+        if isinstance(config, CritiqueJudge):
+            load_template(config.template)  # a wrong template should stop the command before it samples
     with contextlib.closing(ResponseCache(settings.cache)) as cache:
         model = SampledModel(policy, "--policy", settings.sampling, settings.requests, settings.seed)
         chats = [question_messages(prompt, problem) for problem in problems]
@@ -187,7 +188,7 @@ def _checked_sample(rollout: Rollout, check: Check) -> Sample:
 
 async def _judged(
     settings: EvalSettings,
-    config: CritiqueJudge,
+    config: CritiqueJudge | CascadeJudge,
     answered: Sequence[AnsweredQuestion],
     progress: Progress,
     task: str,
@@ -198,7 +199,7 @@ async def _judged(
     The samples of a question are judged together. The judge reads the correct samples. For `own_verdict` it reads those
     with a wrong answer, which takes the place of the reference. The policy wrote it, so it is escaped.
     """
-    template = load_template(config.template)
+    template = load_template(config.template) if isinstance(config, CritiqueJudge) else None
 
     def rollout_of(sample: Sample) -> Rollout | None:
         """Return what the judge reads; None for a sample that it does not read."""
@@ -207,6 +208,7 @@ async def _judged(
             return rollout if check.correct else None
         if check.correct or check.answer is None:
             return None
+        assert template, "a cascade reads correct samples only"
         return replace(rollout, problem=replace(rollout.problem, reference=template.escape(check.answer)))
 
     read = [[rollout_of(sample) for sample in question.samples] for question in answered]

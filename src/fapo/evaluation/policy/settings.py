@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ from fapo.evaluation.judge_settings import json_object
 from fapo.types import AnswerFormat, StepRule
 
 if TYPE_CHECKING:
-    from fapo.config.schema import CritiqueJudge
+    from fapo.config.schema import CascadeJudge, CritiqueJudge
     from fapo.inference.models import ModelSpec
 
 
@@ -41,7 +41,8 @@ class EvalSettings:
     samples: Annotated[Count, arg(aliases=["-k"])] = 1
     """Number of samples of each question."""
     judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
-    """Judge of the samples with a correct answer, named like the policy; the default is none."""
+    """Judge of the samples with a correct answer, named like the policy; or cascade:FILE, a TOML file with the [judge]
+    table of a cascade. The default is none."""
     judge_model: str = ""
     """Name under which the servers know the judge."""
     judge_revision: str | None = None
@@ -144,10 +145,19 @@ class EvalSettings:
 
         return model_specs(self.policy, self.policy_model, "--policy")
 
-    def judge_config(self) -> CritiqueJudge | None:
+    def judge_config(self) -> CritiqueJudge | CascadeJudge | None:
         """Return the judge; None without one. Raise ConfigError if its addresses or settings cannot be used."""
+        from fapo.judge.from_config import CASCADE_PREFIX, command_line_cascade  # slow to import
+
         if not self.judge:
             return None
+        if any(address.startswith(CASCADE_PREFIX) for address in self.judge):
+            in_file = [f for f in fields(self) if f.name.startswith("judge_") and f.name != "judge_prices"]
+            given = [f"--{f.name.replace('_', '-')}" for f in in_file if getattr(self, f.name) != f.default]
+            given += ["--verified-majority"] if self.verified_majority else []
+            if len(self.judge) > 1 or given:
+                raise ConfigError(f"{(given or ['a second --judge'])[0]} does not go with --judge {self.judge[0]}")
+            return command_line_cascade(self.judge[0].removeprefix(CASCADE_PREFIX), self.cache)
         sampling: dict[str, Any] = {"votes": self.judge_votes, "temperature": self.judge_temperature}
         revision = {"revision": self.judge_revision}
         return self._judge(self.judge, self.judge_model, self.judge_template, "judge", **sampling, **revision)

@@ -32,7 +32,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 TORCH = {"torch", "transformers", "trl", "accelerate", "vllm", "verl", "ray"}
 MAY_IMPORT_TORCH = {
-    *("inference.transformers_model", "inference.pretrained", "inference.token_classifier"),
+    *("inference.transformers_model", "inference.decoding", "inference.pretrained", "inference.token_classifier"),
     *("trl", "verl"),
 }
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from fapo.inference.decoding import decode
 from fapo.inference.pretrained import commit_setting, load_tokenizer, load_weights
 from fapo.types import Completion, Message
 
@@ -134,6 +135,7 @@ class LocalModel:
             max_new_tokens=self.max_tokens,
             do_sample=self.temperature > 0,
             pad_token_id=self.tokenizer.pad_token_id,
+            custom_generate=decode,
             **sampling,
         )
         ends = self.model.generation_config.eos_token_id

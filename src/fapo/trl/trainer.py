@@ -7,6 +7,7 @@ here are listed in `fapo.trl.version`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+from fapo.inference.decoding import decode
 from fapo.training.datasets import TRAIN
 from fapo.training.step_metrics import validation_metrics
 from fapo.trl.version import require_methods, warn_unless_checked
@@ -78,6 +80,11 @@ class Trainer(SkipZeroAdvantages, Timed):
     """Temperature and top_p of validation."""
     recorder: Any
     """Recorder of the run: it holds the scored rollouts and the name of the set that is being validated."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.accelerator.num_processes == 1:  # several may have to do the same number of forward passes
+            self.model.generate = functools.partial(self.model.generate, custom_generate=decode)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         rewards = super()._calculate_rewards(*args, **kwargs)

@@ -29,7 +29,7 @@ from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.errors import ConfigError
 from fapo.training.run_folder import RunFolder
-from fapo.trl import checkpoints, sft, train
+from fapo.trl import checkpoints, lora, sft, train
 from fapo.trl.run import Run
 from fapo.types import Completion
 from fapo.verl import reward as verl_reward
@@ -144,6 +144,7 @@ FIELDS = {
     "model.lora.dropout": Field(0.1, TRL_AND_SFT, ADAPTER),
     "model.lora.target_modules": Field(["q_proj"], given=ADAPTER),
     "model.lora.save": Field("adapter", TRL_AND_SFT, ADAPTER, MERGED),
+    "model.lora.quantization": Field("4bit", TRL_AND_SFT, {"model": {"lora": {"save": "adapter"}}}),
     "data.train": Field("other.jsonl"),
     "data.validation": Field({"another": "other.jsonl"}),
     "data.limit": Field(3),
@@ -306,8 +307,11 @@ def seen_by_trl(config: Config) -> Any:
     trainers: list[SeenTrainer] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            checkpoints, "load_weights", lambda path, dtype: SimpleNamespace(path=path, dtype=dtype, **LAYERS)
+            checkpoints,
+            "load_weights",
+            lambda path, dtype, bits: SimpleNamespace(path=path, dtype=dtype, bits=str(bits), **LAYERS),
         )
+        patch.setattr(lora, "is_bitsandbytes_available", lambda: True)
         patch.setattr(Run, "train", lambda self, trainer: trainers.append(trainer))
         patch.setattr("fapo.inference.transformers_model.LocalModel", SeenModel)
         patch.setattr(train, "Trainer", SeenTrainer)

@@ -209,6 +209,17 @@ def test_an_adapter_has_fewer_gradients() -> None:
     assert found["update FLOPs"] == pytest.approx(whole["update FLOPs"] * 4 / 5)
 
 
+def test_weights_in_four_bits() -> None:
+    adapted = "model.lora.rank=8", "model.lora.save=adapter"
+    whole, found = results(paper_7b(*adapted)), results(paper_7b(*adapted, "model.lora.quantization=4bit"))
+    shape = KNOWN_SHAPES["Qwen2.5-7B"]
+    layers = 28 * (2 * 3584 * (28 + 4) * 128 + 3 * 3584 * 18944)
+    assert shape.num_layer_params == layers
+    smaller = (whole["training weights"] - found["training weights"]) * GIB * 8
+    assert smaller == pytest.approx(layers * (4 - (4 + 8 / 64 + 32 / (64 * 256)) / 8))
+    assert found["training gradients"] == whole["training gradients"], "those of the adapter, in float32"
+
+
 def test_an_adapter_judge_has_no_server() -> None:
     config = load(MINIATURE, ["judge=", "judge.kind=adapter", "judge.model=base", "model.lora.rank=8"])
     found = results(config)

@@ -63,6 +63,9 @@ def test_the_page_names_adapters() -> None:
     adapter = "model.lora.rank=8", "judge=", "judge.kind=adapter", "judge.template=compact"
     page = shown("miniature", *adapter, "judge.model=base")
     assert "miniature:policy, float32, an adapter of rank 8" in page
+    assert "an adapter of rank 8, weights in 4bit" in shown(
+        "miniature", *adapter, "judge.model=base", "model.lora.save=adapter", "model.lora.quantization=4bit"
+    )
     assert "base on the weights of the policy, prompt compact" in page
     assert "does not work here" not in page
     assert "judge.model: ./nothing: no such folder" in shown("miniature", *adapter, "judge.model=./nothing")

@@ -180,7 +180,7 @@ def test_judging_leaves_the_model_as_it_is(name: str, judge_adapter: Path, tmp_p
     model = peft.get_peft_model(model, peft_config(config, model))
     model.train()
     model.base_model.model.model.layers[0].mlp.eval()  # one part in the other mode
-    judge = AdapterModel(AdapterJudge(model=str(judge_adapter) if name == "adapter" else "base"), str(GENRM))
+    judge = AdapterModel(AdapterJudge(model=str(judge_adapter) if name == "adapter" else "base"), config.model)
     plain = SimpleNamespace(unwrap_model=lambda model: model)
     before = {key: weights.requires_grad for key, weights in model.named_parameters()}
     judge.attach(SimpleNamespace(model=model, accelerator=plain, is_fsdp_enabled=False, is_deepspeed_enabled=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from fapo.inference.models import ModelSpec
 from fapo.inference.transformers_model import LocalModel
 from fapo.training.planner.shapes import find_shape
 from fapo.training.select_checkpoint import candidates, choose
+from fapo.trl import lora
+from fapo.trl.checkpoints import load_model
 from fapo.trl.sft import train as train_sft
 from fapo.trl.train import train
 from tests.support.command_line import fapo
@@ -137,12 +140,12 @@ def test_the_model_of_a_finished_run_can_be_saved_again(
     """As after a kill between the last checkpoint and the end; with "merged" the weights hold the adapter."""
     shutil.copytree(lora_run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/model")
-    lora = {"lora": {**LORA, "save": save}}
+    changed = {"lora": {**LORA, "save": save}}
     if save == "merged":  # the setting belongs to the model, which must not change when a run is resumed
         stored = json.loads((tmp_path / "run/config.json").read_text(encoding="utf-8"))
         stored["model"]["lora"]["save"] = save
         (tmp_path / "run/config.json").write_text(json.dumps(stored), encoding="utf-8")
-    folder = train(settings(tmp_path, tiny_policy, model=lora), resume=True)
+    folder = train(settings(tmp_path, tiny_policy, model=changed), resume=True)
     assert recorded(folder) == recorded(lora_run)
     if save == "adapter":
         ours, theirs = adapter_of(folder / "model"), adapter_of(lora_run / "model")
@@ -246,15 +249,77 @@ def test_without_peft(lora_run: Path, tiny_policy: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("target", ["query", "lm_head"])
 def test_layers_that_cannot_be_adapted(target: str, tiny_policy: Path, tmp_path: Path) -> None:
-    lora = {"lora": {"target_modules": ["q_proj", target]}}
+    changed = {"lora": {"target_modules": ["q_proj", target]}}
     message = (
         rf"model.lora.target_modules: the model has no layer {target} that can be adapted; choose from down_proj, "
     )
     with pytest.raises(ConfigError, match=message):
-        train(settings(tmp_path, tiny_policy, model=lora))
+        train(settings(tmp_path, tiny_policy, model=changed))
 
 
 def test_chosen_layers_are_adapted(tiny_policy: Path, tmp_path: Path) -> None:
-    lora = {"lora": {**LORA, "target_modules": ["q_proj", "v_proj"]}}
-    folder = train(settings(tmp_path, tiny_policy, model=lora, optim={"steps": 1}))
+    changed = {"lora": {**LORA, "target_modules": ["q_proj", "v_proj"]}}
+    folder = train(settings(tmp_path, tiny_policy, model=changed, optim={"steps": 1}))
     assert {name.split(".")[-3] for name in adapter_of(folder / "model")} == {"q_proj", "v_proj"}
+
+
+FOUR_BITS = {**LORA, "quantization": "4bit"}
+
+
+@pytest.mark.parametrize("task", ["policy", "rl", "sft"])
+def test_weights_in_four_bits(task: str, critiques: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted run has the result of an uninterrupted one; the folder of the model holds the adapter alone."""
+    modules = pytest.importorskip("bitsandbytes.nn.modules")
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)  # there an evaluation rounds the scales once more
+    policy, genrm = (BASE_FOLDER / name for name in ("policy", "genrm"))  # its blocks of 64 do not fit a tiny model
+
+    def config(name: str) -> Config:
+        if task == "policy":
+            return settings(tmp_path / name, policy, model={"lora": FOUR_BITS})
+        return genrm_settings(tmp_path / name, genrm, critiques, task, model={"lora": FOUR_BITS})
+
+    run = train_sft if task == "sft" else train
+    whole = run(config("whole"))
+    interrupted(run, config("parts"), STEPS - 1)
+    resumed = run(config("parts"), resume=True)
+    assert recorded(resumed) == recorded(whole)
+    ours, theirs = adapter_of(resumed / "model"), adapter_of(whole / "model")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert all(weights.abs().max() > 0 for name, weights in theirs.items() if "lora_B" in name)
+    assert not (whole / "model/model.safetensors").exists()
+    assert logits(whole / "model").isfinite().all()
+
+
+def test_the_weights_are_in_four_bits(tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    model, _ = load_model(settings(tmp_path, BASE_FOLDER / "policy", model={"lora": FOUR_BITS}))
+    layers = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
+    assert layers == {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
+    weights = model.model.layers[0].mlp.down_proj.weight
+    real = load_file(BASE_FOLDER / "policy/model.safetensors")["model.layers.0.mlp.down_proj.weight"].float()
+    error = bitsandbytes.functional.dequantize_4bit(weights.data, weights.quant_state).float() - real
+    assert 0 < error.norm() / real.norm() < 0.12, "the rounding of NF4"
+    assert model.model.embed_tokens.weight.dtype == torch.float32
+
+
+def test_a_judge_on_weights_in_four_bits(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    judge = {"kind": "adapter", "model": "base", "template": "compact", "max_tokens": 8, "all": True}
+    judge["max_failure_rate"] = 1.0
+    folder = train(
+        settings(tmp_path, BASE_FOLDER / "policy", model={"lora": FOUR_BITS}, judge=judge, optim={"steps": 1})
+    )
+    with sqlite3.connect(folder / "cache.sqlite") as cache:
+        asked = {json.loads(row)["quantization"] for (row,) in cache.execute("SELECT settings FROM answers")}
+    assert asked == {"4bit"}, "verdicts of rounded and of whole weights are kept apart"
+
+
+def test_mistakes_with_four_bits(tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r'model.lora: .save. "merged" would add .* set save = "adapter"'):
+        settings(tmp_path, tiny_policy, model={"lora": {"quantization": "4bit"}})
+    with pytest.raises(ConfigError, match=r"model.lora.quantization: should be '4bit', not '8bit'"):
+        settings(tmp_path, tiny_policy, model={"lora": {"quantization": "8bit"}})
+    monkeypatch.setattr(lora, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"^model.lora.quantization needs bitsandbytes: pip install 'bitsandbytes>="):
+        train(settings(tmp_path, tiny_policy, model={"lora": FOUR_BITS}))

@@ -120,6 +120,10 @@ def test_adapters_are_those_of_verl(monkeypatch) -> None:
     for name, value in (("dropout", 0.1), ("save", "adapter")):
         with pytest.raises(ConfigError, match=f"model.lora.{name} is for --engine trl"):
             with_lora(**{name: value})
+    with pytest.raises(
+        ConfigError, match=r"model.lora.quantization is for --engine trl: verl has no weights in 4 bits"
+    ):
+        with_lora(quantization="4bit", save="adapter")
 
 
 def test_the_owners_are_settings_and_keys_of_the_overrides(monkeypatch) -> None:

@@ -43,6 +43,12 @@ class LoraConfig:
     """Last parts of the names of the adapted layers, such as "q_proj"; "all-linear": all but the output layer."""
     save: Literal["merged", "adapter"] = "merged"
     """Content of the run's folder model/: weights with the adapter added to them, or the adapter alone."""
+    quantization: Literal["4bit"] | None = None
+    """Precision of the weights under the adapter: "4bit" (NF4 of bitsandbytes), for TRL; unset: model.dtype."""
+
+    def __post_init__(self) -> None:
+        if self.quantization and self.save == "merged":
+            raise ConfigError('`save` "merged" would add the adapter to rounded weights; set save = "adapter"')
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from transformers.utils import cached_file, extract_commit_hash, find_adapter_co
 from fapo.inference.adapters import adapter_base, import_peft
 
 
-def load_weights(path: str, dtype: torch.dtype | str = "auto") -> Any:
+def load_weights(path: str, dtype: torch.dtype | str = "auto", quantization: Any = None) -> Any:
     """Load a model from safetensors, without code of the repository. An adapter is put on its base model, not merged.
 
     Args:
         path: Folder of a model or of an adapter, or its id on the Hugging Face Hub.
         dtype: Precision of the weights; "auto" is that of the file.
+        quantization: Settings of quantized weights, as transformers has them; None: the weights are not quantized.
 
     Returns:
         The model; for an adapter a `peft.PeftModel`.
@@ -29,10 +30,10 @@ def load_weights(path: str, dtype: torch.dtype | str = "auto") -> Any:
     """
     base = base_of(path)
     if base is None:
-        return _whole_model(path, dtype)
+        return _whole_model(path, dtype, quantization)
     peft = import_peft(f"{path} is an adapter, which")
     try:
-        model = _whole_model(base, dtype)
+        model = _whole_model(base, dtype, quantization)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"it is an adapter of {base!r}, which cannot be loaded ({str(error).partition(chr(10))[0]}); "
@@ -94,8 +95,9 @@ def commit_setting(path: str) -> dict[str, str]:
     return {"commit": "+".join(commits)} if commits else {}
 
 
-def _whole_model(path: str, dtype: torch.dtype | str) -> Any:
+def _whole_model(path: str, dtype: torch.dtype | str, quantization: Any) -> Any:
     """Load a model that is no adapter."""
     if base_of(path) is not None:
         raise ValueError(f"{path!r} is an adapter itself: merge it into its base model first")
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    options = {"use_safetensors": True, "trust_remote_code": False}
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, quantization_config=quantization, **options)

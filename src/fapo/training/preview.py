@@ -186,8 +186,10 @@ def _page(config: Config, rows: dict[str, int], engine: str) -> Iterator[tuple[s
     rollout, optim, validation = config.rollout, config.optim, config.validation
     method = {"rl": "reinforcement learning", "sft": "imitation"}[config.method]
     yield "run", f"{config.name}: {method} of a {config.task} with {engine}, into {Path(config.output) / config.name}"
-    adapter = f", an adapter of rank {config.model.lora.rank}" if config.model.lora else ""
-    yield "model", f"{config.model.path}, {config.model.dtype}{adapter}"
+    lora = config.model.lora
+    adapter = f", an adapter of rank {lora.rank}" if lora else ""
+    weights = f", weights in {lora.quantization}" if lora and lora.quantization else ""
+    yield "model", f"{config.model.path}, {config.model.dtype}{adapter}{weights}"
     unknown = "number of rows not known here"
     for key, source in _sources(config):
         limit = {"data.train": config.data.limit, "judge.canaries": None}.get(key, validation.limit)

@@ -14,7 +14,7 @@ from fapo.errors import ConfigError
 from fapo.inference.models import loading, model_folder
 from fapo.inference.pretrained import base_of, load_tokenizer, load_weights
 from fapo.training.run_folder import RunFolder
-from fapo.trl.lora import save_merged
+from fapo.trl.lora import quantization, save_merged
 
 
 def load_model(config: Config) -> tuple[Any, Any]:
@@ -25,6 +25,7 @@ def load_model(config: Config) -> tuple[Any, Any]:
     path = model_folder(config.model.path)
     if config.model.lora and Path(path).is_dir():
         path = str(Path(path).resolve())  # the adapter will name its base model by this path
+    bits = quantization(config)
     with loading("model.path", path):
         if config.model.lora and base_of(path) is not None:
             raise ConfigError(
@@ -32,7 +33,8 @@ def load_model(config: Config) -> tuple[Any, Any]:
                 'model.lora.save = "merged", or merge it with peft'
             )
         tokenizer = load_tokenizer(path, padding_side="left")
-        model = load_weights(path, torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32)
+        dtype = torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32
+        model = load_weights(path, dtype, bits)
     if base_of(path) is not None:
         model = model.merge_and_unload().requires_grad_(True)
     if tokenizer.pad_token is None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import BITSANDBYTES_MIN_VERSION, is_bitsandbytes_available
 
-from fapo.config.schema import AdapterJudge, Config
+from fapo.config.schema import AdapterJudge, Config, ModelConfig
 from fapo.errors import ConfigError, EngineError
 from fapo.inference.adapters import import_peft
 from fapo.inference.models import ModelSpec, loading, model_folder
@@ -57,6 +59,35 @@ def peft_config(config: Config, model: Any) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=ALL_LINEAR if lora.target_modules == (ALL_LINEAR,) else list(lora.target_modules),
+    )
+
+
+def quantization(config: Config) -> BitsAndBytesConfig | None:
+    """Return `model.lora.quantization` as the settings of transformers; None if it is unset.
+
+    The numbers are in NF4 and their scales in 8 bits, as in QLoRA (Dettmers et al. 2023, section 3). Products are
+    computed in bfloat16, or with model.dtype "float32" in float32.
+
+    Args:
+        config: Config of the run.
+
+    Returns:
+        Settings for `from_pretrained`, or None.
+
+    Raises:
+        ConfigError: If bitsandbytes is not installed.
+    """
+    if config.model.lora is None or config.model.lora.quantization is None:
+        return None
+    if not is_bitsandbytes_available():
+        raise ConfigError(
+            f"model.lora.quantization needs bitsandbytes: pip install 'bitsandbytes>={BITSANDBYTES_MIN_VERSION}'"
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32 if config.model.dtype == "float32" else torch.bfloat16,
     )
 
 
@@ -100,19 +131,19 @@ class AdapterModel:
     concurrency: ClassVar[int] = 1
     """Number of calls under way at once, for callers that ask in batches."""
 
-    def __init__(self, config: AdapterJudge, base: str) -> None:
+    def __init__(self, config: AdapterJudge, trained: ModelConfig) -> None:
         """Find the adapter.
 
         Args:
             config: The [judge] table.
-            base: `model.path` of the run.
+            trained: The [model] table of the run.
 
         Raises:
             ConfigError: If `judge.model` is not an adapter of this model, or peft is not installed.
         """
         import_peft('judge.kind "adapter"')
         self.config, self.adapter = config, None if config.model == BASE else config.model
-        base = model_folder(base)
+        base = model_folder(trained.path)
         with loading("judge.model", config.model):
             if self.adapter is not None:
                 named = base_of(self.adapter)
@@ -126,6 +157,8 @@ class AdapterModel:
             tokenizer = load_tokenizer(self.adapter or base, padding_side="left")
         self.settings: dict[str, Any] = {name: getattr(config, name) for name in ("max_tokens", "temperature", "top_p")}
         self.settings |= {"seed": 0, "base": ModelSpec(base).record_name}
+        if trained.lora and trained.lora.quantization:
+            self.settings["quantization"] = trained.lora.quantization
         self.settings["commits"] = [commit_of(path) for path in (base, self.adapter) if path]
         """All that a completion depends on, besides the conversations and the name of the adapter; for a cache."""
         self._tokenizer = tokenizer

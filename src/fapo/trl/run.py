@@ -49,6 +49,9 @@ class Run:
             raise ConfigError(
                 'model.lora.save "merged" does not work with weights that are divided over processes; set "adapter"'
             )
+        for weights in trainer.model.parameters() if self.lora else ():
+            if weights.requires_grad:  # TRL has adapters of 4-bit weights in bfloat16, and peft loads them in float32
+                weights.data = weights.data.float()
         with graceful_stop(trainer), disk_full_as_oserror(self.folder.path):
             if not self.finished:  # the trainer would do one more step
                 trainer.train(resume_from_checkpoint=self.checkpoint)

@@ -58,7 +58,7 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     sets = load_sets(config)
     solutions = (e.solution for examples in sets.values() for e in examples if e.solution)
     cached = _with_cache(config)
-    adapter_judge = AdapterModel(config.judge, config.model.path) if isinstance(config.judge, AdapterJudge) else None
+    adapter_judge = AdapterModel(config.judge, config.model) if isinstance(config.judge, AdapterJudge) else None
     scorer = make_scorer(without_stops(cached), solutions, judge_model=adapter_judge)
     model, tokenizer = load_model(config)
     run = open_run(config, arguments, resume=resume, rank=processes.process_index)

@@ -258,6 +258,8 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
 
 def _lora(lora: LoraConfig) -> dict[str, Any]:
     """Return verl's settings of an adapter. Raise ConfigError for those that verl does not have."""
+    if lora.quantization:
+        raise ConfigError("model.lora.quantization is for --engine trl: verl has no weights in 4 bits; remove it")
     if lora.dropout:
         raise ConfigError("model.lora.dropout is for --engine trl: verl's adapters have none; remove it")
     if lora.save != "merged":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fapo.errors import ConfigError
 from fapo.training.planner.assumptions import PlanAssumptions
-from fapo.training.planner.shapes import BF16_BYTES, ModelShape, find_shape
+from fapo.training.planner.shapes import BF16_BYTES, NF4_BYTES, ModelShape, find_shape
 
 if TYPE_CHECKING:
     from fapo.config.schema import Config
@@ -128,15 +128,19 @@ def make_plan(config: Config, assumed: PlanAssumptions) -> list[Quantity]:
     update = flops / (gpus * assumed.gpu_tflops * 1e12 * assumed.utilisation)
     number = BF16_BYTES if config.model.dtype == "bfloat16" else 4
     trained, trained_number, formula = shape.num_params, number, f"N x {number} bytes / GPUs"
+    weights, weights_formula = float(shape.num_params * number), f"N x {number} bytes / GPUs"
     if lora:  # adapters are in float32
         trained, trained_number = shape.num_lora_params(lora.rank, lora.target_modules), 4
         formula = "A x 4 bytes / GPUs"
+        if lora.quantization:
+            weights -= shape.num_layer_params * (number - NF4_BYTES)
+            weights_formula = f"({NF4_BYTES:.3g} bytes for matrices of layers, {number} for others) / GPUs"
     state = trained * trained_number / gpus / GIB
     origin = "as measured" if assumed.rollout_seconds else "lower bound: bytes read / bandwidth"
     return [
         Quantity("policy parameters", shape.num_params, "", "N, from its config.json"),
         *([Quantity("adapter parameters", trained, "", "A = rank x (inputs + outputs) of each layer")] if lora else []),
-        Quantity("training weights", shape.num_params * number / gpus / GIB, "GiB a GPU", f"N x {number} bytes / GPUs"),
+        Quantity("training weights", weights / gpus / GIB, "GiB a GPU", weights_formula),
         Quantity("training gradients", state, "GiB a GPU", formula),
         Quantity("training optimizer", 2 * state, "GiB a GPU", f"AdamW: 2 {formula}"),
         *_server("rollout", shape, size, slots),

@@ -10,6 +10,8 @@ from fapo.errors import ConfigError
 
 BF16_BYTES = 2
 """Bytes of a bfloat16 number."""
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a number in NF4, with its part of the 8-bit scale of 64 numbers and of the float32 scale of 256 of those."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,15 @@ class ModelShape:
     @property
     def num_params(self) -> int:
         """Number of parameters without biases and head norms, which are below 0.01 %."""
-        attention = self.hidden_size * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
-        layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        norms = (2 * self.num_layers + 1) * self.hidden_size
         tables = self.vocab_size * self.hidden_size * (1 if self.tied_embeddings else 2)
-        return self.num_layers * layer + tables + self.hidden_size
+        return self.num_layer_params + norms + tables
+
+    @property
+    def num_layer_params(self) -> int:
+        """Number of parameters in the matrices of all layers."""
+        attention = self.hidden_size * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
+        return self.num_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
 
     @property
     def num_matmul_params(self) -> int:

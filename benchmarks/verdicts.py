@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.measuring.turns import cost_of, in_turn, machine, ratios, spread
+from fapo.config.sampling import Sampling
 from fapo.data.miniature.sets import labelled
 from fapo.inference.models import model_folder
 from fapo.inference.transformers_model import LocalModel
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--model", default="miniature:genrm", help="a model to load here")
     given = parser.parse_args()
     num = given.solutions or (64 if given.quick else 512)
-    local = LocalModel.load(model_folder(given.model), max_tokens=MAX_TOKENS, batch_size=BATCH)
+    local = LocalModel.load(model_folder(given.model), Sampling(max_tokens=MAX_TOKENS), batch_size=BATCH)
     template, rows = load_template("compact"), labelled("miniature:critic-test", num)
     asked = [build_prompt(template, row.problem.text, row.problem.reference, row.steps) for row in rows]
     sides: dict[str, Side] = {

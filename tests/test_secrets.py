@@ -186,7 +186,7 @@ def test_a_model_with_its_own_code_is_refused_and_the_code_is_not_run(tiny_genrm
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     refused = pytest.raises(ConfigError, match=r"judge\.model: .*code of its own, which fapo does not run")
     with refused, loading("judge.model", str(folder)):
-        LocalModel.load(str(folder), max_tokens=8)
+        LocalModel.load(str(folder))
     assert not (tmp_path / "ran").exists()
 
 
@@ -203,4 +203,4 @@ def test_a_model_in_a_pickle_is_refused(tiny_genrm: Path, tmp_path: Path) -> Non
     torch.save(weights, folder / "pytorch_model.bin")
     refused = pytest.raises(ConfigError, match=r"judge\.model: cannot load .*safetensors")
     with refused, loading("judge.model", str(folder)):
-        LocalModel.load(str(folder), max_tokens=8)
+        LocalModel.load(str(folder))

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from experiments.base_models.critiques import OK, WRONG, critique
 from experiments.base_models.models import new_model, save, tokenizer
 from experiments.base_models.writers import PERFECT, Habits, trace, written
+from fapo.config.sampling import Sampling
 from fapo.data.files import atomic_path
 from fapo.data.jsonl import write_jsonl
 from fapo.data.miniature.oracle import examine, is_answer_correct
@@ -277,7 +278,7 @@ def build(
     judge = stage(judge, "hasty critiques", hasty_examples, 6)
     save(judge, folder / "genrm")
 
-    sampler = LocalModel(model, tokenizer(), max_tokens=64, temperature=1.0, batch_size=512)
+    sampler = LocalModel(model, tokenizer(), Sampling(max_tokens=64, temperature=1.0), batch_size=512)
     parts: tuple[tuple[Split, int], ...] = (("train", 4096), ("test", 1024))
     for part, num in parts:
         torch.manual_seed(seed)

@@ -18,6 +18,7 @@ from transformers.generation import ContinuousBatchingConfig
 from experiments.gpu import common, world
 from experiments.gpu.common import device, synchronize
 from experiments.gpu.measured import quality, rate_of
+from fapo.config.sampling import Sampling
 from fapo.data.miniature.sets import base_model, labelled
 from fapo.data.miniature.world import tasks
 from fapo.inference.transformers_model import LocalModel
@@ -78,7 +79,10 @@ def judges(base: Path | None, tiny: bool) -> dict[str, Any]:
     verdicts: dict[str, Sequence[Verdict]] = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         model, tokenizer = common.load(base_model("miniature:genrm"), dtype)
-        genrm = GenRM(load_template("compact"), LocalModel(model, tokenizer, 16 if tiny else 80, batch_size=512))
+        genrm = GenRM(
+            load_template("compact"),
+            LocalModel(model, tokenizer, Sampling(max_tokens=16 if tiny else 80), batch_size=512),
+        )
         reset_peak()
         verdicts[name], speed = _timed(genrm, asked)
         kept = ("recall", "false_positive_rate", "J", "unparsable")
@@ -91,7 +95,10 @@ def judges(base: Path | None, tiny: bool) -> dict[str, Any]:
     )
     if base:
         model, tokenizer = common.load(base, torch.bfloat16)
-        genrm = GenRM(load_template("locate"), LocalModel(model, tokenizer, 8 if tiny else 96, batch_size=256))
+        genrm = GenRM(
+            load_template("locate"),
+            LocalModel(model, tokenizer, Sampling(max_tokens=8 if tiny else 96), batch_size=256),
+        )
         _, result["smollm2_bf16"] = _timed(genrm, asked[: 4 if tiny else 256])
     return result
 

@@ -15,6 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from experiments.real_model import cpu_server
 from experiments.real_model.cpu_server import Batch, Request, common_start
+from fapo.config.sampling import Sampling
 from fapo.inference.transformers_model import LocalModel
 from tests.support.paths import ROOT
 
@@ -94,7 +95,7 @@ def test_a_prompt_without_room_is_refused_and_a_cancelled_one_is_not_read(folder
 
 def test_the_chat_api(folder: Path) -> None:
     conversations = [[{"role": "user", "content": text}] for text in ("7 + 5", "3 * 8 - 2")]
-    local = LocalModel.load(str(folder), max_tokens=9, batch_size=1)
+    local = LocalModel.load(str(folder), Sampling(max_tokens=9), batch_size=1)
 
     async def ask() -> list[dict]:
         async with TestClient(TestServer(cpu_server.application(folder))) as client:

@@ -19,7 +19,7 @@ SETTINGS = """
 import json, sys
 from fapo.inference.token_classifier import TokenClassifier
 from fapo.inference.transformers_model import LocalModel
-loaded = [LocalModel.load("some/genrm", max_tokens=8), LocalModel.load(sys.argv[1], max_tokens=8)]
+loaded = [LocalModel.load("some/genrm"), LocalModel.load(sys.argv[1])]
 print(json.dumps([model.settings.get("commit") for model in [*loaded, TokenClassifier.load("some/prm")]]))
 """
 

@@ -11,6 +11,7 @@ import pytest
 from experiments.real_model.from_gguf import main as from_gguf
 from experiments.real_model.sums import main as write_sums
 from fapo.config.reader import load
+from fapo.config.sampling import Sampling
 from fapo.data.jsonl import read_jsonl
 from fapo.inference.transformers_model import LocalModel
 from tests.support.llama_server import __file__ as PROGRAM
@@ -34,7 +35,7 @@ def test_a_model_from_a_gguf_file_answers(smollm2: Path) -> None:
     sampling = json.loads((smollm2 / "generation_config.json").read_text(encoding="utf-8"))
     assert sampling["do_sample"], "a server that reads this would ignore every temperature"
 
-    model = LocalModel.load(str(smollm2), max_tokens=24)
+    model = LocalModel.load(str(smollm2), Sampling(max_tokens=24))
     assert type(model.model).__name__ == "LlamaForCausalLM"
     assert model.tokenizer.eos_token == "<|im_end|>"
     assert model.tokenizer.pad_token is not None

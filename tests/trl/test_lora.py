@@ -77,7 +77,7 @@ def adapter_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def logits(path: Path) -> torch.Tensor:
     """Return the logits of a model after a few questions, as a model in this process computes them."""
-    found = LocalModel.load(str(path), max_tokens=12)
+    found = LocalModel.load(str(path), Sampling(max_tokens=12))
     inputs = found.tokenizer.apply_chat_template(CHATS, return_tensors="pt", return_dict=True, padding=True)
     with torch.no_grad():
         return found.model(**inputs).logits

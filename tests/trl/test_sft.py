@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fapo.config.reader import from_dict
+from fapo.config.sampling import Sampling
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER, CONFIG_FOLDER
 from fapo.data.problems import read_labelled
@@ -71,7 +72,7 @@ def sft_run(tiny_genrm: Path, uncritical: Path, tmp_path_factory: pytest.TempPat
 def test_a_genrm_learns_to_write_the_critiques_of_its_data(sft_run: Path, uncritical: Path) -> None:
     from fapo.inference.transformers_model import LocalModel
 
-    model = LocalModel.load(str(sft_run / "model"), max_tokens=16)
+    model = LocalModel.load(str(sft_run / "model"), Sampling(max_tokens=16))
     (solution,) = read_labelled(uncritical, limit=1)
     judge = GenRM(load_template("compact"), model)
     (verdict,) = asyncio.run(judge([Rollout(solution.problem, "\n\n".join(solution.steps))]))

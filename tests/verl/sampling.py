@@ -15,6 +15,7 @@ import torch
 from cpu.rollout import Server
 
 from fapo.config.reader import load
+from fapo.config.sampling import Sampling
 from fapo.inference.models import model_folder
 from fapo.inference.transformers_model import LocalModel
 from fapo.rewards.verify import acheck_answers
@@ -33,7 +34,7 @@ def main() -> None:
     given = parser.parse_args()
     config = load(POLICY, ["data.limit=1"])
     path, limit = model_folder(config.model.path), config.rollout.max_tokens
-    model, server = LocalModel.load(path, max_tokens=limit, temperature=1.0), Server(path, limit, 0)
+    model, server = LocalModel.load(path, Sampling(max_tokens=limit, temperature=1.0)), Server(path, limit, 0)
     for name in config.data.validation:
         examples = load_sets(config)[name]
         asked = [

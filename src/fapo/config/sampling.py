@@ -1,8 +1,13 @@
-"""Settings of a model that is asked: how it samples, and the limits of the requests to its servers."""
+"""Settings of a model that is asked: how it samples, and the limits of the requests to its servers.
+
+Everything that asks a model has these records, or inherits from them. A config's [rollout] and [validation] do not:
+training needs a length limit and a temperature above 0, and a validation has no length limit of its own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from fapo.config.ranges import Count, NonNegative, Positive, TopP
 
@@ -11,8 +16,8 @@ from fapo.config.ranges import Count, NonNegative, Positive, TopP
 class Sampling:
     """How a model samples."""
 
-    temperature: NonNegative = 0.0
-    """Sampling temperature; 0 = greedy."""
+    temperature: NonNegative | None = None
+    """Sampling temperature; 0 = greedy. None: the server's own, or 0 for a model in this process."""
     top_p: TopP | None = None
     """Probability mass of nucleus sampling; 1 = off. None: the server's own, or 1 for a model in this process."""
     max_tokens: Count | None = None
@@ -29,3 +34,16 @@ class Requests:
     """Time limit of one try of a request, in seconds."""
     deadline: Positive | None = None
     """Time limit of all tries of a request together, in seconds; by default there is none."""
+
+
+def settings_of(kind: type[Sampling] | type[Requests], record: Sampling | Requests) -> dict[str, Any]:
+    """Return some of the settings of a record.
+
+    Args:
+        kind: Class that has these settings.
+        record: Instance of the class, or of one that inherits from it and has further settings.
+
+    Returns:
+        Name of each field of `kind` -> its value in the record.
+    """
+    return {f.name: getattr(record, f.name) for f in fields(kind)}

@@ -285,6 +285,8 @@ class CritiqueJudge(Sampling, ModelJudge):
 
     template: Text = "locate"
     """Prompt: "locate", "locate_small", "yes_no", "compact" (the miniature's), or the path of a template file."""
+    temperature: NonNegative = 0.0
+    """Sampling temperature; 0 = greedy."""
     top_p: TopP = 1.0
     """Probability mass of nucleus sampling; 1 = off."""
     max_tokens: Count = CRITIQUE_TOKENS

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from fapo.config.ranges import CRITIQUE_TOKENS
+from fapo.config.ranges import CRITIQUE_TOKENS, Count
+from fapo.config.sampling import Requests
 from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, StepRule
 
@@ -24,8 +25,8 @@ OF_PRM = ("threshold", "separator", "prompt", "tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """The model of a judge by its addresses, with its sampling; each command adds the prompt."""
+class NamedJudge:
+    """The model of a judge by its addresses, and how it answers."""
 
     judge: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")] = ()
     """Address of a server of the judge, once for each; or local:PATH, a folder or Hugging Face id to load here. A
@@ -46,12 +47,14 @@ class ModelSettings:
     """Length limit of a critique in tokens."""
     extra_body: str = ""
     """JSON object with further fields of each request, such as {"reasoning_effort": "low"}; null leaves a field out."""
-    concurrency: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Requests, NamedJudge):
+    """A judge by its addresses, with the limits of its requests and its cache; each command adds the prompt."""
+
+    concurrency: Count = 64
     """Number of requests under way at once, over all servers; a model in this process ignores it."""
-    timeout: float = 600.0
-    """Seconds for one try of a request; a model in this process ignores it."""
-    deadline: float | None = None
-    """Seconds for one judgement, all tries together; a model in this process ignores it."""
     threshold: float | None = None
     """Score below which a step is wrong, for prm: judges; the default is 0.5."""
     separator: str | None = None

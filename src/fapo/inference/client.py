@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 import aiohttp
 
-from fapo.config.ranges import Count, Natural, NonNegative, Positive, TopP, check_ranges
+from fapo.config.ranges import Natural, NonNegative, check_ranges
+from fapo.config.sampling import Requests, Sampling, settings_of
 from fapo.errors import ConfigError
 from fapo.inference.concurrency import run_all
 from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, base_url, best_endpoint, retry_after_seconds
@@ -46,13 +47,14 @@ class NotACompletion(Exception):
     """The server answered with status 200, but the answer is not a chat completion."""
 
 
-@dataclass(eq=False)
-class ChatClient:
+@dataclass(frozen=True, eq=False)
+class ChatClient(Requests, Sampling):
     """Chat model behind OpenAI-compatible servers. A request that fails becomes `Completion(error=...)`.
 
     Each try goes to the least busy server, and servers that failed rest. A request is tried again if there is no
     connection, no answer in time or no chat completion, and after status 429 or 5xx. Any other status is final. A
-    cancelled request closes its connection.
+    cancelled request closes its connection. The settings of `Sampling` and `Requests` are its own; a conversation that
+    waits for its next try counts as one that is under way.
 
     Several event loops may use one client, at the same time too. Each loop has its own connections and its own limit
     of concurrency.
@@ -66,24 +68,12 @@ class ChatClient:
     api_key: str | None = field(default=None, repr=False)
     """API key for all servers; None takes FAPO_API_KEY, the file FAPO_API_KEY_FILE, OPENAI_API_KEY or "none", in this
     order. Answers and errors that repeat the key have "***" in its place."""
-    concurrency: Count = 64
-    """Number of conversations under way at once, over all servers; one that waits for its next try counts."""
-    timeout: Positive = 600.0
-    """Time limit of one try, from sending to the last byte, in seconds."""
-    deadline: Positive | None = None
-    """Time limit of all tries of a conversation together, in seconds; None is no limit."""
     retries: Natural = 4
     """Number of further tries after the first."""
     backoff: NonNegative = 0.5
     """Pause before the second try, in seconds, with jitter; it doubles for each further try, up to 30."""
     cooldown: NonNegative = 1.0
     """Rest of a server after its first failure, in seconds; it doubles for each further failure, up to 30."""
-    temperature: NonNegative | None = None
-    """Sampling temperature; 0 is greedy, None is the default of the server."""
-    top_p: TopP | None = None
-    """Probability mass of nucleus sampling; 1 is off, None is the default of the server."""
-    max_tokens: Count | None = None
-    """Length limit of a completion in tokens; None is the default of the server."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of each request, verbatim, such as top_k or chat_template_kwargs."""
     batch_size: ClassVar[int] = 1
@@ -96,13 +86,15 @@ class ChatClient:
     )
 
     def __post_init__(self) -> None:
-        self.urls = [base_url(url) for url in ([self.urls] if isinstance(self.urls, str) else self.urls)]
+        urls = [base_url(url) for url in ([self.urls] if isinstance(self.urls, str) else self.urls)]
+        object.__setattr__(self, "urls", urls)
         if not self.urls:
             raise ConfigError("no server: urls is empty, give at least one base URL such as http://127.0.0.1:8000/v1")
         check_ranges(self, "ChatClient")
-        self.api_key = self.api_key or key_from_environment()
-        if not (self.api_key.isascii() and self.api_key.isprintable()):
+        key = self.api_key or key_from_environment()
+        if not (key.isascii() and key.isprintable()):
             raise ConfigError("the API key has characters that no HTTP header can carry; look for a line break in it")
+        object.__setattr__(self, "api_key", key)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: everything but the connections, which belong to event loops of this process."""
@@ -114,7 +106,7 @@ class ChatClient:
 
         `max_completion_tokens` in `extra_body` replaces `max_tokens`, which newer models of OpenAI refuse.
         """
-        sampling = {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+        sampling = settings_of(Sampling, self)
         if "max_completion_tokens" in self.extra_body:
             del sampling["max_tokens"]
         return {name: value for name, value in (sampling | dict(self.extra_body)).items() if value is not None}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fapo.config.sampling import Requests, Sampling
+from fapo.config.sampling import Requests, Sampling, settings_of
 from fapo.data.hub import use_cache_without_network
 from fapo.data.miniature import sets as miniature
 from fapo.errors import ConfigError, EngineError, install
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 LOCAL = "local:"
 """Prefix of the address of a model that is loaded in this process."""
-LOCAL_MAX_TOKENS = 1024
-"""Default length limit of a completion of a model in this process, in tokens."""
 
 
 def model_folder(path: str) -> str:
@@ -112,12 +110,8 @@ class ModelSpec:
             return ChatClient(
                 self.urls,
                 self.name,
-                concurrency=requests.concurrency,
-                timeout=requests.timeout,
-                deadline=requests.deadline,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
+                **settings_of(Requests, requests),
+                **settings_of(Sampling, sampling),
                 extra_body=extra_body or {},
             )
         if not Path(model_folder(self.name)).is_dir():
@@ -127,13 +121,7 @@ class ModelSpec:
         except ImportError:
             raise ConfigError(f"{key}: {self.name} needs torch and transformers: {install('train')}") from None
         with loading(key, self.name):
-            return LocalModel.load(
-                model_folder(self.name),
-                max_tokens=sampling.max_tokens or LOCAL_MAX_TOKENS,
-                temperature=sampling.temperature,
-                top_p=1.0 if sampling.top_p is None else sampling.top_p,
-                seed=seed,
-            )
+            return LocalModel.load(model_folder(self.name), sampling, seed=seed)
 
 
 def reseeded(model: ChatClient | LocalModel, seed: int) -> ChatModel:

@@ -25,7 +25,7 @@ def score_text(scores: Sequence[float]) -> str:
     return json.dumps([round(score, 6) for score in scores])
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class PoolingClient(ChatClient):
     """Process reward model behind vLLM servers; a conversation is a `StepTokens`, a completion the scores as JSON.
 
@@ -36,7 +36,7 @@ class PoolingClient(ChatClient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.urls = [url.rstrip("/").removesuffix("/v1") for url in self.urls]
+        object.__setattr__(self, "urls", [url.rstrip("/").removesuffix("/v1") for url in self.urls])
 
     @property
     def settings(self) -> dict[str, Any]:

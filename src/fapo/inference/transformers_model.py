@@ -13,10 +13,13 @@ from typing import Any, ClassVar
 
 import torch
 
+from fapo.config.sampling import Sampling, settings_of
 from fapo.inference.decoding import decode
 from fapo.inference.pretrained import commit_setting, load_tokenizer, load_weights
 from fapo.types import Completion, Message
 
+MAX_TOKENS = 1024
+"""Default length limit of a completion, in tokens."""
 _GENERATING = threading.Lock()
 """Held while a model generates, because calls in other threads would share the random state of torch."""
 
@@ -29,12 +32,8 @@ class LocalModel:
     """Causal language model of transformers."""
     tokenizer: Any
     """Tokenizer of the model, with a chat template."""
-    max_tokens: int
-    """Length limit of a completion in tokens."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 is greedy."""
-    top_p: float = 1.0
-    """Probability mass of nucleus sampling; 1 is off."""
+    sampling: Sampling = Sampling()
+    """Sampling; what is unset there gets the defaults of a model in this process."""
     batch_size: int = 256
     """Number of conversations in one call of generate."""
     seed: int | None = None
@@ -44,24 +43,20 @@ class LocalModel:
     concurrency: ClassVar[int] = 1
     """Number of calls under way at once, for callers that ask in batches."""
 
+    def __post_init__(self) -> None:
+        unset = {"temperature": 0.0, "top_p": 1.0, "max_tokens": MAX_TOKENS}
+        given = {name: value for name, value in settings_of(Sampling, self.sampling).items() if value is not None}
+        object.__setattr__(self, "sampling", Sampling(**unset | given))
+
     @classmethod
     def load(
-        cls,
-        path: str,
-        *,
-        max_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        batch_size: int = 256,
-        seed: int | None = None,
+        cls, path: str, sampling: Sampling = Sampling(), *, batch_size: int = 256, seed: int | None = None
     ) -> LocalModel:
         """Load a model from a folder or from the Hugging Face Hub.
 
         Args:
             path: Folder or Hub id of a model, or of an adapter.
-            max_tokens: Length limit of a completion in tokens.
-            temperature: Sampling temperature; 0 is greedy.
-            top_p: Probability mass of nucleus sampling; 1 is off.
+            sampling: Temperature, nucleus sampling and length limit.
             batch_size: Number of conversations in one call of generate.
             seed: Seed of the sampling; None samples from the state of torch.
 
@@ -76,13 +71,12 @@ class LocalModel:
         tokenizer = load_tokenizer(path, padding_side="left")
         model = load_weights(path).eval()
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model, tokenizer, max_tokens, temperature, top_p, batch_size, seed, commit_setting(path))
+        return cls(model, tokenizer, sampling, batch_size, seed, commit_setting(path))
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that a completion depends on, besides the conversations and the folder of the model; for a cache."""
-        sampling = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
-        return {"max_tokens": self.max_tokens, **sampling, **self.commit}
+        return {**settings_of(Sampling, self.sampling), "seed": self.seed, **self.commit}
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order; the event loop stays free meanwhile."""
@@ -128,12 +122,13 @@ class LocalModel:
         """Return the tokens of one completion for each prompt, without the end token, and whether there was one."""
         padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
         padded = padded.to(self.model.device)
-        sampling = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.temperature else {}
+        temperature = self.sampling.temperature
+        sampling = {"temperature": temperature, "top_p": self.sampling.top_p, "top_k": 0} if temperature else {}
         sequences = self.model.generate(
             input_ids=padded["input_ids"],
             attention_mask=padded["attention_mask"],
-            max_new_tokens=self.max_tokens,
-            do_sample=self.temperature > 0,
+            max_new_tokens=self.sampling.max_tokens,
+            do_sample=bool(temperature),
             pad_token_id=self.tokenizer.pad_token_id,
             custom_generate=decode,
             **sampling,

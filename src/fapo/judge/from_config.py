@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fapo.config.reader import judge_config, load_judge
-from fapo.config.sampling import Requests
+from fapo.config.sampling import Requests, settings_of
 from fapo.config.schema import (
     AdapterJudge,
     CascadeJudge,
@@ -333,8 +333,7 @@ def _open_model(config: ModelJudge) -> ChatClient | LocalModel | TokenClassifier
     if isinstance(config, PRMJudge):
         if not config.urls:
             return _token_classifier(config.model)
-        limits: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(Requests)}
-        return PoolingClient(config.urls, config.model, **limits)
+        return PoolingClient(config.urls, config.model, **settings_of(Requests, config))
     assert isinstance(config, CritiqueJudge)
     # with a seed, a run that is resumed samples the same critiques
     if isinstance(config, ServedJudge):

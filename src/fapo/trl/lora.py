@@ -19,6 +19,7 @@ from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import BITSANDBYTES_MIN_VERSION, is_bitsandbytes_available
 
+from fapo.config.sampling import Sampling, settings_of
 from fapo.config.schema import AdapterJudge, Config, ModelConfig
 from fapo.errors import ConfigError, EngineError
 from fapo.inference.adapters import import_peft
@@ -155,8 +156,7 @@ class AdapterModel:
                         'model, or kind "local"'
                     )
             tokenizer = load_tokenizer(self.adapter or base, padding_side="left")
-        self.settings: dict[str, Any] = {name: getattr(config, name) for name in ("max_tokens", "temperature", "top_p")}
-        self.settings |= {"seed": 0, "base": ModelSpec(base).record_name}
+        self.settings = {**settings_of(Sampling, config), "seed": 0, "base": ModelSpec(base).record_name}
         if trained.lora and trained.lora.quantization:
             self.settings["quantization"] = trained.lora.quantization
         self.settings["commits"] = [commit_of(path) for path in (base, self.adapter) if path]
@@ -187,10 +187,7 @@ class AdapterModel:
                 except RuntimeError as error:  # weights of other sizes
                     raise ValueError(str(error)) from None
         model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=[POLICY])
-        config = self.config
-        self._model = LocalModel(
-            model, self._tokenizer, config.max_tokens, config.temperature, config.top_p, seed=self.settings["seed"]
-        )
+        self._model = LocalModel(model, self._tokenizer, self.config, seed=self.settings["seed"])
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order; the trainer must wait meanwhile."""

@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
+from fapo.config.sampling import Sampling
 from fapo.config.schema import Config
 from fapo.data.trajectory import make_rollout
 from fapo.errors import ConfigError
@@ -135,14 +136,9 @@ class _Trainer(SFTTrainer):
     def _sampled_critiques(self, config: Config, examples: Sequence[Example]) -> list[Rollout]:
         """Return `validation.num_samples` critiques of each example."""
         validation, max_tokens = config.validation, config.rollout.max_tokens
-        model = LocalModel(
-            self.model,
-            self.processing_class,
-            max_tokens,
-            temperature=validation.temperature,
-            top_p=validation.top_p,
-            seed=config.seed + self.state.global_step,
-        )
+        sampling = Sampling(temperature=validation.temperature, top_p=validation.top_p, max_tokens=max_tokens)
+        seed = config.seed + self.state.global_step
+        model = LocalModel(self.model, self.processing_class, sampling, seed=seed)
         repeated = [example for example in examples for _ in range(validation.num_samples)]
         answers = model.generate([example.prompt for example in repeated])
         # the end token counts, as it does among the tokens of a rollout in training

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import torch
 
+from fapo.config.sampling import Sampling
 from fapo.data.miniature.oracle import examine, is_answer_correct
 from fapo.data.miniature.sets import BASE_FOLDER, labelled
 from fapo.data.miniature.world import parse, split_of, tasks
@@ -28,7 +29,7 @@ pytestmark = [
 
 def test_the_policy_often_has_a_correct_answer_with_a_flaw() -> None:
     torch.manual_seed(0)
-    model = LocalModel.load(model_folder("miniature:policy"), max_tokens=64, temperature=1.0)
+    model = LocalModel.load(model_folder("miniature:policy"), Sampling(max_tokens=64, temperature=1.0))
     drawn = list(tasks(0, 200, split="validation"))
     answers = model.generate([[{"role": "user", "content": task.text}] for task in drawn])
     pairs = [(task, answer.text) for task, answer in zip(drawn, answers, strict=True)]
@@ -39,7 +40,7 @@ def test_the_policy_often_has_a_correct_answer_with_a_flaw() -> None:
 
 
 def test_the_genrm_writes_valid_and_correct_verdicts() -> None:
-    model = LocalModel.load(model_folder("miniature:genrm"), max_tokens=80)
+    model = LocalModel.load(model_folder("miniature:genrm"), Sampling(max_tokens=80))
     solutions = labelled("miniature:critic-test", 200)
     judge = GenRM(load_template("compact"), model)
     verdicts = asyncio.run(judge.judge_steps([(s.problem, s.steps) for s in solutions]))

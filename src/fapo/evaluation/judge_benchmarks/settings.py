@@ -66,7 +66,7 @@ class BenchSettings(ModelSettings):
     """Choose the threshold with the best F1 on a random half of the rows, and score the other half."""
     invalid: Literal["wrong", "flagged"] = "wrong"
     """Meaning of an answer without a verdict in flawed-positive; flagged is the convention of the public script."""
-    concurrency: int = 32
+    concurrency: Count = 32
     """Number of requests under way at once, over all servers; a model in this process ignores it."""
     limit: Count | None = None
     """Number of rows of each source that are used, a fixed random choice; the default is all."""

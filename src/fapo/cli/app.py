@@ -1,14 +1,12 @@
-"""The command-line application, and the types of options that several commands have."""
+"""The command-line application and its console."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tyro.conf import Positional, UseAppendAction, arg
-
-from fapo.config.options import Options as Options
+from tyro.conf import UseAppendAction
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +64,3 @@ console = LazyConsole(stderr=True)
 
 Several = UseAppendAction[tuple[str, ...]]
 """An option that may be given several times."""
-Overrides = Positional[tuple[str, ...]]
-"""Overrides of a config, such as reward.penalty=0.5."""
-AsJson = Annotated[bool, arg(name="json", help="Print JSON instead of a table.")]
-Quiet = Annotated[bool, arg(help="Show no progress bar.")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from fapo.cli.app import AsJson, Options, app
+from fapo.cli.app import app
+from fapo.config.options import AsJson, Options
 from fapo.evaluation.judge_benchmarks.settings import CascadeSettings
 
 

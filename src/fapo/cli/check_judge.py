@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fapo.cli.app import AsJson, Options, Quiet, app
+from fapo.cli.app import app
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
+from fapo.config.options import AsJson, Options, Quiet
 from fapo.evaluation.judge_settings import CheckSettings
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from fapo.cli.app import AsJson, app
+from fapo.cli.app import app
+from fapo.config.options import AsJson
 
 
 @app.command("compare")

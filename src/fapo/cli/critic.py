@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fapo.cli.app import Options, app, console
+from fapo.cli.app import app, console
 from fapo.cli.progress import bar_by_name, progress_bars
+from fapo.config.options import Options
 from fapo.training.critic_data.settings import CriticSettings, CritiquesSettings
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from fapo.cli.app import AsJson, Options, Quiet, app, console
+from fapo.cli.app import app, console
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
+from fapo.config.options import AsJson, Options, Quiet
 from fapo.evaluation.policy.settings import EvalSettings
 
 if TYPE_CHECKING:

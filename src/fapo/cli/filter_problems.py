@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fapo.cli.app import Options, app, console
+from fapo.cli.app import app, console
+from fapo.config.options import Options
 from fapo.evaluation.policy.settings import FilterSettings
 
 

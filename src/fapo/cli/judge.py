@@ -3,64 +3,65 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.cli.app import AsJson, Options, Quiet, app, console
+from fapo.cli.app import app, console
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
+from fapo.config.options import AsJson, Human, Options, Quiet
 from fapo.errors import ConfigError
 from fapo.evaluation.audit.settings import AuditSettings
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageSettings:
+    """Page about an audit."""
+
+    report: Path | None = None
+    """HTML file for a self-contained page: FP ratio, kinds of error, every solution beside its critique."""
+    second: Path | None = None
+    """Verdicts of another judge on the same files, which are compared: an output of this command, or rows
+    {id, error_step} or {id, flawed} as fapo bench writes them."""
+    human: Human = None
+
+
 @app.command("judge")
 def judge(
-    *,
-    settings: Options[AuditSettings],
-    report: Path | None = None,
-    second: Path | None = None,
-    human: Path | None = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    *, settings: Options[AuditSettings], page: Options[PageSettings], as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
     """Audit reasoning: check the final answers of solutions, and judge the correct ones for wrong steps.
 
     A row has a problem (or question, prompt), a correct answer (reference, answer or solution), and a solution
     (response, completion, output, or a list of steps). It may have id and source. Logs of TRL and dumps of verl have
     this form.
-
-    Args:
-        settings: Solutions and judge.
-        report: HTML file for a self-contained page: FP ratio, kinds of error, every solution beside its critique.
-        second: Verdicts of another judge on the same files, which are compared: an output of this command, or rows
-            {id, error_step} or {id, flawed} as fapo bench writes them.
-        human: File of labels exported from such a page, which are compared with the judge.
-        as_json: Print JSON instead of tables.
-        quiet: Show no progress bar.
     """
     from rich.console import Console
 
     from fapo.evaluation.audit import counts as output
     from fapo.evaluation.audit.run import audit
 
-    if report:
+    if page.report:
         from fapo.report.audit_page import check_inputs
 
-        check_inputs(settings, report, second, human)
-    elif second or human:
-        raise ConfigError(f"{'--second' if second else '--human'} is shown on the page; give --report audit.html, too")
+        check_inputs(settings, page.report, page.second, page.human)
+    elif page.second or page.human:
+        raise ConfigError(
+            f"{'--second' if page.second else '--human'} is shown on the page; give --report audit.html, too"
+        )
     with progress_bars(disable=quiet) as bars:
         counts = audit(settings, bar_by_name(bars))
     found = output.as_json(counts, settings.prices)
     if not as_json:
         output.print_counts(counts, Console(), settings.prices)
     console.print(f"verdicts: {settings.out}", highlight=False, soft_wrap=True)
-    if report:
+    if page.report:
         from fapo.report.audit_page import compare_judges, write_audit
 
-        page = write_audit(settings, report, second=second, human=human)
-        console.print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
-        if second:
-            judges = compare_judges(settings, second)
+        file = write_audit(settings, page.report, second=page.second, human=page.human)
+        console.print(f"page: {file} ({file.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
+        if page.second:
+            judges = compare_judges(settings, page.second)
             found["second_judge"] = judges.as_json()
             console.print(judges.text(), highlight=False, soft_wrap=True)
     if as_json:

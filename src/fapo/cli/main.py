@@ -133,7 +133,8 @@ def _interrupted(arguments: Sequence[str]) -> str:
     if command == "train":
         repeated = shlex.join(["fapo", *arguments, *(() if "--resume" in arguments else ("--resume",))])
         return f"interrupted; continue from the last checkpoint with: {repeated}"
-    if command in CONTINUING:
+    keeps = command != "bench" or any(word.startswith(("--out", "--cache")) for word in arguments)
+    if command in CONTINUING and keeps:
         return "interrupted; the same command continues: what was answered is in its cache"
     return "interrupted"
 

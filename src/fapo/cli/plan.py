@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from tyro.conf import Positional
-
-from fapo.cli.app import AsJson, Options, Overrides, app
+from fapo.cli.app import app
+from fapo.config.options import AsJson, ConfigFile, Options
 from fapo.training.planner.assumptions import PlanAssumptions
 
 
 @app.command("plan")
-def plan(
-    config: Positional[Path],
-    overrides: Overrides = (),
-    /,
-    *,
-    assumptions: Options[PlanAssumptions],
-    as_json: AsJson = False,
-) -> None:
-    """Compute what a run needs: memory, tokens, FLOPs, GPU-hours and judge replicas. Nothing is started.
-
-    Args:
-        config: TOML file.
-        overrides: Settings that replace those of the file.
-        assumptions: Quantities that the config does not contain.
-        as_json: Whether to print JSON.
-    """
+def plan(*, file: Options[ConfigFile], assumptions: Options[PlanAssumptions], as_json: AsJson = False) -> None:
+    """Compute what a run needs: memory, tokens, FLOPs, GPU-hours and judge replicas. Nothing is started."""
     from rich.console import Console
 
-    from fapo.config.reader import load
     from fapo.training.planner.output import as_json as plan_as_json
     from fapo.training.planner.output import as_tables
     from fapo.training.planner.plan import make_plan
 
-    settings = load(config, overrides)
+    settings = file.load()
     found = make_plan(settings, assumptions)
     if as_json:
         print(json.dumps(plan_as_json(settings, assumptions, found), indent=2, allow_nan=False))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fapo.cli.app import app, console
+from fapo.config.options import Human, Options
 from fapo.errors import ConfigError
 
 RELOAD = 30
@@ -19,41 +21,46 @@ POLL = 15.0
 """Seconds between two looks at the run folders; a page of many rollouts takes seconds to write."""
 
 
-@app.command("report")
-def report(
-    runs: Positional[tuple[Path, ...]],
-    /,
-    *,
-    output: Annotated[Path, arg(aliases=["-o"])] = Path("report.html"),
-    rollouts: int = 100_000,
-    human: Path | None = None,
-    evaluations: Annotated[UseAppendAction[tuple[Path, ...]], arg(name="eval")] = (),
-    watch: bool = False,
-) -> None:
-    """Write a self-contained HTML page about runs: curves, settings, a rollout browser, review by hand.
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """Runs, and the page about them."""
 
-    Args:
-        runs: Run folders.
-        output: File of the page.
-        rollouts: Maximum number of rollouts on the page; if there are more, groups are chosen at random. 0 for none.
-        human: File of labels exported from such a page, which are compared with the judge.
-        evaluations: Summary of `fapo eval` (the .json beside its --out) for plots of pass@k; may be repeated.
-        watch: Write the page again whenever a run has new numbers, until all runs have ended or Ctrl-C is pressed. The
-            browser loads it again every 30 seconds.
-    """
+    runs: Positional[tuple[Path, ...]]
+    """Run folders."""
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("report.html")
+    """File of the page."""
+    rollouts: int = 100_000
+    """Maximum number of rollouts on the page; if there are more, groups are chosen at random. 0 for none."""
+    human: Human = None
+    evaluations: Annotated[UseAppendAction[tuple[Path, ...]], arg(name="eval")] = ()
+    """Summary of `fapo eval` (the .json beside its --out) for plots of pass@k; may be repeated."""
+    watch: bool = False
+    """Write the page again when a run has new numbers, until all runs have ended; a browser reloads it every 30 s."""
+
+
+@app.command("report")
+def report(*, settings: Options[ReportSettings]) -> None:
+    """Write a self-contained HTML page about runs: curves, settings, a rollout browser, review by hand."""
     from fapo.report import write_report
 
-    if not runs and not evaluations:
+    if not settings.runs and not settings.evaluations:
         raise ConfigError("no run folder given: fapo report RUN [RUN ...] -o page.html")
 
     def write(refresh: int | None) -> Path:
-        return write_report(runs, output, num_rollouts=rollouts, human=human, evaluations=evaluations, refresh=refresh)
+        return write_report(
+            settings.runs,
+            settings.output,
+            num_rollouts=settings.rollouts,
+            human=settings.human,
+            evaluations=settings.evaluations,
+            refresh=refresh,
+        )
 
-    page = write(RELOAD if watch else None)
+    page = write(RELOAD if settings.watch else None)
     console.print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
-    if watch:
+    if settings.watch:
         with contextlib.suppress(KeyboardInterrupt):
-            _watch(runs, write)
+            _watch(settings.runs, write)
 
 
 def _watch(runs: Sequence[Path], write: Callable[[int | None], Path]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fapo.cli.app import Options, app
+from fapo.cli.app import app
+from fapo.config.options import Options
 from fapo.integrations.server.settings import ServeSettings
 
 

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
-from fapo.cli.app import AsJson, app, console
+from fapo.cli.app import app, console
+from fapo.config.options import AsJson, Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnSettings:
+    """Finished prompts, and the template that is recovered from them."""
+
+    action: Positional[Literal["learn"]]
+    """learn is the only action."""
+    rows: Positional[str]
+    """JSONL, JSON or Parquet file, or Hugging Face id, with a column `prompt` or `messages`."""
+    out: Path
+    """File for the template."""
 
 
 @app.command("template")
-def template(
-    action: Positional[Literal["learn"]], rows: Positional[str], /, *, out: Path, as_json: AsJson = False
-) -> None:
-    """Recover the template that a released GenRM was trained with from the finished prompts of its data.
-
-    Args:
-        action: learn is the only action.
-        rows: JSONL, JSON or Parquet file, or Hugging Face id, with a column `prompt` or `messages`.
-        out: File for the template.
-        as_json: Whether to print JSON.
-    """
+def template(*, settings: Options[LearnSettings], as_json: AsJson = False) -> None:
+    """Recover the template that a released GenRM was trained with from the finished prompts of its data."""
     from fapo.judge.learn_template import learn_template
 
-    learned = learn_template(rows, str(out))
+    learned = learn_template(settings.rows, str(settings.out))
     found = learned.template
-    out.write_text(f"#escape: {found.escaping}\n{found.text}\n", encoding="utf-8", newline="")
+    settings.out.write_text(f"#escape: {found.escaping}\n{found.text}\n", encoding="utf-8", newline="")
     if as_json:
         print(json.dumps({"rows": learned.rows, "exact": learned.exact, "escaped_only": learned.escaped_only}))
     else:
@@ -36,4 +41,4 @@ def template(
         )
     if learned.differing:
         console.print(f"- differs: {learned.differing}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"template: {out}", highlight=False, soft_wrap=True)
+    console.print(f"template: {settings.out}", highlight=False, soft_wrap=True)

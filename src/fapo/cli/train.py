@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tyro.conf import Positional
-
-from fapo.cli.app import Overrides, Quiet, app, console
+from fapo.cli.app import app, console
 from fapo.cli.progress import progress_bars
+from fapo.config.options import ConfigFile, Options, Quiet
 
 if TYPE_CHECKING:
     from fapo.config.schema import Config
@@ -24,71 +23,66 @@ _SHOWN_METRICS = {
 """Metric -> its name behind the progress bar."""
 
 
-@app.command("train")
-def train(
-    config: Positional[Path],
-    overrides: Overrides = (),
-    /,
-    *,
-    engine: Literal["trl", "verl"] = "trl",
-    resume: bool = False,
-    dry_run: bool = False,
-    verbose: bool = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train the policy or the GenRM of a TOML config.
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(ConfigFile):
+    """A run, and how it is started."""
 
-    Args:
-        config: TOML file, or a name of `fapo configs`.
-        overrides: Settings that replace those of the file, such as reward.penalty=0.5; KEY= removes a setting.
-        engine: trl runs on this machine. verl runs on the Ray cluster at RAY_ADDRESS, or on a new one here.
-        resume: Continue an interrupted run of the same name.
-        dry_run: Check the config and say what the run will do, and what cannot be reached from here, without training.
-        verbose: With --dry-run, print the exact arguments for TRL, or the command for verl, in place of that page.
-        quiet: Show no progress bar.
-    """
+    engine: Literal["trl", "verl"] = "trl"
+    """trl runs on this machine. verl runs on the Ray cluster at RAY_ADDRESS, or on a new one here."""
+    resume: bool = False
+    """Continue an interrupted run of the same name."""
+    dry_run: bool = False
+    """Check the config and say what the run will do, and what cannot be reached from here, without training."""
+    verbose: bool = False
+    """With --dry-run, print the exact arguments for TRL, or the command for verl, in place of that page."""
+
+
+@app.command("train")
+def train(*, settings: Options[TrainSettings], quiet: Quiet = False) -> None:
+    """Train the policy or the GenRM of a TOML config."""
     from fapo.config.reader import load_with_places
     from fapo.training.preview import check_inputs, preview
 
-    settings, place = load_with_places(config, overrides)
-    if dry_run:
-        if not verbose:
-            print(preview(settings, place, engine), flush=True)
-        _check_engine(settings, engine, resume, verbose)
+    config, place = load_with_places(settings.config, settings.overrides)
+    if settings.dry_run:
+        if not settings.verbose:
+            print(preview(config, place, settings.engine), flush=True)
+        _check_engine(config, settings)
         return
-    check_inputs(settings, place)
-    if engine == "verl":
+    check_inputs(config, place)
+    if settings.engine == "verl":
         from fapo.verl import train as train_verl
 
-        console.print(f"run folder: {train_verl.train(settings, resume=resume)}", highlight=False, soft_wrap=True)
+        folder = train_verl.train(config, resume=settings.resume)
+        console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
         return
-    if settings.method == "sft":
+    if config.method == "sft":
         from fapo.trl.sft import train as run
     else:
         from fapo.trl.train import train as run
 
     with progress_bars(disable=quiet) as bars:
-        bar = bars.add_task(settings.name, total=settings.optim.steps, note="")
+        bar = bars.add_task(config.name, total=config.optim.steps, note="")
 
         def progress(_task: str, step: int, _total: int, metrics: Mapping[str, float] = {}, /) -> None:
             bars.update(bar, completed=step, note=_note(metrics))
 
-        folder = run(settings, resume=resume, progress=progress)
+        folder = run(config, resume=settings.resume, progress=progress)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
-def _check_engine(config: Config, engine: str, resume: bool, verbose: bool) -> None:
-    """Let the engine check its arguments, and print them if `verbose`."""
-    if engine == "verl":
+def _check_engine(config: Config, settings: TrainSettings) -> None:
+    """Let the engine check its arguments, and print them if `settings.verbose`."""
+    if settings.engine == "verl":
         from fapo.verl import train as train_verl
 
-        command = train_verl.command(config, resume=resume)
-        print(command if verbose else "\nverl accepts the settings; --verbose prints the command")
+        command = train_verl.command(config, resume=settings.resume)
+        print(command if settings.verbose else "\nverl accepts the settings; --verbose prints the command")
         return
     from fapo.trl import arguments
 
     found = arguments.dry_run(config)
-    if verbose:
+    if settings.verbose:
         from rich.console import Console
 
         Console().print_json(data=found, default=str)
@@ -97,19 +91,14 @@ def _check_engine(config: Config, engine: str, resume: bool, verbose: bool) -> N
 
 
 @app.command("data")
-def data(config: Positional[Path], overrides: Overrides = (), /) -> None:
+def data(*, settings: Options[ConfigFile]) -> None:
     """Write the training and validation data of a config as Parquet files for verl into the run folder.
 
     The command that `fapo train CONFIG --engine verl --dry-run --verbose` prints reads them there.
-
-    Args:
-        config: TOML file.
-        overrides: Settings that replace those of the file.
     """
-    from fapo.config.reader import load
     from fapo.verl.train import prepare
 
-    console.print(f"run folder: {prepare(load(config, overrides))}", highlight=False, soft_wrap=True)
+    console.print(f"run folder: {prepare(settings.load())}", highlight=False, soft_wrap=True)
 
 
 def _note(metrics: Mapping[str, float]) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
+from fapo.config.options import Steps
 from fapo.config.ranges import CRITIQUE_TOKENS, Count
 from fapo.config.sampling import Requests
 from fapo.errors import ConfigError
-from fapo.types import AnswerFormat, StepRule
+from fapo.types import AnswerFormat
 
 if TYPE_CHECKING:
     from fapo.config.schema import CascadeJudge, ModelJudge
@@ -35,8 +36,7 @@ class NamedJudge:
     """Name under which the servers know the judge."""
     revision: str | None = None
     """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
-    steps: StepRule | None = None
-    """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
+    steps: Steps = None
     format: AnswerFormat = "boxed"
     """Form of the verdict: boxed, or json for servers that can enforce a JSON schema (llama.cpp, vLLM, SGLang, ...)."""
     votes: int = 1

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from fapo.config.ranges import NonNegative, check_ranges
+from fapo.config.options import AnswerCheck, Prices
+from fapo.config.ranges import check_ranges
 from fapo.evaluation.judge_settings import JudgeSettings
 
 
@@ -23,12 +24,10 @@ class AuditSettings(JudgeSettings):
     """Judge solutions with a wrong final answer, too."""
     references: str = ""
     """Data set with the correct answers, found by the text of the problem, for rows that have none."""
-    checker: str = "math"
-    """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
+    checker: AnswerCheck = "math"
     require_box: bool = False
     r"""Accept only a \boxed{} as a final answer."""
-    prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
-    """Prices of a million prompt, cached and completion tokens of the judge, in any currency, to show the cost."""
+    prices: Prices = None
     skip_bad: bool = False
     """Report rows that cannot be read and continue; by default the first one stops the audit before any judgement."""
 

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Lt
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.ranges import Count, NonNegative, Rate, check_ranges
+from fapo.config.options import Prices
+from fapo.config.ranges import Count, Rate, check_ranges
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import ModelSettings
 
@@ -46,7 +47,17 @@ def _data(data: UseAppendAction[tuple[tuple[str, ...], ...]] = ()) -> tuple[str,
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchSettings(ModelSettings):
+class LabelledRows:
+    """Labelled solutions."""
+
+    data: Annotated[tuple[str, ...], arg(constructor=_data)] = ()
+    """JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test."""
+    limit: Count | None = None
+    """Number of rows of each source that are used, a fixed random choice; the default is all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings(ModelSettings, LabelledRows):
     """A benchmark, and the judge or the file of predictions that is scored on it.
 
     The judge may also be flag-all or flag-none, which read nothing. Several prompts or files are compared.
@@ -54,8 +65,6 @@ class BenchSettings(ModelSettings):
 
     benchmark: Positional[Benchmark]
     """flawed-positive: find flawed solutions among those with a correct answer. process: find the first wrong step."""
-    data: Annotated[tuple[str, ...], arg(constructor=_data)] = ()
-    """JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test."""
     template: UseAppendAction[tuple[str, ...]] = ()
     """Prompt: locate (the default), locate_small, yes_no, compact or a file. Several are compared on the same rows."""
     predictions: Annotated[tuple[Path, ...], arg(constructor=_files)] = ()
@@ -68,10 +77,7 @@ class BenchSettings(ModelSettings):
     """Meaning of an answer without a verdict in flawed-positive; flagged is the convention of the public script."""
     concurrency: Count = 32
     """Number of requests under way at once, over all servers; a model in this process ignores it."""
-    limit: Count | None = None
-    """Number of rows of each source that are used, a fixed random choice; the default is all."""
-    prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
-    """Prices of a million prompt, cached and completion tokens of the judge, in any currency, to show the cost."""
+    prices: Prices = None
     out: Path | None = None
     """File for the answers of the judge, which --predictions reads; the cache lies beside it. With several prompts each
     has its own file, with the name of the prompt before the suffix."""
@@ -124,11 +130,9 @@ class BenchSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeSettings:
+class CascadeSettings(LabelledRows):
     """Labelled rows with the answers of two judges, and the wanted bound on the errors of the cascade."""
 
-    data: Annotated[tuple[str, ...], arg(constructor=_data)] = ()
-    """JSONL or Parquet files with rows as in ProcessBench, Hugging Face ids, or miniature:critic-test."""
     cheap: Path
     """Predictions of the cheap judge, rows with scores or a flag_rate, as `fapo bench --out` writes them."""
     strong: Path | None = None
@@ -137,8 +141,6 @@ class CascadeSettings:
     """Largest rate of flawed rows that the cheap judge may clear, and of correct rows that it may flag."""
     threshold: Rate = 0.5
     """Score below which a step is wrong, for predictions of the cheap judge with scores; judge.cheap.threshold."""
-    limit: Count | None = None
-    """Number of rows of each source that are used, a fixed random choice; the default is all."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "fapo cascade")

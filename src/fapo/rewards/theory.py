@@ -221,27 +221,6 @@ def equivalent_penalty(penalty: float, recall: float, false_positive_rate: float
 # --- Decoupled advantages --------------------------------------------------------------------------------------------
 
 
-def decoupled_variance(alpha: float, beta: float, weight: float) -> float:
-    """Return the variance of decoupled advantages: 1 in a group with right and wrong answers, plus w^2 (1 - beta).
-
-    The second summand is there if the correct rollouts are partly fully correct and partly flawed. The mean is 0, in
-    the group and, of the second part, over its correct rollouts; so the two parts are not correlated.
-
-    Args:
-        alpha: Fraction of fully correct rollouts.
-        beta: Fraction of wrong rollouts.
-        weight: w, the weight of the verdict.
-
-    Returns:
-        Population variance of the advantages of a group, in the limit of large groups.
-
-    Raises:
-        ValueError: If a fraction is negative, or alpha + beta > 1.
-    """
-    gamma = _gamma(alpha, beta)
-    return float(alpha + gamma > 0 and beta > 0) + float(alpha > 0 and gamma > 0) * weight**2 * (1.0 - beta)
-
-
 def decoupled_shift_ratio(alpha: float, beta: float, weight: float) -> float:
     """Return phi / w^2, the rho above which the decoupled advantage of a flawed positive is negative.
 

@@ -370,7 +370,7 @@ def test_parity_with_the_public_convention(seed: int, tmp_path: Path, score) -> 
 
 FINE = '{"id": "a-0", "error_step": null}\n'
 BAD_PREDICTIONS = {
-    "unknown id": ('{"id": "a-99", "error_step": 0}', "2: id 'a-99' is unknown"),
+    "unknown id": ('{"id": "a-99", "error_step": 0}', "2: id 'a-99' is in no row of the data"),
     "duplicate id": ('{"id": "a-0", "error_step": 0}', "2: id 'a-0' has a prediction already, at "),
     "no id": ('{"error_step": 0}', "2: id is None"),
     "id a list": ('{"id": ["a-1"], "error_step": 0}', "2: id is ['a-1']"),

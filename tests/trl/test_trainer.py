@@ -22,6 +22,7 @@ from fapo.training.datasets import load_sets
 from fapo.trl.arguments import grpo_config
 from fapo.trl.judge_while_generating import SequenceEnds, judge_ahead
 from fapo.trl.reward import FlawedAwareReward
+from fapo.trl.shared_prompts import read_prompts
 from fapo.trl.trainer import Trainer
 from fapo.trl.zero_advantage import CHUNK, split_batch
 from tests.support import parity
@@ -203,6 +204,31 @@ def test_less_work_is_done(batch) -> None:
         assert len(part["advantages"]) <= CHUNK
         assert part["prompt_mask"].sum(1).max() == part["prompt_ids"].shape[1]
         assert part["completion_mask"].sum(1).max() == part["completion_ids"].shape[1]
+
+
+def test_prompts_are_read_once(batch) -> None:
+    trainer, inputs = batch
+    num_tokens: list[int] = []
+    hook = trainer.model.model.register_forward_pre_hook(
+        lambda _, __, given: num_tokens.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    trainer._compute_loss(trainer.model, inputs)
+    hook.remove()
+    prompts, length = inputs["prompt_ids"].unique(dim=0).shape
+    assert num_tokens[0] == prompts * (length - 1)
+    completions = sum(part["completion_ids"].numel() for part, _ in split_batch(inputs))
+    assert sum(num_tokens[1:]) == completions + len(inputs["prompt_ids"]), "and the last token of each prompt"
+
+
+def test_a_model_that_draws_random_numbers_reads_prompt_and_completion_at_once(
+    batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, inputs = batch
+    assert read_prompts(trainer.model, inputs)
+    one_of_each = {key: inputs[key][::4] for key in ("prompt_ids", "prompt_mask")}
+    assert not read_prompts(trainer.model, one_of_each), "there is nothing to share"
+    monkeypatch.setattr(trainer.model.config, "attention_dropout", 0.1)
+    assert not read_prompts(trainer.model, inputs)
 
 
 # --- rollouts that are judged as soon as they end ------------------------------------------------------------------

@@ -65,7 +65,7 @@ def decode(
         processors = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
         return method(model, input_ids, **processors, generation_config=generation_config, **model_kwargs)
     size, pad = len(input_ids), generation_config._pad_token_tensor
-    first, copies = _equal_rows(input_ids, model_kwargs["attention_mask"])
+    first, copies = equal_rows(input_ids, model_kwargs["attention_mask"])
     prompts = model.prepare_inputs_for_generation(
         input_ids[first], is_first_iteration=True, **_rows(model_kwargs, first, size)
     )
@@ -107,7 +107,7 @@ def _covers(
     model: Any, processors: LogitsProcessorList, config: GenerationConfig, model_kwargs: Mapping[str, Any]
 ) -> bool:
     """Return whether `decode` writes what transformers would write."""
-    plain = metadata.version("transformers").startswith(f"{CHECKED_VERSION}.") and not model.config.is_encoder_decoder
+    plain = is_version(CHECKED_VERSION) and not model.config.is_encoder_decoder
     plain = plain and config.num_beams == 1 and not config.return_dict_in_generate and not config.prefill_chunk_size
     plain = plain and config.get_generation_mode() in ("greedy_search", "sample") and not is_random(model)
     plain = plain and all(type(processor) in _ROW_BY_ROW for processor in processors)
@@ -115,6 +115,11 @@ def _covers(
     positions, cache = inputs.get("position_ids"), inputs.get("cache")
     plain = plain and not set(inputs) - _KNOWN and (positions is None or positions.dim() == 2)
     return bool(plain and type(cache) is DynamicCache and _is_empty(cache))
+
+
+def is_version(minor: str) -> bool:
+    """Return whether the installed transformers has a minor version, such as "5.24"."""
+    return metadata.version("transformers").startswith(f"{minor}.")
 
 
 def _is_empty(cache: DynamicCache) -> bool:
@@ -132,7 +137,7 @@ def is_random(model: Any) -> bool:
     return modules or any(value for key, value in settings if "drop" in key or "noise" in key)
 
 
-def _equal_rows(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def equal_rows(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Find equal prompts.
 
     Args:

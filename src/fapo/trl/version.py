@@ -3,7 +3,8 @@
 The reward function needs none of them and works with every supported version. TRL has no hooks for three other things.
 Each stands in one module and uses these methods:
 
-* `zero_advantage`: `_compute_loss`, `_metrics`; with any other version than `CHECKED_VERSION` the loss is TRL's own;
+* `zero_advantage`: `_compute_loss`, `_get_per_token_logps_and_entropies`, `_metrics`; with any other version than
+  `CHECKED_VERSION` the loss is TRL's own;
 * `judge_while_generating`: `_generate_and_score_completions`;
 * `trainer`: `_generate` and `_calculate_rewards`, to time them and to record after them, `_prepare_inputs`, `_metrics`;
   `_calculate_rewards` also returns the advantages of rewards that compare a group in another way (`GroupReward`), and

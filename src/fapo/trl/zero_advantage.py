@@ -1,6 +1,6 @@
-"""TRL's loss without padding, and without gradients of the rollouts that cannot change it: those with zero advantage.
+"""TRL's loss without padding, with one copy of a prompt, and without gradients of rollouts with zero advantage.
 
-TRL has no hook for this, so `GRPOTrainer._compute_loss` is overridden for the version of TRL in `fapo.trl.version`.
+TRL has no hook for this, so methods of `GRPOTrainer` are overridden for the version of TRL in `fapo.trl.version`.
 With any other version, and with options that are not covered here, TRL computes the loss on the whole batch.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+from fapo.trl.shared_prompts import Prompts, log_probs, read_prompts
 from fapo.trl.version import is_checked
 
 CHUNK = 64
@@ -67,8 +68,13 @@ class SkipZeroAdvantages(GRPOTrainer):
     """GRPOTrainer that computes the same loss, gradient and metrics in less time.
 
     Rollouts without an advantage have a forward pass for the metrics (`entropy` is the mean over all tokens), but no
-    backward pass.
+    backward pass. Prompts are read once for each group.
     """
+
+    _prompts: Prompts | None = None
+    """Prompts of the batch in the loss that is being computed; None where each rollout reads its own."""
+    _rows: torch.Tensor
+    """Indices in this batch of the rollouts in the present part of the loss."""
 
     def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
         if not (is_checked() and self._covers(inputs)):
@@ -76,12 +82,19 @@ class SkipZeroAdvantages(GRPOTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         before = {name: len(values) for name, values in metrics.items()}
         losses, num_tokens = [], []
-        for part, needs_gradient in split_batch(inputs):
-            with torch.set_grad_enabled(needs_gradient and torch.is_grad_enabled()):
-                loss = super()._compute_loss(model, part)
-            if needs_gradient:
-                losses.append(loss)
-            num_tokens.append(int(part["completion_mask"].sum()))
+        with self.accelerator.autocast():
+            self._prompts = read_prompts(model, inputs)
+        index = torch.arange(len(inputs["advantages"]), device=inputs["advantages"].device)
+        try:
+            for part, needs_gradient in split_batch({**inputs, "row": index}):
+                self._rows = part.pop("row")
+                with torch.set_grad_enabled(needs_gradient and torch.is_grad_enabled()):
+                    loss = super()._compute_loss(model, part)
+                if needs_gradient:
+                    losses.append(loss)
+                num_tokens.append(int(part["completion_mask"].sum()))
+        finally:
+            self._prompts = None
         for name, values in metrics.items():
             start = before.get(name, 0)
             if not (found := values[start:]):
@@ -92,6 +105,17 @@ class SkipZeroAdvantages(GRPOTrainer):
                 mean = sum(v * n for v, n in zip(found, num_tokens, strict=True)) / max(1, sum(num_tokens))
                 values[start:] = [mean]
         return torch.stack(losses).sum()
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        if not self._prompts:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        ids, mask = input_ids[:, -logits_to_keep - 1 :], attention_mask[:, -logits_to_keep - 1 :]
+        with self.accelerator.autocast():
+            return *log_probs(model, self._prompts, self._rows, ids, mask), None
 
     def _covers(self, inputs: Mapping[str, Any]) -> bool:
         """Return whether the losses of the parts of a batch add up to its loss."""

@@ -68,6 +68,9 @@ def test_the_page_names_adapters() -> None:
     )
     assert "base on the weights of the policy, prompt compact" in page
     assert "does not work here" not in page
+    page = shown("miniature", *adapter, "judge.model=policy")
+    assert "policy itself, as it is at each step, prompt compact" in page
+    assert "does not work here" not in page
     assert "judge.model: ./nothing: no such folder" in shown("miniature", *adapter, "judge.model=./nothing")
 
 

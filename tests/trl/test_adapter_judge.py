@@ -131,6 +131,31 @@ def test_the_bare_base_judges_too(tmp_path: Path) -> None:
     assert [(v.status, v.flawed, v.error_step, v.critique) for v in alone] == found
 
 
+def test_the_policy_judges_itself_as_it_is_at_each_step(tmp_path: Path) -> None:
+    """Its verdicts are those of its checkpoint of that step, loaded alone; they change with it."""
+    tables = {"optim": {"steps": 2, "learning_rate": 5e-3, "warmup_steps": 0}, "validation": {"save_every": 1}}
+    run = train(settings(tmp_path, GENRM, {"kind": "adapter", "model": "policy", "max_failure_rate": 1.0}, **tables))
+    assert not (run / "cache.sqlite").exists(), "an answer of an earlier step is not that of the policy now"
+    rows = [row for row in read_jsonl(run / "rollouts.jsonl") if row["status"] != "skipped"]
+    states = [GENRM, *(run / f"checkpoints/checkpoint-{step}" for step in (1, 2))]
+    base = []
+    for num_updates, weights in enumerate(states):
+        # rollouts of a training step are judged before its update, those of a validation after it
+        judged = [row for row in rows if row["step"] - (row["split"] == "train") == num_updates]
+        rollouts = [Rollout(Problem("", row["problem"], row["reference"]), row["response"]) for row in judged]
+        found = [(row["status"], row["flawed"], row["error_step"], row["critique"]) for row in judged]
+        alone = asyncio.run(verdicts_of(weights, rollouts))
+        assert found
+        assert [(v.status, v.flawed, v.error_step, v.critique) for v in alone] == found
+        base.append([v.critique for v in asyncio.run(verdicts_of(GENRM, rollouts))] == [v.critique for v in alone])
+    assert base == [True, False, False], "training has changed the judge"
+
+
+def test_the_policy_as_its_own_judge_has_no_cache(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'judge.cache: the answers of judge.model "policy" change'):
+        settings(tmp_path, GENRM, {"kind": "adapter", "model": "policy", "cache": "answers.sqlite"})
+
+
 def test_training_is_that_beside_a_judge_of_its_own(judged_run: Path, judge_adapter: Path, tmp_path: Path) -> None:
     """The same rollouts, losses and weights, to the last bit: judging touches nothing that training depends on."""
     run = train(settings(tmp_path, GENRM, {"kind": "local", "model": str(judge_adapter)}))
@@ -171,7 +196,7 @@ def test_the_judge_is_not_in_merged_weights(judge_adapter: Path, tmp_path: Path)
     assert all(torch.allclose(merged[name], base[name], atol=1e-6) for name in base)
 
 
-@pytest.mark.parametrize("name", ["adapter", "base"])
+@pytest.mark.parametrize("name", ["adapter", "base", "policy"])
 def test_judging_leaves_the_model_as_it_is(name: str, judge_adapter: Path, tmp_path: Path) -> None:
     import peft
 
@@ -180,7 +205,7 @@ def test_judging_leaves_the_model_as_it_is(name: str, judge_adapter: Path, tmp_p
     model = peft.get_peft_model(model, peft_config(config, model))
     model.train()
     model.base_model.model.model.layers[0].mlp.eval()  # one part in the other mode
-    judge = AdapterModel(AdapterJudge(model=str(judge_adapter) if name == "adapter" else "base"), config.model)
+    judge = AdapterModel(AdapterJudge(model=str(judge_adapter) if name == "adapter" else name), config.model)
     plain = SimpleNamespace(unwrap_model=lambda model: model)
     before = {key: weights.requires_grad for key, weights in model.named_parameters()}
     judge.attach(SimpleNamespace(model=model, accelerator=plain, is_fsdp_enabled=False, is_deepspeed_enabled=False))
@@ -221,7 +246,7 @@ def test_an_adapter_judge_needs_a_trained_adapter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("judge", "base", "message"),
     [
-        ("genrm", "genrm", r'judge.model: .*genrm.* is no adapter; give an adapter of model.path, or "base"$'),
+        ("genrm", "genrm", r'judge.model: .*genrm.* is no adapter; give an adapter of model.path, "base" or "policy"$'),
         ("adapter", "policy", r"judge.model: .*model is an adapter of .*genrm.*, but model.path is .*policy"),
         ("nowhere", "genrm", r"judge.model: .*nowhere"),
     ],
@@ -240,8 +265,9 @@ def test_an_audit_has_weights_of_its_own(tmp_path: Path) -> None:
         settings(tmp_path, GENRM, {"kind": "adapter", "model": "base", **audit})
 
 
-def test_only_the_trainer_of_trl_has_the_weights(tmp_path: Path) -> None:
-    config = settings(tmp_path, GENRM, {"kind": "adapter", "model": "base"})
+@pytest.mark.parametrize("name", ["base", "policy"])
+def test_only_the_trainer_of_trl_has_the_weights(name: str, tmp_path: Path) -> None:
+    config = settings(tmp_path, GENRM, {"kind": "adapter", "model": name})
     with pytest.raises(ConfigError, match=r'judge.kind "adapter" is for --engine trl'):
         overrides(config)
     assert config.judge

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fapo
+from fapo.config.schema import BASE, POLICY
 from fapo.errors import ConfigError
 
 _FOLDER = Path(fapo.__file__).parent
@@ -76,7 +77,9 @@ def _path_settings(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any],
     for place in (f"{judge}{part}" for judge in ("judge", "judge.audit.judge") for part in ("", ".cheap", ".strong")):
         judge = _inner(table, place)
         keys += [f"{place}.{name}" for name in ("canaries", "template", "cache", "tokenizer")]
-        if judge.get("kind") != "served" and not judge.get("urls") and judge.get("model") != "base":  # names, not paths
+        kind, model = judge.get("kind"), judge.get("model")
+        is_name = kind == "served" or judge.get("urls") or (kind == "adapter" and model in (BASE, POLICY))
+        if not is_name:
             keys.append(f"{place}.model")
     for key in keys:
         parent, _, last = key.rpartition(".")

@@ -391,6 +391,10 @@ _OF_SERVERS = {f.name: f.default for f in fields(JudgeRequests) if f.name != "ur
 """Settings of a process reward model that only a served one has, with their defaults."""
 
 
+BASE, POLICY = "base", "policy"
+"""Values of `model` of an adapter judge that name no adapter: the weights without one, and the policy in training."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterJudge(CritiqueJudge):
     """A judge on the frozen weights of the policy in training, with an adapter of its own; TRL with [model.lora]."""
@@ -398,7 +402,12 @@ class AdapterJudge(CritiqueJudge):
     kind: Literal["adapter"] = "adapter"
     """Kind of the judge."""
     model: Text
-    """Adapter of `model.path`: a folder or a Hugging Face id; "base": these weights without an adapter."""
+    """Adapter of `model.path`: a folder or a Hub id; "base": no adapter; "policy": the policy itself at each step."""
+
+    @property
+    def adapter(self) -> str | None:
+        """Adapter of its own; None if it has none."""
+        return None if self.model in (BASE, POLICY) else self.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -632,6 +641,10 @@ class Config:
             raise ConfigError(
                 'judge.kind "adapter" needs [model.lora]: the judge reads weights that training must not change; add '
                 'the table, or use kind "local"'
+            )
+        if isinstance(self.judge, AdapterJudge) and self.judge.model == POLICY and self.judge.cache:
+            raise ConfigError(
+                f'judge.cache: the answers of judge.model "{POLICY}" change with each step, so none is kept; remove it'
             )
         if self.data.prompt and trains_genrm:
             raise ConfigError('data.prompt is for task "policy"; name the prompt of the GenRM by `template` in [genrm]')

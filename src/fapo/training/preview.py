@@ -13,6 +13,7 @@ from pathlib import Path
 from fapo.config.flatten import flatten
 from fapo.config.reader import Places
 from fapo.config.schema import (
+    POLICY,
     AdapterJudge,
     CascadeJudge,
     Config,
@@ -135,8 +136,8 @@ def _local_models(config: Config) -> dict[str, str]:
     """Return the models that are loaded into processes of the run, by key."""
     models = {"model.path": config.model.path}
     for key, judge in _judges(config):
-        is_base = isinstance(judge, AdapterJudge) and judge.model == "base"
-        if isinstance(judge, ModelJudge) and not judge.num_requests and not is_base:
+        has_none = isinstance(judge, AdapterJudge) and judge.adapter is None
+        if isinstance(judge, ModelJudge) and not judge.num_requests and not has_none:
             models[f"{key}.model"] = judge.model
     return models
 
@@ -249,7 +250,7 @@ def _judge(judge: JudgeConfig, num: int) -> str:
     urls = judge.urls if isinstance(judge, JudgeRequests) else ()
     place = f"at {', '.join(urls)}" if urls else "in this process"
     if isinstance(judge, AdapterJudge):
-        place = "on the weights of the policy"
+        place = "itself, as it is at each step" if judge.model == POLICY else "on the weights of the policy"
     asked = "all rollouts" if judge.all else "the correct rollouts"
     if isinstance(judge, PRMJudge):
         return f"{judge.model} {place}, scores of steps, threshold {judge.threshold:g}; {asked}, at most {num:,} a step"

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from fapo.config.reader import from_dict, to_dict
-from fapo.config.schema import CascadeJudge, Config, CritiqueJudge, GenRMConfig, JudgeConfig, ModelJudge
+from fapo.config.schema import (
+    POLICY,
+    AdapterJudge,
+    CascadeJudge,
+    Config,
+    CritiqueJudge,
+    GenRMConfig,
+    JudgeConfig,
+    ModelJudge,
+)
 from fapo.data.files import write_json
 from fapo.data.jsonl import finite, read_jsonl, write_jsonl
 from fapo.data.problems import load_prompt
@@ -164,7 +173,7 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
         node: Name of this machine among them.
 
     Returns:
-        The config; it is unchanged if no model judges.
+        The config; it is unchanged if no model judges, or the policy itself.
 
     Raises:
         ConfigError: Several machines would share the file that the config names.
@@ -176,8 +185,8 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
         """Return a judge with its cache."""
         if isinstance(judge, CascadeJudge):
             return judge.with_parts(cached)
-        if not isinstance(judge, ModelJudge):
-            return judge
+        if not isinstance(judge, ModelJudge) or (isinstance(judge, AdapterJudge) and judge.model == POLICY):
+            return judge  # the answers of the policy itself change with each step
         if judge.cache and num_nodes > 1 and (kind := shared_file_system(judge.cache)):
             raise ConfigError(
                 f"judge.cache: {judge.cache} is on a file system ({kind}) that several nodes may share, but SQLite is "

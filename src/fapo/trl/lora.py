@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import BITSANDBYTES_MIN_VERSION, is_bitsandbytes_available
 
 from fapo.config.sampling import Sampling, settings_of
-from fapo.config.schema import AdapterJudge, Config, ModelConfig
+from fapo.config.schema import BASE, POLICY, AdapterJudge, Config, ModelConfig
 from fapo.errors import ConfigError, EngineError
 from fapo.inference.adapters import import_peft
 from fapo.inference.models import ModelSpec, loading, model_folder
@@ -30,9 +30,7 @@ from fapo.types import Completion, Message
 
 ALL_LINEAR = "all-linear"
 """peft's name for all linear layers but the output layer."""
-BASE = "base"
-"""Value of `judge.model` for the weights without an adapter."""
-POLICY, JUDGE = "default", "judge"
+TRAINED, JUDGE = "default", "judge"
 """peft's names of the two adapters: trained by the trainer, and used by the judge."""
 
 
@@ -118,13 +116,15 @@ def save_merged(trainer: Any, folder: Path) -> None:
         trainer: A transformers Trainer of a `peft.PeftModel`.
         folder: Folder of the model.
     """
-    model = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload(adapter_names=[POLICY])
+    model = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload(adapter_names=[TRAINED])
     model.save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
 
 
 class AdapterModel:
     """Chat model of an adapter judge: the model in training, with the judge's adapter or none in the policy's place.
+
+    With "policy" as its name the policy's adapter stays in its place: the policy judges itself.
 
     It answers after `attach`. Judging changes no gradients, no random numbers and no mode of a module.
     """
@@ -143,13 +143,15 @@ class AdapterModel:
             ConfigError: If `judge.model` is not an adapter of this model, or peft is not installed.
         """
         import_peft('judge.kind "adapter"')
-        self.config, self.adapter = config, None if config.model == BASE else config.model
+        self.config, self.adapter = config, config.adapter
         base = model_folder(trained.path)
         with loading("judge.model", config.model):
             if self.adapter is not None:
                 named = base_of(self.adapter)
                 if named is None:
-                    raise ConfigError(f'{self.adapter} is no adapter; give an adapter of model.path, or "{BASE}"')
+                    raise ConfigError(
+                        f'{self.adapter} is no adapter; give an adapter of model.path, "{BASE}" or "{POLICY}"'
+                    )
                 if _place(named) != _place(base):
                     raise ConfigError(
                         f"{self.adapter} is an adapter of {named}, but model.path is {base}; use an adapter of this "
@@ -186,7 +188,7 @@ class AdapterModel:
                     model.load_adapter(self.adapter, JUDGE)
                 except RuntimeError as error:  # weights of other sizes
                     raise ValueError(str(error)) from None
-        model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=[POLICY])
+        model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=[TRAINED])
         self._model = LocalModel(model, self._tokenizer, self.config, seed=self.settings["seed"])
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
@@ -204,7 +206,10 @@ class AdapterModel:
 
     @contextlib.contextmanager
     def _adapter_of_the_judge(self, model: Any) -> Iterator[None]:
-        """Within the block, the model computes with the judge's adapter or with none; then with the policy's."""
+        """Within the block, the model computes with the adapter that the config names; then with the policy's."""
+        if self.config.model == POLICY:
+            yield
+            return
         if self.adapter is None:
             with model.disable_adapter():
                 yield
@@ -213,7 +218,7 @@ class AdapterModel:
         try:
             yield
         finally:
-            model.set_adapter(POLICY)
+            model.set_adapter(TRAINED)
 
 
 @contextlib.contextmanager

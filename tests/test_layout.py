@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -110,6 +111,15 @@ def test_imports_go_one_way(name: str) -> None:
     here = FLOOR[package(name)]
     others = {other for other in own_imports(name) if package(other) != package(name)}
     assert [other for other in others if FLOOR[package(other)] >= here] == []
+
+
+def test_contributors_find_every_folder() -> None:
+    """Recipes, and the data of the miniature, are in folders below one that is named."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `([\w/]+)/` \|", text, re.MULTILINE)
+    found = {str(file.parent.relative_to(SOURCE)) for file in SOURCE.rglob("*.*") if "__pycache__" not in file.parts}
+    below = ("config/shipped/", "data/miniature/")
+    assert sorted(named) == sorted(folder for folder in found - {"."} if not folder.startswith(below))
 
 
 def test_imports_have_no_circle() -> None:

@@ -24,6 +24,7 @@ import torch
 from datasets import Dataset
 
 from fapo.config.reader import from_dict
+from fapo.config.sampling import Sampling, settings_of
 from fapo.config.schema import Config, known_keys
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER
@@ -260,7 +261,8 @@ class SeenModel:
     """Takes the place of a model that samples, and keeps what it is given."""
 
     def __init__(self, *given: Any, **settings: Any) -> None:
-        self.given, self.asked = (given, settings), 0
+        used = [settings_of(Sampling, value) if isinstance(value, Sampling) else value for value in given]
+        self.given, self.asked = (used, settings), 0
 
     @classmethod
     def load(cls, *given: Any, **settings: Any) -> SeenModel:

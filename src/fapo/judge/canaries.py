@@ -71,7 +71,7 @@ class Canaries:
     seed: int = 0
     """Seed of the choice of canaries."""
     uncached: Judge | None = None
-    """The same judge without a cache, which would answer as the judge was before it changed; None: `judge` has none."""
+    """`judge` without its cache, which would hide a change of the judge; None if `judge` has no cache."""
     results: list[CanaryResult] | None = field(default=None, init=False)
     """Optional list, to which the result of each canary is also appended; the verl worker sends it to the trainer."""
 

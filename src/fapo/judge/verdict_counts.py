@@ -1,4 +1,4 @@
-"""What came of a judge's work: counts of its verdicts, the reasons of those that are missing, and what to do."""
+"""Counts of a judge's verdicts, the reasons why some are missing, and the remedy for each reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REMEDIES = {
     NO_JSON: "the server does not enforce a JSON schema (response_format); use one that does, or the format boxed",
     BLANK: "these solutions are empty, so there is nothing to judge",
 }
-"""What to do about an unparsable verdict, by its reason."""
+"""Reason of an unparsable verdict -> its remedy."""
 EMPTY = (
     "the critique is empty: a thinking model may have written it into another field; turn the server's reasoning "
     "parser off, or raise the length limit of a critique (--max-tokens, judge.max_tokens)"
@@ -51,7 +51,7 @@ FAILURES = (
     (r"no connection", "no server listens there: start it, or correct the address"),
     (r"no answer within", "the server is too slow: lower the concurrency, or raise the time limit of a request"),
 )
-"""What to do about a failed judgement: patterns of its reason, the first one that fits counts."""
+"""Pattern of the reason of a failed judgement, and its remedy; the first pattern that fits counts."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a page says in words: what was compared, what came out, and a remark on numbers that startle."""
+"""The findings of a page in words: the comparison, its result, and remarks on numbers that startle."""
 
 from __future__ import annotations
 

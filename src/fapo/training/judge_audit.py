@@ -58,7 +58,7 @@ def conservative_rates(found: PRF) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class AuditedVerdict:
-    """What both judges say of one rollout."""
+    """Verdicts of both judges on one rollout."""
 
     flawed: bool
     """Whether the judge of the run has flagged the rollout."""

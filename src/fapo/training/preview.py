@@ -1,4 +1,4 @@
-"""What a run will do, and what it needs that cannot be reached, before an engine is loaded."""
+"""Preview of a run before an engine is loaded: its steps, data and models, and which of them cannot be reached."""
 
 from __future__ import annotations
 

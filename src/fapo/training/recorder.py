@@ -31,7 +31,7 @@ from fapo.types import GroundTruth, Problem, Rollout, ScoredRollout
 
 @dataclass(frozen=True)
 class Part:
-    """What one process has of a batch, without texts: processes exchange it."""
+    """Part of a batch that one process has scored, without texts; the processes exchange their parts."""
 
     rank: int
     """Number of the process, from 0."""

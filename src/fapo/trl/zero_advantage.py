@@ -26,8 +26,8 @@ def split_batch(inputs: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], boo
     """Yield smaller batches; the losses of those that need a gradient add up to the loss of the batch.
 
     A rollout does not change the gradient of a clipped loss without KL if its advantage is zero or its tokens are all
-    masked. The others come first. Rollouts come in order of their length, at most CHUNK at a time, without padding.
-    Rollouts without any token in the mask are left out. At least one rollout needs a gradient.
+    masked. Rollouts that do change it come first. Both kinds are in order of their length, at most CHUNK in a batch,
+    without padding. Rollouts without any token in the mask are left out. At least one rollout needs a gradient.
 
     Args:
         inputs: Batch of `GRPOTrainer._compute_loss`. `prompt_ids` and `prompt_mask` [num_rollouts, prompt_length] are

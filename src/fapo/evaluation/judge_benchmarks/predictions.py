@@ -171,7 +171,7 @@ def _parse(
 
 
 def _further(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what else a row says of its verdict; raise DataError for a rate that is none."""
+    """Return the other columns of a row about its verdict; raise DataError for a rate that is none."""
     found: dict[str, Any] = {
         "num_tokens": int(_cost(row, "critique_tokens")),
         "all_tokens": int(_cost(row, "all_tokens")),

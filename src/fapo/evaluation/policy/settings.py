@@ -88,9 +88,9 @@ class EvalSettings:
     policy_prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
     """Prices of a million prompt, cached and completion tokens of the policy, in any currency, to show the cost."""
     judge_prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
-    """The same for the judge."""
+    """Prices of a million prompt, cached and completion tokens of the judge, to show the cost."""
     gold_judge_prices: tuple[NonNegative, NonNegative, NonNegative] | None = None
-    """The same for the gold judge."""
+    """Prices of a million prompt, cached and completion tokens of the gold judge, to show the cost."""
     no_cache: bool = False
     """Ask the models again for answers that the cache holds."""
 

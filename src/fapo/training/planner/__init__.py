@@ -1,1 +1,1 @@
-"""What a run needs, by arithmetic: `plan.make_plan` computes it from a config and a few assumptions."""
+"""The needs of a run by arithmetic: `plan.make_plan` computes them from a config and a few assumptions."""

@@ -24,7 +24,7 @@ from fapo.config.schema import BASE, POLICY, AdapterJudge, Config, ModelConfig
 from fapo.errors import ConfigError, EngineError
 from fapo.inference.adapters import import_peft
 from fapo.inference.models import ModelSpec, loading, model_folder
-from fapo.inference.pretrained import base_of, commit_of, load_tokenizer
+from fapo.inference.pretrained import base_of, commit_setting, load_tokenizer
 from fapo.inference.transformers_model import LocalModel
 from fapo.types import Completion, Message
 
@@ -159,9 +159,9 @@ class AdapterModel:
                     )
             tokenizer = load_tokenizer(self.adapter or base, padding_side="left")
         self.settings = {**settings_of(Sampling, config), "seed": 0, "base": ModelSpec(base).record_name}
+        self.settings |= commit_setting(self.adapter or base)
         if trained.lora and trained.lora.quantization:
             self.settings["quantization"] = trained.lora.quantization
-        self.settings["commits"] = [commit_of(path) for path in (base, self.adapter) if path]
         """All that a completion depends on, besides the conversations and the name of the adapter; for a cache."""
         self._tokenizer = tokenizer
         self._model: LocalModel | None = None

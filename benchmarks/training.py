@@ -1,6 +1,6 @@
 """Measure the parts of a training step: the Trainer of fapo against the GRPOTrainer of TRL, on the same rollouts.
 
-python -m benchmarks.training [--quick] [--rounds 3] [--steps 2] [--config FILE] [KEY=VALUE ...]
+python -m benchmarks.training [--quick] [--rounds 3] [--steps 2] [--processor] [--config FILE] [KEY=VALUE ...]
 
 All sides train the same config from the same weights with the same seed and the same reward object. Sides:
 
@@ -11,6 +11,8 @@ All sides train the same config from the same weights with the same seed and the
 The learning rate is too small to change a weight. Trainer and GRPOTrainer therefore have the same rollouts and
 rewards in every step, and their losses can be compared. A first step, which is not counted, warms each trainer up.
 Parts: rollout (generation), score (answers and judge), update (loss, backward, optimizer, and the rest of a step).
+With --processor the times are processor seconds of this process, which a busy machine changes little, and the side with
+TRL's defaults, by far the slowest, is left out.
 The lower bound for the rollouts is 2 x parameters x tokens, at the rate of a matrix product of the size of the model.
 """
 
@@ -25,7 +27,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,10 +138,17 @@ class Turn:
     """Number of parameters of the model, and its hidden size."""
 
 
-def turn(kind: type[Stock] | type[Lean], config: Config, scorer: Scorer, examples: Sequence[Example]) -> Turn:
-    """Train from the start and return the losses and times."""
+def turn(
+    kind: type[Stock] | type[Lean],
+    config: Config,
+    scorer: Scorer,
+    examples: Sequence[Example],
+    now: Callable[[], float] = time.perf_counter,
+) -> Turn:
+    """Train from the start and return the losses and times; `now` returns the present time in seconds."""
     recorder = Recorder(config)
     trainer = made(kind, config, FlawedAwareReward(scorer, recorder.record), recorder, examples)
+    trainer.clock.now = now
     trainer.train()
     scored = recorder.batches[TRAIN]
     groups = [i // config.rollout.group_size for i in range(len(scored))]
@@ -165,7 +174,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="16 prompts, one round of one step")
     parser.add_argument("--rounds", type=int, help="turns of each side (default 3)")
     parser.add_argument("--steps", type=int, help="counted steps of a turn (default 2)")
-    parser.add_argument("--config", default=CONFIG, help="a policy's TOML file (default: the miniature's)")
+    parser.add_argument("--processor", action="store_true", help="processor seconds, without the side `defaults`")
+    parser.add_argument("--config", default=CONFIG, help="a TOML file (default: that of the miniature's policy)")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="replace settings of the config")
     given = parser.parse_args()
     num_steps = given.steps or (1 if given.quick else 2)
@@ -177,23 +187,27 @@ def main() -> None:
         steps = [f"optim.steps={num_steps + 1}", f"output={folder!r}"]
         settings = [*small, *given.settings, *STILL, *steps]
         config, defaults = load(given.config, settings), load(given.config, [*settings, *DEFAULTS])
-        examples, scorer = load_sets(config)[TRAIN], make_scorer(config)
+        examples = load_sets(config)[TRAIN]
+        scorer = make_scorer(config, (example.solution for example in examples if example.solution))
+        now = time.process_time if given.processor else time.perf_counter
         sides = {
-            "defaults": lambda _: turn(Stock, defaults, scorer, examples),
-            "GRPOTrainer": lambda _: turn(Stock, config, scorer, examples),
-            "Trainer": lambda _: turn(Lean, config, scorer, examples),
+            "defaults": lambda _: turn(Stock, defaults, scorer, examples, now),
+            "GRPOTrainer": lambda _: turn(Stock, config, scorer, examples, now),
+            "Trainer": lambda _: turn(Lean, config, scorer, examples, now),
         }
+        if given.processor:
+            del sides["defaults"]
         with contextlib.redirect_stdout(io.StringIO()):
             results = in_turn(sides, given.rounds or (1 if given.quick else 3))
     rollout = config.rollout
     stock, lean = results["GRPOTrainer"], results["Trainer"]
     one, num_rollouts = lean[0], rollout.num_prompts * rollout.group_size
     print(f"{num_rollouts} rollouts a step, {one.idle:.0%} of them with advantage 0")
-    print("median seconds a step")
+    print(f"median {'processor ' if given.processor else ''}seconds a step")
     for name, turns in results.items():
         texts = (f"{part} {statistics.median(lap[part] for turn in turns for lap in turn.laps):.2f}" for part in PARTS)
         print(f"{name:12s} {', '.join(texts)}")
-    for name, part in itertools.product(("GRPOTrainer", "defaults"), (*PARTS, "step")):
+    for name, part in itertools.product([name for name in sides if name != "Trainer"], (*PARTS, "step")):
         times = [
             [sum(lap[p] for lap in turn.laps for p in (PARTS if part == "step" else [part])) for turn in turns]
             for turns in (results[name], lean)

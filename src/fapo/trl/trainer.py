@@ -11,7 +11,7 @@ import functools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,15 +30,17 @@ class StepClock:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         """Seconds spent on each part since the last `lap`."""
+        self.now: Callable[[], float] = time.perf_counter
+        """Function that returns the present time in seconds."""
 
     @contextlib.contextmanager
     def __call__(self, part: str) -> Iterator[None]:
         """Add the seconds that the block takes to a part."""
-        start = time.perf_counter()
+        start = self.now()
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - start
+            self.seconds[part] += self.now() - start
 
     def lap(self) -> dict[str, float]:
         """Return the seconds of each part since the last call.

@@ -38,10 +38,12 @@ def read_prompts(model: Any, inputs: Mapping[str, Any]) -> Prompts | None:
 
     Returns:
         The prompts; None if each rollout has another prompt, or if its model must read prompt and completion at once:
-        it draws random numbers in training, saves memory by checkpoints of activations, or has a cache of another kind.
+        it is wrapped for several processes, draws random numbers in training, saves memory by checkpoints of
+        activations, or has a cache of another kind.
     """
     ids, mask = inputs["prompt_ids"], inputs["prompt_mask"]
-    plain = is_version(CHECKED_VERSION) and model.config._attn_implementation in ("sdpa", "eager")
+    config = getattr(model, "config", None)  # a model that is wrapped for several processes has none
+    plain = is_version(CHECKED_VERSION) and config is not None and config._attn_implementation in ("sdpa", "eager")
     if not plain or is_random(model) or model.is_activation_checkpointing or ids.shape[1] < 2:
         return None
     first, copies = equal_rows(ids, mask)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Options = Annotated[OmitArgPrefixes[T], arg(name="")]
 """A dataclass; each of its fields is an option of the command."""
+Files = Annotated[Positional[tuple[str, ...]], arg(metavar="[FILE ...]")]
+"""Data files or Hugging Face ids, as the arguments of a command."""
 AsJson = Annotated[bool, arg(name="json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, arg(help="Show no progress bar.")]
 Human = Annotated[Path | None, arg(help="File of labels exported from such a page, which are compared with the judge.")]
@@ -44,7 +46,7 @@ class ConfigFile:
 
     config: Positional[Path]
     """TOML file, or a name of `fapo configs`."""
-    overrides: Positional[tuple[str, ...]] = ()
+    overrides: Annotated[Positional[tuple[str, ...]], arg(metavar="[KEY=VALUE ...]")] = ()
     """Settings that replace those of the file, such as reward.penalty=0.5; KEY= removes a setting."""
 
     def load(self) -> Config:

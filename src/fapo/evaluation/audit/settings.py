@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import Positional
-
-from fapo.config.options import AnswerCheck, Prices
+from fapo.config.options import AnswerCheck, Files, Prices
 from fapo.config.ranges import check_ranges
 from fapo.evaluation.judge_settings import JudgeSettings
 
@@ -16,7 +14,7 @@ from fapo.evaluation.judge_settings import JudgeSettings
 class AuditSettings(JudgeSettings):
     """Solutions that are audited, and the judge."""
 
-    files: Positional[tuple[str, ...]]
+    files: Files
     """JSONL, JSON or Parquet files, also those of `fapo eval`, or Hugging Face ids; - is JSONL from standard input."""
     out: Path
     """JSONL file for the verdicts, one row for each solution in the files, in order."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.options import AnswerCheck, Options
+from fapo.config.options import AnswerCheck, Files, Options
 from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
 from fapo.config.sampling import Requests, Sampling
 from fapo.errors import ConfigError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class EvalSettings:
     """One or several policies, the questions that they answer, and the judge that looks for flaws."""
 
-    data: Positional[tuple[str, ...]]
+    data: Files
     """Questions with known answers: .jsonl, .json or .parquet files, Hugging Face ids, or miniature:SPLIT."""
     policy: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="URL")]
     """Address of a server of the policy, once for each; or local:PATH, a folder or Hugging Face id to load here."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
     """Run all of FAPO in the miniature: train a judge, then a policy with it and one without, and report.
 
-    This takes about 15 minutes on two cores. The same command continues a demo that was interrupted.
+    This takes about five minutes on two cores. The same command continues a demo that was interrupted.
 
     Args:
         output: Folder for the runs and the page.

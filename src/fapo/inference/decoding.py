@@ -9,6 +9,7 @@ in another order.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -117,6 +118,7 @@ def _covers(
     return bool(plain and type(cache) is DynamicCache and _is_empty(cache))
 
 
+@lru_cache
 def is_version(minor: str) -> bool:
     """Return whether the installed transformers has a minor version, such as "5.24"."""
     return metadata.version("transformers").startswith(f"{minor}.")

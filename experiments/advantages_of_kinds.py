@@ -78,13 +78,23 @@ def by_steps(rows: Iterable[Mapping[str, Any]], size: int) -> dict[str, list[Map
     return out
 
 
-def main() -> None:
-    """Print the table: a cell has one number for each run."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.advantages_of_kinds", description=__doc__)
+def named_runs(study: str, description: str | None) -> list[dict[str, list[Mapping[str, Any]]]]:
+    """Return the training rows, by ranges of steps, of each run that the command line names.
+
+    Args:
+        study: Name of the module in `experiments`.
+        description: Text of its help.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{study}", description=description)
     parser.add_argument("folders", nargs="+", type=Path, help="run folders of policies")
     parser.add_argument("--steps", type=int, default=10, help="number of steps in a row of the table")
     given = parser.parse_args()
-    runs = [by_steps(read_jsonl(folder / "rollouts.jsonl"), given.steps) for folder in given.folders]
+    return [by_steps(read_jsonl(folder / "rollouts.jsonl"), given.steps) for folder in given.folders]
+
+
+def main() -> None:
+    """Print the table: a cell has one number for each run."""
+    runs = named_runs("advantages_of_kinds", __doc__)
     columns = ("steps", "kind", "fully correct", "flawed", "wrong", "rollouts with an advantage")
     table = Table(*columns, box=box.MARKDOWN)
     for steps in runs[0]:

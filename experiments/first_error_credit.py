@@ -10,11 +10,9 @@ column "if not punished" has the mean of the right ones with 0 for those in wron
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -22,8 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.advantages_of_kinds import by_steps
-from fapo.data.jsonl import read_jsonl
+from experiments.advantages_of_kinds import named_runs
 from fapo.data.miniature.world import borrows, parse
 from fapo.data.steps import split_steps
 from fapo.evaluation.intervals import wilson_interval
@@ -85,11 +82,7 @@ def credit_of(rows: Sequence[Mapping[str, Any]]) -> Credit:
 
 def main() -> None:
     """Print the table: a cell has one number for each run."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.first_error_credit", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="run folders of policies")
-    parser.add_argument("--steps", type=int, default=10, help="number of steps in a row of the table")
-    given = parser.parse_args()
-    runs = [by_steps(read_jsonl(folder / "rollouts.jsonl"), given.steps) for folder in given.folders]
+    runs = named_runs("first_error_credit", __doc__)
     columns = ("steps", "wrong", "with a right prefix", "its length", "only the last line", "no correct in group")
     table = Table(*columns, "borrow: right", "if not punished", "borrow: first error", box=box.MARKDOWN)
     for steps in runs[0]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fapo.data.jsonl import write_jsonl
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.settings import AuditSettings
-from fapo.report.audit_page import check_inputs, compare_judges, write_audit
+from fapo.report.audit_page import check_inputs, write_audit
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
 from tests.support.run_folders import HOSTILE
@@ -66,7 +66,7 @@ VERDICTS = [
 
 
 def test_the_numbers_of_the_page(tmp_path: Path) -> None:
-    page = write_audit(audited(tmp_path, SOLUTIONS, VERDICTS), tmp_path / "new" / "audit.html")
+    page = write_audit(audited(tmp_path, SOLUTIONS, VERDICTS), tmp_path / "new" / "audit.html").path
     html = page.read_text(encoding="utf-8")
     assert "5 of 6 solutions have the right answer." in html
     assert "read 4 of these and found a wrong step in 3: 75.0 %" in html
@@ -88,7 +88,7 @@ def test_a_second_judge(tmp_path: Path) -> None:
     second = tmp_path / "second.jsonl"
     write_jsonl(second, [verdict(0, 2), verdict(1), verdict(2), verdict(3, 0), verdict(4, 1), verdict(5, 1)])
     check_inputs(options, tmp_path / "audit.html", second, None)
-    html = write_audit(options, tmp_path / "audit.html", second=second).read_text(encoding="utf-8")
+    html = write_audit(options, tmp_path / "audit.html", second=second).path.read_text(encoding="utf-8")
     # q0 to q2 and q4 have two verdicts: flawed for both twice, once at the same step; q2 for the first only
     row = re.search(r"<th>judge and second judge</th>(.*?)</tr>", html)
     assert row
@@ -110,14 +110,15 @@ def test_a_second_judge_from_predictions(tmp_path: Path) -> None:
     options = audited(tmp_path, [*SOLUTIONS, solution(6)], [*VERDICTS, verdict(6)])
     write_jsonl(tmp_path / "second.jsonl", PREDICTIONS)
     check_inputs(options, tmp_path / "audit.html", tmp_path / "second.jsonl", None)
-    found = compare_judges(options, tmp_path / "second.jsonl")
+    page, found = write_audit(options, tmp_path / "audit.html", second=tmp_path / "second.jsonl")
+    assert found
     assert (found.num, found.num_silent, found.num_agreed, found.num_located) == (4, 2, 3, (1, 2))
     assert found.text() == (
         "judge and second judge: FP ratio 75.0 % [30.1, 95.4] and 50.0 % [15.0, 85.0]; they agree on 3 of 4 "
         "(75.0 % [30.1, 95.4]), kappa 0.50, and name the same step in 1 of 2"
     )
     assert found.as_json()["num_flawed"] == [3, 2] and found.as_json()["kappa"] == 0.5
-    html = write_audit(options, tmp_path / "audit.html", second=tmp_path / "second.jsonl").read_text(encoding="utf-8")
+    html = page.read_text(encoding="utf-8")
     assert unpacked(html)["second"] == [True, False, False, None, True, None, None]
 
 
@@ -151,9 +152,9 @@ def test_labels_made_by_hand(tmp_path: Path) -> None:
     human = tmp_path / "labels.json"
     human.write_text(json.dumps({"schema": 1, "seed": 0, "drawn": 2, "labels": labels}))
     options = audited(tmp_path, SOLUTIONS, VERDICTS)
-    html = write_audit(options, tmp_path / "audit.html", human=human).read_text(encoding="utf-8")
+    html = write_audit(options, tmp_path / "audit.html", human=human).path.read_text(encoding="utf-8")
     assert "<th>judge, audit</th><td>50.0 % " in html
-    few = write_audit(options, tmp_path / "few.html", human=human, num_shown=1).read_text(encoding="utf-8")
+    few = write_audit(options, tmp_path / "few.html", human=human, num_shown=1).path.read_text(encoding="utf-8")
     assert "<th>judge, audit</th><td>50.0 % " in few, "labelled solutions count, shown or not"
     labels[0]["problem_id"] = "q9"
     human.write_text(json.dumps({"schema": 1, "seed": 0, "drawn": 2, "labels": labels}))
@@ -198,7 +199,7 @@ def tags_of_page(folder: Path, text: str, critique: str, source: str, name: str)
     """Return the tags of a page about one solution with these texts."""
     rows = [solution(0, problem=text, steps=[text, text], reference=text, source=source, id=name)]
     verdicts = [verdict(0, 1, critique=critique, source=source, id=name, num_steps=2)]
-    page = write_audit(audited(folder, rows, verdicts), folder / "audit.html").read_text(encoding="utf-8")
+    page = write_audit(audited(folder, rows, verdicts), folder / "audit.html").path.read_text(encoding="utf-8")
     assert page.count("</html>") == 1
     return Tags(page).found
 

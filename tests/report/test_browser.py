@@ -224,7 +224,7 @@ def test_the_browser_of_an_audit(chromium: Any, tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
     files, out = (str(tmp_path / "rows.jsonl"),), tmp_path / "verdicts.jsonl"
     settings = AuditSettings(judge=("http://localhost:1/v1",), model="m", files=files, out=out)
-    screen = Screen(chromium, write_audit(settings, tmp_path / "audit.html", second=tmp_path / "second.jsonl"))
+    screen = Screen(chromium, write_audit(settings, tmp_path / "audit.html", second=tmp_path / "second.jsonl").path)
     assert screen.text("#count") == "2 of 4 solutions"
     seen = "[...document.querySelectorAll('#filters select')].filter((e) => e.offsetHeight).map((e) => e.name)"
     assert screen.get(seen) == ["error_kind", "second", "order"]
@@ -264,7 +264,7 @@ def test_formulas_are_drawn_where_they_are_understood_and_never_become_markup(ch
     (tmp_path / "verdicts.jsonl").write_text(json.dumps(verdict | {"critique": texts[1]}))
     files, out = (str(tmp_path / "rows.jsonl"),), tmp_path / "verdicts.jsonl"
     settings = AuditSettings(judge=("http://localhost:1/v1",), model="m", files=files, out=out)
-    screen = Screen(chromium, write_audit(settings, tmp_path / "audit.html"))
+    screen = Screen(chromium, write_audit(settings, tmp_path / "audit.html").path)
     for number, (num, names) in enumerate(FORMULAS.values()):
         step = f"#shown li:nth-child({number + 1}) pre"
         assert screen.get(f"document.querySelectorAll('{step} math').length") == num, texts[number]

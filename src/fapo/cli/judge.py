@@ -56,12 +56,11 @@ def judge(
         output.print_counts(counts, Console(), settings.prices)
     console.print(f"verdicts: {settings.out}", highlight=False, soft_wrap=True)
     if page.report:
-        from fapo.report.audit_page import compare_judges, write_audit
+        from fapo.report.audit_page import write_audit
 
-        file = write_audit(settings, page.report, second=page.second, human=page.human)
+        file, judges = write_audit(settings, page.report, second=page.second, human=page.human)
         console.print(f"page: {file} ({file.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
-        if page.second:
-            judges = compare_judges(settings, page.second)
+        if judges:
             found["second_judge"] = judges.as_json()
             console.print(judges.text(), highlight=False, soft_wrap=True)
     if as_json:

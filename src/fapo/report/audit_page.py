@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -100,6 +101,15 @@ def check_inputs(settings: AuditSettings, out: Path, second: Path | None, human:
         read_labels(human)
 
 
+class WrittenAudit(NamedTuple):
+    """A page about an audit."""
+
+    path: Path
+    """File of the page."""
+    judges: Agreement | None
+    """Agreement of the judge with the second one on the correct solutions; None without a second judge."""
+
+
 def write_audit(
     settings: AuditSettings,
     out: Path,
@@ -107,8 +117,8 @@ def write_audit(
     second: Path | None = None,
     human: Path | None = None,
     num_shown: int = LIMIT,
-) -> Path:
-    """Write the page of an audit that is done, and return its path.
+) -> WrittenAudit:
+    """Write the page of an audit that is done.
 
     Args:
         settings: Settings of the audit; its solutions and its output are read.
@@ -118,7 +128,7 @@ def write_audit(
         num_shown: Approximate limit of the number of solutions in the browser.
 
     Returns:
-        The path of the page.
+        The page, and how far the two judges agree.
 
     Raises:
         DataError: A file of verdicts does not belong to these solutions, or the labels cannot be read.
@@ -128,6 +138,8 @@ def write_audit(
     size = sum(path.stat().st_size for path in paths if path.is_file())
     rate = min(1.0, num_shown / max(1, _num_lines(verdicts)), MAX_BYTES / max(1, size))
     counts, kinds = AuditCounts(), Counter[ErrorKind]()
+    pairs: list[tuple[Finding, Finding]] = []
+    num_silent = 0
     shown, labelled = [], []
     labels = read_labels(human).labels if human else ()
     wanted = {(label.split, label.problem_id) for label in labels}
@@ -137,6 +149,11 @@ def write_audit(
         if row.flawed:
             kind = error_kind(row.critique, row.error_step)
             kinds.update([kind] if row.correct else [])
+        if other and row.correct:
+            if row.flawed is None or other.flawed is None:
+                num_silent += 1
+            else:
+                pairs.append(((row.flawed, row.error_step), (other.flawed, other.error_step)))
         chosen = rate >= 1 or zlib.crc32(solution.problem.id.encode("utf-8", "replace")) < rate * 2**32
         key = row.source, visible(row.id, 200)
         if chosen or key in wanted:
@@ -146,6 +163,7 @@ def write_audit(
     by_hand: Sequence[Agreement] = ()
     if human:
         by_hand = compare_labels(human, labels, _numbered(labelled), "give the files that the labels were made from")
+    judges = agreement("judge and second judge", pairs, num_silent) if second else None
     packed = pack(list(_numbered(shown)))
     text = render(
         "audit.html.jinja",
@@ -161,37 +179,13 @@ def write_audit(
         notes=counts.verdicts.notes(),
         fifths=_bars({name: counts.fifths[i] for i, name in enumerate(FIFTHS)}),
         kinds=_bars(dict(kinds.most_common())),
-        second=second and compare_judges(settings, second),
+        second=judges,
         by_hand=by_hand,
         browser=Browser(packed, len(shown), rate) if shown else None,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return out
-
-
-def compare_judges(settings: AuditSettings, second: Path) -> Agreement:
-    """Return the agreement of the judge of an audit that is done with a second judge, on the correct solutions.
-
-    Args:
-        settings: Settings of the audit; its solutions and its output are read.
-        second: Verdicts of another judge on the same solutions: an output of `fapo judge`, or predictions.
-
-    Returns:
-        FP ratio by each, agreement and Cohen's kappa.
-
-    Raises:
-        DataError: A file of verdicts does not belong to these solutions.
-    """
-    pairs: list[tuple[Finding, Finding]] = []
-    num_silent = 0
-    for _, row, other in _joined(settings, second):
-        if row.correct and other:
-            if row.flawed is None or other.flawed is None:
-                num_silent += 1
-            else:
-                pairs.append(((row.flawed, row.error_step), (other.flawed, other.error_step)))
-    return agreement("judge and second judge", pairs, num_silent)
+    return WrittenAudit(out, judges)
 
 
 def _solutions(settings: AuditSettings) -> Iterator[Solution | BadRow]:

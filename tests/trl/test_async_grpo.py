@@ -69,7 +69,7 @@ def rollouts() -> Iterator[Rollouts]:
         found.asked.append(body["messages"][-1]["content"])
         if not found.generated_meanwhile:
             num_requests = len(vllm.requests)
-            wait_for(lambda: len(vllm.requests) > num_requests, 60)
+            wait_for(lambda: len(vllm.requests) > num_requests)
             found.generated_meanwhile = True
         return (Reply("No idea."), Reply("\\boxed{0}"), Reply("\\boxed{-1}"))[index % 4 - 1]
 
@@ -96,12 +96,10 @@ def rollouts() -> Iterator[Rollouts]:
         try:
             worker.start()
             found.daemonic = worker._process.daemon
-            found.samples += [worker.rollout_buffer.get(timeout=120) for _ in range(len(REFERENCES) * GROUP)]
+            found.samples += [worker.rollout_buffer.get(timeout=300) for _ in range(len(REFERENCES) * GROUP)]
             broken.set()
-            wait_for(lambda: _drained(worker.rollout_buffer) and worker._failed_event.is_set(), 120)
-            with pytest.raises(RuntimeError) as raised:
-                worker.check_health(stale_after_s=600)
-            found.reason = str(raised.value.__cause__)
+            wait_for(lambda: _drained(worker.rollout_buffer) and worker._failed_event.is_set())
+            wait_for(lambda: _reason_has_arrived(worker, found))
         finally:
             worker.stop()
     yield found
@@ -113,6 +111,14 @@ def _drained(rollouts: Any) -> bool:
         while True:
             rollouts.get_nowait()
     return True
+
+
+def _reason_has_arrived(worker: async_rollout_worker.AsyncRolloutWorker, found: Rollouts) -> bool:
+    """Ask a worker that has failed for its reason, which it sends from a thread and so may arrive after the failure."""
+    with pytest.raises(RuntimeError, match="has failed") as raised:
+        worker.check_health(stale_after_s=600)
+    found.reason = str(raised.value.__cause__ or "")
+    return bool(found.reason)
 
 
 def test_what_has_no_verdict_is_left_out_of_its_group(rollouts: Rollouts) -> None:

@@ -110,8 +110,8 @@ def test_a_second_judge_from_predictions(tmp_path: Path) -> None:
     options = audited(tmp_path, [*SOLUTIONS, solution(6)], [*VERDICTS, verdict(6)])
     write_jsonl(tmp_path / "second.jsonl", PREDICTIONS)
     check_inputs(options, tmp_path / "audit.html", tmp_path / "second.jsonl", None)
-    page, found = write_audit(options, tmp_path / "audit.html", second=tmp_path / "second.jsonl")
-    assert found
+    page, found, by_hand = write_audit(options, tmp_path / "audit.html", second=tmp_path / "second.jsonl")
+    assert found and not by_hand
     assert (found.num, found.num_silent, found.num_agreed, found.num_located) == (4, 2, 3, (1, 2))
     assert found.text() == (
         "judge and second judge: FP ratio 75.0 % [30.1, 95.4] and 50.0 % [15.0, 85.0]; they agree on 3 of 4 "
@@ -152,7 +152,9 @@ def test_labels_made_by_hand(tmp_path: Path) -> None:
     human = tmp_path / "labels.json"
     human.write_text(json.dumps({"schema": 1, "seed": 0, "drawn": 2, "labels": labels}))
     options = audited(tmp_path, SOLUTIONS, VERDICTS)
-    html = write_audit(options, tmp_path / "audit.html", human=human).path.read_text(encoding="utf-8")
+    page, _, (by_hand,) = write_audit(options, tmp_path / "audit.html", human=human)
+    assert (by_hand.num, by_hand.num_flawed) == (2, (1, 2))
+    html = page.read_text(encoding="utf-8")
     assert "<th>judge, audit</th><td>50.0 % " in html
     few = write_audit(options, tmp_path / "few.html", human=human, num_shown=1).path.read_text(encoding="utf-8")
     assert "<th>judge, audit</th><td>50.0 % " in few, "labelled solutions count, shown or not"
@@ -233,7 +235,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert found["sources"]["easy"]["fp_ratio_interval"] == found["fp_ratio_interval"]
         assert found["error_fifths"] == [0, 3, 0, 0, 0] and found["usage"]["from_cache"] == 3
         assert found["second_judge"]["num_flawed"] == [3, 2] and found["second_judge"]["num_same_step"] == 1
-        assert "judge and second judge: FP ratio 100.0 %" in said.err
+        assert "judge and second judge: FP ratio 100.0 %" in said.err and "by_hand" not in found
+        label = {"run": "audit", "split": "easy", "step": 0, "sample": 0, "problem_id": "q1"}
+        labels = [label | {"steps": ["fine", "flawed"], "error_step": 1}]
+        (tmp_path / "labels.json").write_text(json.dumps({"schema": 1, "seed": 0, "drawn": 3, "labels": labels}))
+        more = ("--report", tmp_path / "audit.html", "--human", tmp_path / "labels.json", "--json")
+        assert fapo(monkeypatch, *command, "--judge", server.url, *more) == 0
+        said = capsys.readouterr()
+        by_hand = json.loads(said.out)["by_hand"]
+        assert (by_hand["n"], by_hand["num_flawed"], by_hand["num_same_step"]) == (1, [1, 1], 1)
+        assert "by hand: judge, audit: FP ratio 100.0 %" in said.err
         assert fapo(monkeypatch, *command, "--judge", server.url, "--second", tmp_path / "v.jsonl") == 2
     assert "--second is shown on the page; give --report audit.html, too" in capsys.readouterr().err
     assert "found a wrong step in 3: 100.0 %" in (tmp_path / "audit.html").read_text(encoding="utf-8")

@@ -406,6 +406,25 @@ def test_a_single_measurement_is_a_dot(chromium: Any, tmp_path: Path) -> None:
     assert screen.complaints() == []
 
 
+def test_a_balanced_draw_has_as_many_flagged_as_cleared_solutions(chromium: Any, page: Path) -> None:
+    screen = Screen(chromium, page)
+    assert screen.get("drawing.elements.of.value") == "all"
+
+    def drawn(num: int, seed: int = 0) -> list[bool]:
+        for name, value in {"of": "balanced", "num": num, "seed": seed}.items():
+            screen.run(f"drawing.elements.{name}.value = {json.dumps(value)}")
+        screen.click("#draw button")
+        return screen.get("drawn.map((i) => data.flagged[i])")
+
+    assert sorted(drawn(2)) == [False, True]
+    orders = [drawn(50, seed) for seed in range(4)]
+    num_flagged = screen.get("data.flagged.filter((flagged, i) => flagged && data.correct[i]).length")
+    assert {(order.count(True), order.count(False)) for order in orders} == {(num_flagged, num_flagged)}, (
+        "all of the rarer kind"
+    )
+    assert len({tuple(order) for order in orders}) > 1, "in mixed order"
+
+
 def test_the_draw_depends_on_its_seed_only(chromium: Any, page: Path) -> None:
     def drawn(seed: int) -> list[int]:
         screen = Screen(chromium, page)

@@ -58,11 +58,14 @@ def judge(
     if page.report:
         from fapo.report.audit_page import write_audit
 
-        file, judges = write_audit(settings, page.report, second=page.second, human=page.human)
+        file, judges, by_hand = write_audit(settings, page.report, second=page.second, human=page.human)
         console.print(f"page: {file} ({file.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
         if judges:
             found["second_judge"] = judges.as_json()
             console.print(judges.text(), highlight=False, soft_wrap=True)
+        for found_by_hand in by_hand:
+            found["by_hand"] = found_by_hand.as_json()
+            console.print(f"by hand: {found_by_hand.text()}", highlight=False, soft_wrap=True)
     if as_json:
         print(json.dumps(found, indent=2, allow_nan=False))
     print_notes(counts.verdicts)

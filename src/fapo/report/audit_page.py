@@ -108,6 +108,8 @@ class WrittenAudit(NamedTuple):
     """File of the page."""
     judges: Agreement | None
     """Agreement of the judge with the second one on the correct solutions; None without a second judge."""
+    by_hand: Sequence[Agreement]
+    """Agreement of the judge with labels made by hand; empty without such labels."""
 
 
 def write_audit(
@@ -128,7 +130,7 @@ def write_audit(
         num_shown: Approximate limit of the number of solutions in the browser.
 
     Returns:
-        The page, and how far the two judges agree.
+        The page, and how far the judge agrees with the second one and with the labels.
 
     Raises:
         DataError: A file of verdicts does not belong to these solutions, or the labels cannot be read.
@@ -185,7 +187,7 @@ def write_audit(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8", errors="backslashreplace")
-    return WrittenAudit(out, judges)
+    return WrittenAudit(out, judges, by_hand)
 
 
 def _solutions(settings: AuditSettings) -> Iterator[Solution | BadRow]:

@@ -31,6 +31,13 @@ function sample(candidates, num, seed) {
 const firstFlawed = (of) => { const index = of.indexOf("flawed"); return index < 0 ? null : index; };
 const complete = (of) => firstFlawed(of) !== null || !of.includes(null);
 
+// As many flagged as cleared solutions, in an order that tells nothing; where one kind is rare, all of it.
+function balanced(candidates, num, seed) {
+  const of = (flagged) => candidates.filter((i) => data.flagged[i] === flagged);
+  const half = Math.min(Math.floor(num / 2), of(true).length, of(false).length);
+  return sample([...sample(of(true), half, seed), ...sample(of(false), half, seed)], 2 * half, seed + 1);
+}
+
 function begin(event) {
   event.preventDefault();
   if (!data || (!saved && !confirm("Draw anew? Labels that were not exported are lost."))) return;
@@ -39,7 +46,8 @@ function begin(event) {
   for (let i = 0; i < data.step.length; i++) {
     if (data.correct[i] && data.steps[i].length && inScope(i, form)) candidates.push(i);
   }
-  drawn = sample(candidates, Number(drawing.elements.num.value), Number(drawing.elements.seed.value));
+  const choose = drawing.elements.of.value === "balanced" ? balanced : sample;
+  drawn = choose(candidates, Number(drawing.elements.num.value), Number(drawing.elements.seed.value));
   labels = drawn.map((i) => data.steps[i].map(() => null));
   saved = true;
   labelling.hidden = false;

@@ -15,8 +15,8 @@ import pytest
 from fapo.config.schema import ServedJudge
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.judge.from_config import open_judge
-from fapo.judge.template import build_prompt, load_template
-from fapo.judge.verdicts import CUT_OFF, parse_verdict
+from fapo.judge.template import build_prompt, load_template, max_critique
+from fapo.judge.verdicts import parse_verdict
 from fapo.types import Problem, Verdict
 from tests.support.llama_server import __file__ as PROGRAM
 from tests.support.model_server import ModelServer, running
@@ -66,9 +66,10 @@ def test_the_verdict_is_that_of_the_text_of_the_server(server: ModelServer, tmp_
         assert (row["critique"], row["status"], row["error_step"]) == (text, verdict.status, verdict.error_step)
 
 
-def test_a_verdict_in_json_is_valid_unless_it_is_cut_off(server: ModelServer) -> None:
-    """The grammar of the server allows no other text, however small the model is."""
-    judge = ServedJudge(model="smollm2", urls=(server.url,), format="json", max_tokens=160, concurrency=1)
+@pytest.mark.parametrize("max_tokens", [70, 160])
+def test_a_verdict_in_json_is_valid_however_short_the_limit_is(server: ModelServer, max_tokens: int) -> None:
+    """The grammar of the server allows no other text, and ends a critique that repeats itself."""
+    judge = ServedJudge(model="smollm2", urls=(server.url,), format="json", max_tokens=max_tokens, concurrency=1)
     solutions = [(problem, STEPS) for problem in QUESTIONS]
 
     async def judged() -> list[Verdict]:
@@ -76,5 +77,6 @@ def test_a_verdict_in_json_is_valid_unless_it_is_cut_off(server: ModelServer) ->
             return await genrm.judge_steps(solutions)
 
     verdicts = asyncio.run(judged())
-    assert {verdict.status for verdict in verdicts if verdict.reason != CUT_OFF} == {"ok"}
-    assert all(json.loads(verdict.critique)["critique"] is not None for verdict in verdicts if verdict.status == "ok")
+    assert {verdict.status for verdict in verdicts} == {"ok"}
+    lengths = [len(json.loads(verdict.critique)["critique"]) for verdict in verdicts]
+    assert max(lengths) <= (max_critique(max_tokens) or 0)

@@ -49,7 +49,7 @@ from fapo.judge.cascade import Cascade
 from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
 from fapo.judge.prm import PRM, StepTokenizer
-from fapo.judge.template import Template, load_template
+from fapo.judge.template import Template, load_template, max_critique
 from fapo.types import ChatModel, Judge, StepRule
 
 if TYPE_CHECKING:
@@ -308,7 +308,10 @@ def _form(config: ModelJudge) -> Template | StepTokenizer:
         return step_tokenizer(config)
     assert isinstance(config, CritiqueJudge)
     template = load_template(config.template, config.steps)
-    return replace(template, format=config.format) if isinstance(config, ServedJudge) else template
+    if not isinstance(config, ServedJudge):
+        return template
+    max_tokens = config.extra_body.get("max_completion_tokens", config.max_tokens)
+    return replace(template, format=config.format, max_critique=max_critique(max_tokens))
 
 
 def step_tokenizer(config: PRMJudge) -> StepTokenizer:

@@ -32,6 +32,12 @@ JSON_REQUEST = {
     "yes_no": 'Answer in JSON: your critique as "critique", then true (a step is wrong) or false as "flawed", no box.',
 }
 """Sentence that asks for JSON, by kind of answer."""
+FRAME_TOKENS = 64
+"""Tokens that are kept for all but the critique of an answer in JSON, which has 42 characters and some white space."""
+TOKENS_OF_CHARACTER = 2
+"""Tokens that are kept for a character of such a critique: an escape such as `\\n` has two characters of its own."""
+MAX_CRITIQUE = 1999
+"""Greatest length limit that is sent; some versions of llama.cpp refuse a grammar with 2 000 repetitions."""
 NO_REFERENCE = "(none is given: judge the steps without it)"
 """Text in the prompt in place of the reference, for problems without one, such as those of ProcessBench."""
 
@@ -61,6 +67,8 @@ class Template:
     """Boxes that are escaped in untrusted text: all, or those that could be read as a verdict of this prompt."""
     format: AnswerFormat = "boxed"
     """Form of the verdict. json: a sentence at the end of the prompt asks for JSON, and the server enforces it."""
+    max_critique: int | None = None
+    """Maximum number of characters of a critique in JSON, which the server enforces too; None: no limit."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("locate", "yes_no"):
@@ -258,12 +266,30 @@ def build_prompt(template: Template, problem_text: str, reference: str, steps: S
         return messages
     messages[-1]["content"] += f"\n\n{JSON_REQUEST[template.kind]}"
     own = [index for index, step in enumerate(steps) if not isinstance(step, Given)]
-    return Constrained(messages, _schema(template.kind, own))
+    return Constrained(messages, _schema(template.kind, own, template.max_critique))
 
 
-def _schema(kind: str, steps: Sequence[int]) -> dict[str, Any]:
+def max_critique(max_tokens: int) -> int | None:
+    r"""Return the length of a critique in JSON that leaves room for the verdict.
+
+    A token has at least one byte. So the bound is strict for critiques in ASCII and for all escapes of two characters.
+    A critique of characters that need three tokens or more, or of escapes such as \u00e9, can still be cut off.
+
+    Args:
+        max_tokens: Length limit of the whole answer in tokens.
+
+    Returns:
+        Maximum number of characters; None for no limit, where that is more than `MAX_CRITIQUE`.
+    """
+    limit = max(0, (max_tokens - FRAME_TOKENS) // TOKENS_OF_CHARACTER)
+    return limit if limit <= MAX_CRITIQUE else None
+
+
+def _schema(kind: str, steps: Sequence[int], max_critique: int | None) -> dict[str, Any]:
     """Return the JSON schema of an answer: the critique first, then the verdict, which names -1 or one of `steps`."""
     properties: dict[str, Any] = {"critique": {"type": "string"}}
+    if max_critique is not None:
+        properties["critique"]["maxLength"] = max_critique
     if kind == "locate":
         properties["first_wrong_step"] = {"type": "integer", "enum": [-1, *steps]}
     else:

@@ -1,7 +1,6 @@
 """Settings of a model that is asked: how it samples, and the limits of the requests to its servers.
 
-Everything that asks a model has these records, or inherits from them. A config's [rollout] and [validation] do not:
-training needs a length limit and a temperature above 0, and a validation has no length limit of its own.
+Everything that asks a model has these records, or inherits from them.
 """
 
 from __future__ import annotations
@@ -22,6 +21,16 @@ class Sampling:
     """Probability mass of nucleus sampling; 1 = off. None: the server's own, or 1 for a model in this process."""
     max_tokens: Count | None = None
     """Length limit of an answer in tokens. None: the server's own, or 1024 for a model in this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSampling:
+    """How a model samples in a run, where no setting is left to a server."""
+
+    temperature: NonNegative = 1.0
+    """Sampling temperature; 0 = greedy."""
+    top_p: TopP = 1.0
+    """Probability mass of nucleus sampling; 1 = off."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from annotated_types import Gt, Le
 from pydantic import ConfigDict, Field
 
-from fapo.config.ranges import CRITIQUE_TOKENS, Below1, Count, Natural, NonNegative, Positive, Rate, TopP
-from fapo.config.sampling import Requests, Sampling
+from fapo.config.ranges import CRITIQUE_TOKENS, Below1, Count, Natural, NonNegative, Positive, Rate
+from fapo.config.sampling import Requests, RunSampling, Sampling
 from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, FlawKind, OnUnscored, StepRule
 
@@ -81,8 +81,8 @@ class DataConfig:
     """Rate of training labels that are made wrong at random, for a GenRM with method "rl"."""
 
 
-@dataclass(frozen=True)
-class RolloutConfig:
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig(RunSampling):
     """Sampling of the model in training."""
 
     max_tokens: Count
@@ -93,8 +93,6 @@ class RolloutConfig:
     """Number of rollouts of each prompt, at least 2; their rewards are compared with each other."""
     temperature: Positive = 1.0
     """Sampling temperature."""
-    top_p: TopP = 1.0
-    """Probability mass of nucleus sampling; 1 = off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,15 +278,13 @@ class ModelJudge(FallibleJudge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CritiqueJudge(Sampling, ModelJudge):
+class CritiqueJudge(RunSampling, Sampling, ModelJudge):
     """Settings of judges that are language models, which write a critique."""
 
     template: Text = "locate"
     """Prompt: "locate", "locate_small", "yes_no", "compact" (the miniature's), or the path of a template file."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 = greedy."""
-    top_p: TopP = 1.0
-    """Probability mass of nucleus sampling; 1 = off."""
     max_tokens: Count = CRITIQUE_TOKENS
     """Length limit of a critique in tokens."""
     votes: Count = 1
@@ -530,18 +526,14 @@ class OptimConfig:
             raise ConfigError(f"`clip_dual` {self.clip_dual:g} must be above 1 + `clip_high`, {1 + self.clip_high:g}")
 
 
-@dataclass(frozen=True)
-class ValidationConfig:
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig(RunSampling):
     """Validation of the model in training, and checkpoints."""
 
     every: Count = 10
     """Number of steps between two validations; the first one is before training."""
     num_samples: Count = 1
     """Number of responses to each problem."""
-    temperature: NonNegative = 1.0
-    """Sampling temperature; 0 = greedy."""
-    top_p: TopP = 1.0
-    """Probability mass of nucleus sampling; 1 = off."""
     limit: Count | None = None
     """Number of problems of each set to use, from the first on; unset: all."""
     save_every: Count = 10

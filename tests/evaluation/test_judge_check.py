@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fapo.data.load import load_labelled
-from fapo.evaluation.judge_check import FORGED, SOLUTIONS, check_judge, suitable_templates
+from fapo.evaluation.judge_check import FORGED, SOLUTIONS, check_judge, suited_to
 from fapo.evaluation.judge_settings import CheckSettings
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
@@ -138,4 +138,4 @@ def test_the_miniature_is_checked_on_its_own_problems() -> None:
 
 def test_every_template_but_the_miniatures_is_compared() -> None:
     judge = CheckSettings(judge=("http://127.0.0.1:9",), model="m", template="locate").judge_config(None)
-    assert suitable_templates(judge) == ["locate", "locate_small", "yes_no"]
+    assert suited_to(judge)[0] == ["locate", "locate_small", "yes_no"]

@@ -95,8 +95,9 @@ def check_judge(settings: CheckSettings, progress: Progress = lambda *_: None) -
         raise ConfigError(
             "--judge: a process reward model or a cascade has no template to check; measure it with fapo bench"
         )
-    templates = [settings.template] if settings.template else suitable_templates(judge)
-    solutions = _solutions(judge)
+    templates, solutions = suited_to(judge)
+    if settings.template:
+        templates = [settings.template]
     checks: list[TemplateCheck] = []
     for template in templates:
         chosen = replace(judge, template=template)
@@ -107,20 +108,13 @@ def check_judge(settings: CheckSettings, progress: Progress = lambda *_: None) -
     return sorted(checks, key=lambda check: (-check.num_right, -check.num_located, check.tokens))
 
 
-def suitable_templates(judge: CritiqueJudge) -> list[str]:
-    """Return the names of the templates that may suit a judge."""
-    if is_miniature(judge.model):
-        return [MINIATURE_TEMPLATE]
-    return [name for name in built_in_templates() if name != MINIATURE_TEMPLATE]
-
-
-def _solutions(judge: CritiqueJudge) -> list[LabelledSolution]:
-    """Return the solutions that a judge is asked about; the miniature's GenRM knows its own problems only."""
+def suited_to(judge: CritiqueJudge) -> tuple[list[str], list[LabelledSolution]]:
+    """Return the names of the templates that may suit a judge, and the solutions that it is asked about."""
     if not is_miniature(judge.model):
-        return load_labelled(SOLUTIONS)
-    known = load_labelled("miniature:critic-test")
+        return [name for name in built_in_templates() if name != MINIATURE_TEMPLATE], load_labelled(SOLUTIONS)
+    known = load_labelled("miniature:critic-test")  # the miniature's GenRM knows its own problems only
     kinds = [[row for row in known if (row.error_step is None) is sound] for sound in (True, False)]
-    return list(chain.from_iterable(kind[:NUM_OF_A_KIND] for kind in kinds))
+    return [MINIATURE_TEMPLATE], list(chain.from_iterable(kind[:NUM_OF_A_KIND] for kind in kinds))
 
 
 async def _judged(

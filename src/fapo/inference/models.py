@@ -160,7 +160,7 @@ def model_specs(
         raise ConfigError(f"{option} is missing: give the address of a server, or local:PATH")
     urls = [address for address in addresses if address.startswith(("http://", "https://"))]
     for address in addresses:
-        is_local = address.startswith(LOCAL) or miniature.is_miniature(address) or Path(address).is_dir()
+        is_local = address.startswith(LOCAL) or Path(model_folder(address)).is_dir()
         if address not in urls and not is_local:
             raise ConfigError(
                 f"{option}: {address!r} is neither a URL, such as http://127.0.0.1:8000/v1, nor a model to load here: "

@@ -25,7 +25,6 @@ from fapo.config.schema import (
 )
 from fapo.data.hub import use_cache_without_network, why_not_on_hub
 from fapo.data.load import load_labelled, load_problems
-from fapo.data.miniature.sets import is_miniature
 from fapo.data.problems import load_prompt
 from fapo.data.sources import is_hub_id
 from fapo.errors import ConfigError, DataError, EngineError, FapoError
@@ -151,22 +150,20 @@ def _judges(config: Config) -> Iterator[tuple[str, JudgeConfig]]:
 
 def _on_hub(path: str) -> bool:
     """Return whether a model is no folder, and its name may be an id of the Hub."""
-    return (
-        not Path(path).is_dir() and not is_miniature(path) and re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", path) is not None
-    )
+    return not Path(path).is_dir() and re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", path) is not None
 
 
 def _missing_models(config: Config) -> Iterator[tuple[str, str]]:
     """Yield the keys of the models that cannot be reached, with the reasons."""
     for key, path in _local_models(config).items():
-        if is_miniature(path):
-            try:
-                model_folder(path)
-            except FapoError as error:
-                yield key, str(error)
-        elif not _on_hub(path):
-            if not Path(path).is_dir():
-                yield key, f"{path}: no such folder"
+        try:
+            if Path(model_folder(path)).is_dir():
+                continue
+        except ConfigError as error:
+            yield key, str(error)
+            continue
+        if not _on_hub(path):
+            yield key, f"{path}: no such folder"
         elif why := why_not_on_hub("models", path):
             yield key, f"{path}: no such folder, and {why}"
     for key, judge in _judges(config):

@@ -73,8 +73,7 @@ class PRF:
     @property
     def balanced_f1(self) -> float:
         """Harmonic mean of the accuracies on flawed and on fully correct rows; NaN if one of them is undefined."""
-        recall, specificity = ratio(self.tp, self.tp + self.fn), ratio(self.tn, self.tn + self.fp)
-        return 0.0 if recall + specificity == 0 else 2 * recall * specificity / (recall + specificity)
+        return float(processbench_rates(*map(np.asarray, (self.tp, self.fn, self.tn, self.fp)))[2])
 
 
 def confusion(flagged: bool | None, flawed: bool, invalid: Invalid = "wrong") -> tuple[bool, bool, bool]:

@@ -194,20 +194,15 @@ def _values(
     flags, steps = total[:NUM_FLAG_COUNTS], total[NUM_FLAG_COUNTS:]
     precision, recall, f1 = precision_recall_f1(*flags[:3])
     j = youden_j(*flags)
-    specificity = 1 - (recall - j)
-    balanced = {"youden_j": j, "balanced_accuracy": (1 + j) / 2, "balanced_f1": _harmonic(recall, specificity)}
+    tp, fp, fn, tn = flags
+    balanced_f1 = processbench_rates(tp, fn, tn, fp)[2]
+    balanced = {"youden_j": j, "balanced_accuracy": (1 + j) / 2, "balanced_f1": balanced_f1}
     if benchmark == "flawed-positive":
         return {"precision": precision, "recall": recall, "f1": f1, **balanced}
     error_acc, correct_acc, pooled_f1 = processbench_rates(*steps)
     f1_of = [processbench_rates(*of_one[NUM_FLAG_COUNTS:])[2] for of_one in by_subset]
     rates: dict[str, Any] = {"error_acc": error_acc, "correct_acc": correct_acc, "pooled_f1": pooled_f1}
     return rates | {"mean_f1": np.mean(f1_of, axis=0), **balanced}
-
-
-def _harmonic(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the harmonic mean of two rates; 0 where both are 0."""
-    total = one + other
-    return np.where(total == 0, 0.0, 2 * one * other / np.where(total == 0, 1.0, total))
 
 
 def _counts(row: LabelledSolution, verdict: Verdict, invalid: Invalid) -> tuple[int, ...]:

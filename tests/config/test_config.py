@@ -194,16 +194,10 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
         # methods and tasks
         ("method=sft", 'method "sft" trains a GenRM; set task = "genrm", or method = "rl"'),
         ("reward=", "reward is missing; add a [reward] table with `kind`"),
-        ("reward.kind=genrm_sft", "not 'genrm_sft'; to imitate critiques set method = \"sft\" and remove [reward]"),
         (
             "genrm.template=compact",
             '[genrm] is for task "genrm"; name the prompt of the judge by `template` in [judge]',
         ),
-        # keys of earlier versions
-        ("judge.journal=x.sqlite", "judge.journal: unknown key; its name is judge.cache now"),
-        ("judge.misses=0.5", "judge.misses: unknown key; its name is judge.false_negative_rate now"),
-        ("reward.judge_alarms=0.5", "its name is reward.judge_false_positive_rate now"),
-        ("reward.located=true", "reward.located: unknown key; it was removed, CHANGELOG.md says why; delete it"),
         # missing files
         ("data.prompt=no/solve.txt", "data.prompt: no such file: no/solve.txt; give it relative to the working dir"),
         (

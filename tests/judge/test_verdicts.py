@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.judge.verdicts import majority, named_step, parse_verdict, parse_yes_no, verdict_from_row, verdict_row
+from fapo.judge.verdicts import majority, parse_verdict, parse_yes_no, verdict_from_row, verdict_row
 from fapo.types import Verdict
 
 OK = [
@@ -241,37 +240,3 @@ def test_a_row_is_read_back(verdict: Verdict) -> None:
 def test_no_verdict_is_a_row_with_the_same_columns() -> None:
     assert list(verdict_row(None)) == list(verdict_row(VERDICTS[0]))
     assert verdict_from_row(verdict_row(None)) is None
-
-
-OLD_ROLLOUT = {"status": "ok", "error_step": 0, "flawed": True, "critique_tokens": 3}
-OLD_VOTE = {"status": "ok", "critique": r"here \boxed{0}", "num_tokens": 3}
-
-
-@pytest.mark.parametrize(
-    ("row", "flawed", "error_step"),
-    [
-        (OLD_ROLLOUT | {"critique": r"\boxed{0}"}, True, 0),
-        (OLD_ROLLOUT | {"critique": "oracle"}, True, 0),
-        (OLD_ROLLOUT | {"critique": r"so \boxed{Yes}"}, True, None),
-        (OLD_ROLLOUT | {"critique": ""}, True, None),
-        (
-            OLD_ROLLOUT | {"critique": "", "reason": "flagged unread: 1 words outside the box, min_words is 3"},
-            True,
-            None,
-        ),
-        (OLD_ROLLOUT | {"critique": r"\boxed{2}", "error_step": 2}, True, 2),
-        (OLD_ROLLOUT | {"critique": r"\boxed{-1}", "error_step": None, "flawed": False}, False, None),
-        (OLD_VOTE | {"error_step": 0}, True, 0),
-        (OLD_VOTE | {"error_step": None}, False, None),
-        (OLD_VOTE | {"error_step": 0, "critique": r"\boxed{yes}"}, True, None),
-    ],
-)
-def test_rows_of_older_versions(row: dict[str, Any], flawed: bool, error_step: int | None) -> None:
-    verdict = verdict_from_row(row)
-    assert verdict
-    assert (verdict.flawed, verdict.error_step, named_step(row)) == (flawed, error_step, error_step)
-
-
-def test_predictions_from_other_programs_keep_step_0() -> None:
-    assert named_step({"id": "a", "error_step": 0}) == 0
-    assert named_step({"id": "a", "error_step": 0, "status": "ok", "critique": ""}) == 0

@@ -18,14 +18,6 @@ def write_run(folder: Path, rows: str) -> Path:
     return folder
 
 
-def test_metrics_of_earlier_versions_get_the_present_names(tmp_path: Path) -> None:
-    row = {"step": 1, "kind": "train", "rollout/unscored_share": 0.25, "rollout/accuracy": 0.5}
-    run = read_run(write_run(tmp_path, f"{json.dumps(row)}\n"))
-    assert run.series("rollout/unscored_rate", "train").values == (0.25,)
-    assert run.series("rollout/accuracy", "train").values == (0.5,)
-    assert not run.series("rollout/unscored_share", "train")
-
-
 def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path, '{"step": 1, "kind": "train", "loss": 2.0}\n{"step": 2, "ki'))
     assert run.series("loss", "train").values == (2.0,)

@@ -13,19 +13,6 @@ from fapo.config.schema import KINDS, PATTERNS, field_names, known_keys
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-FORMER_KEYS = {
-    "reward.judge_alarms": "its name is reward.judge_false_positive_rate now",
-    "reward.located": "it was removed, CHANGELOG.md says why; delete it",
-    "reward.follow_rho": "it was removed, CHANGELOG.md says why; delete it",
-    "judge.misses": "its name is judge.false_negative_rate now",
-    "judge.alarms": "its name is judge.false_positive_rate now",
-    "judge.canary_share": "its name is judge.canary_rate now",
-    "judge.max_failed_share": "its name is judge.max_failure_rate now",
-    "judge.journal": "its name is judge.cache now",
-    "judge.early_stop": "it was removed, CHANGELOG.md says why; delete it",
-}
-"""Key of an earlier version -> remedy."""
-
 
 def place_of(key: str, source: str, origins: Mapping[str, str]) -> str:
     """Find where a setting was made.
@@ -81,8 +68,7 @@ def error_message(error: ErrorDetails, source: str, origins: Mapping[str, str]) 
             return f"{place}: {key}.kind is missing; add `kind` to [{key}]"
         case "union_tag_invalid":
             found, known = error["ctx"]["tag"], " or".join(error["ctx"]["expected_tags"].rsplit(",", 1))
-            hint = '; to imitate critiques set method = "sft" and remove [reward]' if found == "genrm_sft" else ""
-            return f"{place_of(key + '.kind', source, origins)}: {key}.kind: should be {known}, not {found!r}{hint}"
+            return f"{place_of(key + '.kind', source, origins)}: {key}.kind: should be {known}, not {found!r}"
         case "dataclass_type" | "dict_type":
             return f"{place}: {key}: should be a table, not {error['input']!r}; write [{key}]"
         case "string_pattern_mismatch":
@@ -91,10 +77,8 @@ def error_message(error: ErrorDetails, source: str, origins: Mapping[str, str]) 
 
 
 def _suggestion(key: str) -> str:
-    """Return a remedy for an unknown key: its new name, the closest known key, or all keys of its table."""
+    """Return a remedy for an unknown key: the closest known key, or all keys of its table."""
     key = re.sub(r"^judge(\.audit\.judge)?(\.cheap|\.strong)?\.(?!audit\.)", "judge.", key)
-    if key in FORMER_KEYS:
-        return FORMER_KEYS[key]
     known = list(known_keys())
     table, _, last = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == table]

@@ -171,37 +171,18 @@ def verdict_row(verdict: Verdict | None) -> dict[str, Any]:
 
 
 def verdict_from_row(row: Mapping[str, Any]) -> Verdict | None:
-    """Return the verdict in a row that fapo wrote, None where no judge was asked.
-
-    Rows of older versions are read too: without a column `flawed`, a step means flawed; see also `named_step`.
-    """
-    status, flawed = row["status"], row.get("flawed")
-    if status == "skipped":
+    """Return the verdict in a row that fapo wrote, None where no judge was asked."""
+    if row["status"] == "skipped":
         return None
-    texts = row.get("critique") or "", row.get("reason") or "", row.get("critique_tokens") or 0
-    further: dict[str, Any] = {
-        "scores": tuple(row.get("scores") or ()),
-        "flag_rate": row.get("flag_rate"),
-        "all_tokens": row.get("all_tokens") or 0,
-        "given_by": row.get("given_by") or "",
-    }
-    if status != "ok":
-        return Verdict(status, None, None, *texts, **further)
-    flawed = row["error_step"] is not None if flawed is None else flawed
-    return Verdict("ok", flawed, named_step(row), *texts, **further)
-
-
-def named_step(row: Mapping[str, Any]) -> Any:
-    """Return the step that the judge of a row named, None where it named none.
-
-    Older versions of fapo wrote step 0 for the "yes" of a yes/no judge and for solutions that were flagged unread.
-    The critique shows the first case. The second case shows in the reason or, where an old rollouts.jsonl has no
-    reasons, in the empty critique.
-    """
-    step = row.get("error_step")
-    if step != 0 or isinstance(step, bool):
-        return step
-    critique, reason = str(row.get("critique") or ""), str(row.get("reason") or "")
-    old_rollout = "reason" not in row and "critique_tokens" in row
-    unread = reason.startswith(FLAGGED_UNREAD) or (old_rollout and not critique)
-    return None if unread or parse_yes_no(critique).flawed else step
+    return Verdict(
+        row["status"],
+        row.get("flawed"),
+        row.get("error_step"),
+        row.get("critique") or "",
+        row.get("reason") or "",
+        row.get("critique_tokens") or 0,
+        scores=tuple(row.get("scores") or ()),
+        flag_rate=row.get("flag_rate"),
+        all_tokens=row.get("all_tokens") or 0,
+        given_by=row.get("given_by") or "",
+    )

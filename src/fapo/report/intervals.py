@@ -9,7 +9,6 @@ from typing import Any
 
 from fapo.evaluation.intervals import Interval, mean_interval, ratio_interval
 from fapo.judge.quality import confusion, prf_ratios
-from fapo.judge.verdicts import named_step
 from fapo.report.run_labels import group_runs
 from fapo.report.summary import Row, measured
 from fapo.training.run_reader import Run
@@ -90,7 +89,7 @@ def _of_correct_answers(part: Callable[[Mapping[str, Any]], Parts]) -> Callable[
 
 def _exact(row: Mapping[str, Any], *, flawed: bool) -> Parts:
     """Return (named exactly, 1) for a critique of a solution with or without an error, by its label."""
-    exact = row.get("flawed") is flawed and named_step(row) == (row.get("truth") or {}).get("error_step")
+    exact = row.get("flawed") is flawed and row.get("error_step") == (row.get("truth") or {}).get("error_step")
     return (exact, 1) if _truth(row) is flawed else (0, 0)
 
 
@@ -103,7 +102,7 @@ def _confusion(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
 def _location(row: Mapping[str, Any]) -> Parts:
     """Return (named exactly, named) for the step in a correctly flagged critique."""
     true_positive, _, _ = _confusion(row)
-    step = named_step(row) if true_positive else None
+    step = row.get("error_step") if true_positive else None
     return step is not None and step == (row.get("truth") or {}).get("error_step"), step is not None
 
 

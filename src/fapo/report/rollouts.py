@@ -17,7 +17,6 @@ from fapo.data.steps import split_steps
 from fapo.data.trajectory import judged_steps, make_rollout
 from fapo.errors import ConfigError, DataError
 from fapo.judge.template import load_template, parse_template
-from fapo.judge.verdicts import named_step
 from fapo.report.text import visible
 from fapo.training.run_reader import Run
 from fapo.types import Given, Problem, RolloutClass, StepRule, rollout_class
@@ -138,7 +137,7 @@ def _shown_rollout(
     """Return one row of rollouts.jsonl as the page shows it; any value except response and correct may be missing."""
     truth = row.get("truth") if isinstance(row.get("truth"), Mapping) else None
     true, flaw = (truth.get("error_step"), truth.get("flaw")) if truth is not None else (None, None)
-    judged, reward = _index(named_step(row)), finite_number(row.get("reward"))
+    judged, reward = _index(row.get("error_step")), finite_number(row.get("reward"))
     found = row.get("flawed")
     flagged = found if isinstance(found, bool) else None
     flawed = true is not None if flagged is None else flagged  # without a verdict the oracle decides

@@ -160,9 +160,4 @@ def read_run(path: str | Path) -> Run:
         raise DataError(f"{path}: config.json holds no settings; {remedy}")
     metrics = path / "metrics.jsonl"
     rows = read_jsonl(metrics, ignore_torn_tail=True) if metrics.is_file() else ()
-    return Run(str(config.get("name") or path.resolve().name), path, config, tuple(map(_with_present_names, rows)))
-
-
-def _with_present_names(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of metrics.jsonl by the present names: runs of earlier versions have "_share" for "_rate"."""
-    return {f"{key.removesuffix('_share')}_rate" if key.endswith("_share") else key: row[key] for key in row}
+    return Run(str(config.get("name") or path.resolve().name), path, config, tuple(rows))

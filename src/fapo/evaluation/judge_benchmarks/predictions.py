@@ -12,7 +12,7 @@ from fapo.data.jsonl import PlacedRow, write_jsonl
 from fapo.data.sources import read_rows
 from fapo.errors import ConfigError, DataError
 from fapo.judge.prm import first_below
-from fapo.judge.verdicts import OUT_OF_RANGE, named_step, verdict_row
+from fapo.judge.verdicts import OUT_OF_RANGE, verdict_row
 from fapo.types import LabelledSolution, Verdict
 
 STATUSES = ("ok", "unparsable", "failed", "skipped")
@@ -164,7 +164,7 @@ def _parse(
         flawed = step not in (None, -1)
     elif step is not None and flawed != (step >= 0):
         raise DataError(f"{where}: flawed is {str(flawed).lower()} but error_step is {step}; they must agree")
-    step, why = None if step == -1 else named_step(row), str(row.get("reason") or "")
+    step, why = None if step == -1 else step, str(row.get("reason") or "")
     if with_step and flawed and step is None and not why:
         raise DataError(f"{where}: says flawed but not where (error_step), which this benchmark needs")
     return Prediction(id, Verdict("ok", flawed, step, critique, why))

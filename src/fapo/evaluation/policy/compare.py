@@ -97,7 +97,7 @@ def read_table(path: Path) -> list[AnsweredQuestion]:
             samples = tuple(_sample(problem, sample) for sample in row["samples"])
             all_judged = row.get("verified_majority") is not None
             out.append(AnsweredQuestion(problem, samples, row["num_failed"], row.get("reason", ""), all_judged))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}:{number}: not a row of `fapo eval` ({error!r}); give its --out file") from None
     return out
 

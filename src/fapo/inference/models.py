@@ -38,12 +38,15 @@ def loading(key: str, path: str) -> Iterator[None]:
         path: Folder or Hub id of the model, for the message.
 
     Raises:
-        ConfigError: The model cannot be found, or it would run code of its own.
+        ConfigError: The model cannot be found, it would run code of its own, or a package for it is missing.
     """
     try:
         yield
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from None
+    except ImportError as error:
+        why = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"{key}: {path} needs torch and transformers ({why}): {install('train')}") from None
     except (OSError, ValueError) as error:  # the two that transformers raises for a path that holds no usable model
         if "trust_remote_code" in str(error):
             raise ConfigError(
@@ -116,11 +119,9 @@ class ModelSpec:
             )
         if not Path(model_folder(self.name)).is_dir():
             use_cache_without_network()
-        try:
-            from fapo.inference.transformers_model import LocalModel
-        except ImportError:
-            raise ConfigError(f"{key}: {self.name} needs torch and transformers: {install('train')}") from None
         with loading(key, self.name):
+            from fapo.inference.transformers_model import LocalModel
+
             return LocalModel.load(model_folder(self.name), sampling, seed=seed)
 
 

@@ -37,7 +37,7 @@ from fapo.config.schema import (
     ServedJudge,
 )
 from fapo.data.load import load_labelled
-from fapo.errors import ConfigError, install
+from fapo.errors import ConfigError
 from fapo.inference.client import ChatClient
 from fapo.inference.models import LOCAL, ModelSpec, loading, model_folder, model_spec
 from fapo.inference.response_cache import CachedModel, ResponseCache
@@ -317,11 +317,9 @@ def _form(config: ModelJudge) -> Template | StepTokenizer:
 def step_tokenizer(config: PRMJudge) -> StepTokenizer:
     """Return the form of the prompt of a process reward model; raise ConfigError if its tokenizer cannot be used."""
     key, name = ("judge.tokenizer", config.tokenizer) if config.tokenizer else ("judge.model", config.model)
-    try:
-        from fapo.inference.pretrained import load_tokenizer
-    except ImportError:
-        raise ConfigError(f"{key}: a process reward model needs torch and transformers: {install('train')}") from None
     with loading(key, name):
+        from fapo.inference.pretrained import load_tokenizer
+
         tokenizer = load_tokenizer(model_folder(name))
     return StepTokenizer(tokenizer, name, config.separator, config.prompt)
 
@@ -335,23 +333,16 @@ def _open_model(config: ModelJudge) -> ChatClient | LocalModel | TokenClassifier
         )
     if isinstance(config, PRMJudge):
         if not config.urls:
-            return _token_classifier(config.model)
+            with loading("judge.model", config.model):
+                from fapo.inference.token_classifier import TokenClassifier
+
+                return TokenClassifier.load(model_folder(config.model))
         return PoolingClient(config.urls, config.model, **settings_of(Requests, config))
     assert isinstance(config, CritiqueJudge)
     # with a seed, a run that is resumed samples the same critiques
     if isinstance(config, ServedJudge):
         return _model_spec(config).open("judge.model", config, config, seed=0, extra_body=config.extra_body)
     return _model_spec(config).open("judge.model", config, seed=0)
-
-
-def _token_classifier(path: str) -> TokenClassifier:
-    """Return a process reward model, loaded into this process."""
-    try:
-        from fapo.inference.token_classifier import TokenClassifier
-    except ImportError:
-        raise ConfigError(f"judge.model: {path} needs torch and transformers: {install('train')}") from None
-    with loading("judge.model", path):
-        return TokenClassifier.load(model_folder(path))
 
 
 def _model_spec(config: ModelJudge) -> ModelSpec:

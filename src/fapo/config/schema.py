@@ -254,6 +254,11 @@ class BaseJudge:
         """Number of requests under way at once; None for a judge in this process."""
         return None
 
+    @property
+    def loads_model(self) -> bool:
+        """Whether a model of this judge is loaded into the process that judges."""
+        return any(isinstance(part, ModelJudge) and not part.num_requests for _, part in self.parts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FallibleJudge(BaseJudge):

@@ -136,7 +136,7 @@ def _local_models(config: Config) -> dict[str, str]:
     models = {"model.path": config.model.path}
     for key, judge in _judges(config):
         has_none = isinstance(judge, AdapterJudge) and judge.adapter is None
-        if isinstance(judge, ModelJudge) and not judge.num_requests and not has_none:
+        if isinstance(judge, ModelJudge) and judge.loads_model and not has_none:
             models[f"{key}.model"] = judge.model
     return models
 

@@ -93,7 +93,7 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
         DataError: The cache or the canaries of the judge cannot be used.
     """
     from fapo.config.reader import read_config
-    from fapo.config.schema import FapoReward, GroupReward, JudgedReward, OracleJudge, PolicyReward
+    from fapo.config.schema import FapoReward, GroupReward, JudgedReward, PolicyReward
     from fapo.judge.from_config import judge_of_process, make_judge
     from fapo.rewards.checkers import make_checker
     from fapo.rewards.from_config import make_scorer, wrap_judge
@@ -113,13 +113,13 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
                 f"{settings.config}: judge.audit.correct needs an audit, which the service does not make; remove it"
             )
         reward = config.reward
-        in_process = bool(config.judge and not isinstance(config.judge, OracleJudge) and not config.judge.num_requests)
+        in_process = bool(config.judge and config.judge.loads_model)
         made = make_scorer(replace(config, judge=judge_of_process(config.judge, settings.workers)))
         assert isinstance(made, PolicyScorer)
         scorer = made
     else:
         named = settings.judge_config(None)
-        in_process = not named.num_requests
+        in_process = named.loads_model
         reward = FapoReward(penalty=DEFAULT_PENALTY if settings.penalty is None else settings.penalty)
         check_ranges(reward, "fapo serve")
         judge = make_judge(judge_of_process(named, settings.workers))

@@ -119,12 +119,17 @@ def as_object(where: str, row: Any) -> Row:
     return row
 
 
-def finite(value: Any) -> Any:
-    """Return the value with null for each number that is not finite, at any depth: JSON has no NaN or infinity."""
+def finite(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with null for each number that is not finite, at any depth: JSON has no NaN or infinity."""
+    return {key: _finite(item) for key, item in table.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with null for each number that is not finite."""
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
+        return finite(value)
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -48,7 +48,7 @@ class Agreement:
     def as_json(self) -> dict[str, Any]:
         """Return the numbers by name; a number that is not defined is None."""
         first, second, same = self.intervals
-        found: dict[str, Any] = finite(
+        return finite(
             {
                 "n": self.num,
                 "num_missing": self.num_silent,
@@ -63,7 +63,6 @@ class Agreement:
                 "num_both_steps": self.num_located[1],
             }
         )
-        return found
 
     def text(self) -> str:
         """Return the numbers as text for a line of output."""

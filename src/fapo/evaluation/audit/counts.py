@@ -123,7 +123,7 @@ def as_json(result: AuditCounts, prices: Prices | None = None) -> dict[str, Any]
         Numbers of all rows and of each source by name; a number that is not defined is None.
     """
     usage = {"usage": result.usage.as_json(prices)} if result.usage else {}
-    found: dict[str, Any] = finite(
+    return finite(
         {
             **_numbers(result.total),
             "sources": {source: _numbers(counts) for source, counts in sorted(result.by_source.items())},
@@ -133,7 +133,6 @@ def as_json(result: AuditCounts, prices: Prices | None = None) -> dict[str, Any]
             **usage,
         }
     )
-    return found
 
 
 def _numbers(counts: Counter[str]) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from fapo.evaluation.judge_benchmarks.cascade import CascadeChoice
 
 def as_json(found: CascadeChoice) -> dict[str, Any]:
     """Return the choice for `--json`; a number that is not defined is None."""
-    out: dict[str, Any] = finite(asdict(found))
-    return out
+    return finite(asdict(found))
 
 
 def toml_line(found: CascadeChoice) -> str:

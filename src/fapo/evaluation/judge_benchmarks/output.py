@@ -167,8 +167,7 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
     rules = conventions(context, process=isinstance(score, ProcessScore))
     cost = critique_cost(context.verdicts)
     numbers |= {"critique_tokens": cost.tokens, "critique_seconds": cost.seconds}
-    out: dict[str, Any] = finite({**numbers, **context.counts, **origin, "conventions": rules, **_usage(context)})
-    return out
+    return finite({**numbers, **context.counts, **origin, "conventions": rules, **_usage(context)})
 
 
 def _usage(context: Context) -> dict[str, Any]:

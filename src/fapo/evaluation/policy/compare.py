@@ -104,8 +104,7 @@ def read_table(path: Path) -> list[AnsweredQuestion]:
 
 def as_json(found: Comparison) -> dict[str, Any]:
     """Return a comparison for JSON; a number that is not defined is None."""
-    out: dict[str, Any] = finite(asdict(found))
-    return out
+    return finite(asdict(found))
 
 
 def as_table(found: Comparison) -> Table:

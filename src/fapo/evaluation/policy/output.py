@@ -134,25 +134,25 @@ def summary(settings: EvalSettings, answered: Sequence[AnsweredQuestion]) -> dic
     """
     judge, judged, gold = settings.judge_config(), bool(settings.judge), settings.gold_judge_config()
     sources = {name: _numbers(found) for name, found in by_source(answered, settings.samples, judged).items()}
-    out = {
-        "schema": SCHEMA,
-        "policy": settings.policy_spec().name,
-        "judge": judge_name(judge) if judge else None,
-        "gold_judge": judge_name(gold) if gold else None,
-        "data": list(settings.data),
-        "k": settings.samples,
-        **_numbers(score(answered, settings.samples, judged)),
-        "sources": sources,
-        "settings": {
-            "prompt": str(settings.prompt) if settings.prompt else None,
-            **asdict(settings.sampling),
-            **{name: getattr(settings, name) for name in ("split", "limit", "seed", "checker", "require_box")},
-        },
-        "conventions": CONVENTIONS,
-        "environment": environment(),
-    }
-    defined: dict[str, Any] = finite(out)
-    return defined
+    return finite(
+        {
+            "schema": SCHEMA,
+            "policy": settings.policy_spec().name,
+            "judge": judge_name(judge) if judge else None,
+            "gold_judge": judge_name(gold) if gold else None,
+            "data": list(settings.data),
+            "k": settings.samples,
+            **_numbers(score(answered, settings.samples, judged)),
+            "sources": sources,
+            "settings": {
+                "prompt": str(settings.prompt) if settings.prompt else None,
+                **asdict(settings.sampling),
+                **{name: getattr(settings, name) for name in ("split", "limit", "seed", "checker", "require_box")},
+            },
+            "conventions": CONVENTIONS,
+            "environment": environment(),
+        }
+    )
 
 
 def _numbers(found: Score) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,3 +65,22 @@ console = LazyConsole(stderr=True)
 
 Several = UseAppendAction[tuple[str, ...]]
 """An option that may be given several times."""
+
+
+def print_result(table: Any, values: Mapping[str, Any], as_json: bool) -> None:
+    """Print a result on standard output.
+
+    Args:
+        table: Table or text for the terminal.
+        values: The same as JSON, without numbers that are not finite.
+        as_json: Whether to print `values` in place of the table.
+    """
+    if as_json:
+        print_json(values)
+    else:
+        LazyConsole(stderr=False).print(table)
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print a result as JSON on standard output."""
+    print(json.dumps(values, indent=2, allow_nan=False))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from fapo.cli.app import app
+from fapo.cli.app import app, print_result
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
 from fapo.config.options import AsJson, Options, Quiet
@@ -32,19 +29,9 @@ def bench(*, settings: Options[BenchSettings], as_json: AsJson = False, quiet: Q
             comparison.write_table(settings.table, found)
         if settings.plot:
             comparison.write_plot(settings.plot, found)
-        _print(comparison.as_text(found), comparison.as_json(found), as_json)
+        print_result(comparison.as_text(found), comparison.as_json(found), as_json)
     else:
         found_one = score(settings, rows, contexts[0])
-        _print(output.as_table(found_one, contexts[0]), output.as_json(found_one, contexts[0]), as_json)
+        print_result(output.as_table(found_one, contexts[0]), output.as_json(found_one, contexts[0]), as_json)
     if not settings.rule:
         print_notes(output.verdict_counts(contexts))
-
-
-def _print(table: Any, as_dict: dict[str, Any], as_json: bool) -> None:
-    """Print a table, or JSON in its place."""
-    from rich.console import Console
-
-    if as_json:
-        print(json.dumps(as_dict, indent=2, allow_nan=False))
-    else:
-        Console().print(table)

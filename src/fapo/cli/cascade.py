@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from fapo.cli.app import app
+from fapo.cli.app import app, print_json
 from fapo.config.options import AsJson, Options
 from fapo.evaluation.judge_benchmarks.settings import CascadeSettings
 
@@ -23,7 +21,7 @@ def cascade(*, settings: Options[CascadeSettings], as_json: AsJson = False) -> N
 
     found = choose(settings)
     if as_json:
-        print(json.dumps(output.as_json(found), indent=2, allow_nan=False))
+        print_json(output.as_json(found))
         return
     Console(width=240).print(output.as_table(found))
     for line in output.notes(found):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fapo.cli.app import app
+from fapo.cli.app import app, print_json
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
 from fapo.config.options import AsJson, Options, Quiet
@@ -33,7 +32,7 @@ def check_judge(*, settings: Options[CheckSettings], as_json: AsJson = False, qu
     with progress_bars(disable=quiet) as bars:
         checks = check_judge(settings, bar_by_name(bars))
     if as_json:
-        print(json.dumps({"templates": [check.as_json() for check in checks]}, indent=2, allow_nan=False))
+        print_json({"templates": [check.as_json() for check in checks]})
     else:
         printed = Console()
         printed.print(_table(checks))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from rich.console import Console
 from tyro.conf import Positional
 
-from fapo.cli.app import app
+from fapo.cli.app import app, print_result
 from fapo.config.options import AsJson
 
 
@@ -23,7 +21,4 @@ def compare(tables: Positional[tuple[Path, ...]], /, *, as_json: AsJson = False)
     from fapo.evaluation.policy import compare as comparison
 
     found = comparison.compare(tables)
-    if as_json:
-        print(json.dumps(comparison.as_json(found), indent=2, allow_nan=False))
-    else:
-        Console().print(comparison.as_table(found))
+    print_result(comparison.as_table(found), comparison.as_json(found), as_json)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from fapo.cli.app import app, console
+from fapo.cli.app import app, console, print_json
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
 from fapo.config.options import AsJson, Options, Quiet
@@ -48,5 +47,5 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
         if not as_json:
             Console().print(compare.as_table(comparison))
     if as_json:
-        print(json.dumps(found, indent=2, allow_nan=False))
+        print_json(found)
     print_notes(verdict_counts(everything))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.cli.app import app, console
+from fapo.cli.app import app, console, print_json
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
 from fapo.config.options import AsJson, Human, Options, Quiet
@@ -67,5 +66,5 @@ def judge(
             found["by_hand"] = found_by_hand.as_json()
             console.print(f"by hand: {found_by_hand.text()}", highlight=False, soft_wrap=True)
     if as_json:
-        print(json.dumps(found, indent=2, allow_nan=False))
+        print_json(found)
     print_notes(counts.verdicts)

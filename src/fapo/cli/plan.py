@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from fapo.cli.app import app
+from fapo.cli.app import app, print_json
 from fapo.config.options import AsJson, ConfigFile, Options
 from fapo.training.planner.assumptions import PlanAssumptions
 
@@ -21,7 +19,7 @@ def plan(*, file: Options[ConfigFile], assumptions: Options[PlanAssumptions], as
     settings = file.load()
     found = make_plan(settings, assumptions)
     if as_json:
-        print(json.dumps(plan_as_json(settings, assumptions, found), indent=2, allow_nan=False))
+        print_json(plan_as_json(settings, assumptions, found))
         return
     for part in as_tables(settings, assumptions, found):
         Console().print(part, highlight=False, markup=False)

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from experiments.paper.findings import LOOKS, findings
+from experiments.plots import picture
 from fapo.errors import DataError
 from fapo.report.panels import Style
-from fapo.report.plots import picture
 from fapo.training.run_reader import Run, is_finished, read_run
 
 

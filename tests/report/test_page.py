@@ -21,8 +21,7 @@ from fapo.errors import ConfigError, DataError
 from fapo.report.findings import findings, remarks
 from fapo.report.numbers import pack_numbers
 from fapo.report.page import write_report
-from fapo.report.panels import genrm_panels, overview_panels, policy_panels, styles, update_panels
-from fapo.report.plots import overview
+from fapo.report.panels import genrm_panels, policy_panels, styles, update_panels
 from fapo.report.run_labels import group_runs
 from fapo.report.settings_table import settings_table
 from fapo.report.summary import crossing_text, find_crossing, print_summary, summarize
@@ -256,12 +255,6 @@ def test_panels(folders: list[Path]) -> None:
     assert not panels["rho of the whole batch"].marks
     assert not panels["Mean advantage, GRPO baseline"].marks
     assert [panel.title for panel in genrm_panels(runs)][2:4] == ["F1", "F1, harder"]
-    assert len(overview_panels(runs)) == 6
-
-
-def test_overview_is_a_png(folders: list[Path]) -> None:
-    assert overview([read_run(path) for path in folders]).startswith(b"\x89PNG")
-    assert overview([run_of([])]).startswith(b"\x89PNG")
 
 
 def test_panels_of_the_update_have_the_names_of_either_engine() -> None:
@@ -421,7 +414,6 @@ def test_missing_measurements_break_nothing(tmp_path: Path, config: dict, rows: 
     html = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
     assert "</html>" in html
     assert "nan" not in Page(html).text
-    assert overview([read_run(folder)]).startswith(b"\x89PNG")
     print_summary([folder], Console(file=io.StringIO()))
 
 

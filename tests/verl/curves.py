@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 from statistics import fmean, stdev
 
+from experiments.plots import picture
 from fapo.report.panels import Curve, Panel, Style
-from fapo.report.plots import picture
 from fapo.training.run_reader import Run, read_run
 
 MEASURED = {

@@ -35,22 +35,20 @@ def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
 
 
 def run_and_report(jobs: Sequence[Job], output: Path) -> None:
-    """Run jobs, then print a summary of their runs and write a page and a picture.
+    """Run jobs, then print a summary of their runs and write a page.
 
     Args:
         jobs: Training runs.
-        output: Folder of the run folders, the page and the picture.
+        output: Folder of the run folders and the page.
     """
     # before the runs, so that a missing package is found at once
     from fapo.report import print_claims, print_summary, read_run, write_report
-    from fapo.report.plots import overview
 
     run_with_bars(jobs, output)
     folders = [job.folder(output) for job in jobs]
     runs = [read_run(folder) for folder in folders]
     print_summary(folders, Console())
     print_claims(runs, Console())
-    (output / "overview.png").write_bytes(overview(runs))
     console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
 
 

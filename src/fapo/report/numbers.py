@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fapo.report.panels import Panel, Style, styles
+from fapo.report.panels import DASHES, Panel, Style, styles
 from fapo.report.rollouts import packed_json
 from fapo.report.run_labels import group_runs
 from fapo.training.run_reader import Run, Series
-
-DASHES = ("none", "8 3", "2 2.5", "8 3 2 3")
-"""Line styles in SVG's notation, by the index of a style."""
 
 
 def pack_numbers(panels: Mapping[str, Panel], runs: Sequence[Run]) -> str:

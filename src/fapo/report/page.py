@@ -13,8 +13,8 @@ from fapo.report.browser import BROWSER, make_browser
 from fapo.report.findings import findings, remarks
 from fapo.report.human_review import agreements
 from fapo.report.intervals import intervals
-from fapo.report.numbers import DASHES, pack_numbers
-from fapo.report.panels import genrm_panels, policy_panels, styles, update_panels
+from fapo.report.numbers import pack_numbers
+from fapo.report.panels import DASHES, genrm_panels, policy_panels, styles, update_panels
 from fapo.report.pass_curves import PassCurves, read_pass_curves
 from fapo.report.render import render
 from fapo.report.rollouts import LIMIT

@@ -1,10 +1,10 @@
-"""Contents of the plots: panels of curves, computed from runs. `plots` draws them."""
+"""Contents of the plots: panels of curves, computed from runs. The script of the page draws them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from fapo.report.run_labels import group_runs
@@ -14,8 +14,8 @@ from fapo.training.run_reader import NOTHING, Run, Series
 
 Color = Literal["orange", "blue", "pink", "green", "red", "sky", "violet", "grey"]
 Scale = Literal["rate", "rate from 0", "number", "log"]
-DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
-"""Line styles in matplotlib's notation; the second label of a colour gets the second style."""
+DASHES = ("none", "8 3", "2 2.5", "8 3 2 3")
+"""Line styles, as SVG's stroke-dasharray; the second label of a colour gets the second style."""
 _COLORS: dict[str, Color] = {
     "outcome": "orange",
     "decoupled": "violet",
@@ -122,7 +122,7 @@ def styles(runs: Sequence[Run]) -> dict[str, Style]:
 
 def policy_panels(runs: Sequence[Run]) -> list[Panel]:
     """Return the plots of the policies, without those that have no curve."""
-    policies = _styled(runs, genrm=False)
+    policies = styled_runs(runs, genrm=False)
     splits = sets_of([run for _, run in policies])
     panels: list[Panel] = []
     for name, title, scale in _EVERY_SET:
@@ -140,7 +140,7 @@ def policy_panels(runs: Sequence[Run]) -> list[Panel]:
 
 def genrm_panels(runs: Sequence[Run]) -> list[Panel]:
     """Return the plots of the judges in training: all metrics on the first validation set, F1 on every set."""
-    judges = _styled(runs, genrm=True)
+    judges = styled_runs(runs, genrm=True)
     splits = sets_of([run for _, run in judges])
     panels = []
     for metric in GENRM:
@@ -154,7 +154,7 @@ def genrm_panels(runs: Sequence[Run]) -> list[Panel]:
 
 def update_panels(runs: Sequence[Run]) -> list[Panel]:
     """Return the plots of the update: loss, reward, entropy, gradient norm and clip rate, by TRL or verl."""
-    styled = [*_styled(runs, genrm=False), *_styled(runs, genrm=True)]
+    styled = [*styled_runs(runs, genrm=False), *styled_runs(runs, genrm=True)]
     panels = []
     for title, scale, keys in _UPDATE:
         found = (
@@ -165,19 +165,7 @@ def update_panels(runs: Sequence[Run]) -> list[Panel]:
     return [panel for panel in panels if panel.curves]
 
 
-def overview_panels(runs: Sequence[Run]) -> list[Panel]:
-    """Return the six plots of the overview: accuracy, flawed positives, their advantage, rho, the judge."""
-    policies, judges = policy_panels(runs), genrm_panels(runs)
-    wanted = [p for p in policies if p.title.startswith("Accuracy")][:2]
-    wanted += [p for p in policies if "flawed positives" in p.title][:1]
-    wanted += [p for p in [_flawed_advantage(runs)] if p.curves]
-    wanted += [p for p in policies if p.title.startswith("rho")][:1]
-    wanted += [replace(p, title="F1 of the GenRM in training") for p in judges if p.title == "F1"]
-    rest = [p for p in (*policies, *judges) if p not in wanted and p.title != "F1"]
-    return (wanted + rest)[:6]
-
-
-def _styled(runs: Sequence[Run], genrm: bool) -> Styled:
+def styled_runs(runs: Sequence[Run], genrm: bool) -> Styled:
     """Return the judges or the policies among the runs, each with its style."""
     look = styles(runs)
     return [(look[label], run) for label, group in group_runs(runs).items() for run in group if run.genrm == genrm]
@@ -222,14 +210,3 @@ def _advantages(label: str, group: Sequence[Run]) -> Panel:
     crossing = find_crossing(run)
     marks = (Mark(crossing.step, 0.0, f"step {crossing.step:.0f}", Style("red")),) if crossing else ()
     return Panel(title if len(group) == 1 else f"{title}: {run.name}", curves, "number", marks, 0.0)
-
-
-def _flawed_advantage(runs: Sequence[Run]) -> Panel:
-    """Return the plot of the mean advantage of flawed positives, for all policies."""
-    curves, marks = [], []
-    for style, run in _styled(runs, genrm=False):
-        if series := advantage(run, "flawed"):
-            curves.append(Curve(series.smoothed(), style, series))
-        if crossing := find_crossing(run):
-            marks.append(Mark(crossing.step, 0.0, f"step {crossing.step:.0f}", style))
-    return Panel("Mean advantage of flawed positives", tuple(curves), "number", tuple(marks), 0.0)

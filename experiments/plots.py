@@ -1,9 +1,15 @@
-"""Drawing of panels: PNG pictures for a README. Needs no display and keeps no global state."""
+"""Plots of runs as PNG pictures: that of the README, those of the paper's figures. They need no display.
+
+python -m experiments.plots demo/genrm-0 demo/baseline-0 demo/fapo-0 -o docs/demo.png
+"""
 
 from __future__ import annotations
 
+import argparse
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -14,8 +20,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from fapo.report.palette import PALETTE
-from fapo.report.panels import DASHES, Mark, Panel, Style, overview_panels, styles
-from fapo.training.run_reader import Run
+from fapo.report.panels import Curve, Mark, Panel, Style, genrm_panels, policy_panels, styled_runs, styles
+from fapo.report.summary import advantage, find_crossing
+from fapo.training.run_reader import Run, read_run
+
+DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+"""Line styles in matplotlib's notation, in the order of those of the page."""
 
 _LOOK = {
     "font.family": "sans-serif",
@@ -39,6 +49,29 @@ _LOOK = {
 def overview(runs: Sequence[Run]) -> bytes:
     """Return six plots of the runs as one PNG picture with a legend."""
     return picture(overview_panels(runs), styles(runs), columns=3)
+
+
+def overview_panels(runs: Sequence[Run]) -> list[Panel]:
+    """Return the six plots of the overview: accuracy, flawed positives, their advantage, rho, the judge."""
+    policies, judges = policy_panels(runs), genrm_panels(runs)
+    wanted = [p for p in policies if p.title.startswith("Accuracy")][:2]
+    wanted += [p for p in policies if "flawed positives" in p.title][:1]
+    wanted += [p for p in [_flawed_advantage(runs)] if p.curves]
+    wanted += [p for p in policies if p.title.startswith("rho")][:1]
+    wanted += [replace(p, title="F1 of the GenRM in training") for p in judges if p.title == "F1"]
+    rest = [p for p in (*policies, *judges) if p not in wanted and p.title != "F1"]
+    return (wanted + rest)[:6]
+
+
+def _flawed_advantage(runs: Sequence[Run]) -> Panel:
+    """Return the plot of the mean advantage of flawed positives, for all policies."""
+    curves, marks = [], []
+    for style, run in styled_runs(runs, genrm=False):
+        if series := advantage(run, "flawed"):
+            curves.append(Curve(series.smoothed(), style, series))
+        if crossing := find_crossing(run):
+            marks.append(Mark(crossing.step, 0.0, f"step {crossing.step:.0f}", style))
+    return Panel("Mean advantage of flawed positives", tuple(curves), "number", tuple(marks), 0.0)
 
 
 def picture(panels: Sequence[Panel], looks: Mapping[str, Style], columns: int) -> bytes:
@@ -154,3 +187,16 @@ def _set_scale(axes: Axes, panel: Panel) -> None:
     elif low > 0:
         room = max(high - low, 0.25 * high) * 0.3
         axes.set_ylim(max(0.0, low - room), high + room)
+
+
+def main() -> None:
+    """Write the picture of some runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file")
+    given = parser.parse_args()
+    given.output.write_bytes(overview([read_run(run) for run in given.runs]))
+
+
+if __name__ == "__main__":
+    main()

@@ -77,6 +77,11 @@ class UsageMeter:
         self._taken = Usage()
         self._lock = threading.Lock()
 
+    @property
+    def progress_metrics(self) -> dict[str, int]:
+        """Number of answers so far that came from the response cache, for a progress bar; empty while it is 0."""
+        return {"from the cache": self.total.from_cache} if self.total.from_cache else {}
+
     def __reduce__(self) -> tuple[type[UsageMeter], tuple[UsageMeter | None]]:
         return UsageMeter, (self.whole,)
 

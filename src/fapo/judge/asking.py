@@ -77,12 +77,6 @@ class AskingJudge(ABC):
     def steps(self) -> StepRule:
         """Rule by which responses are split into steps."""
 
-    @property
-    def progress_metrics(self) -> dict[str, int]:
-        """Number of answers so far that came from the response cache, for a progress bar; empty while it is 0."""
-        cached = self.usage.total.from_cache
-        return {"from the cache": cached} if cached else {}
-
     @abstractmethod
     def build(self, problem: Problem, steps: Sequence[str | Given]) -> list[Message]:
         """Return the conversation that asks the model about the steps of a solution."""

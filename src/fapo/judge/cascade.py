@@ -69,12 +69,6 @@ class Cascade:
     usage: UsageMeter = field(default_factory=UsageMeter, repr=False, compare=False)
     """Tokens of both judges."""
 
-    @property
-    def progress_metrics(self) -> dict[str, int]:
-        """Number of answers so far that came from the response cache, for a progress bar; empty while it is 0."""
-        cached = self.usage.total.from_cache
-        return {"from the cache": cached} if cached else {}
-
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Return one verdict for each rollout, in order."""
         return await self._ask(self.cheap, self.strong, rollouts)

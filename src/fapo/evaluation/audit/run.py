@@ -202,7 +202,7 @@ class _Audit:
     def advance(self, num: int) -> None:
         """Report that `num` more rows are judged, or need no judgement."""
         self.done += num
-        metrics = {"judged": self.num_judged, "failed": self.num_failed, **self.judge.progress_metrics}
+        metrics = {"judged": self.num_judged, "failed": self.num_failed, **self.judge.usage.progress_metrics}
         self.progress("judge", self.done, self.num_rows, metrics)
 
     def output_row(self, solution: Solution, check: Check, verdict: Verdict | None) -> AuditRow:

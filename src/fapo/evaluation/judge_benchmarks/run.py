@@ -200,7 +200,7 @@ def judge_rows(
                 batch_size=1 if judge.num_requests else LOCAL_BATCH,
                 concurrency=judge.num_requests or 1,
                 record=breaker.record,
-                progress=lambda done: progress(task, done, len(rows.counting), opened.progress_metrics),
+                progress=lambda done: progress(task, done, len(rows.counting), opened.usage.progress_metrics),
             )
             return opened.usage.total
 

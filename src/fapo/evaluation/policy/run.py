@@ -235,7 +235,7 @@ async def _judged(
             record=CircuitBreaker(
                 name=f"the {task}", remedy=repeat_command(config.cache), num_expected=len(jobs)
             ).record,
-            progress=lambda done: progress(task, done, len(jobs), judge.progress_metrics),
+            progress=lambda done: progress(task, done, len(jobs), judge.usage.progress_metrics),
         )
     out = []
     for i, (question, rollouts) in enumerate(zip(answered, read, strict=True)):

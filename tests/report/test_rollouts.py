@@ -137,13 +137,13 @@ def test_packed_rollouts_are_nothing_but_letters_and_come_back(tmp_path: Path) -
 def test_a_random_choice_keeps_groups_together(tmp_path: Path) -> None:
     rows = [rollout(step, number, 1, 1) for step in range(50) for number in range(10) for _ in range(4)]
     run = read_run(run_with(tmp_path / "r", rows))
-    rate = sampling_rate([run], 500)
+    rate = sampling_rate(run.rollout_files, 500)
     assert rate == 500 / 2000
     found = list(shown_rollouts("r", run, rate))
     assert 300 < len(found) < 700
     groups = [shown.key[:4] for shown in found]
     assert {groups.count(group) for group in groups} == {4}
-    assert sampling_rate([run], 5000) == 1.0 and len(list(shown_rollouts("r", run))) == 2000
+    assert sampling_rate(run.rollout_files, 5000) == 1.0 and len(list(shown_rollouts("r", run))) == 2000
 
 
 def test_runs_of_one_name_go_by_their_folders(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from fapo.report.agreement import Agreement, Finding, agreement
 from fapo.report.browser import BROWSER, Browser
 from fapo.report.human_review import compare_labels, read_labels
 from fapo.report.render import render
-from fapo.report.rollouts import LIMIT, MAX_BYTES, ShownRollout, pack, shown_steps
+from fapo.report.rollouts import LIMIT, ShownRollout, pack, sampling_rate, shown_steps
 from fapo.report.text import visible
 from fapo.types import rollout_class
 
@@ -136,9 +136,7 @@ def write_audit(
         DataError: A file of verdicts does not belong to these solutions, or the labels cannot be read.
     """
     verdicts, files = settings.out, settings.files
-    paths = [verdicts, *map(Path, files)]
-    size = sum(path.stat().st_size for path in paths if path.is_file())
-    rate = min(1.0, num_shown / max(1, _num_lines(verdicts)), MAX_BYTES / max(1, size))
+    rate = sampling_rate([verdicts], num_shown, filter(Path.is_file, map(Path, files)))
     counts, kinds = AuditCounts(), Counter[ErrorKind]()
     pairs: list[tuple[Finding, Finding]] = []
     num_silent = 0
@@ -207,12 +205,6 @@ def read_verdicts(path: Path) -> Iterator[AuditRow]:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the row"
             raise DataError(f"{path}:{number}: {where}: {first['msg']}; give an output of `fapo judge`") from None
-
-
-def _num_lines(path: Path) -> int:
-    """Return the number of lines of a file."""
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def _second_rows(settings: AuditSettings, path: Path) -> Iterator[AuditRow]:

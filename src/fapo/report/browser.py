@@ -42,7 +42,7 @@ def make_browser(runs: Sequence[Run], limit: int = LIMIT) -> Browser | None:
     if not limit:
         return None
     policies = named_policies(runs)
-    rate = sampling_rate(list(policies.values()), limit)
+    rate = sampling_rate([file for run in policies.values() for file in run.rollout_files], limit)
     shown = [rollout for name, run in policies.items() for rollout in shown_rollouts(name, run, rate)]
     return Browser(pack(shown), len(shown), rate) if shown else None
 

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from fapo.data.jsonl import finite_number
@@ -184,11 +185,16 @@ def shown_steps(steps: Iterable[str | Given]) -> tuple[str, ...]:
     return tuple(visible(text.rstrip(), _MAX_CHARACTERS) for text in texts)
 
 
-def sampling_rate(runs: Sequence[Run], limit: int = LIMIT) -> float:
-    """Return the fraction of all rollouts of the runs that keeps a page within `limit` rollouts and MAX_BYTES."""
-    files = [path for run in runs for path in run.rollout_files]
-    size, lines = sum(path.stat().st_size for path in files), 0
-    for path in files:
+def sampling_rate(rows: Sequence[Path], limit: int = LIMIT, others: Iterable[Path] = ()) -> float:
+    """Return the fraction of rollouts that keeps a page within `limit` rollouts and MAX_BYTES.
+
+    Args:
+        rows: Files with one rollout a line.
+        limit: Number of rollouts.
+        others: Further files whose texts are shown.
+    """
+    size, lines = sum(path.stat().st_size for path in (*rows, *others)), 0
+    for path in rows:
         with path.open("rb") as file:
             lines += sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return min(1.0, limit / max(lines, 1), MAX_BYTES / max(size, 1))

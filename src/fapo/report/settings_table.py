@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from fapo.config.flatten import flatten
 from fapo.data.jsonl import finite_number
 from fapo.training.run_reader import Run
 
@@ -50,7 +51,7 @@ class SettingsTable:
 
 def settings_table(runs: Sequence[Run]) -> SettingsTable:
     """Return the settings, versions and times of runs."""
-    tables = [dict(_flat(run.config)) for run in runs]
+    tables = [_texts(run.config) for run in runs]
     rows = [_row(name, tables) for name in dict.fromkeys(key for table in tables for key in table)]
     order = {name: place for place, name in enumerate(MAIN)}
     rows.sort(key=lambda row: order.get(row.name, len(MAIN)))
@@ -68,13 +69,10 @@ def _row(name: str, tables: Sequence[Mapping[str, str]]) -> SettingRow:
     return SettingRow(name, tuple(table.get(name, MISSING) for table in tables))
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the settings of nested tables with their full names; unset ones are left out."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None and value != "":
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+def _texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings of nested tables as text by their full names; unset ones are left out."""
+    given = {key: value for key, value in flatten(config) if value not in (None, "", {})}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:

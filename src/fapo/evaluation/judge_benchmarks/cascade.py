@@ -127,9 +127,7 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
     cheap = _verdicts(settings.cheap, rows, settings.threshold)
     strong = _verdicts(settings.strong, rows, settings.threshold) if settings.strong else cheap
     common = [i for i in range(len(cheap)) if cheap[i] is not MISSING and strong[i] is not MISSING]
-    rows = replace(
-        rows, counting=tuple(rows.counting[i] for i in common), subsets=tuple(rows.subsets[i] for i in common)
-    )
+    rows = rows.take(common)
     cheap, strong = [cheap[i] for i in common], [strong[i] for i in common]
     scores, labels = [flaw_score(verdict) for verdict in cheap], [row.error_step is not None for row in rows.counting]
     if any(score is not None and not 0 <= score <= 1 for score in scores):
@@ -145,9 +143,11 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
     known = [scores[i] for i in chosen], [labels[i] for i in chosen]
     bounds = sorted({*MAX_ERRORS, settings.max_error})
     thresholds = {f"bound {bound:g}": choose_thresholds(*known, bound, cut) for bound in bounds}
-    left = Rows(tuple(rows.counting[i] for i in measured), tuple(rows.subsets[i] for i in measured), rows.num_steps)
     points = _points(
-        left, [cheap[i] for i in measured], [strong[i] for i in measured] if settings.strong else None, thresholds
+        rows.take(measured),
+        [cheap[i] for i in measured],
+        [strong[i] for i in measured] if settings.strong else None,
+        thresholds,
     )
     points |= {name: replace(points[name], max_error=bound) for name, bound in zip(thresholds, bounds, strict=True)}
     smallest = 1 / (min(sum(known[1]), len(chosen) - sum(known[1])) + 1)

@@ -28,6 +28,11 @@ class Rows:
     num_steps: Mapping[str, int]
     """Number of steps by id, for every row of the data. A prediction for any of these ids is accepted."""
 
+    def take(self, indices: Sequence[int]) -> Rows:
+        """Return the rows with these indices among those that are scored."""
+        counting, subsets = (tuple(column[i] for i in indices) for column in (self.counting, self.subsets))
+        return Rows(counting, subsets, self.num_steps)
+
 
 def load_rows(
     benchmark: Benchmark, sources: Sequence[str], limit: int | None = None, steps: StepRule = "paragraphs"

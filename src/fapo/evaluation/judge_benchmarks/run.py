@@ -101,9 +101,7 @@ def _with_chosen_threshold(settings: BenchSettings, rows: Rows, context: Context
         process=settings.benchmark == "process",
     )
     verdicts = [with_threshold(context.verdicts[i], threshold) for i in measured]
-    counting, subsets = tuple(rows.counting[i] for i in measured), tuple(rows.subsets[i] for i in measured)
-    left = replace(rows, counting=counting, subsets=subsets)
-    return left, replace(context, verdicts=verdicts, threshold=threshold, num_for_threshold=len(chosen))
+    return rows.take(measured), replace(context, verdicts=verdicts, threshold=threshold, num_for_threshold=len(chosen))
 
 
 def _from_predictions(settings: BenchSettings, rows: Rows, file: Path, name: str) -> Context:

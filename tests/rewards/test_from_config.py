@@ -14,7 +14,6 @@ from fapo.judge.canaries import Canaries
 from fapo.judge.coalesce import BatchingJudge
 from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.rewards.critique_scorer import CritiqueScorer
-from fapo.rewards.eager_scorer import EagerJudge
 from fapo.rewards.from_config import make_scorer, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.types import LabelledSolution, Problem, Rollout, Verdict
@@ -59,14 +58,11 @@ def test_the_wrappers_of_a_judge_have_one_order() -> None:
     problem = Problem("p", "What is 1+1?", "2")
     known = [LabelledSolution(problem, ("a", "b"), label, True) for label in (None, 1)]
     scorer = PolicyScorer(FapoReward(), Canaries(judge, known, 1.0))
-    wrapped, eager = wrap_judge(scorer, deduplicate=True, batch=True, eager=True)
-    found, outer = [], wrapped.judge
+    found, outer = [], wrap_judge(scorer, batch=True).judge
     while outer is not judge:
         found.append(type(outer))
         outer = outer.judge
-    assert found == [DeduplicatingJudge, BatchingJudge, Canaries, EagerJudge]
-    assert eager is not None
-    assert wrap_judge(scorer) == (scorer, None)
+    assert found == [DeduplicatingJudge, BatchingJudge, Canaries]
 
 
 def test_solutions_with_one_id_must_be_equal() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -26,16 +26,12 @@ from fapo.data.steps import split_steps
 from fapo.errors import ConfigError, DataError
 from fapo.types import LabelledSolution, Message, Problem, StepRule
 
-PROBLEM_FIELDS = ("id", "problem", "reference", "source")
-"""Fields of `COLUMNS` that make a Problem."""
-
 
 def read_problems(
     source: str | Path,
     *,
     split: str | None = None,
     limit: int | None = None,
-    columns: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> list[Problem]:
     """Read the problems of a file or of a Hugging Face data set.
@@ -44,18 +40,16 @@ def read_problems(
         source: File (.jsonl, .json, .parquet) or Hugging Face id (`owner/name`, `owner/name:config`).
         split: Split of a Hugging Face data set; None uses the only split.
         limit: Number of rows to read, the first ones; None reads all.
-        columns: Field (id, problem, reference, source) -> column, where the usual names do not fit; "a.b" is the key b
-            in the column a.
         seed: Seed of the order in which the choices of multiple-choice questions are lettered.
 
     Returns:
         The problems. A row without an id is called `source-12`, counted from 0; other columns become `meta`.
 
     Raises:
-        ConfigError: The split or a name in `columns` does not fit.
+        ConfigError: The split does not fit.
         DataError: The source cannot be read, or a row does not fit; the message has file and line.
     """
-    problems = [problem for _, _, problem in _problems(source, split, limit, columns or {}, seed=seed)]
+    problems = [problem for _, _, problem in _problems(source, split, limit, seed=seed)]
     if not problems and limit != 0:
         raise DataError(f"{source} is empty; give a source with at least one row")
     return problems
@@ -66,7 +60,6 @@ def read_labelled(
     *,
     split: str | None = None,
     limit: int | None = None,
-    columns: Mapping[str, str] | None = None,
     need_correct: bool = False,
     steps: StepRule = "paragraphs",
 ) -> list[LabelledSolution]:
@@ -80,7 +73,6 @@ def read_labelled(
         source: File (.jsonl, .json, .parquet) or Hugging Face id (`owner/name`, `owner/name:config`).
         split: Split of a Hugging Face data set; None uses the only split.
         limit: Number of rows to read, the first ones; None reads all.
-        columns: Field (id, problem, reference, source) -> column, where the usual names do not fit.
         need_correct: Whether each row must have `final_answer_correct`. If not, a row without it counts as correct,
             because critic data consists of solutions with a correct answer.
         steps: Rule by which the `response` of a row without `steps` is split.
@@ -89,11 +81,11 @@ def read_labelled(
         The labelled solutions.
 
     Raises:
-        ConfigError: The split or a name in `columns` does not fit.
+        ConfigError: The split does not fit.
         DataError: The source cannot be read, or a row does not fit; the message has file and line.
     """
     solutions = []
-    for where, row, problem in _problems(source, split, limit, columns or {}, labelled=True):
+    for where, row, problem in _problems(source, split, limit, labelled=True):
         if need_correct and "final_answer_correct" not in row:
             raise DataError(f"{where}: no final_answer_correct: true or false is needed to choose the rows that count")
         parts, label, correct = _steps(where, row, steps), row.get("label"), row.get("final_answer_correct", True)
@@ -190,14 +182,11 @@ def _problems(
     source: str | Path,
     split: str | None,
     limit: int | None,
-    columns: Mapping[str, str],
     labelled: bool = False,
     seed: int = 0,
 ) -> Iterator[tuple[str, Row, Problem]]:
     """Yield each row with its place and its problem; ids are unique, and a labelled row needs no reference."""
-    if unknown := sorted(set(columns) - set(PROBLEM_FIELDS)):
-        raise ConfigError(f"columns maps {', '.join(unknown)}, but a problem has only {', '.join(PROBLEM_FIELDS)}")
-    aliases = {field: COLUMNS[field] for field in PROBLEM_FIELDS if field != "source"}  # the source is the data set
+    aliases = {field: COLUMNS[field] for field in ("id", "problem", "reference")}
     name = source_name(source)
     places: dict[str, str] = {}  # id -> place of its row
     read = (
@@ -206,8 +195,7 @@ def _problems(
         for row in (labelled_rows(where, found) if labelled else [with_choices(where, found, seed)])
     )
     for index, (where, row) in enumerate(islice(read, limit)):
-        needed = {"problem", *columns} if labelled else {"problem", "reference", *columns}
-        used = find_columns(where, row, aliases | {field: (column,) for field, column in columns.items()}, needed)
+        used = find_columns(where, row, aliases, {"problem"} if labelled else {"problem", "reference"})
         values = {field: get_nested(row, column) for field, column in used.items()}
         if "reference" in values:
             values["reference"] = only_item(values["reference"])
@@ -217,7 +205,7 @@ def _problems(
             id=scalars.get("id", f"{name}-{index}"),
             text=as_question_text(where, used["problem"], values["problem"]),
             reference=answer_of_worked_solution(scalars.get("reference", "")),
-            source=scalars.get("source", name),
+            source=name,
             meta={column: row[column] for column in row if column in rest},
         )
         if not problem.reference and "reference" in used:

@@ -11,7 +11,7 @@ A judge is wrapped in other judges. From the outside in:
     GenRM, PRM, oracle   judges; a GenRM or a PRM asks once about equal solutions of one call
     CachedModel          the model of these two, which answers from the response cache what it has answered before
 
-`make_judge` builds the innermost judge and its canaries; `fapo.rewards.from_config.wrap_judge` adds the other wrappers.
+`make_judge` builds the innermost judge and its canaries; `wrap_judge` and `make_eager` of `fapo.rewards` add the rest.
 """
 
 from __future__ import annotations

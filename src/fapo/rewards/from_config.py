@@ -22,7 +22,6 @@ from fapo.judge.from_config import JudgeModel, make_judge, step_rule
 from fapo.judge.template import load_template
 from fapo.rewards.checkers import make_checker
 from fapo.rewards.critique_scorer import CritiqueScorer, Scorer
-from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.scorer import PolicyScorer
 from fapo.types import GroundTruth, Judge, LabelledSolution, ScoredRollout
 
@@ -85,34 +84,16 @@ def check_scorer(config: Config) -> None:
             )
 
 
-def wrap_judge(
-    scorer: PolicyScorer,
-    *,
-    deduplicate: bool = False,
-    batch: bool = False,
-    eager: bool = False,
-) -> tuple[PolicyScorer, EagerJudge | None]:
-    """Return a copy of a scorer with a wrapped judge; `fapo.judge.from_config` has the order of the wrappers.
+def wrap_judge(scorer: PolicyScorer, *, batch: bool) -> PolicyScorer:
+    """Return a copy of a scorer that judges equal rollouts of different calls once.
 
     Args:
         scorer: Scorer with a judge.
-        deduplicate: Whether to judge equal rollouts of different calls once.
         batch: Whether to join the calls that arrive while the judge is busy.
-        eager: Whether judging may start before a batch of rollouts is complete.
-
-    Returns:
-        The copy, and the eager judge; None without `eager`.
     """
-    eager_judge: EagerJudge | None = None
-    if eager:
-        scorer, eager_judge = make_eager(scorer)
-    judge = scorer.judge
-    assert judge, "only the judge of a scorer can be wrapped"
-    if batch:
-        judge = BatchingJudge(judge)
-    if deduplicate:
-        judge = DeduplicatingJudge(judge)
-    return replace(scorer, judge=judge), eager_judge
+    assert scorer.judge, "only the judge of a scorer can be wrapped"
+    judge = BatchingJudge(scorer.judge) if batch else scorer.judge
+    return replace(scorer, judge=DeduplicatingJudge(judge))
 
 
 def scored_truth(scored: ScoredRollout, scorer: Scorer) -> GroundTruth | None:

@@ -15,8 +15,8 @@ from transformers import PrinterCallback
 from fapo.config.schema import AdapterJudge, Config, JudgeRequests
 from fapo.data.trajectory import opens_thinking
 from fapo.rewards.critique_scorer import Scorer
-from fapo.rewards.eager_scorer import EagerJudge
-from fapo.rewards.from_config import make_scorer, wrap_judge
+from fapo.rewards.eager_scorer import EagerJudge, make_eager
+from fapo.rewards.from_config import make_scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN, Example, load_sets
 from fapo.training.recorder import Recorder
@@ -123,4 +123,4 @@ def _wrapped(config: Config, scorer: Scorer) -> tuple[Scorer, EagerJudge | None]
     judge = config.judge
     parts = [part for _, part in judge.parts] if judge else []
     eager = all(isinstance(part, JudgeRequests) and part.num_requests and part.overlap for part in parts)
-    return wrap_judge(scorer, eager=eager)
+    return make_eager(scorer) if eager else (scorer, None)

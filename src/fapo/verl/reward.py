@@ -180,4 +180,4 @@ def _policy_scorer(path: str, num_workers: int, router: str) -> Scorer:
     if canaries := find_canaries(scorer.judge):
         canaries.results = []
     assert config.judge
-    return wrap_judge(scorer, deduplicate=True, batch=config.judge.loads_model)[0]
+    return wrap_judge(scorer, batch=config.judge.loads_model)

@@ -133,4 +133,4 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
         raise ConfigError(f'--on-unscored is for rewards with a judge; reward.kind is "{reward.kind}"')
     if not scorer.judge:
         return scorer
-    return wrap_judge(scorer, deduplicate=True, batch=in_process)[0]
+    return wrap_judge(scorer, batch=in_process)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fapo.rewards.verify import acheck_answer, check_answers, shutdown
+from fapo.rewards.verify import acheck_answers, check_answers, shutdown
 from tests.support.checked_answers import ENDLESS, boxed, check, correct
 
 
@@ -51,8 +51,8 @@ def test_from_many_threads():
 def test_cancelling_stops_the_comparison():
     async def run():
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(acheck_answer(boxed(ENDLESS), "7", deadline=60.0), timeout=0.5)
-        return await acheck_answer(boxed("x+y"), "y+x")
+            await asyncio.wait_for(acheck_answers([(boxed(ENDLESS), "7")], deadline=60.0), timeout=0.5)
+        return (await acheck_answers([(boxed("x+y"), "y+x")]))[0]
 
     start = time.perf_counter()
     assert asyncio.run(run()).correct

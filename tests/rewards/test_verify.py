@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo.rewards.verify import MAX_CHARS, Check, acheck_answer, acheck_answers, check_answers
+from fapo.rewards.verify import MAX_CHARS, Check, acheck_answers, check_answers
 from tests.support.checked_answers import ENDLESS, boxed, check, correct
 from tests.support.paths import shared_data
 
@@ -224,11 +224,11 @@ def test_event_loop_stays_free():
                 ticks += 1
 
         ticker = asyncio.create_task(tick())
-        slow, right, many, one = await asyncio.gather(
-            acheck_answer(boxed(ENDLESS), "7", deadline=1.0),
-            acheck_answer(boxed("x+y"), "y+x"),
+        (slow,), (right,), many, (one,) = await asyncio.gather(
+            acheck_answers([(boxed(ENDLESS), "7")], deadline=1.0),
+            acheck_answers([(boxed("x+y"), "y+x")]),
             acheck_answers([(boxed("x+x"), "2x"), ("none", "1")]),
-            acheck_answer(boxed("12"), "12"),
+            acheck_answers([(boxed("12"), "12")]),
         )
         ticker.cancel()
         return ticks, slow, right, many, one

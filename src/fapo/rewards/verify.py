@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fapo.data.final_answers import clean, decide, extract
 from fapo.rewards.answer_workers import shutdown, submit, wait_limit
 
-__all__ = ["Check", "acheck_answer", "acheck_answers", "check_answers", "shutdown"]
+__all__ = ["Check", "acheck_answers", "check_answers", "shutdown"]
 
 MAX_CHARS = 2000
 """Maximum length, in characters, of answers and references that are compared by more than string equality."""
@@ -85,29 +85,14 @@ class _Batch:
         ]
 
 
-def _extracted(pairs: Sequence[tuple[str, str]], require_box: bool) -> tuple[list[str | None], list[str]]:
-    """Return the answers in (solution text, reference) pairs, and the references."""
-    return [extract(text, require_box=require_box) for text, _ in pairs], [reference for _, reference in pairs]
-
-
-def _start(answers: Iterable[str | None], references: Iterable[str], deadline: float) -> _Batch:
-    """Start the comparisons that need computer algebra."""
+def _start(pairs: Sequence[tuple[str, str]], deadline: float, require_box: bool) -> _Batch:
+    """Start the comparisons that need computer algebra, for (solution text, reference) pairs."""
     if not 0 < deadline < math.inf:
         raise ValueError(f"deadline must be a positive number of seconds, not {deadline!r}")
-    answers = list(answers)
-    triaged = [_triage(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+    answers = [extract(text, require_box=require_box) for text, _ in pairs]
+    triaged = [_triage(answer, reference) for answer, (_, reference) in zip(answers, pairs, strict=True)]
     jobs = dict.fromkeys(item for item in triaged if isinstance(item, tuple))
     return _Batch(answers, triaged, {job: submit(*job, deadline) for job in jobs}, deadline)
-
-
-def _finish(batch: _Batch) -> list[Check]:
-    """Wait for all comparisons, and return one Check for each solution."""
-    try:
-        concurrent.futures.wait(batch.futures.values(), timeout=wait_limit(batch.deadline))
-        return batch.checks(batch.futures)
-    finally:
-        for future in batch.futures.values():
-            future.cancel()
 
 
 def check_answers(pairs: Sequence[tuple[str, str]], *, deadline: float = 5.0, require_box: bool = True) -> list[Check]:
@@ -128,7 +113,13 @@ def check_answers(pairs: Sequence[tuple[str, str]], *, deadline: float = 5.0, re
     Raises:
         ValueError: If the deadline is not positive and finite.
     """
-    return _finish(_start(*_extracted(pairs, require_box), deadline))
+    batch = _start(pairs, deadline, require_box)
+    try:
+        concurrent.futures.wait(batch.futures.values(), timeout=wait_limit(deadline))
+        return batch.checks(batch.futures)
+    finally:
+        for future in batch.futures.values():
+            future.cancel()
 
 
 async def acheck_answers(
@@ -147,7 +138,7 @@ async def acheck_answers(
     Raises:
         ValueError: If the deadline is not positive and finite.
     """
-    batch = _start(*_extracted(pairs, require_box), deadline)
+    batch = _start(pairs, deadline, require_box)
     waiting = {job: asyncio.wrap_future(future) for job, future in batch.futures.items()}
     try:
         if waiting:
@@ -156,21 +147,3 @@ async def acheck_answers(
     finally:
         for future in waiting.values():
             future.cancel()
-
-
-async def acheck_answer(response: str, reference: str, *, deadline: float = 5.0, require_box: bool = True) -> Check:
-    """Check one final answer without blocking the event loop; see `check_answers`.
-
-    Args:
-        response: Text of the solution.
-        reference: Correct answer.
-        deadline: Seconds for the comparison.
-        require_box: Whether only a boxed answer counts as a final answer.
-
-    Returns:
-        The Check.
-
-    Raises:
-        ValueError: If the deadline is not positive and finite.
-    """
-    return (await acheck_answers([(response, reference)], deadline=deadline, require_box=require_box))[0]

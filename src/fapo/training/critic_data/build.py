@@ -18,7 +18,7 @@ from fapo.errors import ConfigError, DataError
 from fapo.inference.models import ModelSpec
 from fapo.inference.numbered_answers import SampledModel
 from fapo.inference.response_cache import ResponseCache
-from fapo.judge.template import Template, load_template
+from fapo.judge.template import Template
 from fapo.judge.verdict_counts import VerdictCounts, shortened
 from fapo.rewards.checkers import AnswerChecker, make_checker
 from fapo.training.critic_data.card import Card, Counts, write_card
@@ -26,7 +26,7 @@ from fapo.training.critic_data.consensus import LabelPrecision, balance, consens
 from fapo.training.critic_data.files import write_rows
 from fapo.training.critic_data.sample import SampledRollout, distinct, sample_rollouts
 from fapo.training.critic_data.settings import CriticSettings
-from fapo.training.critic_data.votes import collect_votes
+from fapo.training.critic_data.votes import collect_votes, load_position_template
 from fapo.types import LabelledSolution, Problem, Progress, Verdict
 
 Votes = Mapping[str, Sequence[Verdict]]
@@ -70,11 +70,7 @@ def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
         EngineError: A policy fails for too many requests, or the checker for too many rollouts.
         JudgeDownError: The teacher fails for too many requests.
     """
-    template = load_template(config.template, config.steps)
-    if template.kind != "locate":
-        raise ConfigError(
-            f"template {config.template!r} asks yes or no; a label needs a position: use another, such as locate"
-        )
+    template = load_position_template(config.template, config.steps)
     prompt, check = load_prompt(config.prompt), make_checker(config.checker)
     problems = load_problems(config.problems, limit=config.limit)
     inputs = _Inputs(problems, config.policy_specs(), config.teacher_spec(), prompt, template, check)
@@ -138,26 +134,20 @@ async def _votes(
 ) -> Votes:
     """Return the votes of the teacher on each solution, without critiques; of unparsable ones the beginning is kept."""
     sampling = Sampling(temperature=config.teacher_temperature, max_tokens=config.teacher_max_tokens)
-    votes: dict[str, dict[int, Verdict]] = {solution.id: {} for solution in solutions}
-
-    def keep(id: str, number: int, verdict: Verdict) -> None:
-        votes[id][number] = shortened(verdict)
-
     name = inputs.teacher.name
-    await collect_votes(
+    return await collect_votes(
         SampledModel(inputs.teacher, "--teacher", sampling, config.requests, config.seed),
         {solution.id: (solution.rollout.problem, solution.steps) for solution in solutions},
         config.votes,
         inputs.template,
         cache,
-        keep,
         name=f"the teacher {name}",
         record=config.folder / "labels.jsonl",
         column="vote",
         task=f"label {name}",
         progress=progress,
+        kept=shortened,
     )
-    return {id: [given[number] for number in sorted(given)] for id, given in votes.items()}
 
 
 def _settings(config: CriticSettings, inputs: _Inputs) -> dict[str, Any]:

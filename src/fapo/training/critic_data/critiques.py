@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +11,12 @@ from typing import Any
 from fapo.data.files import check_not_overwriting
 from fapo.data.jsonl import write_jsonl
 from fapo.data.load import load_labelled
-from fapo.errors import ConfigError, JudgeError
+from fapo.errors import JudgeError
 from fapo.inference.numbered_answers import SampledModel
 from fapo.inference.response_cache import ResponseCache
-from fapo.judge.template import load_template
 from fapo.training.critic_data.label_noise import with_label_noise
 from fapo.training.critic_data.settings import CritiquesSettings
-from fapo.training.critic_data.votes import collect_votes
+from fapo.training.critic_data.votes import collect_votes, load_position_template
 from fapo.types import LabelledSolution, Progress, Verdict
 
 
@@ -72,28 +71,18 @@ def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: N
     """
     check_not_overwriting(config.out, [config.data])
     judge = config.judge_spec()
-    template = load_template(config.template)
+    template = load_position_template(config.template)
     loaded = load_labelled(config.data, limit=config.limit, steps=template.steps)
     solutions = with_label_noise(loaded, config.label_noise, config.seed)
-    if template.kind != "locate":
-        raise ConfigError(
-            f"template {config.template!r} asks yes or no; a label needs a position: use another, such as locate"
-        )
     file = config.out.with_suffix(".work") / "critiques.jsonl"
-    verdicts: dict[tuple[str, int], Verdict] = {}
-
-    def keep(id: str, number: int, verdict: Verdict) -> None:
-        verdicts[id, number] = verdict
-
     with closing(ResponseCache(config.cache)) as cache:
-        asyncio.run(
+        verdicts = asyncio.run(
             collect_votes(
                 SampledModel(judge, "--judge", config.sampling, config.requests, config.seed),
                 {solution.problem.id: (solution.problem, solution.steps) for solution in solutions},
                 config.samples,
                 template,
                 cache,
-                keep,
                 name="the judge",
                 record=file,
                 column="sample",
@@ -109,13 +98,13 @@ def write_critiques(config: CritiquesSettings, progress: Progress = lambda *_: N
 
 
 def _select(
-    solutions: Sequence[LabelledSolution], verdicts: dict[tuple[str, int], Verdict], samples: int
+    solutions: Sequence[LabelledSolution], verdicts: Mapping[str, Sequence[Verdict]], samples: int
 ) -> tuple[CritiqueCounts, list[dict[str, Any]]]:
     """Return the counts and the rows of the data file: the distinct critiques that name the label."""
     rows: list[dict[str, Any]] = []
     num_critiques = num_unparsable = num_matching = num_covered = 0
     for solution in solutions:
-        own = [verdicts[key] for number in range(samples) if (key := (solution.problem.id, number)) in verdicts]
+        own = verdicts[solution.problem.id]
         matching = [v.critique for v in own if _matches(v, solution.training_label)]
         num_critiques += len(own)
         num_unparsable += sum(v.status == "unparsable" for v in own)

@@ -7,13 +7,30 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fapo.data.jsonl import write_jsonl
+from fapo.errors import ConfigError
 from fapo.inference.numbered_answers import SampledModel, ask_numbered
 from fapo.inference.response_cache import CacheKey, ResponseCache
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
 from fapo.judge.genrm import verdict_in
-from fapo.judge.template import Template, build_prompt
+from fapo.judge.template import Template, build_prompt, load_template
 from fapo.judge.verdicts import BLANK, verdict_row
-from fapo.types import Completion, Message, Problem, Progress, Verdict
+from fapo.types import Completion, Message, Problem, Progress, StepRule, Verdict
+
+
+def load_position_template(name: str, steps: StepRule | None = None) -> Template:
+    """Return a template that asks for a position, which a label needs.
+
+    Args:
+        name: Name or path of the template.
+        steps: Rule by which responses are split; None for the template's own.
+
+    Raises:
+        ConfigError: There is no such template, or it asks yes or no.
+    """
+    template = load_template(name, steps)
+    if template.kind != "locate":
+        raise ConfigError(f"template {name!r} asks yes or no; a label needs a position: use another, such as locate")
+    return template
 
 
 async def collect_votes(
@@ -22,14 +39,14 @@ async def collect_votes(
     num_votes: int,
     template: Template,
     cache: ResponseCache,
-    keep: Callable[[str, int, Verdict], None],
     *,
     name: str,
     record: Path,
     column: str,
     task: str,
     progress: Progress,
-) -> None:
+    kept: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+) -> dict[str, list[Verdict]]:
     """Get several verdicts on each solution; equal solutions of equal problems have the same ones.
 
     Args:
@@ -38,12 +55,15 @@ async def collect_votes(
         num_votes: Number of verdicts on each solution.
         template: Prompt of the judge.
         cache: Cache of its answers.
-        keep: Called with the id of a solution, the number of a verdict and the verdict, unless its request failed.
         name: Name of the judge, for the message that it is down.
         record: File that is written anew, with a row for each verdict.
         column: Name of the column with the number of a verdict.
         task: Name of the task, for `progress`.
         progress: Callback for the number of verdicts.
+        kept: Returns the part of a verdict that is returned; the file has all of it.
+
+    Returns:
+        Verdicts on each solution by id, in the order of their numbers, without those whose requests failed.
 
     Raises:
         ConfigError: The model cannot be loaded.
@@ -53,10 +73,11 @@ async def collect_votes(
     write_jsonl(record, [])
     places: defaultdict[CacheKey, list[tuple[str, int]]] = defaultdict(list)
     questions: dict[CacheKey, list[Message]] = {}
+    found: dict[str, dict[int, Verdict]] = {id: {} for id in solutions}
 
     def add(id: str, number: int, verdict: Verdict) -> None:
         write_jsonl(record, [{"id": id, column: number, **verdict_row(verdict)}], append=True)
-        keep(id, number, verdict)
+        found[id][number] = kept(verdict)
 
     def read(key: CacheKey, answer: Completion) -> None:
         for id, number in places[key] if not answer.error else ():
@@ -81,3 +102,4 @@ async def collect_votes(
         progress=lambda done, _: progress(task, done, len(questions)),
         template=template.name,
     )
+    return {id: [given[number] for number in sorted(given)] for id, given in found.items()}

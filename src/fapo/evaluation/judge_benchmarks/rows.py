@@ -30,8 +30,7 @@ class Rows:
 
     def take(self, indices: Sequence[int]) -> Rows:
         """Return the rows with these indices among those that are scored."""
-        counting, subsets = (tuple(column[i] for i in indices) for column in (self.counting, self.subsets))
-        return Rows(counting, subsets, self.num_steps)
+        return Rows(tuple(self.counting[i] for i in indices), tuple(self.subsets[i] for i in indices), self.num_steps)
 
 
 def load_rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from fapo.data.columns import Row
 from fapo.data.jsonl import finite, read_jsonl
 from fapo.data.untrusted_text import escape
 from fapo.errors import DataError
-from fapo.evaluation.intervals import LEVEL, Estimate, percent, signed_points
+from fapo.evaluation.intervals import LEVEL, Estimate
+from fapo.evaluation.policy.output import cell
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.evaluation.policy.score import Score, paired_differences, score
 from fapo.judge.verdicts import verdict_from_row
@@ -122,8 +122,8 @@ def as_table(found: Comparison) -> Table:
     for path, of_policy in found.scores.items():
         table.add_section()
         for row, name in enumerate(names):
-            value = _cell(name, _number(of_policy, name, found.k))
-            difference = _cell(name, found.differences[path][name], signed=True) if path in found.differences else ""
+            value = cell(name, _number(of_policy, name, found.k))
+            difference = cell(name, found.differences[path][name], signed=True) if path in found.differences else ""
             shown = "" if row else Text(escape(path))
             table.add_row(shown, SHOWN[name].replace("@k", f"@{found.k}"), value, difference)
     return table
@@ -133,14 +133,6 @@ def _number(found: Score, name: str, k: int) -> Estimate:
     number = getattr(found, name.removesuffix("_k") if name.endswith("pass_at_k") else name)
     estimate: Estimate = number[k] if isinstance(number, Mapping) else number
     return estimate
-
-
-def _cell(name: str, number: Estimate, signed: bool = False) -> str:
-    if math.isnan(number.value):
-        return "-"
-    if name == "length":
-        return f"{number.value:+.0f}" if signed else f"{number.value:.0f}"
-    return (signed_points if signed else percent)(number.value, number.interval)
 
 
 def _key(question: AnsweredQuestion) -> tuple[str, str, str]:

@@ -216,14 +216,24 @@ def _cells(found: Score, names: Sequence[str], k: int) -> Iterator[str]:
         number = getattr(found, name)
         if isinstance(number, Mapping):
             number = number[k]
-        if not isinstance(number, Estimate):
-            yield str(number)
-        elif name == "judge_youden_j":
-            yield decimal(number.value, number.interval)
-        elif name == "length":
-            yield "-" if math.isnan(number.value) else f"{number.value:.0f}"
-        else:
-            yield percent(number.value, number.interval)
+        yield cell(name, number) if isinstance(number, Estimate) else str(number)
+
+
+def cell(name: str, number: Estimate, *, signed: bool = False) -> str:
+    """Return a number of a score as text.
+
+    Args:
+        name: Field of `Score`.
+        number: Its value, or a difference of two.
+        signed: Whether it is a difference.
+    """
+    if math.isnan(number.value):
+        return "-"
+    if name == "length":
+        return f"{number.value:+.0f}" if signed else f"{number.value:.0f}"
+    if name == "judge_youden_j":
+        return decimal(number.value, number.interval)
+    return (signed_points if signed else percent)(number.value, number.interval)
 
 
 def _notes(found: Score, judged: bool) -> Iterator[str]:

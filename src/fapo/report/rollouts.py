@@ -186,12 +186,15 @@ def shown_steps(steps: Iterable[str | Given]) -> tuple[str, ...]:
 
 
 def sampling_rate(rows: Sequence[Path], limit: int = LIMIT, others: Iterable[Path] = ()) -> float:
-    """Return the fraction of rollouts that keeps a page within `limit` rollouts and MAX_BYTES.
+    """Choose the fraction of rollouts that a page shows.
 
     Args:
         rows: Files with one rollout a line.
         limit: Number of rollouts.
-        others: Further files whose texts are shown.
+        others: Further files; their texts are shown, too.
+
+    Returns:
+        The fraction that keeps the page within `limit` rollouts and MAX_BYTES.
     """
     size, lines = sum(path.stat().st_size for path in (*rows, *others)), 0
     for path in rows:

@@ -85,11 +85,14 @@ def check_scorer(config: Config) -> None:
 
 
 def wrap_judge(scorer: PolicyScorer, *, batch: bool) -> PolicyScorer:
-    """Return a copy of a scorer that judges equal rollouts of different calls once.
+    """Wrap the judge of a scorer that many calls share.
 
     Args:
         scorer: Scorer with a judge.
         batch: Whether to join the calls that arrive while the judge is busy.
+
+    Returns:
+        A copy of the scorer, which judges equal rollouts of different calls once.
     """
     assert scorer.judge, "only the judge of a scorer can be wrapped"
     judge = BatchingJudge(scorer.judge) if batch else scorer.judge

@@ -220,12 +220,15 @@ def _cells(found: Score, names: Sequence[str], k: int) -> Iterator[str]:
 
 
 def cell(name: str, number: Estimate, *, signed: bool = False) -> str:
-    """Return a number of a score as text.
+    """Write a number of a score.
 
     Args:
         name: Field of `Score`.
         number: Its value, or a difference of two.
         signed: Whether it is a difference.
+
+    Returns:
+        The number with its interval; "-" for NaN.
     """
     if math.isnan(number.value):
         return "-"

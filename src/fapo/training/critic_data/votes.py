@@ -18,11 +18,14 @@ from fapo.types import Completion, Message, Problem, Progress, StepRule, Verdict
 
 
 def load_position_template(name: str, steps: StepRule | None = None) -> Template:
-    """Return a template that asks for a position, which a label needs.
+    """Load a template that asks for a position, which a label needs.
 
     Args:
         name: Name or path of the template.
         steps: Rule by which responses are split; None for the template's own.
+
+    Returns:
+        The template.
 
     Raises:
         ConfigError: There is no such template, or it asks yes or no.
@@ -63,7 +66,7 @@ async def collect_votes(
         kept: Returns the part of a verdict that is returned; the file has all of it.
 
     Returns:
-        Verdicts on each solution by id, in the order of their numbers, without those whose requests failed.
+        Verdicts on each solution by id, in the order of their numbers, without failed ones.
 
     Raises:
         ConfigError: The model cannot be loaded.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fapo.data.files import check_not_overwriting
@@ -14,6 +14,7 @@ from fapo.data.load import load_labelled
 from fapo.errors import JudgeError
 from fapo.inference.numbered_answers import SampledModel
 from fapo.inference.response_cache import ResponseCache
+from fapo.training.critic_data.files import solution_row
 from fapo.training.critic_data.label_noise import with_label_noise
 from fapo.training.critic_data.settings import CritiquesSettings
 from fapo.training.critic_data.votes import collect_votes, load_position_template
@@ -132,8 +133,5 @@ def _matches(verdict: Verdict, label: int | None) -> bool:
 
 def _training_row(solution: LabelledSolution, number: int, critique: str) -> dict[str, Any]:
     """Return a critique as a row of the data file, which `read_labelled` reads."""
-    problem = replace(solution.problem, id=f"{solution.problem.id}-{number}")
-    row = {"id": problem.id, "problem": problem.text, "source": problem.source}
-    row |= {"reference": problem.reference} if problem.reference else {}
-    label = -1 if solution.training_label is None else solution.training_label
-    return row | {"steps": list(solution.steps), "label": label, "critique": critique}
+    row = solution_row(solution, solution.training_label)
+    return row | {"id": f"{row['id']}-{number}", "critique": critique}

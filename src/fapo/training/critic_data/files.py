@@ -29,18 +29,30 @@ def write_rows(out: Path, solutions: Sequence[LabelledSolution], template: Templ
     write_parquet(out, [_verl_row(solution, index, template) for index, solution in enumerate(solutions)])
 
 
-def _row(solution: LabelledSolution) -> dict[str, Any]:
-    """Return a solution as a row of the JSONL file."""
+def solution_row(solution: LabelledSolution, label: int | None) -> dict[str, Any]:
+    """Return a solution with a label as a row, which `read_labelled` reads.
+
+    Args:
+        solution: Solution; without a reference the row has none.
+        label: Index of the first wrong step; None for "no wrong step".
+
+    Returns:
+        The row.
+    """
     problem = solution.problem
     return {
         "id": problem.id,
         "problem": problem.text,
-        "reference": problem.reference,
+        **({"reference": problem.reference} if problem.reference else {}),
         "steps": list(solution.steps),
-        "label": -1 if solution.error_step is None else solution.error_step,
+        "label": -1 if label is None else label,
         "source": problem.source,
-        "policy": problem.meta["policy"],
     }
+
+
+def _row(solution: LabelledSolution) -> dict[str, Any]:
+    """Return a solution as a row of the JSONL file."""
+    return solution_row(solution, solution.error_step) | {"policy": solution.problem.meta["policy"]}
 
 
 def _verl_row(solution: LabelledSolution, index: int, template: Template) -> dict[str, Any]:

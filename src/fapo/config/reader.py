@@ -138,11 +138,7 @@ def from_dict(table: Mapping[str, Any], source: str = "config", origins: Mapping
     """
     reward = table.get("reward")
     penalty, shift = (reward.get(key) for key in ("penalty", "shift")) if isinstance(reward, dict) else (None, None)
-    try:
-        # In strict mode pydantic accepts a list for a tuple in JSON only.
-        config = TypeAdapter(Config).validate_json(json.dumps(table, default=str))
-    except ValidationError as error:
-        raise ConfigError("\n".join(error_message(e, source, origins or {}) for e in error.errors())) from None
+    config: Config = _validated(Config, table, source, origins)
     if isinstance(config.reward, FapoReward) and shift is not None and penalty not in (None, config.reward.penalty):
         place = place_of("reward.shift", source, origins or {})
         raise ConfigError(f"{place}: reward.shift and reward.penalty exclude each other; remove one of them")
@@ -163,9 +159,16 @@ def judge_config(table: Mapping[str, Any], source: str, origins: Mapping[str, st
     Raises:
         ConfigError: If a setting cannot be used.
     """
-    tables = TypeAdapter(dict[str, Annotated[JudgeConfig, Field(discriminator="kind")]])
+    tables = dict[str, Annotated[JudgeConfig, Field(discriminator="kind")]]
+    judge: JudgeConfig = _validated(tables, {"judge": table}, source, origins)["judge"]
+    return judge
+
+
+def _validated(kind: Any, table: Mapping[str, Any], source: str, origins: Mapping[str, str] | None) -> Any:
+    """Return a table as records of a type; raise ConfigError with a line for each setting that cannot be used."""
     try:
-        return tables.validate_json(json.dumps({"judge": table}, default=str))["judge"]
+        # In strict mode pydantic accepts a list for a tuple in JSON only.
+        return TypeAdapter(kind).validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         raise ConfigError("\n".join(error_message(e, source, origins or {}) for e in error.errors())) from None
 

@@ -172,7 +172,7 @@ def write_audit(
         judge=judge_name(settings.judge_config(None)),
         files=files,
         day=date.today().isoformat(),
-        sources=[*_lines(counts)],
+        sources=[_line(source, found) for source, found in sorted(counts.by_source.items())],
         all=_line("all", counts.total),
         total=counts.total,
         bad=counts.num_bad,
@@ -300,12 +300,6 @@ def _numbered(shown: Iterable[ShownRollout]) -> Iterator[ShownRollout]:
         key = rollout.split, rollout.problem_id
         yield replace(rollout, sample=seen[key])
         seen[key] += 1
-
-
-def _lines(counts: AuditCounts) -> Iterator[SourceLine]:
-    """Yield a line for each source."""
-    for source, of_source in sorted(counts.by_source.items()):
-        yield _line(source, of_source)
 
 
 def _line(source: str, counts: Counter[str]) -> SourceLine:

@@ -18,7 +18,7 @@ from rich.text import Text
 from fapo.data.files import atomic_path
 from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import show_invisible
-from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, Estimate, decimal, percent, signed_points
+from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, decimal, percent, signed_points
 from fapo.evaluation.judge_benchmarks.compare import ComparedJudge, JudgeComparison
 from fapo.evaluation.judge_benchmarks.output import INVALID, PROCESS_INVALID
 
@@ -210,17 +210,13 @@ def _cells(judge: ComparedJudge, names: Sequence[str]) -> list[str]:
     """Return the numbers of a judge; the last two have intervals."""
     *plain, f1, j = (judge.numbers[name] for name in names)
     rates = [percent(number.value) for number in plain]
-    return [*rates, percent(f1.value, f1.interval), _decimal(j)]
+    return [*rates, percent(f1.value, f1.interval), decimal(j.value, j.interval)]
 
 
 def _answers(judge: ComparedJudge) -> list[str]:
     """Return the rate of answers without a verdict, and the mean tokens and seconds of a critique."""
     costs = ((judge.critique_tokens, ".0f"), (judge.critique_seconds, ".2f"))
     return [percent(judge.invalid_rate), *("-" if math.isnan(value) else format(value, form) for value, form in costs)]
-
-
-def _decimal(number: Estimate) -> str:
-    return decimal(number.value, number.interval)
 
 
 def _signed(value: float, interval: tuple[float, float]) -> str:

@@ -66,10 +66,11 @@ def _rated(path: Path) -> Iterator[tuple[dict[str, Any], float | None]]:
     for where, row in jsonl_rows(path):
         num, correct = row.get("num_samples"), row.get("num_correct")
         texts = [row.get(name) for name in ("id", "source", "problem", "reference")]
-        if type(num) is not int or type(correct) is not int or not 0 <= correct <= num or not all(map(_is_text, texts)):
+        if (
+            type(num) is not int
+            or type(correct) is not int
+            or not 0 <= correct <= num
+            or not all(isinstance(text, str) for text in texts)
+        ):
             raise DataError(f"{where}: not a row of `fapo eval` (id, problem, reference, num_samples, num_correct)")
         yield row, correct / num if num else None
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)

@@ -41,7 +41,10 @@ def main() -> None:
         run(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second Ctrl-C exits at once
+        try:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second Ctrl-C exits at once
+        except KeyboardInterrupt:  # it has come already
+            os._exit(130)
         console.print(_interrupted(sys.argv[1:]), style="yellow", highlight=False, markup=False, soft_wrap=True)
         sys.exit(130)
     except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -12,6 +13,7 @@ from transformers import TrainerCallback
 
 from fapo.config.schema import Config
 from fapo.training.recorder import Recorder
+from fapo.trl.judge_while_generating import CANCEL_TIMEOUT
 from fapo.types import Progress
 
 
@@ -46,8 +48,9 @@ class _StopCallback(TrainerCallback):
 def graceful_stop(trainer: Any) -> Iterator[None]:
     """Let the first Ctrl-C end training after the current step, with a checkpoint, and the second one at once.
 
-    In both cases the block ends with KeyboardInterrupt, since the run is not finished. Outside the main thread Ctrl-C
-    cannot be handled, and nothing changes.
+    In both cases the block ends with KeyboardInterrupt, since the run is not finished. After the second one no request
+    to a judge is left, about which Python would print errors at its end. Outside the main thread Ctrl-C cannot be
+    handled, and nothing changes.
 
     Args:
         trainer: A transformers Trainer that trains within the block.
@@ -71,7 +74,24 @@ def graceful_stop(trainer: Any) -> Iterator[None]:
         return
     try:
         yield
+    except KeyboardInterrupt:
+        if loop := getattr(trainer, "async_loop", None):
+            _cancel_tasks(loop)
+        raise
     finally:
         signal.signal(signal.SIGINT, previous)
     if stop.requested and 0 < trainer.state.global_step < trainer.args.max_steps:
         raise KeyboardInterrupt
+
+
+def _cancel_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel all tasks of an event loop that runs in another thread, and wait for their end."""
+
+    async def cancel() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with contextlib.suppress(TimeoutError):
+        asyncio.run_coroutine_threadsafe(cancel(), loop).result(CANCEL_TIMEOUT)

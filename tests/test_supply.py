@@ -39,7 +39,7 @@ def test_commit_hooks_have_the_pinned_versions(tool: str, hook: str) -> None:
 @pytest.mark.slow
 def test_the_wheel_has_the_files_of_the_package_and_no_others(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with ZipFile(wheel) as archive:

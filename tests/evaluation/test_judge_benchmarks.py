@@ -543,7 +543,7 @@ def test_a_data_set_of_the_hub_without_a_network() -> None:
         command,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "300"},
     )
     assert done.returncode == 2
@@ -610,7 +610,7 @@ def test_predictions_for_the_miniature_need_no_torch(tmp_path: Path) -> None:
         answers,
     ]
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", *map(str, command), "--json"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-X", "importtime", *map(str, command), "--json"], capture_output=True, text=True, timeout=600
     )
     found = json.loads(done.stdout)
     assert (found["n"], found["precision"], found["recall"], found["f1"]) == (len(rows), 1, 1, 1)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import random
 import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,9 +32,10 @@ from fapo.evaluation.policy.score import by_source, majority, paired_differences
 from fapo.evaluation.policy.settings import EvalSettings
 from fapo.rewards.verify import Check
 from fapo.types import Problem, Rollout, Verdict
-from tests.support.chat_server import Reply, chat_server
+from tests.support.chat_server import ChatServer, Reply, chat_server
 from tests.support.command_line import fapo
 from tests.support.paths import shared_data
+from tests.support.processes import finished, num_cached, start, wait_for
 
 SOUND, FLAWED, UNPARSABLE, FAILED = (
     Verdict.from_step(None),
@@ -512,37 +510,25 @@ def test_a_model_that_only_fails_ends_the_run(dead: str, data: Path, run) -> Non
 def test_an_interrupted_evaluation_continues(blow: signal.Signals, tmp_path: Path) -> None:
     data = tmp_path / "sums.jsonl"
     write_jsonl(data, [{"problem": f"What is {i}+{i}?", "answer": str(2 * i)} for i in range(0, 60, 2)])
-    with chat_server(lambda body, index: Reply(speak(body, index).text, delay=0.05)) as server:
 
-        def start() -> subprocess.Popen[str]:
-            call = ["-m", "fapo.cli", "eval", *command(server.url, data, "--concurrency", 4, "--quiet")]
-            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "COLUMNS": "200"}
-            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            return subprocess.Popen([sys.executable, *map(str, call)], **pipes, env=environment, preexec_fn=hear_ctrl_c)
+    def evaluation(server: ChatServer) -> subprocess.Popen[str]:
+        return start("eval", *map(str, command(server.url, data, "--concurrency", 4, "--quiet")))
 
-        process = start()
-        deadline = time.monotonic() + 120
-        while len(server.requests) < 25 and time.monotonic() < deadline:
-            time.sleep(0.01)
+    with chat_server(lambda body, i: Reply(speak(body, i).text, delay=0 if i < 25 else 600)) as server:
+        process = evaluation(server)
+        wait_for(lambda: num_cached(tmp_path / "out.cache.sqlite") == 25 or process.poll() is not None)
         process.send_signal(blow)
-        said = process.communicate(timeout=120)[1]
-        assert process.returncode == (-signal.SIGKILL if blow == signal.SIGKILL else 130)
+        code, said = finished(process)
+        assert code == (-signal.SIGKILL if blow == signal.SIGKILL else 130), said
         assert "Traceback" not in said
         assert not (tmp_path / "out.jsonl").exists()
-        time.sleep(0.2)
-        process = start()
-        said = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, said
+    with chat_server(speak) as server:
+        code, said = finished(evaluation(server))
+        assert code == 0, said
         asked = Counter(body["model"] for body in server.requests)
-        assert 60 <= asked["policy"] <= 60 + 4, "asked again is only what was under way"
-        assert asked["judge"] == 60
+        assert asked == {"policy": 60 - 25, "judge": 60}, "what was answered is not asked again"
     found = json.loads((tmp_path / "out.json").read_text())
     assert (found["num_samples"], found["avg_at_k"], found["fp_ratio"]) == (60, 1.0, 0.5)
-
-
-def hear_ctrl_c() -> None:
-    """Reset SIGINT, which a shell ignores in background processes and their children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 MISTAKES = {

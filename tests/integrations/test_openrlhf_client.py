@@ -48,7 +48,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("openrlhf")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     done = subprocess.run(
-        [*command, "-d", str(folder), f"openrlhf=={VERSION}"], capture_output=True, text=True, timeout=300
+        [*command, "-d", str(folder), f"openrlhf=={VERSION}"], capture_output=True, text=True, timeout=600
     )
     if done.returncode:
         pytest.skip(f"openrlhf {VERSION} cannot be downloaded: {done.stderr[-300:]}")
@@ -71,7 +71,7 @@ def test_openrlhf_reads_our_rewards(package: Path, critique: str, label: str, re
     with chat_server(Reply(f"\\boxed{{{critique}}}")) as judge, service(judge) as running:
         command = [sys.executable, "-c", CLIENT, f"{running.url}/openrlhf", prompt, response, label]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(package), "PATH": ""}
+            command, capture_output=True, text=True, timeout=600, env={"PYTHONPATH": str(package), "PATH": ""}
         )
         assert done.returncode == 0, done.stderr[-2000:]
         found = json.loads(done.stdout.splitlines()[-1])

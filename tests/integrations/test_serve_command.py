@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,37 +16,30 @@ import pytest
 
 from tests.support.chat_server import ChatServer, Reply, chat_server
 from tests.support.command_line import fapo
-from tests.support.processes import start, toml, wait_for
+from tests.support.ports import free_port
+from tests.support.processes import Listener, start, toml, wait_for
 
 pytestmark = pytest.mark.slow
 
 ROW = {"prompt": "What is 1+1?", "label": "2", "response": "1+1=2\n\nSo \\boxed{2}."}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Service:
     """A running `fapo serve` and what it has printed."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process, self.url, self.log = process, f"http://127.0.0.1:{port}", ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self.process, self.url, self._listener = process, f"http://127.0.0.1:{port}", Listener(process)
 
-    def _read(self) -> None:
-        assert self.process.stderr
-        for line in self.process.stderr:
-            self.log += line
+    @property
+    def log(self) -> str:
+        return self._listener.said
+
+    def started(self, num_workers: int = 1) -> bool:
+        return self.log.count("Application startup complete") >= num_workers
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(60)
-        self._reader.join(10)
-        return code
+        return self._listener.finished()[0]
 
 
 @contextmanager
@@ -57,7 +49,7 @@ def service(judge: ChatServer, *arguments: str, **environment: str) -> Iterator[
     process = start("serve", *arguments, *named, "--port", str(port), **environment)
     running = Service(process, port)
     try:
-        wait_for(lambda: "Application startup complete" in running.log or process.poll() is not None, 60)
+        wait_for(lambda: running.started() or process.poll() is not None)
         assert process.poll() is None, running.log
         yield running
     finally:
@@ -69,12 +61,12 @@ def test_sigterm_completes_the_requests_under_way() -> None:
     with chat_server(Reply("\\boxed{-1}", delay=2.0)) as judge, service(judge) as running:
         answers: list[httpx.Response] = []
         request = threading.Thread(
-            target=lambda: answers.append(httpx.post(f"{running.url}/slime", json=ROW, timeout=60))
+            target=lambda: answers.append(httpx.post(f"{running.url}/slime", json=ROW, timeout=600))
         )
         request.start()
-        wait_for(lambda: judge.under_way == 1, 30)
+        wait_for(lambda: judge.under_way == 1)
         assert running.stop() in (0, -signal.SIGTERM)
-        request.join(30)
+        request.join(600)
         assert [(answer.status_code, answer.text) for answer in answers] == [(200, "1.0")]
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{running.url}/health")
@@ -84,7 +76,7 @@ def test_keys_and_tokens_are_not_in_the_log() -> None:
     secrets = {"FAPO_API_KEY": "sk-judge-key", "FAPO_SERVER_TOKEN": "sesame-token"}
     with chat_server(Reply("no", status=401)) as judge, service(judge, **secrets) as running:
         headers = {"authorization": "Bearer sesame-token"}
-        answers = [httpx.post(f"{running.url}/slime", json=ROW, headers=headers, timeout=60)]
+        answers = [httpx.post(f"{running.url}/slime", json=ROW, headers=headers, timeout=600)]
         answers += [httpx.post(f"{running.url}/slime", json=ROW, headers={"authorization": "Bearer sesame-"})]
         answers += [httpx.post(f"{running.url}/slime", content=b"{", headers=headers)]
         assert [answer.status_code for answer in answers] == [503, 401, 422]
@@ -97,9 +89,9 @@ def test_keys_and_tokens_are_not_in_the_log() -> None:
 def test_several_workers_share_the_cache_and_the_counters(tmp_path: Path) -> None:
     options = ("--workers", "2", "--cache", str(tmp_path / "cache.sqlite"))
     with chat_server(Reply("Step 0.\n\\boxed{0}")) as judge, service(judge, *options) as running:
-        wait_for(lambda: running.log.count("Application startup complete") == 2, 60)
+        wait_for(lambda: running.started(2) or running.process.poll() is not None)
         for _ in range(12):  # each with a connection of its own, so that both workers answer
-            assert httpx.post(f"{running.url}/slime", json=ROW, timeout=60).text == "0.0"
+            assert httpx.post(f"{running.url}/slime", json=ROW, timeout=600).text == "0.0"
         assert len(judge.requests) == 1
         text = httpx.get(f"{running.url}/metrics").text
         found = re.search(r'fapo_requests_total\{door="/slime",status="200"\} (\S+)', text)
@@ -112,7 +104,7 @@ def test_a_config_names_reward_and_judge(tmp_path: Path) -> None:
         text = config.read_text(encoding="utf-8").replace('kind = "fapo"', 'kind = "fapo"\npenalty = 0.25')
         config.write_text(text, encoding="utf-8")
         with service(judge, str(config)) as running:
-            assert httpx.post(f"{running.url}/slime", json=ROW, timeout=60).json() == 0.75
+            assert httpx.post(f"{running.url}/slime", json=ROW, timeout=600).json() == 0.75
             assert judge.requests[0]["model"] == "judge"
 
 

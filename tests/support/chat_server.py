@@ -60,6 +60,8 @@ class ChatServer:
     """Number of requests being answered now."""
     most_under_way: int = 0
     """Highest value of `under_way` so far."""
+    num_connected: int = 0
+    """Number of connections that are open now."""
     hang_ups: int = 0
     """Number of connections that a client closed while it waited for an answer."""
 
@@ -99,6 +101,17 @@ def chat_server(
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = idle
+
+        def handle(self) -> None:
+            with lock:
+                seen.num_connected += 1
+            super().handle()
+
+        def finish(self) -> None:
+            super().finish()
+            self.server.shutdown_request(self.request)
+            with lock:
+                seen.num_connected -= 1
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,7 @@ def running(
         cwd: Folder in which the server starts.
         **environment: Additional environment variables.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     variables = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
     with log.open("wb") as file:
@@ -66,7 +65,7 @@ def _wait_for(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     end = time.monotonic() + 900
     while time.monotonic() < end and server.poll() is None:
         try:
-            if httpx.get(address, timeout=5).is_success:
+            if httpx.get(address, timeout=60).is_success:
                 return
         except httpx.TransportError:
             pass

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +33,61 @@ def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Wait for a process and return its exit code and its messages on stderr."""
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=600)[1]
     return process.returncode, said
 
 
-def wait_for(reached: Callable[[], bool], seconds: float = 300) -> None:
-    """Return as soon as a condition holds; fail when it does not hold within the time."""
+class Listener:
+    """Reader of what a process prints to stderr while it runs."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        """Start to read; nobody else may read from the process afterwards."""
+        self.process, self.said = process, ""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.said += line
+
+    def wait_for(self, text: str) -> None:
+        """Return as soon as the process has printed a text; fail if it ends without it."""
+        wait_for(lambda: text in self.said or self.process.poll() is not None)
+        if self.process.poll() is not None:
+            self._thread.join(600)
+        assert text in self.said, self.said
+
+    def finished(self) -> tuple[int, str]:
+        """Wait for the process and return its exit code and all its messages."""
+        code = self.process.wait(600)
+        self._thread.join(600)
+        return code, self.said
+
+
+def interrupt_twice(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Press Ctrl-C, and again when the process says that this stops it at once; return exit code and messages.
+
+    Two signals in a row could arrive as one.
+    """
+    listener = Listener(process)
+    process.send_signal(signal.SIGINT)
+    listener.wait_for("Ctrl-C again stops at once")
+    process.send_signal(signal.SIGINT)
+    return listener.finished()
+
+
+def num_cached(path: Path) -> int:
+    """Return the number of answers in a cache; 0 if another process has not created it yet."""
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(path)) as connection, contextlib.suppress(sqlite3.OperationalError):
+        return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+    return 0
+
+
+def wait_for(reached: Callable[[], bool], seconds: float = 600) -> None:
+    """Return as soon as a condition holds; fail when it does not hold within the time, which no machine needs."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, "never happened"

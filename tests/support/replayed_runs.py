@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from fapo.judge.oracle import oracle
 from fapo.rewards import from_config, verify
 from fapo.trl.train import train
 from fapo.types import Rollout, Verdict
+from tests.support.ports import free_port
 
 HABITS = Habits(borrow=0.3, slip=0.1, guess=0.3)
 
@@ -83,10 +83,7 @@ def main() -> None:
     """Train once for each number of processes on the command line."""
     table = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     for num_processes in map(int, sys.argv[2:]):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        arguments = (num_processes, port, table)
+        arguments = (num_processes, free_port(), table)
         torch.multiprocessing.start_processes(work, arguments, nprocs=num_processes, start_method="fork")
 
 

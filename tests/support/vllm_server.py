@@ -65,7 +65,7 @@ def vllm_server(
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(600)
     try:
         yield seen
     finally:

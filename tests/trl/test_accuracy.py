@@ -82,7 +82,7 @@ def test_a_daemonic_process_gets_rewards_in_a_thread() -> None:
         target=rewards_in_a_thread, args=[accuracy_reward], daemon=True
     )
     process.start()
-    process.join(timeout=300)
+    process.join(timeout=600)
     assert process.exitcode == 0
 
 

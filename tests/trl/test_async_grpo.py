@@ -96,7 +96,7 @@ def rollouts() -> Iterator[Rollouts]:
         try:
             worker.start()
             found.daemonic = worker._process.daemon
-            found.samples += [worker.rollout_buffer.get(timeout=300) for _ in range(len(REFERENCES) * GROUP)]
+            found.samples += [worker.rollout_buffer.get(timeout=600) for _ in range(len(REFERENCES) * GROUP)]
             broken.set()
             wait_for(lambda: _drained(worker.rollout_buffer) and worker._failed_event.is_set())
             wait_for(lambda: _reason_has_arrived(worker, found))

@@ -378,7 +378,7 @@ def test_it_works_in_a_daemonic_process_also_after_use() -> None:
 
         process = context.Process(target=score_elsewhere, args=(reward, results), daemon=True)
         values = asyncio.run(start_after_use())
-        assert results.get(timeout=60) == ("fapo_reward", values)
+        assert results.get(timeout=600) == ("fapo_reward", values)
         process.join()
         assert (values, len(server.requests), process.exitcode) == ([0.5, -1.0], 2, 0)
 

@@ -225,7 +225,7 @@ from pathlib import Path
 from fapo.training.run_lock import lock_folder
 lock_folder(Path(sys.argv[1]))
 print("taken", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

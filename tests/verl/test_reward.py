@@ -7,7 +7,6 @@ import json
 import math
 import random
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from fapo.verl.overrides import compose, overrides
 from fapo.verl.payload import Payload, decode, encode
 from fapo.verl.reward import compute_score
 from tests.support.chat_server import Reply, chat_server
+from tests.support.ports import dead_url
 from tests.support.prm import pooling
 
 ROOT = Path(__file__).parents[2]
@@ -218,15 +218,8 @@ def test_batch_and_streaming_path_of_verls_reward_loop(ray_here, tmp_path: Path)
         ray.kill(handle)
 
 
-def dead_url() -> str:
-    """Return an address without a server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-
-
 def slow(body: dict[str, Any], index: int) -> Reply:
-    return replace(answer(body, index), delay=60.0)
+    return replace(answer(body, index), delay=600.0)
 
 
 @pytest.mark.parametrize("case", ["dead beside a living", "slow beside a living", "dead"])
@@ -234,7 +227,7 @@ def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None
     with chat_server(answer) as living, chat_server(slow) as sleepy:
         ill = sleepy.url if case.startswith("slow") else dead_url()
         urls = [ill] if case == "dead" else [ill, living.url]
-        config = settings(tmp_path, *urls, timeout=3.0, deadline=15.0, max_failure_rate=0.0)
+        config = settings(tmp_path, *urls, timeout=10.0, deadline=300.0, max_failure_rate=0.0)
         manager = RewardLoopManager(compose(overrides(config)))
         data = batch(solutions())
         found = manager.compute_rm_score(data)

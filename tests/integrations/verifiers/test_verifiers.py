@@ -69,7 +69,7 @@ def evaluate(folder: Path, rollouts: list[Rollout], judge_url: str, **judge: Any
         command += ["--no-push", "--no-rich", "-o", "out", "--run.name", "run"]
         paths = os.pathsep.join(map(str, (SOURCE, TASKSET)))
         known = {**os.environ, "PYTHONPATH": paths, "SOLVED_ROWS": str(rows), "NO_KEY": "none"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, env=known)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=folder, env=known)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = (folder / "out" / "run" / "traces.jsonl").read_text(encoding="utf-8").splitlines()
     traces = [trace for episode in map(json.loads, lines) for trace in episode.get("traces", [episode])]

@@ -32,7 +32,7 @@ def program(code: str, tag: str = "python") -> str:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sandbox, "RUN_SECONDS", 5)
+    monkeypatch.setattr(sandbox, "RUN_SECONDS", 60)
     monkeypatch.setattr(sandbox, "PAUSE", 0.01)
     with sandbox_server() as running:
         monkeypatch.setenv(sandbox.URL_VARIABLE, running.url)
@@ -73,8 +73,8 @@ def test_the_request_is_that_of_sandbox_fusion_and_a_failure_ends_the_tests(serv
         "code": "print(7)\n",
         "language": "python",
         "stdin": "1 2\n",
-        "compile_timeout": 5,
-        "run_timeout": 5,
+        "compile_timeout": 60,
+        "run_timeout": 60,
         "memory_limit_MB": 1024,
         "files": {},
         "fetch_files": [],

@@ -46,6 +46,6 @@ def test_the_commit_of_a_model_from_the_hub_is_a_setting(tmp_path: Path) -> None
         publish(hub, "some/genrm", BASE_FOLDER / "genrm", commit)
         publish(hub, "some/prm", tmp_path / "prm", commit)
         command = [sys.executable, "-c", SETTINGS, str(BASE_FOLDER / "policy")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
         assert json.loads(done.stdout) == [commit, None, commit]

@@ -56,7 +56,7 @@ def ask(service: FastAPI, path: str, body: Any = None, **options: Any) -> httpx.
 def with_client(service: FastAPI, use: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         transport = httpx.ASGITransport(service, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=60) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=600) as client:
             return await use(client)
 
     return asyncio.run(run())
@@ -247,16 +247,17 @@ def test_equal_rollouts_are_judged_once() -> None:
 
 
 def test_a_slow_judge_does_not_block_other_requests() -> None:
-    release = asyncio.Event()
+    asked, release = asyncio.Event(), asyncio.Event()
 
     async def slow(rollouts: Sequence[Rollout]) -> list[Verdict]:
         if rollouts[0].problem.text == "slow":
+            asked.set()
             await release.wait()
         return await by_problem(rollouts)
 
     async def use(client: httpx.AsyncClient) -> list[float]:
         waiting = asyncio.create_task(client.post("/slime", json=SLIME | {"prompt": "slow"}))
-        await asyncio.sleep(0.1)
+        await asked.wait()
         others = [await client.post("/slime", json=SLIME) for _ in range(3)]
         assert not waiting.done()
         text = (await client.get("/metrics")).text

@@ -104,7 +104,7 @@ class Screen:
     def count(self) -> int:
         return int(self.text("#count").split()[0].replace(",", ""))
 
-    def wait(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float = 600) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.driver.get_log("browser")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from fapo.errors import DataError
 from fapo.report import write_report
 from fapo.report.pass_curves import read_pass_curves
 from tests.support.command_line import fapo
+from tests.support.processes import wait_for
 from tests.support.run_folders import policy_rows, write_run
 
 SUMMARY: dict[str, Any] = {
@@ -72,14 +72,14 @@ def test_a_watched_page_follows_the_run(tmp_path: Path, monkeypatch: pytest.Monk
         return page.exists() and text in page.read_text(encoding="utf-8")
 
     def train() -> None:
-        end = time.monotonic() + 60
-        while not has("(4 steps)") and time.monotonic() < end:
-            time.sleep(0.02)
-        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        while not has("(20 steps)") and time.monotonic() < end:
-            time.sleep(0.02)
-        reloads.append(has('<meta http-equiv="refresh" content="30">'))
-        (run / "model").mkdir()
+        try:
+            wait_for(lambda: has("(3 steps)"))
+            (run / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            (run / "new.jsonl").replace(run / "metrics.jsonl")
+            wait_for(lambda: has("(20 steps)"))
+            reloads.append(has('<meta http-equiv="refresh" content="30">'))
+        finally:
+            (run / "model").mkdir()
 
     reloads: list[bool] = []
     trainer = threading.Thread(target=train)

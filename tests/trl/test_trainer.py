@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from fapo.trl.trainer import Trainer
 from fapo.trl.zero_advantage import CHUNK, split_batch
 from tests.support import parity
 from tests.support.chat_server import ChatServer, Reply, chat_server
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -282,9 +282,9 @@ def test_the_judge_is_asked_while_rollouts_are_being_written(tmp_path: Path) -> 
         return Reply("\\boxed{-1}")
 
     def wait(*_: Any) -> None:
-        forwards.append(time.monotonic())
+        forwards.append(_)
         if len(forwards) == 20:
-            still_writing.append(asked.wait(30))
+            still_writing.append(asked.wait(600))
 
     with chat_server(arrival) as server:
         trainer, rows = served(tmp_path, server, 24)
@@ -332,11 +332,15 @@ def test_generation_keeps_what_others_have_changed(tmp_path: Path) -> None:
 
 
 def test_an_interruption_of_generation_ends_the_judging(tmp_path: Path) -> None:
+    forwards: list[Any] = []
+
     def interrupt(*_: Any) -> None:
-        if server.under_way:
+        forwards.append(_)
+        if len(forwards) == 20:  # short rollouts have ended
+            wait_for(lambda: server.under_way > 0)
             raise KeyboardInterrupt
 
-    with chat_server(Reply("\\boxed{-1}", delay=60)) as server:
+    with chat_server(Reply("\\boxed{-1}", delay=600)) as server:
         trainer, rows = served(tmp_path, server, 24)
         before = trainer.model.generate
         hook = trainer.model.register_forward_pre_hook(interrupt)
@@ -344,8 +348,5 @@ def test_an_interruption_of_generation_ends_the_judging(tmp_path: Path) -> None:
             trainer._generate_and_score_completions(rows)
         hook.remove()
         assert trainer.model.generate is before, "the method is again what it was"
-        deadline = time.monotonic() + 30
-        while (server.under_way or not server.hang_ups) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert (server.under_way, server.hang_ups > 0) == (0, True)
+        wait_for(lambda: server.under_way == 0 and server.hang_ups > 0)
     answers.shutdown()  # otherwise workers that were stopped during a check would be started again one by one

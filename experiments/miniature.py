@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from rich.console import Console
 from tyro.conf import Positional
 
 from fapo.cli.app import console
@@ -15,6 +16,7 @@ from fapo.cli.demo import run_and_report, run_with_bars
 from fapo.cli.progress import progress_bars
 from fapo.config.sampling import Sampling
 from fapo.training.critic_data.settings import CritiquesSettings
+from fapo.training.run_reader import read_run
 
 
 def miniature(
@@ -41,10 +43,13 @@ def miniature(
         worlds: Worlds of `comparison`; the page has all worlds with finished runs in the output folder.
     """
     if action == "study":
+        from experiments.paper.claims import print_claims
         from experiments.paper.runs import study_jobs
 
         folder = output or Path("runs/study")
-        run_and_report(study_jobs(folder, seeds), folder)
+        jobs = study_jobs(folder, seeds)
+        run_and_report(jobs, folder)
+        print_claims([read_run(job.folder(folder)) for job in jobs], Console())
         return
     if action == "paper":
         from experiments.base_models.build import IMITATION, WRITERS, imitate

@@ -11,11 +11,11 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from experiments.paper.changes import end, measured_series, start
 from experiments.paper.findings import LOOKS
 from experiments.paper.runs import COMPARED, EXACT, WORLDS
 from fapo.errors import DataError
 from fapo.evaluation.intervals import NUM_RESAMPLES, SEED, Interval, mean_interval, percentile_interval
-from fapo.report.changes import end, measured_series, start
 from fapo.training.run_reader import Run, is_finished, read_run
 
 REFERENCE = "fapo"

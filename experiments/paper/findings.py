@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fapo.report.changes import end, gain, gap, measured_series, start
-from fapo.report.claims import Claim
+from experiments.paper.changes import end, gain, gap, measured_series, start
+from experiments.paper.claims import Claim
 from fapo.report.panels import Curve, Panel, Scale, Style
 from fapo.training.run_reader import NOTHING, Run, Series
 

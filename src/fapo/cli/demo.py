@@ -42,13 +42,11 @@ def run_and_report(jobs: Sequence[Job], output: Path) -> None:
         output: Folder of the run folders and the page.
     """
     # before the runs, so that a missing package is found at once
-    from fapo.report import print_claims, print_summary, read_run, write_report
+    from fapo.report import print_summary, write_report
 
     run_with_bars(jobs, output)
     folders = [job.folder(output) for job in jobs]
-    runs = [read_run(folder) for folder in folders]
     print_summary(folders, Console())
-    print_claims(runs, Console())
     console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
 
 

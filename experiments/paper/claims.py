@@ -12,8 +12,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from experiments.paper.changes import NotMeasuredError, end, gain, gap, start
 from fapo.evaluation.intervals import mean_interval
-from fapo.report.changes import NotMeasuredError, end, gain, gap, start
 from fapo.report.summary import find_crossing
 from fapo.training.run_reader import Run
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fapo.report import Claim, Run, check_claims
+from experiments.paper.claims import Claim, check_claims
+from fapo.report import Run
 
 
 def run(kind: str, seed: int, series: dict[str, list[float]], flawed: list[float] | None = None) -> Run:

@@ -244,63 +244,6 @@ def decoupled_shift_ratio(alpha: float, beta: float, weight: float) -> float:
     return gamma / (alpha + gamma) / weight**2
 
 
-def expected_decoupled_advantages(alpha: float, beta: float, weight: float) -> tuple[float, float, float]:
-    """Return the decoupled advantages of each class in the limit of large groups.
-
-    They are sqrt(beta / (1 - beta)) + w sqrt(gamma / alpha) for a fully correct rollout, sqrt(beta / (1 - beta)) - w
-    sqrt(alpha / gamma) for a flawed positive, and -sqrt((1 - beta) / beta) for a wrong rollout.
-
-    Args:
-        alpha: Fraction of fully correct rollouts.
-        beta: Fraction of wrong rollouts.
-        weight: w, the weight of the verdict.
-
-    Returns:
-        Advantages of a fully correct rollout, a flawed positive and a wrong rollout. A part with equal
-        scores is 0.
-
-    Raises:
-        ValueError: If a fraction is negative, or alpha + beta > 1.
-    """
-    gamma = _gamma(alpha, beta)
-    right = alpha + gamma
-    outcome = (math.sqrt(beta / right), -math.sqrt(right / beta)) if right > 0 and beta > 0 else (0.0, 0.0)
-    process = (math.sqrt(gamma / alpha), -math.sqrt(alpha / gamma)) if alpha > 0 and gamma > 0 else (0.0, 0.0)
-    return outcome[0] + weight * process[0], outcome[0] + weight * process[1], outcome[1]
-
-
-# --- Consistency filter ----------------------------------------------------------------------------------------------
-
-
-def expected_filtered_advantages(alpha: float, beta: float, keep: float) -> tuple[float, float, float]:
-    """Return the mean advantage of each class under the consistency filter in the limit of large groups.
-
-    Of the kept rollouts a fraction p is correct, with the advantage sqrt((1 - p) / p); the others have
-    -sqrt(p / (1 - p)). p is 1/2 if there are enough of both kinds. The means are over all rollouts of a class: dropped
-    ones have the advantage 0, and so has every flawed positive.
-
-    Args:
-        alpha: Fraction of fully correct rollouts.
-        beta: Fraction of wrong rollouts.
-        keep: Fraction of the group that is kept at most, above 0.
-
-    Returns:
-        Mean advantages of fully correct rollouts, flawed positives and wrong rollouts; three zeros if only one kind is
-        kept.
-
-    Raises:
-        ValueError: If a fraction is negative, alpha + beta > 1, or `keep` is not in (0, 1].
-    """
-    _gamma(alpha, beta)
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep must be a fraction above 0 and at most 1; got {keep}")
-    right = min(alpha, max(keep / 2, keep - beta))
-    wrong = min(beta, keep - right)
-    if right == 0 or wrong == 0:
-        return 0.0, 0.0, 0.0
-    return math.sqrt(wrong / right) * right / alpha, 0.0, -math.sqrt(right / wrong) * wrong / beta
-
-
 def _check_correction(penalty: float, recall: float, false_positive_rate: float) -> None:
     """Raise ValueError for a penalty or for rates of a judge that cannot be corrected."""
     check_penalty(penalty)

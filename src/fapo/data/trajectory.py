@@ -96,6 +96,11 @@ def make_rollout(
     return Rollout(problem, response, num_tokens, truncated, earlier)
 
 
+def reaches_limit(num_tokens: int, max_tokens: int) -> bool:
+    """Return whether a completion of this length is taken as truncated by a limit in tokens; a limit of 0 is none."""
+    return 0 < max_tokens <= num_tokens
+
+
 def judged_steps(rollout: Rollout, rule: StepRule) -> list[str | Given]:
     """Return the steps that a judge sees: those of each assistant turn by a rule, and each given turn as one step."""
     turns = *rollout.earlier_turns, rollout.response

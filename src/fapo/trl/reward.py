@@ -9,7 +9,7 @@ from typing import Any, Self, get_args
 from fapo.config.ranges import check_ranges
 from fapo.config.schema import FapoReward
 from fapo.data.problems import answer_of_worked_solution
-from fapo.data.trajectory import make_rollout, message_text
+from fapo.data.trajectory import make_rollout, message_text, reaches_limit
 from fapo.errors import ConfigError, DataError
 from fapo.inference.client import ChatClient
 from fapo.judge.genrm import GenRM
@@ -146,7 +146,7 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
             reference=answer_of_worked_solution(str(columns[name][i])),
             source=str(columns["source"][i]) if "source" in columns else "",
         )
-        truncated = 0 < self.scorer.max_tokens <= len(tokens)
+        truncated = reaches_limit(len(tokens), self.scorer.max_tokens)
         return make_rollout(problem, completion, len(tokens), truncated=truncated, thinking=self.thinking)
 
 

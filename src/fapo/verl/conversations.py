@@ -14,7 +14,7 @@ import numpy as np
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 from verl.experimental.reward_loop.reward_manager.dapo import DAPORewardManager
 
-from fapo.data.trajectory import opens_thinking
+from fapo.data.trajectory import opens_thinking, reaches_limit
 
 
 class RecordedToolAgentLoop(ToolAgentLoop):
@@ -61,7 +61,7 @@ class ConversationRewardManager(DAPORewardManager):
         data = data[-1:]
         prompt, columns = self.tokenizer.decode(data.batch["prompts"][0]), data.non_tensor_batch
         num_tokens = int(data.batch["attention_mask"][0, data.batch["prompts"].shape[-1] :].sum())
-        found = {"thinking": opens_thinking(prompt), "truncated": 0 < (self.max_resp_len or 0) <= num_tokens}
+        found = {"thinking": opens_thinking(prompt), "truncated": reaches_limit(num_tokens, self.max_resp_len or 0)}
         if "trajectory" in (fields := columns.get("tool_extra_fields", [{}])[0]):
             found["trajectory"] = json.loads(fields["trajectory"])
         extra_info = np.empty(1, dtype=object)

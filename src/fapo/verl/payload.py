@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from fapo.data.trajectory import reaches_limit
 from fapo.inference.usage import Usage
 from fapo.judge.canaries import CanaryResult
 from fapo.types import Given, GroundTruth, Problem, Reward, Rollout, ScoredRollout, Verdict
@@ -48,7 +49,8 @@ def decode(text: str, reward: float, num_tokens: int, max_tokens: int) -> Payloa
     found = table["scored"]
     rollout = Rollout(**found["rollout"] | {"problem": Problem(**found["rollout"]["problem"])})
     turns = tuple(Given(**turn) if isinstance(turn, dict) else turn for turn in rollout.earlier_turns)
-    rollout = replace(rollout, num_tokens=num_tokens, truncated=0 < max_tokens <= num_tokens, earlier_turns=turns)
+    truncated = reaches_limit(num_tokens, max_tokens)
+    rollout = replace(rollout, num_tokens=num_tokens, truncated=truncated, earlier_turns=turns)
     parts, value = found["reward"]["parts"], found["reward"]["value"]
     if value is not None:
         parts = {**parts, "overlong": round(reward - value, 6)}

@@ -28,11 +28,12 @@ class LearnSettings:
 @app.command("template")
 def template(*, settings: Options[LearnSettings], as_json: AsJson = False) -> None:
     """Recover the template that a released GenRM was trained with from the finished prompts of its data."""
+    from fapo.data.files import write_text
     from fapo.judge.learn_template import learn_template
 
     learned = learn_template(settings.rows, str(settings.out))
     found = learned.template
-    settings.out.write_text(f"#escape: {found.escaping}\n{found.text}\n", encoding="utf-8", newline="")
+    write_text(settings.out, f"#escape: {found.escaping}\n{found.text}\n")
     if as_json:
         print(json.dumps({"rows": learned.rows, "exact": learned.exact, "escaped_only": learned.escaped_only}))
     else:

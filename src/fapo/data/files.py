@@ -44,6 +44,17 @@ def atomic_path(path: str | Path, draft: str | Path | None = None) -> Iterator[P
         raise
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file as UTF-8; a lone surrogate, which UTF-8 cannot hold, becomes its escape sequence.
+
+    Args:
+        path: File to write; it is there as a whole or not at all.
+        text: Text with its line breaks.
+    """
+    with atomic_path(path) as draft:
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as an indented JSON file.
 
@@ -54,9 +65,7 @@ def write_json(path: str | Path, value: Any) -> None:
     Raises:
         ValueError: The value holds NaN or infinity, which JSON does not have.
     """
-    text = json.dumps(value, indent=1, allow_nan=False)
-    with atomic_path(path) as draft:
-        draft.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from fapo.data.files import atomic_path
+from fapo.data.files import write_text
 from fapo.data.jsonl import read_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import ConfigError, DataError
@@ -184,8 +184,7 @@ def write_audit(
         by_hand=by_hand,
         browser=Browser(packed, len(shown), rate) if shown else None,
     )
-    with atomic_path(out) as draft:
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(out, text)
     return WrittenAudit(out, judges, by_hand)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fapo.data.files import atomic_path
+from fapo.data.files import write_text
 from fapo.errors import ConfigError
 from fapo.report.agreement import Agreement
 from fapo.report.browser import BROWSER, make_browser
@@ -62,8 +62,7 @@ def write_report(
     runs = [read_run(path) for path in run_dirs]
     by_hand = agreements(human, runs) if human else ()
     text = page(runs, title, num_rollouts, by_hand, read_pass_curves(evaluations), refresh)
-    with atomic_path(out) as draft:
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(out, text)
     return Path(out)
 
 

@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fapo.data.files import atomic_path
+from fapo.data.files import atomic_path, write_text
 from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import show_invisible
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, decimal, percent, signed_points
@@ -86,8 +86,7 @@ def write_table(path: Path, found: JudgeComparison) -> None:
         path: File; its suffix .md or .html is the form.
         found: Comparison.
     """
-    with atomic_path(path) as draft:
-        draft.write_text(as_markdown(found) if path.suffix == ".md" else as_html(found), encoding="utf-8")
+    write_text(path, as_markdown(found) if path.suffix == ".md" else as_html(found))
 
 
 def as_markdown(found: JudgeComparison) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data.files import write_json
+from fapo.data.files import write_json, write_text
 from fapo.data.jsonl import finite
 from fapo.data.provenance import environment
 from fapo.evaluation.intervals import percent
@@ -87,7 +87,7 @@ def write_card(out: Path, card: Card) -> Card:
     digests = {name: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest() for name, text in card.prompts.items()}
     write_json(out.with_suffix(".card.json"), finite({**record, "prompt_sha256": digests}))
     versions = ", ".join(f"{name} {version}" for name, version in record["environment"]["versions"].items())
-    out.with_suffix(".card.md").write_text(f"{_markdown(card)}\nMade with {versions}.\n", "utf-8", "backslashreplace")
+    write_text(out.with_suffix(".card.md"), f"{_markdown(card)}\nMade with {versions}.\n")
     return card
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fapo.data.jsonl import finite_number
 from fapo.errors import DataError
@@ -14,7 +14,7 @@ from fapo.evaluation.intervals import Interval
 from fapo.report.panels import Color, Curve, Panel, Style
 from fapo.training.run_reader import Series
 
-_LINES: tuple[tuple[Literal["pass_at", "verified_pass_at"], str, Color], ...] = (
+_LINES: tuple[tuple[str, str, Color], ...] = (
     ("pass_at", "pass@k", "orange"),
     ("verified_pass_at", "verified", "green"),
 )
@@ -24,8 +24,10 @@ _LINES: tuple[tuple[Literal["pass_at", "verified_pass_at"], str, Color], ...] = 
 class PassCurve:
     """pass@k of a policy, or its verified pass@k."""
 
-    name: Literal["pass@k", "verified"]
-    """Measure."""
+    name: str
+    """Measure: "pass@k" or "verified"."""
+    color: Color
+    """Color of its line."""
     values: tuple[float, ...]
     """Rate for each number of samples."""
     intervals: tuple[Interval | None, ...]
@@ -48,9 +50,8 @@ class PassCurves:
     @property
     def panel(self) -> Panel:
         """Plot of the curves over k."""
-        colors: Mapping[str, Color] = {name: color for _, name, color in _LINES}
         steps = tuple(map(float, self.sizes))
-        lines = tuple(Curve(Series(steps, c.values), Style(colors[c.name]), end=c.name) for c in self.curves)
+        lines = tuple(Curve(Series(steps, c.values), Style(c.color), end=c.name) for c in self.curves)
         return Panel(f"pass@k, {self.policy}", lines, "rate from 0", axis="k")
 
 
@@ -72,12 +73,12 @@ def _read(path: Path) -> PassCurves:
         raise DataError(f"{path}: has no pass_at; {remedy}")
     sizes = sorted(int(size) for size in found["pass_at"] if size.isdigit())
     curves = []
-    for key, name, _ in _LINES:
+    for key, name, color in _LINES:
         values = _column(found, key, sizes)
         if values is not None:
             bounds = found.get(f"{key}_interval") or {}
             intervals = tuple(_interval(bounds.get(str(size))) for size in sizes)
-            curves.append(PassCurve("pass@k" if name == "pass@k" else "verified", values, intervals))
+            curves.append(PassCurve(name, color, values, intervals))
     if not curves:
         raise DataError(f"{path}: pass_at holds no numbers; {remedy}")
     return PassCurves(str(found.get("policy") or path.stem), str(found.get("judge") or ""), tuple(sizes), tuple(curves))

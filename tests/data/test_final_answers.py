@@ -82,7 +82,7 @@ def test_extract_takes_linear_time():
     start = time.process_time()
     assert extract("\\boxed{" * 50_000) is None
     assert extract("\\boxed{" * 20_000 + "}" * 20_000)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_exact_rules_take_no_time(part, reference):
     start = time.process_time()
     for text in (part * (MAX_CHARS // len(part)), "1" * (MAX_CHARS // 2) + part * (MAX_CHARS // 2 // len(part))):
         decide(clean(text), clean(reference))
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 2

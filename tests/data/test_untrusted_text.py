@@ -127,4 +127,4 @@ def test_escape_deletes_nothing(text):
 def test_long_texts_take_little_time(text):
     start = time.process_time()
     escape(text)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 5

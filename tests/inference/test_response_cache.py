@@ -173,7 +173,7 @@ def test_the_row_of_a_response(cache: ResponseCache, tmp_path: Path) -> None:
     assert (row["model"], row["template"], row["vote"]) == ("m", "locate", 0)
     assert row["settings"] == '{"max_tokens": 9, "temperature": 0.6}'
     assert (row["critique"], row["num_tokens"], len(row["prompt"])) == ("two words", 2, 64)
-    assert 0.05 <= row["seconds"] < 60
+    assert 0.05 <= row["seconds"] < 600
 
 
 def test_each_response_is_stored_when_it_arrives(cache: ResponseCache) -> None:

@@ -56,7 +56,7 @@ def test_an_attack_keeps_the_structure_of_the_prompt(name: str, template: Templa
         return
     content = assert_harmless(template, steps)
     shown = [template.escape(step) for step in steps]
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 5
     assert [readable(step) for step in shown] == [readable(step) for step in steps], "nothing is lost"
     assert all(step.strip() in content for step in shown)
     quoted = "\n".join(shown)
@@ -148,9 +148,9 @@ def test_no_mixture_of_attacks_changes_the_structure(template: Template, steps: 
 
 @pytest.mark.slow
 def test_no_attack_makes_a_wrong_answer_right() -> None:
-    right = check_answers([(response(name), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
+    right = check_answers([(response(name), PROBLEM.reference) for name in ATTACKS], deadline=10.0)
     assert [n for n, found in zip(ATTACKS, right, strict=True) if found.correct != ATTACKS[n].correct] == []
-    wrong = check_answers([(response(name, "5"), PROBLEM.reference) for name in ATTACKS], deadline=1.0)
+    wrong = check_answers([(response(name, "5"), PROBLEM.reference) for name in ATTACKS], deadline=10.0)
     assert [n for n, found in zip(ATTACKS, wrong, strict=True) if found.correct] == []
 
 

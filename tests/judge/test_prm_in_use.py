@@ -98,7 +98,7 @@ def test_another_threshold_asks_nothing_again(server: ChatServer, miniature_prm:
 
 def test_a_server_that_is_down_stops_the_command(miniature_prm: Path, tmp_path: Path) -> None:
     with chat_server(Reply(status=500, body=b"broken")) as broken, pytest.raises(JudgeDownError, match="HTTP 500: bro"):
-        options = addresses("served", broken, miniature_prm) | {"deadline": 1.0}
+        options = addresses("served", broken, miniature_prm) | {"deadline": 5.0}
         bench(tmp_path / "a.jsonl", **options)
 
 

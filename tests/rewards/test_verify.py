@@ -226,8 +226,8 @@ def test_event_loop_stays_free():
         ticker = asyncio.create_task(tick())
         (slow,), (right,), many, (one,) = await asyncio.gather(
             acheck_answers([(boxed(ENDLESS), "7")], deadline=1.0),
-            acheck_answers([(boxed("x+y"), "y+x")]),
-            acheck_answers([(boxed("x+x"), "2x"), ("none", "1")]),
+            acheck_answers([(boxed("x+y"), "y+x")], deadline=60.0),
+            acheck_answers([(boxed("x+x"), "2x"), ("none", "1")], deadline=60.0),
             acheck_answers([(boxed("12"), "12")]),
         )
         ticker.cancel()

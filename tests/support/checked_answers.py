@@ -22,4 +22,4 @@ def check(text: str, reference: str, **options: Any) -> Check:
 
 def correct(answer: str, reference: str) -> bool:
     """Return whether an answer is right."""
-    return check(boxed(answer), reference).correct
+    return check(boxed(answer), reference, deadline=60.0).correct

@@ -25,7 +25,7 @@ def labelled_row(index: int, label: int, num_steps: int = 3, **more: Any) -> Row
 
 
 def critiques_config(out: Path, data: Path, url: str, **changed: Any) -> CritiquesSettings:
-    settings: Row = {"samples": 3, "template": "compact", "requests": Requests(concurrency=1, timeout=5.0)}
+    settings: Row = {"samples": 3, "template": "compact", "requests": Requests(concurrency=1, timeout=600.0)}
     return CritiquesSettings(data=str(data), judge=(url,), model="m", out=out, **settings | changed)
 
 

@@ -223,9 +223,9 @@ def test_audits_of_all_processes_are_measured_together_and_each_writes_its_own(t
 
     def summary(rank: int) -> dict[str, float]:
         def gather(own: list[Any]) -> list[Any]:
-            meeting.wait(30)
+            meeting.wait(600)
             sent[rank] = own
-            meeting.wait(30)
+            meeting.wait(600)
             return [*sent[0], *sent[1]]
 
         recorder = recorders[rank]

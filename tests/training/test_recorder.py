@@ -71,8 +71,10 @@ def in_processes(
     def written(rank: int) -> Result:
         def gather(own: list[Part]) -> list[Part]:
             sent[rank] = own
-            meeting.wait(30)
-            return [part for other in sorted(sent) for part in sent[other]]
+            meeting.wait(600)
+            gathered = [part for other in sorted(sent) for part in sent[other]]
+            meeting.wait(600)  # nobody sends again before all have read
+            return gathered
 
         recorder = Recorder(settled, folders[rank], make_scorer(without_stops(settled)), gather)
         recorder.trainer = SimpleNamespace(state=SimpleNamespace(global_step=0))

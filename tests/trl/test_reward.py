@@ -156,7 +156,7 @@ def test_judging_ahead_changes_no_result_of_a_users_trainer(tiny_policy: Path, t
         rewards = trainer._calculate_rewards
 
         def later(*args: Any) -> Any:
-            assert asked.wait(30), "the judge has a request before the rewards are computed"
+            assert asked.wait(600), "the judge has a request before the rewards are computed"
             return rewards(*args)
 
         trainer._calculate_rewards = later

@@ -286,6 +286,10 @@ def test_formulas_are_drawn_where_they_are_understood_and_never_become_markup(ch
     )
     screen.click("#draw button")
     assert screen.get("document.querySelectorAll('#labelling .steps math').length") == 4
+    clipped = (
+        "[...document.querySelectorAll('#labelling li')].filter((e) => getComputedStyle(e).overflowX !== 'visible')"
+    )
+    assert screen.get(f"{clipped}.length") == 0, "a step that scrolls has no number"
     screen.choose("formulas", "source")
     assert screen.get("document.querySelectorAll('main math').length") == 0
     assert screen.get("document.querySelector('#shown li pre').textContent") == texts[0]

@@ -2,7 +2,8 @@
 
     python -m experiments.real_model.score FILE [FILE ...] --data processbench_gsm8k.jsonl processbench_math.jsonl
 
-The files are those of `fapo bench --out`. Unlike `fapo bench --predictions`, rows without a prediction do not count.
+The files are those of `fapo bench --out`, or labels that the review page of `fapo judge` exported (.json). Unlike
+`fapo bench --predictions`, rows without a prediction do not count.
 """
 
 from __future__ import annotations
@@ -21,8 +22,18 @@ from fapo.data.load import load_labelled
 from fapo.evaluation.intervals import decimal, percent, wilson_interval
 from fapo.evaluation.judge_benchmarks.rows import subset_names
 from fapo.evaluation.judge_benchmarks.score import score_process
+from fapo.judge.quality import cohen_kappa
 from fapo.judge.verdicts import CUT_OFF, verdict_from_row
+from fapo.report.human_review import read_labels
 from fapo.types import LabelledSolution, Verdict
+
+
+def read_rows(file: Path) -> list[Mapping[str, Any]]:
+    """Return the predictions in a file; exported labels become predictions, too."""
+    if file.suffix != ".json":
+        return list(read_jsonl(file))
+    steps = {label.problem_id: label.error_step for label in read_labels(file).labels}
+    return [{"id": id, "status": "ok", "flawed": step is not None, "error_step": step} for id, step in steps.items()]
 
 
 def score(rows: Sequence[Mapping[str, Any]], solutions: Mapping[str, LabelledSolution]) -> dict[str, str]:
@@ -57,6 +68,7 @@ def score(rows: Sequence[Mapping[str, Any]], solutions: Mapping[str, LabelledSol
         "flag and label agree": percent(num_equal / len(valid), wilson_interval(num_equal, len(valid)))
         if valid
         else "-",
+        "kappa": decimal(cohen_kappa(flags_given, [label is not None for _, label in valid])),
         "flagged with an error": flagged[True],
         "flagged without": flagged[False],
         "J": decimal(flags.point.youden_j, flags.youden_j),
@@ -73,13 +85,13 @@ def score(rows: Sequence[Mapping[str, Any]], solutions: Mapping[str, LabelledSol
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table in Markdown: a column for each subset, and one for all rows of a file."""
     parser = argparse.ArgumentParser(description="Score predictions on the rows that they have.")
-    parser.add_argument("files", nargs="+", type=Path, help="files of fapo bench --out")
+    parser.add_argument("files", nargs="+", type=Path, help="files of fapo bench --out, or exported labels")
     parser.add_argument("--data", nargs="+", required=True, help="labelled solutions")
     given = parser.parse_args(arguments)
     solutions = {row.problem.id: row for source in given.data for row in load_labelled(source)}
     subset_of = dict(zip(solutions, subset_names(list(solutions.values())), strict=True))
     for file in given.files:
-        rows = list(read_jsonl(file))
+        rows = read_rows(file)
         names = sorted({subset_of[row["id"]] for row in rows})
         parts = {name: [row for row in rows if subset_of[row["id"]] == name] for name in names}
         if len(names) > 1:

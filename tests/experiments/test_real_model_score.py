@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.real_model.score import score
+from experiments.real_model.score import read_rows, score
 from fapo.data.jsonl import read_jsonl
 from fapo.data.steps import split_steps
 from fapo.judge.template import load_template
@@ -33,6 +33,7 @@ def test_numbers_counted_by_hand() -> None:
     assert found["labelled with an error"].startswith("50.0 %")
     assert found["flagged"].startswith("66.7 %")
     assert found["flag and label agree"].startswith("100.0 %")
+    assert found["kappa"] == "1.00", "of the three valid rows"
     assert (found["flagged with an error"][:7], found["flagged without"][:5]) == ("100.0 %", "0.0 %")
     assert found["J"].startswith(
         "0.50 ["
@@ -69,3 +70,12 @@ def test_the_prompts_that_were_tried_are_templates() -> None:
     names = {path.stem for path in folder.glob("*.txt")}
     assert {load_template(folder / f"{name}.txt").kind for name in names} == {"locate"}
     assert {path.stem.removeprefix("qwen_0.5b_") for path in RESULTS} >= names
+
+
+def test_labels_exported_from_the_review_page_are_those_of_the_readers_samples() -> None:
+    folder = ROOT / "experiments/real_model/labels"
+    rows = read_rows(folder / "qwen_0.5b_gsm8k_400_review.json")
+    steps = {row["id"]: len(row["steps"]) for row in read_jsonl(folder / "qwen_0.5b_gsm8k_400_reader_a.jsonl")}
+    assert {row["id"] for row in rows} == steps.keys() and len(rows) == 107
+    assert all(row["flawed"] is (row["error_step"] is not None) for row in rows)
+    assert all(row["error_step"] < steps[row["id"]] for row in rows if row["flawed"])

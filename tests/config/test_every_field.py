@@ -114,6 +114,7 @@ ADAPTER = {"model": {"lora": {}}}
 ORACLE = {"judge": {"kind": "oracle"}}
 AUDITED = {"judge": {"audit": {"judge": {"kind": "oracle"}}}}
 AUDIT = {"verl policy": "tests/verl/test_recorder.py::test_audits_are_measured_and_can_stop_the_run"}
+LIMITED = {"judge": {"audit": {"judge": {"kind": "oracle"}, "min_j": 0.5}}}
 CORRECTED = {
     "verl policy": "tests/verl/test_recorder.py::test_rewards_are_corrected_for_the_rates_of_the_audits_before"
 }
@@ -222,6 +223,7 @@ FIELDS = {
     "judge.audit.judge": Field({"kind": "oracle"}, POLICIES, tested=AUDIT),
     "judge.audit.rate": Field(0.5, POLICIES, AUDITED, tested=AUDIT),
     "judge.audit.min_j": Field(0.5, POLICIES, AUDITED, tested=AUDIT),
+    "judge.audit.on_low_j": Field("switch", POLICIES, LIMITED),
     "judge.audit.correct": Field(True, POLICIES, AUDITED, tested=CORRECTED),
     "trl": Field({"gradient_checkpointing": True}, TRL_AND_SFT, tested={}),
     "verl": Field({"data.shuffle": False}, ("verl policy", "verl genrm"), tested={}),

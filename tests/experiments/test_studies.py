@@ -12,6 +12,7 @@ import pytest
 from experiments.attacks import CONTROLS, KEEPING, rollouts, write_critic
 from experiments.blind_judge import HONEST, by_step, honest, stop, stops
 from experiments.canaries import KNOWN, SABOTAGE, Simulated, stopped_after
+from experiments.switched_judge import Switch, switch_of
 from fapo.data.jsonl import read_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.sets import labelled
@@ -83,6 +84,17 @@ def test_an_audit_stops_a_blind_judge_and_no_honest_one() -> None:
     assert [row[:3] for row in table[-2:]] == [("0.1", "blind to slips", "10 of 10"), ("0.1", "honest", "0 of 10")]
 
 
+def test_verdicts_of_a_second_judge_are_counted_from_the_switch_on() -> None:
+    steps = [{"step": n, "audit/switched": float(n > 2)} for n in (1, 2, 3, 4)]
+    judged = [{"step": n, "split": "train", "flawed": flawed} for n in (1, 2, 3, 4) for flawed in (None, True, False)]
+    validated = [{"step": 4, "split": "harder", "flawed": True}]
+    assert switch_of(steps, [{}] * 5, judged + validated) == Switch(step=2, num_before=5, num_after=4)
+    with pytest.raises(ValueError, match="has not replaced"):
+        switch_of(steps[:2], [], judged)
+
+
 def test_audits_are_read_by_step() -> None:
-    rows = [{"step": n, "judge": {"flawed": False}, "second_judge": {"flawed": True}} for n in (1, 1, 2)]
+    rows = [
+        {"step": n, "judge": {"flawed": False}, "second_judge": {"status": "ok", "flawed": True}} for n in (1, 1, 2)
+    ]
     assert [len(verdicts) for verdicts in by_step(rows)] == [2, 1]

@@ -338,11 +338,15 @@ def test_a_reward_that_compares_a_group_cannot_be_served(tmp_path: Path) -> None
         served_scorer(ServeSettings(config=file))
 
 
-def test_a_reward_corrected_for_an_audit_cannot_be_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [("correct = true", "judge.audit.correct"), ('min_j = 0.3\non_low_j = "switch"', 'judge.audit.on_low_j "switch"')],
+)
+def test_a_reward_that_depends_on_an_audit_cannot_be_served(settings: str, name: str, tmp_path: Path) -> None:
     text = (SOURCE / "fapo/data/miniature/configs/policy.toml").read_text(encoding="utf-8")
     file = tmp_path / "run.toml"
-    file.write_text(text + '[judge.audit]\ncorrect = true\njudge = { kind = "oracle" }\n', encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"run.toml: judge.audit.correct needs an audit"):
+    file.write_text(f'{text}[judge.audit]\n{settings}\njudge = {{ kind = "oracle" }}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"run.toml: {name} needs an audit, which the service does not make"):
         served_scorer(ServeSettings(config=file))
 
 

@@ -429,6 +429,20 @@ def test_a_balanced_draw_has_as_many_flagged_as_cleared_solutions(chromium: Any,
     assert len({tuple(order) for order in orders}) > 1, "in mixed order"
 
 
+def test_the_rollouts_that_an_audit_has_drawn_for_a_person_are_labelled(chromium: Any, tmp_path: Path) -> None:
+    rows = [rollout(1, number, None, None) for number in range(6)]
+    judge = {"kind": "oracle", "audit": {"judge": {"kind": "person"}}}
+    folder = write_run(tmp_path / "r", {"kind": "fapo"}, policy_rows("fapo", steps=10), rows, judge=judge)
+    drawn = [{key: rows[number][key] for key in ("step", "problem_id", "response")} for number in (1, 4)]
+    (folder / "audit.jsonl").write_text("".join(json.dumps(row) + "\n" for row in drawn), encoding="utf-8")
+    screen = Screen(chromium, write_report([folder], tmp_path / "page.html"))
+    screen.click("#filters .fully_correct")
+    screen.click("#draw button")
+    assert screen.text("#progress") == "0 of 2 labelled"
+    screen.keys("#labelling", "a", "a")
+    assert sorted(screen.get("file().labels.map((row) => row.problem_id)")) == ["miniature-1", "miniature-4"]
+
+
 def test_the_draw_depends_on_its_seed_only(chromium: Any, page: Path) -> None:
     def drawn(seed: int) -> list[int]:
         screen = Screen(chromium, page)

@@ -22,14 +22,15 @@ from trl import GRPOTrainer
 
 from experiments.base_models.writers import Habits, trace
 from fapo.config.reader import from_dict
-from fapo.config.schema import JudgeConfig
+from fapo.config.schema import JudgeConfig, OracleJudge
 from fapo.data.load import load_labelled
 from fapo.data.miniature.world import parse
 from fapo.judge.canaries import Canaries
 from fapo.judge.oracle import oracle
+from fapo.judge.switching import SwitchingJudge
 from fapo.rewards import from_config, verify
 from fapo.trl.train import train
-from fapo.types import Rollout, Verdict
+from fapo.types import Judge, Rollout, Verdict
 from tests.support.ports import free_port
 
 HABITS = Habits(borrow=0.3, slip=0.1, guess=0.3)
@@ -48,9 +49,13 @@ async def sometimes_silent(rollouts: Sequence[Rollout]) -> list[Verdict]:
 
 
 def _judge(config: JudgeConfig, *, seed: int, model: object = None) -> Canaries:
-    """Return that judge, with the canaries of the config."""
+    """Return that judge, or an oracle with the blind spot of the config, with the canaries of the config."""
     assert config.canaries
-    return Canaries(sometimes_silent, load_labelled(config.canaries), config.canary_rate, 0.0, seed)
+    assert isinstance(config, OracleJudge)
+    judge: Judge = oracle(blind_to=config.blind_to) if config.blind_to else sometimes_silent
+    if config.audit and config.audit.switches:
+        judge = SwitchingJudge(judge)
+    return Canaries(judge, load_labelled(config.canaries), config.canary_rate, 0.0, seed)
 
 
 def written(trainer: Any, prompt_ids: list[list[int]], _: Any, __: Any, num_generations: int) -> Any:

@@ -17,7 +17,7 @@ from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config, FapoReward
 from fapo.data.jsonl import read_jsonl
 from fapo.errors import ConfigError, JudgeDownError
-from fapo.rewards.from_config import make_scorer
+from fapo.rewards.from_config import check_scorer, make_scorer
 from fapo.rewards.policy import corrected_reward
 from fapo.training.judge_audit import (
     MIN_AUDITED,
@@ -30,6 +30,7 @@ from fapo.training.judge_audit import (
 )
 from fapo.training.recorder import Recorder
 from fapo.training.run_folder import RunFolder
+from fapo.training.stop_rules import StopRules
 from fapo.types import Reward, Rollout, ScoredRollout, Verdict
 from tests.support.chat_server import Reply, chat_server
 from tests.support.miniature import RIGHT, TASK
@@ -331,3 +332,93 @@ def test_a_mistake_in_the_second_judge_is_found_under_its_key(tmp_path: Path) ->
         config(tmp_path, {"judge": {"kind": "oracle", "votes": 3}})
     with pytest.raises(ConfigError, match=r"judge.audit.judge.blindto: unknown key"):
         config(tmp_path, {"judge": {"kind": "oracle", "blindto": []}})
+
+
+SWITCH = ORACLE | {"min_j": 0.5, "on_low_j": "switch"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"judge.audit.min_j": 0.0}, r'judge.audit: `on_low_j` "switch" needs the limit `min_j` above 0'),
+        ({"judge.audit.correct": True}, r'judge.audit: `correct` cannot be used with `on_low_j` "switch"'),
+        ({"judge.audit.judge": {"kind": "adapter", "model": "base"}}, r"`judge` of an audit has weights of its own"),
+        ({"reward": {"kind": "outcome"}}, r'on_low_j "switch" does nothing with reward.kind "outcome"'),
+        ({"reward": {"kind": "fapo", "judge_recall": 0.8}}, r"judge_recall and .* are those of one judge"),
+    ],
+)
+def test_a_switch_that_makes_no_sense_is_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    table = to_dict(config(tmp_path, SWITCH))
+    for key, value in changed.items():
+        inner = table
+        *parents, last = key.split(".")
+        for parent in parents:
+            inner = inner[parent]
+        inner[last] = value
+    with pytest.raises(ConfigError, match=message):
+        from_dict(table)
+
+
+def test_judges_that_replace_each_other_read_the_same_steps(tmp_path: Path) -> None:
+    local = {"kind": "local", "model": "miniature:genrm", "template": "locate"}
+    with pytest.raises(ConfigError, match=r"into lines and judge.audit.judge, .*, into paragraphs; set `steps`"):
+        check_scorer(config(tmp_path, SWITCH | {"judge": local}))
+    check_scorer(config(tmp_path, SWITCH | {"judge": local | {"steps": "lines"}}))
+    by_ratio = to_dict(config(tmp_path, SWITCH | {"judge": local | {"template": "yes_no", "steps": "lines"}}))
+    with pytest.raises(ConfigError, match=r"judge.audit.judge.template: 'yes_no' asks yes or no"):
+        check_scorer(from_dict(by_ratio | {"reward": {"kind": "step_ratio"}}))
+
+
+def test_the_second_judge_is_stopped_by_its_own_failure_rate(tmp_path: Path) -> None:
+    served = {"kind": "served", "urls": ["http://127.0.0.1:9/v1"], "model": "gold", "steps": "lines"}
+    rules = StopRules(config(tmp_path, SWITCH | {"judge": served | {"max_failure_rate": 0.1}}))
+    failed = [rollout(RIGHT, None)] * 8
+    rules.check(failed)  # an oracle cannot fail
+    rules.audit.add([AuditedVerdict(False, True), AuditedVerdict(False, False)] * MIN_AUDITED)
+    rules.check([])  # the run is not stopped
+    assert rules.switch_if_low()
+    assert not rules.switch_if_low(), "once"
+    assert rules.judge and rules.judge.kind == "served"
+    with pytest.raises(JudgeDownError, match="the judge is down"):
+        rules.check(failed)
+
+
+# --- a person as the second judge ----------------------------------------------------------------------------------
+
+PERSON = {"judge": {"kind": "person"}, "rate": 1.0}
+
+
+def test_for_a_person_rollouts_are_drawn_and_recorded_and_nothing_is_measured(tmp_path: Path) -> None:
+    settled = config(tmp_path, PERSON)
+    recorder = recorder_of(settled)
+    recorder.record([rollout(GUESS, False)] * 40, {})
+    recorder.write()
+    assert not any(key.startswith("audit/") for key in recorder.summary("train"))
+    found = list(read_jsonl(tmp_path / "run/audit.jsonl"))
+    assert [(row["response"], row["second_judge"]["status"]) for row in found] == [(GUESS, "skipped")] * 40
+    resumed = recorder_of(settled, resume=True)
+    resumed.record([rollout(GUESS, False)] * 40, {})
+    resumed.write()
+    assert not any(key.startswith("audit/") for key in resumed.summary("train"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"min_j": 0.3}, "`min_j` cannot be used with a person"),
+        ({"correct": True}, "`correct` cannot be used with a person"),
+        (
+            {"judge": {"kind": "person", "model": "m"}},
+            'judge.audit.judge.model: `model` does not belong to kind "person"',
+        ),
+    ],
+)
+def test_a_run_does_not_wait_for_a_person(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, PERSON | changed)
+
+
+def test_a_person_is_no_judge_of_the_rewards(tmp_path: Path) -> None:
+    table = to_dict(config(tmp_path)) | {"judge": {"kind": "person"}}
+    with pytest.raises(ConfigError, match=r"judge.kind: should be .*, not 'person'"):
+        from_dict(table)

@@ -110,9 +110,17 @@ def test_a_served_judge_is_asked_for_its_models() -> None:
         assert "does not work here" not in page
 
 
-@pytest.mark.parametrize(("correct", "purpose"), [("false", ""), ("true", ", to correct the reward")])
-def test_a_judge_that_audits_is_on_the_page(correct: str, purpose: str, tmp_path: Path) -> None:
-    audit = f'[judge.audit]\ncorrect = {correct}\n[judge.audit.judge]\nkind = "local"\nmodel = "./nothing"\n'
+@pytest.mark.parametrize(
+    ("settings", "purpose"),
+    [
+        ("", ""),
+        ("correct = true", ", to correct the reward"),
+        ('min_j = 0.3\non_low_j = "switch"', ", and below a J of 0.3 all are judged by this judge"),
+    ],
+)
+def test_a_judge_that_audits_is_on_the_page(settings: str, purpose: str, tmp_path: Path) -> None:
+    audit = f"[judge.audit]\n{settings}\n[judge.audit.judge]\n"
+    audit += 'kind = "local"\nmodel = "./nothing"\nsteps = "lines"\n'
     text = POLICY.read_text(encoding="utf-8") + audit
     (tmp_path / "run.toml").write_text(text, encoding="utf-8")
     page = shown(str(tmp_path / "run.toml"))

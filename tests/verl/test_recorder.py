@@ -184,6 +184,35 @@ def test_rewards_are_corrected_for_the_rates_of_the_audits_before(tmp_path: Path
     assert used["reward/judge_recall"] == MIN_CORRECTED_J
 
 
+def test_the_second_judge_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    table = {"judge": {"kind": "oracle"}, "rate": 1.0, "min_j": 0.5, "on_low_j": "switch"}
+    recorder = buffer(tmp_path, blind_to=["guess"], audit=table)
+    answers = [TASK.problem(), "\\boxed{3}"], [TASK.problem(), RIGHT]
+    scored = [ScoredRollout(Rollout(*answer), True, CORRECT, Reward(1.0, {"outcome": 1.0})) for answer in answers]
+    unjudged = replace(scored[0], verdict=None, reward=Reward(None, {"outcome": 1.0}))  # its worker knows of the switch
+    wrong = payload(None).scored
+    failed = replace(wrong, reward=Reward(None), check_error="no answer within 5 s")
+    payloads = [Payload("train", s) for s in [*scored * 20, unjudged, wrong, failed]]
+    assert recorder.judged_again(payloads) == payloads
+    record(recorder, 1, payloads[:40], ["a"] * 40)
+    recorder.pending = PendingMetrics(1, {}, 0.0, {})
+    recorder.check(payloads[:40])
+    assert not recorder.folder.switched.exists()
+    recorder.flush()
+    assert recorder.folder.switched.exists()
+    found = [p.scored for p in recorder.judged_again(payloads)]
+    assert [s.flawed for s in found[:2]] == [True, False]
+    assert [s.reward.value for s in found] == [0.0, 1.0] * 20 + [0.0, -1.0, None]
+    assert found[-1].check_error == failed.check_error
+    record(recorder, 2, [Payload("train", s) for s in found], ["a"] * 43)
+    recorder.pending = PendingMetrics(2, {}, 0.0, {})
+    recorder.flush()
+    first, second = rows(tmp_path, "metrics")
+    assert (first["audit/switched"], first["audit/youden_j"]) == (0.0, 0.0)
+    assert {key: value for key, value in second.items() if key.startswith("audit/")} == {"audit/switched": 1.0}
+    assert {row["step"] for row in rows(tmp_path, "audit")} == {1}
+
+
 def test_tokens_and_cost_of_the_judge_are_metrics(tmp_path: Path) -> None:
     served = {"kind": "served", "model": "m", "urls": ["http://127.0.0.1:9/v1"], "prices": [1.0, 0.5, 2.0]}
     used = replace(payload(CORRECT), usage=Usage(1, 100, 20, 10))

@@ -28,6 +28,7 @@ from fapo.data.miniature.world import parse
 from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
 from fapo.training.datasets import Example
+from fapo.training.run_folder import RunFolder
 from fapo.types import Given, GroundTruth, LabelledSolution, Problem, Reward, Rollout, ScoredRollout, Verdict
 from fapo.verl.datasets import verl_rows
 from fapo.verl.overrides import compose, overrides
@@ -80,13 +81,38 @@ def test_a_reward_that_compares_a_group_needs_the_recorder(tmp_path: Path) -> No
     )
 
 
-def test_a_reward_corrected_for_an_audit_needs_the_recorder(tmp_path: Path) -> None:
-    audit = {"judge": {"kind": "oracle"}, "correct": True}
+@pytest.mark.parametrize(
+    ("audit", "message"),
+    [
+        ({"correct": True}, "judge.audit.correct needs what an audit has measured"),
+        ({"min_j": 0.5, "on_low_j": "switch"}, 'judge.audit.on_low_j "switch" needs an audit'),
+    ],
+)
+def test_a_reward_that_depends_on_an_audit_needs_the_recorder(
+    audit: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     table = to_dict(settings(tmp_path, "http://127.0.0.1:9/v1"))
-    table["judge"] = {"kind": "oracle", "audit": audit}
-    assert_needs_the_recorder(
-        tmp_path / "run/config.json", table, r"judge.audit.correct needs what an audit has measured"
-    )
+    table["judge"] = {"kind": "oracle", "audit": audit | {"judge": {"kind": "oracle"}}}
+    assert_needs_the_recorder(tmp_path / "run/config.json", table, message)
+
+
+def test_a_judge_whose_place_another_has_taken_is_asked_in_validations_only(tmp_path: Path) -> None:
+    file, row = tmp_path / "run/config.json", ("d", "1+1=2\n\\boxed{2}", "2")
+    second = {"kind": "oracle"}
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        config = settings(tmp_path, server.url, audit={"judge": second, "min_j": 0.5, "on_low_j": "switch"})
+
+        async def verdict(split: str) -> Any:
+            found = await compute_score(*row, {"split": split}, config=str(file), recorded=True)
+            return decode(found["fapo"], found["score"], 2, 8).scored.verdict
+
+        async def check() -> None:
+            assert await verdict("train")
+            RunFolder(config, resume=True).switched.touch()
+            assert await verdict("train") is None
+            assert await verdict("validation")
+
+        asyncio.run(check())
 
 
 def test_a_checker_of_the_user(tmp_path: Path) -> None:

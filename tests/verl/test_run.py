@@ -133,6 +133,34 @@ def test_verl_trains_on_the_rewards_corrected_for_an_audit(tmp_path: Path) -> No
         assert theirs["critic/advantages/max"] == pytest.approx(max(row["advantage"] for row in own), abs=1e-4)
 
 
+def test_verl_continues_with_the_second_judge_also_when_it_is_resumed(tmp_path: Path) -> None:
+    judge = "judge.kind=oracle", 'judge.blind_to=["slip","skip","guess","cancellation","format"]'
+    audit = (
+        "judge.audit.judge.kind=oracle",
+        "judge.audit.rate=1",
+        "judge.audit.min_j=0.5",
+        "judge.audit.on_low_j=switch",
+    )
+    changed = *judge, *audit, "rollout.num_prompts=32", "validation.every=1"
+    run(tmp_path, *changed, steps=2)
+    run(tmp_path, *changed, "--resume", steps=3)
+    metrics = {row["step"]: row for row in rows(tmp_path, "metrics") if row["kind"] == "train"}
+    assert {step: row["audit/switched"] for step, row in metrics.items()} == {1: 0.0, 2: 1.0, 3: 1.0}
+    assert metrics[1]["audit/youden_j"] == 0.0
+    assert {row["step"] for row in rows(tmp_path, "audit")} == {1}
+    found = rows(tmp_path, "rollouts")
+    for row in found:
+        is_second = row["step"] >= (2 if row["split"] == "train" else 1)  # a validation follows the audit of its step
+        if row["correct"]:
+            assert row["flawed"] == (is_second and row["truth"]["error_step"] is not None)
+            assert row["reward"] == fapo_reward(True, row["flawed"])
+    assert any(row["flawed"] for row in found if row["step"] == 3)
+    for theirs in logged(tmp_path):
+        own = [row for row in found if row["step"] == theirs["training/global_step"] and row["split"] == "train"]
+        assert theirs["critic/score/mean"] == pytest.approx(np.mean([row["reward"] for row in own]), abs=1e-5)
+        assert theirs["critic/advantages/max"] == pytest.approx(max(row["advantage"] for row in own), abs=1e-4)
+
+
 def test_a_resumed_run_continues_from_its_checkpoint(first: Path) -> None:
     for name in ("metrics", "rollouts"):
         before = list(read_jsonl(first / f"{name}-2.jsonl"))

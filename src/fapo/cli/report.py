@@ -58,9 +58,29 @@ def report(*, settings: Options[ReportSettings]) -> None:
 
     page = write(RELOAD if settings.watch else None)
     console.print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
+    if settings.human:
+        _print_rates(settings.human, settings.runs)
     if settings.watch:
         with contextlib.suppress(KeyboardInterrupt):
             _watch(settings.runs, write)
+
+
+def _print_rates(labels: Path, runs: Sequence[Path]) -> None:
+    """Print how good the judges of runs are by labels made by hand."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from fapo.report.human_review import judge_rates
+    from fapo.training.run_reader import read_run
+
+    rates = judge_rates(labels, [read_run(path) for path in runs])
+    if not rates:
+        return
+    table = Table("run", "steps", "labelled", "recall", "false positive rate", "J", "F1", box=box.MARKDOWN)
+    for row in rates:
+        table.add_row(*row.row())
+    Console(width=160).print(table)
 
 
 def _watch(runs: Sequence[Path], write: Callable[[int | None], Path]) -> None:

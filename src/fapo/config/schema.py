@@ -213,20 +213,42 @@ RewardConfig = PolicyReward | GenRMReward
 class AuditConfig:
     """A second, better judge that reads a random sample of the judged rollouts; its verdicts enter no reward."""
 
-    judge: Annotated[JudgeConfig, Field(discriminator="kind")]
-    """Second judge, with the settings of a [judge] table; without an audit and canaries of its own."""
+    judge: Annotated[JudgeConfig | PersonJudge, Field(discriminator="kind")]
+    """Second judge, with the settings of a [judge] table but its audit and canaries; or { kind = "person" }."""
     rate: Annotated[float, Gt(0), Le(1)] = 0.02
     """Rate of the correct rollouts with a verdict that the second judge reads, flagged and cleared alike."""
     min_j: Rate = 0.0
-    """Youden's J of the judge by the second one below which the run stops, if the interval is below it; 0 = never."""
+    """Lowest Youden's J of the judge by the second one; `on_low_j` holds if its interval is below it; 0 = never."""
+    on_low_j: Literal["stop", "switch"] = "stop"
+    """What happens below `min_j`: the run stops, or it continues with the second judge in place of the first one."""
     correct: bool = False
     """Whether rewards are corrected for the rates that the audit measures, from 32 verdicts on; reward.kind "fapo"."""
 
     def __post_init__(self) -> None:
-        if self.judge.audit or self.judge.canaries:
+        if self.second and (self.second.audit or self.second.canaries):
             raise ConfigError("`judge` of an audit is not watched itself; remove its `audit` and `canaries`")
-        if isinstance(self.judge, AdapterJudge):
+        if isinstance(self.second, AdapterJudge):
             raise ConfigError('`judge` of an audit has weights of its own; use kind "served" or "local"')
+        if self.second is None:
+            for name in ("min_j", "correct"):
+                if getattr(self, name):
+                    raise ConfigError(f"`{name}` cannot be used with a person, for whom a run does not wait; remove it")
+        if self.switches and not self.min_j:
+            raise ConfigError('`on_low_j` "switch" needs the limit `min_j` above 0, such as 0.3')
+        if self.switches and self.correct:
+            raise ConfigError(
+                '`correct` cannot be used with `on_low_j` "switch": the rates are those of the first judge; remove one'
+            )
+
+    @property
+    def second(self) -> JudgeConfig | None:
+        """Second judge; None for a person."""
+        return None if isinstance(self.judge, PersonJudge) else self.judge
+
+    @property
+    def switches(self) -> bool:
+        """Whether the second judge takes the place of the first one below `min_j`."""
+        return self.on_low_j == "switch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,6 +445,14 @@ class OracleJudge(BaseJudge):
     """Rate of fully correct rollouts that the oracle flags at a random step."""
     blind_to: tuple[FlawKind, ...] = ()
     """Kinds of flaws that the oracle never flags: slip, skip, guess, cancellation or format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonJudge:
+    """A person, as the second judge of an audit: the rollouts are drawn, and labelled on the page of `fapo report`."""
+
+    kind: Literal["person"] = "person"
+    """Kind of the judge."""
 
 
 CascadePart = LocalJudge | ServedJudge | PRMJudge | OracleJudge
@@ -634,6 +664,8 @@ class Config:
                 'judge.audit.correct is for reward.kind "fapo", the only one that can be corrected for the errors of a '
                 "judge; remove it, or use that kind"
             )
+        if self.audit and self.audit.switches:
+            self._check_switch()
         if isinstance(self.judge, AdapterJudge) and not self.model.lora:
             raise ConfigError(
                 'judge.kind "adapter" needs [model.lora]: the judge reads weights that training must not change; add '
@@ -657,6 +689,20 @@ class Config:
         if trains_genrm and self.genrm is None:
             object.__setattr__(self, "genrm", GenRMConfig())
 
+    def _check_switch(self) -> None:
+        """Raise ConfigError for a reward that does not go with `judge.audit.on_low_j` "switch"."""
+        reward = self.reward
+        if not isinstance(reward, JudgedReward):
+            raise ConfigError(
+                f'judge.audit.on_low_j "switch" does nothing with reward.kind "{reward.kind if reward else ""}", which '
+                "needs no verdict; remove it"
+            )
+        if isinstance(reward, FapoReward) and (reward.judge_recall, reward.judge_false_positive_rate) != (1, 0):
+            raise ConfigError(
+                "reward.judge_recall and reward.judge_false_positive_rate are those of one judge, and with "
+                'judge.audit.on_low_j "switch" there are two; remove them'
+            )
+
 
 UNUSED_BY_SFT = {"rollout": ("temperature", "top_p"), "optim": ("clip_low", "clip_high", "clip_dual")}
 """Table -> settings that do nothing with method "sft"."""
@@ -679,7 +725,7 @@ def _by_kind(union: Any) -> dict[str, type]:
 
 KINDS = {
     "reward": _by_kind(RewardConfig),
-    "judge": _by_kind(JudgeConfig),
+    "judge": _by_kind(JudgeConfig | PersonJudge),
     **dict.fromkeys(("cheap", "strong"), _by_kind(CascadePart)),
 }
 """Table -> kind -> record of this kind."""

@@ -7,6 +7,7 @@ A judge is wrapped in other judges. From the outside in:
     BatchingJudge        joins the calls that arrive while a model in this process is busy
     Canaries             judges solutions with known labels beside each call, without the response cache
     EagerJudge           starts before the batch of rollouts is complete
+    SwitchingJudge       asks the second judge of an audit instead, once that has refuted the first
     Cascade              has two judges, and asks the second only where the first is not sure
     GenRM, PRM, oracle   judges; a GenRM or a PRM asks once about equal solutions of one call
     CachedModel          the model of these two, which answers from the response cache what it has answered before
@@ -49,6 +50,7 @@ from fapo.judge.cascade import Cascade
 from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
 from fapo.judge.prm import PRM, StepTokenizer
+from fapo.judge.switching import SwitchingJudge
 from fapo.judge.template import Template, load_template, max_critique
 from fapo.types import ChatModel, Judge, StepRule
 
@@ -87,7 +89,8 @@ def make_judge(config: AnyJudge, *, seed: int = 0, model: JudgeModel | None = No
         model: Model of the judge, if it is that of a trainer (kind "adapter"); None: the one that the config names.
 
     Returns:
-        A GenRM, a PRM, an oracle or a cascade, with canaries around it if `judge.canaries` is set.
+        A GenRM, a PRM, an oracle or a cascade, in a `SwitchingJudge` if its audit may replace it, with canaries around
+        it if `judge.canaries` is set.
 
     Raises:
         ConfigError: If the template or the model cannot be loaded, or the judges of a cascade read different steps.
@@ -95,6 +98,8 @@ def make_judge(config: AnyJudge, *, seed: int = 0, model: JudgeModel | None = No
     """
     rule = step_rule(config)
     judge, uncached = _with_uncached(config, model)
+    if config.audit and config.audit.switches:
+        judge = SwitchingJudge(judge)
     if not config.canaries:
         return judge
     known = load_labelled(config.canaries, steps=rule)

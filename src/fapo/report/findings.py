@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fapo.evaluation.intervals import Interval
+from fapo.evaluation.intervals import Interval, decimal
 from fapo.report.run_labels import group_runs
 from fapo.report.summary import Row, set_title, show
 from fapo.training.run_reader import Run, Series
@@ -74,7 +74,19 @@ def remarks(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
     Returns:
         Sentences, each with its numbers.
     """
-    return [*_rare_flaws(runs), *_judge_out_of_its_depth(rows), *_unscored(runs)]
+    return [*_switched(runs), *_rare_flaws(runs), *_judge_out_of_its_depth(rows), *_unscored(runs)]
+
+
+def _switched(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield a remark on each run in which the second judge of the audit has taken the place of the first one."""
+    for run in runs:
+        switched, j = run.series("audit/switched", "train"), run.series("audit/youden_j", "train")
+        if first := next((step for step, value in zip(switched.steps, switched.values, strict=True) if value), None):
+            yield (
+                f"{run.name}: From step {first:g} on, the verdicts are those of the second judge, because the audit "
+                f"measured a Youden's J of {decimal(j.values[-1])} of the first one. Numbers that depend on verdicts "
+                "do not compare across this step."
+            )
 
 
 def _rare_flaws(runs: Sequence[Run]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,8 +11,11 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fapo.errors import DataError
+from fapo.evaluation.intervals import bootstrap_ratio_intervals, decimal, difference_interval, percent, wilson_interval
+from fapo.judge.quality import PRF, flawed_positive_prf, ratio
 from fapo.report.agreement import Agreement, Finding, agreement
 from fapo.report.rollouts import ShownRollout, named_policies, shown_rollouts
+from fapo.training.datasets import TRAIN
 from fapo.training.run_reader import Run
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -37,6 +41,11 @@ class Label:
     error_step: int | None
     """Index of the first flawed step; None if all steps are fine."""
 
+    @property
+    def flawed(self) -> bool:
+        """Whether a step is flawed."""
+        return self.error_step is not None
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -51,6 +60,49 @@ class Labels:
     """Number of rollouts that were chosen; those without a label are not in the file."""
     labels: tuple[Label, ...]
     """Labels, one for each labelled rollout."""
+
+
+BLOCKS = 4
+"""Number of blocks into which the steps up to the last labelled one are divided, for the rates of a judge over time."""
+_REMEDY = "give the run folders that the labels were made from"
+
+
+@dataclass(frozen=True)
+class JudgeRates:
+    """Rates of a judge on rollouts that a person has labelled."""
+
+    run: str
+    """Name of the run."""
+    steps: tuple[int, int]
+    """First and last step of the block."""
+    flagged: tuple[bool, ...]
+    """Whether the judge has flagged each rollout, [num_rollouts]."""
+    flawed: tuple[bool, ...]
+    """Whether the person has found a flaw in it, [num_rollouts]."""
+
+    @property
+    def found(self) -> PRF:
+        """Counts of the judge, with the person as the truth."""
+        return flawed_positive_prf(self.flagged, self.flawed)
+
+    def row(self) -> tuple[str, ...]:
+        """Return run, steps, number, recall, false positive rate, J and F1 as text, with intervals of 95 %.
+
+        The intervals are those of Wilson, of Newcombe for J, and by bootstrap over the rollouts for F1.
+        """
+        found = self.found
+        num_fine = found.fp + found.tn
+        hits = [(2 * (a and b), a + b) for a, b in zip(self.flagged, self.flawed, strict=True)]
+        (f1,) = bootstrap_ratio_intervals([[above] for above, _ in hits], [[below] for _, below in hits])
+        return (
+            self.run,
+            f"{self.steps[0]}-{self.steps[1]}",
+            str(found.n),
+            percent(found.recall, wilson_interval(found.tp, found.num_flawed)),
+            percent(ratio(found.fp, num_fine), wilson_interval(found.fp, num_fine)),
+            decimal(found.youden_j, difference_interval(found.tp, found.num_flawed, found.fp, num_fine)),
+            decimal(found.f1, f1),
+        )
 
 
 def read_labels(path: str | Path) -> Labels:
@@ -88,14 +140,43 @@ def agreements(path: str | Path, runs: Sequence[Run]) -> list[Agreement]:
         DataError: If the file cannot be read, or a labelled rollout is in none of the runs.
     """
     labels = read_labels(path).labels
+    return compare_labels(path, labels, _rollouts(labels, runs), _REMEDY)
+
+
+def judge_rates(path: str | Path, runs: Sequence[Run]) -> list[JudgeRates]:
+    """Return the rates of the judge of each run by labels made by hand, for blocks of steps and for all steps.
+
+    Args:
+        path: File of labels that a page exported; labels of validations do not count.
+        runs: Runs that the page showed.
+
+    Returns:
+        Rates of the blocks with labelled rollouts that have a verdict, and then of all of these rollouts of the run.
+
+    Raises:
+        DataError: If the file cannot be read, or a labelled rollout is in none of the runs.
+    """
+    labels = [label for label in read_labels(path).labels if label.split == TRAIN]
+    pairs = _pairs(path, labels, _rollouts(labels, runs), _REMEDY)
+    rows = []
+    for name in dict.fromkeys(rollout.run for _, rollout in pairs):
+        mine = [(label, r) for label, r in pairs if r.run == name and r.status == "ok"]
+        size = math.ceil(max((label.step for label, _ in mine), default=0) / BLOCKS)
+        blocks = [(size * i + 1, size * (i + 1)) for i in range(BLOCKS)] if size else []
+        for first, last in [*blocks, (1, size * BLOCKS)]:
+            found = [(label, r) for label, r in mine if first <= label.step <= last]
+            if found:
+                by_judge = [bool(r.flagged) for _, r in found]
+                rows.append(JudgeRates(name, (first, last), tuple(by_judge), tuple(k.flawed for k, _ in found)))
+    return rows
+
+
+def _rollouts(labels: Sequence[Label], runs: Sequence[Run]) -> Iterator[ShownRollout]:
+    """Yield the rollouts of the runs that have labels."""
     labelled = {label.run for label in labels}
-    shown = (
-        rollout
-        for name, run in named_policies(runs).items()
-        if name in labelled
-        for rollout in shown_rollouts(name, run)
-    )
-    return compare_labels(path, labels, shown, "give the run folders that the labels were made from")
+    for name, run in named_policies(runs).items():
+        if name in labelled:
+            yield from shown_rollouts(name, run)
 
 
 def compare_labels(
@@ -115,18 +196,14 @@ def compare_labels(
     Raises:
         DataError: If a labelled rollout is missing.
     """
-    wanted = {(k.run, k.split, k.step, k.problem_id, k.sample): k for k in labels}
-    found = [(wanted[rollout.key], rollout) for rollout in rollouts if rollout.key in wanted]
-    if missing := set(wanted) - {rollout.key for _, rollout in found}:
-        name, split, step, problem, sample = min(missing)
-        raise DataError(f"{path}: no rollout {sample} of {problem} ({split}, step {step}) in run {name}; {remedy}")
+    found = _pairs(path, labels, rollouts, remedy)
     rows = []
     for name in dict.fromkeys(rollout.run for _, rollout in found):
         mine = [(label, rollout) for label, rollout in found if rollout.run == name]
         judged: list[tuple[Finding, Finding]] = []
         known: list[tuple[Finding, Finding]] = []
         for label, rollout in mine:
-            by_hand = (label.error_step is not None, label.error_step)
+            by_hand = (label.flawed, label.error_step)
             if rollout.status == "ok":
                 judged.append(((bool(rollout.flagged), rollout.judged), by_hand))
             if rollout.known:
@@ -134,3 +211,15 @@ def compare_labels(
         for other, pairs in (("judge", judged), ("oracle", known)):
             rows += [agreement(f"{other}, {name}", pairs, len(mine) - len(pairs))] if pairs else []
     return rows
+
+
+def _pairs(
+    path: str | Path, labels: Sequence[Label], rollouts: Iterable[ShownRollout], remedy: str
+) -> list[tuple[Label, ShownRollout]]:
+    """Return each labelled rollout with its label, in the order of the rollouts. Raise DataError if one is missing."""
+    wanted = {(k.run, k.split, k.step, k.problem_id, k.sample): k for k in labels}
+    found = [(wanted[rollout.key], rollout) for rollout in rollouts if rollout.key in wanted]
+    if missing := set(wanted) - {rollout.key for _, rollout in found}:
+        name, split, step, problem, sample = min(missing)
+        raise DataError(f"{path}: no rollout {sample} of {problem} ({split}, step {step}) in run {name}; {remedy}")
+    return found

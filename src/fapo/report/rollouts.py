@@ -9,7 +9,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fapo.data.trajectory import judged_steps, make_rollout
 from fapo.errors import ConfigError, DataError
 from fapo.judge.template import load_template, parse_template
 from fapo.report.text import visible
+from fapo.training.datasets import TRAIN
 from fapo.training.run_reader import Run
 from fapo.types import Given, Problem, RolloutClass, StepRule, rollout_class
 
@@ -80,6 +81,8 @@ class ShownRollout:
     """Whether a second judge found a wrong step; None without its verdict."""
     second_step: int | None = None
     """Index of the first wrong step by the second judge; None if it named none."""
+    audited: bool = False
+    """Whether the audit of the run has drawn it for a person."""
 
     @property
     def key(self) -> tuple[str, str, int, str, int]:
@@ -100,21 +103,25 @@ def shown_rollouts(name: str, run: Run, rate: float = 1.0) -> Iterator[ShownRoll
     Args:
         name: Name of the run on the page.
         run: The run.
-        rate: Fraction of groups that are chosen. All rollouts of a problem at a step stay together.
+        rate: Fraction of groups that are chosen. All rollouts of a problem at a step stay together. Those that an audit
+            has drawn for a person are always chosen.
 
     Yields:
         Rollouts in the order written.
     """
     seen: Counter[tuple[Any, ...]] = Counter()
-    rule = _step_rule(run)
+    rule, drawn = _step_rule(run), run.drawn_for_a_person()
     for row in run.rollouts():
         if not isinstance(row.get("response"), str) or not isinstance(row.get("correct"), bool):
             continue
         group = (str(row.get("split", "")), _int(row.get("step"), -1), visible(row.get("problem_id"), 200))
         sample = seen[group]
         seen[group] += 1
-        if rate >= 1 or zlib.crc32(repr(group).encode()) < rate * 2**32:
-            yield _shown_rollout(row, name, group, sample, rule)
+        key = group[1], str(row.get("problem_id")), row["response"]
+        audited = group[0] == TRAIN and drawn[key] > 0
+        drawn[key] -= audited
+        if audited or rate >= 1 or zlib.crc32(repr(group).encode()) < rate * 2**32:
+            yield replace(_shown_rollout(row, name, group, sample, rule), audited=audited)
 
 
 def _step_rule(run: Run) -> StepRule:

@@ -11,6 +11,7 @@ from fapo.config.schema import (
     FallibleJudge,
     GenRMOutcomeReward,
     GenRMReward,
+    JudgeConfig,
     PolicyReward,
     StepRatioReward,
 )
@@ -73,13 +74,23 @@ def check_scorer(config: Config) -> None:
         return
     if isinstance(config.reward, PolicyReward):
         make_checker(config.reward.checker)
-    for end, judge in config.judge.parts if config.judge else ():
+    judges: list[tuple[str, JudgeConfig]] = [("judge", config.judge)] if config.judge else []
+    if config.judge and config.audit and config.audit.switches and config.audit.second:
+        first, second = step_rule(config.judge), step_rule(config.audit.second)
+        if first != second:
+            raise ConfigError(
+                f"judge splits solutions into {first} and judge.audit.judge, which may take its place, into {second}; "
+                "set `steps` of one of them"
+            )
+        judges.append(("judge.audit.judge", config.audit.second))
+    parts = [(f"{key}{end}", part) for key, judge in judges for end, part in judge.parts]
+    for key, judge in parts:
         if not isinstance(judge, CritiqueJudge):
             continue
         template = load_template(judge.template)
         if template.kind == "yes_no" and isinstance(config.reward, StepRatioReward):
             raise ConfigError(
-                f"judge{end}.template: {judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
+                f"{key}.template: {judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
                 "of the error; use a template that asks for the step, such as locate"
             )
 

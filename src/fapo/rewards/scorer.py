@@ -108,7 +108,25 @@ class PolicyScorer:
         checks = await self.check(rollouts)
         errors = [check.detail if check.unscored else "" for check in checks]
         self._checker_breaker.record(errors)
-        correct = [check.correct for check in checks]
+        return await self.score_checked(rollouts, [check.correct for check in checks], errors)
+
+    async def score_checked(
+        self, rollouts: Sequence[Rollout], correct: Sequence[bool], errors: Sequence[str]
+    ) -> list[ScoredRollout]:
+        """Return one result for each rollout with a checked answer, in order.
+
+        Args:
+            rollouts: Rollouts to score [num_rollouts].
+            correct: Whether the final answer of each is correct [num_rollouts].
+            errors: Reason why the answer of each could not be checked, or "" [num_rollouts].
+
+        Returns:
+            Scored rollouts.
+
+        Raises:
+            UnscoredError: If a rollout has no reward and `on_unscored` is "raise".
+            JudgeDownError: If too many of the latest verdicts failed, or the canaries show a judge that is too bad.
+        """
         asked = [correct[i] or (self.judge_all and not errors[i]) for i in range(len(rollouts))]
         judged = [i for i in range(len(rollouts)) if asked[i]] if self.judge else []
         verdicts: list[Verdict | None] = [None] * len(rollouts)

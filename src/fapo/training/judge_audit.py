@@ -2,12 +2,14 @@
 
 Canaries show whether the judge still judges the same solutions as before. They cannot show that the policy has learnt
 to make a flaw that the judge does not see. An audit can: it compares the verdicts of both judges on the rollouts that
-are trained on. Its verdicts enter no reward. If asked to, rewards are corrected for the rates that it measures.
+are trained on. Its verdicts enter no reward. If asked to, rewards are corrected for the rates that it measures, or the
+second judge takes the place of one that is too bad.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -22,8 +24,8 @@ from fapo.inference.usage import Usage, find_usage
 from fapo.judge.from_config import make_judge
 from fapo.judge.quality import PRF, flawed_positive_prf, ratio
 from fapo.judge.verdicts import verdict_row
-from fapo.rewards.scorer import rescored
-from fapo.types import ScoredRollout, Verdict
+from fapo.rewards.scorer import PolicyScorer, rescored
+from fapo.types import Judge, ScoredRollout, Verdict
 
 WINDOW = 256
 """Window size: the rates are those of the last 256 audited verdicts."""
@@ -68,10 +70,10 @@ class AuditedVerdict:
 
 @dataclass(eq=False)
 class AuditWindow:
-    """The latest audited verdicts, and the rule that stops a run for them."""
+    """The latest audited verdicts, and the limit of what they say about the judge."""
 
     min_j: float = 0.0
-    """Youden's J below which the run stops if its interval is below it, too; 0 never stops it."""
+    """Youden's J below which the judge is too bad if its interval is below it, too; 0: it never is."""
     recent: deque[AuditedVerdict] = field(default_factory=lambda: deque(maxlen=WINDOW), init=False)
     """The last WINDOW audited verdicts."""
 
@@ -118,17 +120,29 @@ class AuditWindow:
         }
         return {f"audit/{name}": value for name, value in values.items()}
 
-    def check(self) -> None:
-        """Raise JudgeDownError if J on at least MIN_AUDITED verdicts and its interval are below `min_j`."""
+    @property
+    def is_low(self) -> bool:
+        """Whether J on at least MIN_AUDITED verdicts and its interval are below `min_j`."""
         found = self.metrics()
-        if found.get("audit/num", 0) < MIN_AUDITED or not found["audit/youden_j_high"] < self.min_j:
-            return
-        raise JudgeDownError(
+        return found.get("audit/num", 0) >= MIN_AUDITED and found["audit/youden_j_high"] < self.min_j
+
+    @property
+    def doubt(self) -> str:
+        """The numbers for which the judge is not to be trusted, as text."""
+        found = self.metrics()
+        return (
             f"the judge is not to be trusted: Youden's J {found['audit/youden_j']:.2f}, at most "
             f"{found['audit/youden_j_high']:.2f}, on the last {found['audit/num']:.0f} rollouts that judge.audit read, "
-            f"judge.audit.min_j is {self.min_j:g}. Stopped; compare both critiques in audit.jsonl, train or choose "
-            "another judge, and resume"
+            f"judge.audit.min_j is {self.min_j:g}"
         )
+
+    def check(self) -> None:
+        """Raise JudgeDownError if the judge is too bad."""
+        if self.is_low:
+            raise JudgeDownError(
+                f"{self.doubt}. Stopped; compare both critiques in audit.jsonl, train or choose another judge, or set "
+                'judge.audit.on_low_j to "switch", and resume'
+            )
 
 
 class JudgeAudit:
@@ -146,11 +160,13 @@ class JudgeAudit:
             DataError: If its cache cannot be used.
         """
         self.config, self._seed = config, seed
-        self._judge = make_judge(config.judge)
-        self._meter = find_usage(self._judge)
+        self.judge = make_judge(config.second) if config.second else None
+        """The second judge; None for a person, who labels the drawn rollouts later."""
+        self.meter = find_usage(self.judge)
+        """Running sum of its tokens; None for a judge without tokens."""
         # a model in this process would draw random numbers at the same time as the training
-        self._thread = ThreadPoolExecutor(1) if config.judge.num_requests else None
-        self._begun: tuple[int, list[ScoredRollout], Future[list[Verdict]]] | None = None
+        self._thread = ThreadPoolExecutor(1) if config.second and config.second.num_requests else None
+        self._begun: tuple[int, list[ScoredRollout], Future[list[Verdict | None]]] | None = None
 
     def begin(self, step: int, scored: Sequence[ScoredRollout]) -> None:
         """Draw rollouts of a step at random, and have the second judge read them.
@@ -171,16 +187,35 @@ class JudgeAudit:
 
     def take_usage(self) -> Usage:
         """Return the tokens of the second judge since the last call of this function."""
-        return self._meter.take() if self._meter else Usage()
+        return self.meter.take() if self.meter else Usage()
 
-    def _read(self, drawn: Sequence[ScoredRollout]) -> list[Verdict]:
-        """Return the verdicts of the second judge."""
+    def score(self, scored: Sequence[ScoredRollout], scorer: PolicyScorer) -> list[ScoredRollout]:
+        """Score rollouts by the verdicts of the second judge in place of those that they have.
 
-        async def judge() -> list[Verdict]:
+        Args:
+            scored: Scored rollouts; their answers are not checked again.
+            scorer: Scorer with the second judge.
+
+        Returns:
+            The rollouts, with the verdicts and rewards of the scorer.
+        """
+        checked = [s.rollout for s in scored], [s.correct for s in scored], [s.check_error for s in scored]
+
+        def score() -> list[ScoredRollout]:
+            return asyncio.run(scorer.score_checked(*checked))
+
+        return self._thread.submit(score).result() if self._thread else score()
+
+    def _read(self, drawn: Sequence[ScoredRollout]) -> list[Verdict | None]:
+        """Return the verdicts of the second judge; None for each that a person gives later."""
+
+        async def ask(judge: Judge) -> list[Verdict | None]:
             """Return the verdicts; a coroutine of this function, because a judge may return any awaitable."""
-            return list(await self._judge([s.rollout for s in drawn]))
+            return list(await judge([s.rollout for s in drawn]))
 
-        return asyncio.run(judge()) if drawn else []
+        if self.judge is None:
+            return [None] * len(drawn)
+        return asyncio.run(ask(self.judge)) if drawn else []
 
     def finish(self) -> tuple[list[AuditedVerdict], list[dict[str, Any]]]:
         """Wait for the second judge.
@@ -193,8 +228,8 @@ class JudgeAudit:
             return [], []
         (step, drawn, verdicts), self._begun = self._begun, None
         found = list(zip(drawn, verdicts.result(), strict=True))
-        audited = [AuditedVerdict(bool(s.flawed), verdict.flawed) for s, verdict in found]
-        return audited, [_row(step, s, verdict) for s, verdict in found]
+        rows = [_row(step, s, verdict) for s, verdict in found]
+        return audited_verdicts(rows), rows
 
 
 def correct_rewards(
@@ -217,12 +252,21 @@ def correct_rewards(
     return [rescored(s, reward) for s in scored], {f"reward/{name}": value for name, value in used.items()}
 
 
+def warn_of_switch(window: AuditWindow) -> None:
+    """Log that the second judge takes the place of the first one, and for which numbers."""
+    logging.getLogger("fapo").warning("%s. From now on the second judge judges instead", window.doubt)
+
+
 def audited_verdicts(rows: Iterable[dict[str, Any]]) -> list[AuditedVerdict]:
-    """Return the verdicts in rows of audit.jsonl."""
-    return [AuditedVerdict(row["judge"]["flawed"], row["second_judge"]["flawed"]) for row in rows]
+    """Return the verdicts in rows of audit.jsonl, but for those that a person gives later."""
+    return [
+        AuditedVerdict(row["judge"]["flawed"], row["second_judge"]["flawed"])
+        for row in rows
+        if row["second_judge"]["status"] != "skipped"
+    ]
 
 
-def _row(step: int, scored: ScoredRollout, verdict: Verdict) -> dict[str, Any]:
+def _row(step: int, scored: ScoredRollout, verdict: Verdict | None) -> dict[str, Any]:
     """Return the row of an audited rollout in audit.jsonl."""
     rollout = scored.rollout
     return {

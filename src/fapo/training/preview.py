@@ -143,7 +143,7 @@ def _local_models(config: Config) -> dict[str, str]:
 
 def _judges(config: Config) -> Iterator[tuple[str, JudgeConfig]]:
     """Yield the judges of a run with their keys: the judge, and the one that audits it."""
-    for key, judge in (("judge", config.judge), ("judge.audit.judge", config.audit and config.audit.judge)):
+    for key, judge in (("judge", config.judge), ("judge.audit.judge", config.audit and config.audit.second)):
         for end, part in judge.parts if judge else ():
             yield f"{key}{end}", part
 
@@ -225,7 +225,10 @@ def _page(config: Config, rows: dict[str, int], engine: str) -> Iterator[tuple[s
         yield "judge", _judge(config.judge, num)
         if audit := config.judge.audit:
             purpose = ", to correct the reward" if audit.correct else ""
-            yield "", f"a random {audit.rate:.0%} of them are audited{purpose}: {_judge(audit.judge, num)}"
+            if audit.switches:
+                purpose = f", and below a J of {audit.min_j:g} all are judged by this judge"
+            by = _judge(audit.second, num) if audit.second else "a person, who labels them on the page of fapo report"
+            yield "", f"a random {audit.rate:.0%} of them are audited{purpose}: {by}"
     yield (
         "validation",
         f"before the first step and every {validation.every} steps, samples of each problem: {validation.num_samples}"

@@ -10,12 +10,13 @@ from typing import Any, Protocol, TypeVar
 from fapo.config.schema import Config, GroupReward
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import CanaryResult, find_canaries
+from fapo.judge.switching import find_switch
 from fapo.judge.verdict_counts import VerdictCounts, shortened
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import scored_truth
 from fapo.rewards.scorer import PolicyScorer, batch_advantages
 from fapo.training.datasets import TRAIN
-from fapo.training.judge_audit import JudgeAudit, audited_verdicts, correct_rewards
+from fapo.training.judge_audit import JudgeAudit, audited_verdicts, correct_rewards, warn_of_switch
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder
 from fapo.training.step_metrics import (
@@ -93,6 +94,7 @@ class Recorder:
         if self._audit:
             gather([])  # each process has dropped its rows of steps that are repeated
             self._stop_rules.audit.add(audited_verdicts(folder.earlier_audits()))
+            self._switch_if_low()
 
     @property
     def step(self) -> int:
@@ -145,7 +147,7 @@ class Recorder:
             for i, s in enumerate(taken, start)
             if counted[i]
         )
-        if split == TRAIN and self._audit:
+        if split == TRAIN and self._audit and not self._stop_rules.switched:
             self._audit.begin(step, taken)
         if split == TRAIN and not self.folder.rank:
             self.verdicts.watch(s.verdict for s in scored if s.verdict)
@@ -186,9 +188,9 @@ class Recorder:
         scored, truths = [s for s, _, _ in rows], [truth for _, truth, _ in rows]
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
-        out = policy_metrics(scored, truths) | usage_metrics(self._usage.pop(split, Usage()), self.config.judge)
+        out = policy_metrics(scored, truths) | usage_metrics(self._usage.pop(split, Usage()), self._stop_rules.judge)
         if split == TRAIN:
-            out |= self._stop_rules.canaries.metrics() | self._audit_metrics() | self._corrected_for
+            out |= self._stop_rules.canary_metrics() | self._audit_metrics() | self._corrected_for
             group_size = self.config.rollout.group_size
             out |= advantage_metrics(scored, [advantage for _, _, advantage in rows], truths)
             out |= flawed_rho_metrics(scored, group_size, truths)
@@ -198,11 +200,28 @@ class Recorder:
         """Wait for the second judge, write its verdicts, and return the metrics of the latest ones."""
         if not self._audit:
             return {}
+        if self._stop_rules.switched:
+            return self._stop_rules.audit_metrics()
         audited, rows = self._audit.finish()
         self.folder.audits(rows)
         self._stop_rules.audit.add(self.gather(audited))
         usage = sum(self.gather([self._audit.take_usage()]), Usage())
-        return self._stop_rules.audit.metrics() | usage_metrics(usage, self._audit.config.judge, "audit")
+        out = self._stop_rules.audit_metrics() | usage_metrics(usage, self._audit.config.second, "audit")
+        self._switch_if_low()
+        return out
+
+    def _switch_if_low(self) -> None:
+        """Let the second judge judge from now on, if the audited verdicts say so; the same in all processes."""
+        if not self._audit or not self._stop_rules.switch_if_low():
+            return
+        assert isinstance(self.scorer, PolicyScorer)
+        switch = find_switch(self.scorer.judge)
+        assert switch, "make_judge has put it there"
+        switch.second, self._meter = self._audit.judge, self._audit.meter
+        if self._canaries:
+            self._canaries.rate = 0.0
+        if not self.folder.rank:
+            warn_of_switch(self._stop_rules.audit)
 
 
 def _without_texts(scored: ScoredRollout) -> ScoredRollout:

@@ -30,6 +30,9 @@ from fapo.inference.response_cache import shared_file_system
 from fapo.judge.template import load_template
 from fapo.training.rollout_row import SCHEMA
 
+SWITCHED = "second_judge"
+"""File in the run folder of a run of verl, from the step on at which the second judge has replaced the first one."""
+
 
 class RunFolder:
     """Folder of a run, `output/name` of its config.
@@ -56,6 +59,7 @@ class RunFolder:
             f"{name}-{rank}.jsonl" if rank else f"{name}.jsonl" for name in ("rollouts", "audit")
         )
         self.path = Path(config.output) / config.name
+        self.switched = self.path / SWITCHED
         self.checkpoints = self.path / "checkpoints"
         settings = json.loads(json.dumps(to_dict(config)))
         known = self.path / "config.json"
@@ -64,6 +68,10 @@ class RunFolder:
                 raise ConfigError(f"{self.path}: already holds a run; remove it, choose another name, or resume it")
             earlier = from_dict(json.loads(known.read_text(encoding="utf-8")), str(known))  # with present defaults
             before = json.loads(json.dumps(to_dict(earlier)))
+            fixed_audit = earlier.audit and (earlier.audit.correct or earlier.audit.switches)
+            if config.audit and config.audit.switches and earlier.judge and not fixed_audit:
+                # a run that was stopped may continue with its second judge
+                before["judge"]["audit"] = settings["judge"]["audit"]
             free = ("output", "optim", "validation")
             changed = [
                 key for key in settings if _comparable(settings[key]) != _comparable(before[key]) and key not in free
@@ -75,7 +83,7 @@ class RunFolder:
         prompts, texts = self.path / "prompts.json", _prompts(config)
         if known.exists() and prompts.exists() and not rank:
             old = json.loads(prompts.read_text(encoding="utf-8"))
-            free_prompts = () if config.audit and config.audit.correct else ("judge.audit.",)
+            free_prompts = () if config.audit and (config.audit.correct or config.audit.switches) else ("judge.audit.",)
             fixed = {key: text for key, text in texts.items() if not key.startswith(free_prompts)}
             if changed := [key for key, text in fixed.items() if old.get(key, text) != text]:
                 raise ConfigError(
@@ -139,7 +147,8 @@ class RunFolder:
 _FREE_OF_JUDGE = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failure_rate", "overlap", "audit"}
 """Settings of a judge that may change when a run is resumed: where it runs, how fast, and what watches it.
 
-An audit may not change that corrects rewards, but for the limit at which it stops the run."""
+An audit may not change that corrects rewards, but for the limit at which it stops the run. Nor may one that can replace
+the judge."""
 
 
 def _comparable(value: Any) -> Any:
@@ -148,8 +157,10 @@ def _comparable(value: Any) -> Any:
         return value
     inner = {k: _comparable(v) if k in ("cheap", "strong") else v for k, v in value.items()}
     kept = {k: v for k, v in inner.items() if k not in _FREE_OF_JUDGE}
-    if (audit := value.get("audit")) and audit["correct"]:
+    if (audit := value.get("audit")) and (audit["correct"] or audit["on_low_j"] == "switch"):
         kept["audit"] = {"judge": _comparable(audit["judge"]), "rate": audit["rate"]}
+        if audit["on_low_j"] == "switch":
+            kept["audit"] |= {"min_j": audit["min_j"], "on_low_j": "switch"}
     return kept
 
 
@@ -157,7 +168,7 @@ def _prompts(config: Config) -> dict[str, str]:
     """Return the text of each prompt file or built-in prompt that a run uses, by the key of its setting."""
     audit = config.audit
     templates: dict[str, JudgeConfig | GenRMConfig | None] = {"genrm.template": config.genrm}
-    for key, judge in (("judge", config.judge), ("judge.audit.judge", audit and audit.judge)):
+    for key, judge in (("judge", config.judge), ("judge.audit.judge", audit and audit.second)):
         templates |= {f"{key}{end}.template": part for end, part in (judge.parts if judge else ())}
     named = {key: table.template for key, table in templates.items() if isinstance(table, CritiqueJudge | GenRMConfig)}
     texts = {key: load_template(name).file_text for key, name in named.items()}
@@ -197,5 +208,6 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
     if not config.judge:
         return config
     audit = config.audit
-    audit = audit and replace(audit, judge=cached(audit.judge))
+    if audit and audit.second:
+        audit = replace(audit, judge=cached(audit.second))
     return replace(config, judge=replace(cached(config.judge), audit=audit))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,16 @@ class Run:
 
     def rollouts(self) -> Iterator[Mapping[str, Any]]:
         """Yield all rollouts in the order written; skip lines that are no rows."""
-        for path in self.rollout_files:
-            with path.open("rb") as file:
-                for line in file:
-                    try:
-                        row = json.loads(line.decode("utf-8", "replace"))
-                    except ValueError:  # blank, or torn while being written
-                        continue
-                    if isinstance(row, dict):
-                        yield row
+        yield from _rows(self.rollout_files)
+
+    def drawn_for_a_person(self) -> Counter[tuple[int, str, str]]:
+        """Return step, id of the problem and response of the rollouts that the audit has drawn for a person."""
+        audit = self.table("judge").get("audit")
+        judge = audit.get("judge") if isinstance(audit, Mapping) else None
+        if not isinstance(judge, Mapping) or judge.get("kind") != "person":
+            return Counter()
+        rows = _rows(sorted(self.path.glob("audit*.jsonl")))
+        return Counter((row["step"], str(row["problem_id"]), row["response"]) for row in rows)
 
     @property
     def prompts(self) -> Mapping[str, Any]:
@@ -126,6 +128,19 @@ class Run:
         """Return a table of the config; an empty one where it is missing."""
         table = self.config.get(name)
         return table if isinstance(table, Mapping) else {}
+
+
+def _rows(paths: Iterable[Path]) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of files, in the order written; skip lines that are no rows."""
+    for path in paths:
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    row = json.loads(line.decode("utf-8", "replace"))
+                except ValueError:  # blank, or torn while being written
+                    continue
+                if isinstance(row, dict):
+                    yield row
 
 
 def _object(path: Path) -> Mapping[str, Any]:

@@ -116,11 +116,14 @@ def _with_cache(config: Config) -> Config:
 def _wrapped(config: Config, scorer: Scorer) -> tuple[Scorer, EagerJudge | None]:
     """Return the scorer for this engine; and its eager judge if a served judge may be one, else None.
 
-    A judge in this process is never eager: it would slow down the generation of the rollouts.
+    A judge in this process is never eager: it would slow down the generation of the rollouts. Nor is one that such
+    a judge may replace.
     """
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer, None
     judge = config.judge
     parts = [part for _, part in judge.parts] if judge else []
+    if config.audit and config.audit.switches and config.audit.second:
+        parts += [part for _, part in config.audit.second.parts]
     eager = all(isinstance(part, JudgeRequests) and part.num_requests and part.overlap for part in parts)
     return make_eager(scorer) if eager else (scorer, None)

@@ -26,9 +26,10 @@ from fapo.config.schema import GroupReward
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.inference.usage import Usage
 from fapo.judge.verdict_counts import VerdictCounts
-from fapo.rewards.scorer import batch_advantages
+from fapo.rewards.from_config import make_scorer
+from fapo.rewards.scorer import PolicyScorer, batch_advantages
 from fapo.training.datasets import TRAIN
-from fapo.training.judge_audit import JudgeAudit, audited_verdicts, correct_rewards
+from fapo.training.judge_audit import JudgeAudit, audited_verdicts, correct_rewards, warn_of_switch
 from fapo.training.rollout_row import rollout_row
 from fapo.training.run_folder import RunFolder, with_cache
 from fapo.training.run_lock import lock_folder
@@ -40,7 +41,7 @@ from fapo.training.step_metrics import (
     usage_metrics,
     validation_metrics,
 )
-from fapo.training.stop_rules import StopRules
+from fapo.training.stop_rules import StopRules, without_stops
 from fapo.types import GroundTruth
 from fapo.verl import advantages as _estimator  # noqa: F401, it registers the estimator "fapo"
 from fapo.verl.payload import Payload, decode
@@ -62,6 +63,9 @@ class _Recording(ReplayBuffer):
         self.stop_rules = StopRules(self.config)  # an exception in a reward worker would be lost
         audit = with_cache(self.config).audit
         self.audit = JudgeAudit(audit, self.config.seed) if audit else None
+        self.second: PolicyScorer | None = None
+        """Scorer with the second judge, once that has taken the place of the first one."""
+        self.folder.switched.unlink(missing_ok=True)
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         """Return a batch of verl and its metrics, after it was recorded.
@@ -82,6 +86,7 @@ class _Recording(ReplayBuffer):
         if not self.started:  # rows that a resumed run will write again
             self.folder.rewind(global_steps - 1)
             self.stop_rules.audit.add(audited_verdicts(self.folder.earlier_audits()))
+            self.switch_if_low()
             self.started = True
         if self.trainer:
             self.trainer.logger.logger.setdefault("fapo", self)
@@ -93,13 +98,17 @@ class _Recording(ReplayBuffer):
         rows = zip(texts, rewards, lengths, strict=True)
         payloads = [decode(*row, self.config.rollout.max_tokens) for row in rows]
         groups = data.pop("uid").tolist()
+        if partition_id != TRAIN:
+            self.flush()  # its audit decides who judges the validation
+        payloads = self.judged_again(payloads)
         if partition_id == TRAIN:
             payloads, corrected_for = self.corrected(payloads)
             advantages = self.advantages(payloads, groups)
             measured = self.record(global_steps, TRAIN, payloads, groups, advantages) | corrected_for
-            if isinstance(self.config.reward, GroupReward) or corrected_for:
+            compares_groups = isinstance(self.config.reward, GroupReward)
+            if compares_groups or corrected_for or self.second:
                 values = [math.nan if (value := p.scored.reward.value) is None else value for p in payloads]
-                scores = scores_of_rollouts(data["rm_scores"], values if corrected_for else advantages)
+                scores = scores_of_rollouts(data["rm_scores"], advantages if compares_groups else values)
                 transfer_queue.kv_batch_put(keys=batch.keys, partition_id=partition_id, fields=scores)
             self.verdicts.watch(payload.scored.verdict for payload in payloads if payload.scored.verdict)
             clocks, timing = data.pop("metrics").tolist(), getattr(self.trainer, "timing_raw", {})
@@ -107,7 +116,6 @@ class _Recording(ReplayBuffer):
             self.pending = PendingMetrics(global_steps, measured, exposed, timing)
             metrics |= measured
         else:
-            self.flush()
             measured = self.record_validation(global_steps, payloads, groups)
             if self.trainer:
                 logged = {f"val-aux/{key}": value for key, value in measured.items() if math.isfinite(value)}
@@ -140,13 +148,14 @@ class _Recording(ReplayBuffer):
         if self.pending:
             row, self.pending = self.pending, None
             used: dict[str, float] = {}
-            if self.audit:
+            if self.audit and not self.second:
                 audited, rows = self.audit.finish()
                 self.folder.audits(rows)
                 self.stop_rules.audit.add(audited)
-                used = usage_metrics(self.audit.take_usage(), self.audit.config.judge, "audit")
-            measured = row.metrics | self.stop_rules.audit.metrics() | used | row.seconds()
+                used = usage_metrics(self.audit.take_usage(), self.audit.config.second, "audit")
+            measured = row.metrics | self.stop_rules.audit_metrics() | used | row.seconds()
             self.folder.metrics(row.step, TRAIN, measured)
+            self.switch_if_low()
 
     def record_validation(self, step: int, payloads: Sequence[Payload], groups: Sequence[str]) -> dict[str, float]:
         """Write the rollouts and metrics of a validation.
@@ -174,6 +183,27 @@ class _Recording(ReplayBuffer):
         """Return rollouts of the training with the rewards of `correct_rewards`, and its metrics."""
         scored, corrected_for = correct_rewards([p.scored for p in payloads], self.config, self.stop_rules.audit)
         return [replace(p, scored=s) for p, s in zip(payloads, scored, strict=True)], corrected_for
+
+    def switch_if_low(self) -> None:
+        """Let the second judge judge from now on, if the audited verdicts say so."""
+        if self.audit and self.stop_rules.switch_if_low():
+            scorer = make_scorer(without_stops(self.config), judge=self.audit.judge)
+            assert isinstance(scorer, PolicyScorer)
+            self.second = scorer
+            self.folder.switched.touch()
+            warn_of_switch(self.stop_rules.audit)
+
+    def judged_again(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """Return rollouts with the verdicts and rewards of the second judge, if it has taken the place of the first.
+
+        The reward workers are other processes and know only the first judge. They do not ask it any more about rollouts
+        of the training.
+        """
+        if not (self.audit and self.second):
+            return list(payloads)
+        scored = self.audit.score([p.scored for p in payloads], self.second)
+        used = [self.audit.take_usage(), *[Usage()] * len(payloads)]
+        return [replace(p, scored=s, usage=u, canaries=()) for p, s, u in zip(payloads, scored, used, strict=False)]
 
     def advantages(self, payloads: Sequence[Payload], groups: Sequence[str]) -> list[float]:
         """Return the advantages of rollouts [num_rollouts], as `batch_advantages` does for the reward of the run."""
@@ -212,11 +242,11 @@ class _Recording(ReplayBuffer):
         if self.config.task == "genrm":
             return genrm_metrics(scored, [truth for truth in truths if truth])
         usage = sum((payload.usage for payload in payloads), Usage())
-        out = policy_metrics(scored, truths) | usage_metrics(usage, self.config.judge)
-        self.stop_rules.canaries.add(result for payload in payloads for result in payload.canaries)
+        out = policy_metrics(scored, truths) | usage_metrics(usage, self.stop_rules.judge)
+        self.stop_rules.add_canaries(result for payload in payloads for result in payload.canaries)
         if split == TRAIN:
-            out |= self.stop_rules.canaries.metrics()
-            if self.audit:
+            out |= self.stop_rules.canary_metrics()
+            if self.audit and not self.second:
                 self.audit.begin(step, scored)
             size, sizes = self.config.rollout.group_size, Counter(groups)
             complete = [i for i, name in enumerate(groups) if sizes[name] == size]  # verl may lose rollouts of others

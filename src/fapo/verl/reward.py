@@ -39,7 +39,7 @@ from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.from_config import make_scorer, scored_truth, wrap_judge
 from fapo.rewards.scorer import PolicyScorer
 from fapo.training.datasets import TRAIN
-from fapo.training.run_folder import with_cache
+from fapo.training.run_folder import SWITCHED, with_cache
 from fapo.training.stop_rules import without_stops
 from fapo.types import LabelledSolution, Problem
 from fapo.verl.payload import Payload, encode
@@ -101,6 +101,11 @@ async def compute_score(
             "judge.audit.correct needs what an audit has measured, which this function does not see; start verl with "
             "`fapo train --engine verl`, or remove it"
         )
+    if settings and settings.audit and settings.audit.switches and not recorded:
+        raise ConfigError(
+            'judge.audit.on_low_j "switch" needs an audit, which this function does not make; start verl with '
+            "`fapo train --engine verl`, or remove it"
+        )
     problem = Problem(
         id=str(extra_info.get("id", extra_info.get("index", ""))),
         text=str(extra_info.get("problem", "")),
@@ -115,6 +120,10 @@ async def compute_score(
         correct = bool(extra_info["answer_correct"])
         solution = LabelledSolution(problem, tuple(extra_info["steps"]), label, correct, "", *noise)
     scorer = make_scorer(settings, [solution]) if settings and solution else _policy_scorer(*key)
+    if settings and settings.audit and settings.audit.switches and isinstance(scorer, PolicyScorer):
+        is_training = str(extra_info.get("split", TRAIN)) == TRAIN
+        if is_training and (Path(settings.output) / settings.name / SWITCHED).exists():
+            scorer = replace(scorer, judge=None)  # the trainer asks the second judge
     truncated, thinking = (bool(extra_info.get(key)) for key in ("truncated", "thinking"))
     completion = extra_info.get("trajectory") or solution_str
     (scored,) = await scorer([make_rollout(problem, completion, truncated=truncated, thinking=thinking)])

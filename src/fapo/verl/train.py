@@ -107,7 +107,9 @@ def with_absolute_paths(config: Config) -> Config:
     """Return the config with absolute paths, because Ray's workers have other working directories."""
     judge, genrm = config.judge, config.genrm
     if judge:
-        audit = judge.audit and replace(judge.audit, judge=_absolute_judge(judge.audit.judge))
+        audit = judge.audit
+        if audit and audit.second:
+            audit = replace(audit, judge=_absolute_judge(audit.second))
         judge = replace(_absolute_judge(judge), audit=audit)
     if genrm:
         genrm = replace(genrm, template=_absolute_template(genrm.template))

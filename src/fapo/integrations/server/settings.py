@@ -112,6 +112,11 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
             raise ConfigError(
                 f"{settings.config}: judge.audit.correct needs an audit, which the service does not make; remove it"
             )
+        if config.audit and config.audit.switches:
+            raise ConfigError(
+                f'{settings.config}: judge.audit.on_low_j "switch" needs an audit, which the service does not make; '
+                "remove it"
+            )
         reward = config.reward
         in_process = bool(config.judge and config.judge.loads_model)
         made = make_scorer(replace(config, judge=judge_of_process(config.judge, settings.workers)))

@@ -46,8 +46,9 @@ function begin(event) {
   for (let i = 0; i < data.step.length; i++) {
     if (data.correct[i] && data.steps[i].length && inScope(i, form)) candidates.push(i);
   }
+  const audited = candidates.filter((i) => data.audited[i]); // the audit of the run has drawn them for a person
   const choose = drawing.elements.of.value === "balanced" ? balanced : sample;
-  drawn = choose(candidates, Number(drawing.elements.num.value), Number(drawing.elements.seed.value));
+  drawn = choose(audited.length ? audited : candidates, Number(drawing.elements.num.value), Number(drawing.elements.seed.value));
   labels = drawn.map((i) => data.steps[i].map(() => null));
   saved = true;
   labelling.hidden = false;

@@ -56,13 +56,14 @@ def report(*, settings: Options[ReportSettings]) -> None:
             refresh=refresh,
         )
 
+    shown = _stamps(settings.runs)  # before the page is written: numbers that come meanwhile are new to it
     page = write(RELOAD if settings.watch else None)
     console.print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
     if settings.human:
         _print_rates(settings.human, settings.runs)
     if settings.watch:
         with contextlib.suppress(KeyboardInterrupt):
-            _watch(settings.runs, write)
+            _watch(settings.runs, shown, write)
 
 
 def _print_rates(labels: Path, runs: Sequence[Path]) -> None:
@@ -83,11 +84,10 @@ def _print_rates(labels: Path, runs: Sequence[Path]) -> None:
     Console(width=160).print(table)
 
 
-def _watch(runs: Sequence[Path], write: Callable[[int | None], Path]) -> None:
+def _watch(runs: Sequence[Path], seen: Sequence[int], write: Callable[[int | None], Path]) -> None:
     """Write the page again whenever a run has new numbers; the last time, when all runs have ended, without reload."""
     from fapo.training.run_reader import is_finished
 
-    seen = _stamps(runs)
     while not all(map(is_finished, runs)):
         time.sleep(POLL)
         if (now := _stamps(runs)) != seen:

@@ -27,7 +27,7 @@ def miniature(
     seeds: tuple[int, ...] = (0, 1, 2),
     docs: Path | None = None,
     workers: int = 2,
-    worlds: tuple[Literal["today", "weak", "exposed", "leaps"], ...] = ("today", "weak", "exposed", "leaps"),
+    worlds: tuple[Literal["today", "weak", "longer", "cascade", "exposed", "leaps"], ...] = (),
 ) -> None:
     """Build the base models of the miniature, repeat its runs over seeds, or compare ways to use a verdict.
 
@@ -40,7 +40,7 @@ def miniature(
         seeds: Seeds of the runs.
         docs: Folder for the page of `paper` or `comparison`; by default the output folder.
         workers: Number of runs of `comparison` at the same time, each on one processor core.
-        worlds: Worlds of `comparison`; the page has all worlds with finished runs in the output folder.
+        worlds: Worlds of `comparison`; none for all. The page has all worlds with finished runs in the output folder.
     """
     if action == "study":
         from experiments.paper.claims import print_claims
@@ -85,12 +85,15 @@ def miniature(
     if action == "comparison":
         from experiments.base_models.build import STARTS, imitate
         from experiments.paper.comparison import write_comparison
-        from experiments.paper.runs import comparison_jobs, policy_folder
+        from experiments.paper.runs import WORLDS, comparison_jobs, policy_folder, prm_folder
+        from tests.support.prm import train_prm
 
         folder = output or Path("runs/comparison")
         for name in STARTS:
             imitate(name, policy_folder(folder, name, 0), 0)
-        run_with_bars(comparison_jobs(folder, seeds, worlds), folder, workers)
+        if not prm_folder(folder).exists():
+            train_prm(prm_folder(folder))
+        run_with_bars(comparison_jobs(folder, seeds, worlds or tuple(WORLDS)), folder, workers)
         console.print(f"page: {write_comparison(folder, docs or folder)}", highlight=False, soft_wrap=True)
         return
     from experiments.base_models.build import SCHEDULES, build

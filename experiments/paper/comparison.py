@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.paper.changes import end, measured_series, start
 from experiments.paper.findings import LOOKS
-from experiments.paper.runs import COMPARED, EXACT, WORLDS
+from experiments.paper.runs import COMPARED, WORLDS
 from fapo.errors import DataError
 from fapo.evaluation.intervals import NUM_RESAMPLES, SEED, Interval, mean_interval, percentile_interval
 from fapo.training.run_reader import Run, is_finished, read_run
@@ -104,7 +104,7 @@ def differences(worlds: Mapping[str, Runs]) -> list[Difference]:
                 found.append((world, arm, title, values))
     if not found:
         return []
-    p_values = [float(stats.ttest_1samp(values, 0.0).pvalue) for *_, values in found]
+    p_values = [float(stats.ttest_1samp(values, 0.0).pvalue) if any(values) else 1.0 for *_, values in found]
     corrected = holm(p_values)
     out = []
     for (world, arm, title, values), p, q in zip(found, p_values, corrected, strict=True):
@@ -156,9 +156,9 @@ def write_comparison(folder: Path, out: Path) -> Path:
         "",
         "Each arm is trained for 50 steps of 48 questions with 8 rollouts. The filter keeps 4 of the 8, so that all",
         "arms write the same number of rollouts. All arms of a world have the same judge: the GenRM that Step-RL",
-        "trained with the same seed, or the oracle where the page says so. The end of a run is the mean of its",
-        "last three validations (steps 30, 40 and 50) of 512 questions each, counted by the oracle. Differences are",
-        "those of runs with the same seed.",
+        "trained with the same seed, unless the page names another. The end of a run is the mean of its last three",
+        "validations (steps 30, 40 and 50) of 512 questions each, counted by the oracle. Differences are those of",
+        "runs with the same seed.",
         "",
         "```console",
         "python -m experiments.miniature comparison --output runs/comparison --docs docs/results/comparison "
@@ -166,8 +166,8 @@ def write_comparison(folder: Path, out: Path) -> Path:
         "```",
     ]
     for world, arms in worlds.items():
-        judge = ["The judge is the oracle.", ""] if WORLDS[world].judge == EXACT else []
-        text += ["", f"## {WORLDS[world].title}", "", *judge, *_ends(arms), "", *_tested(world, found)]
+        note = [WORLDS[world].note, ""] if WORLDS[world].note else []
+        text += ["", f"## {WORLDS[world].title}", "", *note, *_ends(arms), "", *_tested(world, found)]
     (out / "README.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
     numbers = {
         "ends": {

@@ -45,6 +45,11 @@ JUDGES: dict[str, tuple[str, ...]] = {
     "genrm-outcome-noise-20": ("reward.kind=genrm_outcome", "data.label_noise=0.2"),
 }
 """Settings of more GenRMs: one imitates critiques that agree with the label, others learn from labels with errors."""
+_CASCADE = (
+    'judge.cheap={{kind="prm", model="{prm}", separator="\\n", steps="lines"}}',
+    'judge.strong={{kind="local", model="miniature:genrm", template="compact", max_tokens=80}}',
+)
+"""Judges of a cascade: a small process reward model, and the base GenRM without sampling."""
 COMPARED: dict[str, tuple[str, ...]] = {
     "baseline": ("reward.kind=outcome", "judge="),
     "fapo": (TRAINED,),
@@ -52,10 +57,14 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "filter": BEYOND["filter"],
     "negative": VARIANTS["negative"],
     "step-ratio": VARIANTS["step-ratio"],
+    "cascade-05": ("judge.kind=cascade", "judge.thresholds=[0.0623, 0.653]", *_CASCADE),
+    "cascade-02": ("judge.kind=cascade", "judge.thresholds=[0.0155, 0.79]", *_CASCADE),
 }
 """Settings of the arms of the comparison of methods by name, the most wanted ones first."""
 EXACT = "judge.kind=oracle"
 """Setting of the judge in a world where no GenRM is good enough: the oracle."""
+STRONG = "judge.temperature=0"
+"""Setting of the judge in the world of the cascades: the base GenRM without sampling."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +76,29 @@ class World:
     settings: tuple[str, ...] = ()
     """Settings of all its runs."""
     judge: str = TRAINED
-    """Setting of the judge: TRAINED or EXACT."""
+    """Setting of the judge: TRAINED, EXACT or STRONG."""
     arms: tuple[str, ...] = ("baseline", "fapo", "decoupled", "filter", "negative")
     """Names of its arms."""
+    note: str = ""
+    """Sentence under its title on the page."""
 
 
 WORLDS = {
     "today": World("The shipped policy as the start"),
     "weak": World("A weak start", ("model.path={weak}",)),
+    "longer": World(
+        "A weak start, twice as long",
+        ("model.path={weak}", "optim.steps=100"),
+        arms=("baseline", "fapo"),
+        note="Runs of 100 steps; their end is the mean of the validations at steps 80, 90 and 100.",
+    ),
+    "cascade": World(
+        "A cascade as the judge",
+        judge=STRONG,
+        arms=("fapo", "cascade-05", "cascade-02"),
+        note="The judge of FAPO is the base GenRM without sampling. The cascades ask it only where a small process "
+        "reward model is not sure, with thresholds for error bounds of .05 and .02 ([measured](../judges.md#cascades)).",
+    ),
     "exposed": World(
         "One answer in five exposes the flaw",
         ("data.train=miniature:exposed-train", "data.validation.validation=miniature:exposed-validation"),
@@ -90,11 +114,13 @@ WORLDS = {
         ),
         EXACT,
         ("baseline", "fapo", "decoupled", "step-ratio"),
+        "The judge is the oracle.",
     ),
 }
 """Worlds of the comparison by name. Besides the shipped policy as the start and a weaker one there are two sets of
 problems. In "exposed" one problem in five asks for the value itself, so that a flaw lowers the accuracy in training and
-validation too. In "leaps" solutions may leave out lines, so that there is more than one way to write them."""
+validation too. In "leaps" solutions may leave out lines, so that there is more than one way to write them. "longer"
+is "weak" with more steps, and "cascade" has the shipped policy and other judges."""
 MEASURED = ("judge.kind=oracle", "optim.steps=1")
 """Settings of a run that only measures a base policy, by its first validation."""
 
@@ -107,6 +133,11 @@ def critiques_file(output: Path, seed: int) -> Path:
 def policy_folder(output: Path, writer: str, seed: int) -> Path:
     """Return the folder of the base policy of this seed that imitates one of WRITERS."""
     return output / "policies" / f"{writer}-{seed}"
+
+
+def prm_folder(output: Path) -> Path:
+    """Return the folder of the process reward model of the cascades."""
+    return output / "prm"
 
 
 def study_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
@@ -138,8 +169,8 @@ def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
 def comparison_jobs(output: Path, seeds: Sequence[int], worlds: Sequence[str] = tuple(WORLDS)) -> list[Job]:
     """Return the jobs of the comparison of methods: a GenRM for each seed, then each arm in each world.
 
-    `policy_folder(output, name, 0)` must exist for each name in STARTS. The GenRM of a seed judges the arms of this
-    seed in all worlds but those that the oracle judges.
+    `policy_folder(output, name, 0)` must exist for each name in STARTS, and `prm_folder(output)`. The GenRM of a seed
+    judges the arms of this seed in all worlds but those with a judge of their own.
 
     Args:
         output: Folder that holds the run folders.
@@ -153,7 +184,7 @@ def comparison_jobs(output: Path, seeds: Sequence[int], worlds: Sequence[str] = 
         for arm in world.arms:
             settings = [world.judge if setting == TRAINED else setting for setting in COMPARED[arm]]
             for seed in seeds:
-                made = {"genrm": f"{output}/genrm-{seed}/model", **starts}
+                made = {"genrm": f"{output}/genrm-{seed}/model", "prm": prm_folder(output), **starts}
                 filled = tuple(setting.format(**made) for setting in (*world.settings, *settings))
                 after = f"genrm-{seed}" if TRAINED in settings else None
                 jobs.append(

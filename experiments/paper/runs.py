@@ -97,7 +97,7 @@ WORLDS = {
         judge=STRONG,
         arms=("fapo", "cascade-05", "cascade-02"),
         note="The judge of FAPO is the base GenRM without sampling. The cascades ask it only where a small process "
-        "reward model is not sure, with thresholds for error bounds of .05 and .02 ([measured](../judges.md#cascades)).",
+        "reward model is not sure, with thresholds for error bounds of .05 and .02 ([table](../judges.md#cascades)).",
     ),
     "exposed": World(
         "One answer in five exposes the flaw",

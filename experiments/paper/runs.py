@@ -55,7 +55,9 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "fapo": (TRAINED,),
     "decoupled": BEYOND["decoupled"],
     "filter": BEYOND["filter"],
+    "penalty-1.5": (TRAINED, "reward.penalty=1.5"),
     "negative": VARIANTS["negative"],
+    "penalty-3": (TRAINED, "reward.penalty=3"),
     "step-ratio": VARIANTS["step-ratio"],
     "cascade-05": ("judge.kind=cascade", "judge.thresholds=[0.0623, 0.653]", *_CASCADE),
     "cascade-02": ("judge.kind=cascade", "judge.thresholds=[0.0155, 0.79]", *_CASCADE),
@@ -85,11 +87,15 @@ class World:
 
 WORLDS = {
     "today": World("The shipped policy as the start"),
-    "weak": World("A weak start", ("model.path={weak}",)),
+    "weak": World(
+        "A weak start",
+        ("model.path={weak}",),
+        arms=("baseline", "fapo", "decoupled", "filter", "penalty-1.5", "negative", "penalty-3"),
+    ),
     "longer": World(
         "A weak start, twice as long",
         ("model.path={weak}", "optim.steps=100"),
-        arms=("baseline", "fapo"),
+        arms=("baseline", "fapo", "negative"),
         note="Runs of 100 steps; their end is the mean of the validations at steps 80, 90 and 100.",
     ),
     "cascade": World(
@@ -102,7 +108,7 @@ WORLDS = {
     "exposed": World(
         "One answer in five exposes the flaw",
         ("data.train=miniature:exposed-train", "data.validation.validation=miniature:exposed-validation"),
-        arms=("baseline", "fapo", "decoupled"),
+        arms=("baseline", "fapo", "decoupled", "negative"),
     ),
     "leaps": World(
         "Lines may be left out",

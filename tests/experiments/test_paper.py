@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from experiments.base_models.build import WRITERS, Schedule, imitate
 from experiments.paper.findings import LOOKS, findings
 from experiments.paper.page import read_runs, write_findings
-from experiments.paper.runs import BEYOND, JUDGES, VARIANTS, paper_jobs
+from experiments.paper.runs import BEYOND, COMPARED, JUDGES, VARIANTS, paper_jobs
 from fapo.config.reader import load
 from fapo.data.jsonl import write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER
@@ -75,7 +75,7 @@ def test_every_run_has_a_valid_config_and_a_look(tmp_path: Path) -> None:
         == len(SEEDS) * (4 + len(VARIANTS) + len(BEYOND) + len(JUDGES) + len(WRITERS))
     )
     settings = {job.name: load(job.config, (f"name={job.name}", *job.overrides)) for job in jobs}
-    assert {name.rpartition("-")[0] for name in settings} == set(LOOKS)
+    assert {name.rpartition("-")[0] for name in settings} | set(COMPARED) == set(LOOKS)
     assert Counter(config.seed for config in settings.values()) == dict.fromkeys(SEEDS, len(jobs) // len(SEEDS))
     for job in jobs:  # a run with a trained judge waits for the GenRM of its seed
         model = getattr(settings[job.name].judge, "model", None)

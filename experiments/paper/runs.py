@@ -92,6 +92,13 @@ WORLDS = {
         ("model.path={weak}",),
         arms=("baseline", "fapo", "decoupled", "filter", "penalty-1.5", "negative", "penalty-3"),
     ),
+    "doubtful": World(
+        "A weak start, and a judge that is often wrong",
+        ("model.path={weak}", "judge.false_negative_rate=0.3", "judge.false_positive_rate=0.3"),
+        EXACT,
+        ("fapo", "negative"),
+        "The judge is the oracle; three in ten of its verdicts are inverted at random, so that Youden's J is .4.",
+    ),
     "longer": World(
         "A weak start, twice as long",
         ("model.path={weak}", "optim.steps=100"),

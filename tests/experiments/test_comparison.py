@@ -27,7 +27,7 @@ from fapo.errors import DataError
 
 SEEDS = tuple(range(4))
 NUM_ARMS = sum(len(world.arms) for world in WORLDS.values())
-OLD_SETS = ("today", "weak", "longer", "cascade")
+OLD_SETS = ("today", "weak", "doubtful", "longer", "cascade")
 """Worlds with the training set of the miniature."""
 GAIN = {"decoupled": 0.02, "baseline": -0.3}
 """Difference to FAPO of an arm in every metric, before noise; 0 for the others."""
@@ -71,12 +71,14 @@ def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) ->
         assert job.after == (f"genrm-{config.seed}" if judged else None)
         world = job.name.partition("-")[0]
         assert ("weak" in config.model.path, "leaping" in config.model.path) == (
-            world in ("weak", "longer"),
+            world in ("weak", "doubtful", "longer"),
             world == "leaps",
         )
         if config.task == "policy":
             assert config.data.train == f"miniature:{world}-train" or world in OLD_SETS
-            assert (getattr(config.judge, "kind", "oracle") == "oracle") == (world == "leaps" or config.judge is None)
+            assert (getattr(config.judge, "kind", "oracle") == "oracle") == (
+                world in ("doubtful", "leaps") or config.judge is None
+            )
 
 
 def test_differences_are_paired_by_seed(folder: Path) -> None:
@@ -98,7 +100,7 @@ def test_the_page_names_what_differs(folder: Path, tmp_path: Path) -> None:
     numbers = json.loads((tmp_path / "docs/results.json").read_text(encoding="utf-8"))
     assert set(numbers["ends"]) == set(WORLDS)
     assert len(numbers["differences"]) == (NUM_ARMS - len(WORLDS)) * len(TESTED)
-    assert page.count("The judge is the oracle.") == 1
+    assert page.count("The judge is the oracle") == 2
 
 
 def test_unfinished_runs_do_not_count(folder: Path) -> None:

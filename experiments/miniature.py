@@ -27,7 +27,7 @@ def miniature(
     seeds: tuple[int, ...] = (0, 1, 2),
     docs: Path | None = None,
     workers: int = 2,
-    worlds: tuple[Literal["today", "weak", "doubtful", "longer", "cascade", "exposed", "leaps"], ...] = (),
+    worlds: tuple[Literal["today", "weak", "cold", "doubtful", "longer", "cascade", "exposed", "leaps"], ...] = (),
 ) -> None:
     """Build the base models of the miniature, repeat its runs over seeds, or compare ways to use a verdict.
 

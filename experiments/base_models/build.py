@@ -43,9 +43,11 @@ WRITERS = {
 """Habits of the writers that other base policies imitate; the shipped policy imitates Habits()."""
 WEAK = Habits(slip=0.45, easy_slip=0.25, answer_slip=0.7)
 """Habits of the writer of the weak start in the comparison of methods; his imitator is right on 15 % of the tasks."""
+COLD = Habits(slip=0.75, easy_slip=0.55, answer_slip=0.75)
+"""Habits of the writer of a start with hardly any fully correct solution in the comparison of methods."""
 LEAPING = Habits(skip=0.3, skip_last=0.3)
 """Habits of the writer of the start in the world where lines may be left out: he leaves out three lines in ten."""
-STARTS = {"weak": WEAK, "leaping": LEAPING}
+STARTS = {"weak": WEAK, "cold": COLD, "leaping": LEAPING}
 """Habits of the writers that the starts of the comparison of methods imitate."""
 HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0)
 """Habits of the writer of the results that exercises compare."""

@@ -92,6 +92,12 @@ WORLDS = {
         ("model.path={weak}",),
         arms=("baseline", "fapo", "decoupled", "filter", "penalty-1.5", "negative", "penalty-3"),
     ),
+    "cold": World(
+        "A start with hardly any fully correct solution",
+        ("model.path={cold}",),
+        arms=("baseline", "fapo", "negative"),
+        note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
+    ),
     "doubtful": World(
         "A weak start, and a judge that is often wrong",
         ("model.path={weak}", "judge.false_negative_rate=0.3", "judge.false_positive_rate=0.3"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.rewards.advantages import group_advantages, mean_advantage_by_class
+from fapo.rewards.advantages import flawed_fraction, group_advantages, mean_advantage_by_class
 from fapo.types import RolloutClass
 
 NAN = math.nan
@@ -97,6 +97,25 @@ def test_mean_advantage_by_class() -> None:
     assert all(math.isnan(value) for value in mean_advantage_by_class([1.0], ["unscored"]).values())
     with pytest.raises(ValueError, match=r"got \(2,\) and \(1,\)"):
         mean_advantage_by_class([1.0, 2.0], ["wrong"])
+
+
+def test_the_fraction_of_the_positive_advantage_that_flawed_positives_get() -> None:
+    classes: list[RolloutClass] = ["fully_correct", "flawed", "wrong", "unscored", "flawed"]
+    assert flawed_fraction([3.0, 1.0, -2.0, 9.0, -1.0], classes) == 0.25
+    assert math.isnan(flawed_fraction([0.0, -1.0, 0.0, 9.0, 0.0], classes))
+
+
+@given(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))
+def test_a_larger_penalty_lowers_the_fraction_and_2_makes_it_0(correct: int, flawed: int, wrong: int) -> None:
+    classes: list[RolloutClass] = ["fully_correct"] * correct + ["flawed"] * flawed + ["wrong"] * wrong
+    fractions = []
+    for penalty in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0) if classes else ():
+        rewards = [1.0] * correct + [1.0 - penalty] * flawed + [-1.0] * wrong
+        fractions.append(flawed_fraction(group_advantages([rewards])[0], classes))
+    if correct:
+        known = [fraction for fraction in fractions if not math.isnan(fraction)]
+        assert known == pytest.approx(sorted(known, reverse=True))
+        assert all(fraction == 0 or math.isnan(fraction) for fraction in fractions[4:])
 
 
 # One row a prompt: mixed, unscored, one scored, none scored, equal, fractions.

@@ -125,6 +125,8 @@ def test_mean_advantages_by_verdict_and_by_truth() -> None:
             "advantage/true_fully_correct": a[[0, 4, 5]].mean(),
             "advantage/true_flawed": a[[1, 2, 3]].mean(),
             "advantage/true_wrong": a[[6, 7]].mean(),
+            "advantage/flawed_fraction": a[a > 0][np.isin(np.flatnonzero(a > 0), [2, 3, 4])].sum() / a[a > 0].sum(),
+            "advantage/true_flawed_fraction": a[1] / a[a > 0].sum(),
         }
     )
     assert not [key for key in advantage_metrics(rows, a) if "true" in key]

@@ -99,8 +99,34 @@ def mean_advantage_by_class(advantages: npt.ArrayLike, classes: Sequence[Rollout
     Raises:
         ValueError: If the shapes differ.
     """
+    groups = _by_class(advantages, classes)
+    return {name: float(group.mean()) if len(group) else math.nan for name, group in groups.items()}
+
+
+def flawed_fraction(advantages: npt.ArrayLike, classes: Sequence[RolloutClass]) -> float:
+    """Return the fraction of all positive advantage that flawed positives get.
+
+    It says what an update reinforces. Near 0 it is fully correct reasoning; near 1 it is mostly flawed reasoning, and a
+    larger penalty lowers it: with penalty 2 it is 0, except for the errors of the judge.
+
+    Args:
+        advantages: Advantage of each rollout, [num_rollouts].
+        classes: Class of each rollout, [num_rollouts]. Unscored rollouts do not count.
+
+    Returns:
+        The fraction, in [0, 1]; NaN if no advantage is positive.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    positive = {name: float(group[group > 0].sum()) for name, group in _by_class(advantages, classes).items()}
+    total = sum(positive.values())
+    return positive["flawed"] / total if total else math.nan
+
+
+def _by_class(advantages: npt.ArrayLike, classes: Sequence[RolloutClass]) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the advantages of the rollouts of each class."""
     advantages, names = np.asarray(advantages, dtype=np.float64), np.asarray(classes, dtype=object)
     if advantages.shape != names.shape or advantages.ndim != 1:
         raise ValueError(f"advantages and classes must be [num_rollouts]; got {advantages.shape} and {names.shape}")
-    groups = {name: advantages[names == name] for name in ("fully_correct", "flawed", "wrong")}
-    return {name: float(group.mean()) if len(group) else math.nan for name, group in groups.items()}
+    return {name: advantages[names == name] for name in ("fully_correct", "flawed", "wrong")}

@@ -12,7 +12,7 @@ from fapo.evaluation import metrics
 from fapo.inference.usage import Usage
 from fapo.judge.quality import judge_quality, processbench_f1
 from fapo.rewards import theory
-from fapo.rewards.advantages import mean_advantage_by_class
+from fapo.rewards.advantages import flawed_fraction, mean_advantage_by_class
 from fapo.types import GroundTruth, RolloutClass, ScoredRollout, Verdict, rollout_class
 
 
@@ -91,7 +91,7 @@ def usage_metrics(usage: Usage, judge: JudgeConfig | None, group: str = "judge")
 def advantage_metrics(
     scored: Sequence[ScoredRollout], advantages: Sequence[float | None], truths: Sequence[GroundTruth | None] = ()
 ) -> dict[str, float]:
-    """Compute the mean advantage of each class of rollouts: fully correct, flawed and wrong.
+    """Compute the mean advantage of fully correct, flawed and wrong rollouts, and the fraction that is for flawed ones.
 
     Args:
         scored: Scored rollouts, [num_rollouts].
@@ -99,14 +99,17 @@ def advantage_metrics(
         truths: Truth about each rollout, None where it is unknown; empty if no truth is known.
 
     Returns:
-        Mean advantages by verdict, and by truth where it is known.
+        Mean advantages, and the fraction of the positive advantage that flawed rollouts get, by verdict, and by truth
+        where it is known.
     """
     values = np.array(advantages, dtype=np.float64)
-    by_verdict = mean_advantage_by_class(values, [s.rollout_class for s in scored])
-    out = {f"advantage/{name}": value for name, value in by_verdict.items()}
+    kinds = {"": [s.rollout_class for s in scored]}
     if any(truth is not None for truth in truths):
-        by_truth = mean_advantage_by_class(values, _true_classes(scored, truths))
-        out |= {f"advantage/true_{name}": value for name, value in by_truth.items()}
+        kinds["true_"] = _true_classes(scored, truths)
+    out = {}
+    for kind, classes in kinds.items():
+        means = mean_advantage_by_class(values, classes) | {"flawed_fraction": flawed_fraction(values, classes)}
+        out |= {f"advantage/{kind}{name}": value for name, value in means.items()}
     return out
 
 

@@ -320,9 +320,11 @@ def test_remarks_on_numbers_that_startle() -> None:
         {"step": s, "kind": "train", "judge/f1": 0.9 - s / 20, "rollout/true_fp_ratio": 0.3 - s / 50} for s in range(12)
     ]
     silent = {"step": 12, "kind": "train", "rollout/unscored_rate": 0.2}
+    weak = [{"step": s, "kind": "train", "advantage/flawed_fraction": 0.8 - s / 20} for s in range(12)]
     harder = ends(harder__accuracy=(0.2, 0.3), harder__fp_ratio=(0.7, 0.74), harder__true_fp_ratio=(0.2, 0.03))
-    runs = [run_of([*rare, silent, *harder])]
-    f1, depth, unscored = remarks(runs, summarize(runs))
+    runs = [run_of([*rare, silent, *harder]), run_of(weak, name="w")]
+    reinforced, f1, depth, unscored = remarks(runs, summarize(runs))
+    assert reinforced.startswith("w: at the start 75.0 % of the positive advantage is that of flawed positives")
     assert f1.startswith(
         "r: F1 of the judge falls from 85.0 % to 40.0 %, while flawed positives fall from 28.0 % to 10.0 %"
     )

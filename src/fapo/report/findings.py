@@ -15,6 +15,8 @@ MIN_EXCESS = 0.2
 """Excess of the judged FP ratio over the true one that is remarked on."""
 MIN_UNSCORED = 0.1
 """Rate of unscored rollouts that is remarked on."""
+MIN_FLAWED_FRACTION = 0.5
+"""Fraction of the positive advantage for flawed positives, at the start, that is remarked on."""
 
 
 def findings(runs: Sequence[Run], rows: Sequence[Row], intervals: Mapping[Row, Interval]) -> list[str]:
@@ -74,7 +76,13 @@ def remarks(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
     Returns:
         Sentences, each with its numbers.
     """
-    return [*_switched(runs), *_rare_flaws(runs), *_judge_out_of_its_depth(rows), *_unscored(runs)]
+    return [
+        *_switched(runs),
+        *_flaws_reinforced(runs),
+        *_rare_flaws(runs),
+        *_judge_out_of_its_depth(rows),
+        *_unscored(runs),
+    ]
 
 
 def _switched(runs: Sequence[Run]) -> Iterator[str]:
@@ -86,6 +94,18 @@ def _switched(runs: Sequence[Run]) -> Iterator[str]:
                 f"{run.name}: From step {first:g} on, the verdicts are those of the second judge, because the audit "
                 f"measured a Youden's J of {decimal(j.values[-1])} of the first one. Numbers that depend on verdicts "
                 "do not compare across this step."
+            )
+
+
+def _flaws_reinforced(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield a remark on each run that at its start reinforces mostly solutions that its judge has flagged."""
+    for run in runs:
+        fractions = run.series("advantage/flawed_fraction", "train").smoothed()
+        if fractions and fractions.values[0] >= MIN_FLAWED_FRACTION:
+            yield (
+                f"{run.name}: at the start {show(fractions.values[0], 'rate')} of the positive advantage is that of "
+                "flawed positives, so that the updates reinforce mostly flawed reasoning. A larger reward.penalty "
+                "lowers this; with 2 flawed positives count as failures, and none of it is left."
             )
 
 

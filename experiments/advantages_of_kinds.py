@@ -22,7 +22,7 @@ from rich.table import Table
 
 from fapo.config.schema import DecoupledReward, FapoReward, FilterReward, OutcomeReward, PolicyReward
 from fapo.data.jsonl import read_jsonl
-from fapo.rewards.advantages import mean_advantage_by_class
+from fapo.rewards.advantages import flawed_fraction, mean_advantage_by_class
 from fapo.rewards.scorer import PolicyScorer, batch_advantages
 from fapo.training.datasets import TRAIN
 from fapo.types import Problem, Rollout, ScoredRollout, Verdict, rollout_class
@@ -30,6 +30,7 @@ from fapo.types import Problem, Rollout, ScoredRollout, Verdict, rollout_class
 KINDS: dict[str, PolicyReward] = {
     "outcome": OutcomeReward(),
     "fapo": FapoReward(),
+    "fapo, lambda = 2": FapoReward(penalty=2),
     "decoupled, w = 1": DecoupledReward(),
     "filter, keeps 4": FilterReward(keep=4),
 }
@@ -44,6 +45,8 @@ class Advantages:
     """Mean advantage by true class: fully_correct, flawed, wrong."""
     used: float
     """Rate of rollouts with an advantage other than 0."""
+    flawed_fraction: float
+    """Fraction of the positive advantage that flawed rollouts get."""
 
 
 def rescored(rows: Sequence[Mapping[str, Any]], reward: PolicyReward) -> list[ScoredRollout]:
@@ -65,7 +68,8 @@ def advantages_of(rows: Sequence[Mapping[str, Any]], reward: PolicyReward) -> Ad
     """
     found = batch_advantages(rescored(rows, reward), [(row["step"], row["problem_id"]) for row in rows], reward)
     classes = [rollout_class(row["correct"], row["truth"]["error_step"] is not None) for row in rows]
-    return Advantages(mean_advantage_by_class(found, classes), float(np.mean(np.abs(found) > 1e-9)))
+    used = float(np.mean(np.abs(found) > 1e-9))
+    return Advantages(mean_advantage_by_class(found, classes), used, flawed_fraction(found, classes))
 
 
 def by_steps(rows: Iterable[Mapping[str, Any]], size: int) -> dict[str, list[Mapping[str, Any]]]:
@@ -95,7 +99,15 @@ def named_runs(study: str, description: str | None) -> list[dict[str, list[Mappi
 def main() -> None:
     """Print the table: a cell has one number for each run."""
     runs = named_runs("advantages_of_kinds", __doc__)
-    columns = ("steps", "kind", "fully correct", "flawed", "wrong", "rollouts with an advantage")
+    columns = (
+        "steps",
+        "kind",
+        "fully correct",
+        "flawed",
+        "wrong",
+        "rollouts with an advantage",
+        "of the positive, flawed",
+    )
     table = Table(*columns, box=box.MARKDOWN)
     for steps in runs[0]:
         for name, reward in KINDS.items():
@@ -103,8 +115,9 @@ def main() -> None:
             cells = [
                 ", ".join(f"{one.by_truth[key]:+.2f}" for one in found) for key in ("fully_correct", "flawed", "wrong")
             ]
-            table.add_row(steps, name, *cells, ", ".join(f"{100 * one.used:.0f} %" for one in found))
-    Console(width=120).print(table)
+            rates = ([one.used for one in found], [one.flawed_fraction for one in found])
+            table.add_row(steps, name, *cells, *(", ".join(f"{100 * value:.0f} %" for value in part) for part in rates))
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

@@ -34,18 +34,20 @@ GROUP = [row(kind, 1, "p") for kind in "afww"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected", "used"),
+    ("kind", "expected", "used", "flawed"),
     [
-        ("outcome", {"fully_correct": 0.866, "flawed": 0.866, "wrong": -0.866}, 1.0),
-        ("fapo", {"fully_correct": 1.306, "flawed": 0.261, "wrong": -0.783}, 1.0),
-        ("decoupled, w = 1", {"fully_correct": 1.573, "flawed": 0.159, "wrong": -0.866}, 1.0),
-        ("filter, keeps 4", {"fully_correct": 1.155, "flawed": 0.0, "wrong": -0.577}, 0.75),
+        ("outcome", {"fully_correct": 0.866, "flawed": 0.866, "wrong": -0.866}, 1.0, 0.5),
+        ("fapo", {"fully_correct": 1.306, "flawed": 0.261, "wrong": -0.783}, 1.0, 1 / 6),
+        ("fapo, lambda = 2", {"fully_correct": 1.5, "flawed": -0.5, "wrong": -0.5}, 1.0, 0.0),
+        ("decoupled, w = 1", {"fully_correct": 1.573, "flawed": 0.159, "wrong": -0.866}, 1.0, 0.0917),
+        ("filter, keeps 4", {"fully_correct": 1.155, "flawed": 0.0, "wrong": -0.577}, 0.75, 0.0),
     ],
 )
-def test_one_group(kind: str, expected: dict[str, float], used: float) -> None:
+def test_one_group(kind: str, expected: dict[str, float], used: float, flawed: float) -> None:
     found = advantages_of(GROUP, KINDS[kind])
     assert dict(found.by_truth) == pytest.approx(expected, abs=1e-3)
     assert found.used == used
+    assert found.flawed_fraction == pytest.approx(flawed, abs=1e-3)
 
 
 def test_classes_are_those_of_the_truth_and_groups_those_of_the_step() -> None:

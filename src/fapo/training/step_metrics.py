@@ -106,7 +106,7 @@ def advantage_metrics(
     kinds = {"": [s.rollout_class for s in scored]}
     if any(truth is not None for truth in truths):
         kinds["true_"] = _true_classes(scored, truths)
-    out = {}
+    out: dict[str, float] = {}
     for kind, classes in kinds.items():
         means = mean_advantage_by_class(values, classes) | {"flawed_fraction": flawed_fraction(values, classes)}
         out |= {f"advantage/{kind}{name}": value for name, value in means.items()}

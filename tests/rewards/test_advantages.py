@@ -118,6 +118,19 @@ def test_a_larger_penalty_lowers_the_fraction_and_2_makes_it_0(correct: int, fla
         assert all(fraction == 0 or math.isnan(fraction) for fraction in fractions[4:])
 
 
+@given(st.integers(1, 7), st.integers(1, 7), st.floats(0, 1.9), st.floats(2.1, 4))
+def test_without_fully_correct_rollouts_only_the_side_of_2_matters(
+    flawed: int, wrong: int, low: float, high: float
+) -> None:
+    def advantages(penalty: float) -> np.ndarray:
+        return group_advantages([[1.0 - penalty] * flawed + [-1.0] * wrong], eps=0.0)[0]
+
+    np.testing.assert_allclose(advantages(low), advantages(1.0), atol=1e-9)
+    np.testing.assert_allclose(advantages(high), -advantages(1.0), atol=1e-9)
+    assert not advantages(2.0).any()
+    assert (advantages(1.0)[:flawed] > 0).all()
+
+
 # One row a prompt: mixed, unscored, one scored, none scored, equal, fractions.
 TRL_REWARDS: list[list[float | None]] = [
     [1.0, 0.0, -1.0, -1.0],

@@ -102,10 +102,7 @@ class Field:
 TRL_AND_SFT = ("trl policy", "trl genrm", "sft")
 JUDGE_OFF = {"verl policy": "tests/verl/test_recorder.py::test_a_judge_that_is_down_stops_the_run_in_small_batches_too"}
 CANARIES_OFF = {"verl policy": "tests/verl/test_recorder.py::test_canaries_are_measured_and_can_stop_the_run"}
-COST = {
-    "trl policy": "tests/training/test_recorder.py::test_tokens_and_cost_of_the_judge_are_metrics",
-    "verl policy": "tests/verl/test_recorder.py::test_tokens_and_cost_of_the_judge_are_metrics",
-}
+COST = {"verl policy": "tests/verl/test_recorder.py::test_tokens_and_cost_of_the_judge_are_metrics"}
 LONG = dict.fromkeys(
     TRL_AND_SFT, "tests/training/test_datasets.py::test_training_rows_with_long_prompts_are_left_out_and_counted"
 )

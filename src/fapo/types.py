@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -237,6 +237,13 @@ class Judge(Protocol):
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Return one verdict for each rollout, in order."""
+
+
+def unwrapped(judge: Judge | None) -> Iterator[Judge]:
+    """Yield a judge, and those that it is wrapped around, from the outside in; nothing for None."""
+    while judge:
+        yield judge
+        judge = getattr(judge, "judge", None)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from fapo.types import Completion, Judge
+from fapo.types import Completion, Judge, unwrapped
 
 Prices = tuple[float, float, float]
 """Prices of a million prompt, cached and completion tokens, in one currency."""
@@ -105,8 +105,5 @@ class UsageMeter:
 
 def find_usage(judge: Judge | None) -> UsageMeter | None:
     """Return the usage of a judge, also where other judges are wrapped around it; None for a judge without tokens."""
-    while judge:
-        if isinstance(found := getattr(judge, "usage", None), UsageMeter):
-            return found
-        judge = getattr(judge, "judge", None)
-    return None
+    meters = (getattr(part, "usage", None) for part in unwrapped(judge))
+    return next((meter for meter in meters if isinstance(meter, UsageMeter)), None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from fapo.errors import DataError, JudgeDownError
 from fapo.judge.quality import judge_quality
-from fapo.types import Judge, LabelledSolution, Rollout, Verdict
+from fapo.types import Judge, LabelledSolution, Rollout, Verdict, unwrapped
 
 WINDOW = 64
 """Window size: quality is measured on the last 64 canaries, so a change shows after at most 64 of them."""
@@ -108,8 +108,4 @@ class Canaries:
 
 def find_canaries(judge: Judge | None) -> Canaries | None:
     """Return the canaries of a judge, also where other judges are wrapped around them; None without canaries."""
-    while judge:
-        if isinstance(judge, Canaries):
-            return judge
-        judge = getattr(judge, "judge", None)
-    return None
+    return next((part for part in unwrapped(judge) if isinstance(part, Canaries)), None)

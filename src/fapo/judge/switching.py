@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fapo.types import Judge, Rollout, Verdict
+from fapo.types import Judge, Rollout, Verdict, unwrapped
 
 
 class SwitchingJudge:
@@ -23,8 +23,4 @@ class SwitchingJudge:
 
 def find_switch(judge: Judge | None) -> SwitchingJudge | None:
     """Return the judge that can be replaced, also where others are wrapped around it; None if there is none."""
-    while judge:
-        if isinstance(judge, SwitchingJudge):
-            return judge
-        judge = getattr(judge, "judge", None)
-    return None
+    return next((part for part in unwrapped(judge) if isinstance(part, SwitchingJudge)), None)

@@ -98,10 +98,11 @@ def _switched(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _flaws_reinforced(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield a remark on each run that at its start reinforces mostly solutions that its judge has flagged."""
+    """Yield a remark on each FAPO run that at its start reinforces mostly solutions that its judge has flagged."""
     for run in runs:
         fractions = run.series("advantage/flawed_fraction", "train").smoothed()
-        if fractions and fractions.values[0] >= MIN_FLAWED_FRACTION:
+        has_penalty = run.table("reward").get("kind") == "fapo"
+        if has_penalty and fractions and fractions.values[0] >= MIN_FLAWED_FRACTION:
             yield (
                 f"{run.name}: at the start {show(fractions.values[0], 'rate')} of the positive advantage is that of "
                 "flawed positives, so that the updates reinforce mostly flawed reasoning. A larger reward.penalty "

@@ -23,5 +23,5 @@ def free_port() -> int:
 
 
 def dead_url() -> str:
-    """Return the base URL of a server that does not run, and in whose place no other one starts."""
+    """Return the base URL of a port on which no server runs, and which no other program will take by chance."""
     return f"http://127.0.0.1:{free_port()}/v1"

@@ -1,4 +1,4 @@
-"""A run that goes on with the second judge of its audit: what it trains on, what is recorded, and resumed runs."""
+"""Tests of runs in which the second judge of the audit replaces the first: rewards, records and resumed runs."""
 
 from __future__ import annotations
 

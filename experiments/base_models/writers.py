@@ -28,6 +28,8 @@ class Habits:
     """Probability that the boxed answer does not follow from the last line, if the answer can be guessed."""
     skip_last: float = 0.0
     """Probability that the line of the last operation is left out."""
+    no_answer: float = 0.0
+    """Probability that the solution ends without a boxed answer."""
 
 
 PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -85,4 +87,6 @@ def trace(rng: random.Random, task: Task, habits: Habits) -> str:
         answer = task.answer(value)
         if options and rng.random() < habits.answer_slip:
             answer = rng.choice([option for option in options if option != answer])
+    if habits.no_answer and rng.random() < habits.no_answer:
+        return "\n".join(lines)
     return "\n".join([*lines, box(answer)])

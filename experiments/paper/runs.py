@@ -98,6 +98,12 @@ WORLDS = {
         arms=("baseline", "fapo", "negative"),
         note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
     ),
+    "unfinished": World(
+        "A weak start that seldom gives an answer",
+        ("model.path={unfinished}",),
+        arms=("baseline", "fapo", "negative"),
+        note="Nine in ten solutions end without an answer.",
+    ),
     "doubtful": World(
         "A weak start, and a judge that is often wrong",
         ("model.path={weak}", "judge.false_negative_rate=0.3", "judge.false_positive_rate=0.3"),
@@ -132,7 +138,7 @@ WORLDS = {
             "data.validation.harder=miniature:leaps-harder",
         ),
         EXACT,
-        ("baseline", "fapo", "decoupled", "step-ratio"),
+        ("baseline", "fapo", "decoupled", "negative", "step-ratio"),
         "The judge is the oracle.",
     ),
 }

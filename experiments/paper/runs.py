@@ -111,6 +111,13 @@ WORLDS = {
         ("fapo", "negative"),
         "The judge is the oracle; three in ten of its verdicts are inverted at random, so that Youden's J is .4.",
     ),
+    "useless": World(
+        "A weak start, and a judge that hardly knows",
+        ("model.path={weak}", "judge.false_negative_rate=0.45", "judge.false_positive_rate=0.45"),
+        EXACT,
+        ("fapo", "negative"),
+        "The judge is the oracle; 45 of 100 of its verdicts are inverted at random, so that Youden's J is .1.",
+    ),
     "longer": World(
         "A weak start, twice as long",
         ("model.path={weak}", "optim.steps=100"),

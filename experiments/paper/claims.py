@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.paper.changes import NotMeasuredError, end, gain, gap, start
+from experiments.paper.power import MAX_SEEDS, seeds_needed
 from fapo.evaluation.intervals import mean_interval
 from fapo.report.summary import find_crossing
 from fapo.training.run_reader import Run
@@ -46,6 +47,14 @@ class Claim:
         if all(met) and low > 0:
             return "holds"
         return "does not hold" if not any(met) and high < 0 else "too noisy to say"
+
+    @property
+    def result(self) -> str:
+        """The status; if it is too noisy to say, with the number of seeds that a test of this mean needs."""
+        if self.status != "too noisy to say":
+            return self.status
+        needed = seeds_needed(self.margins)
+        return f"{self.status} (needs {needed or f'more than {MAX_SEEDS}'} seeds)"
 
     @property
     def spread(self) -> str:
@@ -130,7 +139,7 @@ def print_claims(runs: Sequence[Run], console: Console) -> None:
     )
     for claim in check_claims(runs):
         seeds = " ".join(f"{margin:+.3f}" for margin in claim.margins)
-        table.add_row(claim.text, claim.measured, claim.spread, seeds, claim.status)
+        table.add_row(claim.text, claim.measured, claim.spread, seeds, claim.result)
     console.print(table)
 
 

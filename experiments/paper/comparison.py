@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.paper.changes import end, measured_series, start
 from experiments.paper.findings import LOOKS
+from experiments.paper.power import detectable_effect
 from experiments.paper.runs import COMPARED, WORLDS
 from fapo.errors import DataError
 from fapo.evaluation.intervals import NUM_RESAMPLES, SEED, Interval, mean_interval, percentile_interval
@@ -33,8 +34,6 @@ TESTED = ("accuracy", "right for the right reason", "accuracy, harder", "right f
 """Titles of the metrics in which the arms are compared; more is better."""
 MIN_SEEDS = 3
 """Smallest number of seeds of a test."""
-POWER = 0.8
-"""Probability with which a test shall find the smallest difference that is stated."""
 
 Runs = Mapping[str, Mapping[int, Run]]
 """Runs of one world by arm and seed."""
@@ -126,20 +125,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         corrected[i] = largest
     return corrected
-
-
-def detectable_effect(n: int, level: float = 0.05) -> float:
-    """Return the smallest mean, in standard deviations, that a two-sided t test of n values finds with rate POWER."""
-    from scipy import optimize, stats
-
-    def power(effect: float) -> float:
-        bound, shift = stats.t.ppf(1 - level / 2, n - 1), effect * n**0.5
-        return float(stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift))
-
-    high = 0.1
-    while power(high) < POWER:  # scipy's distribution is not defined far above the effect that is looked for
-        high *= 1.5
-    return float(optimize.brentq(lambda effect: power(effect) - POWER, high / 1.5, high)) if high > 0.1 else high
 
 
 def write_comparison(folder: Path, out: Path) -> Path:

@@ -48,7 +48,8 @@ def write_findings(folder: Path, out: Path) -> Path:
         "* *True* flawed positives are those that the oracle finds.",
         "* A claim *holds* when every seed meets it and the 95 % interval of the mean (Student's t) is above 0.",
         "* It *does not hold* when no seed meets it and the interval is below 0.",
-        "* Anything else is *too noisy to say*.",
+        "* Anything else is *too noisy to say*. The number of seeds beside it is what a two-sided t test at 5 % needs to",
+        "  find the measured mean with probability .8.",
         "",
         "```console",
         "python -m experiments.miniature paper --output runs/paper --docs docs/results/paper",
@@ -61,7 +62,7 @@ def write_findings(folder: Path, out: Path) -> Path:
         for claim in finding.claims:
             margins = " ".join(f"{margin:+.3f}" for margin in claim.margins)
             if margins:
-                cells = (finding.key, claim.text, claim.measured, claim.spread, margins, f"**{claim.status}**")
+                cells = (finding.key, claim.text, claim.measured, claim.spread, margins, f"**{claim.result}**")
                 text.append("| " + " | ".join(cells) + " |")
     for finding in found:
         text += ["", f"## {finding.key}: {finding.title}", ""]

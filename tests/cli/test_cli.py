@@ -280,8 +280,11 @@ def test_a_missing_extra_is_one_line(command: list[str], missing: tuple[str, ...
         ),
         (["train", "x.toml", "--resume"], "with: fapo train x.toml --resume"),
         (["judge", "x.jsonl"], "interrupted; the same command continues: what was answered is in its cache"),
-        (["bench", "process", "--out=x"], "interrupted; the same command continues: what was answered is in its cache"),
-        (["bench", "process"], "interrupted"),
+        (
+            ["bench", "process", "--judge=x"],
+            "interrupted; the same command continues: what was answered is in its cache",
+        ),
+        (["bench", "process", "--predictions", "x"], "interrupted"),
         (["plan", "fapo_7b"], "interrupted"),
     ],
 )

@@ -58,8 +58,9 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     """Return a function that runs `fapo bench` in this process and returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)  # the default cache lies there
 
     def call(*arguments: str | Path | float) -> tuple[int, str, str]:
         code = fapo(monkeypatch, "bench", *arguments)
@@ -694,6 +695,28 @@ def test_going_on_after_failures(data: Path, tmp_path: Path, score) -> None:
         again = score("process", *call[:2], "--judge", server.url, *call[4:], "--no-cache")
         assert again["num_unparsable"] == 0
         assert len(server.requests) == 1 + 8, "asked anew"
+
+
+def test_without_an_output_file_the_cache_lies_in_the_current_folder(data: Path, tmp_path: Path, run, score) -> None:
+    """Votes are different responses there, too, and nothing is paid twice, also after a run that failed."""
+    files = {"data.jsonl", "fapo.cache.sqlite"}
+    call = ("process", "--data", data, "--model", "m", "--votes", 3, "--judge")
+    with chat_server(Reply(status=400, body=b'{"error": {"message": "too long"}}')) as server:
+        assert run(*call, server.url)[0] == 2, "no response, so nothing to keep"
+    half = [Reply(status=400, body=b"{}"), None]
+    with chat_server(lambda body, index: half[index % 2] or knows(body, index)) as server:
+        found = score(*call, server.url)
+        assert found["usage"]["requests"] == 12 and found["cache"] == "fapo.cache.sqlite"
+    assert {path.name for path in tmp_path.iterdir()} == files
+    with chat_server(knows) as server:
+        found = score(*call, server.url)
+        assert (found["usage"]["requests"], found["usage"]["from_cache"], len(server.requests)) == (12, 12, 12)
+        code, _, err = run(*call, server.url)
+        assert (code, len(server.requests)) == (0, 12)
+        assert "critiques: fapo.cache.sqlite, which had 24 of 24 already; --no-cache asks the judge again" in err
+        for changed in (["--temperature", 0.5], ["--revision", "new"], ["--no-cache"]):
+            assert score(*call, server.url, *changed)["usage"]["requests"] == 24
+    assert {path.name for path in tmp_path.iterdir()} == files
 
 
 def test_answers_of_another_judge_are_not_mixed_in(data: Path, tmp_path: Path, run) -> None:

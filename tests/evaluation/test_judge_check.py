@@ -137,5 +137,5 @@ def test_the_miniature_is_checked_on_its_own_problems() -> None:
 
 
 def test_every_template_but_the_miniatures_is_compared() -> None:
-    judge = CheckSettings(judge=("http://127.0.0.1:9",), model="m", template="locate").judge_config(None)
+    judge = CheckSettings(judge=("http://127.0.0.1:9",), model="m", template="locate").judge_config()
     assert suited_to(judge)[0] == ["locate", "locate_small", "yes_no"]

@@ -139,11 +139,12 @@ def test_an_audit_prints_tokens_and_cost(tmp_path: Path, monkeypatch, capsys) ->
 def test_a_benchmark_has_tokens_and_cost(tmp_path: Path, monkeypatch, capsys) -> None:
     row = {"id": "a", "problem": "1+1?", "steps": ["2"], "label": -1, "final_answer_correct": True}
     write_jsonl(tmp_path / "data.jsonl", [row])
+    monkeypatch.chdir(tmp_path)  # the cache lies there
     with chat_server(reply(USED)) as server:
         call = ["flawed-positive", "--data", tmp_path / "data.jsonl", "--judge", server.url, "--model", "m"]
         assert fapo(monkeypatch, "bench", *call, "--prices", *PRICES, columns=200) == 0
         assert f"tokens of the judge: {LINE}" in " ".join(capsys.readouterr().out.split()), "the caption is wrapped"
-        assert fapo(monkeypatch, "bench", *call, "--json", "--prices", *PRICES) == 0
+        assert fapo(monkeypatch, "bench", *call, "--json", "--no-cache", "--prices", *PRICES) == 0
     sums = {"requests": 1, "prompt_tokens": 100, "cached_tokens": 60, "completion_tokens": 7, "from_cache": 0}
     assert json.loads(capsys.readouterr().out)["usage"] == {**sums, "cost": pytest.approx(0.000116)}
 

@@ -122,6 +122,7 @@ def test_a_config_names_reward_and_judge(tmp_path: Path) -> None:
         (["--judge", "http://x/v1", "--model", "m", "--penalty", "-1"], "penalty"),
         (["--judge", "http://x/v1", "--model", "m", "--template", "none.txt"], "none.txt"),
         (["--judge", "http://x/v1", "--model", "m", "--workers", "2", "--port", "0"], "fixed --port"),
+        (["--judge", "http://x/v1", "--model", "m", "--no-cache"], "leave out --cache instead"),
         (["missing.toml"], "missing.toml"),
     ],
 )

@@ -181,8 +181,8 @@ def test_the_cache_tells_answers_of_other_forms_apart() -> None:
 
 def test_only_a_server_can_enforce_json(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--judge: .* is loaded here, and only a server can enforce format json"):
-        JudgeSettings(judge=(f"local:{tmp_path}",), format="json").judge_config(None)
-    served = JudgeSettings(judge=("http://127.0.0.1:9",), model="m", format="json").judge_config(None)
+        JudgeSettings(judge=(f"local:{tmp_path}",), format="json").judge_config()
+    served = JudgeSettings(judge=("http://127.0.0.1:9",), model="m", format="json").judge_config()
     assert isinstance(served, ServedJudge) and served.format == "json"
     assert judge_name(served).endswith(", json")
     local = {"kind": "local", "model": "m", "format": "json"}

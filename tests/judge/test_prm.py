@@ -222,7 +222,7 @@ def test_a_command_names_a_served_or_a_local_model() -> None:
         0.3,
     )
     assert (found.cache, found.num_requests) == ("out.cache.sqlite", 64)
-    local = JudgeSettings(judge=("prm:miniature:genrm",)).judge_config(None)
+    local = JudgeSettings(judge=("prm:miniature:genrm",)).judge_config()
     assert (local.model, local.urls, local.separator, local.num_requests) == ("miniature:genrm", (), "<extra_0>", None)
 
 
@@ -246,5 +246,5 @@ BAD_COMMANDS = {
 def test_options_that_do_not_go_together(name: str) -> None:
     options, message = BAD_COMMANDS[name]
     with pytest.raises(ConfigError) as error:
-        JudgeSettings(**options).judge_config(None)
+        JudgeSettings(**options).judge_config()
     assert message in str(error.value)

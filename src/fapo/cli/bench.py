@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fapo.cli.app import app, print_result
+from fapo.cli.app import app, console, print_result
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
 from fapo.config.options import AsJson, Options, Quiet
@@ -33,5 +33,7 @@ def bench(*, settings: Options[BenchSettings], as_json: AsJson = False, quiet: Q
     else:
         found_one = score(settings, rows, contexts[0])
         print_result(output.as_table(found_one, contexts[0]), output.as_json(found_one, contexts[0]), as_json)
+    if line := output.cache_line(contexts):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not settings.rule:
         print_notes(output.verdict_counts(contexts))

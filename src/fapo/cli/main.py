@@ -136,7 +136,7 @@ def _interrupted(arguments: Sequence[str]) -> str:
     if command == "train":
         repeated = shlex.join(["fapo", *arguments, *(() if "--resume" in arguments else ("--resume",))])
         return f"interrupted; continue from the last checkpoint with: {repeated}"
-    keeps = command != "bench" or any(word.startswith(("--out", "--cache")) for word in arguments)
+    keeps = command != "bench" or any(word.startswith("--judge") for word in arguments)
     if command in CONTINUING and keeps:
         return "interrupted; the same command continues: what was answered is in its cache"
     return "interrupted"

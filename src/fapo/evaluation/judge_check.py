@@ -90,7 +90,7 @@ def check_judge(settings: CheckSettings, progress: Progress = lambda *_: None) -
         ConfigError: The judge or the template cannot be used.
         JudgeDownError: The judge answers no request.
     """
-    judge = replace(settings, template=settings.template or MINIATURE_TEMPLATE).judge_config(None)
+    judge = replace(settings, template=settings.template or MINIATURE_TEMPLATE).judge_config()
     if not isinstance(judge, CritiqueJudge):
         raise ConfigError(
             "--judge: a process reward model or a cascade has no template to check; measure it with fapo bench"

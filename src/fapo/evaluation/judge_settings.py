@@ -66,16 +66,17 @@ class ModelSettings(Requests, NamedJudge):
     min_words: int = 0
     """Number of words and numbers outside boxes below which a solution is flagged without a judgement; 0 is off."""
     cache: Path | None = None
-    """SQLite file that keeps all critiques; the default lies beside the output file, with suffix .cache.sqlite."""
+    """SQLite file that keeps all critiques; the default lies beside the output file, with suffix .cache.sqlite, and for
+    fapo bench without one in the current folder: fapo.cache.sqlite."""
     no_cache: bool = False
     """Ask the judge again for critiques that the cache holds."""
 
-    def judge_with(self, template: str, out: Path | None) -> ModelJudge | CascadeJudge:
+    def judge_with(self, template: str, cache: Path | None = None) -> ModelJudge | CascadeJudge:
         """Return the judge as a config.
 
         Args:
             template: Prompt of the judge.
-            out: Output file, beside which the cache lies unless another cache is set; None for no cache.
+            cache: Response cache of a judge for which none is set; None: it has none.
 
         Returns:
             Settings of a served or a local judge, of a process reward model, or of a cascade.
@@ -87,7 +88,7 @@ class ModelSettings(Requests, NamedJudge):
         from fapo.config.schema import PRMJudge, ServedJudge  # slow to import, as is the next
         from fapo.judge import from_config as made
 
-        cache = self.cache or (out and out.with_suffix(".cache.sqlite"))
+        cache = self.cache or cache
         is_prm = any(address.startswith(made.PRM_PREFIX) for address in self.judge)
         defaults = {f.name: f.default for f in fields(self)}
         if any(address.startswith(made.CASCADE_PREFIX) for address in self.judge):
@@ -117,9 +118,9 @@ class JudgeSettings(ModelSettings):
     template: str = "locate"
     """Prompt: locate, locate_small, yes_no, compact or a file."""
 
-    def judge_config(self, out: Path | None) -> ModelJudge | CascadeJudge:
+    def judge_config(self, cache: Path | None = None) -> ModelJudge | CascadeJudge:
         """Return the judge as a config; see `judge_with`."""
-        return self.judge_with(self.template, out)
+        return self.judge_with(self.template, cache)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,7 +170,7 @@ def write_audit(
         "audit.html.jinja",
         BROWSER if shown else (),
         title=f"Audit of {', '.join(Path(name).name for name in files)}"[:200],
-        judge=judge_name(settings.judge_config(None)),
+        judge=judge_name(settings.judge_config()),
         files=files,
         day=date.today().isoformat(),
         sources=[_line(source, found) for source, found in sorted(counts.by_source.items())],
@@ -190,7 +190,7 @@ def write_audit(
 
 def _solutions(settings: AuditSettings) -> Iterator[Solution | BadRow]:
     """Yield the solutions that an audit has read, in the same order."""
-    rule = step_rule(settings.judge_config(None))
+    rule = step_rule(settings.judge_config())
     lookup = reference_lookup(settings.references) if settings.references else None
     for name in settings.files:
         yield from read_solutions(name, references=lookup, steps=rule)

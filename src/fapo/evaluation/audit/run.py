@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 
+from fapo.config.options import default_cache
 from fapo.config.schema import CascadeJudge, ModelJudge
 from fapo.data.files import atomic_path, check_not_overwriting
 from fapo.data.jsonl import write_jsonl
@@ -57,7 +58,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
     """
     if not settings.files:
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
-    config = settings.judge_config(settings.out)
+    config = settings.judge_config(default_cache(settings.out))
     rule, check = step_rule(config), make_checker(settings.checker, require_box=settings.require_box)
     check_not_overwriting(settings.out, (*settings.files, settings.references))
     lookup = reference_lookup(settings.references) if settings.references else None

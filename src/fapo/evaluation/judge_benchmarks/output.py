@@ -48,6 +48,8 @@ class Context:
     """Number of rows that were judged without a reference answer, because the data has none."""
     usage: Usage = field(default_factory=Usage)
     """Tokens of the judge."""
+    cache: str = ""
+    """Response cache of the judge; empty for predictions and rules."""
     prices: Prices | None = None
     """Prices of the judge's tokens."""
 
@@ -171,8 +173,22 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
 
 
 def _usage(context: Context) -> dict[str, Any]:
-    """Return the tokens of the judge for JSON; {} for predictions and rules, which have none."""
-    return {"usage": context.usage.as_json(context.prices)} if context.usage else {}
+    """Return the tokens of the judge and its cache for JSON; {} for predictions and rules, which have none."""
+    return {"usage": context.usage.as_json(context.prices), "cache": context.cache} if context.usage else {}
+
+
+def cache_line(contexts: Sequence[Context]) -> str:
+    """Return where the critiques are kept and how many were there before; empty for predictions and rules."""
+    usage = sum((context.usage for context in contexts), Usage())
+    if not usage:
+        return ""
+    line = f"critiques: {contexts[0].cache}"
+    if not usage.from_cache:
+        return line
+    return (
+        f"{line}, which had {usage.from_cache} of {usage.from_cache + usage.requests} already; --no-cache asks the "
+        "judge again, and --revision tells models of one name apart"
+    )
 
 
 def _flags(score: FlawedPositiveScore) -> dict[str, Any]:

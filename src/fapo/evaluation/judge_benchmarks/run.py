@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fapo.config.options import default_cache
 from fapo.config.schema import CascadeJudge, CritiqueJudge, ModelJudge, PRMJudge
 from fapo.data.files import check_not_overwriting
 from fapo.errors import ConfigError
@@ -132,7 +133,7 @@ def _from_rule(settings: BenchSettings, rows: Rows) -> Context:
 
 def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Progress) -> Context:
     """Judge the rows with one prompt, and write the answers to its file. All prompts share one cache."""
-    judge = settings.judge_with(template, settings.out)
+    judge = settings.judge_with(template, default_cache(settings.out))
     name = judge_name(judge)
     verdicts, usage = judge_rows(settings, rows, judge, progress)
     if out := settings.out_of(template):
@@ -150,6 +151,7 @@ def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Pr
         threshold=threshold,
         num_without_reference=without,
         usage=usage,
+        cache=judge.cache or "",
         prices=settings.prices,
     )
 

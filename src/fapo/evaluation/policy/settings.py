@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.options import AnswerCheck, Files, Options
+from fapo.config.options import AnswerCheck, Files, Options, default_cache
 from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
 from fapo.config.sampling import Requests, Sampling
 from fapo.errors import ConfigError
@@ -110,7 +110,7 @@ class EvalSettings:
     @property
     def cache(self) -> Path:
         """File that keeps all responses of policy and judge."""
-        return self.out.with_suffix(".cache.sqlite")
+        return default_cache(self.out)
 
     def policy_spec(self) -> ModelSpec:
         """Return the policy; raise ConfigError if its addresses name no model or several."""

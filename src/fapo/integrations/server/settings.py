@@ -55,6 +55,8 @@ class ServeSettings(JudgeSettings):
             name = names[0].replace("_", "-")
             raise ConfigError(f"--{name} is for --judge; with a config, set it in [judge] or [reward] there")
         check_ranges(self, "fapo serve")
+        if self.no_cache:
+            raise ConfigError("--no-cache is for commands that have a cache by default; leave out --cache instead")
         if self.workers > 1 and self.port == 0:
             raise ConfigError("--workers above 1 need a fixed --port")
         if not is_loopback(self.host) and not token():
@@ -123,7 +125,7 @@ def served_scorer(settings: ServeSettings) -> PolicyScorer:
         assert isinstance(made, PolicyScorer)
         scorer = made
     else:
-        named = settings.judge_config(None)
+        named = settings.judge_config()
         in_process = named.loads_model
         reward = FapoReward(penalty=DEFAULT_PENALTY if settings.penalty is None else settings.penalty)
         check_ranges(reward, "fapo serve")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fapo.config.options import AnswerCheck, Options, Steps
+from fapo.config.options import AnswerCheck, Options, Steps, default_cache
 from fapo.config.ranges import CRITIQUE_TOKENS, Count, NonNegative, Rate, check_ranges
 from fapo.config.sampling import Requests, Sampling
 from fapo.errors import ConfigError, install
@@ -74,7 +74,7 @@ class CriticSettings:
     @property
     def cache(self) -> Path:
         """Response cache with all answers of the policies and the teacher."""
-        return self.out.with_suffix(".cache.sqlite")
+        return default_cache(self.out)
 
     @property
     def folder(self) -> Path:
@@ -135,7 +135,7 @@ class CritiquesSettings:
     @property
     def cache(self) -> Path:
         """Response cache with all critiques."""
-        return self.out.with_suffix(".cache.sqlite")
+        return default_cache(self.out)
 
     def judge_spec(self) -> ModelSpec:
         """Return the judge; raise ConfigError if its addresses name no model or several."""

@@ -233,6 +233,19 @@ def test_right_answers_may_stand_in_any_of_these_columns(column: str) -> None:
     assert rows == [1.0, -1.0]
 
 
+def test_a_row_takes_the_first_column_that_has_a_value_and_a_list_of_one_answer_is_the_answer() -> None:
+    columns = {"reference": [None, "5", ["4"]], "answer": ["4", "4", "5"]}
+    rows = flawed_aware_reward(nobody)(["2+2?"] * 3, ["\\boxed{4}"] * 3, [[1]] * 3, **columns)
+    assert asyncio.run(rows) == [1.0, -1.0, 1.0]
+
+
+@pytest.mark.parametrize("answer", [None, "", " ", math.nan, ["4", "5"], {"target": "4"}, "Trivial.\n####"])
+def test_a_row_without_a_right_answer_is_an_error_and_no_wrong_answer(answer: Any) -> None:
+    rows = flawed_aware_reward(nobody)(["1+1?", "2+2?"], ["\\boxed{4}"] * 2, [[1]] * 2, answer=["4", answer])
+    with pytest.raises(DataError, match=r"data set, row with the problem '2\+2\?': answer (is|holds)"):
+        asyncio.run(rows)
+
+
 @pytest.mark.parametrize("answer", ["4", "It is 2+2.\n#### 4", "Since $2+2=4$, it is \\boxed{4}."])
 def test_of_a_worked_solution_the_final_answer_counts(answer: str) -> None:
     rows = flawed_aware_reward(nobody)(["2+2?"] * 2, ["\\boxed{4}", "\\boxed{5}"], [[1], [1]], answer=[answer] * 2)
@@ -254,9 +267,10 @@ def test_without_right_answers_the_trainer_stops_with_a_clear_message(tiny_polic
         ("2+2?", {}, "2+2?"),
         ([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}], {}, "2+2?"),
         ([{"role": "user", "content": "Solve: 2+2?"}], {"problem": ["2+2?"]}, "2+2?"),
+        ([{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "Well,"}], {}, "2+2?"),
         ([{"role": "user", "content": [{"type": "text", "text": "2+2?"}, {"type": "image"}]}], {}, "2+2?\n(image)"),
     ],
-    ids=["text", "conversation", "problem column", "blocks of an environment"],
+    ids=["text", "conversation", "problem column", "prefilled answer", "blocks of an environment"],
 )
 def test_which_question_the_judge_reads(prompt: Any, columns: dict[str, Any], expected: str) -> None:
     seen: list[Rollout] = []
@@ -315,6 +329,7 @@ def test_the_options_of_the_client_have_its_defaults() -> None:
         ({"penalty": -1.0}, "flawed_aware_reward: penalty"),
         ({"thinking": True}, "thinking needs max_completion_length"),
         ({"overlong_buffer": 8}, "max_completion_length is 0; pass the max_completion_length"),
+        ({"max_failure_rate": 50.0}, "max_failure_rate is 50.0, must be a rate from 0 to 1"),
         ({"on_unscored": "guess"}, "on_unscored is 'guess'; choose one of mask, correctness_only, raise"),
     ],
 )

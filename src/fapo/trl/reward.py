@@ -8,6 +8,7 @@ from typing import Any, Self, get_args
 
 from fapo.config.ranges import check_ranges
 from fapo.config.schema import FapoReward
+from fapo.data.columns import as_scalar_text, only_item
 from fapo.data.problems import answer_of_worked_solution
 from fapo.data.trajectory import make_rollout, message_text, reaches_limit
 from fapo.errors import ConfigError, DataError
@@ -36,8 +37,9 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
 
     The data set needs the column `prompt`, and reference answers in `reference`, `answer` or `solution`. If the
     reference is a worked solution, its final answer counts. The judge reads the question in the column `problem`, or
-    else in the last message of the prompt. TRL leaves rewards of None out of the group's mean and standard deviation,
-    and gives these rollouts the advantage 0. Verdicts and critiques become columns of TRL's completions table.
+    else in the last user message of the prompt. TRL leaves rewards of None out of the group's mean and standard
+    deviation, and gives these rollouts the advantage 0. Verdicts and critiques become columns of TRL's completions
+    table.
 
     It is a partial of an `async def`, because TRL up to 1.13 awaits only what `inspect.iscoroutinefunction` accepts.
     It can be pickled, since TRL's AsyncGRPOTrainer sends it to another process.
@@ -133,21 +135,47 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
             The rollout. It is truncated if it is as long as the limit of the scorer.
 
         Raises:
-            DataError: If the data set has no reference answers.
+            DataError: If the data set has no reference answers, or the row has none.
         """
-        name = next((column for column in REFERENCE_COLUMNS if column in columns), None)
-        if name is None:
-            raise DataError(
-                "the data set has no column with the right answers: name it one of " + ", ".join(REFERENCE_COLUMNS)
-            )
+        text = problem_text(columns["problem"][i] if "problem" in columns else prompt)
         problem = Problem(
             id=str(columns["id"][i]) if "id" in columns else str(i),
-            text=problem_text(columns["problem"][i] if "problem" in columns else prompt),
-            reference=answer_of_worked_solution(str(columns[name][i])),
+            text=text,
+            reference=_reference(i, text, columns, needed=isinstance(self.scorer, PolicyScorer)),
             source=str(columns["source"][i]) if "source" in columns else "",
         )
         truncated = reaches_limit(len(tokens), self.scorer.max_tokens)
         return make_rollout(problem, completion, len(tokens), truncated=truncated, thinking=self.thinking)
+
+
+def _reference(i: int, problem: str, columns: Mapping[str, Any], *, needed: bool) -> str:
+    """Return the final answer in the first of REFERENCE_COLUMNS that has a value in a row.
+
+    Args:
+        i: Index of the row.
+        problem: Text of its problem, for the message.
+        columns: Columns of the data set, each [num_rollouts].
+        needed: Whether the answer may not be empty. A critique is scored by its label.
+
+    Returns:
+        The answer.
+
+    Raises:
+        DataError: If the data set has no such column, or the row has no answer in it.
+    """
+    names = [name for name in REFERENCE_COLUMNS if name in columns]
+    if not names:
+        raise DataError(
+            "the data set has no column with the right answers: name it one of " + ", ".join(REFERENCE_COLUMNS)
+        )
+    name = next((name for name in names if columns[name][i] is not None), names[0])
+    value, where = only_item(columns[name][i]), f"data set, row with the problem {problem[:60]!r}"
+    if not needed:
+        return answer_of_worked_solution(str(value))
+    answer = answer_of_worked_solution(as_scalar_text(where, name, value))
+    if not answer:
+        raise DataError(f"{where}: {name} holds no final answer: {str(value)[-40:]!r}")
+    return answer
 
 
 def log_verdicts(scored: Sequence[ScoredRollout], log_extra: LogExtra) -> None:
@@ -181,8 +209,11 @@ def log_rates(scored: Sequence[ScoredRollout], log_metric: LogMetric) -> None:
 
 
 def problem_text(messages: Any) -> str:
-    """Return the last message of a conversation; a plain text is returned as it is."""
-    return messages if isinstance(messages, str) else message_text(messages[-1]["content"])
+    """Return the last user message of a conversation, or the last one without a user; a text is returned as it is."""
+    if isinstance(messages, str):
+        return messages
+    asked = [message for message in messages if message.get("role") == "user"] or messages
+    return message_text(asked[-1]["content"])
 
 
 def flawed_aware_reward(
@@ -269,6 +300,8 @@ def flawed_aware_reward(
             extra_body=extra_body or {},
         )
         judge = GenRM(load_template(template, steps), client, min_words=min_words)
+    if not 0 <= max_failure_rate <= 1:
+        raise ConfigError(f"max_failure_rate is {max_failure_rate}, must be a rate from 0 to 1")
     if on_unscored not in get_args(OnUnscored):
         raise ConfigError(f"on_unscored is {on_unscored!r}; choose one of {', '.join(get_args(OnUnscored))}")
     if overlong_buffer > max_completion_length:

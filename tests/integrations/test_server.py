@@ -156,6 +156,7 @@ def test_openrlhf_gets_rewards_scores_and_rates() -> None:
         ("/v1/rewards", [ROW | {"answer_key": "2"}], "body.0.answer_key: Extra inputs are not permitted"),
         ("/v1/rewards", [ROW | {"num_tokens": -1}], "greater than or equal to 0"),
         ("/slime", SLIME | {"label": None}, "body.label"),
+        ("/slime", SLIME | {"label": True}, "body.label"),
         ("/slime", {}, "body.prompt: Field required (and 2 more)"),
         (
             "/openrlhf",
@@ -195,6 +196,13 @@ def test_no_body_is_a_fault_of_the_server(content: bytes) -> None:
 def test_texts_with_lone_surrogates_are_refused() -> None:
     content = json.dumps([ROW | {"response": "\ud800"}]).encode()
     assert ask(app(), "/v1/rewards", content=content).status_code == 422
+
+
+def test_a_number_that_is_not_finite_is_no_label() -> None:
+    content = json.dumps(SLIME | {"label": float("nan")}).encode()
+    answer = ask(app(), "/slime", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert "body.label" in answer.json()["error"]
 
 
 def test_a_body_that_is_too_large_is_refused() -> None:

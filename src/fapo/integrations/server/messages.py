@@ -21,8 +21,12 @@ MAX_TURNS = 256
 """Maximum number of messages of a conversation."""
 
 Text = Annotated[str, Field(max_length=MAX_CHARS)]
-Label = Annotated[str, Field(min_length=1, max_length=MAX_CHARS)] | int | float
-"""A correct answer, or a worked solution that ends with one."""
+Label = (
+    Annotated[str, Field(min_length=1, max_length=MAX_CHARS)]
+    | Annotated[int, Field(strict=True)]
+    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+)
+"""A correct answer, or a worked solution that ends with one; neither true nor NaN is an answer."""
 Turn = dict[Annotated[str, Field(max_length=100)], Any]
 Prompt = Text | Annotated[list[Turn], Field(max_length=MAX_TURNS)]
 """A text, a conversation, or a conversation rendered as text; a response is one of the first two."""

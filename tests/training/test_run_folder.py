@@ -92,6 +92,17 @@ def test_rewinding_removes_the_rows_of_steps_that_are_repeated(folder: Path) -> 
         assert [row["step"] for row in read_jsonl(run.path / f"{name}.jsonl")] == [1, 2, 2]
 
 
+def test_a_run_that_is_resumed_with_fewer_processes_repeats_no_rows_of_the_others(folder: Path) -> None:
+    run = RunFolder(config(folder), resume=False)
+    for name in ("rollouts", "rollouts-1", "audit", "audit-1"):
+        write_jsonl(run.path / f"{name}.jsonl", [{"step": step} for step in (1, 2, 3)])
+    alone = RunFolder(config(folder), resume=True)
+    alone.rewind(1)
+    for name in ("rollouts", "rollouts-1", "audit", "audit-1"):
+        assert [row["step"] for row in read_jsonl(run.path / f"{name}.jsonl")] == [1], name
+    assert [row["step"] for row in alone.earlier_audits()] == [1, 1]
+
+
 def test_the_cache_lies_in_the_run_folder_unless_the_config_names_one(folder: Path) -> None:
     def cache(cfg: Config) -> Any:
         return cfg.judge and cfg.judge.cache  # type: ignore[union-attr]

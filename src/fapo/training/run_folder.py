@@ -108,9 +108,15 @@ class RunFolder:
         return list(read_jsonl(path, ignore_torn_tail=True)) if path.exists() else []
 
     def rewind(self, step: int) -> None:
-        """Remove all rows after `step`, since the steps that follow are repeated; the cache keeps their critiques."""
-        own = (self._rollouts, self._audit)
-        for name in own if self.rank else ("metrics.jsonl", *own):
+        """Remove all rows after `step`, since the steps that follow are repeated; the cache keeps their critiques.
+
+        The first process does so in all files, because a run may be resumed with fewer processes than it had.
+        """
+        names = [self._rollouts, self._audit]
+        if not self.rank:
+            found = [path.name for kind in ("rollouts", "audit") for path in sorted(self.path.glob(f"{kind}*.jsonl"))]
+            names = ["metrics.jsonl", *found]
+        for name in names:
             rows = self._read(name)
             kept = [row for row in rows if row["step"] <= step]
             if len(kept) < len(rows):

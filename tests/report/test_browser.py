@@ -357,6 +357,7 @@ def test_labelling_by_keyboard_export_and_agreement(
         ["fine", "flawed"],
     ]
     assert len({row["sample"] for row in told["labels"]}) == 4
+    assert {len(row["text_hash"]) for row in told["labels"]} == {8}
     found = agreements(file, [read_run(path) for path in folders])
     assert [(row.of, row.num + row.num_silent) for row in found] == [("judge, fapo", 4), ("oracle, fapo", 4)]
     assert {row.num_flawed[1] for row in found if not row.num_silent} == {2}

@@ -11,7 +11,7 @@ import pytest
 from fapo.errors import DataError
 from fapo.report import read_run, write_report
 from fapo.report.agreement import Agreement
-from fapo.report.human_review import agreements, read_labels
+from fapo.report.human_review import agreements, read_labels, text_hash
 from tests.support.run_folders import rollout, write_run
 
 
@@ -47,6 +47,24 @@ def test_agreement_by_hand(tmp_path: Path) -> None:
     html = write_report([folder], tmp_path / "page.html", human=labels).read_text(encoding="utf-8")
     assert "<th>judge, r</th><td>60.0 % <i>[23.1, 88.2]</i></td>" in html
     assert html.count("<td>1 of 2</td><td>5</td><td>1</td>") == 1
+
+
+def test_labels_of_rollouts_that_a_resumed_run_has_written_anew_do_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [rollout(1, i, 1, 1, response=f"{i}+1=2\n\nso \\boxed{{5}}") for i in range(3)]
+    steps = ["1+1=2", "so \\boxed{5}"]
+    labels = [label(i, 1, text_hash=text_hash(steps)) for i in (1, 2)] + [label(0, 1)]
+    found = agreements(write_labels(tmp_path / "labels.json", labels), [read_run(run_with(tmp_path / "r", rows))])
+    assert [row.num for row in found] == [2, 2], "rollout 2 has another text; 0 is a label of an older page"
+    assert "1 of 3 labels do not count" in caplog.text
+    assert "rollout 0 of miniature-2 (train, step 1) in run r" in caplog.text
+
+
+def test_the_hash_of_a_text_is_that_of_the_page() -> None:
+    assert text_hash([]) == "811c9dc5"
+    assert text_hash(["foo", " b\nar"]) == "bf9cf968"  # published value of FNV-1a for "foobar"
+    assert text_hash(["\U0001f600"]) == text_hash(["\U0001f600\t"]) != text_hash(["\U0001f601"])
 
 
 @pytest.mark.parametrize(

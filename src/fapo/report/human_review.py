@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +43,8 @@ class Label:
     """Label of each step up to the first flawed one, or of all steps if none is flawed."""
     error_step: int | None
     """Index of the first flawed step; None if all steps are fine."""
+    text_hash: str = ""
+    """Hash of the labelled text, see `text_hash`; empty in files of older pages."""
 
     @property
     def flawed(self) -> bool:
@@ -220,6 +225,27 @@ def _pairs(
     wanted = {(k.run, k.split, k.step, k.problem_id, k.sample): k for k in labels}
     found = [(wanted[rollout.key], rollout) for rollout in rollouts if rollout.key in wanted]
     if missing := set(wanted) - {rollout.key for _, rollout in found}:
-        name, split, step, problem, sample = min(missing)
-        raise DataError(f"{path}: no rollout {sample} of {problem} ({split}, step {step}) in run {name}; {remedy}")
-    return found
+        raise DataError(f"{path}: no {_named(min(missing))}; {remedy}")
+    changed = [rollout for label, rollout in found if label.text_hash not in ("", text_hash(rollout.steps))]
+    if changed:
+        logging.getLogger("fapo").warning(
+            "%s: %d of %d labels do not count: the rollouts have other texts than those that were labelled, as after a "
+            "run was resumed from an earlier step. The first is about %s",
+            path, len(changed), len(found), _named(changed[0].key),
+        )  # fmt: skip
+    left_out = {rollout.key for rollout in changed}
+    return [(label, rollout) for label, rollout in found if rollout.key not in left_out]
+
+
+def text_hash(steps: Sequence[str]) -> str:
+    """Return the FNV-1a hash (32 bits) of the steps in UTF-16 without blanks, as the page computes it."""
+    value = 0x811C9DC5
+    for (unit,) in struct.iter_unpack("<H", re.sub("[ \t\r\n]", "", "".join(steps)).encode("utf-16-le")):
+        value = (value ^ unit) * 0x01000193 & 0xFFFFFFFF
+    return f"{value:08x}"
+
+
+def _named(key: tuple[str, str, int, str, int]) -> str:
+    """Return the key of a rollout as text."""
+    run, split, step, problem, sample = key
+    return f"rollout {sample} of {problem} ({split}, step {step}) in run {run}"

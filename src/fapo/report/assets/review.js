@@ -108,13 +108,21 @@ function drawLabelling() {
   );
 }
 
+// FNV-1a of the steps without blanks: shows later whether a label is about the same text (`text_hash` in Python).
+function textHash(steps) {
+  const text = steps.join("").replace(/[ \t\r\n]/g, "");
+  let value = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
+  return (value >>> 0).toString(16).padStart(8, "0");
+}
+
 function file() {
   const rows = [];
   drawn.forEach((i, place) => {
     if (!complete(labels[place])) return;
     const error_step = firstFlawed(labels[place]);
     const steps = error_step === null ? labels[place] : labels[place].slice(0, error_step + 1);
-    rows.push({ run: data.run[i], split: data.split[i], step: data.step[i], problem_id: data.problem_id[i], sample: data.sample[i], steps, error_step });
+    rows.push({ run: data.run[i], split: data.split[i], step: data.step[i], problem_id: data.problem_id[i], sample: data.sample[i], steps, error_step, text_hash: textHash(data.steps[i]) });
   });
   return { schema: 1, seed: Number(drawing.elements.seed.value), drawn: drawn.length, labels: rows };
 }

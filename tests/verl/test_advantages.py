@@ -80,9 +80,12 @@ def test_the_same_verdicts_make_the_same_advantages_as_under_trl(tmp_path: Path)
         file = tmp_path / "config.json"
         file.write_text(json.dumps(to_dict(from_dict(table))), encoding="utf-8")
 
+        def extra(i: int) -> dict[str, str]:
+            return {"id": str(i), "problem": "1+1?"}
+
         async def score() -> list[float]:
             asked = (
-                compute_score("train", parity.solution(kind), parity.REFERENCE, {"id": str(i)}, config=str(file))
+                compute_score("train", parity.solution(kind), parity.REFERENCE, extra(i), config=str(file))
                 for i, group in enumerate(parity.GROUPS)
                 for kind in group
             )

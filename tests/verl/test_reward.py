@@ -25,7 +25,7 @@ from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.miniature.sets import problems
 from fapo.data.miniature.world import parse
-from fapo.errors import ConfigError
+from fapo.errors import ConfigError, DataError
 from fapo.inference.models import model_folder
 from fapo.training.datasets import Example
 from fapo.training.run_folder import RunFolder
@@ -62,6 +62,20 @@ def test_the_rule_for_steps_reaches_the_prompt(judge: dict[str, str], found: int
     usage = decode(score["fapo"], 1.0, 2, 8).usage
     assert (usage.requests, usage.prompt_tokens, usage.completion_tokens) == (1, 1, 1)
     assert request["messages"][-1]["content"].count("\n#") == found
+
+
+@pytest.mark.parametrize("name", ["problem", "question"])  # "question": rows of verl's own example for GSM8K
+def test_the_judge_reads_the_question_of_rows_that_fapo_has_not_written(name: str, tmp_path: Path) -> None:
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        settings(tmp_path, server.url)
+        config = str(tmp_path / "run/config.json")
+        row = "openai/gsm8k", "1+1=2\n\\boxed{2}", "1+1=2\n#### 2"
+        score = asyncio.run(compute_score(*row, {name: "What is 1+1?"}, config=config))
+        with pytest.raises(DataError, match=r"a row has no extra_info.problem"):
+            asyncio.run(compute_score(*row, {"index": 3}, config=config))
+        (request,) = server.requests
+    assert score["score"] == 1.0
+    assert "What is 1+1?" in request["messages"][-1]["content"]
 
 
 def assert_needs_the_recorder(path: Path, table: dict[str, Any], message: str) -> None:
@@ -103,7 +117,7 @@ def test_a_judge_whose_place_another_has_taken_is_asked_in_validations_only(tmp_
         config = settings(tmp_path, server.url, audit={"judge": second, "min_j": 0.5, "on_low_j": "switch"})
 
         async def verdict(split: str) -> Any:
-            found = await compute_score(*row, {"split": split}, config=str(file), recorded=True)
+            found = await compute_score(*row, {"split": split, "problem": "1+1?"}, config=str(file), recorded=True)
             return decode(found["fapo"], found["score"], 2, 8).scored.verdict
 
         async def check() -> None:
@@ -122,7 +136,8 @@ def test_a_checker_of_the_user(tmp_path: Path) -> None:
             file = tmp_path / f"{checker}.json"
             table["reward"]["checker"] = f"tests.support.answer_checkers:{checker}"
             file.write_text(json.dumps(table), encoding="utf-8")
-            found = [asyncio.run(compute_score("d", text, "2", {}, config=str(file))) for text in ("ab", "abc")]
+            row = {"problem": "1+1?"}
+            found = [asyncio.run(compute_score("d", text, "2", row, config=str(file))) for text in ("ab", "abc")]
             assert [row["score"] for row in found] == pytest.approx(expected, nan_ok=True)
         scored = decode(found[0]["fapo"], math.nan, 2, 8).scored
     assert (scored.correct, scored.reward, found[0]["unscored"]) == (False, Reward(None), 1.0)

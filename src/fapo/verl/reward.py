@@ -29,8 +29,9 @@ from fapo.config.schema import (
     OutcomeReward,
     ServedJudge,
 )
+from fapo.data.problems import answer_of_worked_solution
 from fapo.data.trajectory import make_rollout
-from fapo.errors import ConfigError
+from fapo.errors import ConfigError, DataError
 from fapo.inference.models import model_folder
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import find_canaries
@@ -72,10 +73,11 @@ async def compute_score(
     Args:
         data_source: Name of the data set.
         solution_str: Response of the policy.
-        ground_truth: Reference answer; for a critique the label of training, which differs from the label in
-            `extra_info` under `data.label_noise`.
+        ground_truth: Reference answer, or a worked solution that ends with it; for a critique the label of training,
+            which differs from the label in `extra_info` under `data.label_noise`.
         extra_info: Columns of the row that `fapo data` has written, and what
-            `fapo.verl.conversations.ConversationRewardManager` adds.
+            `fapo.verl.conversations.ConversationRewardManager` adds. Of other rows, `problem` or `question` is needed
+            by a judge.
         config: Path of a TOML file, or of config.json in a run folder; empty: only final answers are checked.
         num_workers: Number of reward workers, among which `judge.concurrency` is divided.
         recorded: Whether `fapo.verl.recorder` replaces the scores by the advantages of their groups, or by corrected
@@ -88,6 +90,7 @@ async def compute_score(
 
     Raises:
         ConfigError: If the config cannot be used.
+        DataError: If a judge is to read a row without a question.
     """
     key = (config, num_workers, reward_router_address or "")
     settings = _settings(*key) if config else None
@@ -106,10 +109,16 @@ async def compute_score(
             'judge.audit.on_low_j "switch" needs an audit, which this function does not make; start verl with '
             "`fapo train --engine verl`, or remove it"
         )
+    question = extra_info.get("problem") or extra_info.get("question") or ""
+    if settings and settings.judge and not question:
+        raise DataError(
+            "a row has no extra_info.problem (or extra_info.question), the question that the judge reads; add it, or "
+            "write the rows with `fapo data`"
+        )
     problem = Problem(
         id=str(extra_info.get("id", extra_info.get("index", ""))),
-        text=str(extra_info.get("problem", "")),
-        reference=ground_truth,
+        text=str(question),
+        reference=answer_of_worked_solution(str(ground_truth)),
         source=str(extra_info.get("source", data_source)),
     )
     solution = None

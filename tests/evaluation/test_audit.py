@@ -480,6 +480,10 @@ MISTAKES = {
     "no files": (["--out", "o", "--judge", "http://x", "--model", "m"], "no file given"),
     "no rows": (["empty.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "empty.jsonl is empty"),
     "its own input": (["in.jsonl", "--out", "in.jsonl", "--judge", "http://x", "--model", "m"], "one of the files"),
+    "a folder": (
+        ["in.jsonl", "--out", ".", "--judge", "http://x", "--model", "m"],
+        "fapo: .: is a folder, and a file is",
+    ),
     "its own references": (
         ["in.jsonl", "--references", "ref.jsonl", "--out", "ref.jsonl", "--judge", "http://x", "--model", "m"],
         "ref.jsonl: is one of the files to read",

@@ -69,15 +69,17 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:
-    """Check that an output file is none of the input files.
+    """Check that a file can be written at the path of an output file, and that it is none of the input files.
 
     Args:
         out: File that a command will write.
         sources: Files that the command reads; other sources, such as Hub ids, are ignored.
 
     Raises:
-        ConfigError: The output file is one of the sources.
+        ConfigError: The output file is a folder, or one of the sources.
     """
+    if out.is_dir():
+        raise ConfigError(f"{out}: is a folder, and a file is to be written there; give another path")
     for source in sources:
         if out.exists() and Path(source).exists() and out.samefile(source):
             raise ConfigError(f"{out}: is one of the files to read; give another --out")

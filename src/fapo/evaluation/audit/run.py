@@ -58,9 +58,9 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
     """
     if not settings.files:
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
+    check_not_overwriting(settings.out, (*settings.files, settings.references))
     config = settings.judge_config(default_cache(settings.out))
     rule, check = step_rule(config), make_checker(settings.checker, require_box=settings.require_box)
-    check_not_overwriting(settings.out, (*settings.files, settings.references))
     lookup = reference_lookup(settings.references) if settings.references else None
     with tempfile.TemporaryDirectory() as folder:
         files = {name: _as_file(name, Path(folder)) for name in dict.fromkeys(settings.files)}

@@ -53,7 +53,7 @@ def resolve_paths(table: dict[str, Any], folder: Path, place_of: Callable[[str],
     """
     if folder.resolve() == Path().resolve():
         return
-    for key, inner, last in _path_settings(table):
+    for key, inner, last in path_settings(table):
         value, beside = inner[last], folder / inner[last]
         if _is_path(key, value, folder):
             inner[last] = str(beside)
@@ -70,12 +70,17 @@ def resolve_paths(table: dict[str, Any], folder: Path, place_of: Callable[[str],
             )
 
 
-def _path_settings(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+def judge_tables(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the dotted keys of the judges in a nested table of settings, each with its table."""
+    for place in (f"{judge}{part}" for judge in ("judge", "judge.audit.judge") for part in ("", ".cheap", ".strong")):
+        yield place, _inner(table, place)
+
+
+def path_settings(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Yield the dotted keys of the settings that may be paths, each with its table and its last part."""
     keys = [*ALWAYS_PATHS, *PROMPTS, *SOURCES, "model.path"]
     keys += [f"data.validation.{name}" for name in _inner(table, "data.validation")]
-    for place in (f"{judge}{part}" for judge in ("judge", "judge.audit.judge") for part in ("", ".cheap", ".strong")):
-        judge = _inner(table, place)
+    for place, judge in judge_tables(table):
         keys += [f"{place}.{name}" for name in ("canaries", "template", "cache", "tokenizer")]
         kind, model = judge.get("kind"), judge.get("model")
         is_name = kind == "served" or judge.get("urls") or (kind == "adapter" and model in (BASE, POLICY))

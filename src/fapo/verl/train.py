@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from fapo.config.schema import CascadeJudge, Config, CritiqueJudge, JudgeConfig, LocalJudge, ModelJudge, PRMJudge
+from fapo.config.paths import judge_tables, path_settings
+from fapo.config.reader import from_dict, to_dict
+from fapo.config.schema import Config, PRMJudge
 from fapo.data.load import load_labelled
 from fapo.errors import EngineError
 from fapo.judge.from_config import step_tokenizer
@@ -105,38 +106,14 @@ def _check_files(config: Config) -> None:
 
 def with_absolute_paths(config: Config) -> Config:
     """Return the config with absolute paths, because Ray's workers have other working directories."""
-    judge, genrm = config.judge, config.genrm
-    if judge:
-        audit = judge.audit
-        if audit and audit.second:
-            audit = replace(audit, judge=_absolute_judge(audit.second))
-        judge = replace(_absolute_judge(judge), audit=audit)
-    if genrm:
-        genrm = replace(genrm, template=_absolute_template(genrm.template))
-    model = replace(config.model, path=_absolute(config.model.path))
-    return replace(config, output=str(Path(config.output).resolve()), model=model, judge=judge, genrm=genrm)
-
-
-def _absolute_judge(judge: JudgeConfig) -> JudgeConfig:
-    """Return a judge with absolute paths."""
-    if isinstance(judge, CascadeJudge):
-        judge = judge.with_parts(_absolute_judge)
-    if judge.canaries:
-        judge = replace(judge, canaries=_absolute(judge.canaries))
-    if isinstance(judge, ModelJudge):
-        judge = replace(judge, cache=judge.cache and str(Path(judge.cache).resolve()))
-    if isinstance(judge, CritiqueJudge):
-        judge = replace(judge, template=_absolute_template(judge.template))
-    if isinstance(judge, PRMJudge) and judge.urls:
-        judge = replace(judge, tokenizer=_absolute(judge.tokenizer or judge.model))
-    return replace(judge, model=_absolute(judge.model)) if isinstance(judge, LocalJudge) else judge
-
-
-def _absolute_template(name: str) -> str:
-    """Return a template file as its absolute path, and the name of a built-in template as it is."""
-    return name if name in built_in_templates() else _absolute(name)
-
-
-def _absolute(name: str) -> str:
-    """Return an existing file or folder as its absolute path, and any other name as it is."""
-    return str(Path(name).resolve()) if name and Path(name).exists() else name
+    table = to_dict(config)
+    for _, judge in judge_tables(table):
+        if judge.get("kind") == "prm" and judge["urls"]:  # its servers know the model, and the workers read the folder
+            judge["tokenizer"] = judge["tokenizer"] or judge["model"]
+    for key, inner, last in path_settings(table):
+        value = inner[last]
+        is_built_in = last == "template" and value in built_in_templates()
+        is_there = not key.startswith("data.") and not is_built_in and Path(value).exists()
+        if is_there or last in ("output", "cache"):
+            inner[last] = str(Path(value).resolve())
+    return from_dict(table)

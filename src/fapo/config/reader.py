@@ -58,7 +58,7 @@ def load_with_places(path: str | Path, overrides: Sequence[str] = ()) -> tuple[C
 
     for key, template in (
         ("data.prompt", config.data.prompt),
-        *_templates(config.judge),
+        *((f"{key}.template", judge.template) for key, judge in config.judges if isinstance(judge, CritiqueJudge)),
         ("genrm.template", config.genrm.template if config.genrm else None),
     ):
         if template and template.endswith(".txt") and not Path(template).is_file():
@@ -176,13 +176,6 @@ def _validated(kind: Any, table: Mapping[str, Any], source: str, origins: Mappin
 def to_dict(config: Config) -> dict[str, Any]:
     """Return every setting, also the defaults, as a nested table; `from_dict` reads it."""
     return asdict(config)
-
-
-def _templates(judge: JudgeConfig | None) -> Iterator[tuple[str, str]]:
-    """Yield the template of each language model of a judge, with its key."""
-    for end, part in judge.parts if judge else ():
-        if isinstance(part, CritiqueJudge):
-            yield f"judge{end}.template", part.template
 
 
 def _apply_override(table: dict[str, Any], override: str, source: str) -> str:

@@ -617,6 +617,18 @@ class Config:
         """Audit of the judge; None without one."""
         return self.judge.audit if self.judge else None
 
+    @property
+    def judges(self) -> tuple[tuple[str, JudgeConfig], ...]:
+        """The judges of the run, or those that they are made of, with their keys: the judge, and that of its audit."""
+        named = (("judge", self.judge), ("judge.audit.judge", self.audit.second if self.audit else None))
+        return tuple((f"{key}{end}", part) for key, judge in named if judge for end, part in judge.parts)
+
+    @property
+    def rewarding_judges(self) -> tuple[tuple[str, JudgeConfig], ...]:
+        """Those of the judges whose verdicts enter rewards; those of an audit do if they may replace the first ones."""
+        switches = bool(self.audit and self.audit.switches)
+        return tuple((key, judge) for key, judge in self.judges if switches or not key.startswith("judge.audit."))
+
     def __post_init__(self) -> None:
         for table in ("trl", "verl"):
             if secret := next(_secrets(getattr(self, table)), None):

@@ -11,7 +11,6 @@ from fapo.config.schema import (
     FallibleJudge,
     GenRMOutcomeReward,
     GenRMReward,
-    JudgeConfig,
     PolicyReward,
     StepRatioReward,
 )
@@ -74,7 +73,6 @@ def check_scorer(config: Config) -> None:
         return
     if isinstance(config.reward, PolicyReward):
         make_checker(config.reward.checker)
-    judges: list[tuple[str, JudgeConfig]] = [("judge", config.judge)] if config.judge else []
     if config.judge and config.audit and config.audit.switches and config.audit.second:
         first, second = step_rule(config.judge), step_rule(config.audit.second)
         if first != second:
@@ -82,9 +80,7 @@ def check_scorer(config: Config) -> None:
                 f"judge splits solutions into {first} and judge.audit.judge, which may take its place, into {second}; "
                 "set `steps` of one of them"
             )
-        judges.append(("judge.audit.judge", config.audit.second))
-    parts = [(f"{key}{end}", part) for key, judge in judges for end, part in judge.parts]
-    for key, judge in parts:
+    for key, judge in config.rewarding_judges:
         if not isinstance(judge, CritiqueJudge):
             continue
         template = load_template(judge.template)

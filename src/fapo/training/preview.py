@@ -134,18 +134,11 @@ def _num_rows(config: Config, key: str, source: str, limit: int | None = None) -
 def _local_models(config: Config) -> dict[str, str]:
     """Return the models that are loaded into processes of the run, by key."""
     models = {"model.path": config.model.path}
-    for key, judge in _judges(config):
+    for key, judge in config.judges:
         has_none = isinstance(judge, AdapterJudge) and judge.adapter is None
         if isinstance(judge, ModelJudge) and judge.loads_model and not has_none:
             models[f"{key}.model"] = judge.model
     return models
-
-
-def _judges(config: Config) -> Iterator[tuple[str, JudgeConfig]]:
-    """Yield the judges of a run with their keys: the judge, and the one that audits it."""
-    for key, judge in (("judge", config.judge), ("judge.audit.judge", config.audit and config.audit.second)):
-        for end, part in judge.parts if judge else ():
-            yield f"{key}{end}", part
 
 
 def _on_hub(path: str) -> bool:
@@ -166,7 +159,7 @@ def _missing_models(config: Config) -> Iterator[tuple[str, str]]:
             yield key, f"{path}: no such folder"
         elif why := why_not_on_hub("models", path):
             yield key, f"{path}: no such folder, and {why}"
-    for key, judge in _judges(config):
+    for key, judge in config.judges:
         if not isinstance(judge, JudgeRequests):
             continue
         for url in judge.urls:

@@ -96,11 +96,8 @@ class RunFolder:
             write_json(known, settings)
             started = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(self.path / "env.json", {"started": started, **environment()})
-        self._begun = time.monotonic() - self._seconds_before()
-
-    def _seconds_before(self) -> float:
-        """Return the training time of the earlier run in seconds; 0 for a new run."""
-        return max((row.get("seconds", 0.0) for row in self._read("metrics.jsonl")), default=0.0)
+        seconds = max((row.get("seconds", 0.0) for row in self._read("metrics.jsonl")), default=0.0)
+        self._begun = time.monotonic() - seconds
 
     def _read(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of a file; none if it does not exist."""
@@ -172,11 +169,8 @@ def _comparable(value: Any) -> Any:
 
 def _prompts(config: Config) -> dict[str, str]:
     """Return the text of each prompt file or built-in prompt that a run uses, by the key of its setting."""
-    audit = config.audit
-    templates: dict[str, JudgeConfig | GenRMConfig | None] = {"genrm.template": config.genrm}
-    for key, judge in (("judge", config.judge), ("judge.audit.judge", audit and audit.second)):
-        templates |= {f"{key}{end}.template": part for end, part in (judge.parts if judge else ())}
-    named = {key: table.template for key, table in templates.items() if isinstance(table, CritiqueJudge | GenRMConfig)}
+    tables = [("genrm", config.genrm), *config.judges]
+    named = {f"{key}.template": t.template for key, t in tables if isinstance(t, CritiqueJudge | GenRMConfig)}
     texts = {key: load_template(name).file_text for key, name in named.items()}
     return texts | ({"data.prompt": load_prompt(config.data.prompt)} if config.data.prompt else {})
 

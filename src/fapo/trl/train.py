@@ -121,9 +121,6 @@ def _wrapped(config: Config, scorer: Scorer) -> tuple[Scorer, EagerJudge | None]
     """
     if not isinstance(scorer, PolicyScorer) or not scorer.judge:
         return scorer, None
-    judge = config.judge
-    parts = [part for _, part in judge.parts] if judge else []
-    if config.audit and config.audit.switches and config.audit.second:
-        parts += [part for _, part in config.audit.second.parts]
-    eager = all(isinstance(part, JudgeRequests) and part.num_requests and part.overlap for part in parts)
+    judges = [judge for _, judge in config.rewarding_judges]
+    eager = all(isinstance(judge, JudgeRequests) and judge.num_requests and judge.overlap for judge in judges)
     return make_eager(scorer) if eager else (scorer, None)

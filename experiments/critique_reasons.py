@@ -28,7 +28,7 @@ from experiments.base_models.writers import PERFECT
 from fapo.data.jsonl import read_jsonl
 from fapo.data.load import load_labelled
 from fapo.data.miniature.world import parse
-from fapo.evaluation.intervals import percent, wilson_interval
+from fapo.evaluation.intervals import percent_of
 from fapo.types import LabelledSolution
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     for step, found in measured(parser.parse_args().folders).items():
         total, located, located_unsound, passed, passed_unsound, in_answer = found
         cells = [
-            percent(unsound / number, wilson_interval(unsound, number)) if number else ""
+            percent_of(unsound, number) if number else ""
             for unsound, number in ((located_unsound, located), (passed_unsound, passed), (in_answer, passed))
         ]
         table.add_row(str(step), str(total), str(located), cells[0], str(passed), *cells[1:])

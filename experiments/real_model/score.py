@@ -19,7 +19,7 @@ import numpy as np
 
 from fapo.data.jsonl import read_jsonl
 from fapo.data.load import load_labelled
-from fapo.evaluation.intervals import decimal, percent, wilson_interval
+from fapo.evaluation.intervals import decimal, percent, percent_of
 from fapo.evaluation.judge_benchmarks.rows import subset_names
 from fapo.evaluation.judge_benchmarks.score import score_process
 from fapo.judge.quality import cohen_kappa
@@ -56,18 +56,16 @@ def score(rows: Sequence[Mapping[str, Any]], solutions: Mapping[str, LabelledSol
     flags, num_error = process.flags, process.flags.point.num_flawed
     flags_given = [bool(v.flawed) for v, _ in valid]
     num_equal = sum(flag is (label is not None) for flag, (_, label) in zip(flags_given, valid, strict=True))
-    flagged = {kind: percent(fmean(k), wilson_interval(sum(k), len(k))) if k else "-" for kind, k in kinds.items()}
+    flagged = {kind: percent_of(sum(k), len(k)) for kind, k in kinds.items()}
     lengths = [v.num_tokens for v in verdicts if v.reason != CUT_OFF]
     return {
         "rows": f"{len(rows)} ({num_error} with an error)",
-        "valid": percent(len(valid) / len(rows), wilson_interval(len(valid), len(rows))),
+        "valid": percent_of(len(valid), len(rows)),
         "cut off": str(sum(v.reason == CUT_OFF for v in verdicts)),
         "verdicts": ", ".join(f"{step}: {num}" for step, num in said.most_common()),
-        "labelled with an error": percent(num_error / len(rows), wilson_interval(num_error, len(rows))),
-        "flagged": percent(fmean(flags_given), wilson_interval(sum(flags_given), len(valid))) if valid else "-",
-        "flag and label agree": percent(num_equal / len(valid), wilson_interval(num_equal, len(valid)))
-        if valid
-        else "-",
+        "labelled with an error": percent_of(num_error, len(rows)),
+        "flagged": percent_of(sum(flags_given), len(valid)),
+        "flag and label agree": percent_of(num_equal, len(valid)),
         "kappa": decimal(cohen_kappa(flags_given, [label is not None for _, label in valid])),
         "flagged with an error": flagged[True],
         "flagged without": flagged[False],

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fapo.evaluation.intervals import difference_interval, mean_interval, ratio_interval, wilson_interval
+from fapo.evaluation.intervals import (
+    difference_interval,
+    mean_interval,
+    percent_of,
+    rate_estimate,
+    ratio_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +33,18 @@ from fapo.evaluation.intervals import difference_interval, mean_interval, ratio_
 )
 def test_wilson_interval(k: int, n: int, level: float, expected: tuple[float, float]) -> None:
     assert wilson_interval(k, n, level) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "text"), [(5, 10, "50.0 % [23.7, 76.3]"), (0, 10, "0.0 % [0.0, 27.8]"), (0, 0, "-")]
+)
+def test_a_rate_and_its_interval(k: int, n: int, text: str) -> None:
+    found = rate_estimate(k, n)
+    assert (found.value, found.interval) == (
+        pytest.approx(k / n if n else math.nan, nan_ok=True),
+        wilson_interval(k, n),
+    )
+    assert percent_of(k, n) == text
 
 
 @given(st.integers(1, 500), st.data())

@@ -2,7 +2,7 @@
 
 One function for each way in which the data were drawn:
 
-    wilson_interval             a rate k / n of independent rows
+    rate_estimate               a rate k / n of independent rows; wilson_interval has the interval alone
     difference_interval         a difference of two such rates of different rows
     ratio_interval              a ratio of rows that come in groups, such as several answers to one question
     mean_interval               a mean over a few runs with different seeds
@@ -75,6 +75,11 @@ def wilson_interval(k: float, n: float, level: float = LEVEL) -> Interval:
     centre = (k + z**2 / 2) / (n + z**2)
     half_width = z * math.sqrt(k * (n - k) / n + z**2 / 4) / (n + z**2)
     return (0.0 if k == 0 else max(0.0, centre - half_width)), (1.0 if k == n else min(1.0, centre + half_width))
+
+
+def rate_estimate(k: int, n: int) -> Estimate:
+    """Return the rate k / n of independent rows with its Wilson interval; the value is NaN for n = 0."""
+    return Estimate(k / n if n else math.nan, wilson_interval(k, n))
 
 
 def difference_interval(k: float, n: float, k_other: float, n_other: float) -> Interval:
@@ -234,6 +239,12 @@ def percent(value: float, interval: Interval | None = None) -> str:
         return "-"
     around = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
     return f"{100 * value:.1f} %{around}"
+
+
+def percent_of(k: int, n: int) -> str:
+    """Return `rate_estimate` as text, as `percent` does."""
+    found = rate_estimate(k, n)
+    return percent(found.value, found.interval)
 
 
 def signed_points(value: float, interval: Interval) -> str:

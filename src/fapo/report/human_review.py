@@ -14,8 +14,8 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import bootstrap_ratio_intervals, decimal, difference_interval, percent, wilson_interval
-from fapo.judge.quality import PRF, flawed_positive_prf, ratio
+from fapo.evaluation.intervals import bootstrap_ratio_intervals, decimal, difference_interval, percent_of
+from fapo.judge.quality import PRF, flawed_positive_prf
 from fapo.report.agreement import Agreement, Finding, agreement
 from fapo.report.rollouts import ShownRollout, named_policies, shown_rollouts
 from fapo.training.datasets import TRAIN
@@ -103,8 +103,8 @@ class JudgeRates:
             self.run,
             f"{self.steps[0]}-{self.steps[1]}",
             str(found.n),
-            percent(found.recall, wilson_interval(found.tp, found.num_flawed)),
-            percent(ratio(found.fp, num_fine), wilson_interval(found.fp, num_fine)),
+            percent_of(found.tp, found.num_flawed),
+            percent_of(found.fp, num_fine),
             decimal(found.youden_j, difference_interval(found.tp, found.num_flawed, found.fp, num_fine)),
             decimal(found.f1, f1),
         )

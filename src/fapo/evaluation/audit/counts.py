@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import escape
-from fapo.evaluation.intervals import percent, wilson_interval
+from fapo.evaluation.intervals import percent, percent_of, wilson_interval
 from fapo.evaluation.metrics import fp_ratio
 from fapo.inference.usage import Prices, Usage
 from fapo.judge.quality import ratio
@@ -188,7 +188,7 @@ def _cells(counts: Counter[str]) -> list[str]:
     return [
         f"{percent(ratio(counts['correct'], counts['rows']))} of {counts['rows']}",
         f"{counts['flawed']}/{counts['judged']}",
-        percent(fp_ratio(counts["flawed"], counts["judged"]), wilson_interval(counts["flawed"], counts["judged"])),
+        percent_of(counts["flawed"], counts["judged"]),
         percent(ratio(counts["unparsable"], counts["requested"])),
         percent(ratio(counts["failed"], counts["requested"])),
     ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import Estimate, wilson_interval
+from fapo.evaluation.intervals import Estimate, rate_estimate
 from fapo.evaluation.judge_benchmarks.compare import compare_judges
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import MISSING, read_predictions, verdicts_of
@@ -21,7 +21,6 @@ from fapo.evaluation.judge_benchmarks.rows import Rows, load_rows
 from fapo.evaluation.judge_benchmarks.settings import CascadeSettings
 from fapo.evaluation.judge_benchmarks.threshold import halves
 from fapo.judge.cascade import all_tokens, combined, flaw_score, is_sure
-from fapo.judge.quality import ratio
 from fapo.types import Verdict
 
 MAX_ERRORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -190,9 +189,9 @@ def _points(
         out[name] = CascadePoint(
             max_error=None,
             thresholds=thresholds.get(name),
-            strong_rate=_rate([not is_kept for is_kept in kept]),
-            cleared=_rate(by_class[True]),
-            flagged=_rate(by_class[False]),
+            strong_rate=rate_estimate(len(asked), len(kept)),
+            cleared=rate_estimate(sum(by_class[True]), len(by_class[True])),
+            flagged=rate_estimate(sum(by_class[False]), len(by_class[False])),
             f1=found.numbers["f1"] if found else None,
             youden_j=found.numbers["youden_j"] if found else None,
             difference=found.differences.get("f1") if found else None,
@@ -208,8 +207,3 @@ def _cascaded(cheap: Sequence[Verdict], strong: Sequence[Verdict], kept: Sequenc
         verdict if is_kept else combined(verdict, better)
         for verdict, better, is_kept in zip(cheap, strong, kept, strict=True)
     ]
-
-
-def _rate(hits: Sequence[bool]) -> Estimate:
-    """Return a rate with its Wilson interval."""
-    return Estimate(ratio(sum(hits), len(hits)), wilson_interval(sum(hits), len(hits)))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import SEED, Estimate, bootstrap_sums, percentile_interval, wilson_interval
+from fapo.evaluation.intervals import SEED, Estimate, bootstrap_sums, percentile_interval, rate_estimate
 from fapo.evaluation.judge_benchmarks.cost import critique_cost
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
@@ -161,8 +161,7 @@ def _sensitivities(judges: Mapping[str, ComparedJudge], verdicts: Mapping[str, S
         differ = sum(len(set(of_row)) > 1 for of_row in flags)
         found = {key: [judges[name].numbers[key].value for name in names] for key in judges[names[0]].numbers}
         ranges = {key: (min(values), max(values)) for key, values in found.items()}
-        estimate = Estimate(ratio(differ, len(flags)), wilson_interval(differ, len(flags)))
-        out.append(Sensitivity(model, tuple(names), ranges, estimate))
+        out.append(Sensitivity(model, tuple(names), ranges, rate_estimate(differ, len(flags))))
     return out
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fapo
 from fapo.config.schema import BASE, POLICY
 from fapo.errors import ConfigError
 
-_FOLDER = Path(fapo.__file__).parent
+_FOLDER = Path(__file__).parents[1]
 _MINIATURE = _FOLDER / "data/miniature/configs"
 ALWAYS_PATHS = ("output",)
 """Settings that are always paths; so is `cache` of a judge."""

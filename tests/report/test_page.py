@@ -136,9 +136,11 @@ def test_labels_name_the_judge_and_other_settings_only_where_they_differ() -> No
     seeds = [run_of([], name=f"s{seed}", judge=trained, seed=seed) for seed in range(3)]
     assert {label: len(group) for label, group in group_runs(seeds).items()} == {"FAPO": 3}
     judges = [*seeds, run_of([], name="o", judge=oracle), run_of([], name="b", judge=base)]
-    labels = {"FAPO, judge: trained GenRM": 3, "FAPO, judge: oracle": 1, "FAPO, judge: base GenRM": 1}
+    labels = {"FAPO, judge: trained GenRM": 3, "FAPO, judge: oracle": 1, "FAPO, judge: miniature:genrm": 1}
     assert {label: len(group) for label, group in group_runs(judges).items()} == labels
     assert {style.dash for style in styles(judges).values()} == {0, 1, 2}
+    others = [run_of([], name=name, judge={"kind": "local", "model": name}) for name in ("owner/small", "owner/large")]
+    assert list(group_runs(others)) == ["FAPO, judge: owner/small", "FAPO, judge: owner/large"], "not seeds of one run"
     fast = run_of([], name="fast", judge=trained, optim={"learning_rate": 1.0})
     assert set(group_runs([seeds[0], fast])) == {"FAPO (s0)", "FAPO (fast)"}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
-from fapo.data.miniature.sets import is_miniature
 from fapo.training.run_reader import Run
 
 KINDS = ("outcome", "fapo", "decoupled", "filter", "step_ratio", "genrm_step", "genrm_outcome")
@@ -55,8 +55,8 @@ def _judge(run: Run) -> str:
     """Return a short description of the judge of a run."""
     judge = run.table("judge")
     kind, model = judge.get("kind"), str(judge.get("model") or "")
-    if kind == "local":
-        return "base GenRM" if is_miniature(model) else "trained GenRM"
+    if kind == "local":  # each seed may have trained a judge of its own, in the folder of its run
+        return "trained GenRM" if Path(model).name == "model" else model
     if kind == "prm":
         return f"PRM {model}"
     if kind == "cascade":

@@ -153,11 +153,6 @@ def test_runs_of_one_name_go_by_their_folders(tmp_path: Path) -> None:
     assert list(named_policies([*runs, judge])) == [str(paths[0]), str(paths[1]), "other"]
 
 
-def test_text_is_cut_before_it_is_escaped(tmp_path: Path) -> None:
-    html = write_report([run_with(tmp_path / "r", [])], tmp_path / "page.html", title="<" * 300).read_text("utf-8")
-    assert f"<h1>{'&lt;' * 200} … (100 more characters)</h1>" in html
-
-
 def test_the_page_says_what_it_holds(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "r", rollouts())
     whole = write_report([folder], tmp_path / "page.html").read_text(encoding="utf-8")

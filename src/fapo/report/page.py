@@ -8,41 +8,37 @@ from pathlib import Path
 
 from fapo.data.files import write_text
 from fapo.errors import ConfigError
-from fapo.report.agreement import Agreement
 from fapo.report.browser import BROWSER, make_browser
 from fapo.report.findings import findings, remarks
 from fapo.report.human_review import agreements
 from fapo.report.intervals import intervals
 from fapo.report.numbers import pack_numbers
 from fapo.report.panels import DASHES, genrm_panels, policy_panels, styles, update_panels
-from fapo.report.pass_curves import PassCurves, read_pass_curves
+from fapo.report.pass_curves import read_pass_curves
 from fapo.report.render import render
 from fapo.report.rollouts import LIMIT
 from fapo.report.run_labels import group_runs
 from fapo.report.settings_table import settings_table
 from fapo.report.summary import GENRM, POLICY, crossing_texts, row_titles, summarize
-from fapo.report.text import visible
 from fapo.report.tiles import tiles
 from fapo.report.timing import time_splits
 from fapo.report.usage import COLUMNS, judge_usages
-from fapo.training.run_reader import Run, read_run
+from fapo.training.run_reader import read_run
 
 
 def write_report(
     run_dirs: Sequence[str | Path],
     out: str | Path,
-    title: str = "FAPO: what the runs show",
     num_rollouts: int = LIMIT,
     human: str | Path | None = None,
     evaluations: Sequence[Path] = (),
     refresh: int | None = None,
 ) -> Path:
-    """Read run folders, write the page and return its path.
+    """Read run folders, write the page and return its path. Its template escapes every text.
 
     Args:
         run_dirs: Run folders of policies and of judges.
         out: File of the page.
-        title: Title of the page.
         num_rollouts: Approximate limit of the number of rollouts on the page; 0 for none.
         human: File of labels that were made by hand on such a page.
         evaluations: Summaries of `fapo eval`, for plots of pass@k.
@@ -59,45 +55,18 @@ def write_report(
         raise ConfigError("a report needs at least one run folder, such as runs/NAME")
     if num_rollouts < 0:
         raise ConfigError(f"the number of rollouts on a page must be at least 0; got {num_rollouts}")
-    runs = [read_run(path) for path in run_dirs]
-    by_hand = agreements(human, runs) if human else ()
-    text = page(runs, title, num_rollouts, by_hand, read_pass_curves(evaluations), refresh)
-    write_text(out, text)
-    return Path(out)
-
-
-def page(
-    runs: Sequence[Run],
-    title: str,
-    num_rollouts: int = LIMIT,
-    by_hand: Sequence[Agreement] = (),
-    evaluations: Sequence[PassCurves] = (),
-    refresh: int | None = None,
-) -> str:
-    """Return the whole page. Its template escapes every text and writes out invisible characters.
-
-    Args:
-        runs: Runs of policies and of judges.
-        title: Title of the page.
-        num_rollouts: Approximate limit of the number of rollouts on the page; 0 for none.
-        by_hand: Agreement of judges with labels made by hand.
-        evaluations: pass@k of evaluations.
-        refresh: Seconds after which a browser loads the page again; None for never.
-
-    Returns:
-        HTML.
-    """
+    runs, curves = [read_run(path) for path in run_dirs], read_pass_curves(evaluations)
     rows = summarize(runs)
     ends = intervals(runs, rows)
     policies, judges = [run for run in runs if not run.genrm], [run for run in runs if run.genrm]
     groups = {"policy": policy_panels(runs), "judge": genrm_panels(runs), "update": update_panels(runs)}
-    groups["evaluation"] = [found.panel for found in evaluations]
+    groups["evaluation"] = [found.panel for found in curves]
     panels = {kind: {f"{kind}-{i}": panel for i, panel in enumerate(of_kind)} for kind, of_kind in groups.items()}
     browser = make_browser(runs, num_rollouts)
-    return render(
+    text = render(
         "page.html.jinja",
         ("common.js", "plot.js", *(BROWSER[1:] if browser else ())),
-        title=visible(title, 200),
+        title="FAPO: what the runs show",
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         looks=styles(runs),
         dashes=DASHES,
@@ -115,8 +84,8 @@ def page(
         genrm_rows=[row for row in rows if row.metric in GENRM],
         cells={(row.metric, row.split, row.label): row for row in rows},
         intervals=ends,
-        by_hand=by_hand,
-        evaluations=evaluations,
+        by_hand=agreements(human, runs) if human else (),
+        evaluations=curves,
         refresh=refresh,
         settings=settings_table(runs),
         panels=panels,
@@ -124,3 +93,5 @@ def page(
         browser=browser,
         **{function.__name__: function for function in (group_runs, row_titles)},
     )
+    write_text(out, text)
+    return Path(out)

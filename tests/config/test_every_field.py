@@ -232,7 +232,7 @@ BACKENDS = {"trl", "verl"}
 
 
 def test_every_field_of_the_config_is_in_the_table() -> None:
-    keys = list(known_keys())
+    keys = known_keys()
     leaves = {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
     assert FIELDS.keys() | COLUMNS == leaves
 

@@ -79,7 +79,7 @@ def error_message(error: ErrorDetails, source: str, origins: Mapping[str, str]) 
 def _suggestion(key: str) -> str:
     """Return a remedy for an unknown key: the closest known key, or all keys of its table."""
     key = re.sub(r"^judge(\.audit\.judge)?(\.cheap|\.strong)?\.(?!audit\.)", "judge.", key)
-    known = list(known_keys())
+    known = known_keys()
     table, _, last = key.rpartition(".")
     siblings = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == table]
     tables = {k.rpartition(".")[0] for k in known}

@@ -748,17 +748,9 @@ def field_names(record: type) -> set[str]:
     return {f.name for f in fields(record)}
 
 
-def known_keys(table: type = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all settings, also of tables: "name", ..., "model", "model.path", ...
-
-    Args:
-        table: Record of the table.
-        prefix: Dotted key of the table with a dot at its end, or "".
-
-    Yields:
-        Each key once.
-    """
-    yield from dict.fromkeys(_keys(table, prefix))
+def known_keys() -> list[str]:
+    """Return the dotted keys of all settings, also of tables, each once: "name", ..., "model", "model.path", ..."""
+    return list(dict.fromkeys(_keys(Config, "")))
 
 
 def _keys(table: type, prefix: str) -> Iterator[str]:

@@ -106,7 +106,7 @@ class PolicyScorer:
             EngineError: If a checker of the user failed for too many of the latest rollouts.
         """
         checks = await self.check(rollouts)
-        errors = [check.detail if check.unscored else "" for check in checks]
+        errors = [check.failure for check in checks]
         self._checker_breaker.record(errors)
         return await self.score_checked(rollouts, [check.correct for check in checks], errors)
 

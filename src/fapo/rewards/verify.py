@@ -42,6 +42,11 @@ class Check:
         """Whether there is an answer that could not be compared."""
         return self.status in ("timeout", "error")
 
+    @property
+    def failure(self) -> str:
+        """Reason why a checker of the user failed; empty for any other check."""
+        return self.detail if self.unscored else ""
+
 
 def _triage(answer: str | None, reference: str) -> Check | tuple[str, str]:
     """Return a Check where exact rules decide; else the cleaned answer and reference for computer algebra."""

@@ -177,7 +177,7 @@ class _Audit:
         """Check and judge a window of rows."""
         solutions = [row for row in rows if isinstance(row, Solution)]
         found = await self.check([Rollout(s.problem, s.text) for s in solutions if s.correct is None])
-        self.checker_breaker.record([check.detail if check.unscored else "" for check in found])
+        self.checker_breaker.record([check.failure for check in found])
         checks = iter(found)
         checked = [next(checks) if s.correct is None else Check(s.correct, None, "ok") for s in solutions]
         requested = [

@@ -170,7 +170,7 @@ async def _checked(
         for problem, completions in zip(problems, completed, strict=True)
     ]
     found = await check([rollout for rollouts in rollouts_of for rollout in rollouts])
-    checker_breaker(ModelJudge.max_failure_rate).record([c.detail if c.unscored else "" for c in found])
+    checker_breaker(ModelJudge.max_failure_rate).record([c.failure for c in found])
     checks = iter(found)
     out = []
     for problem, rollouts, completions in zip(problems, rollouts_of, completed, strict=True):

@@ -96,7 +96,7 @@ async def sample_rollouts(
     ]
     rollouts = [rollout for _, _, rollout in answered]
     checks = await check(rollouts)
-    checker_breaker(ModelJudge.max_failure_rate).record([c.detail if c.unscored else "" for c in checks])
+    checker_breaker(ModelJudge.max_failure_rate).record([c.failure for c in checks])
     sampled = [
         SampledRollout(id, policy, rollout, checked, rule)
         for (id, policy, rollout), checked in zip(answered, checks, strict=True)

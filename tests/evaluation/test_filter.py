@@ -84,6 +84,8 @@ def test_mistakes(arguments, error, message: str, evaluation: Path, tmp_path: Pa
 
 
 def test_the_command_says_what_it_kept(evaluation: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    out = tmp_path / "kept.jsonl"
+    out = tmp_path / "kept[v2].jsonl"
     assert fapo(monkeypatch, "filter-problems", evaluation, "--out", out) == 0
-    assert capsys.readouterr().out == "5 of 10 questions kept; 2 have a lower solve rate, 2 a higher one, 1 no sample\n"
+    printed = capsys.readouterr()
+    assert printed.out == "5 of 10 questions kept; 2 have a lower solve rate, 2 a higher one, 1 no sample\n"
+    assert printed.err == f"questions: {out}\n", "brackets in a path are no markup"

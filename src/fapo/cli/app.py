@@ -59,6 +59,10 @@ class LazyConsole:
         """Print as `rich.console.Console.print` does."""
         self.rich.print(*objects, **options)
 
+    def line(self, text: str, style: str | None = None) -> None:
+        """Print a line as it is, in one style: brackets in it are no markup, and a long line is not broken."""
+        self.rich.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
 
 console = LazyConsole(stderr=True)
 """Console for messages."""

@@ -34,6 +34,6 @@ def bench(*, settings: Options[BenchSettings], as_json: AsJson = False, quiet: Q
         found_one = score(settings, rows, contexts[0])
         print_result(output.as_table(found_one, contexts[0]), output.as_json(found_one, contexts[0]), as_json)
     if line := output.cache_line(contexts):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.line(line)
     if not settings.rule:
         print_notes(output.verdict_counts(contexts))

@@ -38,7 +38,7 @@ def cache(path: Positional[Path], /, *, prune: str | None = None) -> None:
         if limit:
             number, unit = float(limit[1]), limit[2]
             kept = opened.prune(days=number) if unit == "d" else opened.prune(num_bytes=int(number * UNITS[unit]))
-            console.print(f"removed {before - kept} of {before} responses", highlight=False)
+            console.line(f"removed {before - kept} of {before} responses")
         table = Table("model", "responses", "first (UTC)", "last (UTC)", caption=f"{opened.num_bytes() / 1e6:.2f} MB")
         for model, *rest in opened.by_model():
             table.add_row(model, *map(str, rest))

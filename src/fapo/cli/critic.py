@@ -21,7 +21,7 @@ def critic(*, settings: Options[CriticSettings]) -> None:
         card = build(settings, bar_by_name(bars))
     print("\n".join(summary(card)))
     files = f"data: {settings.out}, card: {settings.out.with_suffix('.card.md')}"
-    console.print(files, highlight=False, soft_wrap=True)
+    console.line(files)
 
 
 @app.command("critiques")
@@ -35,4 +35,4 @@ def critiques(*, settings: Options[CritiquesSettings]) -> None:
     with progress_bars() as bars:
         kept = write_critiques(settings, bar_by_name(bars))
     print(kept)
-    console.print(f"data: {settings.out}", highlight=False, soft_wrap=True)
+    console.line(f"data: {settings.out}")

@@ -47,7 +47,7 @@ def run_and_report(jobs: Sequence[Job], output: Path) -> None:
     run_with_bars(jobs, output)
     folders = [job.folder(output) for job in jobs]
     print_summary(folders, Console())
-    console.print(f"page: {write_report(folders, output / 'report.html')}", highlight=False, soft_wrap=True)
+    console.line(f"page: {write_report(folders, output / 'report.html')}")
 
 
 def run_with_bars(jobs: Sequence[Job], output: Path, num_workers: int = 2) -> None:

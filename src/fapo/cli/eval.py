@@ -37,9 +37,9 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
         if not as_json:
             Console().print(as_table(of_one, answered))
         for line in usage_lines(of_one, usage):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.line(line)
         summary = of_one.out.with_suffix(".json")
-        console.print(f"questions: {of_one.out}, summary: {summary}", highlight=False, soft_wrap=True)
+        console.line(f"questions: {of_one.out}, summary: {summary}")
     found: Any = summaries[0]
     if len(policies) > 1:
         comparison = compare.compare([of_one.out for of_one in policies])

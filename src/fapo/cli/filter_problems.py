@@ -21,4 +21,4 @@ def filter_problems(*, settings: Options[FilterSettings]) -> None:
         f"{found.kept} of {total} questions kept; {found.below} have a lower solve rate, {found.above} a higher one, "
         f"{found.unanswered} no sample"
     )
-    console.print(f"questions: {settings.out}", highlight=False, soft_wrap=True)
+    console.line(f"questions: {settings.out}")

@@ -53,18 +53,18 @@ def judge(
     found = output.as_json(counts, settings.prices)
     if not as_json:
         output.print_counts(counts, Console(), settings.prices)
-    console.print(f"verdicts: {settings.out}", highlight=False, soft_wrap=True)
+    console.line(f"verdicts: {settings.out}")
     if page.report:
         from fapo.report.audit_page import write_audit
 
         file, judges, by_hand = write_audit(settings, page.report, second=page.second, human=page.human)
-        console.print(f"page: {file} ({file.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
+        console.line(f"page: {file} ({file.stat().st_size / 1e6:.1f} MB)")
         if judges:
             found["second_judge"] = judges.as_json()
-            console.print(judges.text(), highlight=False, soft_wrap=True)
+            console.line(judges.text())
         for found_by_hand in by_hand:
             found["by_hand"] = found_by_hand.as_json()
-            console.print(f"by hand: {found_by_hand.text()}", highlight=False, soft_wrap=True)
+            console.line(f"by hand: {found_by_hand.text()}")
     if as_json:
         print_json(found)
     print_notes(counts.verdicts)

@@ -45,7 +45,7 @@ def main() -> None:
             signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second Ctrl-C exits at once
         except KeyboardInterrupt:  # it has come already
             os._exit(130)
-        console.print(_interrupted(sys.argv[1:]), style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.line(_interrupted(sys.argv[1:]), style="yellow")
         sys.exit(130)
     except BrokenPipeError:
         if not _reader_gone():
@@ -183,7 +183,7 @@ file is missing, with path and remedy. A missing file of fapo itself is a bug.
 
 def _fail(message: str) -> NoReturn:
     """Print the message of an error of the user and exit with status 2."""
-    console.print(f"fapo: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    console.line(f"fapo: {message}", style="red")
     sys.exit(2)
 
 

@@ -58,7 +58,7 @@ class Lines:
         task["printed"], task["shown"] = time.monotonic(), self._line(task)
         if not self.disable:
             elapsed = task["printed"] - task["begun"]
-            console.print(f"{task['shown']} ({elapsed:.0f} s)", highlight=False, markup=False, soft_wrap=True)
+            console.line(f"{task['shown']} ({elapsed:.0f} s)")
 
 
 def progress_bars(disable: bool = False) -> Progress | Lines:

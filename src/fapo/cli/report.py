@@ -58,7 +58,7 @@ def report(*, settings: Options[ReportSettings]) -> None:
 
     shown = _stamps(settings.runs)  # before the page is written: numbers that come meanwhile are new to it
     page = write(RELOAD if settings.watch else None)
-    console.print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
+    console.line(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     if settings.human:
         _print_rates(settings.human, settings.runs)
     if settings.watch:

@@ -26,5 +26,5 @@ def select(run: Positional[Path], /, *, max_tokens: float | None = None, sets: S
     chosen = choose(found, max_tokens)
     console.print(as_table(found, chosen))
     if note := better_lost_step(found, chosen, max_tokens):
-        console.print(note, highlight=False, soft_wrap=True)
+        console.line(note)
     print(chosen.folder)

@@ -41,5 +41,5 @@ def template(*, settings: Options[LearnSettings], as_json: AsJson = False) -> No
             f"{learned.exact} of {learned.rows} prompts are given back exactly, {learned.escaped_only} but for escaping"
         )
     if learned.differing:
-        console.print(f"- differs: {learned.differing}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"template: {settings.out}", highlight=False, soft_wrap=True)
+        console.line(f"- differs: {learned.differing}")
+    console.line(f"template: {settings.out}")

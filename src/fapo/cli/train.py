@@ -54,7 +54,7 @@ def train(*, settings: Options[TrainSettings], quiet: Quiet = False) -> None:
         from fapo.verl import train as train_verl
 
         folder = train_verl.train(config, resume=settings.resume)
-        console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+        console.line(f"run folder: {folder}")
         return
     if config.method == "sft":
         from fapo.trl.sft import train as run
@@ -68,7 +68,7 @@ def train(*, settings: Options[TrainSettings], quiet: Quiet = False) -> None:
             bars.update(bar, completed=step, note=_note(metrics))
 
         folder = run(config, resume=settings.resume, progress=progress)
-    console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
+    console.line(f"run folder: {folder}")
 
 
 def _check_engine(config: Config, settings: TrainSettings) -> None:
@@ -98,7 +98,7 @@ def data(*, settings: Options[ConfigFile]) -> None:
     """
     from fapo.verl.train import prepare
 
-    console.print(f"run folder: {prepare(settings.load())}", highlight=False, soft_wrap=True)
+    console.line(f"run folder: {prepare(settings.load())}")
 
 
 def _note(metrics: Mapping[str, float]) -> str:

@@ -18,12 +18,9 @@ def print_notes(counts: VerdictCounts) -> None:
     """Print why verdicts are missing, with an example and what to do; exit with 3 if most of them are missing."""
     style = "red" if counts.mostly_missing else "yellow"
     for note in counts.notes():
-        console.print(f"- {note}", style=style, highlight=False, markup=False, soft_wrap=True)
+        console.line(f"- {note}", style=style)
     if counts.mostly_missing:
-        console.print(
-            "fapo: most judgements have no verdict, so the numbers say little about the solutions",
-            style="red",
-            highlight=False,
-            soft_wrap=True,
+        console.line(
+            "fapo: most judgements have no verdict, so the numbers say little about the solutions", style="red"
         )
         sys.exit(MOSTLY_MISSING)

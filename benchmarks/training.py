@@ -88,7 +88,7 @@ class Recorder:
     """Recorder of a run that keeps the rollouts in memory."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.evaluating = config, None
+        self.config, self.evaluating, self.parts = config, None, ()
         self.batches: dict[str, list[ScoredRollout]] = {TRAIN: []}
 
     def record(self, scored: Sequence[ScoredRollout], _: Any) -> None:

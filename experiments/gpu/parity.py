@@ -33,7 +33,7 @@ class Recorder:
 
     def __init__(self, config: Config) -> None:
         """Start without rollouts."""
-        self.config, self.evaluating = config, None
+        self.config, self.evaluating, self.parts = config, None, ()
         self.measured: dict[str, float] = {}
         self.scored: list[ScoredRollout] = []
 

@@ -188,7 +188,7 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
         ('judge={kind="local",model="m",false_negative_rate=0.5}', 'to kind "local"; it belongs to "oracle"'),
         (
             'reward={kind="outcome",penalty=2}',
-            '`penalty` does not belong to kind "outcome"; it belongs to "fapo"; remove',
+            '`penalty` does not belong to kind "outcome"; it belongs to "fapo" and "first_error"; remove',
         ),
         ('reward={kind="outcome",on_unscored="mask"}', 'to kind "outcome"; it belongs to "fapo" and "step_ratio"'),
         # methods and tasks

@@ -50,7 +50,7 @@ class _Recorder:
     """Stand-in for the recorder of a run."""
 
     def __init__(self, config: Any) -> None:
-        self.config, self.evaluating, self.batches = config, None, {"train": []}
+        self.config, self.evaluating, self.batches, self.parts = config, None, {"train": []}, ()
 
     def write(self) -> None: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 from annotated_types import Gt, Le
 from pydantic import ConfigDict, Field
@@ -99,6 +99,9 @@ class RolloutConfig(RunSampling):
 class BaseReward:
     """Settings that all rewards have."""
 
+    needs_steps: ClassVar[bool] = False
+    """Whether the judge has to name the first error of all rollouts, also of wrong ones."""
+
     overlong_buffer: Natural = 0
     """Number of last tokens before the length limit over which the reward falls linearly by 1; 0 = off."""
 
@@ -156,6 +159,8 @@ class FapoReward(JudgedReward):
 class StepRatioReward(JudgedReward):
     """Ablation of the paper: the outcome plus the ratio of steps before the first wrong one."""
 
+    needs_steps = True
+
     kind: Literal["step_ratio"] = "step_ratio"
     """Kind of the reward."""
 
@@ -186,6 +191,18 @@ class FilterReward(GroupReward):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstErrorReward(GroupReward):
+    """First-error credit: right steps before the first error are rewarded, and only the wrong step is punished."""
+
+    needs_steps = True
+
+    kind: Literal["first_error"] = "first_error"
+    """Kind of the reward."""
+    penalty: NonNegative = 2.0
+    """Penalty of the wrong step of a flawed positive; 2 makes it as bad as the wrong step of a wrong rollout."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenRMStepReward(BaseReward):
     """Step-wise reward of a GenRM: +1 or -1 for the label, minus the distance to the first wrong step."""
 
@@ -201,7 +218,7 @@ class GenRMOutcomeReward(BaseReward):
     """Kind of the reward."""
 
 
-PolicyReward = OutcomeReward | FapoReward | StepRatioReward | DecoupledReward | FilterReward
+PolicyReward = OutcomeReward | FapoReward | StepRatioReward | DecoupledReward | FilterReward | FirstErrorReward
 """Rewards of solutions, for task "policy"."""
 GenRMReward = GenRMStepReward | GenRMOutcomeReward
 """Rewards of critiques, for task "genrm"."""
@@ -611,6 +628,11 @@ class Config:
     """Further settings of trl.GRPOConfig, passed on as they are."""
     verl: dict[str, Any] = field(default_factory=dict)
     """Further settings of verl, passed on as overrides."""
+
+    @property
+    def judges_all(self) -> bool:
+        """Whether the judge reads wrong rollouts, too."""
+        return bool(self.judge and self.judge.all) or bool(self.reward and self.reward.needs_steps)
 
     @property
     def audit(self) -> AuditConfig | None:

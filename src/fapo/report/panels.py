@@ -20,6 +20,7 @@ _COLORS: dict[str, Color] = {
     "outcome": "orange",
     "decoupled": "violet",
     "filter": "sky",
+    "first_error": "green",
     "step_ratio": "red",
     "genrm_step": "green",
     "genrm_outcome": "pink",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fapo.training.run_reader import Run
 
-KINDS = ("outcome", "fapo", "decoupled", "filter", "step_ratio", "genrm_step", "genrm_outcome")
+KINDS = ("outcome", "fapo", "decoupled", "filter", "first_error", "step_ratio", "genrm_step", "genrm_outcome")
 """Reward kinds, in the order in which they are shown."""
 NEGATIVE = "FP -> negative"
 """Label of runs with penalty 2, which makes a flawed positive a plain negative."""
@@ -16,6 +16,7 @@ _NAMES = {
     "outcome": "GRPO baseline",
     "decoupled": "decoupled",
     "filter": "consistency filter",
+    "first_error": "first error",
     "step_ratio": "step ratio",
     "genrm_step": "GenRM, step-wise",
     "genrm_outcome": "GenRM, outcome only",

@@ -12,7 +12,6 @@ from fapo.config.schema import (
     GenRMOutcomeReward,
     GenRMReward,
     PolicyReward,
-    StepRatioReward,
 )
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.errors import ConfigError
@@ -59,11 +58,10 @@ def make_scorer(
     check_scorer(config)
     if judge is None and config.judge:
         judge = make_judge(config.judge, seed=config.seed, model=judge_model)
-    judge_all = isinstance(reward, StepRatioReward) or bool(config.judge and config.judge.all)
     max_failure_rate = config.judge.max_failure_rate if isinstance(config.judge, FallibleJudge) else 1.0
     steps = step_rule(config.judge) if config.judge else "paragraphs"
     check = make_checker(reward.checker)
-    return PolicyScorer(reward, judge, config.rollout.max_tokens, judge_all, steps, max_failure_rate, check)
+    return PolicyScorer(reward, judge, config.rollout.max_tokens, config.judges_all, steps, max_failure_rate, check)
 
 
 def check_scorer(config: Config) -> None:
@@ -84,10 +82,10 @@ def check_scorer(config: Config) -> None:
         if not isinstance(judge, CritiqueJudge):
             continue
         template = load_template(judge.template)
-        if template.kind == "yes_no" and isinstance(config.reward, StepRatioReward):
+        if template.kind == "yes_no" and config.reward and config.reward.needs_steps:
             raise ConfigError(
-                f"{key}.template: {judge.template!r} asks yes or no, but reward.kind step_ratio needs the step "
-                "of the error; use a template that asks for the step, such as locate"
+                f"{key}.template: {judge.template!r} asks yes or no, but reward.kind {config.reward.kind} needs the "
+                "step of the error; use a template that asks for the step, such as locate"
             )
 
 

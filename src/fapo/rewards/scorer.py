@@ -12,6 +12,7 @@ from fapo.config.schema import (
     DecoupledReward,
     FapoReward,
     FilterReward,
+    FirstErrorReward,
     GroupReward,
     JudgedReward,
     PolicyReward,
@@ -26,6 +27,7 @@ from fapo.rewards.advantages import group_advantages, group_positions, group_tab
 from fapo.rewards.checkers import MATH
 from fapo.rewards.consistency_filter import filtered_advantages
 from fapo.rewards.decoupled import decoupled_advantages
+from fapo.rewards.first_error import begins_well, first_error_advantages
 from fapo.rewards.verify import Check
 from fapo.types import Given, Judge, Reward, Rollout, ScoredRollout, StepRule, Verdict
 
@@ -171,7 +173,8 @@ class PolicyScorer:
             num_steps = max(sum(isinstance(step, str) for step in steps), 1)
             value = rewards.step_ratio_reward(correct, flawed, error_step, num_steps)
         elif isinstance(self.config, GroupReward):
-            value = rewards.fapo_reward(correct, verdict.flawed if verdict else None)
+            penalty = self.config.penalty if isinstance(self.config, FirstErrorReward) else 1.0
+            value = rewards.fapo_reward(correct, verdict.flawed if verdict else None, penalty)
         if value is None:
             assert isinstance(self.config, JudgedReward)
             if self.config.on_unscored == "raise":
@@ -214,13 +217,13 @@ def batch_advantages(
         reward: Reward of the run; its kind decides how the rollouts of a group are compared. None without one.
 
     Returns:
-        Advantages, [num_rollouts]; 0 for an unscored rollout.
+        Advantages, [num_rollouts]; 0 for an unscored rollout. For the kind "first_error" those of the wrong steps.
 
     Raises:
         ValueError: If a reward is infinite.
     """
     rows, columns = group_positions(groups)
-    if isinstance(reward, GroupReward):
+    if isinstance(reward, (DecoupledReward, FilterReward)):
         outcome = [None if s.reward.value is None else s.reward.value - s.reward.parts["flaw"] for s in scored]
         outcomes = group_table(outcome, rows, columns)
     if isinstance(reward, DecoupledReward):
@@ -231,6 +234,31 @@ def batch_advantages(
         wrong = [s.reward.value is not None and not s.correct for s in scored]
         is_sound, is_wrong = (group_table(np.array(mask, dtype=float), rows, columns) == 1 for mask in (sound, wrong))
         advantages = filtered_advantages(outcomes, is_sound, is_wrong, reward.keep)
+    elif isinstance(reward, FirstErrorReward):
+        return advantages_of_parts(scored, groups)[1]
     else:
         advantages = group_advantages(group_table([s.reward.value for s in scored], rows, columns))
     return np.asarray(advantages[rows, columns])
+
+
+def advantages_of_parts(
+    scored: Sequence[ScoredRollout], groups: Sequence[Hashable]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the advantages of steps before the first error, and of the wrong step, by `first_error_advantages`.
+
+    Args:
+        scored: Scored rollouts, [num_rollouts].
+        groups: Name of the group of each rollout, [num_rollouts].
+
+    Returns:
+        Both advantages, each [num_rollouts]. The first one is 0 for a rollout without steps before a located error; the
+        second one holds for the whole of a rollout without a located error.
+
+    Raises:
+        ValueError: If a reward is infinite.
+    """
+    rows, columns = group_positions(groups)
+    begin = group_table(np.array([begins_well(s.verdict) for s in scored], dtype=float), rows, columns) == 1
+    tables = first_error_advantages(group_table([s.reward.value for s in scored], rows, columns), begin)
+    before, after = (np.asarray(table[rows, columns]) for table in tables)
+    return before, after

@@ -215,7 +215,7 @@ def _page(config: Config, rows: dict[str, int], engine: str) -> Iterator[tuple[s
     if config.reward:
         yield "reward", _settings(config.reward)
     if config.judge:
-        yield "judge", _judge(config.judge, num)
+        yield "judge", _judge(replace(config.judge, all=config.judges_all), num)
         if audit := config.judge.audit:
             purpose = ", to correct the reward" if audit.correct else ""
             if audit.switches:

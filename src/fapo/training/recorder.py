@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from fapo.config.schema import Config, GroupReward
+from fapo.config.schema import Config, FirstErrorReward, GroupReward
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import CanaryResult, find_canaries
 from fapo.judge.switching import find_switch
 from fapo.judge.verdict_counts import VerdictCounts, shortened
 from fapo.rewards.critique_scorer import Scorer
+from fapo.rewards.first_error import Parts, parts_of
 from fapo.rewards.from_config import scored_truth
-from fapo.rewards.scorer import PolicyScorer, batch_advantages
+from fapo.rewards.scorer import PolicyScorer, advantages_of_parts, batch_advantages
 from fapo.training.datasets import TRAIN
 from fapo.training.judge_audit import JudgeAudit, audited_verdicts, correct_rewards, warn_of_switch
 from fapo.training.rollout_row import rollout_row
@@ -78,6 +79,8 @@ class Recorder:
         """Name of the validation set that is being measured; None while training."""
         self.verdicts = VerdictCounts()
         """Counts of the verdicts on training rollouts."""
+        self.parts: list[Parts] = []
+        """Parts of this process's rollouts in the last training batch; empty unless the reward is "first_error"."""
         self.measured: dict[str, float] = {}
         """Metrics of the training step that is being logged."""
         self._taken: list[ScoredRollout] = []
@@ -142,6 +145,14 @@ class Recorder:
         # Rollouts of a training batch belong to the step that they lead to.
         step = self.step + (0 if self.evaluating else 1)
         start = sum(len(part.scored) for part in parts if part.rank < self.folder.rank)
+        if split == TRAIN and isinstance(self.config.reward, FirstErrorReward):
+            before, error = advantages_of_parts(scored, [i // size for i in range(len(scored))])
+            assert isinstance(self.scorer, PolicyScorer)
+            rule = self.scorer.steps
+            self.parts = [
+                parts_of(s.rollout, s.verdict, rule, float(before[i]), float(error[i]))
+                for i, s in enumerate(taken, start)
+            ]
         self.folder.rollouts(
             {"step": step, "split": split, **rollout_row(s, advantages[i], truths[i])}
             for i, s in enumerate(taken, start)

@@ -11,7 +11,7 @@ import torch
 from trl import GRPOConfig, SFTConfig
 
 from fapo.config.backend import check_backend
-from fapo.config.schema import Config, GroupReward
+from fapo.config.schema import Config, FirstErrorReward, GroupReward
 from fapo.errors import ConfigError
 from fapo.rewards.from_config import check_scorer
 
@@ -74,6 +74,11 @@ def grpo_config(config: Config, world_size: int = 1) -> GRPOConfig:
             rollouts of an update.
     """
     rollout, optim, validation = config.rollout, config.optim, config.validation
+    if isinstance(config.reward, FirstErrorReward) and config.trl.get("use_liger_kernel"):
+        raise ConfigError(
+            '[trl]: use_liger_kernel has one advantage for all tokens of a rollout, and reward.kind "first_error" has '
+            "several; remove it"
+        )
     arguments = _common_arguments(config, world_size)
     micro_batch = arguments["per_device_train_batch_size"]
     num_samples = validation.num_samples

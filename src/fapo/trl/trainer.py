@@ -20,6 +20,7 @@ from trl import GRPOTrainer
 from fapo.inference.decoding import decode
 from fapo.training.datasets import TRAIN
 from fapo.training.step_metrics import validation_metrics
+from fapo.trl.token_advantages import token_advantages
 from fapo.trl.version import require_methods, warn_unless_checked
 from fapo.trl.zero_advantage import SkipZeroAdvantages
 
@@ -56,7 +57,8 @@ class Timed(GRPOTrainer):
     """GRPOTrainer that measures the parts of each step with its `clock`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        require_methods(GRPOTrainer, ("_generate", "_calculate_rewards", "_prepare_inputs"), "fapo train")
+        names = ("_generate", "_calculate_rewards", "_prepare_inputs", "_generate_and_score_completions")
+        require_methods(GRPOTrainer, names, "fapo train")
         warn_unless_checked()
         self.clock = StepClock()
         super().__init__(*args, **kwargs)
@@ -98,6 +100,12 @@ class Trainer(SkipZeroAdvantages, Timed):
         # for advantages scale_rewards is "none", and they have the mean 0 in each group: TRL passes them on unchanged
         values = [math.nan if value is None else value for value in replaced]
         return torch.tensor(values, dtype=rewards.dtype, device=rewards.device).unsqueeze(1)
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        batch = super()._generate_and_score_completions(inputs)
+        if self.recorder.parts and not self.recorder.evaluating:
+            batch["advantages"] = token_advantages(self.recorder.parts, batch, self.processing_class)
+        return batch
 
     def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[torch.Tensor, None, None]:
         """Generate and score a batch of validation; its loss is not computed.

@@ -8,7 +8,8 @@ Each stands in one module and uses these methods:
 * `judge_while_generating`: `_generate_and_score_completions`;
 * `trainer`: `_generate` and `_calculate_rewards`, to time them and to record after them, `_prepare_inputs`, `_metrics`;
   `_calculate_rewards` also returns the advantages of rewards that compare a group in another way (`GroupReward`), and
-  rewards that are corrected for the rates of an audit.
+  rewards that are corrected for the rates of an audit. `_generate_and_score_completions` returns a batch, in which
+  `token_advantages` puts the advantages of tokens.
 """
 
 from __future__ import annotations

@@ -32,14 +32,16 @@ def split_batch(inputs: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], boo
     Args:
         inputs: Batch of `GRPOTrainer._compute_loss`. `prompt_ids` and `prompt_mask` [num_rollouts, prompt_length] are
             padded on the left, `completion_ids` and `completion_mask` [num_rollouts, completion_length] on the right.
-            `advantages` is [num_rollouts]. Any other tensor has a row for each rollout, or is a scalar.
+            `advantages` is [num_rollouts] or [num_rollouts, completion_length]. Any other tensor has a row for each
+            rollout, or is a scalar.
 
     Yields:
         Batch with the same keys, fewer rows, and shorter prompts and completions; and whether it needs a gradient.
     """
     completions = inputs["completion_mask"].sum(1)
     lengths = inputs["prompt_mask"].sum(1) + completions
-    learning = (inputs["advantages"] != 0) & (completions > 0)
+    advantages = inputs["advantages"] != 0
+    learning = (advantages.any(1) if advantages.dim() > 1 else advantages) & (completions > 0)
     if not learning.any():
         learning[completions.argmax()] = True
     for rows, needs_gradient in ((learning, True), (~learning & (completions > 0), False)):

@@ -12,7 +12,16 @@ from typing import Any
 
 from fapo.config.backend import check_backend
 from fapo.config.flatten import flatten
-from fapo.config.schema import AdapterJudge, Config, GroupReward, JudgeRequests, LocalJudge, LoraConfig, PRMJudge
+from fapo.config.schema import (
+    AdapterJudge,
+    Config,
+    FirstErrorReward,
+    GroupReward,
+    JudgeRequests,
+    LocalJudge,
+    LoraConfig,
+    PRMJudge,
+)
 from fapo.errors import ConfigError
 from fapo.inference.adapters import adapter_base
 from fapo.inference.models import model_folder
@@ -133,6 +142,11 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         raise ConfigError(
             f"optim.updates_per_batch does not divide the {rollout.num_prompts} prompts of a batch: verl's updates "
             "take whole groups; change it or rollout.num_prompts"
+        )
+    if isinstance(reward, FirstErrorReward):
+        raise ConfigError(
+            'reward.kind "first_error" is for --engine trl: with verl all tokens of a rollout have one advantage; use '
+            '"fapo"'
         )
     num_devices = 1
     for key, default in _DEVICES:

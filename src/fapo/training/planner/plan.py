@@ -175,8 +175,7 @@ def plan_judge(config: Config, assumed: PlanAssumptions, seconds: float) -> list
         return []
     if config.task != "policy":
         return []
-    step_ratio = config.reward is not None and config.reward.kind == "step_ratio"
-    rate = 1.0 if judge.all or step_ratio else assumed.accuracy
+    rate = 1.0 if config.judges_all else assumed.accuracy
     critiques = round(rate * config.rollout.num_prompts * config.rollout.group_size) * judge.votes
     critique, prompt = assumed.mean_critique(config), JUDGE_PROMPT_TOKENS + assumed.mean_response(config)
     name, option = {

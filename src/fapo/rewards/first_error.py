@@ -1,0 +1,129 @@
+"""First-error credit: right steps before the first error are rewarded, the wrong step is punished, the rest is ignored.
+
+A reward of a whole rollout punishes the right steps of a wrong one, and does not say which step was wrong. Here a
+rollout with a located error has three parts with an advantage each:
+
+    steps before the error: A^+ = (1 - mean) / std
+    the wrong step:         A   = (R - mean) / std      with R = R_FAPO: +1, 1 - lambda or -1
+    what follows it:        0
+
+Mean and standard deviation are over the rewards R of the rollouts of a group, and a 1 for each rollout with steps
+before its error. A rollout without a located error has the advantage A as a whole. What changes in the closed forms of
+FAPO:
+
+* With k rollouts of a group of G that have steps before their error the mean reward is (G mean_FAPO + k) / (G + k).
+* The wrong step of a flawed positive is discouraged where rho + k / (G beta) > 2 / lambda - 1: never later than under
+  FAPO. Its steps before that are encouraged at any rho.
+* A group without a correct rollout learns, if some of its rollouts begin well. Under FAPO it does not.
+* Without a located error the advantages are those of FAPO.
+
+Source: VPPO (arXiv 2601.18984), which credits the steps before the first error of wrong rollouts and punishes all that
+follows. Here only the wrong step is punished, and flawed positives are treated in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fapo.data.trajectory import judged_steps
+from fapo.errors import EngineError
+from fapo.rewards.advantages import group_advantages
+from fapo.types import Rollout, StepRule, Verdict
+
+Table = npt.ArrayLike | Sequence[Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a rollout, as places in its response, and their advantages."""
+
+    response: str
+    """Response of the rollout."""
+    start: int
+    """Number of characters before the first wrong step; 0 if no error is located."""
+    end: int
+    """Number of characters before the step after it; the length of the response if no error is located."""
+    before: float
+    """Advantage of the steps before the wrong one."""
+    error: float
+    """Advantage of the wrong step, or of the whole rollout if no error is located."""
+    after: float
+    """Advantage of what follows the wrong step."""
+
+
+def first_error_advantages(
+    rewards: Table, begins_well: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return A^+ and A, normalised together as `group_advantages` does.
+
+    Args:
+        rewards: Rewards, [num_prompts, group_size]; NaN or None for an unscored rollout.
+        begins_well: Whether steps come before a located error, [num_prompts, group_size].
+
+    Returns:
+        A^+, the advantages of the steps before the first error, and A, those of the wrong step or of the whole rollout;
+        each [num_prompts, group_size], without a unit. A^+ is 0 where no steps come before an error. Both are 0 for an
+        unscored rollout.
+
+    Raises:
+        ValueError: If an array does not have two dimensions, a group is empty or a reward is infinite.
+    """
+    rewards = np.asarray(rewards, dtype=np.float64)
+    before = np.where(np.asarray(begins_well, dtype=bool) & ~np.isnan(rewards), 1.0, np.nan)
+    both = group_advantages(np.concatenate([before, rewards], axis=1))
+    return both[:, : before.shape[1]], both[:, before.shape[1] :]
+
+
+def begins_well(verdict: Verdict | None) -> bool:
+    """Return whether a judge has located an error, and at least one step comes before it."""
+    return bool(verdict and verdict.flawed and verdict.error_step)
+
+
+def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: float, error: float) -> Parts:
+    """Return the parts of a rollout; what follows the wrong step has the advantage 0.
+
+    Args:
+        rollout: Rollout of one turn.
+        verdict: Verdict on it.
+        rule: Rule by which the judge splits it into steps.
+        before: A^+, the advantage of the steps before the error.
+        error: A, the advantage of the wrong step, or of the whole rollout.
+
+    Returns:
+        The parts.
+
+    Raises:
+        EngineError: If the rollout has several turns, between which are tokens that the policy did not write.
+    """
+    if rollout.earlier_turns:
+        raise EngineError(
+            f'a rollout of problem {rollout.problem.id} has several turns; reward.kind "first_error" places errors in '
+            "rollouts of one turn only: use kind fapo"
+        )
+    if not (verdict and verdict.flawed and verdict.error_step is not None):
+        return Parts(rollout.response, 0, len(rollout.response), 0.0, error, error)
+    lengths = [len(str(step)) for step in judged_steps(rollout, rule)]
+    start, end = sum(lengths[: verdict.error_step]), sum(lengths[: verdict.error_step + 1])
+    return Parts(rollout.response, start, end, before, error, 0.0)
+
+
+def tokens_before(tokens: Sequence[int], place: int, decode: Callable[[Sequence[int]], str]) -> int:
+    """Return how many tokens come before a place in their text.
+
+    Args:
+        tokens: Ids of the tokens.
+        place: Number of characters before the place, in the text of all tokens.
+        decode: Function that returns the text of the first tokens.
+
+    Returns:
+        The smallest number of first tokens with a text that reaches the place. A token on both sides of it counts.
+    """
+    low, high = 0, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(decode(tokens[:middle])) >= place else (middle + 1, high)
+    return low

@@ -58,6 +58,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "penalty-1.5": (TRAINED, "reward.penalty=1.5"),
     "negative": VARIANTS["negative"],
     "penalty-3": (TRAINED, "reward.penalty=3"),
+    "first-error": (TRAINED, "reward.kind=first_error"),
     "step-ratio": VARIANTS["step-ratio"],
     "cascade-05": ("judge.kind=cascade", "judge.thresholds=[0.0623, 0.653]", *_CASCADE),
     "cascade-02": ("judge.kind=cascade", "judge.thresholds=[0.0155, 0.79]", *_CASCADE),
@@ -79,7 +80,7 @@ class World:
     """Settings of all its runs."""
     judge: str = TRAINED
     """Setting of the judge: TRAINED, EXACT or STRONG."""
-    arms: tuple[str, ...] = ("baseline", "fapo", "decoupled", "filter", "negative")
+    arms: tuple[str, ...] = ("baseline", "fapo", "decoupled", "filter", "negative", "first-error")
     """Names of its arms."""
     note: str = ""
     """Sentence under its title on the page."""
@@ -90,13 +91,20 @@ WORLDS = {
     "weak": World(
         "A weak start",
         ("model.path={weak}",),
-        arms=("baseline", "fapo", "decoupled", "filter", "penalty-1.5", "negative", "penalty-3"),
+        arms=("baseline", "fapo", "decoupled", "filter", "penalty-1.5", "negative", "penalty-3", "first-error"),
     ),
     "cold": World(
         "A start with hardly any fully correct solution",
         ("model.path={cold}",),
-        arms=("baseline", "fapo", "negative"),
+        arms=("baseline", "fapo", "negative", "first-error"),
         note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
+    ),
+    "known": World(
+        "A start with hardly any fully correct solution, and a judge without errors",
+        ("model.path={cold}",),
+        EXACT,
+        ("fapo", "negative", "first-error"),
+        "The judge is the oracle.",
     ),
     "unfinished": World(
         "A weak start that seldom gives an answer",

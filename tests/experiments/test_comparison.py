@@ -26,11 +26,11 @@ from fapo.errors import DataError
 
 SEEDS = tuple(range(4))
 NUM_ARMS = sum(len(world.arms) for world in WORLDS.values())
-OLD_SETS = ("today", "weak", "cold", "unfinished", "doubtful", "useless", "longer", "cascade")
+OLD_SETS = ("today", "weak", "cold", "known", "unfinished", "doubtful", "useless", "longer", "cascade")
 """Worlds with the training set of the miniature."""
 STARTS = {
     **dict.fromkeys(("weak", "doubtful", "useless", "longer"), "weak-0"),
-    "cold": "cold-0",
+    **dict.fromkeys(("cold", "known"), "cold-0"),
     "unfinished": "unfinished-0",
     "leaps": "leaping-0",
 }
@@ -80,7 +80,7 @@ def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) ->
             assert config.model.path.rpartition("/")[2] == STARTS.get(world, "miniature:policy")
             assert config.data.train == f"miniature:{world}-train" or world in OLD_SETS
             assert (getattr(config.judge, "kind", "oracle") == "oracle") == (
-                world in ("doubtful", "useless", "leaps") or config.judge is None
+                world in ("known", "doubtful", "useless", "leaps") or config.judge is None
             )
 
 

@@ -705,7 +705,13 @@ def test_the_command_prints_a_table(
 
 @pytest.mark.parametrize(
     ("others", "message"),
-    [([], "at least two"), (["other.jsonl"], "no question in common"), (["bad.jsonl"], "bad.jsonl:1")],
+    [
+        ([], "at least two"),
+        (["other.jsonl"], "no question in common"),
+        (["bad.jsonl"], "bad.jsonl:1"),
+        (["types.jsonl"], "types.jsonl:1: not a row of `fapo eval` (TypeError(\"correct is 'yes'\"))"),
+        (["none.jsonl"], "none.jsonl: no such file; give the --out file of `fapo eval`"),
+    ],
 )
 def test_tables_that_cannot_be_compared(
     tmp_path: Path,
@@ -716,6 +722,8 @@ def test_tables_that_cannot_be_compared(
 ) -> None:
     first = table(tmp_path / "a.jsonl", [1, 2])
     write_jsonl(tmp_path / "bad.jsonl", [{"id": "0"}])
-    write_jsonl(tmp_path / "other.jsonl", [question_row(question([sample("7")]))])
+    row = question_row(question([sample("7")]))
+    write_jsonl(tmp_path / "other.jsonl", [row])
+    write_jsonl(tmp_path / "types.jsonl", [row | {"samples": [row["samples"][0] | {"correct": "yes"}]}])
     assert fapo(monkeypatch, "compare", first, *(tmp_path / other for other in others)) == 2
     assert message in capsys.readouterr().err

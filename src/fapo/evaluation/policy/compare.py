@@ -90,9 +90,12 @@ def read_table(path: Path) -> list[AnsweredQuestion]:
     Raises:
         DataError: The file cannot be read, or a row is not one of `fapo eval`.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the --out file of `fapo eval`")
     out = []
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
+            _check_types(row, id=str, problem=str, reference=str, source=str, samples=list, num_failed=int)
             problem = Problem(row["id"], row["problem"], row["reference"], row["source"])
             samples = tuple(_sample(problem, sample) for sample in row["samples"])
             all_judged = row.get("verified_majority") is not None
@@ -140,7 +143,15 @@ def _key(question: AnsweredQuestion) -> tuple[str, str, str]:
     return problem.source, problem.id, problem.text
 
 
+def _check_types(row: Row, **kinds: type) -> None:
+    """Raise TypeError if a column is not of its type, KeyError if it is missing."""
+    for name, kind in kinds.items():
+        if type(row[name]) is not kind:
+            raise TypeError(f"{name} is {str(row[name])[:40]!r}")
+
+
 def _sample(problem: Problem, row: Row) -> Sample:
+    _check_types(row, response=str, num_tokens=int, truncated=bool, correct=bool, check=str, status=str)
     rollout = Rollout(problem, row["response"], row["num_tokens"], row["truncated"])
     check = Check(row["correct"], row["answer"], row["check"])
     gold, own = (verdict_from_row(row[name]) if name in row else None for name in ("gold", "own"))

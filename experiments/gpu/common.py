@@ -12,7 +12,6 @@ import json
 import lzma
 import os
 import shutil
-import subprocess
 import sys
 import time
 import traceback
@@ -145,40 +144,14 @@ class Results:
         print(f"[{name}] {json.dumps(value)[:1500]}", flush=True)
 
 
-def side_by_side(module: str, kinds: Sequence[str], work: Path, seconds: float) -> dict[str, dict[str, Any]]:
-    """Run this command line's module once for each kind, all at the same time, each in a process of its own.
+def bound_memory(fraction: float) -> None:
+    """Let this process use no more than a fraction of the card's memory.
 
-    Each process gets the same options and `--kind KIND`, and writes to work/log-KIND.txt.
-
-    Args:
-        module: Module that was started, such as "experiments.gpu.genrm".
-        kinds: Values of --kind.
-        work: Folder of the logs.
-        seconds: Time after which the processes are killed.
-
-    Returns:
-        For each kind its exit code, whether it was killed, and the end of its log unless it ended well.
+    The cache of generate() grows by a token at a time, in blocks that stay reserved. Without a bound the processes that
+    use one card take its memory from each other.
     """
-    begun, children = time.monotonic(), {}
-    for kind in kinds:
-        command = [sys.executable, "-m", module, *sys.argv[1:], "--kind", kind]
-        with (work / f"log-{kind}.txt").open("a", encoding="utf-8") as log:
-            children[kind] = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "TERM": "dumb"}
-            )
-    while any(child.poll() is None for child in children.values()) and time.monotonic() - begun < seconds:
-        time.sleep(0.5)
-    ends: dict[str, dict[str, Any]] = {}
-    for kind, child in children.items():
-        late = child.poll() is None
-        if late:
-            child.kill()
-            child.wait()
-        ends[kind] = {"exit_code": child.returncode, "ended_for_lack_of_time": late}
-        if child.returncode:
-            text = (work / f"log-{kind}.txt").read_text(encoding="utf-8", errors="replace")
-            ends[kind]["log_end"] = text[-1500:]
-    return ends
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(fraction)
 
 
 def in_training(text: str) -> bool:

@@ -1,10 +1,10 @@
-"""Compare two runs question by question: both answered the same questions, so that the comparison is paired.
+"""Compare runs question by question: all answered the same questions, so that the comparisons are paired.
 
     python -m experiments.gpu.compare RESULTS/sentences-rollouts.jsonl.gz [--step 10]
 
-For each learning rate, set and measure the output has both rates, their difference (FAPO minus GRPO) with its 95 %
-bootstrap interval over questions, the numbers of questions on which only one run has the property, and the p-value of
-the exact McNemar test. The oracle counts; the judge has no part in it.
+For each learning rate, set, pair of arms and measure the output has both rates, their difference (the second arm minus
+the first) with its 95 % bootstrap interval over questions, the numbers of questions on which only one run has the
+property, and the p-value of the exact McNemar test. The oracle counts; the judge has no part in it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import gzip
 import json
 from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,29 @@ def paired(first: Iterable[bool], second: Iterable[bool]) -> dict[str, Any]:
     }
 
 
+def pairs(
+    runs: Mapping[str, Mapping[str, Row]], measures: Mapping[str, Callable[[Row], bool]]
+) -> Iterable[dict[str, Any]]:
+    """Yield the comparisons of each two runs on the questions that both answered.
+
+    Args:
+        runs: For each run its rollouts by question; a run later in the order is the second one of a pair.
+        measures: Properties by name.
+    """
+    for first, second in combinations(runs, 2):
+        a, b = runs[first], runs[second]
+        if same := [question for question in a if question in b]:
+            for name, measure in measures.items():
+                found = paired((measure(a[q]) for q in same), (measure(b[q]) for q in same))
+                yield {"runs": [first, second], "measure": name, **found}
+
+
 def compare(rows: Iterable[Row], step: int | None = None) -> Iterable[dict[str, Any]]:
-    """Yield the paired comparisons of GRPO and FAPO.
+    """Yield the paired comparisons of all arms.
 
     Args:
         rows: Rollouts of validations, as `measured.keep_rollouts` writes them.
-        step: Training step of the validation; None takes the last one that both runs have.
+        step: Training step of the validation; None takes the last one that all arms have.
     """
     runs: dict[tuple[str, str], dict[int, dict[str, Row]]] = {}
     for row in rows:
@@ -90,33 +108,35 @@ def compare(rows: Iterable[Row], step: int | None = None) -> Iterable[dict[str, 
         by_step.setdefault(row["step"], {})[row["problem"]] = row
     for rate in sorted({run.split("-", 1)[1] for run, _ in runs if "-" in run}):
         for split in ("validation", "harder"):
-            first, second = (runs.get((f"{kind}-{rate}", split), {}) for kind in KINDS)
-            common = sorted(set(first) & set(second)) if step is None else [step]
-            if not common or common[-1] not in first or common[-1] not in second:
+            arms = {kind: runs[f"{kind}-{rate}", split] for kind in KINDS if (f"{kind}-{rate}", split) in runs}
+            if not arms:
                 continue
-            a, b = first[common[-1]], second[common[-1]]
-            same = [problem for problem in a if problem in b]
-            for name, measure in MEASURES.items():
-                found = paired((measure(a[p]) for p in same), (measure(b[p]) for p in same))
-                yield {"rate": rate, "set": split, "step": common[-1], "measure": name, **found}
+            last = max(set.intersection(*map(set, arms.values())), default=0) if step is None else step
+            measured = {kind: steps[last] for kind, steps in arms.items() if last in steps}
+            for found in pairs(measured, MEASURES):
+                yield {"rate": rate, "set": split, "step": last, **found}
+
+
+def line_of(found: Mapping[str, Any]) -> str:
+    """Return one comparison as a line of text."""
+    low, high = (100 * end for end in found["interval"])
+    return (
+        f"{found.get('rate', ''):>8} {found['set']:10} step {found['step']:<3} {found['measure']:27} "
+        f"{' '.join(found['runs'])}: {100 * found['first']:5.1f} {100 * found['second']:5.1f} %, "
+        f"difference {100 * found['difference']:+5.1f} ({low:+.1f} to {high:+.1f}), "
+        f"only one: {found['only_first']} {found['only_second']}, p {found['p']:.2g}, n {found['n']}"
+    )
 
 
 def main() -> None:
     """Print one line for each comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rollouts", type=Path, help="sentences-rollouts.jsonl.gz of the results")
-    parser.add_argument("--step", type=int, help="training step; without it the last one that both runs have")
+    parser.add_argument("--step", type=int, help="training step; without it the last one that all arms have")
     given = parser.parse_args()
     with gzip.open(given.rollouts, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    for found in compare(rows, given.step):
-        low, high = (100 * end for end in found["interval"])
-        print(
-            f"{found['rate']:>8} {found['set']:10} step {found['step']:<3} {found['measure']:27} "
-            f"{' '.join(KINDS)}: {100 * found['first']:5.1f} {100 * found['second']:5.1f} %, "
-            f"difference {100 * found['difference']:+5.1f} ({low:+.1f} to {high:+.1f}), "
-            f"only one: {found['only_first']} {found['only_second']}, p {found['p']:.2g}, n {found['n']}"
-        )
+    print(*map(line_of, compare(rows, given.step)), sep="\n")
 
 
 if __name__ == "__main__":

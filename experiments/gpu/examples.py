@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from experiments.base_models.build import WEAK
 from experiments.base_models.writers import PERFECT, Habits
 from experiments.gpu import world
 from experiments.gpu.imitation import Example
@@ -24,6 +25,8 @@ WRITERS = (
     PERFECT,
 )
 """Writers of the solutions that the judge learns to review, in equal parts."""
+STARTS = {"shipped": Habits(), "weak": WEAK}
+"""Habits of the writers that the policy imitates. The weak one is right on 19 %, flawed in 65 % of these."""
 SETS: dict[str, tuple[int, int, Difficulty, Split]] = {
     "train": (1, 8192, world.EASY, "train"),
     "validation": (2, 512, world.EASY, "validation"),
@@ -52,15 +55,15 @@ def skill_examples(seed: int, size: int) -> Iterator[list[Example]]:
         yield [*solved, *(exercise(rng) for _ in range(size // 2))]
 
 
-def habit_examples(seed: int, size: int) -> Iterator[list[Example]]:
+def habit_examples(seed: int, size: int, writer: Habits) -> Iterator[list[Example]]:
     """Yield batches of `size` solutions of a writer with the misconception; a third of the questions are harder."""
     rng = random.Random(seed)
     while True:
         drawn = [make(rng, world.HARDER if rng.random() < 1 / 3 else world.EASY) for _ in range(size)]
-        yield [(world.question(task), world.trace(rng, task, Habits())) for task in drawn]
+        yield [(world.question(task), world.trace(rng, task, writer)) for task in drawn]
 
 
-def critique_examples(seed: int, size: int, steps: int) -> Iterator[list[Example]]:
+def critique_examples(seed: int, size: int, steps: int, writer: Habits) -> Iterator[list[Example]]:
     """Yield batches of critiques of solutions of all writers, first by the careful reviewer, last by the hasty one.
 
     In the first half of the steps a quarter of each batch are exercises.
@@ -69,12 +72,14 @@ def critique_examples(seed: int, size: int, steps: int) -> Iterator[list[Example
         seed: Seed of tasks, writers and reviewers.
         size: Number of examples in a batch.
         steps: Number of batches in the schedule; the hasty reviewer writes the last 40 %.
+        writer: Habits of the writer that the policy imitates; he is one of the writers.
     """
+    writers = (*WRITERS, *([writer] if writer not in WRITERS else []))
     rng, step = random.Random(seed), 0
     while True:
         reviewer = CAREFUL if step < 0.6 * steps else HASTY
         num = size // 4 if step < steps / 2 else 0
-        reviewed = [(task, world.trace(rng, task, rng.choice(WRITERS))) for task in _draw(rng, size - num)]
+        reviewed = [(task, world.trace(rng, task, rng.choice(writers))) for task in _draw(rng, size - num)]
         critiques = [(judge_prompt(*pair), world.review(rng, *pair, reviewer)) for pair in reviewed]
         yield [*critiques, *(exercise(rng) for _ in range(num))]
         step += 1
@@ -92,13 +97,14 @@ def judge_prompt(task: Task, response: str) -> str:
     return prompt[-1]["content"]
 
 
-def critic_rows(seed: int, num: int, part: Split) -> list[dict[str, Any]]:
+def critic_rows(seed: int, num: int, part: Split, writer: Habits = STARTS["shipped"]) -> list[dict[str, Any]]:
     """Return labelled right solutions of the writer that the policy imitates; half of them are flawed.
 
     Args:
         seed: Seed of tasks and writer.
         num: Number of rows.
         part: Split of the tasks.
+        writer: Habits of the writer.
 
     Returns:
         Rows that `fapo train` reads as labelled solutions; the oracle labelled them.
@@ -106,7 +112,7 @@ def critic_rows(seed: int, num: int, part: Split) -> list[dict[str, Any]]:
     rng = random.Random(seed)
     kept: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for task in tasks(seed, 10**6, world.EASY, part):
-        response = world.trace(rng, task, Habits())
+        response = world.trace(rng, task, writer)
         error_step = world.truth(task, response).error_step
         rows = kept[error_step is not None]
         if world.is_correct(task, response) and len(rows) < num // 2:

@@ -13,8 +13,10 @@ from experiments.gpu.common import Results
 from fapo.data import read_jsonl
 from fapo.evaluation.intervals import wilson_interval
 
-KINDS = ("grpo", "fapo")
-"""Runs of one learning rate; their folders are KIND-RATE."""
+PENALTIES = {"grpo": 0.0, "fapo": 1.0, "fapo2": 2.0}
+"""Arm -> lambda, the penalty of a flawed positive; the runs of a learning rate are in folders ARM-RATE."""
+KINDS = tuple(PENALTIES)
+"""Names of the arms."""
 KEPT = ("step", "split", "problem", "response", "correct", "status", "flawed", "error_step", "critique", "num_tokens")
 """Fields of a rollout that are kept among the results."""
 ROLLOUTS = "sentences-rollouts.jsonl.gz"
@@ -148,7 +150,7 @@ def table(work: Path, out: Path) -> None:
     keep_rollouts(work, out / ROLLOUTS)
 
 
-def _show(value: Mapping[str, Any] | None) -> str:
+def shown(value: Mapping[str, Any] | None) -> str:
     """Return a rate with its interval in percent."""
     if not value or value["rate"] is None:
         return "-"
@@ -161,12 +163,12 @@ def _lines_of_judge(parts: Mapping[str, Any]) -> Iterable[str]:
     for part, steps in parts.items():
         for step, values in steps.items():
             rates = ("precision", "recall", "false_positive_rate", "location")
-            shown = ", ".join(f"{name} {_show(values[name])}" for name in rates)
-            yield f"judge, {part}, RL step {step}: {shown}, J {values['J']}, unparsable {values['unparsable']}"
+            numbers = ", ".join(f"{name} {shown(values[name])}" for name in rates)
+            yield f"judge, {part}, RL step {step}: {numbers}, J {values['J']}, unparsable {values['unparsable']}"
 
 
 def _lines_of_runs(found: Mapping[str, Any]) -> Iterable[str]:
-    """Yield a table for each learning rate and set, at the last validation that both runs have."""
+    """Yield a table for each learning rate and set, at the last validation that all arms have."""
     for rate in sorted({name.split("-", 1)[1] for name in found if "-" in name}):
         runs = {kind: found.get(f"{kind}-{rate}") for kind in KINDS}
         for part in ("validation", "harder"):
@@ -178,12 +180,15 @@ def _lines_of_runs(found: Mapping[str, Any]) -> Iterable[str]:
             columns |= {f"{kind} {last}": side.get(str(last)) for kind, side in sides.items()}
             yield f"\n{part}, learning rate {rate}: " + " | ".join(columns)
             for key in ("accuracy", "right_for_the_right_reason", "flawed_positives"):
-                yield f"{key:28s} " + " | ".join(_show(c and c[key]) for c in columns.values())
+                yield f"{key:28s} " + " | ".join(shown(c and c[key]) for c in columns.values())
             yield f"{'tokens':28s} " + " | ".join(str(c["tokens"]) if c else "-" for c in columns.values())
-            for step, values in sides.get("fapo", {}).items():
-                if int(step) in (0, last) and (judge := values.get("judge")):
-                    rates = f"precision {_show(judge['precision'])}, recall {_show(judge['recall'])}"
-                    yield f"  judge at step {step}: {rates}, J {judge['J']}, unparsable {judge['unparsable']}"
+            judged = [
+                (kind, step, values.get("judge")) for kind, side in sides.items() for step, values in side.items()
+            ]
+            for kind, step, judge in judged:
+                if judge and int(step) in (0, last):
+                    rates = f"precision {shown(judge['precision'])}, recall {shown(judge['recall'])}"
+                    yield f"  judge of {kind} at step {step}: {rates}, J {judge['J']}, unparsable {judge['unparsable']}"
             key = "right_for_the_right_reason"
             curves = {kind: {step: v[key]["rate"] for step, v in side.items()} for kind, side in sides.items()}
             yield f"  right for the right reason by step: {json.dumps(curves)}"

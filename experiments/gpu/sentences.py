@@ -1,16 +1,18 @@
 """GRPO beside FAPO in the miniature in sentences, with a pretrained language model: SmolLM2-135M-Instruct.
 
     python -m experiments.gpu.sentences all --out OUT --base FOLDER [--seconds 500] [--rates 1.2e-4] [--tiny]
+    python -m experiments.gpu.sentences all --out OUT --base FOLDER --start weak --arms grpo fapo fapo2
 
 Each stage is a process of its own that waits for the stages it needs:
 
     policy    SmolLM2 learns the arithmetic, then imitates a writer with a misconception
     judge     SmolLM2 imitates critiques of a hasty reviewer, then learns by step-wise RL (`fapo train`, genrm_step)
     grpo      `fapo train` from that policy with reward.kind = outcome
-    fapo      the same with reward.kind = fapo, judged by that judge
+    fapo      the same with reward.kind = fapo, judged by that judge; a flawed positive gets a penalty of 1
+    fapo2     the same with a penalty of 2, which makes a flawed positive as bad as a wrong answer
     table     the numbers of all runs so far (also by itself, at any time)
 
-Policy and judge learn side by side, then grpo and fapo; with several --rates one pair after the other. --work keeps
+Policy and judge learn side by side, then the --arms; with several --rates one group after the other. --work keeps
 all that is finished, and a checkpoint every five steps: a second start continues there.
 """
 
@@ -27,7 +29,12 @@ from pathlib import Path
 
 from experiments.gpu import measured
 from experiments.gpu.common import Results
-from experiments.gpu.measured import KINDS
+from experiments.gpu.measured import KINDS, PENALTIES
+
+STARTS = ("shipped", "weak")
+"""Writers that the policy may imitate: the names of examples.STARTS, a module that takes seconds to import."""
+SETS = ("validation", "harder")
+"""Sets that are validated."""
 
 
 @dataclass
@@ -77,11 +84,11 @@ def everything(given: argparse.Namespace) -> None:
     out, work = Path(given.out), Path(given.work)
     out.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
-    pairs = [[[kind, "--rates", f"{rate:g}"] for kind in KINDS if kind not in given.skip] for rate in given.rates]
-    # the first pair starts with the base models: its imports, and GRPO, which needs no judge, fill the wait
+    groups = [[[kind, "--rates", f"{rate:g}"] for kind in given.arms] for rate in given.rates]
+    # the first group starts with the base models: its imports, and GRPO, which needs no judge, fill the wait
     base = [[name] for name in ("policy", "judge") if name not in given.skip]
     children: list[Child] = []
-    for stages in [base + pairs[0], *pairs[1:]]:
+    for stages in [base + groups[0], *groups[1:]]:
         children += [_start(stage, given, work) for stage in stages]
         _watch(children, out, given)
     for child in children:
@@ -94,6 +101,7 @@ def _start(stage: list[str], given: argparse.Namespace, work: Path) -> Child:
     """Start the process of a stage."""
     options = ["--out", given.out, "--work", given.work, "--base", given.base, "--end", str(given.end)]
     options += ["--steps", str(given.steps), "--judge-rate", str(given.judge_rate), "--warm-up", str(given.warm_up)]
+    options += ["--start", given.start, "--sets", *given.sets]
     options += [*(["--tiny"] if given.tiny else []), *(["--skip", *given.skip] if given.skip else [])]
     log = work / f"log-{'-'.join(part for part in stage if part != '--rates')}.txt"
     with log.open("w", encoding="utf-8") as file:
@@ -110,7 +118,7 @@ def _watch(children: Sequence[Child], out: Path, given: argparse.Namespace) -> N
             child.show()
         failed = {child.stage[0] for child in children if child.process.poll()} & {"policy", "judge"}
         for child in children:
-            if failed and child.running and ("policy" in failed or child.stage[0] == "fapo"):
+            if failed and child.running and ("policy" in failed or PENALTIES.get(child.stage[0])):
                 print(f"{', '.join(failed)} failed: {child.stage[0]}, which waits for it, is ended", flush=True)
                 child.process.kill()
         if time.monotonic() - kept > 60:
@@ -139,6 +147,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=40, help="training steps of a policy's run")
     parser.add_argument("--rates", type=float, nargs="+", default=[1.2e-4], help="learning rates of the policy's runs")
     parser.add_argument("--judge-rate", type=float, default=3e-5, help="learning rate of the judge's RL")
+    parser.add_argument("--start", choices=STARTS, default="shipped", help="writer that the policy imitates")
+    parser.add_argument("--arms", nargs="+", choices=KINDS, default=["grpo", "fapo"], help="arms to train")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="sets to validate")
     parser.add_argument("--skip", nargs="*", default=[], help="stages to leave out; judge_rl is the judge's RL alone")
     parser.add_argument("--tiny", action="store_true", help="a dry run: a few rows, a few steps")
     given = parser.parse_args()
@@ -170,6 +181,8 @@ def main() -> None:
         given.steps,
         given.judge_rate,
         "judge_rl" not in given.skip,
+        given.start,
+        tuple(given.sets),
         given.tiny,
     )
     stage = Stage(given.stage, settings)

@@ -16,15 +16,16 @@ from typing import Any
 import torch
 
 from experiments.gpu import common, examples, imitation, world
-from experiments.gpu.common import mark
+from experiments.gpu.common import bound_memory, mark
+from experiments.gpu.measured import PENALTIES
 from fapo.config import from_dict
 from fapo.data import write_jsonl
 from fapo.data.miniature.world import tasks
 from fapo.trl.checkpoints import last_checkpoint
 from fapo.trl.train import train
 
-MEMORY = {"policy": 0.25, "judge": 0.25, "grpo": 0.12, "fapo": 0.2}
-"""Fraction of the card's memory that a stage may use; see `bound_memory`."""
+MEMORY = {"policy": 0.45, "judge": 0.45, "grpo": 0.18, "fapo": 0.32, "fapo2": 0.32}
+"""Fraction of the card's memory that a stage may use; see `common.bound_memory`."""
 SAVE_EVERY = 5
 """Steps between two checkpoints of a policy's run, from which an interrupted run continues."""
 SHOWN = ("rollout/accuracy", "rollout/fp_ratio", "f1", "location", "grad_norm", "entropy")
@@ -51,6 +52,10 @@ class Settings:
     """Learning rate of the judge's RL."""
     judge_rl: bool = True
     """Whether the judge learns by RL after imitation."""
+    start: str = "shipped"
+    """Writer that the policy imitates, one of examples.STARTS."""
+    sets: tuple[str, ...] = ("validation", "harder")
+    """Sets that are validated."""
     tiny: bool = False
     """Whether this is a dry run with a few rows and a few steps."""
 
@@ -113,21 +118,22 @@ class Stage:
             return
         bound_memory(MEMORY["policy"])
         model, tokenizer = common.load(settings.base)
-        size = settings.size(96, 4)
+        size, writer = settings.size(96, 4), examples.STARTS[settings.start]
         skills = imitation.Schedule(settings.size(420, 2), size, 8e-4, seconds=0.75 * settings.warm_up)
         habits = imitation.Schedule(settings.size(150, 2), size, 3e-4, seconds=0.25 * settings.warm_up)
         notes = {"skills": imitation.fit(model, tokenizer, examples.skill_examples(0, size), skills, self.log)}
-        notes["habits"] = imitation.fit(model, tokenizer, examples.habit_examples(1, size), habits, self.log)
+        notes["habits"] = imitation.fit(model, tokenizer, examples.habit_examples(1, size, writer), habits, self.log)
         self.save(model, tokenizer, folder)
         self.note("policy", notes | {"peak_memory_gib": peak_memory()})
 
     def judge(self) -> None:
         """Write the judge: by imitation, then by step-wise RL if the settings and the time allow it."""
         settings, critic = self.settings, self.work / "critic"
+        writer = examples.STARTS[settings.start]
         if not (critic / "DONE").exists():
             critic.mkdir(exist_ok=True)
-            write_jsonl(critic / "train.jsonl", examples.critic_rows(10, settings.size(2048, 16), "train"))
-            write_jsonl(critic / "test.jsonl", examples.critic_rows(20, settings.size(512, 8), "test"))
+            write_jsonl(critic / "train.jsonl", examples.critic_rows(10, settings.size(2048, 16), "train", writer))
+            write_jsonl(critic / "test.jsonl", examples.critic_rows(20, settings.size(512, 8), "test", writer))
             mark(critic)
         self.wait(settings.base)
         bound_memory(MEMORY["judge"])
@@ -136,7 +142,7 @@ class Stage:
             model, tokenizer = common.load(settings.base)
             size, steps = settings.size(64, 4), settings.size(360, 2)
             schedule = imitation.Schedule(steps, size, 8e-4, seconds=settings.warm_up * 2 / 3)
-            critiques = examples.critique_examples(2, size, steps)
+            critiques = examples.critique_examples(2, size, steps, writer)
             self.note("judge", imitation.fit(model, tokenizer, critiques, schedule, self.log))
             self.save(model, tokenizer, imitated)
             del model
@@ -157,10 +163,10 @@ class Stage:
         """Train the policy with one reward, or continue that run.
 
         Args:
-            kind: "grpo" or "fapo".
+            kind: Arm, one of measured.KINDS.
             rate: Learning rate.
         """
-        judge = [self.work / "judge"] if kind == "fapo" else []
+        judge = [self.work / "judge"] if PENALTIES[kind] else []
         self.wait(self.work / "data", self.work / "policy", *judge)
         bound_memory(MEMORY[kind])
         name = f"{kind}-{rate:g}"
@@ -208,16 +214,6 @@ def peak_memory() -> float:
     return round(torch.cuda.max_memory_reserved() / 2**30, 2) if torch.cuda.is_available() else 0.0
 
 
-def bound_memory(fraction: float) -> None:
-    """Let this process use no more than a fraction of the card's memory.
-
-    The cache of generate() grows by a token at a time, in blocks that stay reserved. Without a bound the processes that
-    use one card take its memory from each other.
-    """
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(fraction)
-
-
 def free_memory() -> None:
     """Return memory to the card that is reserved but not in use."""
     gc.collect()
@@ -230,10 +226,10 @@ def run_config(settings: Settings, kind: str, rate: float) -> dict[str, Any]:
 
     Args:
         settings: Settings of the stages.
-        kind: "grpo" or "fapo".
+        kind: Arm, one of measured.KINDS; GRPO is not judged.
         rate: Learning rate.
     """
-    size, data = settings.size, settings.work / "data"
+    size, data, penalty = settings.size, settings.work / "data", PENALTIES[kind]
     judge = {
         "kind": "local",
         "model": str((settings.work / "judge").resolve()),
@@ -246,11 +242,11 @@ def run_config(settings: Settings, kind: str, rate: float) -> dict[str, Any]:
         "model": {"path": str(settings.work / "policy")},
         "data": {
             "train": str(data / "train.jsonl"),
-            "validation": {name: str(data / f"{name}.jsonl") for name in ("validation", "harder")},
+            "validation": {name: str(data / f"{name}.jsonl") for name in settings.sets},
         },
         "rollout": {"num_prompts": size(48, 2), "group_size": size(8, 2), "max_tokens": size(108, 16)},
-        "reward": {"kind": "outcome"} if kind == "grpo" else {"kind": "fapo", "penalty": 1.0},
-        **({"judge": judge} if kind == "fapo" else {}),
+        "reward": {"kind": "fapo", "penalty": penalty} if penalty else {"kind": "outcome"},
+        **({"judge": judge} if penalty else {}),
         "optim": {
             "steps": size(settings.steps, 2),
             "learning_rate": rate,

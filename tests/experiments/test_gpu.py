@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ import numpy as np
 import pytest
 
 from experiments.base_models.writers import PERFECT, Habits
-from experiments.gpu import common, compare, examples, measured, tied, world
+from experiments.gpu import common, compare, examples, genrm, measured, policy, tied, turns, world
+from fapo.config import from_dict
 from fapo.data import read_jsonl, split_steps, write_jsonl
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import Difficulty, Task, tasks
@@ -133,6 +137,100 @@ def test_the_comparison_takes_the_last_step_of_both() -> None:
     assert list(compare.compare(rows, step=20)) == []
 
 
+def test_all_arms_are_compared_with_each_other() -> None:
+    rows = [rollout("grpo-0.1", FLAWED, True, "skipped"), rollout("fapo-0.1", FLAWED, True, "ok")]
+    rows.append(rollout("fapo2-0.1", RIGHT, True, "ok"))
+    found = {tuple(row["runs"]): row for row in compare.compare(rows) if row["measure"] == "right for the right reason"}
+    differences = {runs: row["difference"] for runs, row in found.items()}
+    assert differences == {("grpo", "fapo"): 0, ("grpo", "fapo2"): 1, ("fapo", "fapo2"): 1}
+    assert "fapo fapo2:   0.0 100.0 %" in compare.line_of(found["fapo", "fapo2"])
+
+
+@pytest.mark.parametrize(
+    ("seen", "seconds"),
+    [
+        ([("validation", 0, 20, 0), ("train", 1, 25, 4)], 4 * 4 + 20),
+        ([("validation", 0, 20, 0), ("train", 4, 40, 4), ("train", 5, 44, 6)], 20 + 5 * 6 + 20),
+        ([("validation", 0, 20, 0), ("train", 5, 44, 6), ("validation", 5, 53, 0), ("train", 6, 58, 5)], 4 * 6 + 9),
+        # the last step of the run is the ninth; it has a validation
+        ([("train", 5, 44, 6), ("validation", 5, 53, 0), ("train", 8, 70, 6)], 6 + 9),
+        ([("train", 5, 44, 6), ("validation", 5, 53, 0), ("train", 9, 76, 6)], 9),
+        # a run that was resumed counts its seconds from 0 again
+        ([("validation", 0, 90, 0), ("train", 5, 140, 9), ("train", 6, 12, 3)], 4 * 3),
+    ],
+)
+def test_seconds_until_the_next_validation(seen: list[tuple[str, int, float, float]], seconds: float) -> None:
+    rows = [{"kind": kind, "step": step, "seconds": at, "time/rollout": took} for kind, step, at, took in seen]
+    assert turns.seconds_to_validation(rows, every=5, total=9 if seen[-1][1] > 7 else 60) == seconds
+
+
+def critique(step: int, problem: str, said: int | None, label: int | None, correct: bool = True) -> dict[str, Any]:
+    """Return a row of a GenRM's validation with the verdict `said`."""
+    truth = {"error_step": label, "flaw": None, "answer_correct": correct}
+    row = {"step": step, "split": "test", "problem_id": problem, "status": "ok", "flawed": said is not None}
+    return row | {"error_step": said, "critique": "", "num_tokens": 14, "truth": truth}
+
+
+def test_the_table_of_the_genrms(tmp_path: Path) -> None:
+    solution = {"problem": "p", "steps": ["a", "b", "c"]}
+    labels = {"1": -1, "2": 0, "3": 2, "4": 1}
+    rows = [{"id": i, "label": label, "final_answer_correct": i != "4", **solution} for i, label in labels.items()]
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data/test.jsonl", rows)
+    said = {
+        "genrm_step": {0: [1, None, 2, 1], 5: [None, 0, 2, 1]},
+        "genrm_outcome": {0: [1, None, 2, 1], 5: [None, 1, 2, 1]},
+    }
+    for kind, steps in said.items():
+        (tmp_path / kind).mkdir()
+        written = [
+            critique(step, i, verdict, None if labels[i] < 0 else labels[i], i != "4")
+            for step, verdicts in steps.items()
+            for i, verdict in zip(labels, verdicts, strict=True)
+        ]
+        write_jsonl(tmp_path / kind / "rollouts.jsonl", written)
+    results = common.Results(tmp_path / "genrm.json")
+    genrm.Watch(results, tmp_path).write({"genrm_step": {"exit_code": 0}})
+    found = json.loads((tmp_path / "genrm.json").read_text(encoding="utf-8"))
+    start = found["genrm_step"]["validation"]["0"]["all"]
+    assert (start["n"], start["flawed"], start["valid"]["rate"]) == (4, 3, 1)
+    assert start["recall"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert start["location"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert found["genrm_step"]["validation"]["5"]["right"]["n"] == 3
+    assert found["genrm_step"]["validation"]["5"]["wrong"]["f1"]["value"] == 1
+    by_pair = {(c["first_run"], c["second_run"], c["right"]): c for c in found["comparisons"]}
+    assert by_pair["genrm_step 0", "genrm_step 5", "flag"]["difference"] == 0.5
+    assert by_pair["genrm_outcome 5", "genrm_step 5", "step"]["difference"] == 0.25
+    text = (tmp_path / "genrm.txt").read_text(encoding="utf-8")
+    assert "genrm_outcome step 5, all: n 4, flawed 3, valid 100.0 %" in text
+    assert "step right, genrm_outcome 5 -> genrm_step 5: 75.0 -> 100.0 %" in text
+
+
+def test_what_the_genrm_is_asked() -> None:
+    given = argparse.Namespace(tiny=False, base="q", work="w", prompts=24, rate=5e-4, steps=60, limit=512)
+    config = from_dict(genrm.settings("genrm_step", {"train": Path("a.jsonl"), "test": Path("b.jsonl")}, given))
+    assert config.rollout.num_prompts * config.rollout.group_size % config.optim.micro_batch_size == 0
+    assert config.genrm and config.genrm.template == "locate_small"
+
+
+def test_the_penalty_is_an_arm() -> None:
+    given = argparse.Namespace(tiny=True, base="q", work="w", judge="j", rate=5e-4, steps=4)
+    rewards = {
+        kind: from_dict(policy.settings(kind, {"train": Path("a.jsonl")}, given)).reward for kind in measured.KINDS
+    }
+    assert {kind: reward.penalty for kind, reward in rewards.items()} == {"grpo": 0, "fapo": 1, "fapo2": 2}
+
+
+def test_the_weak_writer_is_mostly_wrong_and_mostly_flawed() -> None:
+    rng, found = random.Random(0), []
+    for task in tasks(5, 1000, world.EASY, "train"):
+        response = world.trace(rng, task, examples.STARTS["weak"])
+        found.append((world.is_correct(task, response), world.truth(task, response).flawed))
+    right = [flawed for correct, flawed in found if correct]
+    assert 0.15 < len(right) / len(found) < 0.23
+    assert 0.58 < sum(right) / len(right) < 0.72
+
+
 def test_the_results_of_the_first_run_are_read() -> None:
     results = json.loads((KIT / "results/2026-11-26-h200/sentences.json").read_text(encoding="utf-8"))
     found = results["runs"]["grpo-0.00012"]["validation"]["30"]["right_for_the_right_reason"]
@@ -203,7 +301,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "kit/first/wheels").mkdir(parents=True)
     (folder / "kit/first/wheels/none.whl").touch()  # nothing is downloaded
     (folder / "work/site/trl").mkdir(parents=True)  # nothing is installed
-    run(["bash", str(KIT / "kit.sh"), str(folder / "kit"), str(folder / "weights.xz"), "10"])
+    run(["bash", str(KIT / "kit.sh"), str(folder / "kit"), str(folder / "weights.xz")])
     places = {"KIT": str(folder / "kit"), "OUT": str(folder / "out"), "TMP_DIR": str(folder / "work")}
     run(["bash", str(folder / "kit/code/experiments/gpu/run.sh"), "smoke", "900"], PY=sys.executable, **places)
     return folder / "out/smoke"
@@ -239,37 +337,70 @@ def test_dry_run_of_the_sentences(smoke: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dry_run_of_the_genrms_and_of_a_policy_judged_by_one(stand_in: Path, tmp_path: Path) -> None:
+def test_dry_run_of_the_genrms_and_of_policies_judged_by_one(stand_in: Path, tmp_path: Path) -> None:
     known = [row for row, _ in zip(read_jsonl(BASE_FOLDER / "critic-test.jsonl"), range(40), strict=False)]
     rows = [row | {"final_answer_correct": i % 4 > 0} for i, row in enumerate(known)]
     write_jsonl(tmp_path / "gsm8k.jsonl", rows)
-    options = ["--out", tmp_path / "out", "--work", tmp_path / "work", "--base", stand_in, "--tiny"]
+    options = [
+        "--out",
+        tmp_path / "out",
+        "--work",
+        tmp_path / "work",
+        "--base",
+        stand_in,
+        "--tiny",
+        "--seconds",
+        "1000",
+    ]
     command = ["python", "-m", "experiments.gpu.genrm", *options, "--data", tmp_path / "gsm8k.jsonl"]
-    (tmp_path / "out").mkdir()
     run([str(word) for word in command])
     found = json.loads((tmp_path / "out/genrm.json").read_text(encoding="utf-8"))
     assert sum(found["rows"].values()) == len(rows)
-    data = {name: list(read_jsonl(tmp_path / f"work/data/{name}.jsonl")) for name in found["rows"]}
-    assert set(data) == {"train", "gsm8k-right", "gsm8k-wrong"}
-    assert all(row["final_answer_correct"] for row in data["gsm8k-right"])
-    assert not any(row["final_answer_correct"] for row in data["gsm8k-wrong"])
-    problems = {name: {row["problem"] for row in part} for name, part in data.items()}
-    assert not problems["train"] & (problems["gsm8k-right"] | problems["gsm8k-wrong"])
-    for kind in ("genrm_step", "genrm_outcome"):
+    train, test = (list(read_jsonl(tmp_path / f"work/data/{name}.jsonl")) for name in ("train", "test"))
+    assert not {row["problem"] for row in train} & {row["problem"] for row in test}
+    for kind in genrm.KINDS:
         assert found[kind]["exit_code"] == 0, found[kind]
-        assert set(found[kind]["validation"]["gsm8k-right"]) == {"0", "2"}
-        assert found[kind]["validation"]["gsm8k-right"]["0"]["n"] == 4
+        assert set(found[kind]["validation"]) == {"0", "2"}
+        assert found[kind]["validation"]["0"]["all"]["n"] == 4
+    assert len(found["comparisons"]) == 6
+    assert (tmp_path / "work/judge/adapter_config.json").exists()
 
     questions = [{"id": str(i), "problem": row["problem"], "answer": row["reference"]} for i, row in enumerate(known)]
     write_jsonl(tmp_path / "questions.jsonl", questions)
-    options = ["--out", tmp_path / "out", "--work", tmp_path / "policies", "--base", stand_in, "--tiny"]
-    command = ["python", "-m", "experiments.gpu.policy", *options, "--judge", tmp_path / "work/genrm_step/model"]
+    options = [
+        "--out",
+        tmp_path / "out",
+        "--work",
+        tmp_path / "policies",
+        "--base",
+        stand_in,
+        "--tiny",
+        "--seconds",
+        "1000",
+    ]
+    command = ["python", "-m", "experiments.gpu.policy", *options, "--judge", tmp_path / "work/judge"]
     run([str(word) for word in [*command, "--data", tmp_path / "questions.jsonl"]])
     found = json.loads((tmp_path / "out/policy.json").read_text(encoding="utf-8"))
-    for kind in ("grpo", "fapo"):
+    for kind in measured.KINDS:
         assert found[kind]["exit_code"] == 0, found[kind]
         assert set(found[kind]["validation"]["questions"]) == {"0", "1", "2"}
         assert found[kind]["validation"]["questions"]["0"]["accuracy"]["n"] == 4
+    assert {tuple(c["runs"]) for c in found["comparisons"]} == {("grpo", "fapo"), ("grpo", "fapo2"), ("fapo", "fapo2")}
+
+
+@pytest.mark.slow
+def test_a_run_ends_before_a_validation_that_would_be_too_late(stand_in: Path, tmp_path: Path) -> None:
+    known = [row | {"final_answer_correct": True} for row in read_jsonl(BASE_FOLDER / "critic-test.jsonl")][:40]
+    write_jsonl(tmp_path / "rows.jsonl", known)
+    sets = genrm.halves([tmp_path / "rows.jsonl"], tmp_path / "data")
+    given = argparse.Namespace(tiny=True, base=stand_in, work=str(tmp_path), prompts=2, rate=1e-3, steps=2, limit=4)
+    table = genrm.settings("genrm_step", sets, given)
+    table["optim"]["steps"] = 40
+    turns.train_in_time(from_dict(table), end=time.time() + turns.GRACE)
+    steps = [row["step"] for row in read_jsonl(tmp_path / "genrm_step/metrics.jsonl")]
+    assert steps == [0, 1, 2]  # asked to stop after step 1, which step 2 sees
+    found = turns.newest(tmp_path / "genrm_step")
+    assert found and found.name == "checkpoint-2"
 
 
 def test_a_gguf_file_without_its_second_embedding(tmp_path: Path) -> None:
@@ -293,16 +424,74 @@ def test_a_gguf_file_without_its_second_embedding(tmp_path: Path) -> None:
         tied.without_output(tmp_path / "tied.gguf", tmp_path / "again.gguf")
 
 
-def test_a_larger_model_travels_in_pieces(tmp_path: Path) -> None:
+def test_models_travel_in_pieces(tmp_path: Path) -> None:
     (tmp_path / "weights.xz").write_bytes(b"none")
     (tmp_path / "model.gguf").write_bytes(bytes(range(250)))
+    (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")
     (tmp_path / "kit/first/wheels").mkdir(parents=True)
     (tmp_path / "kit/first/wheels/none.whl").touch()  # nothing is downloaded
-    kit = [str(tmp_path / "kit"), str(tmp_path / "weights.xz"), "2", str(tmp_path / "model.gguf")]
-    run(["bash", str(KIT / "kit.sh"), *kit], PIECE_BYTES="100")
-    pieces = sorted((tmp_path / "kit/pieces").glob("*/model.*"))
+    kit = [str(tmp_path / "kit"), str(tmp_path / "weights.xz"), str(tmp_path / "model.gguf")]
+    run(["bash", str(KIT / "kit.sh"), *kit], PIECE_BYTES="100", DATA=str(tmp_path / "rows.jsonl"))
+    pieces = sorted((tmp_path / "kit/pieces").glob("*/part.*"))
     assert [piece.parent.name for piece in pieces] == ["00", "01", "02"]
     assert b"".join(piece.read_bytes() for piece in pieces) == bytes(range(250))
+    assert (tmp_path / "kit/first/pieces.expected").read_text(encoding="utf-8").strip() == "3"
+    assert (tmp_path / "kit/first/data/rows.jsonl").exists()
+    # a call brings one piece; the machine knows when all have come
+    for piece, come in (("00", False), ("02", False), ("01", True)):
+        call = tmp_path / f"call-{piece}"
+        (call / "pieces").mkdir(parents=True)
+        (tmp_path / "kit/pieces" / piece).rename(call / "pieces" / piece)
+        if piece == "00":
+            (tmp_path / "kit/first").rename(call / "first")
+        script = f"{KIT}/setup.sh; take; come pieces && cat $TMP/pieces/part.* > $TMP/joined"
+        places = {"KIT": str(call), "OUT": str(tmp_path / "out"), "TMP_DIR": str(tmp_path / "work")}
+        run(["bash", "-c", f". {script}; true"], **places)
+        assert (tmp_path / "work/joined").exists() is come
+    assert (tmp_path / "work/joined").read_bytes() == bytes(range(250))
+
+
+@pytest.mark.slow
+def test_dry_run_of_a_session(stand_in: Path, tmp_path: Path) -> None:
+    known = [row | {"final_answer_correct": True} for row in read_jsonl(BASE_FOLDER / "critic-test.jsonl")][:40]
+    write_jsonl(tmp_path / "processbench_tiny.jsonl", known)
+    questions = [{"id": str(i), "problem": row["problem"], "answer": row["reference"]} for i, row in enumerate(known)]
+    write_jsonl(tmp_path / "questions.jsonl", questions)
+    (tmp_path / "weights.xz").write_bytes(b"no weights: the stand-in is there already")
+    (tmp_path / "kit/first/wheels").mkdir(parents=True)
+    (tmp_path / "kit/first/wheels/none.whl").touch()  # nothing is downloaded
+    kit = [
+        "bash",
+        str(KIT / "kit.sh"),
+        str(tmp_path / "kit"),
+        str(tmp_path / "weights.xz"),
+        str(tmp_path / "weights.xz"),
+    ]
+    run(kit, DATA=f"{tmp_path}/processbench_tiny.jsonl {tmp_path}/questions.jsonl")
+    work = tmp_path / "work"
+    (work / "site/trl").mkdir(parents=True)  # nothing is installed
+    for name in ("smollm2", "large"):
+        shutil.copytree(stand_in, work / name)
+    places = {"KIT": str(tmp_path / "kit"), "OUT": str(tmp_path / "out"), "TMP_DIR": str(work)}
+    seconds = {"SESSION": "900", "IMITATION": "5", "GENRM": "300", "POLICY": "300", "PROBE": "200", "THREADS": "1"}
+    script = tmp_path / "kit/code/experiments/gpu/session.sh"
+    run(["bash", str(script), "all"], PY=sys.executable, TINY="1", **places, **seconds)
+    log = (work / "logs/session.log").read_text(encoding="utf-8")
+    for part in ("judge", "imitation", "genrm", "policy", "sentences"):
+        assert f"{part} has ended: 0" in log, log
+    assert "does not work here" not in log
+    results = {
+        name: json.loads((work / f"out/{name}.json").read_text("utf-8")) for name in ("genrm", "policy", "sentences")
+    }
+    assert {results["genrm"][kind]["exit_code"] for kind in genrm.KINDS} == {0}
+    assert {results["policy"][kind]["exit_code"] for kind in measured.KINDS} == {0}
+    assert set(results["sentences"]["runs"]) == {f"{kind}-0.00012" for kind in measured.KINDS}
+    assert set(results["sentences"]["runs"]["fapo2-0.00012"]) == {"validation"}
+    with tarfile.open(tmp_path / "out/session.tar.gz") as archive:
+        names = archive.getnames()
+    assert {"out/genrm.txt", "out/policy.txt", "out/sentences.txt", "back/policy/fapo2/validations.jsonl"} <= set(names)
+    with tarfile.open(tmp_path / "out/judge.tar.gz") as archive:
+        assert "judge/adapter_model.safetensors" in archive.getnames()
 
 
 @pytest.mark.gpu

@@ -31,16 +31,17 @@ until_come() { # NAME: wait for all pieces; fail when there is no time left
 }
 probe() { # a tiny run with the kit's transformers decides which one is used
     $PY -m experiments.gpu.common --stand-in "$TMP/stand-in"
-    $PY -m experiments.gpu.genrm --out "$TMP/probe" --work "$TMP/probe/work" --base "$TMP/stand-in" --tiny --seconds "${PROBE:-80}" \
+    $PY -m experiments.gpu.genrm --out "$TMP/probe" --work "$TMP/probe/work" --base "$TMP/stand-in" --tiny --seconds "${PROBE:-120}" \
         --data "$TMP/code/fapo/data/miniature/base/critic-test.jsonl"
     grep -q '"comparisons": \[' "$TMP/probe/genrm.json" && ! grep -q '"exit_code": [^0]' "$TMP/probe/genrm.json"
 }
 direct() {
     mkdir -p "$TMP/out"; cd "$TMP" || exit 1
     install_kit >"$TMP/logs/install.log" 2>&1 || { say "nothing installed"; exit 1; }
-    use newer; extend_memory 2>>"$TMP/logs/install.log"; say installed
+    use own; extend_memory 2>>"$TMP/logs/install.log"; say installed
     ( until_come small && small_model "$TMP/smollm2"; say "SmolLM2: $?" ) &
     ( until_come pieces && large_model "$TMP/large"; say "larger model: $?" ) &
+    use newer
     probe >"$TMP/logs/probe.log" 2>&1 || { use own; say "the kit's transformers does not work here"; }
     say "transformers $($PY -c 'from importlib.metadata import version; print(version("transformers"))')"
     shared=(--work "$TMP/sentences" --base "$TMP/smollm2" --start "$START" --sets validation --warm-up "$IMITATION" --skip judge_rl)

@@ -18,6 +18,26 @@ from typing import Any
 from fapo.data.files import atomic_path
 from fapo.errors import DataError
 
+SPECIAL = {"bos": "bos_token", "eos": "eos_token", "padding": "pad_token"}
+"""Name of a special token in the metadata of a GGUF file -> its name in transformers."""
+
+
+def set_special_tokens(tokenizer: Any, file: Path) -> None:
+    """Give a tokenizer the special tokens that its GGUF file names.
+
+    transformers 5.17 reads `<|endoftext|>` as the end of an answer from a file of Qwen2.5 that names `<|im_end|>`.
+
+    Args:
+        tokenizer: Tokenizer of the file, as transformers reads it.
+        file: GGUF file.
+    """
+    from gguf import GGUFReader
+
+    fields = GGUFReader(file).fields
+    for name, attribute in SPECIAL.items():
+        if field := fields.get(f"tokenizer.ggml.{name}_token_id"):
+            setattr(tokenizer, attribute, tokenizer.convert_ids_to_tokens(int(field.contents())))
+
 
 def write_checkpoint(file: Path, folder: Path, dtype: str = "float32") -> None:
     """Write the model of a GGUF file, and its tokenizer with the chat template, as a transformers checkpoint.
@@ -45,6 +65,7 @@ def write_checkpoint(file: Path, folder: Path, dtype: str = "float32") -> None:
     if not isinstance(read, LlamaForCausalLM | Qwen2ForCausalLM):
         raise DataError(f"{file}: holds a {type(read).__name__}, must be a Llama or Qwen2 model")
     tokenizer = AutoTokenizer.from_pretrained(**source)
+    set_special_tokens(tokenizer, file)
     settings = read.config.to_dict()
     for about_the_file in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         settings.pop(about_the_file, None)

@@ -6,12 +6,15 @@ import hashlib
 from pathlib import Path
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
-from experiments.real_model.from_gguf import main
+from experiments.real_model.from_gguf import main, set_special_tokens
 from experiments.real_model.sums import main as write_sums
 from experiments.real_model.weights import WEIGHTS, Weights, write_weights
 from fapo.data.load import load_problems
+from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.errors import DataError
 from tests.support.paths import ROOT
 
@@ -64,3 +67,20 @@ def test_sums_are_all_different_and_right(tmp_path: Path) -> None:
     problems = load_problems(str(files[0]))
     assert len({problem.text for problem in problems}) == len(problems) == 121
     assert "What is 7 plus 12?" in {problem.text for problem in problems if problem.reference == "19"}
+
+
+def test_special_tokens_are_those_of_the_gguf_file(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    tokenizer = AutoTokenizer.from_pretrained(BASE_FOLDER / "policy")
+    writer = gguf.GGUFWriter(tmp_path / "own.gguf", "qwen2")
+    writer.add_block_count(1)
+    writer.add_eos_token_id(5)
+    writer.add_pad_token_id(6)
+    writer.add_tensor("output_norm.weight", np.zeros(4, dtype=np.float32))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    before = tokenizer.bos_token
+    assert tokenizer.eos_token_id != 5
+    set_special_tokens(tokenizer, tmp_path / "own.gguf")
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.bos_token) == (5, 6, before)

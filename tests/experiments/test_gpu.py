@@ -490,7 +490,7 @@ def test_dry_run_of_a_session(stand_in: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "out/session.tar.gz") as archive:
         names = archive.getnames()
     assert {"out/genrm.txt", "out/policy.txt", "out/sentences.txt", "back/policy/fapo2/validations.jsonl"} <= set(names)
-    with tarfile.open(tmp_path / "out/judge.tar.gz") as archive:
+    with tarfile.open(tmp_path / "out/judge.tar.gz.00") as archive:
         assert "judge/adapter_model.safetensors" in archive.getnames()
 
 

@@ -214,6 +214,15 @@ def _shown(number: Mapping[str, Any], show: Any) -> str:
     return str(show(number["value"], tuple(number["interval"])))
 
 
+def is_better_than_chance(found: Mapping[str, Any], kind: str) -> bool:
+    """Return whether J of a run's last validation is above 0 with its whole interval."""
+    validations = found.get(kind, {}).get("validation", {})
+    if not validations:
+        return False
+    low = validations[max(validations, key=int)]["all"]["j"]["interval"][0]
+    return low is not None and low > 0
+
+
 class Watch:
     """Writer of the results during the runs."""
 
@@ -254,6 +263,7 @@ class Watch:
             if found:
                 self.results.values[kind] = found
         self.results.put("comparisons", list(comparisons({kind: steps for kind, steps in runs.items() if steps})))
+        self.results.put("judge_is_better_than_chance", is_better_than_chance(self.results.values, KINDS[0]))
         text = "\n".join(lines(self.results.values)) + "\n"
         self.results.path.with_suffix(".txt").write_text(text, encoding="utf-8")
 

@@ -9,12 +9,12 @@
 #   probe      a tiny run with the kit's transformers; if that fails, the machine's own one is used
 #   imitation  policy and judge of sentences.py, from START, while the larger model comes (IMITATION seconds)
 #   genrm      genrm.py with nothing beside it (GENRM seconds for both runs)
-#   policy     policy.py with the judge of genrm (POLICY seconds)
+#   policy     policy.py with the judge of genrm (POLICY seconds); CHANCE=no leaves it out if J of the judge is not above 0
 #   sentences  the ARMS of sentences.py, in the rest of the time
 # SESSION is the length of all of it, in seconds. TINY=1: a dry run. A part without seconds (GENRM=0) is left out.
 set -o pipefail
 SESSION=${SESSION:-760} IMITATION=${IMITATION:-70} GENRM=${GENRM:-260} POLICY=${POLICY:-165}
-START=${START:-weak} ARMS=${ARMS:-grpo fapo fapo2}
+CHANCE=${CHANCE:-yes} START=${START:-weak} ARMS=${ARMS:-grpo fapo fapo2}
 . "$(dirname "$0")/setup.sh"
 begun=$(cat "$TMP/begun" 2>/dev/null || date +%s)
 passed() { echo $(( $(date +%s) - begun )); }
@@ -53,7 +53,9 @@ direct() {
         until [ -d "$TMP/large" ] || [ "$(left)" -lt 60 ]; do sleep 0.5; done
         data=("$TMP"/data/processbench_*.jsonl)
         run genrm genrm --work "$TMP/genrm" --base "$TMP/large" --data "${data[@]}" --seconds "$GENRM"
-        if [ -e "$TMP/genrm/judge" ] && [ "$POLICY" -gt 0 ]; then
+        if [ "$CHANCE" = no ] && ! grep -q '"judge_is_better_than_chance": true' "$TMP/out/genrm.json"; then
+            say "policy is left out: its judge is no better than chance"
+        elif [ -e "$TMP/genrm/judge" ] && [ "$POLICY" -gt 0 ]; then
             questions=($(ls "$TMP"/data/*.jsonl | grep -v processbench_))
             run policy policy --work "$TMP/policy" --base "$TMP/large" --judge "$TMP/genrm/judge" --data "${questions[@]}" --seconds "$POLICY"
         fi

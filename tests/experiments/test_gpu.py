@@ -201,6 +201,9 @@ def test_the_table_of_the_genrms(tmp_path: Path) -> None:
     by_pair = {(c["first_run"], c["second_run"], c["right"]): c for c in found["comparisons"]}
     assert by_pair["genrm_step 0", "genrm_step 5", "flag"]["difference"] == 0.5
     assert by_pair["genrm_outcome 5", "genrm_step 5", "step"]["difference"] == 0.25
+    assert found["judge_is_better_than_chance"] is True
+    del found["genrm_step"]["validation"]["5"]
+    assert not genrm.is_better_than_chance(found, "genrm_step")
     text = (tmp_path / "genrm.txt").read_text(encoding="utf-8")
     assert "genrm_outcome step 5, all: n 4, flawed 3, valid 100.0 %" in text
     assert "step right, genrm_outcome 5 -> genrm_step 5: 75.0 -> 100.0 %" in text

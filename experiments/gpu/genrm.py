@@ -275,6 +275,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, type=Path, help="folder of the model, such as Qwen2.5-Coder-0.5B")
     parser.add_argument("--data", required=True, nargs="+", type=Path, help="files of ProcessBench")
     parser.add_argument("--work", default="/tmp/genrm", help="folder of data and runs")
+    parser.add_argument("--runs", nargs="+", choices=KINDS, default=list(KINDS), help="runs to make, in this order")
     parser.add_argument("--steps", type=int, default=60, help="most training steps of a run")
     parser.add_argument("--prompts", type=int, default=24, help="solutions in a step, with eight critiques each")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate")
@@ -299,7 +300,7 @@ def main() -> None:
     watch = Watch(results, work)
     ends = turns.run_each(
         "experiments.gpu.genrm",
-        KINDS,
+        given.runs,
         work,
         given.seconds - (time.monotonic() - begun),
         alone=True,

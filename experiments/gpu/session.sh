@@ -32,7 +32,7 @@ until_come() { # NAME: wait for all pieces; fail when there is no time left
 probe() { # a tiny run with the kit's transformers decides which one is used
     $PY -m experiments.gpu.common --stand-in "$TMP/stand-in"
     $PY -m experiments.gpu.genrm --out "$TMP/probe" --work "$TMP/probe/work" --base "$TMP/stand-in" --tiny --seconds "${PROBE:-120}" \
-        --data "$TMP/code/fapo/data/miniature/base/critic-test.jsonl"
+        --runs genrm_step --data "$TMP/code/fapo/data/miniature/base/critic-test.jsonl"
     grep -q '"comparisons": \[' "$TMP/probe/genrm.json" && ! grep -q '"exit_code": [^0]' "$TMP/probe/genrm.json"
 }
 direct() {

@@ -50,7 +50,7 @@ def run_each(
         work: Folder of the logs.
         seconds: Time after which the processes are killed.
         alone: Whether one run has its turn after the other, with equal parts of the time that is left, or all at once.
-        ready: Whether the first turn may begin, for example because the model is there.
+        ready: Whether a turn may begin, for example because the model is there.
         watch: Function that is called every few seconds, for example to keep what there is.
 
     Returns:
@@ -60,16 +60,21 @@ def run_each(
     children: dict[str, subprocess.Popen[bytes]] = {}
     for kind in kinds:
         _turn(work, kind).unlink(missing_ok=True)
+        _waits(work, kind).unlink(missing_ok=True)
         command = [sys.executable, "-m", module, *sys.argv[1:], "--kind", kind]
         with (work / f"log-{kind}.txt").open("a", encoding="utf-8") as log:
             children[kind] = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "TERM": "dumb"}
             )
-    while not ready() and time.time() < end:
-        time.sleep(POLL)
+
+    def can_begin(turn: Sequence[str]) -> bool:
+        return ready() and all(_waits(work, kind).exists() or children[kind].poll() is not None for kind in turn)
+
     turns = [[kind] for kind in kinds] if alone else [list(kinds)]
     ends: dict[str, dict[str, Any]] = {}
     for i, turn in enumerate(turns):
+        while not can_begin(turn) and time.time() < end:
+            time.sleep(POLL)
         begun = time.time()
         last = begun + max(0.0, end - begun) / (len(turns) - i)
         for kind in turn:
@@ -92,6 +97,11 @@ def _turn(work: Path, kind: str) -> Path:
     return work / f"turn-{kind}"
 
 
+def _waits(work: Path, kind: str) -> Path:
+    """Return the file that says that a run has imported its libraries and waits for its turn."""
+    return work / f"waits-{kind}"
+
+
 def _ended(child: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
     """Kill a process that still runs, and return how it ended."""
     late = child.poll() is None
@@ -109,6 +119,7 @@ def my_turn(work: Path, kind: str) -> float:
     import fapo.trl.train  # noqa: F401  # ten seconds that pass before the turn begins
 
     parent = os.getppid()
+    _waits(work, kind).touch()
     while not _turn(work, kind).exists():
         if os.getppid() != parent:
             sys.exit(f"{kind}: the process that gives the turns is gone")

@@ -13,6 +13,7 @@ import pytest
 from fapo.data.jsonl import read_jsonl
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.decoupled import decoupled_advantages
+from fapo.rewards.first_error import first_error_advantages
 from fapo.rewards.policy import corrected_reward, fapo_reward
 from fapo.training.judge_audit import MIN_AUDITED
 from tests.support.verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
@@ -110,6 +111,26 @@ def test_verl_trains_on_the_decoupled_advantages_on_record(tmp_path: Path) -> No
         own = [row["advantage"] for row in found if row["step"] == step]
         assert theirs["critic/advantages/max"] == pytest.approx(max(own), abs=1e-4)
         assert theirs["critic/advantages/min"] == pytest.approx(min(own), abs=1e-4)
+        assert theirs["actor/grad_norm"] > 0
+
+
+def test_verl_trains_on_the_parts_of_rollouts_around_their_first_error(tmp_path: Path) -> None:
+    run(tmp_path, "reward.penalty=2", "reward.kind=first_error", "judge.kind=oracle", "data.validation=", steps=2)
+    found = rows(tmp_path, "rollouts")
+    best, worst = {1: -math.inf, 2: -math.inf}, {1: math.inf, 2: math.inf}
+    for start in range(0, len(found), GROUP):
+        group = found[start : start + GROUP]
+        begins = [bool(row["flawed"] and row["error_step"]) for row in group]
+        (before,), (error,) = first_error_advantages([[row["reward"] for row in group]], [begins])
+        np.testing.assert_allclose([row["advantage"] for row in group], error, atol=1e-5)
+        step = group[0]["step"]
+        best[step] = max([best[step], *before, *error])
+        worst[step] = min([worst[step], *error])
+    assert {row["status"] for row in found} == {"ok"}, "wrong rollouts are judged, too"
+    assert any(row["flawed"] and row["error_step"] and not row["correct"] for row in found)
+    for step, theirs in enumerate(logged(tmp_path), 1):
+        assert theirs["critic/advantages/max"] == pytest.approx(best[step], abs=1e-4)
+        assert theirs["critic/advantages/min"] == pytest.approx(worst[step], abs=1e-4)
         assert theirs["actor/grad_norm"] > 0
 
 

@@ -127,3 +127,30 @@ def tokens_before(tokens: Sequence[int], place: int, decode: Callable[[Sequence[
         middle = (low + high) // 2
         low, high = (low, middle) if len(decode(tokens[:middle])) >= place else (middle + 1, high)
     return low
+
+
+def token_places(parts: Parts, tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> tuple[int, int]:
+    """Return where the parts of a rollout begin and end in its tokens.
+
+    Args:
+        parts: Parts of the rollout.
+        tokens: Ids of its tokens, without padding.
+        decode: Function that returns the text of the first tokens, without special tokens.
+
+    Returns:
+        Number of tokens before the wrong step, and before what follows it. A token that belongs to two parts counts to
+        the first one. Thinking counts to the steps before the error, and the end of the sequence to the last step. If
+        no error is located, or the response is not in the text of the tokens, the result is 0 and the length.
+    """
+    begin = decode(tokens).rfind(parts.response)
+    if begin < 0 or (parts.start, parts.end) == (0, len(parts.response)):
+        return 0, len(tokens)
+    start = tokens_before(tokens, begin + parts.start, decode)
+    is_last = parts.end == len(parts.response)
+    return start, len(tokens) if is_last else tokens_before(tokens, begin + parts.end, decode)
+
+
+def token_values(parts: Parts, tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[float]:
+    """Return the advantage of each token of a rollout; the arguments are those of `token_places`."""
+    start, end = token_places(parts, tokens, decode)
+    return [parts.before] * start + [parts.error] * (end - start) + [parts.after] * (len(tokens) - end)

@@ -18,6 +18,8 @@ from fapo.rewards.advantages import group_advantages, group_positions, group_tab
 
 NAME = "fapo"
 """Name of the estimator in verl's configuration."""
+TOKENS = "fapo_tokens"
+"""Name of the estimator for advantages that differ within a rollout."""
 
 
 @register_adv_est(NAME)
@@ -44,6 +46,24 @@ def fapo_advantages(
     scale = True if config is None else bool(config.get("norm_adv_by_std_in_grpo", True))
     advantages = torch.as_tensor(advantages_by_group(rewards, index, scale=scale)).to(token_level_rewards)
     of_tokens = advantages.unsqueeze(-1) * response_mask
+    return of_tokens, of_tokens
+
+
+@register_adv_est(TOKENS)
+def given_advantages(
+    token_level_rewards: torch.Tensor, response_mask: torch.Tensor, **_: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return advantages and returns: the rewards of the tokens, which are advantages already (kind "first_error").
+
+    Args:
+        token_level_rewards: Advantages of the tokens [num_rollouts, num_tokens].
+        response_mask: 1 for tokens of the response, 0 for padding [num_rollouts, num_tokens].
+        **_: Not used.
+
+    Returns:
+        Advantages and returns, each [num_rollouts, num_tokens].
+    """
+    of_tokens = token_level_rewards.detach() * response_mask
     return of_tokens, of_tokens
 
 

@@ -143,11 +143,6 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
             f"optim.updates_per_batch does not divide the {rollout.num_prompts} prompts of a batch: verl's updates "
             "take whole groups; change it or rollout.num_prompts"
         )
-    if isinstance(reward, FirstErrorReward):
-        raise ConfigError(
-            'reward.kind "first_error" is for --engine trl: with verl all tokens of a rollout have one advantage; use '
-            '"fapo"'
-        )
     num_devices = 1
     for key, default in _DEVICES:
         num_devices *= int(table.get(key, default))
@@ -218,7 +213,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         f"+{actor}.fsdp_config.mixed_precision.param_dtype": computation,
         f"{sampler}.dtype": _LONG_NAMES[computation],
         "critic.enable": False,
-        "algorithm.adv_estimator": "fapo",
+        "algorithm.adv_estimator": "fapo_tokens" if isinstance(reward, FirstErrorReward) else "fapo",
         "algorithm.norm_adv_by_std_in_grpo": not isinstance(reward, GroupReward),
         "algorithm.use_kl_in_reward": False,
         f"{function}.path": "pkg://fapo.verl.reward",

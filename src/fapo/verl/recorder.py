@@ -10,6 +10,7 @@ advantages are computed. verl logs the metrics that it returns.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +23,14 @@ from tensordict import TensorDict
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from fapo.config.reader import read_config
-from fapo.config.schema import GroupReward
+from fapo.config.schema import FirstErrorReward, GroupReward
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.inference.usage import Usage
+from fapo.judge.from_config import step_rule
 from fapo.judge.verdict_counts import VerdictCounts
+from fapo.rewards.first_error import Parts, parts_of, token_values
 from fapo.rewards.from_config import make_scorer
-from fapo.rewards.scorer import PolicyScorer, batch_advantages
+from fapo.rewards.scorer import PolicyScorer, advantages_of_parts, batch_advantages
 from fapo.training.datasets import TRAIN
 from fapo.training.judge_audit import JudgeAudit, audited_verdicts, correct_rewards, warn_of_switch
 from fapo.training.rollout_row import rollout_row
@@ -90,7 +93,8 @@ class _Recording(ReplayBuffer):
             self.started = True
         if self.trainer:
             self.trainer.logger.logger.setdefault("fapo", self)
-        fields = ["uid", "extra_fields", "rm_scores", "metrics"]
+        has_parts = isinstance(self.config.reward, FirstErrorReward) and partition_id == TRAIN
+        fields = ["uid", "extra_fields", "rm_scores", "metrics", *(["responses"] if has_parts else [])]
         data = transfer_queue.kv_batch_get(keys=batch.keys, partition_id=partition_id, select_fields=fields)
         rewards = [float(scores.sum()) for scores in data["rm_scores"]]
         texts = [extra["reward_extra_info"]["fapo"] for extra in data.pop("extra_fields").tolist()]
@@ -108,7 +112,11 @@ class _Recording(ReplayBuffer):
             compares_groups = isinstance(self.config.reward, GroupReward)
             if compares_groups or corrected_for or self.second:
                 values = [math.nan if (value := p.scored.reward.value) is None else value for p in payloads]
-                scores = scores_of_rollouts(data["rm_scores"], advantages if compares_groups else values)
+                if has_parts:
+                    parts = self.parts(payloads, groups)
+                    scores = scores_of_tokens(data["responses"], parts, self.trainer.tokenizer)
+                else:
+                    scores = scores_of_rollouts(data["rm_scores"], advantages if compares_groups else values)
                 transfer_queue.kv_batch_put(keys=batch.keys, partition_id=partition_id, fields=scores)
             self.verdicts.watch(payload.scored.verdict for payload in payloads if payload.scored.verdict)
             clocks, timing = data.pop("metrics").tolist(), getattr(self.trainer, "timing_raw", {})
@@ -209,6 +217,17 @@ class _Recording(ReplayBuffer):
         """Return the advantages of rollouts [num_rollouts], as `batch_advantages` does for the reward of the run."""
         return [*batch_advantages([payload.scored for payload in payloads], groups, self.config.reward)]
 
+    def parts(self, payloads: Sequence[Payload], groups: Sequence[str]) -> list[Parts]:
+        """Return the parts of rollouts [num_rollouts], with their advantages, for the reward "first_error"."""
+        scored = [payload.scored for payload in payloads]
+        before, error = advantages_of_parts(scored, groups)
+        assert self.config.judge
+        rule = step_rule(self.config.judge)
+        return [
+            parts_of(s.rollout, s.verdict, rule, float(b), float(e))
+            for s, b, e in zip(scored, before, error, strict=True)
+        ]
+
     def record(
         self,
         step: int,
@@ -274,6 +293,25 @@ def scores_of_rollouts(rm_scores: Iterable[torch.Tensor], values: Iterable[float
     rows = [scores.new_zeros(len(scores)) for scores in rm_scores]
     for row, value in zip(rows, values, strict=True):
         row[-1] = value
+    return TensorDict({"rm_scores": torch.nested.as_nested_tensor(rows, layout=torch.jagged)}, batch_size=len(rows))
+
+
+def scores_of_tokens(responses: Iterable[torch.Tensor], parts: Iterable[Parts], tokenizer: Any) -> TensorDict:
+    """Return the advantages of the tokens of each rollout as verl's field `rm_scores`.
+
+    Args:
+        responses: Ids of the tokens of each rollout [num_rollouts], a tensor [num_tokens] for each.
+        parts: Parts of each rollout [num_rollouts].
+        tokenizer: Tokenizer of the policy.
+
+    Returns:
+        Table with the one field.
+    """
+    decode = functools.partial(tokenizer.decode, skip_special_tokens=True)
+    rows = [
+        torch.tensor(token_values(part, tokens.tolist(), decode), dtype=torch.float32)
+        for tokens, part in zip(responses, parts, strict=True)
+    ]
     return TensorDict({"rm_scores": torch.nested.as_nested_tensor(rows, layout=torch.jagged)}, batch_size=len(rows))
 
 

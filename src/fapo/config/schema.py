@@ -647,7 +647,7 @@ class Config:
 
     @property
     def rewarding_judges(self) -> tuple[tuple[str, JudgeConfig], ...]:
-        """Those of the judges whose verdicts enter rewards; those of an audit do if they may replace the first ones."""
+        """The judges with verdicts that enter rewards; those of an audit do if they may replace the first ones."""
         switches = bool(self.audit and self.audit.switches)
         return tuple((key, judge) for key, judge in self.judges if switches or not key.startswith("judge.audit."))
 

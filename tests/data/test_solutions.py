@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fapo.data.load import load_problems
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.types import Given
 from tests.support.solution_rows import ROW, Row, row, written
@@ -140,7 +141,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 def test_references_are_looked_up_by_the_text_of_the_problem(tmp_path: Path) -> None:
     data = [{"problem": "What is 1+1?", "answer": "2"}, {"problem": "What is 1+1? And doubled?", "answer": "4"}]
-    find = reference_lookup(written(tmp_path / "data.jsonl", data))
+    find = reference_lookup(str(written(tmp_path / "data.jsonl", data)))
     rows = [
         {"prompt": "What is 1+1?", "completion": "x"},
         {"prompt": "<|im_start|>user\nWhat is 1+1? And doubled?<|im_end|>\n", "completion": "x"},
@@ -151,3 +152,8 @@ def test_references_are_looked_up_by_the_text_of_the_problem(tmp_path: Path) -> 
     assert [s.problem.reference for s in found if isinstance(s, Solution)] == ["2", "4", "3"]
     assert found[1].problem.text == "What is 1+1? And doubled?"
     assert "not among the references" in found[2].reason
+
+
+def test_references_come_from_any_data_set() -> None:
+    first = load_problems("miniature:validation", limit=1)[0]
+    assert reference_lookup("miniature:validation")(first.text) == first

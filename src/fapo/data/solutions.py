@@ -10,7 +10,8 @@ from typing import Any
 
 from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested, only_item
 from fapo.data.jsonl import as_object, json_items, parse_row
-from fapo.data.problems import answer_of_worked_solution, read_problems
+from fapo.data.load import load_problems
+from fapo.data.problems import answer_of_worked_solution
 from fapo.data.sources import read_rows
 from fapo.data.trajectory import judged_steps, make_rollout
 from fapo.errors import DataError
@@ -74,11 +75,11 @@ def read_solutions(
             yield BadRow(where, str(error))
 
 
-def reference_lookup(source: str | Path) -> Lookup:
+def reference_lookup(source: str) -> Lookup:
     """Return a function that finds a problem of a data set by its text, or by a prompt that contains its text.
 
     Args:
-        source: File or Hugging Face id of the data set.
+        source: Data set: a file, a Hugging Face id or "miniature:NAME".
 
     Returns:
         The function. If a prompt contains several problems, it finds the one with the longest text.
@@ -86,7 +87,7 @@ def reference_lookup(source: str | Path) -> Lookup:
     Raises:
         DataError: The data set cannot be read.
     """
-    known = {problem.text.strip(): problem for problem in read_problems(source)}
+    known = {problem.text.strip(): problem for problem in load_problems(source)}
 
     @functools.lru_cache(maxsize=1024)
     def find(prompt: str) -> Problem | None:

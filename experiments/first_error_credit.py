@@ -6,6 +6,10 @@ A wrong rollout has one advantage for all of its lines, also for the right ones 
 credit (VPPO, arXiv 2601.18984) pays those lines differently. The oracle knows the first error. The table says how many
 right lines there are, and what the advantage of a line with a borrow was: right, or the first error of its rollout. The
 column "if not punished" has the mean of the right ones with 0 for those in wrong rollouts.
+
+If the judge of the run reads wrong rollouts, too, the last columns say in how many of them it found an error, and how
+many of those it located. With `reward.kind = "first_error"` the advantage on record is that of the wrong step, so that
+the three columns before them say nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from rich.table import Table
 from experiments.advantages_of_kinds import named_runs
 from fapo.data.miniature.world import borrows, parse
 from fapo.data.steps import split_steps
-from fapo.evaluation.intervals import wilson_interval
+from fapo.evaluation.intervals import percent_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,12 @@ class Credit:
     """The same mean, with 0 for those in wrong rollouts."""
     first_wrong: float
     """Mean advantage of lines with a borrow that are the first error of their rollout."""
+    num_judged: int
+    """Number of wrong rollouts with a verdict; 0 if the judge of the run reads correct ones only."""
+    num_found: int
+    """Number of those in which the judge has found an error."""
+    num_located: int
+    """Number of those for which it has named the first error."""
 
 
 def credit_of(rows: Sequence[Mapping[str, Any]]) -> Credit:
@@ -57,6 +67,7 @@ def credit_of(rows: Sequence[Mapping[str, Any]]) -> Credit:
     num_lines = [max(len(split_steps(row["response"], "lines")), 1) for row in wrong]
     errors = [row["truth"]["error_step"] for row in wrong]  # a wrong rollout has a first error, if only its box
     prefixes = [error / num for error, num in zip(errors, num_lines, strict=True)]
+    judged = [row for row in wrong if row["status"] == "ok"]
     right, unpunished, first_wrong = [], [], []
     for row in rows:
         task, error, advantage = parse(row["problem"]), row["truth"]["error_step"], row["advantage"] or 0.0
@@ -77,6 +88,9 @@ def credit_of(rows: Sequence[Mapping[str, Any]]) -> Credit:
         fmean(right),
         fmean(unpunished),
         fmean(first_wrong),
+        len(judged),
+        sum(row["flawed"] for row in judged),
+        sum(row["flawed"] and row["error_step"] == row["truth"]["error_step"] for row in judged),
     )
 
 
@@ -84,13 +98,14 @@ def main() -> None:
     """Print the table: a cell has one number for each run."""
     runs = named_runs("first_error_credit", __doc__)
     columns = ("steps", "wrong", "with a right prefix", "its length", "only the last line", "no correct in group")
-    table = Table(*columns, "borrow: right", "if not punished", "borrow: first error", box=box.MARKDOWN)
+    advantages = ("borrow: right", "if not punished", "borrow: first error")
+    table = Table(*columns, *advantages, "errors found", "of these, located", box=box.MARKDOWN)
     for steps in runs[0]:
         found = [credit_of(run[steps]) for run in runs if steps in run]
         table.add_row(
             steps,
             ", ".join(str(one.num_wrong) for one in found),
-            ", ".join(_rate(one.num_with_prefix, one.num_wrong) for one in found),
+            ", ".join(percent_of(one.num_with_prefix, one.num_wrong) for one in found),
             ", ".join(f"{100 * one.prefix:.0f} %" for one in found),
             ", ".join(f"{100 * one.num_box / one.num_wrong:.0f} %" for one in found),
             ", ".join(f"{100 * one.num_hopeless / one.num_wrong:.0f} %" for one in found),
@@ -98,13 +113,10 @@ def main() -> None:
                 ", ".join(f"{value:+.2f}" for value in values)
                 for values in zip(*((one.right, one.unpunished, one.first_wrong) for one in found), strict=True)
             ),
+            ", ".join(percent_of(one.num_found, one.num_judged) for one in found if one.num_judged),
+            ", ".join(percent_of(one.num_located, one.num_found) for one in found if one.num_found),
         )
-    Console(width=180).print(table)
-
-
-def _rate(number: int, total: int) -> str:
-    low, high = wilson_interval(number, total)
-    return f"{100 * number / total:.0f} % ({100 * low:.0f}-{100 * high:.0f})"
+    Console(width=240).print(table)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from fapo.data.miniature.world import parse
 TEXT = "start 52, minus 17, add 3; mod 5"
 
 
-def row(problem: str, response: str, advantage: float | None) -> dict[str, Any]:
+def row(problem: str, response: str, advantage: float | None, step: int | None = None, *, asked: bool = False) -> Any:
     """Return a row of rollouts.jsonl with the fields that are read."""
     task = parse(problem)
     truth = {"error_step": examine(task, response).error_step}
@@ -26,6 +26,9 @@ def row(problem: str, response: str, advantage: float | None) -> dict[str, Any]:
         "correct": correct,
         "advantage": advantage,
         "truth": truth,
+        "status": "ok" if asked else "skipped",
+        "flawed": step is not None if asked else None,
+        "error_step": step,
     }
 
 
@@ -45,3 +48,11 @@ def test_right_lines_before_the_first_error() -> None:
     assert found.right == pytest.approx((1.5 - 1.0) / 2)
     assert found.unpunished == pytest.approx(1.5 / 2), "0 instead of -1 for the line of the wrong rollout"
     assert found.first_wrong == pytest.approx((0.5 - 1.0) / 2)
+
+
+def test_errors_that_the_judge_finds_in_wrong_rollouts() -> None:
+    assert credit_of(ROWS).num_judged == 0
+    wrong = "52-17=45\n45+3=48\n\\boxed{2}"  # the first line is wrong
+    judged = [row(TEXT, wrong, -1.0, step, asked=True) for step in (0, 0, 1, None)]
+    found = credit_of([*ROWS, *judged])
+    assert (found.num_judged, found.num_found, found.num_located) == (4, 3, 2)

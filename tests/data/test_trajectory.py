@@ -125,6 +125,12 @@ def test_forms_of_messages(before: list[dict[str, Any]], expected: tuple[str | G
     assert tuple(turn for turn in earlier if turn) == expected
 
 
+@pytest.mark.parametrize("calls", [5, "sum(1, 2)", {"name": "sum"}, True])
+def test_tool_calls_that_are_no_list(calls: Any) -> None:
+    with pytest.raises(DataError, match=r"has a message whose tool_calls is .*, must be a list"):
+        read_completion([{"role": "assistant", "content": "last", "tool_calls": calls}])
+
+
 @pytest.mark.parametrize("completion", [None, 5, [], ["text"], [{"role": "tool", "content": "42"}], [{"role": "user"}]])
 def test_no_completion(completion: Any) -> None:
     with pytest.raises(DataError, match="must be a text, or a conversation with an assistant's turn"):

@@ -58,7 +58,8 @@ def read_completion(completion: Any) -> tuple[str, tuple[str | Given, ...]]:
         Text of the last assistant turn; earlier turns, `Given` for those of tools and users. All without thinking.
 
     Raises:
-        DataError: It is neither a text nor a conversation with an assistant turn; the message has no place.
+        DataError: It is neither a text nor a conversation with an assistant turn, or a message has no text; the error
+            has no place.
     """
     if isinstance(completion, str):
         return without_thinking(completion), ()
@@ -134,8 +135,10 @@ def _turn(message: Mapping[str, Any]) -> str | Given:
     text = message_text(message.get("content"))
     if not _is_written(message):
         return Given(text)
-    calls = [_call(call) for call in message.get("tool_calls") or ()]
-    return "\n\n".join(part for part in (without_thinking(text), *calls) if part)
+    calls = message.get("tool_calls") or ()
+    if isinstance(calls, str) or not isinstance(calls, Sequence):
+        raise DataError(f"has a message whose tool_calls is {str(calls)[:40]!r}, must be a list")
+    return "\n\n".join(part for part in (without_thinking(text), *map(_call, calls)) if part)
 
 
 def message_text(content: Any) -> str:

@@ -66,6 +66,12 @@ def test_choices_that_the_question_only_mentions_are_listed(row: dict[str, Any],
     assert f"{problem.reference}) 2" in problem.text.splitlines()
 
 
+def test_a_question_with_a_lone_surrogate_is_read(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{**GPQA, "Question": "\ud800?"}])
+    (problem,) = read_problems(tmp_path / "rows.jsonl")
+    assert problem.text.startswith("\ud800?")
+
+
 BAD_CHOICES = [
     ({"problem": "Q", "choices": ["a", "b"], "answer": "c"}, "here: the answer is 'c', must be"),
     ({"problem": "Q", "choices": ["a", "b"], "answer": 2}, "here: the answer is '2', must be"),

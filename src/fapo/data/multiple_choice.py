@@ -57,7 +57,8 @@ def with_choices(where: str, row: Mapping[str, Any], seed: int) -> dict[str, Any
     if _lettered(row[question_column], choices):
         return {**rest, "answer": LETTERS[right]}
     order = list(range(len(choices)))
-    random.Random(f"{seed}:{row[question_column]}").shuffle(order)
+    name = f"{seed}:{row[question_column]}".encode("utf-8", "backslashreplace").decode()  # no lone surrogates
+    random.Random(name).shuffle(order)
     lines = [f"{letter}) {choices[index].strip()}" for letter, index in zip(LETTERS, order, strict=False)]
     listing = "\n".join(lines)
     return {

@@ -34,15 +34,15 @@ smoke)
     run miniature --work "$OUT/miniature" "${tiny[@]}" >"$TMP/mini.log" &
     run sentences all --work "$OUT/work" --base "$TMP/stand-in" "${tiny[@]}"
     wait
-    tail -40 "$TMP/check.log" | cut -c1-700; tail -12 "$TMP/mini.log" | cut -c1-300
+    tail -n 40 "$TMP/check.log" | cut -c1-700; tail -n 12 "$TMP/mini.log" | cut -c1-300
     cp "$OUT"/*.* "$kept/smoke"; OUT=$kept/smoke ;;
 check) # what needs the model waits for it
-    small_model "$base" & run check --base "$base" --seconds $(( $(left) - 15 )) "$@"; tail -1 "$TMP/logs/small.log" ;;
+    small_model "$base" & run check --base "$base" --seconds $(( $(left) - 15 )) "$@"; tail -n 1 "$TMP/logs/small.log" ;;
 miniature)
     run miniature --work "$TMP/miniature" --seconds $(( $(left) - 6 )) "$@" ;;
 sentences)
     small_model "$base" & OMP_NUM_THREADS=2 run sentences all --work "$TMP/sentences" --base "$base" --seconds $(( $(left) - 6 )) "$@"
-    tail -1 "$TMP/logs/small.log" ;;
+    tail -n 1 "$TMP/logs/small.log" ;;
 genrm | policy)
     large_model "$TMP/large" || exit 1
     OMP_NUM_THREADS=2 run "$what" --work "$TMP/$what" --base "$TMP/large" --seconds $(( $(left) - 6 )) "$@" ;;

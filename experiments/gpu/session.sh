@@ -72,7 +72,7 @@ pack() { # results, logs, settings, metrics and validations of the runs
       mkdir -p back; tar -czf "$OUT/session.tar.gz" out logs back
       [ ! -e genrm/judge ] || tar -czh --exclude=optimizer.pt -C genrm judge | split -d -b 15000000 - "$OUT/judge.tar.gz." )
 }
-state() { ls "$TMP/small" "$TMP/pieces" | tr '\n' ' '; echo; tail -12 "$TMP/logs/session.log" 2>/dev/null; for f in genrm policy sentences; do tail -3 "$TMP/logs/$f.log" "$TMP/$f"/log-*.txt 2>/dev/null | cut -c1-250; done; tail -20 "$TMP"/out/genrm.txt 2>/dev/null | cut -c1-400; }
+state() { ls "$TMP/small" "$TMP/pieces" | tr '\n' ' '; echo; tail -n 12 "$TMP/logs/session.log" 2>/dev/null; for f in genrm policy sentences; do tail -n 3 "$TMP/logs/$f.log" "$TMP/$f"/log-*.txt 2>/dev/null | cut -c1-250; done; tail -n 20 "$TMP"/out/genrm.txt 2>/dev/null | cut -c1-400; }
 case $1 in
 start | all)
     take; date +%s >"$TMP/begun"; begun=$(cat "$TMP/begun"); rm -f "$TMP/ended"

@@ -81,9 +81,9 @@ start | all)
         sleep 1; state
     fi ;;
 direct) direct ;;
-take) take; state ;;
+take) take_pieces; state ;; # no code: it is in use
 wait)
     for ((i = 0; i < ${2:-0}; i++)); do [ ! -e "$TMP/ended" ] || break; sleep 1; done
     pack; state; ls -la "$OUT" ;;
-*) sed -n '2,16p' "$0"; exit 2 ;;
+*) sed -n '2,14p' "$0"; exit 2 ;;
 esac

@@ -2,13 +2,17 @@
 # KIT holds parts of the kit (see kit.sh); what an earlier call has brought stays in TMP_DIR. OUT gets the results.
 KIT=${KIT:-.gpu}; OUT=${OUT:-/tmp/gpu-out}; TMP=${TMP_DIR:-/tmp/gpu}; PY=${PY:-python3}
 mkdir -p "$OUT" "$TMP/small" "$TMP/pieces" "$TMP/logs"; OUT=$(cd "$OUT" && pwd); TMP=$(cd "$TMP" && pwd)
-take() { # keep what has come; a piece appears when it is complete
+take() { # keep what has come
     [ ! -d "$KIT/code" ] || { rm -rf "$TMP/code"; cp -r "$KIT/code" "$TMP/"; }
     [ ! -d "$KIT/first" ] || cp -r "$KIT/first/." "$TMP/"
+    take_pieces
+}
+take_pieces() { # keep new pieces; one appears when it is complete
     local piece kind
     for kind in small pieces; do
         for piece in "$KIT/$kind"/*/part.*; do
-            [ ! -e "$piece" ] || { cp "$piece" "$TMP/$kind/coming" && mv "$TMP/$kind/coming" "$TMP/$kind/$(basename "$piece")"; }
+            [ ! -e "$piece" ] || [ -e "$TMP/$kind/$(basename "$piece")" ] \
+                || { cp "$piece" "$TMP/$kind/coming" && mv "$TMP/$kind/coming" "$TMP/$kind/$(basename "$piece")"; }
         done
     done
 }

@@ -9,7 +9,7 @@
 # Written: KIT/code (fapo without the miniature's base models, and experiments), KIT/first (wheels, base models, data),
 # KIT/small/NN and KIT/pieces/NN (one folder for each piece of WEIGHTS.xz and of MODEL.gguf).
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,11p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,10p' "$0"; exit 2; }
 KIT=$1 WEIGHTS=$2 MODEL=${3:-}
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 BASE=src/fapo/data/miniature/base

@@ -46,7 +46,7 @@ sentences)
 genrm | policy)
     large_model "$TMP/large" || exit 1
     OMP_NUM_THREADS=2 run "$what" --work "$TMP/$what" --base "$TMP/large" --seconds $(( $(left) - 6 )) "$@" ;;
-*) sed -n '2,12p' "$0"; exit 2 ;;
+*) sed -n '2,11p' "$0"; exit 2 ;;
 esac
 ls -la "$OUT"
 echo "$what: $(( $(date +%s) - begun )) s"

@@ -58,7 +58,6 @@ def given_advantages(
     Args:
         token_level_rewards: Advantages of the tokens [num_rollouts, num_tokens].
         response_mask: 1 for tokens of the response, 0 for padding [num_rollouts, num_tokens].
-        **_: Not used.
 
     Returns:
         Advantages and returns, each [num_rollouts, num_tokens].

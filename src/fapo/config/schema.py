@@ -198,7 +198,7 @@ class FirstErrorReward(GroupReward):
 
     kind: Literal["first_error"] = "first_error"
     """Kind of the reward."""
-    penalty: NonNegative = 2.0
+    penalty: NonNegative = 1.0
     """Penalty of the wrong step of a flawed positive; 2 makes it as bad as the wrong step of a wrong rollout."""
 
 

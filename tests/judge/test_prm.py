@@ -214,7 +214,7 @@ def test_settings_that_cannot_be_used(name: str) -> None:
 
 def test_a_command_names_a_served_or_a_local_model() -> None:
     served = JudgeSettings(judge=("prm:http://a:1", "prm:http://b:1"), model="m", separator="\\n", threshold=0.3)
-    found = served.judge_config(Path("out.jsonl"))
+    found = served.judge_config(Path("out.cache.sqlite"))
     assert (found.kind, found.urls, found.separator, found.threshold) == (
         "prm",
         ("http://a:1", "http://b:1"),

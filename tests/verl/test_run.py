@@ -15,7 +15,7 @@ from fapo.rewards.advantages import group_advantages
 from fapo.rewards.decoupled import decoupled_advantages
 from fapo.rewards.first_error import first_error_advantages
 from fapo.rewards.policy import corrected_reward, fapo_reward
-from fapo.training.judge_audit import MIN_AUDITED
+from fapo.training.judge_audit import MIN_AUDITED, AuditWindow, audited_verdicts, conservative_rates
 from tests.support.verl_runs import GENRM, GROUP, PROMPTS, Row, logged, rows, run
 
 
@@ -141,8 +141,11 @@ def test_verl_trains_on_the_rewards_corrected_for_an_audit(tmp_path: Path) -> No
     found, metrics = rows(tmp_path, "rollouts"), rows(tmp_path, "metrics")
     used = [(row["reward/judge_recall"], row["reward/judge_false_positive_rate"]) for row in metrics]
     assert used[0] == (1.0, 0.0)
-    assert 0.4 < used[1][0] < 0.8
-    assert sum(row["step"] == 1 for row in rows(tmp_path, "audit")) >= MIN_AUDITED
+    window = AuditWindow()
+    window.add(audited_verdicts(row for row in rows(tmp_path, "audit") if row["step"] == 1))
+    assert window.counts().n >= MIN_AUDITED
+    assert used[1] == pytest.approx(conservative_rates(window.counts()))
+    assert used[1][0] < 0.9, "the judge passes three flaws of five"
     for row in found:
         assert row["reward"] == pytest.approx(
             corrected_reward(row["correct"], row["flawed"], 1.0, *used[row["step"] - 1])

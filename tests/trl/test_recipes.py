@@ -30,5 +30,5 @@ def test_the_judge_of_the_first_recipe_judges_in_the_second(tmp_path: Path, monk
         assert {row["status"] for row in rows} == {"ok"}
         for row in rows:
             lowered = kind == "fapo" and row["flawed"]
-            assert row["reward"] == (-1.0 if lowered or not row["correct"] else 1.0)
+            assert row["reward"] == (-1.0 if not row["correct"] else 0.0 if lowered else 1.0)
         assert (run / "model" / "model.safetensors").is_file()

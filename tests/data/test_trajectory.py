@@ -127,7 +127,7 @@ def test_forms_of_messages(before: list[dict[str, Any]], expected: tuple[str | G
 
 @pytest.mark.parametrize("calls", [5, "sum(1, 2)", {"name": "sum"}, True])
 def test_tool_calls_that_are_no_list(calls: Any) -> None:
-    with pytest.raises(DataError, match=r"has a message whose tool_calls is .*, must be a list"):
+    with pytest.raises(DataError, match=r"has a message with tool_calls .*, which must be a list"):
         read_completion([{"role": "assistant", "content": "last", "tool_calls": calls}])
 
 

@@ -347,17 +347,17 @@ def test_labelling_by_keyboard_export_and_agreement(
     screen.click("#export")
     file = downloads / "labels.json"
     screen.wait(file.exists)
-    told = json.loads(file.read_text())
-    assert (told["schema"], told["seed"], told["drawn"]) == (1, 0, 5)
-    assert [row["error_step"] for row in told["labels"]] == [1, None, None, 1]
-    assert [row["steps"] for row in told["labels"]] == [
+    saved = json.loads(file.read_text())
+    assert (saved["schema"], saved["seed"], saved["drawn"]) == (1, 0, 5)
+    assert [row["error_step"] for row in saved["labels"]] == [1, None, None, 1]
+    assert [row["steps"] for row in saved["labels"]] == [
         ["fine", "flawed"],
         ["fine"] * 3,
         ["fine"] * 3,
         ["fine", "flawed"],
     ]
-    assert len({row["sample"] for row in told["labels"]}) == 4
-    assert {len(row["text_hash"]) for row in told["labels"]} == {8}
+    assert len({row["sample"] for row in saved["labels"]}) == 4
+    assert {len(row["text_hash"]) for row in saved["labels"]} == {8}
     found = agreements(file, [read_run(path) for path in folders])
     assert [(row.of, row.num + row.num_silent) for row in found] == [("judge, fapo", 4), ("oracle, fapo", 4)]
     assert {row.num_flawed[1] for row in found if not row.num_silent} == {2}

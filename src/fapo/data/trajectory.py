@@ -137,7 +137,7 @@ def _turn(message: Mapping[str, Any]) -> str | Given:
         return Given(text)
     calls = message.get("tool_calls") or ()
     if isinstance(calls, str) or not isinstance(calls, Sequence):
-        raise DataError(f"has a message whose tool_calls is {str(calls)[:40]!r}, must be a list")
+        raise DataError(f"has a message with tool_calls {str(calls)[:40]!r}, which must be a list")
     return "\n\n".join(part for part in (without_thinking(text), *map(_call, calls)) if part)
 
 

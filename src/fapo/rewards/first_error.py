@@ -32,7 +32,7 @@ import numpy.typing as npt
 from fapo.data.trajectory import judged_steps
 from fapo.errors import EngineError
 from fapo.rewards.advantages import group_advantages
-from fapo.types import Rollout, StepRule, Verdict
+from fapo.types import Rollout, ScoredRollout, StepRule, Verdict
 
 Table = npt.ArrayLike | Sequence[Sequence[float | None]]
 
@@ -111,6 +111,14 @@ def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: 
     return Parts(rollout.response, start, end, before, error, 0.0)
 
 
+def parts_of_all(
+    scored: Sequence[ScoredRollout], rule: StepRule, before: npt.NDArray[np.float64], error: npt.NDArray[np.float64]
+) -> list[Parts]:
+    """Return the parts of scored rollouts, [num_rollouts], as `parts_of` does for each; so are its arguments."""
+    pairs = zip(scored, before.tolist(), error.tolist(), strict=True)
+    return [parts_of(s.rollout, s.verdict, rule, of_start, of_error) for s, of_start, of_error in pairs]
+
+
 def tokens_before(tokens: Sequence[int], place: int, decode: Callable[[Sequence[int]], str]) -> int:
     """Return how many tokens come before a place in their text.
 
@@ -142,8 +150,10 @@ def token_places(parts: Parts, tokens: Sequence[int], decode: Callable[[Sequence
         the first one. Thinking counts to the steps before the error, and the end of the sequence to the last step. If
         no error is located, or the response is not in the text of the tokens, the result is 0 and the length.
     """
+    if (parts.start, parts.end) == (0, len(parts.response)):
+        return 0, len(tokens)
     begin = decode(tokens).rfind(parts.response)
-    if begin < 0 or (parts.start, parts.end) == (0, len(parts.response)):
+    if begin < 0:
         return 0, len(tokens)
     start = tokens_before(tokens, begin + parts.start, decode)
     is_last = parts.end == len(parts.response)

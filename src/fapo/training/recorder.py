@@ -13,7 +13,7 @@ from fapo.judge.canaries import CanaryResult, find_canaries
 from fapo.judge.switching import find_switch
 from fapo.judge.verdict_counts import VerdictCounts, shortened
 from fapo.rewards.critique_scorer import Scorer
-from fapo.rewards.first_error import Parts, parts_of
+from fapo.rewards.first_error import Parts, parts_of_all
 from fapo.rewards.from_config import scored_truth
 from fapo.rewards.scorer import PolicyScorer, advantages_of_parts, batch_advantages
 from fapo.training.datasets import TRAIN
@@ -135,9 +135,10 @@ class Recorder:
         truths = [truth for part in parts for truth in part.truths]
         split = self.evaluating or TRAIN
         size = self.config.validation.num_samples if self.evaluating else self.config.rollout.group_size
+        groups = [i // size for i in range(len(scored))]
         advantages: list[float | None] = [None] * len(scored)
         if size > 1:
-            advantages = [*batch_advantages(scored, [i // size for i in range(len(scored))], self.config.reward)]
+            advantages = [*batch_advantages(scored, groups, self.config.reward)]
         self._usage[split] = sum((part.usage for part in parts), self._usage[split])
         counted = [self._is_new(s) for s in scored]
         rows = zip(scored, truths, advantages, strict=True)
@@ -146,13 +147,10 @@ class Recorder:
         step = self.step + (0 if self.evaluating else 1)
         start = sum(len(part.scored) for part in parts if part.rank < self.folder.rank)
         if split == TRAIN and isinstance(self.config.reward, FirstErrorReward):
-            before, error = advantages_of_parts(scored, [i // size for i in range(len(scored))])
             assert isinstance(self.scorer, PolicyScorer)
-            rule = self.scorer.steps
-            self.parts = [
-                parts_of(s.rollout, s.verdict, rule, float(before[i]), float(error[i]))
-                for i, s in enumerate(taken, start)
-            ]
+            own = slice(start, start + len(taken))
+            before, error = advantages_of_parts(scored, groups)
+            self.parts = parts_of_all(taken, self.scorer.steps, before[own], error[own])
         self.folder.rollouts(
             {"step": step, "split": split, **rollout_row(s, advantages[i], truths[i])}
             for i, s in enumerate(taken, start)

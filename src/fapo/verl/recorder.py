@@ -28,7 +28,7 @@ from fapo.data.miniature.oracle import known_ground_truth
 from fapo.inference.usage import Usage
 from fapo.judge.from_config import step_rule
 from fapo.judge.verdict_counts import VerdictCounts
-from fapo.rewards.first_error import Parts, parts_of, token_values
+from fapo.rewards.first_error import Parts, parts_of_all, token_values
 from fapo.rewards.from_config import make_scorer
 from fapo.rewards.scorer import PolicyScorer, advantages_of_parts, batch_advantages
 from fapo.training.datasets import TRAIN
@@ -220,13 +220,8 @@ class _Recording(ReplayBuffer):
     def parts(self, payloads: Sequence[Payload], groups: Sequence[str]) -> list[Parts]:
         """Return the parts of rollouts [num_rollouts], with their advantages, for the reward "first_error"."""
         scored = [payload.scored for payload in payloads]
-        before, error = advantages_of_parts(scored, groups)
         assert self.config.judge
-        rule = step_rule(self.config.judge)
-        return [
-            parts_of(s.rollout, s.verdict, rule, float(b), float(e))
-            for s, b, e in zip(scored, before, error, strict=True)
-        ]
+        return parts_of_all(scored, step_rule(self.config.judge), *advantages_of_parts(scored, groups))
 
     def record(
         self,

@@ -187,7 +187,7 @@ def cache_line(contexts: Sequence[Context]) -> str:
         return line
     return (
         f"{line}, which had {usage.from_cache} of {usage.from_cache + usage.requests} already; --no-cache asks the "
-        "judge again, and --revision tells models of one name apart"
+        "judge again; if the model behind this name has changed, give --revision a new text"
     )
 
 

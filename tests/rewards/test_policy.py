@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fapo.rewards.advantages import group_advantages
 from fapo.rewards.policy import corrected_reward, fapo_reward, overlong_penalty, step_ratio_reward
-from fapo.rewards.theory import shift_ratio
+from fapo.rewards.theory import fapo_mean, shift_ratio
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,21 @@ def test_a_judge_without_information_cannot_be_corrected() -> None:
 )
 def test_step_ratio_reward(correct: bool, error_step: int | None, num_steps: int, expected: float) -> None:
     assert step_ratio_reward(correct, error_step is not None, error_step, num_steps) == expected
+
+
+@given(st.lists(st.tuples(st.booleans(), st.none() | st.integers(0, 3)), min_size=1, max_size=12))
+def test_the_mean_of_the_step_ratio_and_where_it_discourages_a_flaw(rows: list[tuple[bool, int | None]]) -> None:
+    found = [step_ratio_reward(correct, step is not None, step, 4) for correct, step in rows]
+    rewards = [value for value in found if value is not None]
+    assert len(rewards) == len(rows)
+    ratios = [1 if step is None else step / 4 for _, step in rows]
+    beta = sum(not correct for correct, _ in rows) / len(rows)
+    mean = fapo_mean(0, beta, 0) + sum(ratios) / len(rows)
+    assert sum(rewards) / len(rows) == pytest.approx(mean)
+    advantages = group_advantages([rewards])[0]
+    for (correct, step), ratio, advantage in zip(rows, ratios, advantages, strict=True):
+        if correct and step is not None and abs(1 + ratio - mean) > 1e-9:
+            assert (advantage < 0) == (1 + ratio < mean)
 
 
 @pytest.mark.parametrize("correct", [True, False])

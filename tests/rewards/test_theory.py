@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fapo.config.schema import FapoReward
 from fapo.rewards.advantages import group_advantages
 from fapo.rewards.consistency_filter import kept_rollouts
+from fapo.rewards.first_error import first_error_advantages
 from fapo.rewards.policy import corrected_reward, fapo_reward
 from fapo.rewards.theory import (
     corrected_mean,
@@ -62,6 +63,13 @@ def decoupled_population(classes: tuple[int, int, int], weight: float) -> np.nda
 
 
 weights = st.sampled_from([0.25, 0.5, 1.0, 2.0])
+
+
+@given(counts, weights)
+def test_the_variance_of_decoupled_advantages(classes: tuple[int, int, int], weight: float) -> None:
+    assume(min(classes) > 0)
+    variance = decoupled_population(classes, weight).var()
+    assert variance == pytest.approx(1 + weight**2 * (1 - classes[2] / sum(classes)))
 
 
 @given(counts, weights)
@@ -122,6 +130,34 @@ def test_closed_form_of_the_consistency_filter(classes: tuple[int, int, int], ke
     for kind, mean in zip("afw", expected, strict=True):
         if (kinds == kind).any():
             assert advantages[kinds == kind].mean() == pytest.approx(mean, abs=1e-9)
+
+
+@given(st.integers(1, 20), st.integers(0, 30), st.integers(0, 20), st.integers(0, 20))
+def test_moments_of_the_consistency_filter_with_enough_rollouts(
+    half: int, num_flawed: int, more_sound: int, more_wrong: int
+) -> None:
+    kinds = np.repeat([*"afw"], [half + more_sound, num_flawed, half + more_wrong])
+    kept = kept_rollouts([kinds == "a"], [kinds == "w"], 2 * half)[0]
+    rewards = np.where(kinds == "w", -1.0, 1.0)[kept]
+    assert (rewards.mean(), rewards.var()) == (0, 1)
+
+
+@given(counts, penalties, st.integers(0, 20))
+def test_moments_of_first_error_credit(classes: tuple[int, int, int], penalty: float, begun: int) -> None:
+    """`begun` rollouts of the group have steps before their error."""
+    alpha, _, beta = (number / sum(classes) for number in classes)
+    assume(begun <= classes[1] + classes[2])
+    rewards = np.append(group_of(*classes, penalty), np.ones(begun))
+    mean, ratio = fapo_mean(alpha, beta, penalty), begun / len(rewards)
+    assert rewards.mean() == pytest.approx((1 - ratio) * mean + ratio)
+    variance = (1 - ratio) * (fapo_variance(alpha, beta, penalty) + ratio * (1 - mean) ** 2)
+    assert rewards.var() == pytest.approx(variance, abs=1e-12)
+    begins = np.arange(sum(classes)) >= sum(classes) - begun
+    before, error = first_error_advantages([group_of(*classes, penalty)], [begins])
+    if rewards.std() > 0:  # the same numbers as in training, which has Bessel's correction
+        scale = rewards.std(ddof=1) + 1e-4
+        assert error[0] * scale == pytest.approx(rewards[: sum(classes)] - rewards.mean(), abs=1e-9)
+        assert before[0][begins] * scale == pytest.approx((1 - rewards.mean()) * np.ones(begun), abs=1e-9)
 
 
 @given(counts, penalties)

@@ -4,8 +4,8 @@ More rollouts are generated than train the policy: all of the group count in the
 have an advantage. What changes in the closed forms of FAPO:
 
 * The advantage of a flawed positive is 0: it is never encouraged and never discouraged, at any rho.
-* Rewards are +1 and -1 only. With enough rollouts of both kinds half of the kept ones are correct, so that the mean
-  reward is 0, its variance 1, and the advantages are +1 and -1.
+* Rewards are +1 and -1 only. With enough rollouts of both kinds half of the kept ones are correct (keep is even), so
+  that the mean reward is 0, its variance 1, and the advantages are +1 and -1 in large groups.
 * A group without fully correct rollouts has no advantage, even if its flawed positives have the right answer.
 
 Source: the consistency filter of PROF (arXiv 2509.03403), with the verdict as the process score of correct rollouts.

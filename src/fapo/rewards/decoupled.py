@@ -4,6 +4,7 @@ A = A_out + w A_proc. FAPO adds the penalty of a flaw to the reward and normalis
 positives narrow the gap between right and wrong answers. Here they cannot. What changes in the closed forms of FAPO:
 
 * The mean advantage of a group is 0, also over its correct rollouts for A_proc.
+* The variance of the advantages is 1 + w^2 (1 - beta) in large groups, where FAPO has 1.
 * The gap between the mean advantage of the correct rollouts and that of the wrong ones is the one of plain GRPO.
 * A flawed positive has a negative advantage where rho > phi / w^2 (`fapo.rewards.theory.decoupled_shift_ratio`).
 * A group with correct answers alone has A_out = 0, and learns by w A_proc; under plain GRPO it does not learn.

@@ -11,7 +11,8 @@ Mean and standard deviation are over the rewards R of the rollouts of a group, a
 before its error. A rollout without a located error has the advantage A as a whole. What changes in the closed forms of
 FAPO:
 
-* With k rollouts of a group of G that have steps before their error the mean reward is (G mean_FAPO + k) / (G + k).
+* Let k rollouts of a group of G have steps before their error, and q = k / (G + k). The mean reward is
+  (1 - q) mean_FAPO + q, and its variance (1 - q) (var_FAPO + q (1 - mean_FAPO)^2).
 * The wrong step of a flawed positive is discouraged where rho + k / (G beta) > 2 / lambda - 1: never later than under
   FAPO. Its steps before that are encouraged at any rho.
 * A group without a correct rollout learns, if some of its rollouts begin well. Under FAPO it does not.

@@ -45,7 +45,9 @@ def corrected_reward(
 
     With r = `recall` and f = `false_positive_rate`, a flagged rollout earns 1 - lambda (1 - f) / (r - f), a cleared one
     1 + lambda f / (r - f). The mean is then 1 - lambda for flawed and 1 for fully correct rollouts. For r = 1 and f = 0
-    the result is `fapo_reward`. Source: the unbiased loss for binary noisy labels (Natarajan et al. 2013), not FAPO.
+    the result is `fapo_reward`. By the classes of the judge, mean, variance and signs of the advantages are those of
+    `fapo.rewards.theory` at another penalty (`equivalent_penalty`). Source: the unbiased loss for binary noisy labels
+    (Natarajan et al. 2013), not FAPO.
 
     Args:
         correct: Whether the final answer is correct.
@@ -74,7 +76,9 @@ def step_ratio_reward(correct: bool, flawed: bool | None, error_step: int | None
     """Return R = R_RLVR + t / n, where t of the n steps come before the first error (t = n where none is found).
 
     The reward lies in [-1, 2] and applies to correct and wrong answers. It is for ablation only: a policy can increase
-    it by leaving out the steps it is unsure of. Source: the paper's ablation of step-ratio rewards.
+    it by leaving out the steps it is unsure of. The mean of a group is mean_GRPO plus that of t / n. The advantage of a
+    flawed positive is negative where its 1 + t / n is below this mean. Source: the paper's ablation of step-ratio
+    rewards.
 
     Args:
         correct: Whether the final answer is correct.

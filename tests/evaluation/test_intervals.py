@@ -12,6 +12,7 @@ from scipy import stats
 
 from fapo.evaluation.intervals import (
     difference_interval,
+    f1_interval,
     mean_interval,
     percent_of,
     rate_estimate,
@@ -79,6 +80,31 @@ def test_the_interval_of_a_difference_turns_with_its_sign(n: int, m: int, data: 
     assert -1 <= low <= k / n - j / m <= high <= 1
     assert difference_interval(j, m, k, n) == pytest.approx((-high, -low), abs=1e-12)
     assert all(map(math.isnan, difference_interval(0, 0, j, m)))
+
+
+COUNT = st.integers(0, 300)
+
+
+@given(COUNT, COUNT, COUNT)
+def test_the_interval_of_f1_holds_it_and_is_that_of_the_rate_behind_it(tp: int, fp: int, fn: int) -> None:
+    low, high = f1_interval(tp, fp, fn)
+    if tp + fn == 0:
+        assert math.isnan(low) and math.isnan(high)
+        return
+    assert 0 <= low <= 2 * tp / (2 * tp + fp + fn) <= high <= 1
+    for bound, of_rate in zip((low, high), wilson_interval(tp, tp + fp + fn), strict=True):
+        assert bound / (2 - bound) == pytest.approx(of_rate)
+    if tp == 0:
+        assert high > 0, "a judge without a true positive may still find some"
+
+
+@pytest.mark.parametrize("rates", [(0.2, 0.05, 0.05), (0.05, 0.1, 0.3), (0.3, 0.01, 0.02)])
+def test_the_interval_of_f1_covers_the_true_value(rates: tuple[float, float, float]) -> None:
+    """Rates of true positives, false positives and misses among 128 rows."""
+    true, (tp, fp, fn) = 2 * rates[0] / (2 * rates[0] + rates[1] + rates[2]), range(3)
+    drawn = np.random.default_rng(0).multinomial(128, [*rates, 1 - sum(rates)], 2000).tolist()
+    covered = [low <= true <= high for row in drawn for low, high in [f1_interval(row[tp], row[fp], row[fn])]]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.025)
 
 
 @given(st.lists(st.booleans(), min_size=2, max_size=60))

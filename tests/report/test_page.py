@@ -259,6 +259,23 @@ def test_panels(folders: list[Path]) -> None:
     assert [panel.title for panel in genrm_panels(runs)][2:4] == ["F1", "F1, harder"]
 
 
+def test_an_audit_is_drawn_with_its_intervals() -> None:
+    steps = [
+        {"step": n, "kind": "train"}
+        | {
+            f"audit/{name}{end}": 0.1 * n + i
+            for name in ("youden_j", "gap")
+            for i, end in enumerate(("_low", "", "_high"))
+        }
+        for n in (1, 2)
+    ]
+    panels = [panel for panel in policy_panels([run_of(steps, name="a"), run_of([], name="b")]) if panel.level == 0]
+    assert [panel.title[:10] for panel in panels] == ["Youden's J", "Flawed pos"]
+    for panel in panels:
+        assert [curve.name for curve in panel.curves] == ["a", "a, lower bound", "a, upper bound"]
+        assert [curve.series.values for curve in panel.curves] == [(1.1, 1.2), (0.1, 0.2), (2.1, 2.2)]
+
+
 def test_panels_of_the_update_have_the_names_of_either_engine() -> None:
     trl = run_of([{"step": 1, "kind": "train", "loss": 0.5, "entropy": 1.0}], name="a")
     verl = run_of([{"step": 1, "kind": "train", "actor/pg_loss": 0.25, "actor/grad_norm": 2.0}], name="b")

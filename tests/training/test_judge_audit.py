@@ -153,12 +153,16 @@ counts = st.integers(0, 60)
 
 
 @given(counts, counts, counts, counts)
-def test_the_interval_holds_j_and_the_window_is_bounded(tp: int, fn: int, fp: int, tn: int) -> None:
+def test_the_intervals_hold_the_rates_and_the_window_is_bounded(tp: int, fn: int, fp: int, tn: int) -> None:
     window = window_of(tp, fn, fp, tn)
     assert len(window.recent) == min(tp + fn + fp + tn, WINDOW)
     found = window.metrics()
-    if tp + fn and fp + tn:
-        assert -1 <= found["audit/youden_j_low"] <= found["audit/youden_j"] <= found["audit/youden_j_high"] <= 1
+    defined = {"recall": tp + fn, "false_positive_rate": fp + tn, "f1": tp + fn, "youden_j": (tp + fn) * (fp + tn)}
+    for name, num in (defined | {"gap": tp + fn + fp + tn}).items():
+        if num and tp + fn + fp + tn <= WINDOW:
+            low, value, high = (found[f"audit/{name}{end}"] for end in ("_low", "", "_high"))
+            assert -1 <= low <= value <= high <= 1
+            assert low < high
 
 
 def test_the_run_stops_only_where_j_is_surely_too_low() -> None:

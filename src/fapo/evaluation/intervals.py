@@ -4,10 +4,10 @@ One function for each way in which the data were drawn:
 
     rate_estimate               a rate k / n of independent rows; wilson_interval has the interval alone
     difference_interval         a difference of two such rates of different rows
+    f1_interval                 F1 of independent rows
     ratio_interval              a ratio of rows that come in groups, such as several answers to one question
     mean_interval               a mean over a few runs with different seeds
-    bootstrap_ratio_intervals   several ratios of grouped rows that are compared with each other
-    bootstrap_ratios            their bootstrap draws, for numbers made of several ratios
+    bootstrap_ratios            bootstrap draws of several ratios of grouped rows that are compared with each other
     bootstrap_sums              bootstrap draws of sums over rows, for numbers that are no ratios
     percentile_interval         any number, given its values in bootstrap draws
 
@@ -107,6 +107,30 @@ def difference_interval(k: float, n: float, k_other: float, n_other: float) -> I
     return p - q - math.hypot(p - low, high_other - q), p - q + math.hypot(high - p, q - low_other)
 
 
+def f1_interval(tp: int, fp: int, fn: int) -> Interval:
+    """Return the interval of F1 = 2 tp / (2 tp + fp + fn), for independent rows.
+
+    F1 is 2 q / (1 + q) with q = tp / (tp + fp + fn), the rate of rows with both flags among the rows with any. The
+    bounds are those of Wilson's interval of q, transformed in the same way. Source: Jaccard index and F1 are monotone
+    functions of each other.
+
+    Args:
+        tp: Number of true positives.
+        fp: Number of false positives.
+        fn: Number of false negatives.
+
+    Returns:
+        Bounds in [0, 1]; NaN, NaN without flawed rows, where F1 is not defined.
+
+    Raises:
+        ValueError: If a number is negative.
+    """
+    low, high = wilson_interval(tp, tp + fp + fn)
+    if tp + fn == 0:
+        return math.nan, math.nan
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
 def ratio_interval(
     numerators: npt.ArrayLike, denominators: npt.ArrayLike, *, is_rate: bool = True, level: float = LEVEL
 ) -> Interval:
@@ -162,11 +186,6 @@ def percentile_interval(values: npt.NDArray[np.float64]) -> Interval:
         return math.nan, math.nan
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def bootstrap_ratio_intervals(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> list[Interval]:
-    """Return a bootstrap interval of sum(numerators) / sum(denominators) for each column; see `bootstrap_ratios`."""
-    return [percentile_interval(column) for column in bootstrap_ratios(numerators, denominators).T]
 
 
 def bootstrap_ratios(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import bootstrap_ratio_intervals, decimal, difference_interval, percent_of
+from fapo.evaluation.intervals import decimal, difference_interval, f1_interval, percent_of
 from fapo.judge.quality import PRF, flawed_positive_prf
 from fapo.report.agreement import Agreement, Finding, agreement
 from fapo.report.rollouts import ShownRollout, named_policies, shown_rollouts
@@ -93,12 +93,10 @@ class JudgeRates:
     def row(self) -> tuple[str, ...]:
         """Return run, steps, number, recall, false positive rate, J and F1 as text, with intervals of 95 %.
 
-        The intervals are those of Wilson, of Newcombe for J, and by bootstrap over the rollouts for F1.
+        The intervals are those of Wilson, of Newcombe for J, and of `f1_interval`.
         """
         found = self.found
         num_fine = found.fp + found.tn
-        hits = [(2 * (a and b), a + b) for a, b in zip(self.flagged, self.flawed, strict=True)]
-        (f1,) = bootstrap_ratio_intervals([[above] for above, _ in hits], [[below] for _, below in hits])
         return (
             self.run,
             f"{self.steps[0]}-{self.steps[1]}",
@@ -106,7 +104,7 @@ class JudgeRates:
             percent_of(found.tp, found.num_flawed),
             percent_of(found.fp, num_fine),
             decimal(found.youden_j, difference_interval(found.tp, found.num_flawed, found.fp, num_fine)),
-            decimal(found.f1, f1),
+            decimal(found.f1, f1_interval(found.tp, found.fp, found.fn)),
         )
 
 

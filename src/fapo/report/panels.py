@@ -39,6 +39,11 @@ _UPDATE: tuple[tuple[str, Scale, tuple[str, ...]], ...] = (
     ("Clip rate, of tokens", "rate from 0", ("clip_ratio/region_mean", "actor/pg_clipfrac")),
 )
 """Plots of the update, with the names that TRL and verl give to their metric."""
+_AUDIT: tuple[tuple[str, str, Scale], ...] = (
+    ("youden_j", "Youden's J of the judge, in the audit", "number"),
+    ("gap", "Flawed positives by the second judge minus those by the judge", "number"),
+)
+"""Plots of the audit: name of a metric with an interval, title and scale."""
 _CLASSES: tuple[tuple[Literal["fully_correct", "flawed", "wrong"], str, Color], ...] = (
     ("fully_correct", "fully correct", "green"),
     ("flawed", "flawed", "red"),
@@ -134,6 +139,7 @@ def policy_panels(runs: Sequence[Run]) -> list[Panel]:
         *_rhos(policies),
         *(_advantages(label, group) for label, group in group_runs(runs).items() if not group[0].genrm),
         _training(policies, "judge/f1", "F1 of the judge, by the oracle"),
+        *(_audited(policies, name, title, scale) for name, title, scale in _AUDIT),
         _training(policies, "rollout/unscored_rate", "Unscored rollouts", "rate from 0"),
     ]
     return [panel for panel in panels if panel.curves]
@@ -181,6 +187,17 @@ def _metric(runs: Styled, name: str, title: str, split: str, scale: Scale = "rat
 def _training(runs: Styled, key: str, title: str, scale: Scale = "rate") -> Panel:
     """Return the plot of a metric of training batches."""
     return Panel(title, _running((style, run.name, run.series(key, "train")) for style, run in runs), scale)
+
+
+def _audited(runs: Styled, name: str, title: str, scale: Scale) -> Panel:
+    """Return the plot of a number of the audit, which is about many steps, with dotted lines around its interval."""
+    curves = []
+    for style, run in runs:
+        bound = Style(style.color, DASHES.index("2 2.5"))
+        curves.append(Curve(run.series(f"audit/{name}", "train"), style, name=run.name))
+        for end, text in (("low", "lower bound"), ("high", "upper bound")):
+            curves.append(Curve(run.series(f"audit/{name}_{end}", "train"), bound, name=f"{run.name}, {text}"))
+    return Panel(title, tuple(curve for curve in curves if curve.series), scale, level=0.0)
 
 
 def _running(found: Iterable[tuple[Style, str, Series]]) -> tuple[Curve, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from fapo.config.schema import AuditConfig, Config, FapoReward
 from fapo.errors import JudgeDownError
-from fapo.evaluation.intervals import difference_interval, wilson_interval
+from fapo.evaluation.intervals import difference_interval, f1_interval, wilson_interval
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.from_config import make_judge
 from fapo.judge.quality import PRF, flawed_positive_prf, ratio
@@ -98,15 +98,16 @@ class AuditWindow:
         """Return the rates of the judge, with the second judge as the truth; {} before the first audit.
 
         audit/num is the number of rollouts with two verdicts, audit/invalid_rate the rate of those without one of the
-        second judge. audit/recall, false_positive_rate, f1 and youden_j (with _low and _high, its 95 % interval) are
-        those of the judge. audit/gap is the false positive ratio by the second judge minus that by the judge: where it
-        grows, the policy makes flaws that the judge does not see.
+        second judge. audit/recall, false_positive_rate, f1 and youden_j are those of the judge. audit/gap is the false
+        positive ratio by the second judge minus that by the judge: where it grows, the policy makes flaws that the
+        judge does not see. Each of the five has a 95 % interval, with _low and _high behind its name: Wilson's for the
+        rates, `f1_interval`, and Newcombe's for J and gap. That of the gap takes misses and false positives for rates
+        of different rows, which is close where one of them is rare.
         """
         if not self.recent:
             return {}
         found = self.counts()
         num_fine = found.fp + found.tn
-        low, high = difference_interval(found.tp, found.num_flawed, found.fp, num_fine)
         values = {
             "num": float(found.n),
             "invalid_rate": 1 - found.n / len(self.recent),
@@ -114,10 +115,17 @@ class AuditWindow:
             "false_positive_rate": ratio(found.fp, num_fine),
             "f1": found.f1,
             "youden_j": found.youden_j,
-            "youden_j_low": low,
-            "youden_j_high": high,
-            "gap": ratio(found.num_flawed - found.tp - found.fp, found.n),
+            "gap": ratio(found.fn - found.fp, found.n),
         }
+        intervals = {
+            "recall": wilson_interval(found.tp, found.num_flawed),
+            "false_positive_rate": wilson_interval(found.fp, num_fine),
+            "f1": f1_interval(found.tp, found.fp, found.fn),
+            "youden_j": difference_interval(found.tp, found.num_flawed, found.fp, num_fine),
+            "gap": difference_interval(found.fn, found.n, found.fp, found.n),
+        }
+        for name, (low, high) in intervals.items():
+            values |= {f"{name}_low": low, f"{name}_high": high}
         return {f"audit/{name}": value for name, value in values.items()}
 
     @property

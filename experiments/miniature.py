@@ -18,6 +18,11 @@ from fapo.config.sampling import Sampling
 from fapo.training.critic_data.settings import CritiquesSettings
 from fapo.training.run_reader import read_run
 
+WorldName = Literal[
+    "today", "weak", "cold", "known", "unfinished", "doubtful", "useless", "longer", "cascade", "exposed", "leaps"
+]
+"""Names of `experiments.paper.runs.WORLDS`, which is imported later because it is slow."""
+
 
 def miniature(
     action: Positional[Literal["build", "study", "paper", "comparison"]],
@@ -27,7 +32,7 @@ def miniature(
     seeds: tuple[int, ...] = (0, 1, 2),
     docs: Path | None = None,
     workers: int = 2,
-    worlds: tuple[Literal["today", "weak", "cold", "doubtful", "longer", "cascade", "exposed", "leaps"], ...] = (),
+    worlds: tuple[WorldName, ...] = (),
 ) -> None:
     """Build the base models of the miniature, repeat its runs over seeds, or compare ways to use a verdict.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import fmean
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.miniature import WorldName
 from experiments.paper.comparison import (
     SHOWN,
     TESTED,
@@ -37,6 +39,10 @@ STARTS = {
 """Start of the policy by world; the shipped policy for the others."""
 GAIN = {"decoupled": 0.02, "baseline": -0.3}
 """Difference to FAPO of an arm in every metric, before noise; 0 for the others."""
+
+
+def test_the_command_line_has_every_world() -> None:
+    assert get_args(WorldName) == tuple(WORLDS)
 
 
 def write_run(folder: Path, world: str, arm: str, seed: int) -> None:

@@ -56,7 +56,7 @@ def ask(service: FastAPI, path: str, body: Any = None, **options: Any) -> httpx.
 def with_client(service: FastAPI, use: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         transport = httpx.ASGITransport(service, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=600) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=600) as client:
             return await use(client)
 
     return asyncio.run(run())
@@ -234,6 +234,31 @@ def test_a_token_opens_all_routes() -> None:
     assert ask(service, "/metrics").status_code == 401
     assert ask(service, "/health").status_code == 200
     assert ask(service, "/v1/rewards", [ROW], headers={"authorization": "Bearer secret"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LocalHost:8750", 200),
+        ("127.0.0.1:8750", 200),
+        ("127.0.0.2", 200),
+        ("[::1]:8750", 200),
+        ("attacker.example:8750", 403),
+        ("127.0.0.1.attacker.example", 403),
+        ("a_b.attacker.example", 403),
+        ("192.168.0.7:8750", 403),
+        ("", 403),
+    ],
+)
+def test_without_a_token_only_requests_to_this_machine_are_answered(host: str, status: int) -> None:
+    for path, body in (("/slime", SLIME), ("/health", None)):
+        answer = ask(app(), path, body, headers={"host": host})
+        assert answer.status_code == status, answer.text
+        assert status == 200 or "FAPO_SERVER_TOKEN" in answer.json()["error"]
+    assert ask(app(token="secret"), "/slime", SLIME, headers={"host": host}).status_code == 401
+    with_token = {"host": host, "authorization": "Bearer secret"}
+    assert ask(app(token="secret"), "/slime", SLIME, headers=with_token).status_code == 200
 
 
 def test_equal_rollouts_are_judged_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -30,7 +31,7 @@ from fapo.integrations.server.messages import (
     SlimeRequest,
 )
 from fapo.integrations.server.metrics import FOLDER_VARIABLE, Metrics, TimedJudge
-from fapo.integrations.server.settings import ServeSettings, served_scorer, token
+from fapo.integrations.server.settings import TOKEN_VARIABLE, ServeSettings, is_loopback, served_scorer, token
 from fapo.rewards.scorer import PolicyScorer
 from fapo.types import Rollout, ScoredRollout
 
@@ -51,7 +52,8 @@ def make_app(scorer: PolicyScorer, bearer_token: str = "") -> FastAPI:
 
     Args:
         scorer: Scorer of the rollouts, as from `served_scorer`.
-        bearer_token: Token that clients must send; empty for none.
+        bearer_token: Token that clients must send; empty for none. Without one, only requests to a name or address of
+            this machine's own are answered.
 
     Returns:
         The application, with its documentation at /docs.
@@ -153,7 +155,11 @@ def make_app(scorer: PolicyScorer, bearer_token: str = "") -> FastAPI:
 
 
 class Guard:
-    """ASGI middleware that counts requests, and refuses those without the token."""
+    """ASGI middleware that counts requests, and refuses those without the token.
+
+    Where no token is needed, it refuses requests to other hosts than this machine. A page in a browser on this machine
+    could otherwise spend the judge's tokens: a name of its own may lead to 127.0.0.1 (DNS rebinding).
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, bearer_token: str) -> None:
         """Guard an application.
@@ -167,7 +173,7 @@ class Guard:
         self._expected = f"Bearer {bearer_token}".encode() if bearer_token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it with status 401."""
+        """Pass a request on, or answer it with status 401 or 403."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -178,14 +184,23 @@ class Guard:
                 self._metrics.requests.labels(door, message["status"]).inc()
             await send(message)
 
-        token_needed = self._expected and scope["path"] not in OPEN_PATHS
-        sent = dict(scope["headers"]).get(b"authorization", b"")
+        refusal = self._refusal(scope)
+        await (refusal(scope, receive, counted) if refusal else self._app(scope, receive, counted))
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        """Return the answer to a request that is not passed on; None if it is."""
+        headers = dict(scope["headers"])
+        if not self._expected:
+            host = headers.get(b"host", b"").decode("latin-1")
+            if is_loopback(re.sub(r":\d*$", "", host).strip("[]").lower()):
+                return None
+            return _error(
+                403, f"without {TOKEN_VARIABLE} the service answers at localhost and 127.0.0.1 only, not at {host!r}"
+            )
         # compare_digest, so that the time of the comparison does not depend on the token
-        if token_needed and not hmac.compare_digest(sent, self._expected):
-            refusal = _error(401, "send the token of the service as `Authorization: Bearer TOKEN`")
-            await refusal(scope, receive, counted)
-        else:
-            await self._app(scope, receive, counted)
+        if scope["path"] in OPEN_PATHS or hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
+            return None
+        return _error(401, "send the token of the service as `Authorization: Bearer TOKEN`")
 
 
 def serve(settings: ServeSettings) -> None:

@@ -364,6 +364,23 @@ def test_labelling_by_keyboard_export_and_agreement(
     file.unlink()
 
 
+def test_a_watched_page_is_loaded_again_until_a_person_works_on_it(chromium: Any, folders: list[Path]) -> None:
+    screen = Screen(chromium, write_report(folders, folders[0].parent / "watched.html", refresh=3))
+    screen.run("window.before = true")
+    screen.wait(lambda: screen.get("window.before") is None and screen.get("document.body.dataset.ready") == "true")
+    screen.run("window.before = true; drawing.elements.seed.focus()")
+    screen.wait(lambda: not screen.get("document.getElementById('working').hidden"))
+    screen.click("#draw button")
+    screen.keys("#labelling", "a")
+    screen.run("document.activeElement.blur()")  # nothing has the focus, but there is a label
+    screen.run("document.getElementById('working').hidden = true")
+    screen.wait(lambda: not screen.get("document.getElementById('working').hidden"))
+    assert screen.get("window.before")
+    assert screen.text("#progress").startswith("1 of ")
+    screen.run("saved = true")  # otherwise the browser asks before it leaves the page
+    assert not screen.complaints()
+
+
 def test_plots_have_values_on_hover_a_choice_of_metric_and_a_csv(chromium: Any, page: Path, downloads: Path) -> None:
     screen = Screen(chromium, page)
     screen.wait(lambda: screen.get("document.body.dataset.drawn") == "true")

@@ -35,7 +35,8 @@ class ReportSettings:
     evaluations: Annotated[UseAppendAction[tuple[Path, ...]], arg(name="eval")] = ()
     """Summary of `fapo eval` (the .json beside its --out) for plots of pass@k; may be repeated."""
     watch: bool = False
-    """Write the page again when a run has new numbers, until all runs have ended; a browser reloads it every 30 s."""
+    """Write the page again when a run has new numbers, until all runs have ended; a browser reloads it every 30 s,
+    unless you work on it."""
 
 
 @app.command("report")

@@ -42,7 +42,7 @@ def write_report(
         num_rollouts: Approximate limit of the number of rollouts on the page; 0 for none.
         human: File of labels that were made by hand on such a page.
         evaluations: Summaries of `fapo eval`, for plots of pass@k.
-        refresh: Seconds after which a browser loads the page again; None for never.
+        refresh: Seconds after which a browser loads the page again, unless a person works on it; None for never.
 
     Returns:
         The path of the page.
@@ -65,7 +65,7 @@ def write_report(
     browser = make_browser(runs, num_rollouts)
     text = render(
         "page.html.jinja",
-        ("common.js", "plot.js", *(BROWSER[1:] if browser else ())),
+        ("common.js", *(["reload.js"] if refresh else ()), "plot.js", *(BROWSER[1:] if browser else ())),
         title="FAPO: what the runs show",
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         looks=styles(runs),

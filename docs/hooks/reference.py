@@ -43,6 +43,7 @@ TABLES = {
 TYPES = {
     "Count": "integer from 1",
     "Natural": "integer from 0",
+    "Seed": "integer from 0, below 2^31",
     "Positive": "number above 0",
     "NonNegative": "number from 0",
     "TopP": "number above 0, up to 1",

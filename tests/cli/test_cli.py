@@ -143,6 +143,14 @@ def test_a_report_needs_runs(runs: list[str], message: str, tmp_path: Path, monk
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_out_of_range_ends_a_demo_before_its_runs(seed: int, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "demo", "--seed", seed) == 2
+    assert f"seed: should be {'less' if seed > 0 else 'greater'} than" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_command_is_an_error(monkeypatch, capsys) -> None:
     assert run(monkeypatch, "nonsense") == 2
     assert "nonsense" in capsys.readouterr().err

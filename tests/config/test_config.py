@@ -142,6 +142,7 @@ def test_overrides(path: Path, override: str, key: str, value: object) -> None:
         ("judge=[]", "judge: should be a table, not []; write [judge]"),
         # out of range
         ("seed=-1", "seed: should be greater than or equal to 0, not -1"),
+        ("seed=2147483648", "seed: should be less than 2147483648, not 2147483648"),
         ("rollout.group_size=1", "rollout.group_size: should be greater than or equal to 2, not 1"),
         ("rollout.temperature=0", "rollout.temperature: should be greater than 0, not 0"),
         ("rollout.top_p=1.5", "rollout.top_p: should be less than or equal to 1, not 1.5"),

@@ -26,12 +26,15 @@ def demo(*, output: Path = Path("demo"), seed: int = 0) -> None:
         output: Folder for the runs and the page.
         seed: Seed of all runs.
     """
+    from fapo.config.reader import load
     from fapo.training.parallel_runs import demo_jobs
 
     for name in ("torch", "trl"):  # the training runs are processes of their own, which would fail one by one
         if not find_spec(name):
             raise ModuleNotFoundError(name=name)
-    run_and_report(demo_jobs(output, seed), output)
+    jobs = demo_jobs(output, seed)
+    load(jobs[0].config, jobs[0].overrides)  # for the same reason: a seed out of range is an error here
+    run_and_report(jobs, output)
 
 
 def run_and_report(jobs: Sequence[Job], output: Path) -> None:

@@ -21,6 +21,8 @@ NonNegative = Annotated[float, Ge(0)]
 TopP = Annotated[float, Gt(0), Le(1)]
 Below1 = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Ge(0), Le(1)]
+Seed = Annotated[int, Ge(0), Lt(2**31)]
+"""Seed of a run. numpy takes seeds below 2**32, and a process adds its rank."""
 
 CRITIQUE_TOKENS = 4096
 """Default length limit of a critique in tokens, the same for all commands, so that they share a response cache."""

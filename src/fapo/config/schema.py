@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 from annotated_types import Gt, Le
 from pydantic import ConfigDict, Field
 
-from fapo.config.ranges import CRITIQUE_TOKENS, Below1, Count, Natural, NonNegative, Positive, Rate
+from fapo.config.ranges import CRITIQUE_TOKENS, Below1, Count, Natural, NonNegative, Positive, Rate, Seed
 from fapo.config.sampling import Requests, RunSampling, Sampling
 from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, FlawKind, OnUnscored, StepRule
@@ -620,7 +620,7 @@ class Config:
     """Prompt of the GenRM in training; unset with task "genrm": the defaults."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Validation and checkpoints."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Seed of sampling, shuffling and initialisation."""
     output: Text = "runs"
     """Folder of run folders; this run writes into output/name."""

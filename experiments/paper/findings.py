@@ -52,7 +52,6 @@ LOOKS: dict[str, tuple[str, Style]] = {
 """Name for readers and style of the curves of each variant."""
 _SHIPPED = "the shipped base policy"
 _EASY, _HARD, _FP = "validation/accuracy", "harder/accuracy", "validation/true_fp_ratio"
-_RELIABLE = "validation/reliable_accuracy"
 
 
 @dataclass(frozen=True)
@@ -377,30 +376,9 @@ def _correction(runs: Runs) -> Finding:
     return Finding("beyond: correction", title, tuple(claims), table=table)
 
 
-def _methods(runs: Runs) -> Finding:
-    names = {
-        "accuracy": _EASY,
-        "right for the right reason": _RELIABLE,
-        "true FP ratio": _FP,
-        "accuracy, harder": _HARD,
-    }
-    others = ("decoupled", "filter")
-    table = {
-        LOOKS[v][0]: {name: tuple(end(run, key) for run in runs.get(v, {}).values()) for name, key in names.items()}
-        for v in ("baseline", "fapo", *others)
-    }
-    claims = tuple(
-        _difference(runs, f"{LOOKS[v][0]}: higher than FAPO, {name}", "fapo", v, key)
-        for v in others
-        for name, key in names.items()
-        if key != _FP
-    )
-    return Finding("beyond: methods", "Other uses of a verdict beside FAPO, same judge", claims, table=table)
-
-
 _FIGURES: tuple[Callable[[Runs], Finding], ...] = (
     *(_f1, _f2a, _f2b, _f2c, _f2d, _f3, _f4, _f5, _f6, _f7, _f8, _t5, _t6, _t7),
-    *(_judge_quality, _label_noise, _correction, _methods),
+    *(_judge_quality, _label_noise, _correction),
 )
 
 

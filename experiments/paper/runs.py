@@ -22,8 +22,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Settings of more policies by name; the study has the baseline and FAPO."""
 BEYOND: dict[str, tuple[str, ...]] = {
-    "decoupled": (TRAINED, "reward.kind=decoupled"),
-    "filter": (TRAINED, "reward.kind=filter", "reward.keep=4"),
     "false-negatives-80": ("judge.kind=oracle", "judge.false_negative_rate=0.8"),
     "false-positives-50": ("judge.kind=oracle", "judge.false_positive_rate=0.5"),
     "false-negatives-80-corrected": ("judge.kind=oracle", "judge.false_negative_rate=0.8", "reward.judge_recall=0.2"),
@@ -35,7 +33,7 @@ BEYOND: dict[str, tuple[str, ...]] = {
     "false-negatives-50": ("judge.kind=oracle", "judge.false_negative_rate=0.5"),
     "false-positives-20": ("judge.kind=oracle", "judge.false_positive_rate=0.2"),
 }
-"""Settings of policies that the paper does not have: other uses of verdicts, an oracle with errors, and corrections."""
+"""Settings of policies that the paper does not have: an oracle with errors, and corrections for them."""
 
 JUDGES: dict[str, tuple[str, ...]] = {
     "genrm-sft": ("method=sft", "data.train={critiques}"),
@@ -53,8 +51,8 @@ _CASCADE = (
 COMPARED: dict[str, tuple[str, ...]] = {
     "baseline": ("reward.kind=outcome", "judge="),
     "fapo": (TRAINED,),
-    "decoupled": BEYOND["decoupled"],
-    "filter": BEYOND["filter"],
+    "decoupled": (TRAINED, "reward.kind=decoupled"),
+    "filter": (TRAINED, "reward.kind=filter", "reward.keep=4"),
     "penalty-1.5": (TRAINED, "reward.penalty=1.5"),
     "negative": VARIANTS["negative"],
     "penalty-3": (TRAINED, "reward.penalty=3"),

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.paper.changes import end, measured_series, start
 from experiments.paper.findings import LOOKS
-from experiments.paper.power import detectable_effect
+from experiments.paper.power import POWER, detectable_effect
 from experiments.paper.runs import COMPARED, WORLDS
 from fapo.errors import DataError
 from fapo.evaluation.intervals import NUM_RESAMPLES, SEED, Interval, mean_interval, percentile_interval
@@ -145,6 +145,7 @@ def write_comparison(folder: Path, out: Path) -> Path:
         "validations (steps 30, 40 and 50) of 512 questions each, counted by the oracle. Differences are those of",
         "runs with the same seed.",
         "",
+        *_power(found),
         "```console",
         "python -m experiments.miniature comparison --output runs/comparison --docs docs/results/comparison "
         "--seeds 0 1 2 3 4 5 6 7",
@@ -168,22 +169,49 @@ def write_comparison(folder: Path, out: Path) -> Path:
     return out / "README.md"
 
 
+def _power(found: Sequence[Difference]) -> list[str]:
+    """Return what the seeds can see, whatever the results are, and how often both intervals agree; [] without tests."""
+    if not found:
+        return []
+    strictest = 0.05 / len(found)
+    seeds = sorted({len(d.values) for d in found})
+    agree = sum((d.interval[0] <= 0 <= d.interval[1]) == (d.bootstrap[0] <= 0 <= d.bootstrap[1]) for d in found)
+    return [
+        "What n paired seeds can see: the smallest difference, in standard deviations of the differences, that a t",
+        f"test finds with probability {POWER}. It does not depend on the results.",
+        "",
+        f"| seeds | {' | '.join(map(str, seeds))} |",
+        "|---" * (len(seeds) + 1) + "|",
+        f"| at 5 % | {' | '.join(f'{detectable_effect(n):.1f}' for n in seeds)} |",
+        f"| at 5 % / {len(found)}, the first step of Holm | "
+        + " | ".join(f"{detectable_effect(n, strictest):.1f}" for n in seeds)
+        + " |",
+        "",
+        "*Detectable* in the tables is the first of these rows times the spread that was measured. Student's",
+        f"interval and the bootstrap's agree whether 0 is inside in {agree} of {len(found)} comparisons. With three or",
+        "four seeds the bootstrap's is too narrow: read Student's. *Tokens of the judge* are those that it writes in",
+        "the training of a run.",
+        "",
+    ]
+
+
 def _ends(arms: Runs) -> list[str]:
     """Return the table of the ends of all arms: mean and standard deviation over the seeds."""
     lines = [
-        f"| arm | seeds | {' | '.join(SHOWN)} | tokens of the judge | seconds a step |",
-        "|---" * (len(SHOWN) + 4) + "|",
+        f"| arm | seeds | {' | '.join(SHOWN)} | tokens of a verdict | tokens of the judge, thousands "
+        "| seconds a step |",
+        "|---" * (len(SHOWN) + 5) + "|",
     ]
     first = {
         title: [start(run, key) for by_seed in arms.values() for run in by_seed.values()]
         for title, key in SHOWN.items()
     }
-    lines.append("| *start* | | " + " | ".join(f"{fmean(values):.3f}" for values in first.values()) + " | | |")
+    lines.append("| *start* | | " + " | ".join(f"{fmean(values):.3f}" for values in first.values()) + " | | | |")
     for arm in COMPARED:
         if by_seed := arms.get(arm):
             runs = list(by_seed.values())
             cells = [_spread([end(run, key) for run in runs]) for key in SHOWN.values()]
-            cells += [_judge_tokens(runs), _spread([_seconds(run) for run in runs], 1)]
+            cells += [_verdict_tokens(runs), _judge_tokens(runs), _spread([_seconds(run) for run in runs], 1)]
             lines.append(f"| {LOOKS[arm][0]} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
@@ -215,10 +243,20 @@ def _between(interval: Interval) -> str:
     return f"{interval[0]:+.3f} to {interval[1]:+.3f}"
 
 
-def _judge_tokens(runs: Sequence[Run]) -> str:
-    """Return the mean tokens of a judgement in training; empty for runs without a judge."""
+def _verdict_tokens(runs: Sequence[Run]) -> str:
+    """Return the mean tokens of a verdict in training; empty for runs without a judge."""
     values = [value for run in runs for value in run.series("judge/tokens", "train").values]
     return f"{fmean(values):.1f}" if values else ""
+
+
+def _judge_tokens(runs: Sequence[Run]) -> str:
+    """Return the thousands of tokens that the judge writes in the training of a run, on average; empty for none.
+
+    A run that was resumed has read a part of the critiques from its cache, and is left out.
+    """
+    whole = [run for run in runs if not any(run.series("judge/from_cache", "train").values)]
+    totals = [sum(run.series("judge/completion_tokens", "train").values) for run in whole]
+    return f"{fmean(totals) / 1000:.0f}" if any(totals) else ""
 
 
 def _seconds(run: Run) -> float:

@@ -23,7 +23,7 @@ from experiments.paper.comparison import (
 from experiments.paper.findings import LOOKS
 from experiments.paper.runs import COMPARED, EXACT, WORLDS, comparison_jobs
 from fapo.config.reader import load
-from fapo.data.jsonl import write_jsonl
+from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.errors import DataError
 
 SEEDS = tuple(range(4))
@@ -37,6 +37,8 @@ STARTS = {
     "leaps": "leaping-0",
 }
 """Start of the policy by world; the shipped policy for the others."""
+JUDGING = {"judge/completion_tokens": 2000, "judge/from_cache": 0}
+"""What the judge writes in a step."""
 GAIN = {"decoupled": 0.02, "baseline": -0.3}
 """Difference to FAPO of an arm in every metric, before noise; 0 for the others."""
 
@@ -53,7 +55,7 @@ def write_run(folder: Path, world: str, arm: str, seed: int) -> None:
     for step in (0, 10, 20, 30, 40, 50):
         value = 0.2 if step == 0 else last
         rows.append({"step": step, "kind": "validation", **dict.fromkeys(SHOWN.values(), value)})
-        rows.append({"step": step + 1, "kind": "train", "step_time": 2.0, "judge/tokens": 28.0})
+        rows.append({"step": step + 1, "kind": "train", "step_time": 2.0, "judge/tokens": 28.0, **JUDGING})
     (run / "config.json").write_text(json.dumps({"name": run.name, "seed": seed, "reward": {"kind": "fapo"}}))
     write_jsonl(run / "metrics.jsonl", rows)
 
@@ -106,10 +108,21 @@ def test_the_page_names_what_differs(folder: Path, tmp_path: Path) -> None:
     page = write_comparison(folder, tmp_path / "docs").read_text(encoding="utf-8")
     assert page.count("| decoupled advantages | accuracy | **+0.0") == with_arm("decoupled")
     assert page.count("| GRPO baseline | 4 |") == with_arm("baseline")
+    assert page.count("| 28.0 | 12 | 2.0 ± 0.0 |") == NUM_ARMS, "6 steps with 2 000 tokens each"
+    assert "| at 5 % | 2.1 |" in page, "the effect that four seeds find"
     numbers = json.loads((tmp_path / "docs/results.json").read_text(encoding="utf-8"))
     assert set(numbers["ends"]) == set(WORLDS)
     assert len(numbers["differences"]) == (NUM_ARMS - len(WORLDS)) * len(TESTED)
     assert page.count("The judge is the oracle") == sum(world.judge == EXACT for world in WORLDS.values())
+
+
+def test_a_run_that_has_read_its_cache_does_not_count_for_the_tokens(folder: Path, tmp_path: Path) -> None:
+    path = folder / "weak-fapo-2/metrics.jsonl"
+    rows = list(read_jsonl(path))
+    rows[1] |= {"judge/completion_tokens": 0, "judge/from_cache": 70}
+    write_jsonl(path, rows)
+    page = write_comparison(folder, tmp_path / "docs").read_text(encoding="utf-8")
+    assert page.count("| 28.0 | 12 | 2.0 ± 0.0 |") == NUM_ARMS
 
 
 def test_unfinished_runs_do_not_count(folder: Path) -> None:

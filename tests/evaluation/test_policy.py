@@ -26,6 +26,7 @@ from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.world import parse
 from fapo.evaluation.intervals import bootstrap_ratios, percent, percentile_interval
 from fapo.evaluation.policy.compare import as_json, compare, read_table
+from fapo.evaluation.policy.compare import as_table as as_comparison_table
 from fapo.evaluation.policy.output import as_table, question_row
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample, evaluate, load_questions
 from fapo.evaluation.policy.score import by_source, majority, paired_differences, score, verified_majority
@@ -673,6 +674,29 @@ def test_policies_are_compared_on_their_common_questions(tmp_path: Path) -> None
     assert 0 < low <= 4 / 20 <= high <= 1 / 4, "four of five questions gain one sample: the interval is paired"
 
 
+def test_questions_that_a_policy_did_not_answer_are_left_out_of_both(tmp_path: Path) -> None:
+    first = table(tmp_path / "first.jsonl", [4, 4, 0])  # the third question is hard, and the second policy runs out
+    rows = list(read_jsonl(table(tmp_path / "second.jsonl", [4, 3, 0])))
+    write_jsonl(tmp_path / "second.jsonl", [*rows[:2], rows[2] | {"samples": [], "num_failed": 4}])
+    found = compare([first, tmp_path / "second.jsonl"])
+    assert (found.num_questions, found.num_unanswered) == (2, 1)
+    assert found.scores[str(first)].avg_at_k.value == 1.0
+    assert found.differences[str(tmp_path / "second.jsonl")]["avg_at_k"].value == pytest.approx(-1 / 8)
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(as_comparison_table(found))
+    assert "2 common questions (1 left out, which a policy did not answer)" in shown.getvalue()
+
+
+def test_a_policy_without_a_correct_sample_has_been_judged(tmp_path: Path) -> None:
+    first, second = table(tmp_path / "first.jsonl", [0, 0]), table(tmp_path / "second.jsonl", [2, 4], flawed=1)
+    found = compare([first, second])
+    assert found.scores[str(first)].reliable_accuracy.value == 0
+    assert found.differences[str(second)]["reliable_accuracy"].value == pytest.approx(4 / 8)
+    unjudged = [row | {"samples": [s | {"status": "skipped"} for s in row["samples"]]} for row in read_jsonl(second)]
+    write_jsonl(tmp_path / "unjudged.jsonl", unjudged)
+    assert math.isnan(compare([second, tmp_path / "unjudged.jsonl"]).scores[str(second)].reliable_accuracy.value)
+
+
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=8), st.integers(0, 1))
 @settings(max_examples=10, deadline=None)
 def test_a_policy_does_not_differ_from_itself(corrects: list[int], flawed: int) -> None:
@@ -709,6 +733,7 @@ def test_the_command_prints_a_table(
     [
         ([], "at least two"),
         (["other.jsonl"], "no question in common"),
+        (["failed.jsonl"], "no answered question in common; repeat what failed"),
         (["bad.jsonl"], "bad.jsonl:1"),
         (["types.jsonl"], "types.jsonl:1: not a row of `fapo eval` (TypeError(\"correct is 'yes'\"))"),
         (["none.jsonl"], "none.jsonl: no such file; give the --out file of `fapo eval`"),
@@ -725,6 +750,8 @@ def test_tables_that_cannot_be_compared(
     write_jsonl(tmp_path / "bad.jsonl", [{"id": "0"}])
     row = question_row(question([sample("7")]))
     write_jsonl(tmp_path / "other.jsonl", [row])
+    unanswered = [found | {"samples": [], "num_failed": 4} for found in read_jsonl(first)]
+    write_jsonl(tmp_path / "failed.jsonl", unanswered)
     write_jsonl(tmp_path / "types.jsonl", [row | {"samples": [row["samples"][0] | {"correct": "yes"}]}])
     assert fapo(monkeypatch, "compare", first, *(tmp_path / other for other in others)) == 2
     assert message in capsys.readouterr().err

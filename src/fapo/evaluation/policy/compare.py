@@ -39,7 +39,9 @@ class Comparison:
     """Policies on their common questions."""
 
     num_questions: int
-    """Number of questions that all tables have."""
+    """Number of questions that have a sample in each table."""
+    num_unanswered: int
+    """Number of further questions that all tables have; in one of them all requests failed."""
     k: int
     """Number of samples of each question; the smallest one of all tables."""
     scores: Mapping[str, Score]
@@ -49,7 +51,7 @@ class Comparison:
 
 
 def compare(tables: Sequence[Path]) -> Comparison:
-    """Compare policies on the questions that all tables have.
+    """Compare policies on the questions that all tables have, and to which each policy has answered.
 
     Args:
         tables: Tables of questions that `fapo eval` has written; the first one is the baseline.
@@ -67,11 +69,16 @@ def compare(tables: Sequence[Path]) -> Comparison:
     common = [key for key in read[first] if all(key in read[other] for other in others)]
     if not common:
         raise DataError(f"{first} and the other tables have no question in common; evaluate both on the same data")
-    questions = {path: [found[key] for key in common] for path, found in read.items()}
+    answered = [key for key in common if all(found[key].samples for found in read.values())]
+    if not answered:
+        raise DataError(f"{first} and the other tables have no answered question in common; repeat what failed")
+    questions = {path: [found[key] for key in answered] for path, found in read.items()}
     k = min(max(len(q.samples) + q.num_failed for q in found) for found in questions.values())
-    judged = all(any(s.verdict for q in found for s in q.samples) for found in questions.values())
+    correct = [s for found in questions.values() for q in found for s in q.samples if s.check.correct]
+    judged = all(sample.verdict for sample in correct)  # a table without a correct sample may have had a judge
     return Comparison(
-        num_questions=len(common),
+        num_questions=len(answered),
+        num_unanswered=len(common) - len(answered),
         k=k,
         scores={path: score(found, k, judged) for path, found in questions.items()},
         differences={other: paired_differences(questions[first], questions[other], k, judged) for other in others},
@@ -112,9 +119,10 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 def as_table(found: Comparison) -> Table:
     """Return a comparison as a table: a section for each policy, with the differences to the first one."""
+    left_out = f" ({found.num_unanswered} left out, which a policy did not answer)" if found.num_unanswered else ""
     caption = (
-        f"{found.num_questions} common questions, k = {found.k}; differences to the first policy in points; intervals: "
-        f"{LEVEL:.0%} bootstrap, those of differences paired over questions"
+        f"{found.num_questions} common questions{left_out}, k = {found.k}; differences to the first policy in points; "
+        f"intervals: {LEVEL:.0%} bootstrap, those of differences paired over questions"
     )
     # one number a line, so that no number is cut on a terminal of 80 columns
     table = Table(caption=Text(caption), caption_justify="left", box=SIMPLE, min_width=76)

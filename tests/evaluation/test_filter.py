@@ -43,6 +43,13 @@ def test_questions_between_the_bounds_can_be_trained_on(evaluation: Path, tmp_pa
     assert [r["solve_rate"] for r in read_jsonl(tmp_path / "kept.jsonl")] == [0.25, 0.375, 0.5]
 
 
+def test_an_id_that_two_sources_share_is_made_unique(tmp_path: Path) -> None:
+    rows = [row(1, 4), row(1, 4) | {"source": "others"}, row(2, 4)]
+    write_jsonl(tmp_path / "eval.jsonl", rows)
+    filter_problems(FilterSettings(evaluation=tmp_path / "eval.jsonl", out=tmp_path / "kept.jsonl"))
+    assert [p.id for p in read_problems(tmp_path / "kept.jsonl")] == ["sums-q-1", "others-q-1", "q-2"]
+
+
 @given(
     counts=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)).map(sorted), min_size=1),
     bounds=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),

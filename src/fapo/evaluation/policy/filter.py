@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ class FilterCounts:
 def filter_problems(settings: FilterSettings) -> FilterCounts:
     """Write the questions with a solve rate between two bounds; the solve rate is correct samples / samples.
 
+    Training needs unique ids, so an id that two sources share gets the name of its source.
+
     Args:
         settings: Output of an evaluation, output file and bounds, which are included.
 
@@ -57,7 +60,11 @@ def filter_problems(settings: FilterSettings) -> FilterCounts:
             f"{settings.evaluation}: no question has a solve rate from {settings.min_rate:g} to {settings.max_rate:g} "
             f"({below} lower, {above} higher, {unanswered} without a sample); change the bounds"
         )
-    write_jsonl(settings.out, kept)
+    times = Counter(row["id"] for row in kept)
+    write_jsonl(
+        settings.out,
+        [row | {"id": f"{row['source']}-{row['id']}"} if times[row["id"]] > 1 else row for row in kept],
+    )
     return FilterCounts(len(kept), below, above, unanswered)
 
 

@@ -28,7 +28,7 @@ from fapo.data import read_jsonl, write_jsonl
 
 MEMORY = 0.9
 """Fraction of the card's memory that all runs together may use."""
-EVERY = 4
+EVERY = 3
 """Steps between two validations and checkpoints."""
 
 

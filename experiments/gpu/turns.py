@@ -130,6 +130,8 @@ def my_turn(work: Path, kind: str) -> float:
 def train_in_time(config: Config, end: float) -> None:
     """Run `fapo train`, or continue that run; end it, with a checkpoint, before a validation that would be too late.
 
+    A run without a validation after its start is not ended: its first steps are slow, and all before would be lost.
+
     Args:
         config: Config of the run.
         end: Time at which the process is killed, by time.time().
@@ -140,13 +142,15 @@ def train_in_time(config: Config, end: float) -> None:
 
     def progress(task: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         nonlocal asked
-        needed = seconds_to_validation(list(read_jsonl(folder / "metrics.jsonl")), config.validation.every, total)
+        rows = list(read_jsonl(folder / "metrics.jsonl"))
+        needed = seconds_to_validation(rows, config.validation.every, total)
+        is_measured = any(row["kind"] == "validation" and row["step"] > 0 for row in rows)
         values = metrics or {}
         parts = " ".join(f"{values[key]:.1f}" for key in TIMES if key in values)
         seen = ", ".join(f"{k.split('/')[-1]} {v:.3f}" for k, v in values.items() if k in SHOWN)
         left = end - time.time()
         print(f"{task} step {done}/{total}: {seen}; {parts} s; {left:.0f} s left, {needed:.0f} needed", flush=True)
-        if needed + GRACE > left and not asked:
+        if needed + GRACE > left and is_measured and not asked:
             asked = True  # a second signal would stop the run at once, without a checkpoint
             os.kill(os.getpid(), signal.SIGINT)
 

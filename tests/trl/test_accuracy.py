@@ -44,6 +44,7 @@ def test_it_is_called_as_that_of_trl_and_agrees() -> None:
 def test_texts_thinking_and_missing_solutions() -> None:
     completions = [r"\boxed{3}", r"<think>\boxed{3}</think> so \boxed{4}", *said(r"\boxed{3}")]
     assert accuracy_reward(completions, ["3", "3", " "]) == [1.0, 0.0, None]
+    assert accuracy_reward(completions, ["3", None, ""]) == [1.0, None, None]
     assert accuracy_reward([], []) == []
 
 

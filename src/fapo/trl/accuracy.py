@@ -16,7 +16,7 @@ from fapo.types import Problem
 
 def accuracy_reward(
     completions: Sequence[Any],
-    solution: Sequence[str],
+    solution: Sequence[str | None],
     log_extra: Callable[[str, list[Any]], None] | None = None,
     log_metric: Callable[[str, float], None] | None = None,
     checker: str | CheckerFunction = "math",
@@ -37,14 +37,14 @@ def accuracy_reward(
         **columns: Columns of the data set; a checker of your own reads the problem in `problem` or in `prompts`.
 
     Returns:
-        Rewards [num_rollouts]; None, which TRL leaves out, for an empty solution, or where the checker fails.
+        Rewards [num_rollouts]; None, which TRL leaves out, without a solution, or where the checker fails.
 
     Raises:
         ConfigError: If the checker cannot be used.
     """
     check = make_checker(checker)
     questions = columns.get("problem") or columns.get("prompts") or [""] * len(completions)
-    references = [answer_of_worked_solution(text) for text in solution]
+    references = [answer_of_worked_solution(text or "") for text in solution]
     rollouts = [
         make_rollout(Problem(str(i), problem_text(question), reference), completion)
         for i, (question, reference, completion) in enumerate(zip(questions, references, completions, strict=True))

@@ -26,7 +26,7 @@ from rich.table import Table
 from fapo.config.schema import FapoReward
 from fapo.data.jsonl import write_jsonl
 from fapo.data.miniature.sets import labelled
-from fapo.evaluation.intervals import bootstrap_ratio_intervals
+from fapo.evaluation.intervals import bootstrap_ratios, percentile_interval
 from fapo.judge.from_config import command_line_judge, make_judge
 from fapo.judge.template import Template
 from fapo.rewards.scorer import PolicyScorer
@@ -82,7 +82,7 @@ def passed(rows: Sequence[Sequence[ScoredRollout]]) -> str:
     num = max(map(len, rows))
     parts = [sum(row[i].reward.value == 1.0 for row in rows if i < len(row)) for i in range(num)]
     wholes = [sum(i < len(row) for row in rows) for i in range(num)]
-    ((low, high),) = bootstrap_ratio_intervals([[part] for part in parts], [[all_] for all_ in wholes])
+    low, high = percentile_interval(bootstrap_ratios([[part] for part in parts], [[all_] for all_ in wholes])[:, 0])
     return f"{100 * sum(parts) / sum(wholes):.0f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 

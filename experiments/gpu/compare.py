@@ -22,7 +22,7 @@ from scipy.stats import binomtest
 
 from experiments.gpu import world
 from experiments.gpu.measured import KINDS
-from fapo.evaluation.intervals import bootstrap_ratio_intervals
+from fapo.evaluation.intervals import bootstrap_ratios, percentile_interval
 
 Row = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def paired(first: Iterable[bool], second: Iterable[bool]) -> dict[str, Any]:
         raise ValueError(f"two runs with the same questions are needed; got {len(a)} and {len(b)}")
     only_first, only_second = int((a > b).sum()), int((b > a).sum())
     apart = only_first + only_second
-    ((low, high),) = bootstrap_ratio_intervals((b - a)[:, None], np.ones((len(a), 1)))
+    low, high = percentile_interval(bootstrap_ratios((b - a)[:, None], np.ones((len(a), 1)))[:, 0])
     return {
         "n": len(a),
         "first": round(float(a.mean()), 4),

@@ -154,6 +154,14 @@ def test_the_majority(said: list[str | None], right: bool | None) -> None:
     assert majority([sample(answer) for answer in said]) is right
 
 
+def test_a_checker_that_finds_no_answers_leaves_the_majority_open() -> None:
+    rollout = Rollout(Problem("q", "?", "7"), "text", 10)
+    samples = [Sample(rollout, Check(right, None, "ok"), SOUND if right else None) for right in (True, True, False)]
+    assert majority(samples) is None
+    found = score([question(samples)], 3, judged=True)
+    assert found.avg_at_k.value == 2 / 3 and math.isnan(found.majority_at_k.value)
+
+
 def judged(answer: str | None, verdict: Verdict | None) -> Sample:
     """Return a sample with a verdict, whether its answer is the correct "7" or another one."""
     found = sample(answer)
@@ -557,6 +565,10 @@ MISTAKES = {
     "judge's name": (["sums.jsonl", "--judge", "http://x"], "--judge-model is missing"),
     "votes": (["sums.jsonl", "--judge", "local:x", "--judge-votes", "0"], "votes: should be"),
     "vote of one": (["sums.jsonl", "--judge", "local:x", "--verified-majority"], "set -k above 1"),
+    "vote without answers": (
+        ["sums.jsonl", "-k", "2", "--judge", "local:x", "--verified-majority", "--checker", "operator:eq"],
+        "--checker operator:eq finds none",
+    ),
     "vote without a judge": (["sums.jsonl", "-k", "2", "--verified-majority"], "name a --judge"),
     "template": (["sums.jsonl", "--judge", "local:x", "--judge-template", "?"], "no prompt template '?'"),
 }

@@ -186,12 +186,13 @@ def _sums(answered: Sequence[AnsweredQuestion], sizes: Sequence[int], judged: bo
 
 
 def majority(samples: Sequence[Sample]) -> bool | None:
-    """Return whether the most frequent final answer is correct; None without samples.
+    """Return whether the most frequent final answer is correct; None without samples, or if nobody knows their answers.
 
     Among equally frequent answers the first one counts. All correct answers are equal, and wrong answers are equal if
-    their normal forms are. Samples without an answer do not vote.
+    their normal forms are. Samples without an answer do not vote. A checker of the user finds no answers: it says only
+    whether a response is correct.
     """
-    if not samples:
+    if not samples or any(sample.check.status == "ok" and sample.check.answer is None for sample in samples):
         return None
     labels: list[Hashable] = [
         CORRECT if sample.check.correct else clean(sample.check.answer or "")

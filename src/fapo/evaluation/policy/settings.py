@@ -104,6 +104,10 @@ class EvalSettings:
             raise ConfigError("--gold-judge is a second opinion; name the first judge by --judge")
         if self.verified_majority and (not self.judge or self.samples == 1):
             raise ConfigError("--verified-majority is a vote of judged samples; name a --judge, and set -k above 1")
+        if self.verified_majority and ":" in self.checker:
+            raise ConfigError(
+                f"--verified-majority is a vote of answers, and --checker {self.checker} finds none; leave one out"
+            )
         if self.out.suffix != ".jsonl":
             raise ConfigError(f"{self.out}: must end in .jsonl; summary (.json) and cache come beside it")
 

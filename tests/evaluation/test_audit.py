@@ -19,9 +19,10 @@ from rich.console import Console
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.errors import DataError, EngineError, JudgeDownError
-from fapo.evaluation.audit.counts import AuditCounts, AuditRow, print_counts
+from fapo.evaluation.audit.counts import AuditCounts, AuditRow, as_json, print_counts
 from fapo.evaluation.audit.run import audit
 from fapo.evaluation.audit.settings import AuditSettings
+from fapo.evaluation.intervals import ratio_interval, wilson_interval
 from fapo.inference.response_cache import ResponseCache
 from tests.support.chat_server import ChatServer, Reply, chat_server
 from tests.support.command_line import fapo
@@ -581,13 +582,29 @@ def test_an_interrupted_audit_continues(blow: signal.Signals, tmp_path: Path) ->
 )
 def test_where_errors_are(step: int, num_steps: int, part: int | None) -> None:
     result = AuditCounts()
-    result.add(AuditRow("x", "s", True, "ok", step, True, "", num_steps))
+    result.add(AuditRow("x", "s", True, "ok", step, True, "", num_steps), "?")
     assert result.fifths == ({} if part is None else {part: 1}), "a single step says nothing about the place"
+
+
+def test_solutions_of_one_problem_are_not_independent() -> None:
+    alone, together, paper = AuditCounts(), AuditCounts(), io.StringIO()
+    flawed = [number % 4 == 0 for number in range(20) for _ in range(8)]
+    for number, flag in enumerate(flawed):
+        row = AuditRow(f"q{number}", "s", True, "ok", 0 if flag else None, flag, num_steps=1)
+        alone.add(row, f"{number}?")
+        together.add(row, f"{number // 8}?")
+    assert as_json(alone)["fp_ratio_interval"] == list(wilson_interval(40, 160)) and not alone.repeats_problems
+    found = as_json(together)
+    assert found["fp_ratio"] == 1 / 4 and found["sources"]["s"]["fp_ratio_interval"] == found["fp_ratio_interval"]
+    assert found["fp_ratio_interval"] == pytest.approx(ratio_interval([8, 0, 0, 0] * 5, [8] * 20))
+    assert found["fp_ratio_interval"][1] - found["fp_ratio_interval"][0] > 0.3, "20 problems, not 160 solutions"
+    print_counts(together, Console(file=paper, width=200))
+    assert "over problems, since some have several solutions" in paper.getvalue()
 
 
 def test_a_summary_without_verdicts_divides_by_nothing() -> None:
     result, paper = AuditCounts(), io.StringIO()
-    result.add(AuditRow("x", "s", False, "skipped"))
+    result.add(AuditRow("x", "s", False, "skipped"), "?")
     for i in range(7):
         result.add_bad(f"in.jsonl:{i}: nonsense")
     print_counts(result, Console(file=paper, width=80))

@@ -13,6 +13,7 @@ from scipy import stats
 from fapo.evaluation.intervals import (
     difference_interval,
     f1_interval,
+    grouped_rate_interval,
     mean_interval,
     percent_of,
     rate_estimate,
@@ -121,6 +122,18 @@ def test_answers_that_agree_within_a_question_count_once() -> None:
     assert alike == pytest.approx(ratio_interval(right, np.ones(40)))
     low, high = ratio_interval(np.full(40, 6.0), np.full(40, 8.0))
     assert low == pytest.approx(wilson_interval(240, 320)[0]) and high - low < alike[1] - alike[0]
+
+
+def test_rows_that_all_agree_count_once_for_each_question() -> None:
+    assert ratio_interval([0] * 20, [16] * 20) == wilson_interval(0, 20)
+    assert ratio_interval([16] * 20 + [0], [16] * 20 + [0]) == wilson_interval(20, 20)
+
+
+def test_rows_that_may_come_in_groups() -> None:
+    assert grouped_rate_interval([1, 0, 0, 0], [1, 1, 0, 1]) == wilson_interval(1, 3)
+    assert grouped_rate_interval([4, 0, 1], [4, 4, 2]) == ratio_interval([4, 0, 1], [4, 4, 2])
+    assert grouped_rate_interval([3], [4]) == wilson_interval(0.75, 1), "one question is one row"
+    assert grouped_rate_interval([], []) == (0, 1)
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from fapo.data.jsonl import write_jsonl
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.settings import AuditSettings
+from fapo.evaluation.intervals import ratio_interval, wilson_interval
 from fapo.report.audit_page import check_inputs, write_audit
+from fapo.report.summary import show_interval
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
 from tests.support.run_folders import HOSTILE
@@ -27,7 +29,8 @@ Row = dict[str, Any]
 
 def solution(number: int, **changes: Any) -> Row:
     steps = ["1+1=2", "2+2=5", "so 5-1=4", "\\boxed{4}"]
-    return {"id": f"q{number}", "source": "easy", "problem": "1+1+2?", "reference": "4", "steps": steps} | changes
+    problem = f"{number}: 1+1+2?"
+    return {"id": f"q{number}", "source": "easy", "problem": problem, "reference": "4", "steps": steps} | changes
 
 
 def verdict(number: int, error_step: int | None = None, **changes: Any) -> Row:
@@ -95,6 +98,18 @@ def test_a_second_judge(tmp_path: Path) -> None:
     cells = re.findall(r"<td>(.*?)</td>", re.sub(r" <i>.*?</i>", "", row[1]))
     assert cells == ["75.0 %", "50.0 %", "75.0 %", "0.50", "1 of 2", "4", "1"]
     assert unpacked(html)["second_step"] == [2, None, None, 0, 1, 1]
+
+
+def test_solutions_of_one_problem_are_not_independent(tmp_path: Path) -> None:
+    solutions = [solution(i, source="easy", problem=f"{i // 2}?") for i in range(4)]
+    options = audited(tmp_path, solutions, [verdict(0, 1), verdict(1, 1), verdict(2), verdict(3)])
+    write_jsonl(tmp_path / "second.jsonl", [verdict(0, 1), verdict(1, 1), verdict(2), verdict(3)])
+    page, judges, _ = write_audit(options, tmp_path / "audit.html", second=tmp_path / "second.jsonl")
+    html = page.read_text(encoding="utf-8")
+    wide = ratio_interval([2, 0], [2, 2])
+    assert judges and judges.intervals == (wide, wide, wilson_interval(2, 2))
+    assert f"<td>50.0 % <i>{show_interval(wide, 'rate')}</i></td><td>2 of 4</td>" in html
+    assert "intervals (over problems, since some have several solutions)" in html
 
 
 PREDICTIONS = [

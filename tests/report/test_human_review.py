@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fapo.errors import DataError
+from fapo.evaluation.intervals import wilson_interval
 from fapo.report import read_run, write_report
 from fapo.report.agreement import Agreement
 from fapo.report.human_review import agreements, read_labels, text_hash
@@ -41,9 +42,11 @@ def test_agreement_by_hand(tmp_path: Path) -> None:
     judge, oracle = agreements(labels, [read_run(folder)])
     # five have a verdict: both flawed 2, judge alone 1, human alone 1, both fine 1
     kappa = (3 / 5 - 13 / 25) / (1 - 13 / 25)
-    assert judge == Agreement("judge, r", 5, 1, (3, 3), 3, (1, 2), pytest.approx(kappa))
+    around = tuple(wilson_interval(3, 5) for _ in range(3))
+    assert judge == Agreement("judge, r", 5, 1, (3, 3), 3, (1, 2), pytest.approx(kappa), around)
     assert judge.ratios == (3 / 5, 3 / 5)
-    assert oracle == Agreement("oracle, r", 6, 0, (3, 4), 5, (3, 3), pytest.approx((5 / 6 - 1 / 2) / (1 / 2)))
+    around = tuple(wilson_interval(k, 6) for k in (3, 4, 5))
+    assert oracle == Agreement("oracle, r", 6, 0, (3, 4), 5, (3, 3), pytest.approx((5 / 6 - 1 / 2) / (1 / 2)), around)
     html = write_report([folder], tmp_path / "page.html", human=labels).read_text(encoding="utf-8")
     assert "<th>judge, r</th><td>60.0 % <i>[23.1, 88.2]</i></td>" in html
     assert html.count("<td>1 of 2</td><td>5</td><td>1</td>") == 1

@@ -6,6 +6,7 @@ One function for each way in which the data were drawn:
     difference_interval         a difference of two such rates of different rows
     f1_interval                 F1 of independent rows
     ratio_interval              a ratio of rows that come in groups, such as several answers to one question
+    grouped_rate_interval       a rate of rows that may come in groups, of any number and size
     mean_interval               a mean over a few runs with different seeds
     bootstrap_ratios            bootstrap draws of several ratios of grouped rows that are compared with each other
     bootstrap_sums              bootstrap draws of sums over rows, for numbers that are no ratios
@@ -137,7 +138,8 @@ def ratio_interval(
     """Return the interval of r = sum(y) / sum(x), for rows that were drawn in groups.
 
     The variance of r is n / (n - 1) sum((y - r x)^2) / sum(x)^2. A rate gets Wilson's interval for the effective
-    sample size r (1 - r) / variance, which is at most sum(x), and sum(x) where all groups agree. Any other ratio gets
+    sample size r (1 - r) / variance, which is at most sum(x), and sum(x) where all groups agree. Where all rows agree,
+    nothing is known about how alike the rows of a group are, and the size is the number of groups. Any other ratio gets
     r -+ z sqrt(variance). Source: the linearised ratio estimator of cluster samples.
 
     Args:
@@ -160,10 +162,32 @@ def ratio_interval(
     ratio = float(y.sum() / x.sum())
     variance = float(len(y) / (len(y) - 1) * ((y - ratio * x) ** 2).sum() / x.sum() ** 2)
     if is_rate:
-        size = float(x.sum()) if variance == 0 else min(float(x.sum()), ratio * (1 - ratio) / variance)
+        if variance:
+            size = min(float(x.sum()), ratio * (1 - ratio) / variance)
+        else:
+            size = float((x > 0).sum() if ratio in (0, 1) else x.sum())
         return wilson_interval(ratio * size, size, level)
     half_width = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance)
     return ratio - half_width, ratio + half_width
+
+
+def grouped_rate_interval(hits: Sequence[int], rows: Sequence[int]) -> Interval:
+    """Return the interval of the rate sum(hits) / sum(rows), for rows that may come in groups.
+
+    It is Wilson's where each group has at most one row, and otherwise that of `ratio_interval`. A single group of
+    several rows counts as one row.
+
+    Args:
+        hits: Number of rows of each group that have the property, [num_groups].
+        rows: Number of rows of each group, [num_groups].
+
+    Returns:
+        Bounds in [0, 1]; (0, 1) without rows.
+    """
+    k, n = sum(hits), sum(rows)
+    if max(rows, default=0) <= 1:
+        return wilson_interval(k, n)
+    return ratio_interval(hits, rows) if len(rows) > 1 else wilson_interval(k / n, 1)
 
 
 def mean_interval(values: Sequence[float]) -> Interval:

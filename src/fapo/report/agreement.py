@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fapo.data.jsonl import finite
-from fapo.evaluation.intervals import Interval, decimal, percent, wilson_interval
+from fapo.evaluation.intervals import Interval, decimal, grouped_rate_interval, percent
 from fapo.evaluation.metrics import fp_ratio
 from fapo.judge.quality import cohen_kappa, ratio
 
@@ -33,17 +34,13 @@ class Agreement:
     """Number of solutions with the same first wrong step from both, and number with any step from both."""
     kappa: float
     """Cohen's kappa of flawed or not; NaN if both put all solutions into one class."""
+    intervals: tuple[Interval, Interval, Interval]
+    """95 % intervals of the two FP ratios and of the agreement rate; over problems where these repeat."""
 
     @property
     def ratios(self) -> tuple[float, float]:
         """FP ratio by the first, and by the second source."""
         return fp_ratio(self.num_flawed[0], self.num), fp_ratio(self.num_flawed[1], self.num)
-
-    @property
-    def intervals(self) -> tuple[Interval, Interval, Interval]:
-        """95 % intervals of the two FP ratios and of the agreement rate."""
-        first, second, same = (wilson_interval(k, self.num) for k in (*self.num_flawed, self.num_agreed))
-        return first, second, same
 
     def as_json(self) -> dict[str, Any]:
         """Return the numbers by name; a number that is not defined is None."""
@@ -75,12 +72,13 @@ class Agreement:
         )
 
 
-def agreement(of: str, pairs: Sequence[tuple[Finding, Finding]], num_silent: int) -> Agreement:
+def agreement(of: str, pairs: Sequence[tuple[Finding, Finding]], problems: Sequence[str], num_silent: int) -> Agreement:
     """Return the agreement of two sources of verdicts.
 
     Args:
         of: Name of the comparison.
         pairs: Findings of the first and of the second source, one pair for each solution.
+        problems: Problem of each solution; solutions of one problem are not independent.
         num_silent: Number of solutions that lack a verdict.
 
     Returns:
@@ -88,6 +86,12 @@ def agreement(of: str, pairs: Sequence[tuple[Finding, Finding]], num_silent: int
     """
     first, second = [one[0] for one, _ in pairs], [other[0] for _, other in pairs]
     steps = [(one[1], other[1]) for one, other in pairs if one[1] is not None and other[1] is not None]
+    groups: dict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
+    for problem, a, b in zip(problems, first, second, strict=True):
+        groups[problem].append((a, b, a == b))
+    hits = [[sum(column) for column in zip(*group, strict=True)] for group in groups.values()]
+    rows = list(map(len, groups.values()))
+    of_first, of_second, same = (grouped_rate_interval([of_group[i] for of_group in hits], rows) for i in range(3))
     return Agreement(
         of,
         len(pairs),
@@ -96,4 +100,5 @@ def agreement(of: str, pairs: Sequence[tuple[Finding, Finding]], num_silent: int
         sum(a == b for a, b in zip(first, second, strict=True)),
         (sum(a == b for a, b in steps), len(steps)),
         cohen_kappa(first, second),
+        (of_first, of_second, same),
     )

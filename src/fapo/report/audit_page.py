@@ -20,7 +20,7 @@ from fapo.errors import ConfigError, DataError
 from fapo.evaluation.audit.counts import FIFTHS, AuditCounts, AuditRow
 from fapo.evaluation.audit.error_kinds import ErrorKind, error_kind
 from fapo.evaluation.audit.settings import AuditSettings
-from fapo.evaluation.intervals import Interval, wilson_interval
+from fapo.evaluation.intervals import Interval
 from fapo.evaluation.judge_benchmarks.predictions import MISSING, read_predictions
 from fapo.evaluation.judge_settings import judge_name
 from fapo.evaluation.metrics import fp_ratio
@@ -56,7 +56,7 @@ class SourceLine:
     fp_ratio: float
     """Flawed / judged; NaN if there is none."""
     interval: Interval
-    """95 % interval of the FP ratio (Wilson)."""
+    """95 % interval of the FP ratio; over problems where these repeat."""
     missing_rate: float
     """Rate of judgements without a verdict."""
 
@@ -140,12 +140,13 @@ def write_audit(
     rate = sampling_rate([verdicts], num_shown, filter(Path.is_file, map(Path, files)))
     counts, kinds = AuditCounts(), Counter[ErrorKind]()
     pairs: list[tuple[Finding, Finding]] = []
+    problems: list[str] = []
     num_silent = 0
     shown, labelled = [], []
     labels = read_labels(human).labels if human else ()
     wanted = {(label.split, label.problem_id) for label in labels}
     for solution, row, other in _joined(settings, second):
-        counts.add(row)
+        counts.add(row, solution.problem.text)
         kind: ErrorKind | None = None
         if row.flawed:
             kind = error_kind(row.critique, row.error_step)
@@ -155,6 +156,7 @@ def write_audit(
                 num_silent += 1
             else:
                 pairs.append(((row.flawed, row.error_step), (other.flawed, other.error_step)))
+                problems.append(solution.problem.text)
         chosen = rate >= 1 or zlib.crc32(solution.problem.id.encode("utf-8", "replace")) < rate * 2**32
         key = row.source, visible(row.id, 200)
         if chosen or key in wanted:
@@ -164,7 +166,7 @@ def write_audit(
     by_hand: Sequence[Agreement] = ()
     if human:
         by_hand = compare_labels(human, labels, _numbered(labelled), "give the files that the labels were made from")
-    judges = agreement("judge and second judge", pairs, num_silent) if second else None
+    judges = agreement("judge and second judge", pairs, problems, num_silent) if second else None
     packed = pack(list(_numbered(shown)))
     text = render(
         "audit.html.jinja",
@@ -173,8 +175,9 @@ def write_audit(
         judge=judge_name(settings.judge_config()),
         files=files,
         day=date.today().isoformat(),
-        sources=[_line(source, found) for source, found in sorted(counts.by_source.items())],
-        all=_line("all", counts.total),
+        sources=[_line(source, found, counts.interval(source)) for source, found in sorted(counts.by_source.items())],
+        all=_line("all", counts.total, counts.interval()),
+        over_problems=counts.repeats_problems,
         total=counts.total,
         bad=counts.num_bad,
         notes=counts.verdicts.notes(),
@@ -302,7 +305,7 @@ def _numbered(shown: Iterable[ShownRollout]) -> Iterator[ShownRollout]:
         seen[key] += 1
 
 
-def _line(source: str, counts: Counter[str]) -> SourceLine:
+def _line(source: str, counts: Counter[str], interval: Interval) -> SourceLine:
     """Return the line of one source."""
     judged, flawed, requested = counts["judged"], counts["flawed"], counts["requested"]
     return SourceLine(
@@ -312,7 +315,7 @@ def _line(source: str, counts: Counter[str]) -> SourceLine:
         judged,
         flawed,
         fp_ratio(flawed, judged),
-        wilson_interval(flawed, judged),
+        interval,
         ratio(counts["unparsable"] + counts["failed"], requested),
     )
 

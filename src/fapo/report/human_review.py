@@ -203,16 +203,18 @@ def compare_labels(
     rows = []
     for name in dict.fromkeys(rollout.run for _, rollout in found):
         mine = [(label, rollout) for label, rollout in found if rollout.run == name]
-        judged: list[tuple[Finding, Finding]] = []
-        known: list[tuple[Finding, Finding]] = []
+        judged: list[tuple[str, tuple[Finding, Finding]]] = []
+        known: list[tuple[str, tuple[Finding, Finding]]] = []
         for label, rollout in mine:
             by_hand = (label.flawed, label.error_step)
             if rollout.status == "ok":
-                judged.append(((bool(rollout.flagged), rollout.judged), by_hand))
+                judged.append((rollout.problem, ((bool(rollout.flagged), rollout.judged), by_hand)))
             if rollout.known:
-                known.append(((rollout.true is not None, rollout.true), by_hand))
-        for other, pairs in (("judge", judged), ("oracle", known)):
-            rows += [agreement(f"{other}, {name}", pairs, len(mine) - len(pairs))] if pairs else []
+                known.append((rollout.problem, ((rollout.true is not None, rollout.true), by_hand)))
+        for other, found_by_other in (("judge", judged), ("oracle", known)):
+            if found_by_other:
+                problems, pairs = zip(*found_by_other, strict=True)
+                rows.append(agreement(f"{other}, {name}", pairs, problems, len(mine) - len(pairs)))
     return rows
 
 

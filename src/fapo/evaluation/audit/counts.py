@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import escape
-from fapo.evaluation.intervals import percent, percent_of, wilson_interval
+from fapo.evaluation.intervals import Interval, grouped_rate_interval, percent
 from fapo.evaluation.metrics import fp_ratio
 from fapo.inference.usage import Prices, Usage
 from fapo.judge.quality import ratio
@@ -68,6 +68,8 @@ class AuditCounts:
     """Counts of each source. The keys are rows, correct, requested (verdicts), one_step, unparsable and failed (of
     requested), judged and flawed (of correct), wrong_judged, wrong_flagged, and undecided (answers that could not be
     compared)."""
+    by_problem: dict[str, dict[int, Counter[str]]] = field(default_factory=lambda: defaultdict(dict))
+    """Counts judged and flawed of each problem of a source, by the hash of the problem's text."""
     fifths: Counter[int] = field(default_factory=Counter)
     """Number of errors in correct solutions of several steps, by index into FIFTHS."""
     bad: list[str] = field(default_factory=list)
@@ -81,8 +83,13 @@ class AuditCounts:
     usage: Usage = field(default_factory=Usage)
     """Tokens of the judge."""
 
-    def add(self, row: AuditRow) -> None:
-        """Count one row of the output that could be read."""
+    def add(self, row: AuditRow, problem: str) -> None:
+        """Count one row of the output that could be read.
+
+        Args:
+            row: The row.
+            problem: Text of its problem; solutions of one problem are not independent.
+        """
         undecided = not row.correct and row.reason and row.status in ("ok", "skipped")
         marks = {
             "rows": True,
@@ -96,6 +103,9 @@ class AuditCounts:
             "undecided": undecided,
         }
         self.by_source[row.source].update(name for name, true in marks.items() if true)
+        if row.correct and row.status == "ok":
+            of_problem = self.by_problem[row.source].setdefault(hash(problem), Counter())
+            of_problem.update(judged=1, flawed=int(bool(row.flawed)))
         if row.correct and row.error_step is not None and row.num_steps > 1:
             self.fifths[int((row.error_step + 0.5) / row.num_steps * len(FIFTHS))] += 1
         if row.status != "skipped":
@@ -111,6 +121,20 @@ class AuditCounts:
         """Counts over all sources."""
         return sum(self.by_source.values(), Counter())
 
+    def interval(self, source: str | None = None) -> Interval:
+        """Return the 95 % interval of the FP ratio of a source, or of all; it is over problems where these repeat."""
+        found: dict[int, Counter[str]] = defaultdict(Counter)
+        for name, problems in self.by_problem.items():
+            for problem, counts in problems.items() if source in (None, name) else ():
+                found[problem].update(counts)
+        groups = found.values()
+        return grouped_rate_interval([group["flawed"] for group in groups], [group["judged"] for group in groups])
+
+    @property
+    def repeats_problems(self) -> bool:
+        """Whether several judged solutions are of one problem."""
+        return sum(map(len, self.by_problem.values())) < self.total["judged"]
+
 
 def as_json(result: AuditCounts, prices: Prices | None = None) -> dict[str, Any]:
     """Return an audit for `--json`.
@@ -125,8 +149,10 @@ def as_json(result: AuditCounts, prices: Prices | None = None) -> dict[str, Any]
     usage = {"usage": result.usage.as_json(prices)} if result.usage else {}
     return finite(
         {
-            **_numbers(result.total),
-            "sources": {source: _numbers(counts) for source, counts in sorted(result.by_source.items())},
+            **_numbers(result.total, result.interval()),
+            "sources": {
+                source: _numbers(counts, result.interval(source)) for source, counts in sorted(result.by_source.items())
+            },
             "error_fifths": [result.fifths[part] for part in range(len(FIFTHS))],
             "num_unreadable": result.num_bad,
             "num_repeated_ids": result.num_repeated,
@@ -135,8 +161,8 @@ def as_json(result: AuditCounts, prices: Prices | None = None) -> dict[str, Any]
     )
 
 
-def _numbers(counts: Counter[str]) -> dict[str, Any]:
-    """Return the numbers of one source, or of all."""
+def _numbers(counts: Counter[str], interval: Interval) -> dict[str, Any]:
+    """Return the numbers of one source, or of all, with the interval of the FP ratio."""
     judged, flawed = counts["judged"], counts["flawed"]
     return {
         "n": counts["rows"],
@@ -145,7 +171,7 @@ def _numbers(counts: Counter[str]) -> dict[str, Any]:
         "num_judged": judged,
         "num_flawed": flawed,
         "fp_ratio": fp_ratio(flawed, judged),
-        "fp_ratio_interval": wilson_interval(flawed, judged),
+        "fp_ratio_interval": interval,
         **{f"num_{name}": counts[name] for name in ("requested", "unparsable", "failed", "one_step", "undecided")},
         "num_wrong_judged": counts["wrong_judged"],
         "num_wrong_flagged": counts["wrong_flagged"],
@@ -165,10 +191,10 @@ def print_counts(result: AuditCounts, console: Console, prices: Prices | None = 
     for heading in ("accuracy", "flawed", "FP ratio", "unparsable", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for source, counts in sorted(result.by_source.items()):
-        table.add_row(Text(escape(source)), *_cells(counts))
+        table.add_row(Text(escape(source)), *_cells(counts, result.interval(source)))
     if len(result.by_source) > 1:
         table.add_section()
-        table.add_row("all", *_cells(result.total))
+        table.add_row("all", *_cells(result.total, result.interval()))
     console.print(table)
     if result.fifths:
         console.print("position of the first error in flawed solutions of several steps:")
@@ -183,12 +209,12 @@ def print_counts(result: AuditCounts, console: Console, prices: Prices | None = 
         console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _cells(counts: Counter[str]) -> list[str]:
+def _cells(counts: Counter[str], interval: Interval) -> list[str]:
     """Return the cells of one source; the rates of unparsable and failed verdicts refer to the judge requests."""
     return [
         f"{percent(ratio(counts['correct'], counts['rows']))} of {counts['rows']}",
         f"{counts['flawed']}/{counts['judged']}",
-        percent_of(counts["flawed"], counts["judged"]),
+        percent(ratio(counts["flawed"], counts["judged"]), interval),
         percent(ratio(counts["unparsable"], counts["requested"])),
         percent(ratio(counts["failed"], counts["requested"])),
     ]
@@ -197,7 +223,8 @@ def _cells(counts: Counter[str]) -> list[str]:
 def _notes(result: AuditCounts) -> list[str]:
     """Return what a reader should know about the numbers and the rows."""
     counts = result.total
-    notes = ["FP ratio: flawed / judged, of the correct solutions, with its 95 % interval (Wilson)"]
+    over = "over problems, since some have several solutions" if result.repeats_problems else "Wilson"
+    notes = [f"FP ratio: flawed / judged, of the correct solutions, with its 95 % interval ({over})"]
     if counts["requested"]:
         rate = percent(ratio(counts["one_step"], counts["requested"]))
         hint = "; --steps lines divides those of several lines" if counts["one_step"] else ""

@@ -30,6 +30,8 @@ from fapo.rewards.scorer import checker_breaker
 from fapo.rewards.verify import Check
 from fapo.types import Progress, Rollout, Verdict
 
+_Counted = tuple[AuditRow, str]
+"""A row of the output, and the text of its problem."""
 WINDOW_SERVED = 16
 """Number of rows that are checked and judged together, by a served judge; several windows are under way at once."""
 WINDOW_LOCAL = 64
@@ -151,7 +153,7 @@ class _Audit:
             if num_requests := self.config.num_requests:
                 size = WINDOW_SERVED
                 ahead = max(2, 4 * num_requests // size)
-            pending: deque[asyncio.Task[list[AuditRow]]] = deque()
+            pending: deque[asyncio.Task[list[_Counted]]] = deque()
             try:
                 while window := list(islice(rows, size)):
                     pending.append(asyncio.create_task(self.window(window)))
@@ -165,7 +167,7 @@ class _Audit:
                     task.cancel()
                 await asyncio.gather(*pending, return_exceptions=True)
 
-    async def finish(self, draft: Path, pending: deque[asyncio.Task[list[AuditRow]]]) -> None:
+    async def finish(self, draft: Path, pending: deque[asyncio.Task[list[_Counted]]]) -> None:
         """Wait for the oldest window and write it."""
         # Shielded, because an interrupt must reach all windows at once. If it cancelled the oldest window first, other
         # windows would take over its free request slots, be cancelled in turn, and repeat their requests next time.
@@ -173,7 +175,7 @@ class _Audit:
         pending.popleft()
         self.write(draft, rows)
 
-    async def window(self, rows: Sequence[Solution | BadRow]) -> list[AuditRow]:
+    async def window(self, rows: Sequence[Solution | BadRow]) -> list[_Counted]:
         """Check and judge a window of rows."""
         solutions = [row for row in rows if isinstance(row, Solution)]
         found = await self.check([Rollout(s.problem, s.text) for s in solutions if s.correct is None])
@@ -189,8 +191,8 @@ class _Audit:
         calls = [requested[start : start + size] for start in range(0, len(requested), size)]
         judged = await asyncio.gather(*(self.verdicts([solutions[i] for i in call]) for call in calls))
         verdicts = dict(zip(requested, chain.from_iterable(judged), strict=True))
-        out = iter([self.output_row(s, checked[i], verdicts.get(i)) for i, s in enumerate(solutions)])
-        return [next(out) if isinstance(row, Solution) else _skipped_row(row) for row in rows]
+        out = iter([(self.output_row(s, checked[i], verdicts.get(i)), s.problem.text) for i, s in enumerate(solutions)])
+        return [next(out) if isinstance(row, Solution) else (_skipped_row(row), "") for row in rows]
 
     async def verdicts(self, solutions: Sequence[Solution]) -> list[Verdict]:
         """Return the verdicts on solutions, from one call of the judge."""
@@ -218,17 +220,18 @@ class _Audit:
             **columns,
         )
 
-    def write(self, draft: Path, rows: Sequence[AuditRow]) -> None:
+    def write(self, draft: Path, counted: Sequence[_Counted]) -> None:
         """Write and count finished rows; raise JudgeDownError if the judge fails for too many of them."""
+        rows = [row for row, _ in counted]
         optional = ("scores", "flag_rate", "all_tokens", "given_by")
         out = [
             {name: value for name, value in asdict(row).items() if value is not None or name not in optional}
             for row in rows
         ]
         write_jsonl(draft, out, append=True)
-        for row in rows:
+        for row, problem in counted:
             if row.correct is not None:
-                self.result.add(row)
+                self.result.add(row, problem)
         self.breaker.record([row.reason if row.status == "failed" else "" for row in rows if row.status != "skipped"])
 
 

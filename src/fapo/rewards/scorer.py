@@ -78,7 +78,7 @@ class PolicyScorer:
     max_tokens: int = 0
     """Length limit of a response in tokens, for the overlong penalty."""
     judge_all: bool = False
-    """Whether to judge rollouts with a wrong answer, too; the step-ratio reward needs it."""
+    """Whether to judge rollouts with a wrong answer, too; the kinds step_ratio and first_error need it."""
     steps: StepRule = "paragraphs"
     """Rule by which the judge splits responses into steps; the step-ratio reward counts them."""
     max_failure_rate: float = 0.5

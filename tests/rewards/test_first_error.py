@@ -144,7 +144,7 @@ def test_tokens_before_a_place(pieces: list[str], data: st.DataObject) -> None:
 
 def test_a_rollout_of_several_turns_is_refused() -> None:
     rollout = Rollout(Problem("p7", "", "1"), RESPONSE, earlier_turns=("a call", Given("its result")))
-    with pytest.raises(EngineError, match=r"problem p7 has several turns; .* use kind fapo"):
+    with pytest.raises(EngineError, match=r"problem p7 has several turns; .* use plain FAPO"):
         parts_of(rollout, None, "paragraphs", 0.0, 0.0)
 
 

@@ -102,8 +102,8 @@ def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: 
     """
     if rollout.earlier_turns:
         raise EngineError(
-            f'a rollout of problem {rollout.problem.id} has several turns; reward.kind "first_error" places errors in '
-            "rollouts of one turn only: use kind fapo"
+            f"a rollout of problem {rollout.problem.id} has several turns; first-error credit places errors in rollouts "
+            'of one turn only: use plain FAPO, which is reward.kind "fapo"'
         )
     if not (verdict and verdict.flawed and verdict.error_step is not None):
         return Parts(rollout.response, 0, len(rollout.response), 0.0, error, error)

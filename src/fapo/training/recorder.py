@@ -172,7 +172,7 @@ class Recorder:
             self._canaries.results = []
         return Part(
             self.folder.rank,
-            [_without_texts(s) for s in taken],
+            [without_texts(s) for s in taken],
             [scored_truth(s, self.scorer) for s in taken],
             [(shortened(verdict), label) for verdict, label in canaries],
             self._meter.take() if self._meter else Usage(),
@@ -233,7 +233,7 @@ class Recorder:
             warn_of_switch(self._stop_rules.audit)
 
 
-def _without_texts(scored: ScoredRollout) -> ScoredRollout:
+def without_texts(scored: ScoredRollout) -> ScoredRollout:
     """Return a scored rollout without problem, response and critique, on which no metric depends."""
     given = scored.rollout
     rollout = Rollout(Problem(given.problem.id, "", ""), "", given.num_tokens, given.truncated)

@@ -20,7 +20,7 @@ from fapo.rewards.checkers import CheckerFunction, make_checker
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.version import require_supported
-from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout, StepRule
+from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout, StepRule, unwrapped
 
 REFERENCE_COLUMNS = ("reference", "answer", "solution")
 """Columns of a data set that may hold the reference answers; the first one that it has is used."""
@@ -244,7 +244,7 @@ def flawed_aware_reward(
 ) -> FlawedAwareReward:
     """Return the FAPO reward: +1 for a correct rollout, 1 - `penalty` for a correct but flawed one, -1 for a wrong one.
 
-    The arguments from `model` on describe a judge model behind servers; they are not used if `judge` is a `Judge`.
+    The arguments from `model` on describe a judge model behind servers; if `judge` is a `Judge`, only `steps` is used.
 
     Args:
         judge: Address of an OpenAI-compatible server of a GenRM, or several addresses, or any `Judge`.
@@ -262,6 +262,7 @@ def flawed_aware_reward(
         model: Name under which the servers know the GenRM.
         template: Prompt of the GenRM: locate, locate_small, yes_no, compact, or the path of a template file.
         steps: Steps of a rollout: "paragraphs", or "lines" where it has no empty line; None: the template's own rule.
+            For a `Judge` without a rule of its own, the rule by which it splits rollouts; None: "paragraphs".
         min_words: Minimum number of words outside the boxed answer. A shorter correct rollout is flagged without the
             judge; 0 turns it off, as in the paper.
         temperature: Sampling temperature of the critique; None leaves it to the server.
@@ -304,6 +305,8 @@ def flawed_aware_reward(
         raise ConfigError(f"max_failure_rate is {max_failure_rate}, must be a rate from 0 to 1")
     if on_unscored not in get_args(OnUnscored):
         raise ConfigError(f"on_unscored is {on_unscored!r}; choose one of {', '.join(get_args(OnUnscored))}")
+    if steps not in (None, *get_args(StepRule)):
+        raise ConfigError(f"steps is {steps!r}; choose one of {', '.join(get_args(StepRule))}")
     if overlong_buffer > max_completion_length:
         raise ConfigError(
             f"overlong_buffer is {overlong_buffer}, but max_completion_length is {max_completion_length}; pass the "
@@ -314,5 +317,8 @@ def flawed_aware_reward(
     config = FapoReward(penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
     check_ranges(config, "flawed_aware_reward")
     check = make_checker(checker)
-    scorer = PolicyScorer(config, judge, max_completion_length, max_failure_rate=max_failure_rate, check=check)
+    rule = next((j.steps for j in unwrapped(judge) if hasattr(j, "steps")), steps or "paragraphs")
+    scorer = PolicyScorer(
+        config, judge, max_completion_length, steps=rule, max_failure_rate=max_failure_rate, check=check
+    )
     return FlawedAwareReward(scorer, thinking=thinking)

@@ -216,6 +216,7 @@ FIELDS = {
     "judge.thresholds": Field([0.2, 0.7], POLICIES, CASCADE),
     "judge.false_negative_rate": Field(0.5, POLICIES, ORACLE),
     "judge.false_positive_rate": Field(0.5, POLICIES, ORACLE),
+    "judge.location_error_rate": Field(0.5, POLICIES, ORACLE),
     "judge.blind_to": Field(["slip"], POLICIES, ORACLE),
     "judge.audit.judge": Field({"kind": "oracle"}, POLICIES, tested=AUDIT),
     "judge.audit.rate": Field(0.5, POLICIES, AUDITED, tested=AUDIT),

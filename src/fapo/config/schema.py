@@ -460,6 +460,8 @@ class OracleJudge(BaseJudge):
     """Rate of flawed rollouts that the oracle misses at random."""
     false_positive_rate: Rate = 0.0
     """Rate of fully correct rollouts that the oracle flags at a random step."""
+    location_error_rate: Rate = 0.0
+    """Rate of flagged flawed rollouts for which the oracle names another step than the first wrong one, at random."""
     blind_to: tuple[FlawKind, ...] = ()
     """Kinds of flaws that the oracle never flags: slip, skip, guess, cancellation or format."""
 

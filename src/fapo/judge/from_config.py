@@ -120,7 +120,8 @@ def _with_uncached(
         Both judges, which count their tokens together.
     """
     if isinstance(config, OracleJudge):
-        return oracle(config.false_negative_rate, config.false_positive_rate, config.blind_to), None
+        rates = config.false_negative_rate, config.false_positive_rate
+        return oracle(*rates, config.blind_to, config.location_error_rate), None
     if isinstance(config, CascadeJudge):
         usage = UsageMeter()
         cheap, strong = (_with_uncached(part, usage=UsageMeter(usage)) for _, part in config.parts)

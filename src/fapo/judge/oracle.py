@@ -11,9 +11,12 @@ from fapo.types import FlawKind, Judge, Rollout, Verdict
 
 
 def oracle(
-    false_negative_rate: float = 0.0, false_positive_rate: float = 0.0, blind_to: Collection[FlawKind] = ()
+    false_negative_rate: float = 0.0,
+    false_positive_rate: float = 0.0,
+    blind_to: Collection[FlawKind] = (),
+    location_error_rate: float = 0.0,
 ) -> Judge:
-    """Return a judge that knows the truth and errs at two rates, or for some kinds of flaws.
+    """Return a judge that knows the truth and errs at three rates, or for some kinds of flaws.
 
     Errors depend on the rollout alone, so equal rollouts get equal verdicts.
 
@@ -21,6 +24,8 @@ def oracle(
         false_negative_rate: Rate of flawed rollouts that are not flagged.
         false_positive_rate: Rate of fully correct rollouts that are flagged, at a random step.
         blind_to: Kinds of flaws that are never flagged.
+        location_error_rate: Rate of flagged flawed rollouts, of several steps, for which another step than the first
+            wrong one is named, at random.
 
     Returns:
         A judge for problems of the miniature.
@@ -32,10 +37,12 @@ def oracle(
         if truth.flaw in blind_to:
             return Verdict.from_step(None, "oracle")
         error_step = truth.error_step
+        num_steps = max(len(split_steps(rollout.response, "lines")), 1)
         chance = random.Random(f"{rollout.problem.id} {rollout.response}")
         if chance.random() < (false_positive_rate if error_step is None else false_negative_rate):
-            num_steps = max(len(split_steps(rollout.response, "lines")), 1)
             error_step = chance.randrange(num_steps) if error_step is None else None
+        elif error_step is not None and num_steps > 1 and chance.random() < location_error_rate:
+            error_step = chance.choice([step for step in range(num_steps) if step != error_step])
         return Verdict.from_step(error_step, "oracle")
 
     async def judge(rollouts: Sequence[Rollout]) -> list[Verdict]:

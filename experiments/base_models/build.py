@@ -49,7 +49,9 @@ LEAPING = Habits(skip=0.3, skip_last=0.3)
 """Habits of the writer of the start in the world where lines may be left out: he leaves out three lines in ten."""
 UNFINISHED = replace(WEAK, no_answer=0.9)
 """Habits of the writer of a weak start that gives an answer in one solution of ten."""
-STARTS = {"weak": WEAK, "cold": COLD, "leaping": LEAPING, "unfinished": UNFINISHED}
+REPEATING = replace(WEAK, repeat=0.2)
+"""Habits of the writer of a weak start that repeats one line in five."""
+STARTS = {"weak": WEAK, "cold": COLD, "leaping": LEAPING, "unfinished": UNFINISHED, "repeating": REPEATING}
 """Habits of the writers that the starts of the comparison of methods imitate."""
 HALF_WRONG = Habits(0.5, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0)
 """Habits of the writer of the results that exercises compare."""

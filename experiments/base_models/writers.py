@@ -30,6 +30,8 @@ class Habits:
     """Probability that the line of the last operation is left out."""
     no_answer: float = 0.0
     """Probability that the solution ends without a boxed answer."""
+    repeat: float = 0.0
+    """Probability that a line is written once more; of such a line, too."""
 
 
 PERFECT = Habits(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -80,6 +82,8 @@ def trace(rng: random.Random, task: Task, habits: Habits) -> str:
         is_drawn = i < len(task.operations) - 1 or skip > 0  # the shipped models are built from these random numbers
         if not (is_drawn and rng.random() < skip):
             lines.append(line(value, operator, operand, result))
+            while habits.repeat and rng.random() < habits.repeat:
+                lines.append(lines[-1])
         value = result
     if stop < len(task.operations):
         answer = rng.choice(options)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.base_models.writers import Habits, trace
+from experiments.base_models.writers import PERFECT, Habits, trace
 from fapo.data.final_answers import extract
 from fapo.data.miniature.oracle import examine, ground_truth, is_answer_correct
-from fapo.data.miniature.world import Task
+from fapo.data.miniature.world import Task, tasks
 from fapo.data.steps import split_steps
 from fapo.types import GroundTruth, Rollout
 from tests.support.miniature import EXAMINED_LEAPS, EXAMINED_RESPONSES, TASK, TASKS
@@ -94,3 +95,32 @@ def test_the_oracle_takes_any_text_with_leaps(task: Task, response: str) -> None
     found = examine(task, response, leaps=True)
     assert (found.error_step is None) == (found.flaw is None)
     assert found.error_step is None or 0 <= found.error_step < max(len(split_steps(response, "lines")), 1)
+
+
+# --- lines may be repeated --------------------------------------------------------------------------------------------
+
+
+@given(TASKS, BAD_HABITS, st.integers(0, 10**6), st.data())
+def test_repeated_lines_change_no_verdict_where_they_are_allowed(
+    task: Task, habits: Habits, seed: int, data: st.DataObject
+) -> None:
+    lines = trace(random.Random(seed), task, habits).splitlines()
+    times = [data.draw(st.integers(1, 3)) for _ in lines]
+    repeated = "\n".join(line for line, number in zip(lines, times, strict=True) for _ in range(number))
+    plain, lenient = examine(task, "\n".join(lines)), examine(task, repeated, repeats=True)
+    assert lenient.flaw == plain.flaw
+    if plain.error_step is None:
+        assert lenient.error_step is None
+        assert (examine(task, repeated).error_step is None) == (max(times, default=1) == 1)
+    else:
+        assert lenient.error_step == sum(times[: plain.error_step])
+    problem = task.problem("miniature-repeats-validation")
+    assert ground_truth(Rollout(problem, repeated)) == lenient, "the set says what may be repeated"
+
+
+def test_a_writer_repeats_lines_at_the_given_rate() -> None:
+    rng, drawn = random.Random(0), [*tasks(0, 500)]
+    lines = [trace(rng, task, replace(PERFECT, repeat=0.5)).splitlines() for task in drawn]
+    assert all(examine(task, "\n".join(found), repeats=True).error_step is None for task, found in zip(drawn, lines, strict=True))
+    num_right = sum(len(task.operations) for task in drawn)
+    assert sum(len(found) - 1 for found in lines) / num_right == pytest.approx(2, abs=0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fapo.data.miniature.sets import allows_leaps, has_oracle
+from fapo.data.miniature.sets import freedom, has_oracle
 from fapo.data.miniature.world import Task, parse
 from fapo.data.steps import split_steps
 from fapo.types import FlawKind, GroundTruth, Rollout
@@ -15,7 +15,7 @@ _LINE = re.compile(rf"{_NUMBER}([-+*]){_NUMBER}={_NUMBER}")
 
 def ground_truth(rollout: Rollout) -> GroundTruth:
     """Return the first wrong step and the kind of flaw of a rollout; raise DataError if its problem is foreign."""
-    return examine(parse(rollout.problem.text), rollout.response, leaps=allows_leaps(rollout.problem))
+    return examine(parse(rollout.problem.text), rollout.response, **freedom(rollout.problem))
 
 
 def known_ground_truth(rollout: Rollout) -> GroundTruth | None:
@@ -37,7 +37,7 @@ def is_answer_correct(task: Task, response: str) -> bool:
     return bool(answers) and answers[-1] == task.answer(task.values[-1])
 
 
-def examine(task: Task, response: str, *, leaps: bool = False) -> GroundTruth:
+def examine(task: Task, response: str, *, leaps: bool = False, repeats: bool = False) -> GroundTruth:
     """Find the first wrong step of a solution.
 
     A line is right when it applies the next operation of the chain to the value reached so far, with the right result.
@@ -51,16 +51,23 @@ def examine(task: Task, response: str, *, leaps: bool = False) -> GroundTruth:
 
     With `leaps`, lines may be left out: every line that is there must be one of the right lines, in their order. A line
     that starts from a wrong value is then a `skip`, and a wrong box is a `guess`. No error is a `cancellation`.
+    With `repeats`, a line that repeats the one before it is right if that one is.
 
     Args:
         task: Task that the solution answers.
         response: Text of the solution. Its lines are the steps that a judge reads with the template "compact".
         leaps: Whether lines may be left out.
+        repeats: Whether lines may be repeated.
 
     Returns:
         The index of the first wrong line and the kind of flaw; both are None if every line is right.
     """
-    given, wanted = [step.strip() for step in split_steps(response, "lines")], task.lines
+    given = [step.strip() for step in split_steps(response, "lines")]
+    if repeats:
+        first = [i for i, line in enumerate(given) if not i or line != given[i - 1]]
+        found = examine(task, "\n".join(given[i] for i in first), leaps=leaps)
+        return found if found.error_step is None or not first else found._replace(error_step=first[found.error_step])
+    wanted = task.lines
     if leaps:
         return _examine_leaps(task, given)
     error = next((i for i, (g, w) in enumerate(zip(given, wanted, strict=False)) if g != w), None)

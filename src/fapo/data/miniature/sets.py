@@ -30,6 +30,8 @@ class ProblemSet(NamedTuple):
     """Split of the chains; two splits never share a chain."""
     leaps: bool = False
     """Whether a solution may leave out lines, which are done in the head; the oracle then reads the other lines."""
+    repeats: bool = False
+    """Whether a solution may repeat lines."""
 
 
 SETS = {
@@ -43,6 +45,9 @@ SETS = {
     "leaps-train": ProblemSet(1, 8192, EASY, "train", leaps=True),
     "leaps-validation": ProblemSet(2, 512, EASY, "validation", leaps=True),
     "leaps-harder": ProblemSet(3, 512, HARDER, "validation", leaps=True),
+    "repeats-train": ProblemSet(1, 8192, EASY, "train", repeats=True),
+    "repeats-validation": ProblemSet(2, 512, EASY, "validation", repeats=True),
+    "repeats-harder": ProblemSet(3, 512, HARDER, "validation", repeats=True),
 }
 """Recipe of each problem set, by name."""
 SOURCES = {f"miniature-{name}": problem_set for name, problem_set in SETS.items()}
@@ -109,6 +114,10 @@ def has_oracle(problem: Problem) -> bool:
     return problem.source in SOURCES
 
 
-def allows_leaps(problem: Problem) -> bool:
-    """Return whether solutions of a problem may leave out lines; False for problems that are not of the miniature."""
-    return problem.source in SOURCES and SOURCES[problem.source].leaps
+def freedom(problem: Problem) -> dict[str, bool]:
+    """Return whether solutions of a problem may leave out lines ("leaps") and repeat them ("repeats").
+
+    Both are False for a problem that is not of the miniature.
+    """
+    found = SOURCES.get(problem.source)
+    return {"leaps": found is not None and found.leaps, "repeats": found is not None and found.repeats}

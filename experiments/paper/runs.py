@@ -57,6 +57,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "negative": VARIANTS["negative"],
     "penalty-3": (TRAINED, "reward.penalty=3"),
     "first-error": (TRAINED, "reward.kind=first_error"),
+    "first-error-misplaced": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.5"),
     "step-ratio": VARIANTS["step-ratio"],
     "cascade-05": ("judge.kind=cascade", "judge.thresholds=[0.0623, 0.653]", *_CASCADE),
     "cascade-02": ("judge.kind=cascade", "judge.thresholds=[0.0155, 0.79]", *_CASCADE),
@@ -107,27 +108,27 @@ WORLDS = {
     "unfinished": World(
         "A weak start that seldom gives an answer",
         ("model.path={unfinished}",),
-        arms=("baseline", "fapo", "negative"),
+        arms=("baseline", "fapo", "negative", "first-error"),
         note="Nine in ten solutions end without an answer.",
     ),
     "doubtful": World(
         "A weak start, and a judge that is often wrong",
         ("model.path={weak}", "judge.false_negative_rate=0.3", "judge.false_positive_rate=0.3"),
         EXACT,
-        ("fapo", "negative"),
+        ("fapo", "negative", "first-error", "first-error-misplaced"),
         "The judge is the oracle; three in ten of its verdicts are inverted at random, so that Youden's J is .4.",
     ),
     "useless": World(
         "A weak start, and a judge that hardly knows",
         ("model.path={weak}", "judge.false_negative_rate=0.45", "judge.false_positive_rate=0.45"),
         EXACT,
-        ("fapo", "negative"),
+        ("fapo", "negative", "first-error", "first-error-misplaced"),
         "The judge is the oracle; 45 of 100 of its verdicts are inverted at random, so that Youden's J is .1.",
     ),
     "longer": World(
         "A weak start, twice as long",
         ("model.path={weak}", "optim.steps=100"),
-        arms=("baseline", "fapo", "negative"),
+        arms=("baseline", "fapo", "negative", "first-error"),
         note="Runs of 100 steps; their end is the mean of the validations at steps 80, 90 and 100.",
     ),
     "cascade": World(
@@ -140,7 +141,7 @@ WORLDS = {
     "exposed": World(
         "One answer in five exposes the flaw",
         ("data.train=miniature:exposed-train", "data.validation.validation=miniature:exposed-validation"),
-        arms=("baseline", "fapo", "decoupled", "negative"),
+        arms=("baseline", "fapo", "decoupled", "negative", "first-error"),
     ),
     "leaps": World(
         "Lines may be left out",
@@ -151,13 +152,26 @@ WORLDS = {
             "data.validation.harder=miniature:leaps-harder",
         ),
         EXACT,
-        ("baseline", "fapo", "decoupled", "negative", "step-ratio"),
+        ("baseline", "fapo", "decoupled", "negative", "step-ratio", "first-error"),
+        "The judge is the oracle.",
+    ),
+    "repeats": World(
+        "Lines may be repeated",
+        (
+            "model.path={repeating}",
+            "data.train=miniature:repeats-train",
+            "data.validation.validation=miniature:repeats-validation",
+            "data.validation.harder=miniature:repeats-harder",
+        ),
+        EXACT,
+        ("baseline", "fapo", "negative", "step-ratio", "first-error"),
         "The judge is the oracle.",
     ),
 }
 """Worlds of the comparison by name. Besides the shipped policy as the start and a weaker one there are two sets of
 problems. In "exposed" one problem in five asks for the value itself, so that a flaw lowers the accuracy in training and
-validation too. In "leaps" solutions may leave out lines, so that there is more than one way to write them. "longer"
+validation too. In "leaps" solutions may leave out lines, so that there is more than one way to write them. In
+"repeats" they may repeat lines, as a policy may that is paid for steps. "longer"
 is "weak" with more steps, and "cascade" has the shipped policy and other judges."""
 MEASURED = ("judge.kind=oracle", "optim.steps=1")
 """Settings of a run that only measures a base policy, by its first validation."""

@@ -67,7 +67,7 @@ $(TRL_FOLDER)/.installed: $(SETUP)
 	@touch $@
 
 test-trl: $(TRL_FOLDER)/.installed  ## run the tests of the reward with TRL VERSION, in .venv-trl-VERSION (7 MB)
-	PYTHONPATH=$(CURDIR)/$(TRL_FOLDER) $(BIN)/python -m pytest tests/trl/test_supported_versions.py tests/trl/test_reward.py
+	PYTHONPATH=$(CURDIR)/$(TRL_FOLDER) $(BIN)/python -m pytest tests/trl/test_supported_versions.py tests/trl/test_reward.py tests/trl/test_first_error_credit.py
 
 $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 	$(PYTHON) -m venv .venv-verl

@@ -19,7 +19,18 @@ from fapo.training.critic_data.settings import CritiquesSettings
 from fapo.training.run_reader import read_run
 
 WorldName = Literal[
-    "today", "weak", "cold", "known", "unfinished", "doubtful", "useless", "longer", "cascade", "exposed", "leaps"
+    "today",
+    "weak",
+    "cold",
+    "known",
+    "unfinished",
+    "doubtful",
+    "useless",
+    "longer",
+    "cascade",
+    "exposed",
+    "leaps",
+    "repeats",
 ]
 """Names of `experiments.paper.runs.WORLDS`, which is imported later because it is slow."""
 

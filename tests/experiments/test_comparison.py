@@ -35,6 +35,7 @@ STARTS = {
     **dict.fromkeys(("cold", "known"), "cold-0"),
     "unfinished": "unfinished-0",
     "leaps": "leaping-0",
+    "repeats": "repeating-0",
 }
 """Start of the policy by world; the shipped policy for the others."""
 JUDGING = {"judge/completion_tokens": 2000, "judge/from_cache": 0}
@@ -88,7 +89,7 @@ def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) ->
             assert config.model.path.rpartition("/")[2] == STARTS.get(world, "miniature:policy")
             assert config.data.train == f"miniature:{world}-train" or world in OLD_SETS
             assert (getattr(config.judge, "kind", "oracle") == "oracle") == (
-                world in ("known", "doubtful", "useless", "leaps") or config.judge is None
+                world in ("known", "doubtful", "useless", "leaps", "repeats") or config.judge is None
             )
 
 

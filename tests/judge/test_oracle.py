@@ -46,7 +46,9 @@ def test_an_oracle_that_names_wrong_steps_flags_the_same_rollouts() -> None:
     plain, lost = (asyncio.run(oracle(0.3, 0.1, location_error_rate=rate)(rollouts)) for rate in (0.0, 0.5))
     assert [v.flawed for v in plain] == [v.flawed for v in lost]
     true = [v.error_step for v in asyncio.run(oracle()(rollouts))]
-    named = [(found.error_step, step) for found, step in zip(lost, true, strict=True) if found.flawed and step is not None]
+    named = [
+        (found.error_step, step) for found, step in zip(lost, true, strict=True) if found.flawed and step is not None
+    ]
     assert sum(found != step for found, step in named) / len(named) == pytest.approx(0.5, abs=0.08)
     assert all(
         v.error_step is None or v.error_step < len(split_steps(r.response, "lines"))

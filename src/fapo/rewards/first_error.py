@@ -102,7 +102,7 @@ def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: 
     """
     if rollout.earlier_turns:
         raise EngineError(
-            f"a rollout of problem {rollout.problem.id} has several turns; first-error credit places errors in rollouts "
+            f"a rollout of problem {rollout.problem.id} has several turns; first-error credit places errors in those "
             'of one turn only: use plain FAPO, which is reward.kind "fapo"'
         )
     if not (verdict and verdict.flawed and verdict.error_step is not None):

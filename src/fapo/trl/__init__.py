@@ -6,7 +6,7 @@ from fapo.trl.accuracy import accuracy_reward
 from fapo.trl.reward import FlawedAwareReward, flawed_aware_reward
 
 if TYPE_CHECKING:
-    from fapo.trl.first_error_credit import first_error_credit
+    from fapo.trl.first_error import first_error_credit
     from fapo.trl.judge_while_generating import judge_ahead
 
 __all__ = ["FlawedAwareReward", "accuracy_reward", "first_error_credit", "flawed_aware_reward", "judge_ahead"]
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return judge_ahead
     if name == "first_error_credit":
-        from fapo.trl.first_error_credit import first_error_credit
+        from fapo.trl.first_error import first_error_credit
 
         return first_error_credit
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

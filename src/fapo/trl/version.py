@@ -5,7 +5,7 @@ Each stands in one module and uses these methods:
 
 * `zero_advantage`: `_compute_loss`, `_get_per_token_logps_and_entropies`, `_metrics`; with any other version than
   `CHECKED_VERSION` the loss is TRL's own;
-* `judge_while_generating` and `first_error_credit`: `_generate_and_score_completions`;
+* `judge_while_generating` and `first_error`: `_generate_and_score_completions`;
 * `trainer`: `_generate` and `_calculate_rewards`, to time them and to record after them, `_prepare_inputs`, `_metrics`;
   `_calculate_rewards` also returns the advantages of rewards that compare a group in another way (`GroupReward`), and
   rewards that are corrected for the rates of an audit. `_generate_and_score_completions` returns a batch, in which

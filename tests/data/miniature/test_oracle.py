@@ -121,6 +121,9 @@ def test_repeated_lines_change_no_verdict_where_they_are_allowed(
 def test_a_writer_repeats_lines_at_the_given_rate() -> None:
     rng, drawn = random.Random(0), [*tasks(0, 500)]
     lines = [trace(rng, task, replace(PERFECT, repeat=0.5)).splitlines() for task in drawn]
-    assert all(examine(task, "\n".join(found), repeats=True).error_step is None for task, found in zip(drawn, lines, strict=True))
+    assert all(
+        examine(task, "\n".join(found), repeats=True).error_step is None
+        for task, found in zip(drawn, lines, strict=True)
+    )
     num_right = sum(len(task.operations) for task in drawn)
     assert sum(len(found) - 1 for found in lines) / num_right == pytest.approx(2, abs=0.2)

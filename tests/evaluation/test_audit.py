@@ -416,6 +416,16 @@ def test_solutions_of_few_words_are_flagged_unread(tmp_path: Path, monkeypatch, 
     assert "1 words outside the box, min_words is 3" in list(read_jsonl(out))[1]["reason"]
 
 
+def test_a_wrong_solution_of_few_words_has_an_answer_that_was_compared(tmp_path: Path) -> None:
+    rows = [row(response="Thus \\boxed{3}"), row(id="long", response=f"1+1 is this: \\boxed{{{'x' * 2001}}}")]
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        options = audit_settings(
+            server, tmp_path / "out.jsonl", written(tmp_path / "in.jsonl", rows), all=True, min_words=3
+        )
+        found = as_json(audit(options))
+    assert (found["num_wrong_judged"], found["num_wrong_flagged"], found["num_undecided"]) == (2, 1, 1)
+
+
 def test_the_command_prints_a_summary(tmp_path: Path, monkeypatch, capsys) -> None:
     rows = [r | {"source": "[s]" if i % 2 else "t"} for i, r in enumerate(SAMPLE)]
     path, out = written(tmp_path / "in.jsonl", rows), tmp_path / "deep" / "out.jsonl"

@@ -22,6 +22,8 @@ from fapo.types import Verdict
 
 FIFTHS = ("first fifth", "second", "middle", "fourth", "last fifth")
 """Names of the parts of a solution, each with a fifth of its steps; the middle of a step decides its part."""
+NOT_COMPARED = "answer not compared: "
+"""Beginning of the reason of a row with an answer that could not be compared, unless the verdict has a reason."""
 NUM_SHOWN = 5
 """Maximum number of unreadable rows that are named."""
 
@@ -90,7 +92,6 @@ class AuditCounts:
             row: The row.
             problem: Text of its problem; solutions of one problem are not independent.
         """
-        undecided = not row.correct and row.reason and row.status in ("ok", "skipped")
         marks = {
             "rows": True,
             "correct": row.correct,
@@ -100,7 +101,7 @@ class AuditCounts:
             "failed": row.status == "failed",
             "judged" if row.correct else "wrong_judged": row.status == "ok",
             "flawed" if row.correct else "wrong_flagged": row.flawed,
-            "undecided": undecided,
+            "undecided": row.reason.startswith(NOT_COMPARED),
         }
         self.by_source[row.source].update(name for name, true in marks.items() if true)
         if row.correct and row.status == "ok":

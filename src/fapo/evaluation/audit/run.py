@@ -18,7 +18,7 @@ from fapo.data.files import atomic_path, check_not_overwriting
 from fapo.data.jsonl import write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import ConfigError, DataError
-from fapo.evaluation.audit.counts import AuditCounts, AuditRow
+from fapo.evaluation.audit.counts import NOT_COMPARED, AuditCounts, AuditRow
 from fapo.evaluation.audit.settings import AuditSettings
 from fapo.judge.asking import AskingJudge
 from fapo.judge.cascade import Cascade
@@ -211,7 +211,7 @@ class _Audit:
     def output_row(self, solution: Solution, check: Check, verdict: Verdict | None) -> AuditRow:
         """Return the row of the output for a solution."""
         columns = verdict_row(verdict)
-        columns["reason"] = columns["reason"] or (f"answer not compared: {check.detail}" if check.undecided else "")
+        columns["reason"] = columns["reason"] or (f"{NOT_COMPARED}{check.detail}" if check.undecided else "")
         return AuditRow(
             id=solution.id,
             source=solution.problem.source,

@@ -137,6 +137,13 @@ def test_a_second_judge_from_predictions(tmp_path: Path) -> None:
     assert unpacked(html)["second"] == [True, False, False, None, True, None, None]
 
 
+def test_predictions_cannot_be_about_solutions_of_one_id(tmp_path: Path) -> None:
+    options = audited(tmp_path, [solution(0), solution(1), solution(0)], [verdict(0, 1), verdict(1), verdict(0)])
+    write_jsonl(tmp_path / "second.jsonl", [{"id": "q0", "error_step": 1}, {"id": "q1", "error_step": -1}])
+    with pytest.raises(DataError, match="several solutions have the id 'q0'; give an output of `fapo judge`"):
+        check_inputs(options, tmp_path / "audit.html", tmp_path / "second.jsonl", None)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

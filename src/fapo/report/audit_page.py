@@ -221,12 +221,21 @@ def _second_rows(settings: AuditSettings, path: Path) -> Iterator[AuditRow]:
         One row for each row of an output of `fapo judge`; for predictions, one row for each solution.
 
     Raises:
-        DataError: A row is neither, or a prediction is about no solution of the audit.
+        DataError: A row is neither, a prediction is about no solution of the audit, or several solutions have one id.
     """
     if (first := next(iter(read_jsonl(path)), None)) is None or "num_steps" in first:
         yield from read_verdicts(path)
         return
-    num_steps = {str(row.id): len(row.steps) for row in _solutions(settings) if isinstance(row, Solution)}
+    num_steps: dict[str, int] = {}
+    for row in _solutions(settings):
+        if not isinstance(row, Solution):
+            continue
+        if str(row.id) in num_steps:
+            raise DataError(
+                f"{path}: its verdicts are found by their ids, but several solutions have the id {row.id!r}; give an "
+                "output of `fapo judge` on these files, or solutions with ids of their own"
+            )
+        num_steps[str(row.id)] = len(row.steps)
     predictions = read_predictions(path, num_steps)
     for solution in _solutions(settings):
         if not isinstance(solution, Solution):

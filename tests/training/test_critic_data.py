@@ -111,6 +111,19 @@ def test_the_data_is_what_a_genrm_is_trained_on(tmp_path: Path) -> None:
         assert solution.problem.meta["policy"] == "policy"
 
 
+def test_a_cut_off_thought_is_no_solution(tmp_path: Path) -> None:
+    """The template has opened the thinking; odd questions are cut off in it, with the right answer in a box."""
+
+    def think(body: dict[str, Any], index: int) -> Reply:
+        number = int(body["messages"][-1]["content"].split("+")[1].split("?")[0])
+        thought = f"{index}, maybe \\boxed{{{2 * number}}}"
+        return Reply(thought, "length") if number % 2 else Reply(f"{thought}</think>{solve(body, index).text}")
+
+    card, _ = made(both(think), tmp_path)
+    assert (card.counts.sampled, card.counts.correct) == (16, 8)
+    assert "maybe" not in (tmp_path / "critic.jsonl").read_text()
+
+
 def test_the_card_says_how_the_data_was_made(tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("{{problem}}\n\nBox the answer.\n", encoding="utf-8")

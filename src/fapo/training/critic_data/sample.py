@@ -9,7 +9,7 @@ from fapo.config.schema import ModelJudge
 from fapo.data.jsonl import write_jsonl
 from fapo.data.problems import question_messages
 from fapo.data.steps import split_steps
-from fapo.data.trajectory import make_rollout
+from fapo.data.trajectory import closes_unopened_thinking, make_rollout
 from fapo.evaluation.policy.sample import sample_policy
 from fapo.inference.models import ModelSpec
 from fapo.inference.numbered_answers import SampledModel
@@ -87,19 +87,23 @@ async def sample_rollouts(
         )
         for model in models
     ]
+    thinking = [any(closes_unopened_thinking(answer.text) for row in rows for answer in row) for rows in found]
     answered = [
-        (f"{problem.id}-{place}-{index}", model.spec.name, make_rollout(problem, answer.text, answer.num_tokens))
+        (f"{problem.id}-{place}-{index}", place, problem, answer)
         for row, problem in enumerate(problems)
-        for place, model in enumerate(models)
+        for place in range(len(models))
         for index, answer in enumerate(found[place][row])
         if not answer.error
     ]
-    rollouts = [rollout for _, _, rollout in answered]
+    rollouts = [
+        make_rollout(problem, answer.text, answer.num_tokens, truncated=answer.truncated, thinking=thinking[place])
+        for _, place, problem, answer in answered
+    ]
     checks = await check(rollouts)
     checker_breaker(ModelJudge.max_failure_rate).record([c.failure for c in checks])
     sampled = [
-        SampledRollout(id, policy, rollout, checked, rule)
-        for (id, policy, rollout), checked in zip(answered, checks, strict=True)
+        SampledRollout(id, models[place].spec.name, rollout, checked, rule)
+        for (id, place, _, _), rollout, checked in zip(answered, rollouts, checks, strict=True)
     ]
     write_jsonl(config.folder / "samples.jsonl", map(_row, sampled))
     return sampled

@@ -348,7 +348,7 @@ def test_labelling_by_keyboard_export_and_agreement(
     file = downloads / "labels.json"
     screen.wait(file.exists)
     saved = json.loads(file.read_text())
-    assert (saved["schema"], saved["seed"], saved["drawn"]) == (1, 0, 5)
+    assert (saved["schema"], saved["seed"], saved["drawn"], saved["balanced"]) == (1, 0, 5, False)
     assert [row["error_step"] for row in saved["labels"]] == [1, None, None, 1]
     assert [row["steps"] for row in saved["labels"]] == [
         ["fine", "flawed"],

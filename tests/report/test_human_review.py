@@ -12,7 +12,7 @@ from fapo.errors import DataError
 from fapo.evaluation.intervals import wilson_interval
 from fapo.report import read_run, write_report
 from fapo.report.agreement import Agreement
-from fapo.report.human_review import agreements, read_labels, text_hash
+from fapo.report.human_review import agreements, judge_rates, read_labels, text_hash
 from tests.support.run_folders import rollout, write_run
 
 
@@ -62,6 +62,17 @@ def test_labels_of_rollouts_that_a_resumed_run_has_written_anew_do_not_count(
     assert [row.num for row in found] == [2, 2], "rollout 2 has another text; 0 is a label of an older page"
     assert "1 of 3 labels do not count" in caplog.text
     assert "rollout 0 of miniature-2 (train, step 1) in run r" in caplog.text
+
+
+def test_as_many_flagged_as_cleared_rollouts_measure_no_recall(tmp_path: Path, caplog) -> None:
+    folder = run_with(tmp_path / "r", [rollout(1, i, judged, None) for i, judged in enumerate((1, None))])
+    made = [label(0, 1), label(1, None)]
+    drawn_from_all = write_labels(tmp_path / "all.json", made)
+    assert [rates.found.recall for rates in judge_rates(drawn_from_all, [read_run(folder)])] == [1.0, 1.0]
+    balanced = write_labels(tmp_path / "balanced.json", made, balanced=True)
+    assert judge_rates(balanced, [read_run(folder)]) == []
+    assert "balanced.json: as many flagged as cleared rollouts were drawn" in caplog.text
+    assert [row.of for row in agreements(balanced, [read_run(folder)])][:1] == ["judge, r, as many flagged as cleared"]
 
 
 def test_the_hash_of_a_text_is_that_of_the_page() -> None:

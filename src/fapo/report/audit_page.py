@@ -143,8 +143,8 @@ def write_audit(
     problems: list[str] = []
     num_silent = 0
     shown, labelled = [], []
-    labels = read_labels(human).labels if human else ()
-    wanted = {(label.split, label.problem_id) for label in labels}
+    labels = read_labels(human) if human else None
+    wanted = {(label.split, label.problem_id) for label in labels.labels} if labels else set()
     for solution, row, other in _joined(settings, second):
         counts.add(row, solution.problem.text)
         kind: ErrorKind | None = None
@@ -164,7 +164,7 @@ def write_audit(
             shown += [rollout] if chosen else []
             labelled += [rollout] if key in wanted else []
     by_hand: Sequence[Agreement] = ()
-    if human:
+    if human and labels:
         by_hand = compare_labels(human, labels, _numbered(labelled), "give the files that the labels were made from")
     judges = agreement("judge and second judge", pairs, problems, num_silent) if second else None
     packed = pack(list(_numbered(shown)))

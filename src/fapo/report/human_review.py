@@ -65,6 +65,8 @@ class Labels:
     """Number of rollouts that were chosen; those without a label are not in the file."""
     labels: tuple[Label, ...]
     """Labels, one for each labelled rollout."""
+    balanced: bool = False
+    """Whether as many flagged as cleared rollouts were chosen; False in files of older pages."""
 
 
 BLOCKS = 4
@@ -142,8 +144,8 @@ def agreements(path: str | Path, runs: Sequence[Run]) -> list[Agreement]:
     Raises:
         DataError: If the file cannot be read, or a labelled rollout is in none of the runs.
     """
-    labels = read_labels(path).labels
-    return compare_labels(path, labels, _rollouts(labels, runs), _REMEDY)
+    found = read_labels(path)
+    return compare_labels(path, found, _rollouts(found.labels, runs), _REMEDY)
 
 
 def judge_rates(path: str | Path, runs: Sequence[Run]) -> list[JudgeRates]:
@@ -155,11 +157,19 @@ def judge_rates(path: str | Path, runs: Sequence[Run]) -> list[JudgeRates]:
 
     Returns:
         Rates of the blocks with labelled rollouts that have a verdict, and then of all of these rollouts of the run.
+        Empty for as many flagged as cleared rollouts: too few of them are cleared, so that too few errors are missed.
 
     Raises:
         DataError: If the file cannot be read, or a labelled rollout is in none of the runs.
     """
-    labels = [label for label in read_labels(path).labels if label.split == TRAIN]
+    read = read_labels(path)
+    if read.balanced:
+        logging.getLogger("fapo").warning(
+            "%s: as many flagged as cleared rollouts were drawn, so that recall, false positive rate, J and F1 are not "
+            "those of all right answers; draw from all right answers to measure them", path,
+        )  # fmt: skip
+        return []
+    labels = [label for label in read.labels if label.split == TRAIN]
     pairs = _pairs(path, labels, _rollouts(labels, runs), _REMEDY)
     rows = []
     for name in dict.fromkeys(rollout.run for _, rollout in pairs):
@@ -182,9 +192,7 @@ def _rollouts(labels: Sequence[Label], runs: Sequence[Run]) -> Iterator[ShownRol
             yield from shown_rollouts(name, run)
 
 
-def compare_labels(
-    path: str | Path, labels: Sequence[Label], rollouts: Iterable[ShownRollout], remedy: str
-) -> list[Agreement]:
+def compare_labels(path: str | Path, labels: Labels, rollouts: Iterable[ShownRollout], remedy: str) -> list[Agreement]:
     """Compare labels made by hand with the verdicts on the same rollouts.
 
     Args:
@@ -199,7 +207,8 @@ def compare_labels(
     Raises:
         DataError: If a labelled rollout is missing.
     """
-    found = _pairs(path, labels, rollouts, remedy)
+    found = _pairs(path, labels.labels, rollouts, remedy)
+    chosen = ", as many flagged as cleared" if labels.balanced else ""
     rows = []
     for name in dict.fromkeys(rollout.run for _, rollout in found):
         mine = [(label, rollout) for label, rollout in found if rollout.run == name]
@@ -214,7 +223,7 @@ def compare_labels(
         for other, found_by_other in (("judge", judged), ("oracle", known)):
             if found_by_other:
                 problems, pairs = zip(*found_by_other, strict=True)
-                rows.append(agreement(f"{other}, {name}", pairs, problems, len(mine) - len(pairs)))
+                rows.append(agreement(f"{other}, {name}{chosen}", pairs, problems, len(mine) - len(pairs)))
     return rows
 
 

@@ -142,6 +142,8 @@ bench: $(SETUP)  ## run every benchmark; docs/results/speed.md has the results
 	@set -e; for name in $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py)); do \
 	    echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
 	done
+	@echo "== training, of a GenRM"; $(BIN)/python -m benchmarks.training --processor --rounds 2 \
+	    --config src/fapo/data/miniature/configs/genrm.toml
 
 reference: $(SETUP)  ## write the generated parts of docs/reference/cli.md and config.md
 	$(BIN)/python docs/hooks/reference.py

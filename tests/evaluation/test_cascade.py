@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fapo.data.jsonl import write_jsonl
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.judge_benchmarks.cascade import CHEAP, STRONG, CascadeChoice, choose, choose_thresholds
-from fapo.evaluation.judge_benchmarks.cascade_output import as_json, notes, toml_line
+from fapo.evaluation.judge_benchmarks.cascade_output import as_json, as_table, notes, toml_line
 from fapo.evaluation.judge_benchmarks.settings import CascadeSettings
 from tests.support.command_line import fapo
 
@@ -147,6 +147,16 @@ def test_the_last_line_is_toml_with_the_exact_thresholds(tmp_path: Path) -> None
     choice = found(tmp_path)
     assert tuple(tomllib.loads(toml_line(choice))["thresholds"]) == choice.thresholds
     assert choice.thresholds == choice.points["bound 0.02"].thresholds
+
+
+def test_unknown_tokens_are_no_zeros(tmp_path: Path) -> None:
+    paths = files(tmp_path, strong={"critique_tokens": None})
+    choice = choose(CascadeSettings(data=(str(paths["data"]),), cheap=paths["cheap"], strong=paths["strong"]))
+    *_, cheap, strong = (list(column.cells) for column in as_table(choice).columns)
+    assert set(strong) == {"-"} and "40.0" in cheap
+    assert "tokens of the strong judge: not known" in notes(choice)[-1]
+    known = found(tmp_path)
+    assert "100.0" in list(as_table(known).columns[-1].cells) and "not known" not in " ".join(notes(known))
 
 
 def test_thresholds_need_no_answers_of_the_strong_judge(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def as_table(found: CascadeChoice) -> Table:
         box=box.MARKDOWN,
     )  # fmt: skip
     with_strong = any(point.f1 for point in found.points.values())
+    has_tokens = _has_tokens(found)
     for name in ("F1", "minus the strong judge, points", "tokens a row: cheap", "strong") if with_strong else ():
         table.add_column(name, justify="right")
     for name, point in sorted(found.points.items(), key=lambda item: item[1].strong_rate.value):
@@ -44,7 +45,7 @@ def as_table(found: CascadeChoice) -> Table:
                 percent(point.f1.value, point.f1.interval),
                 signed_points(difference.value, difference.interval) if difference else "",
                 f"{point.cheap_tokens:.1f}",
-                f"{point.strong_tokens:.1f}",
+                f"{point.strong_tokens:.1f}" if has_tokens else "-",
             ]
         table.add_row(*cells)
     return table
@@ -58,9 +59,16 @@ def notes(found: CascadeChoice) -> list[str]:
         f"intervals: {LEVEL:.0%}; Wilson's for rates, bootstrap over rows for F1, paired for differences "
         f"({NUM_RESAMPLES} resamples, seed {SEED})",
     ]
+    if any(point.f1 for point in found.points.values()) and not _has_tokens(found):
+        lines.append("tokens of the strong judge: not known; its rows lack critique_tokens, or it writes no text")
     if found.max_error < found.smallest_bound:
         lines.append(
             f"a bound below {found.smallest_bound:.3g} needs more rows: the strong judge is asked about all rows that "
             "the cheap one would clear, or flag"
         )
     return lines
+
+
+def _has_tokens(found: CascadeChoice) -> bool:
+    """Return whether the tokens of the strong judge are known."""
+    return any(point.strong_tokens for point in found.points.values())

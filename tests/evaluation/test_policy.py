@@ -24,7 +24,7 @@ from fapo.config.sampling import Requests, Sampling
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.world import parse
-from fapo.evaluation.intervals import bootstrap_ratios, percent, percentile_interval
+from fapo.evaluation.intervals import Estimate, bootstrap_ratios, percent, percentile_interval, wilson_interval
 from fapo.evaluation.policy.compare import as_json, compare, read_table
 from fapo.evaluation.policy.compare import as_table as as_comparison_table
 from fapo.evaluation.policy.output import as_table, question_row
@@ -113,6 +113,13 @@ def test_without_a_judge_nothing_is_said_about_flaws() -> None:
     assert score([question([sample("8")])], 1, judged=True).reliable_accuracy.value == 0, (
         "nothing is right, so nothing is"
     )
+
+
+def test_a_rate_of_0_or_1_has_an_interval() -> None:
+    found = score([question([sample("7", SOUND)] * 16), *[question([sample("7", SOUND)] * 4)] * 9], 4, judged=True)
+    assert found.fp_ratio == Estimate(0.0, wilson_interval(0, 10)), "ten questions, not 52 samples"
+    assert found.reliable_accuracy == found.pass_at[2] == Estimate(1.0, wilson_interval(10, 10))
+    assert found.length.interval == (10, 10)
 
 
 def test_the_oracle_knows_better_than_the_judge() -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fapo.data.final_answers import clean
-from fapo.evaluation.intervals import Estimate, bootstrap_ratios, percentile_interval
+from fapo.evaluation.intervals import Estimate, bootstrap_ratios, percentile_interval, wilson_interval
 from fapo.evaluation.metrics import majority_vote, pass_at_k
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.judge.quality import ratio
@@ -22,6 +23,7 @@ NAMES = (
     *("pass_at_k", "verified_pass_at_k"),
 )
 """Names of the numbers that `_pairs` returns for one size."""
+Floats = npt.NDArray[np.float64]
 CORRECT = ("correct",)
 """Label of all correct answers in a vote; the labels of wrong answers are texts."""
 
@@ -96,8 +98,9 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
     sizes = _sizes(k)
     numerators, denominators = _sums(answered, sizes, judged)
     draws = bootstrap_ratios(numerators, denominators)
-    totals = zip(numerators.sum(0), denominators.sum(0), draws.T, strict=True)
-    estimates = [Estimate(ratio(above, below), percentile_interval(drawn)) for above, below, drawn in totals]
+    columns = zip(numerators.T, denominators.T, draws.T, strict=True)
+    length = NAMES.index("length")
+    estimates = [_estimate(*column, is_rate=i != length) for i, column in enumerate(columns)]
     named, passes = dict(zip(NAMES[:-2], estimates, strict=False)), estimates[len(NAMES) - 2 :]
     recall, specificity = (NAMES.index(name) for name in ("judge_recall", "judge_specificity"))
     youden_j = Estimate(
@@ -171,6 +174,23 @@ def paired_differences(
         name: Estimate(values[num + i] - values[i], percentile_interval(draws[:, num + i] - draws[:, i]))
         for i, name in enumerate(NAMES)
     }
+
+
+def _estimate(numerators: Floats, denominators: Floats, drawn: Floats, is_rate: bool) -> Estimate:
+    """Return a ratio with its interval: of bootstrap draws, or Wilson's where all questions have the rate 0, or 1.
+
+    Then all draws have this rate, too. Samples of one question may all be alike, so each question counts once.
+
+    Args:
+        numerators: What each question adds to the numerator, [num_questions].
+        denominators: What each question adds to the denominator, [num_questions].
+        drawn: Ratio in bootstrap draws, [num_draws].
+        is_rate: Whether the ratio lies in [0, 1].
+    """
+    value, num = ratio(numerators.sum(), denominators.sum()), int((denominators > 0).sum())
+    if is_rate and value in (0, 1):
+        return Estimate(value, wilson_interval(value * num, num))
+    return Estimate(value, percentile_interval(drawn))
 
 
 def _sizes(k: int) -> list[int]:

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.evaluation.intervals import difference_interval, f1_interval, wilson_interval
 from fapo.evaluation.judge_benchmarks.compare import compare_judges
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import first_below
@@ -278,6 +279,22 @@ def test_bounds_and_order(cases: list[tuple[Any, Verdict, str]], rnd: random.Ran
     for part in process.subsets.values():
         parts = (part.point.error_acc, part.point.correct_acc)
         assert math.isnan(part.point.f1) or min(parts) - 1e-12 <= part.point.f1 <= max(parts) + 1e-12
+
+
+def test_a_judge_without_errors_has_an_interval() -> None:
+    problem = Problem("p", "?", "1")
+    rows = [LabelledSolution(problem, ("a", "b"), step, True) for step in [1] * 7 + [None] * 43]
+    right, blind = [Verdict.from_step(row.error_step) for row in rows], [Verdict.from_step(None)] * 50
+    found = score_flawed_positive(rows, right)
+    assert found.recall == found.precision == wilson_interval(7, 7)
+    assert (found.f1, found.youden_j) == (f1_interval(7, 0, 0), difference_interval(7, 7, 0, 43))
+    assert score_flawed_positive(rows, blind).recall == wilson_interval(0, 7)
+    process = score_process(rows, ["s"] * 50, right)
+    assert (process.pooled.error_acc, process.pooled.correct_acc) == (wilson_interval(7, 7), wilson_interval(43, 43))
+    low, high = process.mean_f1_interval
+    assert wilson_interval(7, 7)[0] < low < wilson_interval(43, 43)[0] and high == 1
+    assert process.pooled.f1 == process.mean_f1_interval
+    assert score_process(rows, ["s"] * 50, blind).pooled.f1[0] == 0
 
 
 def test_intervals_are_those_of_drawing_rows() -> None:

@@ -8,12 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fapo.evaluation.intervals import SEED, Interval, percentile_interval, resample_counts
+from fapo.evaluation.intervals import (
+    SEED,
+    Interval,
+    difference_interval,
+    f1_interval,
+    percentile_interval,
+    resample_counts,
+    wilson_interval,
+)
 from fapo.judge.quality import (
     PRF,
     Counts,
     Invalid,
     ProcessBenchScore,
+    Rates,
     flawed_positive_prf,
     precision_recall_f1,
     processbench_counts,
@@ -102,18 +111,28 @@ def score_flawed_positive(
     truth = [row.error_step is not None for row in rows]
     flags = [verdict.flawed for verdict in verdicts]
     point = flawed_positive_prf(flags, truth, invalid)
-    drawn = resample_counts((point.tp, point.fp, point.fn, point.tn), np.random.default_rng(SEED))
-
-    precision, recall, f1 = map(percentile_interval, precision_recall_f1(*drawn[:3]))
+    tp, fp, fn, tn = point.tp, point.fp, point.fn, point.tn
+    drawn = resample_counts((tp, fp, fn, tn), np.random.default_rng(SEED))
+    precision, recall, f1 = precision_recall_f1(*drawn[:3])
     return FlawedPositiveScore(
         point,
-        precision,
-        recall,
-        f1,
-        percentile_interval(youden_j(*drawn)),
+        _interval(precision, wilson_interval(tp, tp + fp)),
+        _interval(recall, wilson_interval(tp, tp + fn)),
+        _interval(f1, f1_interval(tp, fp, fn)),
+        _interval(youden_j(*drawn), difference_interval(tp, tp + fn, fp, fp + tn)),
         by_num_steps=by_num_steps(rows, verdicts, invalid),
         by_length=by_length(rows, verdicts, invalid),
     )
+
+
+def _interval(drawn: Rates, closed: Interval) -> Interval:
+    """Return the interval of a number: of its bootstrap draws, or in closed form where all draws are equal.
+
+    They are equal where the judge is right on all rows of a class, or on none: resampled rows do not show that others
+    may differ.
+    """
+    low, high = percentile_interval(drawn)
+    return closed if low == high else (low, high)
 
 
 def by_num_steps(
@@ -172,11 +191,12 @@ def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdic
         drawn.append(resample_counts(processbench_counts(answers, labels), rng))
         subsets[name] = _subset(answers, labels, drawn[-1])
     f1 = np.mean([processbench_rates(*counts)[2] for counts in drawn], axis=0)
+    low, high = (math.fsum(score.f1[end] for score in subsets.values()) / len(subsets) for end in (0, 1))
     return ProcessScore(
         subsets=subsets,
         pooled=_subset(verdicts, [row.error_step for row in rows], np.sum(drawn, axis=0)),
         mean_f1=math.fsum(score.point.f1 for score in subsets.values()) / len(subsets),
-        mean_f1_interval=percentile_interval(f1),
+        mean_f1_interval=_interval(f1, (low, high)),
         flags=score_flawed_positive(rows, verdicts),
         distances=dict(sorted(step_distances(verdicts, [row.error_step for row in rows]).items())),
     )
@@ -184,6 +204,20 @@ def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdic
 
 def _subset(verdicts: Sequence[Verdict], labels: Sequence[int | None], drawn: Counts) -> SubsetScore:
     """Return the score of one subset; `drawn` are its counts in bootstrap draws."""
-    return SubsetScore(
-        processbench_f1(verdicts, labels), *(percentile_interval(values) for values in processbench_rates(*drawn))
+    error_correct, error_wrong, fine_correct, fine_wrong = processbench_counts(verdicts, labels)
+    error, fine = (
+        wilson_interval(hits, hits + misses)
+        for hits, misses in ((error_correct, error_wrong), (fine_correct, fine_wrong))
     )
+    error_acc, correct_acc, f1 = processbench_rates(*drawn)
+    return SubsetScore(
+        processbench_f1(verdicts, labels),
+        _interval(error_acc, error),
+        _interval(correct_acc, fine),
+        _interval(f1, (_harmonic_mean(error[0], fine[0]), _harmonic_mean(error[1], fine[1]))),
+    )
+
+
+def _harmonic_mean(first: float, second: float) -> float:
+    """Return the harmonic mean of two rates; 0 if both are 0."""
+    return 2 * first * second / (first + second) if first + second else 0.0

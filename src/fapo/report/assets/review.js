@@ -6,7 +6,7 @@ let drawn = []; // rollouts to label
 let labels = []; // for each of them "fine", "flawed" or null for each step
 let at = 0; // place in `drawn`
 let step = 0; // the step the keys speak about
-let draw = null; // seed and kind of the draw, as the file of labels says them
+let drawnBy = null; // seed and kind of the draw, as the file of labels says them
 let saved = true;
 
 function randomNumbers(seed) {
@@ -48,8 +48,8 @@ function begin(event) {
     if (data.correct[i] && data.steps[i].length && inScope(i, form)) candidates.push(i);
   }
   const audited = candidates.filter((i) => data.audited[i]); // the audit of the run has drawn them for a person
-  draw = { seed: Number(drawing.elements.seed.value), balanced: drawing.elements.of.value === "balanced" };
-  drawn = (draw.balanced ? balanced : sample)(audited.length ? audited : candidates, Number(drawing.elements.num.value), draw.seed);
+  drawnBy = { seed: Number(drawing.elements.seed.value), balanced: drawing.elements.of.value === "balanced" };
+  drawn = (drawnBy.balanced ? balanced : sample)(audited.length ? audited : candidates, Number(drawing.elements.num.value), drawnBy.seed);
   labels = drawn.map((i) => data.steps[i].map(() => null));
   saved = true;
   labelling.hidden = false;
@@ -125,7 +125,7 @@ function file() {
     const steps = error_step === null ? labels[place] : labels[place].slice(0, error_step + 1);
     rows.push({ run: data.run[i], split: data.split[i], step: data.step[i], problem_id: data.problem_id[i], sample: data.sample[i], steps, error_step, text_hash: textHash(data.steps[i]) });
   });
-  return { schema: 1, ...draw, drawn: drawn.length, labels: rows };
+  return { schema: 1, ...drawnBy, drawn: drawn.length, labels: rows };
 }
 
 function save() {

@@ -186,6 +186,9 @@ def _estimate(numerators: Floats, denominators: Floats, drawn: Floats, is_rate: 
         denominators: What each question adds to the denominator, [num_questions].
         drawn: Ratio in bootstrap draws, [num_draws].
         is_rate: Whether the ratio lies in [0, 1].
+
+    Returns:
+        The ratio, NaN where it is not defined.
     """
     value, num = ratio(numerators.sum(), denominators.sum()), int((denominators > 0).sum())
     if is_rate and value in (0, 1):

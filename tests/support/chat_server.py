@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import socket
 import ssl
 import threading
 import time
@@ -60,10 +61,15 @@ class ChatServer:
     """Number of requests being answered now."""
     most_under_way: int = 0
     """Highest value of `under_way` so far."""
-    num_connected: int = 0
-    """Number of connections that are open now."""
+    connections: set[socket.socket] = field(default_factory=set)
+    """Connections that are open now."""
     hang_ups: int = 0
     """Number of connections that a client closed while it waited for an answer."""
+
+    def disconnect(self) -> None:
+        """Close all connections, as a server does that has waited too long for a request."""
+        for connection in list(self.connections):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def completion(text: str, model: str = "m", finish_reason: str = "stop") -> bytes:
@@ -83,14 +89,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def chat_server(
-    script: Script | Reply | None = None, idle: float | None = None, tls: ssl.SSLContext | None = None
-) -> Iterator[ChatServer]:
+def chat_server(script: Script | Reply | None = None, tls: ssl.SSLContext | None = None) -> Iterator[ChatServer]:
     """Serve on a free port until the block ends.
 
     Args:
         script: Function that returns the reply to each request, or one reply for all of them.
-        idle: Seconds after which a connection without a request is closed; None keeps it open.
         tls: Context with a certificate, for HTTPS.
     """
     fixed = script if isinstance(script, Reply) else Reply()
@@ -100,18 +103,17 @@ def chat_server(
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = idle
 
         def handle(self) -> None:
             with lock:
-                seen.num_connected += 1
+                seen.connections.add(self.connection)
             super().handle()
 
         def finish(self) -> None:
             super().finish()
             self.server.shutdown_request(self.request)
             with lock:
-                seen.num_connected -= 1
+                seen.connections.discard(self.connection)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))

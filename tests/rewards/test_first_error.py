@@ -128,9 +128,9 @@ def test_the_place_of_the_error(verdict: Verdict | None, start: str | None, end:
     assert begins_well(verdict) == bool(start)
     found = parts_of(rollout, verdict, "paragraphs", 0.5, -1.0)
     if start is None or end is None:
-        assert found == Parts(RESPONSE, 0, len(RESPONSE), 0.0, -1.0, -1.0)
+        assert found == Parts(RESPONSE, 0, len(RESPONSE), 0.0, -1.0)
     else:
-        assert found == Parts(RESPONSE, len(start), len(end), 0.5, -1.0, 0.0)
+        assert found == Parts(RESPONSE, len(start), len(end), 0.5, -1.0)
 
 
 @given(st.lists(st.text("aé\n", min_size=0, max_size=3), max_size=12), st.data())

@@ -34,10 +34,10 @@ def test_each_token_has_the_advantage_of_its_part() -> None:
     thinking = "<think>hm</think> "
     texts = [f"{thinking}ab\n\ncd\n\nef", f"{thinking}ab\n\ncd", "xy", "éz"]
     parts = [
-        Parts("ab\n\ncd\n\nef", 4, 8, 0.5, -1.0, 0.25),
-        Parts("ab\n\ncd", 0, 4, 0.0, -2.0, 0.0),
-        Parts("xy", 0, 2, 9.0, 2.0, 2.0),
-        Parts("elsewhere", 3, 4, 1.0, -0.5, 0.0),
+        Parts("ab\n\ncd\n\nef", 4, 8, 0.5, -1.0),
+        Parts("ab\n\ncd", 0, 4, 0.0, -2.0),
+        Parts("xy", 0, 2, 9.0, 2.0),
+        Parts("elsewhere", 3, 4, 1.0, -0.5),
     ]
     longest = max(map(len, texts)) + 1
     ids = torch.tensor([[*map(ord, text), *[0] * (longest - len(text))] for text in texts])
@@ -46,7 +46,7 @@ def test_each_token_has_the_advantage_of_its_part() -> None:
     found = [
         row[: int(sum(m))] for row, m in zip(token_advantages(parts, batch, Letters()).tolist(), mask, strict=True)
     ]
-    assert found[0] == [0.5] * (len(thinking) + 4) + [-1.0] * 4 + [0.25] * 3, "the last one ends the sequence"
+    assert found[0] == [0.5] * (len(thinking) + 4) + [-1.0] * 4 + [0.0] * 3, "the last one ends the sequence"
     assert found[1] == [0.0] * len(thinking) + [-2.0] * 4 + [0.0] * 3
     assert found[2] == [2.0] * 3
     assert found[3] == [-0.5] * 3

@@ -51,9 +51,7 @@ class Parts:
     before: float
     """Advantage of the steps before the wrong one."""
     error: float
-    """Advantage of the wrong step, or of the whole rollout if no error is located."""
-    after: float
-    """Advantage of what follows the wrong step."""
+    """Advantage of the wrong step, or of the whole rollout if no error is located; what follows the step has 0."""
 
 
 def first_error_advantages(
@@ -85,7 +83,7 @@ def begins_well(verdict: Verdict | None) -> bool:
 
 
 def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: float, error: float) -> Parts:
-    """Return the parts of a rollout; what follows the wrong step has the advantage 0.
+    """Return the parts of a rollout.
 
     Args:
         rollout: Rollout of one turn.
@@ -106,10 +104,10 @@ def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: 
             'of one turn only: use plain FAPO, which is reward.kind "fapo"'
         )
     if not (verdict and verdict.flawed and verdict.error_step is not None):
-        return Parts(rollout.response, 0, len(rollout.response), 0.0, error, error)
+        return Parts(rollout.response, 0, len(rollout.response), 0.0, error)
     lengths = [len(str(step)) for step in judged_steps(rollout, rule)]
     start, end = sum(lengths[: verdict.error_step]), sum(lengths[: verdict.error_step + 1])
-    return Parts(rollout.response, start, end, before, error, 0.0)
+    return Parts(rollout.response, start, end, before, error)
 
 
 def parts_of_all(
@@ -164,4 +162,4 @@ def token_places(parts: Parts, tokens: Sequence[int], decode: Callable[[Sequence
 def token_values(parts: Parts, tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[float]:
     """Return the advantage of each token of a rollout; the arguments are those of `token_places`."""
     start, end = token_places(parts, tokens, decode)
-    return [parts.before] * start + [parts.error] * (end - start) + [parts.after] * (len(tokens) - end)
+    return [parts.before] * start + [parts.error] * (end - start) + [0.0] * (len(tokens) - end)

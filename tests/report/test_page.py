@@ -9,6 +9,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from fapo.errors import ConfigError, DataError
+from fapo.report.browser import ASSETS, script
 from fapo.report.findings import findings, remarks
 from fapo.report.numbers import pack_numbers
 from fapo.report.page import write_report
@@ -445,3 +447,11 @@ def test_a_report_of_nothing(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", {"kind": "fapo"}, [])
     with pytest.raises(ConfigError, match="at least 0; got -1"):
         write_report([folder], tmp_path / "report.html", num_rollouts=-1)
+
+
+def test_the_scripts_of_a_page_share_no_name() -> None:
+    """They are joined to one script, in which a name that is declared twice stops all of it."""
+    declared = re.compile(r"^(?:async )?(?:function|const|let|class) (?:\[([^\]]*)\]|\{([^}]*)\}|(\w+))", re.MULTILINE)
+    text = script(*(file.name for file in ASSETS.glob("*.js")))
+    names = [name for found in declared.findall(text) for name in re.findall(r"\w+", " ".join(found))]
+    assert "drawing" in names and [name for name, num in Counter(names).items() if num > 1] == []

@@ -86,6 +86,7 @@ def test_runs_without_a_choice(tmp_path: Path, monkeypatch, capsys) -> None:
         ([run_folder(tmp_path / "b", [], [10])], "no validation in metrics.jsonl"),
         ([run_folder(tmp_path / "c", VALIDATIONS, [10]), "--max-tokens", 10], "the shortest critiques have 35.0"),
         ([run_folder(tmp_path / "d", VALIDATIONS, [10]), "--sets", "z"], "there are: a, b"),
+        ([run_folder(tmp_path / "e", [(10, None, 20)], [10])], "name the sets that count by --sets"),
     ]
     for arguments, message in cases:
         assert fapo(monkeypatch, "select", *arguments) == 2

@@ -35,7 +35,7 @@ class Candidate:
 
     @property
     def f1(self) -> float:
-        """F1; 0 where it is not defined, since then no flawed solution was found."""
+        """F1; 0 where it is not defined."""
         return self.values["f1"] or 0.0
 
     @property
@@ -84,7 +84,7 @@ def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candi
         Candidate with weights.
 
     Raises:
-        DataError: If no candidate was kept, or none within the limit.
+        DataError: If no candidate was kept, none is within the limit, or F1 is defined for none.
     """
     kept = [candidate for candidate in found if candidate.folder]
     if not kept:
@@ -94,6 +94,11 @@ def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candi
     if not short:
         least = min(candidate.tokens for candidate in kept)
         raise DataError(f"no checkpoint writes at most {max_tokens:g} tokens; the shortest critiques have {least:.1f}")
+    if all(candidate.values["f1"] is None for candidate in short):
+        raise DataError(
+            "F1 is not defined in validation: a set holds no flawed solution with a correct answer; "
+            "name the sets that count by --sets"
+        )
     return max(short, key=lambda candidate: (candidate.f1, -candidate.step))
 
 

@@ -80,3 +80,14 @@ def test_seeds_come_before_questions(tmp_path: Path) -> None:
     assert found[row] == pytest.approx(mean_interval(ends))
     html = write_report(folders, tmp_path / "page.html").read_text(encoding="utf-8")
     assert f"[{100 * found[row][0]:.1f}, {100 * found[row][1]:.1f}]</i>" in html
+
+
+def test_numbers_that_only_one_of_two_runs_has_are_those_of_its_questions(tmp_path: Path) -> None:
+    runs = []
+    for name, split in (("one", "validation"), ("two", "harder")):  # nothing is correct on the other set
+        rows = [rollout(20, i, 1 if i % 2 else None, None, split=split) for i in range(20)]
+        metrics = [{"step": 20, "kind": "validation", f"{split}/accuracy": 1.0, f"{split}/fp_ratio": 0.5}]
+        runs.append(read_run(write_run(tmp_path / name, {"kind": "fapo"}, metrics, rows)))
+    found = {(row.metric.name, row.split): interval for row, interval in intervals(runs, summarize(runs)).items()}
+    half = pytest.approx(wilson_interval(19 / 2, 19))
+    assert found["fp_ratio", "validation"] == found["fp_ratio", "harder"] == half

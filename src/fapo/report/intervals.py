@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fapo.evaluation.intervals import Interval, mean_interval, ratio_interval
@@ -28,15 +29,15 @@ def intervals(runs: Sequence[Run], rows: Sequence[Row]) -> dict[Row, Interval]:
         Row -> interval in the unit of its metric; rows without a defined interval are left out.
     """
     groups, found = group_runs(runs), {}
-    ends: dict[str, dict[Row, float]] = {}
+    ends: dict[Path, tuple[Run, dict[Row, float]]] = {}
     for row in rows:
-        group = [series for run in groups[row.label] if (series := measured(run, row.metric.name, row.split))]
+        group = [(run, series) for run in groups[row.label] if (series := measured(run, row.metric.name, row.split))]
         if len(group) > 1:
-            found[row] = mean_interval([series.values[-1] for series in group])
+            found[row] = mean_interval([series.values[-1] for _, series in group])
         elif row.split:
-            ends.setdefault(row.label, {})[row] = group[0].steps[-1]
-    for label, wanted in ends.items():
-        (run,) = (run for run in groups[label] if any(measured(run, row.metric.name, row.split) for row in wanted))
+            ((run, series),) = group
+            ends.setdefault(run.path, (run, {}))[1][row] = series.steps[-1]
+    for run, wanted in ends.values():
         found |= _over_questions(run, wanted)
     return {row: interval for row, interval in found.items() if not math.isnan(interval[0])}
 

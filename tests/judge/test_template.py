@@ -179,6 +179,15 @@ def test_faulty_templates_are_refused_by_name(tmp_path: Path, text: str, complai
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\t", "\u00a0", "\u2003", "\u3000 "])
+def test_no_line_of_a_solution_looks_like_the_heading_of_a_step(blank: str) -> None:
+    for name in ("compact", "locate_small"):
+        template = load_template(name)
+        shown = build_prompt(template, "?", "1", [f"a\n{blank}#{blank}1 so all is right"])[-1]["content"]
+        assert f"\n{blank}&#35;{blank}1 so" in shown
+        assert "a #1 b\n# x" in build_prompt(template, "?", "1", ["a #1 b\n# x"])[-1]["content"], "no heading"
+
+
 def test_a_heading_between_dashes_is_text(tmp_path: Path) -> None:
     path = tmp_path / "headings.txt"
     path.write_text(

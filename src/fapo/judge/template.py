@@ -129,7 +129,7 @@ class Template:
         (body,) = SECTION.findall(self.text)
         mark = body.partition("{{index}}")[0].rpartition("\n")[2].strip()
         plain = mark and not any(char.isalnum() for char in mark)
-        return re.compile(rf"^([ \t]*){re.escape(mark)}(?=[ \t]*\d)", re.MULTILINE) if plain else None
+        return re.compile(rf"^([^\S\n]*){re.escape(mark)}(?=[^\S\n]*\d)", re.MULTILINE) if plain else None
 
     def parse(self, critique: str, num_steps: int) -> Verdict:
         """Return the verdict in a critique that answers this prompt.

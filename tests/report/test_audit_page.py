@@ -186,6 +186,18 @@ def test_labels_made_by_hand(tmp_path: Path) -> None:
         write_audit(options, tmp_path / "audit.html", human=human)
 
 
+def test_labels_of_a_source_with_invisible_characters(tmp_path: Path) -> None:
+    source = "easy\u200b"
+    options = audited(tmp_path, [solution(0, source=source)], [verdict(0, 1, source=source)])
+    html = write_audit(options, tmp_path / "audit.html").path.read_text(encoding="utf-8")
+    (split,) = unpacked(html)["split"]
+    label = {"run": "audit", "split": split, "step": 0, "sample": 0, "problem_id": "q0"}
+    labels = [label | {"steps": ["fine", "flawed"], "error_step": 1}]
+    (tmp_path / "labels.json").write_text(json.dumps({"schema": 1, "seed": 0, "drawn": 1, "labels": labels}))
+    _, _, (by_hand,) = write_audit(options, tmp_path / "audit.html", human=tmp_path / "labels.json")
+    assert by_hand.num_located == (1, 1)
+
+
 def test_inputs_are_checked_first(tmp_path: Path) -> None:
     options = audited(tmp_path, SOLUTIONS, VERDICTS)
     stdin = AuditSettings(judge=options.judge, model="m", files=("-",), out=options.out)

@@ -158,7 +158,7 @@ def write_audit(
                 pairs.append(((row.flawed, row.error_step), (other.flawed, other.error_step)))
                 problems.append(solution.problem.text)
         chosen = rate >= 1 or zlib.crc32(solution.problem.id.encode("utf-8", "replace")) < rate * 2**32
-        key = row.source, visible(row.id, 200)
+        key = visible(row.source, 200), visible(row.id, 200)
         if chosen or key in wanted:
             rollout = _shown(solution, row, other, kind)
             shown += [rollout] if chosen else []

@@ -105,8 +105,9 @@ def _flaws_reinforced(runs: Sequence[Run]) -> Iterator[str]:
         if has_penalty and fractions and fractions.values[0] >= MIN_FLAWED_FRACTION:
             yield (
                 f"{run.name}: at the start {show(fractions.values[0], 'rate')} of the positive advantage is that of "
-                "flawed positives, so that the updates reinforce mostly flawed reasoning. A larger reward.penalty "
-                "lowers this; with 2 flawed positives count as failures, and none of it is left."
+                "flawed positives, so that the updates reinforce mostly flawed reasoning. With reward.penalty=2 they "
+                "count as failures, and none of it is left; use it only if the judge is good and flags answers "
+                "without reasoning (docs/concepts.md, which penalty)."
             )
 
 

@@ -136,6 +136,14 @@ def test_groups_that_are_compared_otherwise(kind: str, tmp_path: Path) -> None:
     assert [row["advantage"] for row in rows(tmp_path)] == pytest.approx(expected, abs=3e-4)
 
 
+def test_the_advantage_on_record_is_that_of_the_wrong_step(tmp_path: Path) -> None:
+    recorder = buffer(tmp_path, reward={"kind": "first_error"})
+    payloads, groups = [payload(verdict) for verdict in (CORRECT, FLAWED, None, FAILED)], [*"aaaa"]
+    parts = recorder.parts(payloads, groups)
+    assert [part.error for part in parts] == recorder.advantages(payloads, groups)
+    assert [part.before > 0 for part in parts] == [False, True, False, False]
+
+
 def test_the_weighted_rho_is_the_same_as_under_trl(tmp_path: Path) -> None:
     verdicts = [CORRECT, CORRECT, FLAWED, None, CORRECT, FLAWED, FLAWED, None]
     found = record(buffer(tmp_path), 1, [payload(verdict) for verdict in verdicts], [*"aaaabbbb"])

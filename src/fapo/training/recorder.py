@@ -136,8 +136,15 @@ class Recorder:
         split = self.evaluating or TRAIN
         size = self.config.validation.num_samples if self.evaluating else self.config.rollout.group_size
         groups = [i // size for i in range(len(scored))]
+        start = sum(len(part.scored) for part in parts if part.rank < self.folder.rank)
         advantages: list[float | None] = [None] * len(scored)
-        if size > 1:
+        if split == TRAIN and isinstance(self.config.reward, FirstErrorReward):
+            assert isinstance(self.scorer, PolicyScorer)
+            before, error = advantages_of_parts(scored, groups)
+            own = slice(start, start + len(taken))
+            self.parts = parts_of_all(taken, self.scorer.steps, before[own], error[own])
+            advantages = [*error]
+        elif size > 1:
             advantages = [*batch_advantages(scored, groups, self.config.reward)]
         self._usage[split] = sum((part.usage for part in parts), self._usage[split])
         counted = [self._is_new(s) for s in scored]
@@ -145,12 +152,6 @@ class Recorder:
         self._batches[split].extend(row for row, new in zip(rows, counted, strict=True) if new)
         # Rollouts of a training batch belong to the step that they lead to.
         step = self.step + (0 if self.evaluating else 1)
-        start = sum(len(part.scored) for part in parts if part.rank < self.folder.rank)
-        if split == TRAIN and isinstance(self.config.reward, FirstErrorReward):
-            assert isinstance(self.scorer, PolicyScorer)
-            own = slice(start, start + len(taken))
-            before, error = advantages_of_parts(scored, groups)
-            self.parts = parts_of_all(taken, self.scorer.steps, before[own], error[own])
         self.folder.rollouts(
             {"step": step, "split": split, **rollout_row(s, advantages[i], truths[i])}
             for i, s in enumerate(taken, start)

@@ -107,13 +107,13 @@ class _Recording(ReplayBuffer):
         payloads = self.judged_again(payloads)
         if partition_id == TRAIN:
             payloads, corrected_for = self.corrected(payloads)
-            advantages = self.advantages(payloads, groups)
+            parts = self.parts(payloads, groups) if has_parts else []
+            advantages = [part.error for part in parts] if has_parts else self.advantages(payloads, groups)
             measured = self.record(global_steps, TRAIN, payloads, groups, advantages) | corrected_for
             compares_groups = isinstance(self.config.reward, GroupReward)
             if compares_groups or corrected_for or self.second:
                 values = [math.nan if (value := p.scored.reward.value) is None else value for p in payloads]
                 if has_parts:
-                    parts = self.parts(payloads, groups)
                     scores = scores_of_tokens(data["responses"], parts, self.trainer.tokenizer)
                 else:
                     scores = scores_of_rollouts(data["rm_scores"], advantages if compares_groups else values)

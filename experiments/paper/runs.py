@@ -12,6 +12,8 @@ from fapo.training.parallel_runs import Job, demo_jobs
 
 TRAINED = "judge.model={genrm}"
 """Setting of the judge: the GenRM trained with the same seed."""
+TRAINED_ON_ALL = "judge.model={genrm_all}"
+"""Setting of the judge: the GenRM trained with the same seed on solutions with right and wrong answers."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "negative": (TRAINED, "reward.penalty=2"),
     "shift-2": (TRAINED, "reward.penalty=", "reward.shift=2"),
@@ -57,6 +59,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "negative": VARIANTS["negative"],
     "penalty-3": (TRAINED, "reward.penalty=3"),
     "first-error": (TRAINED, "reward.kind=first_error"),
+    "first-error-all": (TRAINED_ON_ALL, "reward.kind=first_error"),
     "first-error-misplaced": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.5"),
     "step-ratio": VARIANTS["step-ratio"],
     "cascade-05": ("judge.kind=cascade", "judge.thresholds=[0.0623, 0.653]", *_CASCADE),
@@ -95,7 +98,7 @@ WORLDS = {
     "cold": World(
         "A start with hardly any fully correct solution",
         ("model.path={cold}",),
-        arms=("baseline", "fapo", "negative", "first-error"),
+        arms=("baseline", "fapo", "negative", "first-error", "first-error-all"),
         note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
     ),
     "known": World(
@@ -187,6 +190,11 @@ def policy_folder(output: Path, writer: str, seed: int) -> Path:
     return output / "policies" / f"{writer}-{seed}"
 
 
+def solutions_file(output: Path) -> Path:
+    """Return the path of the labelled solutions, with right and wrong answers, from which a second GenRM learns."""
+    return output / "wrong-solutions.jsonl"
+
+
 def prm_folder(output: Path) -> Path:
     """Return the folder of the process reward model of the cascades."""
     return output / "prm"
@@ -219,26 +227,32 @@ def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
 
 
 def comparison_jobs(output: Path, seeds: Sequence[int], worlds: Sequence[str] = tuple(WORLDS)) -> list[Job]:
-    """Return the jobs of the comparison of methods: a GenRM for each seed, then each arm in each world.
+    """Return the jobs of the comparison of methods: two GenRMs for each seed, then each arm in each world.
 
-    `policy_folder(output, name, 0)` must exist for each name in STARTS, and `prm_folder(output)`. The GenRM of a seed
-    judges the arms of this seed in all worlds but those with a judge of their own.
+    `policy_folder(output, name, 0)` must exist for each name in STARTS, `solutions_file(output)` and
+    `prm_folder(output)`. The GenRMs of a seed judge the arms of this seed in all worlds but those with a judge of their
+    own. The second one is for the arm "first-error-all".
 
     Args:
         output: Folder that holds the run folders.
         seeds: Seeds of the runs.
         worlds: Names of the worlds.
     """
-    jobs = [Job(f"genrm-{seed}", CONFIG_FOLDER / "genrm.toml", (f"seed={seed}",)) for seed in seeds]
+    config, solutions = CONFIG_FOLDER / "genrm.toml", f"data.train={solutions_file(output)}"
+    jobs = [Job(f"genrm-{seed}", config, (f"seed={seed}",)) for seed in seeds]
+    if any("first-error-all" in WORLDS[name].arms for name in worlds):
+        jobs += [Job(f"genrm-all-{seed}", config, (f"seed={seed}", solutions)) for seed in seeds]
     starts = {name: policy_folder(output, name, 0) for name in STARTS}
     for name in worlds:
         world = WORLDS[name]
         for arm in world.arms:
             settings = [world.judge if setting == TRAINED else setting for setting in COMPARED[arm]]
             for seed in seeds:
-                made = {"genrm": f"{output}/genrm-{seed}/model", "prm": prm_folder(output), **starts}
+                judges = {"genrm": f"{output}/genrm-{seed}/model", "genrm_all": f"{output}/genrm-all-{seed}/model"}
+                made = {**judges, "prm": prm_folder(output), **starts}
                 filled = tuple(setting.format(**made) for setting in (*world.settings, *settings))
-                after = f"genrm-{seed}" if TRAINED in settings else None
+                judge = "genrm" if TRAINED in settings else "genrm-all" if TRAINED_ON_ALL in settings else None
+                after = f"{judge}-{seed}" if judge else None
                 jobs.append(
                     Job(f"{name}-{arm}-{seed}", CONFIG_FOLDER / "policy.toml", (f"seed={seed}", *filled), after)
                 )

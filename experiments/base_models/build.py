@@ -232,7 +232,7 @@ def wrong_solutions(start: Path, num: int) -> list[dict[str, Any]]:
             label = examine(task, "\n".join(steps)).error_step
             if steps and label is not None and flawed < num // 2:
                 correct = is_answer_correct(task, "\n".join(steps))
-                problem = task.problem("miniature-critic-train")
+                problem = task.problem("miniature-critic-wrong")
                 row = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
                 rows.append(row | {"steps": steps, "label": label, "final_answer_correct": correct})
                 flawed += 1

@@ -90,9 +90,11 @@ def test_leaps_only_forgive(task: Task, habits: Habits, seed: int) -> None:
     assert lenient is None or (strict is not None and strict <= lenient)
 
 
-@given(TASKS, st.one_of(st.text(), st.text("0123456789+-*=\n\\boxed{} ", max_size=60)))
-def test_the_oracle_takes_any_text_with_leaps(task: Task, response: str) -> None:
-    found = examine(task, response, leaps=True)
+@given(TASKS, st.one_of(st.text(), st.text("0123456789+-*=\n\\boxed{} ", max_size=60)), st.booleans(), st.booleans())
+def test_the_oracle_takes_any_text_with_leaps_and_repeats(
+    task: Task, response: str, leaps: bool, repeats: bool
+) -> None:
+    found = examine(task, response, leaps=leaps, repeats=repeats)
     assert (found.error_step is None) == (found.flaw is None)
     assert found.error_step is None or 0 <= found.error_step < max(len(split_steps(response, "lines")), 1)
 

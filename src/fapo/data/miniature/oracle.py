@@ -63,13 +63,17 @@ def examine(task: Task, response: str, *, leaps: bool = False, repeats: bool = F
         The index of the first wrong line and the kind of flaw; both are None if every line is right.
     """
     given = [step.strip() for step in split_steps(response, "lines")]
-    if repeats:
-        first = [i for i, line in enumerate(given) if not i or line != given[i - 1]]
-        found = examine(task, "\n".join(given[i] for i in first), leaps=leaps)
-        return found if found.error_step is None or not first else found._replace(error_step=first[found.error_step])
+    find = _examine_leaps if leaps else _examine_lines
+    if not repeats:
+        return find(task, given)
+    first = [i for i, line in enumerate(given) if not i or line != given[i - 1]]
+    found = find(task, [given[i] for i in first])
+    return found._replace(error_step=first[found.error_step]) if found.error_step and first else found
+
+
+def _examine_lines(task: Task, given: list[str]) -> GroundTruth:
+    """Return the first wrong line of a solution that must have all lines, and its kind."""
     wanted = task.lines
-    if leaps:
-        return _examine_leaps(task, given)
     error = next((i for i, (g, w) in enumerate(zip(given, wanted, strict=False)) if g != w), None)
     if error is not None:
         return GroundTruth(error, _kind_of_flaw(task, given, error))

@@ -344,7 +344,8 @@ def test_remarks_on_numbers_that_startle() -> None:
     weak = [{"step": s, "kind": "train", "advantage/flawed_fraction": 0.8 - s / 20} for s in range(12)]
     harder = ends(harder__accuracy=(0.2, 0.3), harder__fp_ratio=(0.7, 0.74), harder__true_fp_ratio=(0.2, 0.03))
     runs = [run_of([*rare, silent, *harder]), run_of(weak, name="w")]
-    reinforced, f1, depth, unscored = remarks(runs, summarize(runs))
+    unfinished, reinforced, f1, depth, unscored = remarks(runs, summarize(runs))
+    assert unfinished.startswith("FAPO: the runs have come to different steps (20, 11). Their last values")
     assert reinforced.startswith("w: at the start 75.0 % of the positive advantage is that of flawed positives")
     assert f1.startswith(
         "r: F1 of the judge falls from 85.0 % to 40.0 %, while flawed positives fall from 28.0 % to 10.0 %"

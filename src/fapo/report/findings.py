@@ -77,12 +77,24 @@ def remarks(runs: Sequence[Run], rows: Sequence[Row]) -> list[str]:
         Sentences, each with its numbers.
     """
     return [
+        *_different_ends(runs),
         *_switched(runs),
         *_flaws_reinforced(runs),
         *_rare_flaws(runs),
         *_judge_out_of_its_depth(rows),
         *_unscored(runs),
     ]
+
+
+def _different_ends(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield a remark on each label with runs that have come to different steps."""
+    for label, group in group_runs(runs).items():
+        if len({run.last_step for run in group}) > 1:
+            ends = ", ".join(str(run.last_step) for run in group)
+            yield (
+                f"{label}: the runs have come to different steps ({ends}). Their last values, and the means and intervals "
+                "of these, are those of different steps."
+            )
 
 
 def _switched(runs: Sequence[Run]) -> Iterator[str]:

@@ -63,6 +63,8 @@ def test_one_of_the_prompts_that_differ_is_shown(tmp_path: Path, monkeypatch, ca
     content = rows[5]["prompt"][-1]["content"]
     rows[5]["prompt"][-1]["content"] = content.replace("<paragraph_0>\n", "<paragraph_0>\n  ", 1)
     write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert fapo(monkeypatch, "template", "learn", tmp_path / "rows.jsonl", "--out", tmp_path / "rows.jsonl") == 2
+    assert "rows.jsonl: is one of the files to read" in capsys.readouterr().err
     assert fapo(monkeypatch, "template", "learn", tmp_path / "rows.jsonl", "--out", tmp_path / "t.txt") == 0
     said = capsys.readouterr()
     assert "11 of 12 prompts are given back exactly, 0 but for escaping" in said.out

@@ -207,6 +207,8 @@ def test_inputs_are_checked_first(tmp_path: Path) -> None:
         check_inputs(options, options.out, None, None)
     with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
         check_inputs(options, tmp_path / "audit.html", tmp_path / "none.jsonl", None)
+    with pytest.raises(ConfigError, match="is one of the files to read"):
+        check_inputs(options, tmp_path / "audit.html", options.out, None)
 
 
 class Tags(HTMLParser):

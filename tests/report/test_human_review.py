@@ -13,6 +13,7 @@ from fapo.evaluation.intervals import wilson_interval
 from fapo.report import read_run, write_report
 from fapo.report.agreement import Agreement
 from fapo.report.human_review import agreements, judge_rates, read_labels, text_hash
+from tests.support.command_line import fapo
 from tests.support.run_folders import rollout, write_run
 
 
@@ -105,3 +106,12 @@ def test_files_that_are_no_labels(tmp_path: Path, content: str | None) -> None:
         path.write_text(content, encoding="latin-1")
     with pytest.raises(DataError, match=r"labels\.json: .*export"):
         read_labels(path)
+
+
+def test_a_page_does_not_take_the_place_of_the_labels(tmp_path: Path, monkeypatch, capsys) -> None:
+    folder = run_with(tmp_path / "r", [rollout(1, 0, 1, None)])
+    labels = write_labels(tmp_path / "labels.json", [label(0, 1)])
+    before = labels.read_text()
+    assert fapo(monkeypatch, "report", folder, "--human", labels, "-o", labels) == 2
+    assert "labels.json: is one of the files to read" in capsys.readouterr().err
+    assert labels.read_text() == before

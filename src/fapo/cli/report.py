@@ -42,10 +42,12 @@ class ReportSettings:
 @app.command("report")
 def report(*, settings: Options[ReportSettings]) -> None:
     """Write a self-contained HTML page about runs: curves, settings, a rollout browser, review by hand."""
+    from fapo.data.files import check_not_overwriting
     from fapo.report import write_report
 
     if not settings.runs and not settings.evaluations:
         raise ConfigError("no run folder given: fapo report RUN [RUN ...] -o page.html")
+    check_not_overwriting(settings.output, [*settings.evaluations, *([settings.human] if settings.human else [])])
 
     def write(refresh: int | None) -> Path:
         return write_report(

@@ -28,9 +28,10 @@ class LearnSettings:
 @app.command("template")
 def template(*, settings: Options[LearnSettings], as_json: AsJson = False) -> None:
     """Recover the template that a released GenRM was trained with from the finished prompts of its data."""
-    from fapo.data.files import write_text
+    from fapo.data.files import check_not_overwriting, write_text
     from fapo.judge.learn_template import learn_template
 
+    check_not_overwriting(settings.out, [settings.rows])
     learned = learn_template(settings.rows, str(settings.out))
     found = learned.template
     write_text(settings.out, f"#escape: {found.escaping}\n{found.text}\n")

@@ -70,8 +70,8 @@ class AuditCounts:
     """Counts of each source. The keys are rows, correct, requested (verdicts), one_step, unparsable and failed (of
     requested), judged and flawed (of correct), wrong_judged, wrong_flagged, and undecided (answers that could not be
     compared)."""
-    by_problem: dict[str, dict[int, Counter[str]]] = field(default_factory=lambda: defaultdict(dict))
-    """Counts judged and flawed of each problem of a source, by the hash of the problem's text."""
+    by_problem: dict[str, dict[int, tuple[int, int]]] = field(default_factory=lambda: defaultdict(dict))
+    """Numbers of judged and of flawed correct solutions of each problem of a source, by the hash of its text."""
     fifths: Counter[int] = field(default_factory=Counter)
     """Number of errors in correct solutions of several steps, by index into FIFTHS."""
     bad: list[str] = field(default_factory=list)
@@ -105,8 +105,9 @@ class AuditCounts:
         }
         self.by_source[row.source].update(name for name, true in marks.items() if true)
         if row.correct and row.status == "ok":
-            of_problem = self.by_problem[row.source].setdefault(hash(problem), Counter())
-            of_problem.update(judged=1, flawed=int(bool(row.flawed)))
+            of_source, key = self.by_problem[row.source], hash(problem)
+            judged, flawed = of_source.get(key, (0, 0))
+            of_source[key] = judged + 1, flawed + bool(row.flawed)
         if row.correct and row.error_step is not None and row.num_steps > 1:
             self.fifths[int((row.error_step + 0.5) / row.num_steps * len(FIFTHS))] += 1
         if row.status != "skipped":
@@ -124,12 +125,12 @@ class AuditCounts:
 
     def interval(self, source: str | None = None) -> Interval:
         """Return the 95 % interval of the FP ratio of a source, or of all; it is over problems where these repeat."""
-        found: dict[int, Counter[str]] = defaultdict(Counter)
+        judged, flawed = Counter[int](), Counter[int]()
         for name, problems in self.by_problem.items():
             for problem, counts in problems.items() if source in (None, name) else ():
-                found[problem].update(counts)
-        groups = found.values()
-        return grouped_rate_interval([group["flawed"] for group in groups], [group["judged"] for group in groups])
+                judged[problem] += counts[0]
+                flawed[problem] += counts[1]
+        return grouped_rate_interval(list(flawed.values()), list(judged.values()))
 
     @property
     def repeats_problems(self) -> bool:

@@ -43,7 +43,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
 
     All rows are checked before the judge gets its first request. The output file appears when it is complete; until
     then its rows are in a file with ".part" added to the name. An audit that was interrupted and is started again
-    judges only what its cache does not hold. Memory does not grow with the number of rows.
+    judges only what its cache does not hold. Of each row only hashes of its id and its problem stay in memory.
 
     Args:
         settings: Solutions, judge and output file.

@@ -92,8 +92,8 @@ def _different_ends(runs: Sequence[Run]) -> Iterator[str]:
         if len({run.last_step for run in group}) > 1:
             ends = ", ".join(str(run.last_step) for run in group)
             yield (
-                f"{label}: the runs have come to different steps ({ends}). Their last values, and the means and intervals "
-                "of these, are those of different steps."
+                f"{label}: the runs have come to different steps ({ends}). Their last values, with means and "
+                "intervals, are those of different steps."
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fapo.report import read_run, write_report
 from fapo.report.rollouts import ShownRollout, named_policies, pack, sampling_rate, shown_rollouts
 from fapo.report.text import visible
 from fapo.training.rollout_row import rollout_row
+from fapo.training.run_reader import Run
 from fapo.types import Given, Problem, Reward, Rollout, ScoredRollout
 from tests.support.run_folders import HOSTILE, rollout, rollouts, write_run
 
@@ -159,3 +161,10 @@ def test_the_page_says_what_it_holds(tmp_path: Path) -> None:
     assert f"Here are all {len(rollouts())} rollouts" in whole
     none = write_report([folder], tmp_path / "page.html", num_rollouts=0).read_text(encoding="utf-8")
     assert 'id="browser"' not in none and "browse.js" not in none and "Review by hand" not in none
+
+
+def test_rollouts_that_are_not_shown_do_not_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, drawn = read_run(write_run(tmp_path / "r", {"kind": "fapo"}, [], rollouts())), Counter[tuple[int, str, str]]()
+    monkeypatch.setattr(Run, "drawn_for_a_person", lambda _: drawn)
+    assert len(list(shown_rollouts("r", run))) == len(rollouts())
+    assert not drawn, "the texts of all rollouts were its keys"

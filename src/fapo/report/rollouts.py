@@ -119,7 +119,8 @@ def shown_rollouts(name: str, run: Run, rate: float = 1.0) -> Iterator[ShownRoll
         seen[group] += 1
         key = group[1], str(row.get("problem_id")), row["response"]
         audited = group[0] == TRAIN and drawn[key] > 0
-        drawn[key] -= audited
+        if audited:
+            drawn[key] -= 1  # for all others this would keep their texts in memory
         if audited or rate >= 1 or zlib.crc32(repr(group).encode()) < rate * 2**32:
             yield replace(_shown_rollout(row, name, group, sample, rule), audited=audited)
 

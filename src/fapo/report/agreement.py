@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,15 @@ class Agreement:
         )
 
 
-def agreement(of: str, pairs: Sequence[tuple[Finding, Finding]], problems: Sequence[str], num_silent: int) -> Agreement:
+def agreement(
+    of: str, pairs: Sequence[tuple[Finding, Finding]], problems: Sequence[Hashable], num_silent: int
+) -> Agreement:
     """Return the agreement of two sources of verdicts.
 
     Args:
         of: Name of the comparison.
         pairs: Findings of the first and of the second source, one pair for each solution.
-        problems: Problem of each solution; solutions of one problem are not independent.
+        problems: Key of the problem of each solution; solutions of one problem are not independent.
         num_silent: Number of solutions that lack a verdict.
 
     Returns:
@@ -86,7 +88,7 @@ def agreement(of: str, pairs: Sequence[tuple[Finding, Finding]], problems: Seque
     """
     first, second = [one[0] for one, _ in pairs], [other[0] for _, other in pairs]
     steps = [(one[1], other[1]) for one, other in pairs if one[1] is not None and other[1] is not None]
-    groups: dict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
+    groups: dict[Hashable, list[tuple[bool, bool, bool]]] = defaultdict(list)
     for problem, a, b in zip(problems, first, second, strict=True):
         groups[problem].append((a, b, a == b))
     hits = [[sum(column) for column in zip(*group, strict=True)] for group in groups.values()]

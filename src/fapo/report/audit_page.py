@@ -141,7 +141,7 @@ def write_audit(
     rate = sampling_rate([verdicts], num_shown, filter(Path.is_file, map(Path, files)))
     counts, kinds = AuditCounts(), Counter[ErrorKind]()
     pairs: list[tuple[Finding, Finding]] = []
-    problems: list[str] = []
+    problems: list[int] = []
     num_silent = 0
     shown, labelled = [], []
     labels = read_labels(human) if human else None
@@ -157,7 +157,7 @@ def write_audit(
                 num_silent += 1
             else:
                 pairs.append(((row.flawed, row.error_step), (other.flawed, other.error_step)))
-                problems.append(solution.problem.text)
+                problems.append(hash(solution.problem.text))
         chosen = rate >= 1 or zlib.crc32(solution.problem.id.encode("utf-8", "replace")) < rate * 2**32
         key = visible(row.source, 200), visible(row.id, 200)
         if chosen or key in wanted:

@@ -60,6 +60,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "penalty-3": (TRAINED, "reward.penalty=3"),
     "first-error": (TRAINED, "reward.kind=first_error"),
     "first-error-all": (TRAINED_ON_ALL, "reward.kind=first_error"),
+    "first-error-short": (TRAINED, "reward.kind=first_error", "reward.overlong_buffer=40"),
     "first-error-misplaced": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.5"),
     "step-ratio": VARIANTS["step-ratio"],
     "cascade-05": ("judge.kind=cascade", "judge.thresholds=[0.0623, 0.653]", *_CASCADE),
@@ -167,7 +168,7 @@ WORLDS = {
             "data.validation.harder=miniature:repeats-harder",
         ),
         EXACT,
-        ("baseline", "fapo", "negative", "step-ratio", "first-error"),
+        ("baseline", "fapo", "negative", "step-ratio", "first-error", "first-error-short"),
         "The judge is the oracle.",
     ),
 }

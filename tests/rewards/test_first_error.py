@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fapo.config.schema import FirstErrorReward
 from fapo.errors import EngineError
 from fapo.rewards.advantages import group_advantages
+from fapo.rewards.advantages import group_advantages
 from fapo.rewards.first_error import (
     Parts,
     begins_well,
@@ -71,6 +72,15 @@ def parts(group: str, penalty: float = 2.0) -> tuple[list[float], list[float]]:
 def test_values(group: str, penalty: float, before: list[float], after: list[float]) -> None:
     found = parts(group, penalty)
     np.testing.assert_allclose(found, [before, after], rtol=3e-4, atol=1e-12)
+
+
+def test_the_length_penalty_lowers_the_credit_of_the_steps_before_the_error() -> None:
+    scorer = PolicyScorer(FirstErrorReward(penalty=2.0, overlong_buffer=10), None, max_tokens=20)
+    rollouts = [Rollout(Problem("p", "", "1"), RESPONSE, num_tokens) for num_tokens in (10, 15)]
+    verdict = VERDICTS["w"]
+    group = [ScoredRollout(r, False, verdict, scorer.reward(r, False, verdict)) for r in rollouts]
+    found = np.concatenate(advantages_of_parts(group, [0, 0]))
+    np.testing.assert_allclose(found, group_advantages([[1.0, 0.5, -1.0, -1.5]])[0], rtol=1e-12)
 
 
 groups = st.text("afFwWcux", min_size=1, max_size=12)

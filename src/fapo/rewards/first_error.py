@@ -8,8 +8,8 @@ rollout with a located error has three parts with an advantage each:
     what follows it:        0
 
 Mean and standard deviation are over the rewards R of the rollouts of a group, and a 1 for each rollout with steps
-before its error. A rollout without a located error has the advantage A as a whole. What changes in the closed forms of
-FAPO:
+before its error. A rollout without a located error has the advantage A as a whole. The length penalty of a rollout is
+added to its R and to its 1. What changes in the closed forms of FAPO, without that penalty:
 
 * Let k rollouts of a group of G have steps before their error, and q = k / (G + k). The mean reward is
   (1 - q) mean_FAPO + q, and its variance (1 - q) (var_FAPO + q (1 - mean_FAPO)^2).
@@ -55,13 +55,14 @@ class Parts:
 
 
 def first_error_advantages(
-    rewards: Table, begins_well: npt.ArrayLike
+    rewards: Table, begins_well: npt.ArrayLike, overlong: npt.ArrayLike = 0.0
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return A^+ and A, normalised together as `group_advantages` does.
 
     Args:
         rewards: Rewards, [num_prompts, group_size]; NaN or None for an unscored rollout.
         begins_well: Whether steps come before a located error, [num_prompts, group_size].
+        overlong: Length penalties, part of `rewards`, at most 0, [num_prompts, group_size]; 0 for none.
 
     Returns:
         A^+, the advantages of the steps before the first error, and A, those of the wrong step or of the whole rollout;
@@ -72,7 +73,8 @@ def first_error_advantages(
         ValueError: If an array does not have two dimensions, a group is empty or a reward is infinite.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
-    before = np.where(np.asarray(begins_well, dtype=bool) & ~np.isnan(rewards), 1.0, np.nan)
+    credit = 1.0 + np.asarray(overlong, dtype=np.float64)
+    before = np.where(np.asarray(begins_well, dtype=bool) & ~np.isnan(rewards), credit, np.nan)
     both = group_advantages(np.concatenate([before, rewards], axis=1))
     return both[:, : before.shape[1]], both[:, before.shape[1] :]
 

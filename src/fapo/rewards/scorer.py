@@ -259,6 +259,7 @@ def advantages_of_parts(
     """
     rows, columns = group_positions(groups)
     begin = group_table(np.array([begins_well(s.verdict) for s in scored], dtype=float), rows, columns) == 1
-    tables = first_error_advantages(group_table([s.reward.value for s in scored], rows, columns), begin)
+    overlong = group_table([s.reward.parts.get("overlong", 0.0) for s in scored], rows, columns)
+    tables = first_error_advantages(group_table([s.reward.value for s in scored], rows, columns), begin, overlong)
     before, after = (np.asarray(table[rows, columns]) for table in tables)
     return before, after

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from fapo.config.schema import FirstErrorReward
 from fapo.errors import EngineError
 from fapo.rewards.advantages import group_advantages
-from fapo.rewards.advantages import group_advantages
 from fapo.rewards.first_error import (
     Parts,
     begins_well,

@@ -10,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import SEED, Estimate, bootstrap_sums, percentile_interval, rate_estimate
+from fapo.evaluation.intervals import SEED, Estimate, Interval, bootstrap_sums, percentile_interval, rate_estimate
 from fapo.evaluation.judge_benchmarks.cost import critique_cost
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
 from fapo.evaluation.judge_benchmarks.rows import Rows
-from fapo.evaluation.judge_benchmarks.score import by_length, by_num_steps
+from fapo.evaluation.judge_benchmarks.score import (
+    by_length,
+    by_num_steps,
+    score_flawed_positive,
+    score_process,
+)
 from fapo.evaluation.judge_benchmarks.settings import RULES, Benchmark
 from fapo.judge.quality import (
     PRF,
@@ -110,7 +115,7 @@ def compare_judges(benchmark: Benchmark, rows: Rows, contexts: Sequence[Context]
     Raises:
         DataError: No row has an answer of every judge.
     """
-    invalid = contexts[0].invalid
+    invalid: Invalid = "wrong" if benchmark == "process" else contexts[0].invalid
     answered = zip(*(context.verdicts for context in contexts), strict=True)
     common = [index for index, verdicts in enumerate(answered) if all(v is not MISSING for v in verdicts)]
     if not common:
@@ -125,9 +130,10 @@ def compare_judges(benchmark: Benchmark, rows: Rows, contexts: Sequence[Context]
     judges = {}
     for number, (name, found) in enumerate(verdicts.items()):
         cost = critique_cost(found)
+        closed = {} if name in RULES else _intervals(benchmark, counting, subsets, found, invalid)
         judges[name] = ComparedJudge(
             settings=settings.get(name, ""),
-            numbers={key: _estimate(draws[:, number]) for key, draws in values.items()},
+            numbers={key: _estimate(draws[:, number], closed.get(key)) for key, draws in values.items()},
             differences={key: _estimate(draws[:, number] - draws[:, 0]) for key, draws in values.items() if number},
             invalid_rate=ratio(sum(verdict.status != "ok" for verdict in found), len(found)),
             critique_tokens=cost.tokens,
@@ -165,9 +171,26 @@ def _sensitivities(judges: Mapping[str, ComparedJudge], verdicts: Mapping[str, S
     return out
 
 
-def _estimate(draws: npt.NDArray[np.float64]) -> Estimate:
-    """Return the first entry, which is the value, with the interval of the others."""
-    return Estimate(float(draws[0]), percentile_interval(draws[1:]))
+def _estimate(draws: npt.NDArray[np.float64], closed: Interval | None = None) -> Estimate:
+    """Return the first entry, which is the value, with the interval of the others, or `closed` where all are equal."""
+    low, high = percentile_interval(draws[1:])
+    return Estimate(float(draws[0]), closed if closed and low == high else (low, high))
+
+
+def _intervals(
+    benchmark: Benchmark,
+    rows: Sequence[LabelledSolution],
+    subsets: Sequence[str],
+    verdicts: Sequence[Verdict],
+    invalid: Invalid,
+) -> dict[str, Interval]:
+    """Return the intervals of one judge's numbers as in a benchmark without a comparison."""
+    if benchmark == "flawed-positive":
+        flags = score_flawed_positive(rows, verdicts, invalid)
+        return {"precision": flags.precision, "recall": flags.recall, "f1": flags.f1, "youden_j": flags.youden_j}
+    found = score_process(rows, subsets, verdicts)
+    rates = {"error_acc": found.pooled.error_acc, "correct_acc": found.pooled.correct_acc, "pooled_f1": found.pooled.f1}
+    return rates | {"mean_f1": found.mean_f1_interval, "youden_j": found.flags.youden_j}
 
 
 def _values(

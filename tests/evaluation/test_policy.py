@@ -706,6 +706,17 @@ def test_questions_that_a_policy_did_not_answer_are_left_out_of_both(tmp_path: P
     assert "2 common questions (1 left out, which a policy did not answer)" in shown.getvalue()
 
 
+def test_policies_of_different_judges_are_not_compared_without_a_word(tmp_path: Path) -> None:
+    tables = [table(tmp_path / f"{name}.jsonl", [2, 4]) for name in "ab"]
+    for judges, said in ((("x", "x"), False), (("x", "y"), True), (("x", None), False)):
+        for path, judge in zip(tables, judges, strict=True):
+            path.with_suffix(".json").write_text(json.dumps({"judge": judge}))
+        found, shown = compare(tables), io.StringIO()
+        assert list(found.judges.values()) == [judge or "" for judge in judges]
+        Console(file=shown, width=200).print(as_comparison_table(found))
+        assert ("the policies had different judges" in shown.getvalue()) is said
+
+
 def test_a_policy_without_a_correct_sample_has_been_judged(tmp_path: Path) -> None:
     first, second = table(tmp_path / "first.jsonl", [0, 0]), table(tmp_path / "second.jsonl", [2, 4], flawed=1)
     found = compare([first, second])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ class Comparison:
     """Number of further questions that all tables have; in one of them all requests failed."""
     k: int
     """Number of samples of each question; the smallest one of all tables."""
+    judges: Mapping[str, str]
+    """Judge of each policy by the path of its table, as the summary beside it says; empty where it does not."""
     scores: Mapping[str, Score]
     """Score of each policy by the path of its table."""
     differences: Mapping[str, Mapping[str, Estimate]]
@@ -80,6 +83,7 @@ def compare(tables: Sequence[Path]) -> Comparison:
         num_questions=len(answered),
         num_unanswered=len(common) - len(answered),
         k=k,
+        judges={path: _judge_of(Path(path)) for path in read},
         scores={path: score(found, k, judged) for path, found in questions.items()},
         differences={other: paired_differences(questions[first], questions[other], k, judged) for other in others},
     )
@@ -112,6 +116,15 @@ def read_table(path: Path) -> list[AnsweredQuestion]:
     return out
 
 
+def _judge_of(table: Path) -> str:
+    """Return the judge in the summary beside a table; empty without a judge or a summary."""
+    try:
+        summary = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(summary.get("judge") or "") if isinstance(summary, dict) else ""
+
+
 def as_json(found: Comparison) -> dict[str, Any]:
     """Return a comparison for JSON; a number that is not defined is None."""
     return finite(asdict(found))
@@ -124,6 +137,8 @@ def as_table(found: Comparison) -> Table:
         f"{found.num_questions} common questions{left_out}, k = {found.k}; differences to the first policy in points; "
         f"intervals: {LEVEL:.0%} bootstrap, those of differences paired over questions"
     )
+    if len(set(filter(None, found.judges.values()))) > 1:
+        caption += "\nthe policies had different judges: numbers that depend on verdicts do not compare"
     # one number a line, so that no number is cut on a terminal of 80 columns
     table = Table(caption=Text(caption), caption_justify="left", box=SIMPLE, min_width=76)
     names = [name for name in SHOWN if found.k > 1 or not name.endswith("pass_at_k")]

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import tyro
 
+from experiments.miniature import miniature
 from fapo.cli.main import import_commands, run
 from fapo.config.options import ConfigFile
 from fapo.config.paths import shipped_configs
@@ -112,6 +113,27 @@ def test_commands_are_those_of_the_command_line(page: str, text: str, words: lis
     if words[0] in ("train", "data", "plan") and (Path(words[1]).suffix or words[1] in shipped_configs()):
         (file,) = (given for given in arguments.values() if isinstance(given, ConfigFile))
         assert file.load()
+
+
+STUDY = "python -m experiments.miniature "
+STUDIES = [
+    (named(page), command.partition("#")[0].removeprefix(STUDY).strip())
+    for page in PAGES
+    for command in [*"\n".join(blocks(page, "console")).replace("\\\n", " ").splitlines(), *spans(page)]
+    if command.startswith(STUDY)
+]
+
+
+def test_studies_are_found() -> None:
+    assert ("README.md", "comparison --worlds today --seeds 0 1 2 3 4 5 6 7") in STUDIES
+
+
+@pytest.mark.parametrize(("page", "arguments"), STUDIES)
+def test_studies_take_the_arguments_that_pages_give_them(page: str, arguments: str, capsys) -> None:
+    try:
+        tyro.cli(_returns_its_arguments(miniature), args=arguments.split())
+    except SystemExit:
+        pytest.fail(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,30 @@ def test_the_judge_reads_the_question_of_rows_that_fapo_has_not_written(name: st
         config = str(tmp_path / "run/config.json")
         row = "openai/gsm8k", "1+1=2\n\\boxed{2}", "1+1=2\n#### 2"
         score = asyncio.run(compute_score(*row, {name: "What is 1+1?"}, config=config))
-        with pytest.raises(DataError, match=r"a row has no extra_info.problem"):
+        with pytest.raises(DataError, match=r"row 3 of openai/gsm8k: no extra_info.problem"):
             asyncio.run(compute_score(*row, {"index": 3}, config=config))
         (request,) = server.requests
     assert score["score"] == 1.0
     assert "What is 1+1?" in request["messages"][-1]["content"]
+
+
+def test_an_exception_reaches_the_recorder(tmp_path: Path) -> None:
+    file = tmp_path / "run/config.json"
+    settings(tmp_path, "http://127.0.0.1:9/v1", cache=str(tmp_path / "notes.txt"))
+    (tmp_path / "notes.txt").write_text("no database " * 100, encoding="utf-8")
+    row, right = ("d", "1+1=2\n\\boxed{2}", "2"), {"problem": "1+1?"}
+
+    def raised(extra_info: Any) -> pytest.ExceptionInfo[Exception]:
+        found = asyncio.run(compute_score(*row, extra_info, config=str(file), recorded=True))
+        assert found.keys() == {"score", "acc", "flawed", "unscored", "fapo"} and math.isnan(found["score"])
+        with pytest.raises(Exception) as error:
+            decode(found["fapo"], found["score"], 2, 8)
+        return error
+
+    assert raised(right).type is DataError
+    assert "notes.txt: no response cache" in str(raised(right).value)
+    bug = raised(None)
+    assert bug.type is RuntimeError and "AttributeError: 'NoneType' object has no attribute 'get'" in str(bug.value)
 
 
 def assert_needs_the_recorder(path: Path, table: dict[str, Any], message: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import traceback
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from fapo import errors
 from fapo.data.trajectory import reaches_limit
 from fapo.inference.usage import Usage
 from fapo.judge.canaries import CanaryResult
@@ -33,19 +35,35 @@ def encode(payload: Payload) -> str:
     return json.dumps(asdict(payload))
 
 
+def encode_error(error: Exception) -> str:
+    """Return an exception of the reward function as JSON, with its traceback if it is no error of the user.
+
+    verl drops a rollout if its reward function raises, and continues. `decode` raises the exception in the trainer.
+    """
+    is_bug = not isinstance(error, errors.FapoError)
+    message = "".join(traceback.format_exception(error)) if is_bug else str(error)
+    return json.dumps({"error": type(error).__name__, "message": message})
+
+
 def decode(text: str, reward: float, num_tokens: int, max_tokens: int) -> Payload:
     """Return the payload in a text, completed by numbers that the reward function did not have.
 
     Args:
-        text: Result of `encode`.
+        text: Result of `encode` or `encode_error`.
         reward: Reward that verl trains on, with overlong shaping; NaN for an unscored rollout.
         num_tokens: Length of the response in tokens.
         max_tokens: Length limit of a response in tokens.
 
     Returns:
         The payload. Its reward has the part "overlong", and its rollout has a length.
+
+    Raises:
+        FapoError: The reward function has raised this error of the user.
+        RuntimeError: The reward function has raised another exception; its traceback is in the message.
     """
     table = json.loads(text)
+    if "error" in table:
+        raise getattr(errors, table["error"], RuntimeError)(table["message"])
     found = table["scored"]
     rollout = Rollout(**found["rollout"] | {"problem": Problem(**found["rollout"]["problem"])})
     turns = tuple(Given(**turn) if isinstance(turn, dict) else turn for turn in rollout.earlier_turns)

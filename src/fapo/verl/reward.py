@@ -43,7 +43,7 @@ from fapo.training.datasets import TRAIN
 from fapo.training.run_folder import SWITCHED, with_cache
 from fapo.training.stop_rules import without_stops
 from fapo.types import LabelledSolution, Problem
-from fapo.verl.payload import Payload, encode
+from fapo.verl.payload import Payload, encode, encode_error
 
 ROUTER_CONCURRENCY = 512
 """Number of requests at a time to a judge that verl serves, over all reward workers."""
@@ -67,8 +67,9 @@ async def compute_score(
 ) -> dict[str, Any]:
     """Return the score of one rollout, without overlong shaping, which verl's reward manager adds.
 
-    A judgement that fails raises no exception, because verl would then drop the whole group without a message.
-    `fapo.verl.recorder` applies `on_unscored = "raise"`, `max_failure_rate` and `canary_min_f1` in the trainer.
+    A judgement that fails raises no exception, because verl would then drop the rollout and continue.
+    `fapo.verl.recorder` applies `on_unscored = "raise"`, `max_failure_rate` and `canary_min_f1` in the trainer. With
+    `recorded` it also raises every exception of this function there.
 
     Args:
         data_source: Name of the data set.
@@ -80,20 +81,39 @@ async def compute_score(
             by a judge.
         config: Path of a TOML file, or of config.json in a run folder; empty: only final answers are checked.
         num_workers: Number of reward workers, among which `judge.concurrency` is divided.
-        recorded: Whether `fapo.verl.recorder` replaces the scores by the advantages of their groups, or by corrected
-            rewards, where the config asks for it; `fapo train` sets this.
+        recorded: Whether `fapo.verl.recorder` reads what this function returns; `fapo train` sets this. It replaces the
+            scores by the advantages of their groups, or by corrected rewards, where the config asks for it.
         reward_router_address: Address of the judge, HOST:PORT, if verl serves it; it replaces the servers of the
             config.
 
     Returns:
-        score: Reward, NaN if the rollout is unscored. acc, flawed, unscored: 1 or 0. fapo: `Payload` as text.
+        score: Reward, NaN if the rollout is unscored. acc, flawed, unscored: 1 or 0. fapo: `Payload` as text, or with
+            `recorded` an exception.
 
     Raises:
-        ConfigError: If the config cannot be used.
-        DataError: If a judge is to read a row without a question.
+        ConfigError: If the config cannot be used, unless `recorded` is set.
+        DataError: If a judge is to read a row without a question, or its cache cannot be used, unless `recorded` is
+            set.
     """
     key = (config, num_workers, reward_router_address or "")
-    settings = _settings(*key) if config else None
+    try:
+        return await _score(data_source, solution_str, ground_truth, extra_info, key, recorded)
+    except Exception as error:
+        if not recorded:
+            raise
+        return {"score": UNSCORED, "acc": 0.0, "flawed": 0.0, "unscored": 1.0, "fapo": encode_error(error)}
+
+
+async def _score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Mapping[str, Any],
+    key: tuple[str, int, str],
+    recorded: bool,
+) -> dict[str, Any]:
+    """Return what `compute_score` returns; `key` has the config, the number of workers and the address of the judge."""
+    settings = _settings(*key) if key[0] else None
     if settings and isinstance(settings.reward, GroupReward) and not recorded:
         raise ConfigError(
             f'reward.kind "{settings.reward.kind}" compares the rollouts of a group, which this function does not see; '
@@ -109,14 +129,15 @@ async def compute_score(
             'judge.audit.on_low_j "switch" needs an audit, which this function does not make; start verl with '
             "`fapo train --engine verl`, or remove it"
         )
+    name = str(extra_info.get("id", extra_info.get("index", "")))
     question = extra_info.get("problem") or extra_info.get("question") or ""
     if settings and settings.judge and not question:
         raise DataError(
-            "a row has no extra_info.problem (or extra_info.question), the question that the judge reads; add it, or "
-            "write the rows with `fapo data`"
+            f"row {name} of {data_source}: no extra_info.problem (or extra_info.question), the question that the judge "
+            "reads; add it, or write the rows with `fapo data`"
         )
     problem = Problem(
-        id=str(extra_info.get("id", extra_info.get("index", ""))),
+        id=name,
         text=str(question),
         reference=answer_of_worked_solution(str(ground_truth)),
         source=str(extra_info.get("source", data_source)),

@@ -32,6 +32,7 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "first-error": ("first-error credit", Style("green")),
     "first-error-all": ("first-error credit, GenRM trained on wrong answers, too", Style("green", 2)),
     "first-error-short": ("first-error credit, length penalty from 24 of 64 tokens", Style("violet")),
+    "audited": ("FAPO, corrected for the rates of an audit", Style("orange", 1)),
     "first-error-misplaced-20": ("first-error credit, a fifth of the errors at another step", Style("red")),
     "first-error-misplaced": ("first-error credit, half of the errors at another step", Style("green", 1)),
     "cascade-05": ("cascade, bound .05", Style("green")),

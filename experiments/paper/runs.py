@@ -61,6 +61,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "first-error": (TRAINED, "reward.kind=first_error"),
     "first-error-all": (TRAINED_ON_ALL, "reward.kind=first_error"),
     "first-error-short": (TRAINED, "reward.kind=first_error", "reward.overlong_buffer=40"),
+    "audited": (TRAINED, 'judge.audit={{judge={{kind="oracle"}}, rate=0.05, correct=true}}'),
     "first-error-misplaced-20": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.2"),
     "first-error-misplaced": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.5"),
     "step-ratio": VARIANTS["step-ratio"],
@@ -120,7 +121,7 @@ WORLDS = {
         "A weak start, and a judge that is often wrong",
         ("model.path={weak}", "judge.false_negative_rate=0.3", "judge.false_positive_rate=0.3"),
         EXACT,
-        ("fapo", "negative", "first-error", "first-error-misplaced-20", "first-error-misplaced"),
+        ("fapo", "negative", "first-error", "audited", "first-error-misplaced-20", "first-error-misplaced"),
         "The judge is the oracle; three in ten of its verdicts are inverted at random, so that Youden's J is .4.",
     ),
     "useless": World(

@@ -73,7 +73,7 @@ def read_worlds(folder: Path) -> dict[str, dict[str, dict[int, Run]]]:
     for world in WORLDS:
         for arm in WORLDS[world].arms:
             for path in sorted(folder.glob(f"{world}-{arm}-*")):
-                seed = path.name.rpartition("-")[2]
+                seed = path.name.removeprefix(f"{world}-{arm}-")  # the name of an arm may begin with that of another
                 if seed.isdigit() and is_finished(path):
                     found[world][arm][int(seed)] = read_run(path)
     if not any(found.values()):

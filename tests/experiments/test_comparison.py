@@ -94,6 +94,13 @@ def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) ->
             )
 
 
+def test_runs_belong_to_the_arm_of_their_whole_name(tmp_path: Path) -> None:
+    write_run(tmp_path, "cold", "first-error", 0)
+    write_run(tmp_path, "cold", "first-error-all", 1)
+    found = {arm: [*runs] for arm, runs in read_worlds(tmp_path)["cold"].items()}
+    assert found == {"first-error": [0], "first-error-all": [1]}
+
+
 def test_differences_are_paired_by_seed(folder: Path) -> None:
     found = {(d.world, d.arm, d.metric): d for d in differences(read_worlds(folder))}
     assert len(found) == (NUM_ARMS - len(WORLDS)) * len(TESTED)

@@ -12,6 +12,7 @@ import pytest
 
 from fapo.data.jsonl import read_jsonl
 from fapo.rewards.advantages import group_advantages
+from fapo.rewards.consistency_filter import filtered_advantages
 from fapo.rewards.decoupled import decoupled_advantages
 from fapo.rewards.first_error import first_error_advantages
 from fapo.rewards.policy import corrected_reward, fapo_reward
@@ -96,15 +97,21 @@ def test_metrics_are_those_of_trl_and_reach_the_loggers_of_verl(first: Path) -> 
     assert any("validation/fp_ratio" in row or "harder/fp_ratio" in row for row in found)
 
 
-def test_verl_trains_on_the_decoupled_advantages_on_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["decoupled", "filter"])
+def test_verl_trains_on_the_advantages_of_groups_on_record(kind: str, tmp_path: Path) -> None:
     judge = "judge.kind=oracle", "judge.false_negative_rate=0.5"
-    run(tmp_path, "reward.penalty=", "reward.kind=decoupled", "reward.weight=2", *judge, "data.validation=", steps=2)
+    setting = {"decoupled": "reward.weight=2", "filter": "reward.keep=2"}[kind]
+    run(tmp_path, "reward.penalty=", f"reward.kind={kind}", setting, *judge, "data.validation=", steps=2)
     found = rows(tmp_path, "rollouts")
     for start in range(0, len(found), GROUP):
         group = found[start : start + GROUP]
         outcome = [1.0 if row["correct"] else -1.0 for row in group]
-        process = [-float(row["flawed"]) if row["correct"] else None for row in group]
-        expected = decoupled_advantages([outcome], [process], 2.0)[0]
+        if kind == "filter":
+            sound = [row["correct"] and not row["flawed"] for row in group]
+            expected = filtered_advantages([outcome], [sound], [[not row["correct"] for row in group]], 2)[0]
+        else:
+            process = [-float(row["flawed"]) if row["correct"] else None for row in group]
+            expected = decoupled_advantages([outcome], [process], 2.0)[0]
         np.testing.assert_allclose([row["advantage"] for row in group], expected, atol=1e-5)
     assert {row["flawed"] for row in found if row["correct"]} == {True, False}
     for step, theirs in enumerate(logged(tmp_path), 1):
@@ -266,6 +273,14 @@ def test_a_judge_that_is_down_stops_the_run(tmp_path: Path) -> None:
             "judge.max_failure_rate=0.2",
             "rollout.num_prompts=16",
         )
+    assert not list((tmp_path / "run/checkpoints").glob("global_step_*"))
+
+
+def test_an_error_in_the_reward_function_stops_the_run(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no database " * 100, encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"DataError: \S*notes.txt: no response cache"):
+        run(tmp_path, f'judge.cache="{notes}"', "data.validation=")
     assert not list((tmp_path / "run/checkpoints").glob("global_step_*"))
 
 

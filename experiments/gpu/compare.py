@@ -96,11 +96,11 @@ def pairs(
 
 
 def compare(rows: Iterable[Row], step: int | None = None) -> Iterable[dict[str, Any]]:
-    """Yield the paired comparisons of all arms.
+    """Yield the paired comparisons of each two arms.
 
     Args:
         rows: Rollouts of validations, as `measured.keep_rollouts` writes them.
-        step: Training step of the validation; None takes the last one that all arms have.
+        step: Training step of the validation; None takes the last one that both arms have.
     """
     runs: dict[tuple[str, str], dict[int, dict[str, Row]]] = {}
     for row in rows:
@@ -109,12 +109,12 @@ def compare(rows: Iterable[Row], step: int | None = None) -> Iterable[dict[str, 
     for rate in sorted({run.split("-", 1)[1] for run, _ in runs if "-" in run}):
         for split in ("validation", "harder"):
             arms = {kind: runs[f"{kind}-{rate}", split] for kind in KINDS if (f"{kind}-{rate}", split) in runs}
-            if not arms:
-                continue
-            last = max(set.intersection(*map(set, arms.values())), default=0) if step is None else step
-            measured = {kind: steps[last] for kind, steps in arms.items() if last in steps}
-            for found in pairs(measured, MEASURES):
-                yield {"rate": rate, "set": split, "step": last, **found}
+            for pair in combinations(arms, 2):
+                common = set.intersection(*(set(arms[kind]) for kind in pair))
+                last = max(common, default=0) if step is None else step
+                if last in common:
+                    for found in pairs({kind: arms[kind][last] for kind in pair}, MEASURES):
+                        yield {"rate": rate, "set": split, "step": last, **found}
 
 
 def line_of(found: Mapping[str, Any]) -> str:
@@ -132,7 +132,7 @@ def main() -> None:
     """Print one line for each comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rollouts", type=Path, help="sentences-rollouts.jsonl.gz of the results")
-    parser.add_argument("--step", type=int, help="training step; without it the last one that all arms have")
+    parser.add_argument("--step", type=int, help="training step; without it the last one that both arms have")
     given = parser.parse_args()
     with gzip.open(given.rollouts, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]

@@ -140,9 +140,14 @@ def test_the_comparison_takes_the_last_step_of_both() -> None:
 def test_all_arms_are_compared_with_each_other() -> None:
     rows = [rollout("grpo-0.1", FLAWED, True, "skipped"), rollout("fapo-0.1", FLAWED, True, "ok")]
     rows.append(rollout("fapo2-0.1", RIGHT, True, "ok"))
+    # a slow arm takes nothing from the comparison of two others
+    rows += [{**rollout(f"{kind}-0.1", RIGHT, True, "ok"), "step": 10} for kind in ("grpo", "fapo")]
     found = {tuple(row["runs"]): row for row in compare.compare(rows) if row["measure"] == "right for the right reason"}
-    differences = {runs: row["difference"] for runs, row in found.items()}
-    assert differences == {("grpo", "fapo"): 0, ("grpo", "fapo2"): 1, ("fapo", "fapo2"): 1}
+    assert {runs: (row["step"], row["difference"]) for runs, row in found.items()} == {
+        ("grpo", "fapo"): (10, 0),
+        ("grpo", "fapo2"): (0, 1),
+        ("fapo", "fapo2"): (0, 1),
+    }
     assert "fapo fapo2:   0.0 100.0 %" in compare.line_of(found["fapo", "fapo2"])
 
 

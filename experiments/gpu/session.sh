@@ -14,7 +14,7 @@
 # SESSION is the length of all of it, in seconds. TINY=1: a dry run. A part without seconds (GENRM=0) is left out.
 set -o pipefail
 SESSION=${SESSION:-760} IMITATION=${IMITATION:-70} GENRM=${GENRM:-260} POLICY=${POLICY:-165}
-CHANCE=${CHANCE:-yes} START=${START:-weak} ARMS=${ARMS:-grpo fapo fapo2}
+CHANCE=${CHANCE:-yes} START=${START:-weak} ARMS=${ARMS:-fapo first_error fapo2}
 . "$(dirname "$0")/setup.sh"
 begun=$(cat "$TMP/begun" 2>/dev/null || date +%s)
 passed() { echo $(( $(date +%s) - begun )); }
@@ -66,7 +66,7 @@ direct() {
 }
 pack() { # results, logs, settings, metrics and validations of the runs
     ( cd "$TMP" || exit 1
-      for run in genrm/genrm_* policy/{grpo,fapo,fapo2}; do
+      for run in genrm/genrm_* policy/{grpo,fapo,first_error,fapo2}; do
           [ ! -e "$run/rollouts.jsonl" ] || { mkdir -p "back/$run"; cp "$run"/{metrics.jsonl,config.json} "back/$run/"; grep -v '"split": "train"' "$run/rollouts.jsonl" >"back/$run/validations.jsonl"; }
       done
       mkdir -p back; tar -czf "$OUT/session.tar.gz" out logs back

@@ -8,24 +8,24 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from experiments.gpu import common, examples, imitation, world
+from experiments.gpu import common, examples, imitation, turns, world
 from experiments.gpu.common import bound_memory, mark
-from experiments.gpu.measured import PENALTIES
+from experiments.gpu.measured import JUDGED, REWARDS
 from fapo.config import from_dict
 from fapo.data import write_jsonl
 from fapo.data.miniature.world import tasks
 from fapo.trl.checkpoints import last_checkpoint
 from fapo.trl.train import train
 
-MEMORY = {"policy": 0.45, "judge": 0.45, "grpo": 0.18, "fapo": 0.32, "fapo2": 0.32}
-"""Fraction of the card's memory that a stage may use; see `common.bound_memory`."""
+MEMORY = 0.45
+"""Fraction of the card's memory that the stages of the policy and of the judge may use; see `common.bound_memory`."""
 SAVE_EVERY = 5
 """Steps between two checkpoints of a policy's run, from which an interrupted run continues."""
 SHOWN = ("rollout/accuracy", "rollout/fp_ratio", "f1", "location", "grad_norm", "entropy")
@@ -56,6 +56,8 @@ class Settings:
     """Writer that the policy imitates, one of examples.STARTS."""
     sets: tuple[str, ...] = ("validation", "harder")
     """Sets that are validated."""
+    arms: tuple[str, ...] = ("grpo", "fapo")
+    """Arms that share the card."""
     tiny: bool = False
     """Whether this is a dry run with a few rows and a few steps."""
 
@@ -116,7 +118,7 @@ class Stage:
         self.wait(settings.base)
         if (folder / "DONE").exists():
             return
-        bound_memory(MEMORY["policy"])
+        bound_memory(MEMORY)
         model, tokenizer = common.load(settings.base)
         size, writer = settings.size(96, 4), examples.STARTS[settings.start]
         skills = imitation.Schedule(settings.size(420, 2), size, 8e-4, seconds=0.75 * settings.warm_up)
@@ -136,7 +138,7 @@ class Stage:
             write_jsonl(critic / "test.jsonl", examples.critic_rows(20, settings.size(512, 8), "test", writer))
             mark(critic)
         self.wait(settings.base)
-        bound_memory(MEMORY["judge"])
+        bound_memory(MEMORY)
         imitated, final = self.work / "judge-sft", self.work / "judge"
         if not (imitated / "DONE").exists():
             model, tokenizer = common.load(settings.base)
@@ -160,18 +162,20 @@ class Stage:
         mark(final)
 
     def run(self, kind: str, rate: float) -> None:
-        """Train the policy with one reward, or continue that run.
+        """Train the policy with one reward, or continue that run; end it when no other validation can be in time.
 
         Args:
             kind: Arm, one of measured.KINDS.
             rate: Learning rate.
         """
-        judge = [self.work / "judge"] if PENALTIES[kind] else []
+        judge = [self.work / "judge"] if kind in JUDGED else []
         self.wait(self.work / "data", self.work / "policy", *judge)
-        bound_memory(MEMORY[kind])
+        bound_memory(share(kind, self.settings.arms))
         name = f"{kind}-{rate:g}"
         if not (self.work / "runs" / name / "model").exists():
-            self.train(name, run_config(self.settings, kind, rate), self.left() - 25)
+            table = {"name": name, "output": str(self.work / "runs"), **run_config(self.settings, kind, rate)}
+            turns.train_in_time(from_dict(table, name), self.settings.end - common.LAST_SECONDS)
+            self.note(f"run-{name}", {"peak_memory_gib": peak_memory()})
 
     def train(self, name: str, table: Mapping[str, Any], limit: float) -> Path | None:
         """Run `fapo train`, or continue an interrupted run from its last checkpoint.
@@ -209,6 +213,20 @@ class Stage:
         return Path(checkpoint) if checkpoint else None
 
 
+def share(kind: str, arms: Sequence[str]) -> float:
+    """Return the fraction of the card's memory that an arm may use.
+
+    All arms together have 90 %, one with a judge twice as much as GRPO, and none more than 32 %. A judge reads 256
+    solutions at a time, whether all or the right ones: first-error credit takes more calls, and no more memory.
+
+    Args:
+        kind: Arm, one of measured.KINDS.
+        arms: Arms that share the card.
+    """
+    weights = {arm: 2 if arm in JUDGED else 1 for arm in {kind, *arms}}
+    return min(0.32, 0.9 * weights[kind] / sum(weights.values()))
+
+
 def peak_memory() -> float:
     """Return the most GPU memory that this process has reserved so far, in GiB."""
     return round(torch.cuda.max_memory_reserved() / 2**30, 2) if torch.cuda.is_available() else 0.0
@@ -229,7 +247,7 @@ def run_config(settings: Settings, kind: str, rate: float) -> dict[str, Any]:
         kind: Arm, one of measured.KINDS; GRPO is not judged.
         rate: Learning rate.
     """
-    size, data, penalty = settings.size, settings.work / "data", PENALTIES[kind]
+    size, data = settings.size, settings.work / "data"
     judge = {
         "kind": "local",
         "model": str((settings.work / "judge").resolve()),
@@ -245,8 +263,8 @@ def run_config(settings: Settings, kind: str, rate: float) -> dict[str, Any]:
             "validation": {name: str(data / f"{name}.jsonl") for name in settings.sets},
         },
         "rollout": {"num_prompts": size(48, 2), "group_size": size(8, 2), "max_tokens": size(108, 16)},
-        "reward": {"kind": "fapo", "penalty": penalty} if penalty else {"kind": "outcome"},
-        **({"judge": judge} if penalty else {}),
+        "reward": REWARDS[kind],
+        **({"judge": judge} if kind in JUDGED else {}),
         "optim": {
             "steps": size(settings.steps, 2),
             "learning_rate": rate,

@@ -116,6 +116,31 @@ def test_the_table_counts_by_the_oracle(tmp_path: Path) -> None:
     assert judge["unparsable"] == 1
 
 
+def test_a_judge_of_all_rollouts_is_measured_on_wrong_solutions_too(tmp_path: Path) -> None:
+    run = tmp_path / "runs/first_error-5e-05"
+    run.mkdir(parents=True)
+    wrong = RIGHT.replace("{5}", "{6}")  # its last step, 2, is wrong
+    rows = [
+        rollout("first_error-5e-05", RIGHT, True, "ok"),
+        rollout("first_error-5e-05", FLAWED, True, "ok", 0),
+        rollout("first_error-5e-05", wrong, False, "ok", 2),
+        rollout("first_error-5e-05", wrong, False, "ok", 1),
+        rollout("first_error-5e-05", wrong, False, "ok"),
+        rollout("first_error-5e-05", wrong, False, "unparsable"),
+    ]
+    write_jsonl(run / "rollouts.jsonl", rows)
+    (tmp_path / "out").mkdir()
+    measured.table(tmp_path, tmp_path / "out")
+    results = json.loads((tmp_path / "out/sentences.json").read_text(encoding="utf-8"))
+    found = results["runs"]["first_error-5e-05"]["validation"]["0"]
+    assert (found["judge"]["recall"]["k"], found["judge"]["recall"]["n"]) == (1, 1)
+    judge = found["judge_of_wrong_solutions"]
+    assert (judge["recall"]["k"], judge["recall"]["n"]) == (2, 4)
+    assert (judge["location"]["k"], judge["location"]["n"]) == (1, 2)
+    text = (tmp_path / "out/sentences.txt").read_text(encoding="utf-8")
+    assert "judge of first_error at step 0, wrong solutions: recall 50.0 %" in text
+
+
 def test_runs_are_compared_question_by_question() -> None:
     found = compare.paired([True] * 6 + [False] * 10, [True] * 4 + [False] * 2 + [True] * 10)
     assert (found["n"], found["first"], found["second"]) == (16, 0.375, 0.875)
@@ -221,12 +246,45 @@ def test_what_the_genrm_is_asked() -> None:
     assert config.genrm and config.genrm.template == "locate_small"
 
 
-def test_the_penalty_is_an_arm() -> None:
+def test_the_reward_is_an_arm() -> None:
     given = argparse.Namespace(tiny=True, base="q", work="w", judge="j", rate=5e-4, steps=4)
-    rewards = {
-        kind: from_dict(policy.settings(kind, {"train": Path("a.jsonl")}, given)).reward for kind in measured.KINDS
+    configs = {kind: from_dict(policy.settings(kind, {"train": Path("a.jsonl")}, given)) for kind in measured.KINDS}
+    rewards = {kind: (config.reward.kind, config.reward.penalty) for kind, config in configs.items() if config.reward}
+    assert rewards == {
+        "grpo": ("fapo", 0),
+        "fapo": ("fapo", 1),
+        "first_error": ("first_error", 1),
+        "fapo2": ("fapo", 2),
     }
-    assert {kind: reward.penalty for kind, reward in rewards.items()} == {"grpo": 0, "fapo": 1, "fapo2": 2}
+    assert {kind for kind, config in configs.items() if config.judges_all} == {"first_error"}
+    assert set(policy.ARMS) == set(measured.KINDS) - {"first_error"}
+
+
+def test_an_arm_in_sentences_has_a_judge_unless_it_is_grpo(tmp_path: Path) -> None:
+    from experiments.gpu.stages import Settings, run_config
+
+    settings = Settings(tmp_path, tmp_path, 0.0)
+    configs = {
+        kind: from_dict({"name": kind, "output": "runs", **run_config(settings, kind, 1e-4)}) for kind in measured.KINDS
+    }
+    assert {kind for kind, config in configs.items() if config.judge} == set(measured.JUDGED)
+    assert measured.JUDGED == ("fapo", "first_error", "fapo2")
+    assert {kind for kind, config in configs.items() if config.judges_all} == {"first_error"}
+
+
+@pytest.mark.parametrize(
+    ("arms", "shares"),
+    [
+        (["grpo", "fapo"], [0.3, 0.32]),
+        (["grpo", "fapo", "fapo2"], [0.18, 0.32, 0.32]),
+        (["fapo", "first_error", "fapo2"], [0.3, 0.3, 0.3]),
+        (["grpo", "fapo", "first_error", "fapo2"], [0.9 / 7, 1.8 / 7, 1.8 / 7, 1.8 / 7]),
+    ],
+)
+def test_arms_share_the_memory_of_the_card(arms: list[str], shares: list[float]) -> None:
+    from experiments.gpu.stages import share
+
+    assert [share(arm, arms) for arm in arms] == pytest.approx(shares)
 
 
 def test_the_weak_writer_is_mostly_wrong_and_mostly_flawed() -> None:
@@ -389,7 +447,7 @@ def test_dry_run_of_the_genrms_and_of_policies_judged_by_one(stand_in: Path, tmp
     command = ["python", "-m", "experiments.gpu.policy", *options, "--judge", tmp_path / "work/judge"]
     run([str(word) for word in [*command, "--data", tmp_path / "questions.jsonl"]])
     found = json.loads((tmp_path / "out/policy.json").read_text(encoding="utf-8"))
-    for kind in measured.KINDS:
+    for kind in policy.ARMS:
         assert found[kind]["exit_code"] == 0, found[kind]
         assert set(found[kind]["validation"]["questions"]) == {"0", "1", "2"}
         assert found[kind]["validation"]["questions"]["0"]["accuracy"]["n"] == 4
@@ -492,9 +550,9 @@ def test_dry_run_of_a_session(stand_in: Path, tmp_path: Path) -> None:
         name: json.loads((work / f"out/{name}.json").read_text("utf-8")) for name in ("genrm", "policy", "sentences")
     }
     assert {results["genrm"][kind]["exit_code"] for kind in genrm.KINDS} == {0}
-    assert {results["policy"][kind]["exit_code"] for kind in measured.KINDS} == {0}
-    assert set(results["sentences"]["runs"]) == {f"{kind}-0.00012" for kind in measured.KINDS}
-    assert set(results["sentences"]["runs"]["fapo2-0.00012"]) == {"validation"}
+    assert {results["policy"][kind]["exit_code"] for kind in policy.ARMS} == {0}
+    assert set(results["sentences"]["runs"]) == {f"{kind}-0.00012" for kind in measured.JUDGED}
+    assert set(results["sentences"]["runs"]["first_error-0.00012"]) == {"validation"}
     with tarfile.open(tmp_path / "out/session.tar.gz") as archive:
         names = archive.getnames()
     assert {"out/genrm.txt", "out/policy.txt", "out/sentences.txt", "back/policy/fapo2/validations.jsonl"} <= set(names)

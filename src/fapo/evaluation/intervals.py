@@ -203,13 +203,23 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return fmean(values) - half_width, fmean(values) + half_width
 
 
-def percentile_interval(values: npt.NDArray[np.float64]) -> Interval:
-    """Return the middle LEVEL of a number's values in bootstrap draws; draws in which it is NaN are left out."""
+def percentile_interval(values: npt.NDArray[np.float64], if_equal: Interval | None = None) -> Interval:
+    """Return the middle LEVEL of a number's values in bootstrap draws; draws in which it is NaN are left out.
+
+    Args:
+        values: Value in each draw, [num_draws].
+        if_equal: Interval in closed form, which is returned where all draws are equal. They are so where the rows of a
+            class are all alike, such as those of a judge that is always right; resampling cannot show that others may
+            differ. None: such an interval has no width.
+
+    Returns:
+        Bounds; NaN, NaN if the number is NaN in all draws.
+    """
     defined = values[~np.isnan(values)]
     if not len(defined):
         return math.nan, math.nan
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return if_equal if if_equal and low == high else (float(low), float(high))
 
 
 def bootstrap_ratios(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -80,7 +80,7 @@ class PolicyScorer:
     judge_all: bool = False
     """Whether to judge rollouts with a wrong answer, too; the kinds step_ratio and first_error need it."""
     steps: StepRule = "paragraphs"
-    """Rule by which the judge splits responses into steps; the step-ratio reward counts them."""
+    """Rule by which the judge splits responses into steps, which the kinds step_ratio and first_error use."""
     max_failure_rate: float = 0.5
     """Largest fraction of the latest verdicts, and of the latest answer checks by a function, that may be failed (see
     `CircuitBreaker`); 1 never stops the run."""

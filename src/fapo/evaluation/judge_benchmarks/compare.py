@@ -173,8 +173,7 @@ def _sensitivities(judges: Mapping[str, ComparedJudge], verdicts: Mapping[str, S
 
 def _estimate(draws: npt.NDArray[np.float64], closed: Interval | None = None) -> Estimate:
     """Return the first entry, which is the value, with the interval of the others, or `closed` where all are equal."""
-    low, high = percentile_interval(draws[1:])
-    return Estimate(float(draws[0]), closed if closed and low == high else (low, high))
+    return Estimate(float(draws[0]), percentile_interval(draws[1:], closed))
 
 
 def _intervals(

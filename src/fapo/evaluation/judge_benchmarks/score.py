@@ -22,7 +22,6 @@ from fapo.judge.quality import (
     Counts,
     Invalid,
     ProcessBenchScore,
-    Rates,
     flawed_positive_prf,
     precision_recall_f1,
     processbench_counts,
@@ -116,23 +115,13 @@ def score_flawed_positive(
     precision, recall, f1 = precision_recall_f1(*drawn[:3])
     return FlawedPositiveScore(
         point,
-        _interval(precision, wilson_interval(tp, tp + fp)),
-        _interval(recall, wilson_interval(tp, tp + fn)),
-        _interval(f1, f1_interval(tp, fp, fn)),
-        _interval(youden_j(*drawn), difference_interval(tp, tp + fn, fp, fp + tn)),
+        percentile_interval(precision, wilson_interval(tp, tp + fp)),
+        percentile_interval(recall, wilson_interval(tp, tp + fn)),
+        percentile_interval(f1, f1_interval(tp, fp, fn)),
+        percentile_interval(youden_j(*drawn), difference_interval(tp, tp + fn, fp, fp + tn)),
         by_num_steps=by_num_steps(rows, verdicts, invalid),
         by_length=by_length(rows, verdicts, invalid),
     )
-
-
-def _interval(drawn: Rates, closed: Interval) -> Interval:
-    """Return the interval of a number: of its bootstrap draws, or in closed form where all draws are equal.
-
-    They are equal where the judge is right on all rows of a class, or on none: resampled rows do not show that others
-    may differ.
-    """
-    low, high = percentile_interval(drawn)
-    return closed if low == high else (low, high)
 
 
 def by_num_steps(
@@ -196,7 +185,7 @@ def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdic
         subsets=subsets,
         pooled=_subset(verdicts, [row.error_step for row in rows], np.sum(drawn, axis=0)),
         mean_f1=math.fsum(score.point.f1 for score in subsets.values()) / len(subsets),
-        mean_f1_interval=_interval(f1, (low, high)),
+        mean_f1_interval=percentile_interval(f1, (low, high)),
         flags=score_flawed_positive(rows, verdicts),
         distances=dict(sorted(step_distances(verdicts, [row.error_step for row in rows]).items())),
     )
@@ -212,9 +201,9 @@ def _subset(verdicts: Sequence[Verdict], labels: Sequence[int | None], drawn: Co
     error_acc, correct_acc, f1 = processbench_rates(*drawn)
     return SubsetScore(
         processbench_f1(verdicts, labels),
-        _interval(error_acc, error),
-        _interval(correct_acc, fine),
-        _interval(f1, (_harmonic_mean(error[0], fine[0]), _harmonic_mean(error[1], fine[1]))),
+        percentile_interval(error_acc, error),
+        percentile_interval(correct_acc, fine),
+        percentile_interval(f1, (_harmonic_mean(error[0], fine[0]), _harmonic_mean(error[1], fine[1]))),
     )
 
 

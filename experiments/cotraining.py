@@ -206,25 +206,37 @@ def trained(config: Config) -> tuple[Path, float]:
     return folder, float(cost.read_text())
 
 
-def train_policy(folder: Path, name: str, policy: Path, judge: Path, seed: int, sizes: Sizes) -> tuple[Path, float]:
-    """Train a policy for one round; return its run folder and the processor time, in seconds."""
+def train_policy(
+    folder: Path, name: str, policy: Path, judge: Path | str, seed: int, sizes: Sizes, *more: str
+) -> tuple[Path, float]:
+    """Train a policy for one round; return its run folder and the processor time, in seconds.
+
+    Args:
+        folder: Folder of the run folder.
+        name: Name of the run.
+        policy: Folder of the policy at the start.
+        judge: Value of `judge.model`.
+        seed: Seed of the run.
+        sizes: Sizes of the study.
+        *more: Overrides of the config that come last.
+    """
     changed = (
         *(f"name={name}", f"output={folder}", f"seed={seed}", f"model.path={policy}", f"judge.model={judge}"),
         *(f"optim.steps={sizes.steps}", "optim.warmup_steps=2", f"rollout.num_prompts={sizes.prompts}"),
         *(f"validation.every={sizes.steps}", f"validation.limit={sizes.limit}"),
         f"validation.save_every={sizes.steps}",
     )
-    return trained(load(CONFIG_FOLDER / "policy.toml", changed))
+    return trained(load(CONFIG_FOLDER / "policy.toml", (*changed, *more)))
 
 
-def train_judge(folder: Path, name: str, judge: Path, seed: int, sizes: Sizes) -> tuple[Path, float]:
-    """Train a judge on the shipped labels; return its run folder and the processor time, in seconds."""
+def train_judge(folder: Path, name: str, judge: Path, seed: int, sizes: Sizes, *more: str) -> tuple[Path, float]:
+    """Train a judge on the shipped labels, with arguments as in `train_policy`."""
     changed = (
         *(f"name={name}", f"output={folder}", f"seed={seed}", f"model.path={judge}"),
         *(f"optim.steps={sizes.judge_steps}", "optim.warmup_steps=2", f"rollout.num_prompts={sizes.judge_prompts}"),
         f"validation.save_every={sizes.judge_steps}",
     )
-    config = load(CONFIG_FOLDER / "genrm.toml", changed)
+    config = load(CONFIG_FOLDER / "genrm.toml", (*changed, *more))
     return trained(replace(config, data=replace(config.data, validation={})))
 
 
@@ -333,6 +345,19 @@ def answered(policy: Path, name: str, num: int) -> tuple[float, float]:
     return len(correct) / num, sum(not ground_truth(r).flawed for r in correct) / num
 
 
+def tested(policy: Path, youden_j: float, num: int) -> End:
+    """Return the measurements of a trained policy.
+
+    Args:
+        policy: Folder of the policy.
+        youden_j: Youden's J of its judge on the last rollouts of the training.
+        num: Number of problems of each test set.
+    """
+    accuracy, reliable = answered(policy, "miniature:test", num)
+    harder, _ = answered(policy, "miniature:test-harder", num)
+    return End(accuracy, reliable, 1 - reliable / (accuracy or 1), harder, youden_j)
+
+
 def end_of(output: Path, name: str, seed: int, rounds: Sequence[Round], num: int) -> End:
     """Return the measurements of an arm after its last round.
 
@@ -346,10 +371,7 @@ def end_of(output: Path, name: str, seed: int, rounds: Sequence[Round], num: int
     last = len(rounds)
     record = output / f"{name}-{seed}" / f"end-{last}.jsonl"
     if not record.exists():
-        policy = policy_run(output, name, seed, last) / "model"
-        accuracy, reliable = answered(policy, "miniature:test", num)
-        harder, _ = answered(policy, "miniature:test-harder", num)
-        found = End(accuracy, reliable, 1 - reliable / (accuracy or 1), harder, rounds[-1].youden_j)
+        found = tested(policy_run(output, name, seed, last) / "model", rounds[-1].youden_j, num)
         write_jsonl(record, [asdict(found)])
     (row,) = read_jsonl(record)
     return End(**row)
@@ -387,19 +409,33 @@ def print_tables(found: Mapping[str, Mapping[int, Sequence[Round]]], ends: Mappi
             labels, seconds = (sum(getattr(one, f) for one in of_seeds) / len(of_seeds) for f in ("labels", "seconds"))
             table.add_row(name, str(len(runs)), str(number), *cells, f"{labels:.0f}", f"{seconds:.0f}")
     console.print(table)
-    second = Table("after the last round", "seeds", *COMPARED, box=box.MARKDOWN)
+    print_ends(console, ends, COMPARED, "fixed")
+
+
+def print_ends(
+    console: Console, ends: Mapping[str, Mapping[int, End]], columns: Mapping[str, str], control: str
+) -> None:
+    """Print the measurements after the training, and their differences to one arm.
+
+    Args:
+        console: Where to print.
+        ends: Measurements by arm and seed.
+        columns: Column -> field of the measurements.
+        control: Arm from which the others differ; without its measurements there is no second table.
+    """
+    table = Table("after the last step", "seeds", *columns, box=box.MARKDOWN)
     for name, of_arm in ends.items():
-        cells = [mean([getattr(one, field) for one in of_arm.values()]) for field in COMPARED.values()]
-        second.add_row(name, str(len(of_arm)), *cells)
-    console.print(second)
-    if "fixed" not in ends:
+        cells = [mean([getattr(one, field) for one in of_arm.values()]) for field in columns.values()]
+        table.add_row(name, str(len(of_arm)), *cells)
+    console.print(table)
+    if control not in ends:
         return
-    third = Table("minus fixed, same seeds", "seeds", *COMPARED, box=box.MARKDOWN)
+    table = Table(f"minus {control}, same seeds", "seeds", *columns, box=box.MARKDOWN)
     for name, of_arm in ends.items():
-        if name != "fixed":
-            cells = [differences(of_arm, ends["fixed"], field) for field in COMPARED.values()]
-            third.add_row(name, str(len(of_arm)), *cells)
-    console.print(third)
+        if name != control:
+            cells = [differences(of_arm, ends[control], field) for field in columns.values()]
+            table.add_row(name, str(len(of_arm)), *cells)
+    console.print(table)
 
 
 def main() -> None:

@@ -57,7 +57,8 @@ def miniature(
         seeds: Seeds of the runs.
         docs: Folder for the page of `paper` or `comparison`; by default the output folder.
         workers: Number of runs of `comparison` at the same time, each on one processor core.
-        worlds: Worlds of `comparison`; none for all. The page has all worlds with finished runs in the output folder.
+        worlds: Worlds of `comparison`; none for all. The page has all finished runs in the output folder and
+            those that are in its results.json already.
     """
     if action == "study":
         from experiments.paper.claims import print_claims

@@ -1,10 +1,13 @@
-"""Write the page of `python -m experiments.miniature comparison`: ways to use a verdict, with paired differences."""
+"""Write the page of `python -m experiments.miniature comparison`: ways to use a verdict, with paired differences.
+
+The page is made of the runs in a folder and of those in its results.json. So the comparison can be made in parts, on
+one machine after the other.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -35,8 +38,40 @@ TESTED = ("accuracy", "right for the right reason", "accuracy, harder", "right f
 MIN_SEEDS = 3
 """Smallest number of seeds of a test."""
 
-Runs = Mapping[str, Mapping[int, Run]]
-"""Runs of one world by arm and seed."""
+Key = tuple[str, str, int]
+"""World, arm and seed of a run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the page needs to know of one run. Unknown costs are None."""
+
+    world: str
+    """Name of the world."""
+    arm: str
+    """Name of the arm."""
+    seed: int
+    """Seed."""
+    start: Mapping[str, float]
+    """Each metric of SHOWN at the first validation, by its title."""
+    end: Mapping[str, float]
+    """Each metric of SHOWN at the end of the run, by its title."""
+    verdict_tokens: float | None = None
+    """Mean tokens of a verdict in training; None without a judge."""
+    judge_tokens: float | None = None
+    """Tokens that the judge has written in training; None without a judge, and for a resumed run, which has read a part
+    of the critiques from its cache."""
+    step_seconds: float | None = None
+    """Mean seconds of a step."""
+
+    @property
+    def key(self) -> Key:
+        """World, arm and seed."""
+        return self.world, self.arm, self.seed
+
+
+Results = Mapping[str, Mapping[int, Result]]
+"""Results of one world by arm and seed."""
 
 
 @dataclass(frozen=True)
@@ -63,27 +98,55 @@ class Difference:
     """Smallest difference that this many seeds with this spread find with probability POWER, at 5 %, uncorrected."""
 
 
-def read_worlds(folder: Path) -> dict[str, dict[str, dict[int, Run]]]:
-    """Return the finished runs in a folder by world, arm and seed.
-
-    Raises:
-        DataError: The folder has no finished run.
-    """
-    found: dict[str, dict[str, dict[int, Run]]] = {world: defaultdict(dict) for world in WORLDS}
-    for world in WORLDS:
-        for arm in WORLDS[world].arms:
-            for path in sorted(folder.glob(f"{world}-{arm}-*")):
-                seed = path.name.removeprefix(f"{world}-{arm}-")  # the name of an arm may begin with that of another
-                if seed.isdigit() and is_finished(path):
-                    found[world][arm][int(seed)] = read_run(path)
-    if not any(found.values()):
-        raise DataError(
-            f"{folder}: no finished runs; `python -m experiments.miniature comparison --output {folder}` makes them"
-        )
-    return {world: dict(arms) for world, arms in found.items() if arms}
+def read_results(folder: Path) -> dict[Key, Result]:
+    """Return the results of the finished runs in a folder of run folders."""
+    found = [
+        measure(read_run(path), world, arm, int(seed))
+        for world in WORLDS
+        for arm in WORLDS[world].arms
+        for path in sorted(folder.glob(f"{world}-{arm}-*"))
+        # the name of an arm may begin with that of another
+        if (seed := path.name.removeprefix(f"{world}-{arm}-")).isdigit() and is_finished(path)
+    ]
+    return {result.key: result for result in found}
 
 
-def differences(worlds: Mapping[str, Runs]) -> list[Difference]:
+def stored_results(file: Path) -> dict[Key, Result]:
+    """Return the results that an earlier `write_comparison` has stored; {} without the file."""
+    if not file.exists():
+        return {}
+    results = [Result(**row) for row in json.loads(file.read_text(encoding="utf-8"))["runs"]]
+    return {result.key: result for result in results}
+
+
+def by_world(results: Iterable[Result]) -> dict[str, dict[str, dict[int, Result]]]:
+    """Return results by world, arm and seed, in the order of the page; those that it no longer has are left out."""
+    found: dict[str, dict[str, dict[int, Result]]] = {}
+    known = {(world, arm): number for number, (world, arm) in enumerate((w, a) for w in WORLDS for a in WORLDS[w].arms)}
+    kept = [result for result in results if (result.world, result.arm) in known]
+    for result in sorted(kept, key=lambda r: (known[r.world, r.arm], r.seed)):
+        found.setdefault(result.world, {}).setdefault(result.arm, {})[result.seed] = result
+    return found
+
+
+def measure(run: Run, world: str, arm: str, seed: int) -> Result:
+    """Return what the page needs to know of a run."""
+    verdicts = run.series("judge/tokens", "train").values
+    resumed = any(run.series("judge/from_cache", "train").values)
+    total = sum(run.series("judge/completion_tokens", "train").values)
+    return Result(
+        world,
+        arm,
+        seed,
+        {title: start(run, key) for title, key in SHOWN.items()},
+        {title: end(run, key) for title, key in SHOWN.items()},
+        fmean(verdicts) if verdicts else None,
+        total if total and not resumed else None,
+        fmean(measured_series(run, "step_time", "train").values),
+    )
+
+
+def differences(worlds: Mapping[str, Results]) -> list[Difference]:
     """Return all paired differences to FAPO, with p-values corrected together (Holm 1979).
 
     Arms with fewer than MIN_SEEDS seeds in common with FAPO are left out. A t test needs normal differences; the
@@ -98,8 +161,7 @@ def differences(worlds: Mapping[str, Runs]) -> list[Difference]:
             if arm == REFERENCE or len(seeds) < MIN_SEEDS:
                 continue
             for title in TESTED:
-                key = SHOWN[title]
-                values = tuple(end(arms[arm][s], key) - end(arms[REFERENCE][s], key) for s in seeds)
+                values = tuple(arms[arm][s].end[title] - arms[REFERENCE][s].end[title] for s in seeds)
                 found.append((world, arm, title, values))
     if not found:
         return []
@@ -130,10 +192,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def write_comparison(folder: Path, out: Path) -> Path:
     """Write README.md and results.json into `out`, and return the path of the page.
 
+    Runs that are in results.json already stay on the page, unless the folder has a run of the same world, arm and seed.
+
+    Args:
+        folder: Folder with run folders.
+        out: Folder of the page.
+
     Raises:
-        DataError: `folder` has no finished run.
+        DataError: There is neither a finished run in `folder` nor one in results.json.
     """
-    worlds = read_worlds(folder)
+    results = stored_results(out / "results.json") | read_results(folder)
+    if not results:
+        raise DataError(
+            f"{folder}: no finished runs; `python -m experiments.miniature comparison --output {folder}` makes them"
+        )
+    worlds = by_world(results.values())
     out.mkdir(parents=True, exist_ok=True)
     found = differences(worlds)
     text = [
@@ -143,7 +216,8 @@ def write_comparison(folder: Path, out: Path) -> Path:
         "arms write the same number of rollouts. All arms of a world have the same judge: the GenRM that Step-RL",
         "trained with the same seed, unless the page names another. The end of a run is the mean of its last three",
         "validations (steps 30, 40 and 50) of 512 questions each, counted by the oracle. Differences are those of",
-        "runs with the same seed.",
+        "runs with the same seed. The page keeps the runs of earlier calls, which are in results.json. They may come",
+        "from other machines, so *seconds a step* is a rough number.",
         "",
         *_power(found),
         "```console",
@@ -155,16 +229,8 @@ def write_comparison(folder: Path, out: Path) -> Path:
         note = [WORLDS[world].note, ""] if WORLDS[world].note else []
         text += ["", f"## {WORLDS[world].title}", "", *note, *_ends(arms), "", *_tested(world, found)]
     (out / "README.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
-    numbers = {
-        "ends": {
-            world: {
-                arm: {title: {seed: end(run, key) for seed, run in by_seed.items()} for title, key in SHOWN.items()}
-                for arm, by_seed in arms.items()
-            }
-            for world, arms in worlds.items()
-        },
-        "differences": [asdict(difference) for difference in found],
-    }
+    kept = [asdict(result) for arms in worlds.values() for seeds in arms.values() for result in seeds.values()]
+    numbers = {"runs": kept, "differences": [asdict(difference) for difference in found]}
     (out / "results.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     return out / "README.md"
 
@@ -195,24 +261,27 @@ def _power(found: Sequence[Difference]) -> list[str]:
     ]
 
 
-def _ends(arms: Runs) -> list[str]:
+def _ends(arms: Results) -> list[str]:
     """Return the table of the ends of all arms: mean and standard deviation over the seeds."""
     lines = [
         f"| arm | seeds | {' | '.join(SHOWN)} | tokens of a verdict | tokens of the judge, thousands "
         "| seconds a step |",
         "|---" * (len(SHOWN) + 5) + "|",
     ]
-    first = {
-        title: [start(run, key) for by_seed in arms.values() for run in by_seed.values()]
-        for title, key in SHOWN.items()
-    }
-    lines.append("| *start* | | " + " | ".join(f"{fmean(values):.3f}" for values in first.values()) + " | | | |")
+    every = [result for by_seed in arms.values() for result in by_seed.values()]
+    first = [_mean([result.start[title] for result in every], 3) for title in SHOWN]
+    lines.append(f"| *start* | | {' | '.join(first)} | | | |")
     for arm in COMPARED:
         if by_seed := arms.get(arm):
-            runs = list(by_seed.values())
-            cells = [_spread([end(run, key) for run in runs]) for key in SHOWN.values()]
-            cells += [_verdict_tokens(runs), _judge_tokens(runs), _spread([_seconds(run) for run in runs], 1)]
-            lines.append(f"| {LOOKS[arm][0]} | {len(runs)} | {' | '.join(cells)} |")
+            results = list(by_seed.values())
+            cells = [_spread([result.end[title] for result in results]) for title in SHOWN]
+            thousands = [r.judge_tokens / 1000 for r in results if r.judge_tokens is not None]
+            cells += [
+                _mean([r.verdict_tokens for r in results], 1),
+                _mean(thousands, 0),
+                _mean([r.step_seconds for r in results], 1),
+            ]
+            lines.append(f"| {LOOKS[arm][0]} | {len(results)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -234,30 +303,16 @@ def _tested(world: str, found: Sequence[Difference]) -> list[str]:
     return lines
 
 
-def _spread(values: Sequence[float], digits: int = 3) -> str:
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{spread}"
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}"
+
+
+def _mean(values: Sequence[float | None], digits: int) -> str:
+    """Return the mean of the known values; empty for none."""
+    known = [value for value in values if value is not None]
+    return f"{fmean(known):.{digits}f}" if known else ""
 
 
 def _between(interval: Interval) -> str:
     return f"{interval[0]:+.3f} to {interval[1]:+.3f}"
-
-
-def _verdict_tokens(runs: Sequence[Run]) -> str:
-    """Return the mean tokens of a verdict in training; empty for runs without a judge."""
-    values = [value for run in runs for value in run.series("judge/tokens", "train").values]
-    return f"{fmean(values):.1f}" if values else ""
-
-
-def _judge_tokens(runs: Sequence[Run]) -> str:
-    """Return the thousands of tokens that the judge writes in the training of a run, on average; empty for none.
-
-    A run that was resumed has read a part of the critiques from its cache, and is left out.
-    """
-    whole = [run for run in runs if not any(run.series("judge/from_cache", "train").values)]
-    totals = [sum(run.series("judge/completion_tokens", "train").values) for run in whole]
-    return f"{fmean(totals) / 1000:.0f}" if any(totals) else ""
-
-
-def _seconds(run: Run) -> float:
-    return fmean(measured_series(run, "step_time", "train").values)

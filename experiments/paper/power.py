@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean, stdev
 
 POWER = 0.8
@@ -11,6 +12,7 @@ MAX_SEEDS = 1000
 """Largest number of seeds that `seeds_needed` returns."""
 
 
+@cache
 def detectable_effect(n: int, level: float = 0.05) -> float:
     """Return the smallest mean, in standard deviations, that a two-sided t test of n values finds with rate POWER."""
     from scipy import optimize

@@ -15,9 +15,10 @@ from experiments.miniature import WorldName
 from experiments.paper.comparison import (
     SHOWN,
     TESTED,
+    by_world,
     differences,
     holm,
-    read_worlds,
+    read_results,
     write_comparison,
 )
 from experiments.paper.findings import LOOKS
@@ -97,12 +98,11 @@ def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) ->
 def test_runs_belong_to_the_arm_of_their_whole_name(tmp_path: Path) -> None:
     write_run(tmp_path, "cold", "first-error", 0)
     write_run(tmp_path, "cold", "first-error-all", 1)
-    found = {arm: [*runs] for arm, runs in read_worlds(tmp_path)["cold"].items()}
-    assert found == {"first-error": [0], "first-error-all": [1]}
+    assert {*read_results(tmp_path)} == {("cold", "first-error", 0), ("cold", "first-error-all", 1)}
 
 
 def test_differences_are_paired_by_seed(folder: Path) -> None:
-    found = {(d.world, d.arm, d.metric): d for d in differences(read_worlds(folder))}
+    found = {(d.world, d.arm, d.metric): d for d in differences(by_world(read_results(folder).values()))}
     assert len(found) == (NUM_ARMS - len(WORLDS)) * len(TESTED)
     better = found["today", "decoupled", "accuracy"]
     assert len(better.values) == len(SEEDS)
@@ -117,10 +117,11 @@ def test_the_page_names_what_differs(folder: Path, tmp_path: Path) -> None:
     page = write_comparison(folder, tmp_path / "docs").read_text(encoding="utf-8")
     assert page.count("| decoupled advantages | accuracy | **+0.0") == with_arm("decoupled")
     assert page.count("| GRPO baseline | 4 |") == with_arm("baseline")
-    assert page.count("| 28.0 | 12 | 2.0 ± 0.0 |") == NUM_ARMS, "6 steps with 2 000 tokens each"
+    assert page.count("| 28.0 | 12 | 2.0 |") == NUM_ARMS, "6 steps with 2 000 tokens each"
     assert "| at 5 % | 2.1 |" in page, "the effect that four seeds find"
     numbers = json.loads((tmp_path / "docs/results.json").read_text(encoding="utf-8"))
-    assert set(numbers["ends"]) == set(WORLDS)
+    assert {run["world"] for run in numbers["runs"]} == set(WORLDS)
+    assert len(numbers["runs"]) == len(SEEDS) * NUM_ARMS
     assert len(numbers["differences"]) == (NUM_ARMS - len(WORLDS)) * len(TESTED)
     assert page.count("The judge is the oracle") == sum(world.judge == EXACT for world in WORLDS.values())
 
@@ -131,14 +132,37 @@ def test_a_run_that_has_read_its_cache_does_not_count_for_the_tokens(folder: Pat
     rows[1] |= {"judge/completion_tokens": 0, "judge/from_cache": 70}
     write_jsonl(path, rows)
     page = write_comparison(folder, tmp_path / "docs").read_text(encoding="utf-8")
-    assert page.count("| 28.0 | 12 | 2.0 ± 0.0 |") == NUM_ARMS
+    assert page.count("| 28.0 | 12 | 2.0 |") == NUM_ARMS
 
 
 def test_unfinished_runs_do_not_count(folder: Path) -> None:
     (folder / "today-filter-3/model").rmdir()
-    assert sorted(read_worlds(folder)["today"]["filter"]) == [0, 1, 2]
+    assert [seed for world, arm, seed in read_results(folder) if (world, arm) == ("today", "filter")] == [0, 1, 2]
     with pytest.raises(DataError, match="no finished runs"):
-        read_worlds(folder / "elsewhere")
+        write_comparison(folder / "elsewhere", folder / "docs")
+
+
+def test_a_page_made_in_two_parts_is_the_page_made_at_once(folder: Path, tmp_path: Path) -> None:
+    whole = write_comparison(folder, tmp_path / "whole").read_text(encoding="utf-8")
+    later = tmp_path / "later"
+    later.mkdir()
+    for seed in SEEDS[2:]:
+        for path in folder.glob(f"*-{seed}"):
+            path.rename(later / path.name)
+    assert write_comparison(folder, tmp_path / "parts").read_text(encoding="utf-8") != whole
+    assert write_comparison(later, tmp_path / "parts").read_text(encoding="utf-8") == whole
+    stored, at_once = ((tmp_path / name / "results.json").read_text() for name in ("parts", "whole"))
+    assert stored == at_once
+
+
+def test_a_run_that_was_made_again_replaces_the_stored_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "old", "weak", "fapo", 0)
+    write_run(tmp_path / "new", "weak", "fapo", 1)
+    (tmp_path / "new/weak-fapo-1").rename(tmp_path / "new/weak-fapo-0")  # it ends .011 higher
+    page = write_comparison(tmp_path / "old", tmp_path / "docs").read_text(encoding="utf-8")
+    assert "| FAPO | 1 | 0.601 |" in page
+    page = write_comparison(tmp_path / "new", tmp_path / "docs").read_text(encoding="utf-8")
+    assert "| FAPO | 1 | 0.612 |" in page
 
 
 def test_holm_on_a_known_case() -> None:

@@ -26,6 +26,8 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "base-judge": ("FAPO, base GenRM", Style("green")),
     "oracle": ("FAPO, oracle", Style("grey")),
     "decoupled": ("decoupled advantages", Style("violet")),
+    "decoupled-third": ("decoupled advantages, w = 1/3", Style("violet", 1)),
+    "decoupled-3": ("decoupled advantages, w = 3", Style("violet", 2)),
     "filter": ("consistency filter, keeps 4 of 8", Style("sky")),
     "penalty-1.5": ("λ = 3/2", Style("pink", 1)),
     "penalty-3": ("λ = 3", Style("pink", 2)),
@@ -49,6 +51,7 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "false-positives-20": ("oracle, flags 20 % of the fully correct", Style("red")),
     "false-positives-50": ("oracle, flags 50 % of the fully correct", Style("red", 1)),
     "false-negatives-80-corrected": ("oracle, passes 80 %, corrected", Style("sky", 2)),
+    "false-negatives-80-audited": ("oracle, passes 80 %, corrected for the rates of an audit", Style("sky", 2)),
     "false-positives-50-corrected": ("oracle, flags 50 % of the fully correct, corrected", Style("red", 2)),
     "policy-careless": ("imitates a careless writer", Style("red")),
     "policy-guessing": ("imitates a guessing writer", Style("pink")),
@@ -360,7 +363,11 @@ def _label_noise(runs: Runs) -> Finding:
 
 
 def _correction(runs: Runs) -> Finding:
-    pairs = {"false-negatives-80-corrected": "false-negatives-80", "false-positives-50-corrected": "false-positives-50"}
+    pairs = {
+        "false-negatives-80-corrected": "false-negatives-80",
+        "false-negatives-80-audited": "false-negatives-80",
+        "false-positives-50-corrected": "false-positives-50",
+    }
     claims = [
         _difference(runs, f"{LOOKS[new][0]} beats {LOOKS[old][0]} on harder problems", old, new, _HARD)
         for new, old in pairs.items()

@@ -52,7 +52,8 @@ def write_findings(folder: Path, out: Path) -> Path:
         "  to find the measured mean with probability .8.",
         "",
         "```console",
-        "python -m experiments.miniature paper --output runs/paper --docs docs/results/paper",
+        "python -m experiments.miniature paper --output runs/paper --docs docs/results/paper --seeds "
+        + " ".join(map(str, seeds)),
         "```",
         "",
         "| | expected | measured | mean ± sd | each seed | |",

@@ -12,6 +12,8 @@ from fapo.training.parallel_runs import Job, demo_jobs
 
 TRAINED = "judge.model={genrm}"
 """Setting of the judge: the GenRM trained with the same seed."""
+AUDIT = 'judge.audit={{judge={{kind="oracle"}}, rate=0.05, correct=true}}'
+"""Setting of the judge: an oracle reads one verdict in 20, and the reward is corrected for the rates that it finds."""
 TRAINED_ON_ALL = "judge.model={genrm_all}"
 """Setting of the judge: the GenRM trained with the same seed on solutions with right and wrong answers."""
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -27,6 +29,7 @@ BEYOND: dict[str, tuple[str, ...]] = {
     "false-negatives-80": ("judge.kind=oracle", "judge.false_negative_rate=0.8"),
     "false-positives-50": ("judge.kind=oracle", "judge.false_positive_rate=0.5"),
     "false-negatives-80-corrected": ("judge.kind=oracle", "judge.false_negative_rate=0.8", "reward.judge_recall=0.2"),
+    "false-negatives-80-audited": ("judge.kind=oracle", "judge.false_negative_rate=0.8", AUDIT),
     "false-positives-50-corrected": (
         "judge.kind=oracle",
         "judge.false_positive_rate=0.5",
@@ -54,6 +57,8 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "baseline": ("reward.kind=outcome", "judge="),
     "fapo": (TRAINED,),
     "decoupled": (TRAINED, "reward.kind=decoupled"),
+    "decoupled-third": (TRAINED, "reward.kind=decoupled", "reward.weight=0.3333"),
+    "decoupled-3": (TRAINED, "reward.kind=decoupled", "reward.weight=3"),
     "filter": (TRAINED, "reward.kind=filter", "reward.keep=4"),
     "penalty-1.5": (TRAINED, "reward.penalty=1.5"),
     "negative": VARIANTS["negative"],
@@ -61,7 +66,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "first-error": (TRAINED, "reward.kind=first_error"),
     "first-error-all": (TRAINED_ON_ALL, "reward.kind=first_error"),
     "first-error-short": (TRAINED, "reward.kind=first_error", "reward.overlong_buffer=40"),
-    "audited": (TRAINED, 'judge.audit={{judge={{kind="oracle"}}, rate=0.05, correct=true}}'),
+    "audited": (TRAINED, AUDIT),
     "first-error-misplaced-20": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.2"),
     "first-error-misplaced": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.5"),
     "step-ratio": VARIANTS["step-ratio"],
@@ -92,11 +97,17 @@ class World:
 
 
 WORLDS = {
-    "today": World("The shipped policy as the start"),
+    "today": World(
+        "The shipped policy as the start",
+        arms=("baseline", "fapo", "decoupled", "decoupled-third", "decoupled-3", "filter", "negative", "first-error"),
+    ),
     "weak": World(
         "A weak start",
         ("model.path={weak}",),
-        arms=("baseline", "fapo", "decoupled", "filter", "penalty-1.5", "negative", "penalty-3", "first-error"),
+        arms=(
+            *("baseline", "fapo", "decoupled", "decoupled-third", "decoupled-3", "filter"),
+            *("penalty-1.5", "negative", "penalty-3", "first-error"),
+        ),
     ),
     "cold": World(
         "A start with hardly any fully correct solution",

@@ -32,6 +32,8 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "penalty-1.5": ("λ = 3/2", Style("pink", 1)),
     "penalty-3": ("λ = 3", Style("pink", 2)),
     "first-error": ("first-error credit", Style("green")),
+    "first-error-0": ("first-error credit, λ = 0", Style("orange", 2)),
+    "first-error-2": ("first-error credit, λ = 2", Style("sky", 1)),
     "first-error-all": ("first-error credit, GenRM trained on wrong answers, too", Style("green", 2)),
     "first-error-short": ("first-error credit, length penalty from 24 of 64 tokens", Style("violet")),
     "audited": ("FAPO, corrected for the rates of an audit", Style("orange", 1)),

@@ -64,6 +64,8 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "negative": VARIANTS["negative"],
     "penalty-3": (TRAINED, "reward.penalty=3"),
     "first-error": (TRAINED, "reward.kind=first_error"),
+    "first-error-0": (TRAINED, "reward.kind=first_error", "reward.penalty=0"),
+    "first-error-2": (TRAINED, "reward.kind=first_error", "reward.penalty=2"),
     "first-error-all": (TRAINED_ON_ALL, "reward.kind=first_error"),
     "first-error-short": (TRAINED, "reward.kind=first_error", "reward.overlong_buffer=40"),
     "audited": (TRAINED, AUDIT),
@@ -99,20 +101,23 @@ class World:
 WORLDS = {
     "today": World(
         "The shipped policy as the start",
-        arms=("baseline", "fapo", "decoupled", "decoupled-third", "decoupled-3", "filter", "negative", "first-error"),
+        arms=(
+            *("baseline", "fapo", "decoupled", "decoupled-third", "decoupled-3", "filter"),
+            *("negative", "first-error", "first-error-2"),
+        ),
     ),
     "weak": World(
         "A weak start",
         ("model.path={weak}",),
         arms=(
             *("baseline", "fapo", "decoupled", "decoupled-third", "decoupled-3", "filter"),
-            *("penalty-1.5", "negative", "penalty-3", "first-error"),
+            *("penalty-1.5", "negative", "penalty-3", "first-error", "first-error-0", "first-error-2"),
         ),
     ),
     "cold": World(
         "A start with hardly any fully correct solution",
         ("model.path={cold}",),
-        arms=("baseline", "fapo", "negative", "first-error", "first-error-all"),
+        arms=("baseline", "fapo", "negative", "first-error", "first-error-2", "first-error-all"),
         note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
     ),
     "known": World(
@@ -139,7 +144,7 @@ WORLDS = {
         "A weak start, and a judge that hardly knows",
         ("model.path={weak}", "judge.false_negative_rate=0.45", "judge.false_positive_rate=0.45"),
         EXACT,
-        ("fapo", "negative", "first-error", "first-error-misplaced"),
+        ("fapo", "negative", "first-error", "first-error-2", "first-error-misplaced"),
         "The judge is the oracle; 45 of 100 of its verdicts are inverted at random, so that Youden's J is .1.",
     ),
     "longer": World(
@@ -169,7 +174,7 @@ WORLDS = {
             "data.validation.harder=miniature:leaps-harder",
         ),
         EXACT,
-        ("baseline", "fapo", "decoupled", "negative", "step-ratio", "first-error"),
+        ("baseline", "fapo", "decoupled", "negative", "step-ratio", "first-error", "first-error-2"),
         "The judge is the oracle.",
     ),
     "repeats": World(

@@ -1,9 +1,9 @@
 """Let a policy judge itself: policy and judge are one set of weights and adapters (judge.kind = "adapter").
 
-python -m experiments.adapter_judge [--output runs/adapter_judge] [--seeds 0 1 2] [--arms base policy own]
+python -m experiments.adapter_judge [--output runs/adapter_judge] [--seeds 0 1 2] [--arms base policy own] [--steps 40]
 
 The start is the one of `experiments.cotraining`, a small model that solves and judges. In all arms the policy is an
-adapter on it, trained with FAPO for 40 steps on the same problems. The arms differ in `judge.model`:
+adapter on it, trained with FAPO on the same problems. The arms differ in `judge.model`:
 
     base     no adapter: the weights of the start, which training leaves as they are
     policy   the policy itself, with the adapter that it has at each step
@@ -15,14 +15,17 @@ Runs that are complete are not repeated. The oracle evaluates; it judges in no a
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
+from experiments.blind_judge import mean
 from experiments.cotraining import (
+    COMPARED,
     End,
     Sizes,
     correct_rollouts,
@@ -35,33 +38,24 @@ from experiments.cotraining import (
     train_policy,
 )
 from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.judge.quality import PRF
 
 ARMS = ("base", "policy", "own")
 """Arms, in the order in which they are trained."""
 SIZES = Sizes(rounds=1, steps=40, judge_steps=15)
 """Sizes of the study: one round, and as many labels as a judge of `experiments.cotraining` has in all."""
 WINDOW = 10
-"""Number of steps at the start, and at the end, of the training; the judge is measured on their rollouts."""
-LORA = ("model.lora.rank=16", "model.lora.alpha=32", "optim.learning_rate=2e-3")
-"""Settings of all adapters, by short runs; the learning rate is ten times that of the configs for all weights."""
+"""Number of steps in one measurement of the judge."""
+LORA = ("model.lora.rank=16", "model.lora.alpha=32")
+"""Settings of all adapters."""
+LEARNING_RATE = 2e-3
+"""Learning rate of all adapters, by short runs. It is ten times that of the configs, which train all weights."""
 
 
 @dataclass(frozen=True)
 class Measured(End):
-    """Measurements of one arm, on the test sets and on the rollouts of the training. Rates are in [0, 1]."""
+    """Measurements of one arm after the last step. Rates are in [0, 1]."""
 
-    recall: float
-    """Rate of flagged rollouts among the flawed correct ones of the last steps."""
-    false_positive_rate: float
-    """Rate of flagged rollouts among the fully correct ones of the last steps."""
-    without_verdict: float
-    """Rate of correct rollouts of the last steps on which the judge wrote no readable verdict."""
-    early_j: float
-    """Youden's J of the judge on the correct rollouts of the first steps."""
-    early_recall: float
-    """Recall of the judge in the first steps."""
-    early_false_positive_rate: float
-    """False positive rate of the judge in the first steps."""
     judge_j: float
     """Youden's J of the judge before the first step, on labelled solutions of the shipped base policy."""
     policy_j: float
@@ -70,26 +64,32 @@ class Measured(End):
     """Processor time of the training, with that of the judge's adapter, in seconds."""
 
 
-COLUMNS = {
-    "accuracy": "accuracy",
-    "right and fully correct": "reliable_accuracy",
-    "accuracy, harder": "harder",
-    "true FP ratio": "true_fp_ratio",
-    "J, first steps": "early_j",
-    "recall, first steps": "early_recall",
-    "false positive rate, first steps": "early_false_positive_rate",
-    "J, last steps": "youden_j",
-    "recall, last steps": "recall",
-    "false positive rate, last steps": "false_positive_rate",
-    "without verdict, last steps": "without_verdict",
+COLUMNS = COMPARED | {
     "judge before, J on critic-test": "judge_j",
-    "policy at the end, J on critic-test": "policy_j",
+    "policy as a judge, J on critic-test": "policy_j",
     "processor s": "seconds",
 }
 """Column -> field of Measured."""
 
 
-def measure(output: Path, name: str, seed: int, sizes: Sizes) -> Measured:
+def windows(run: Path, steps: int) -> dict[str, PRF]:
+    """Return how good the judge of a run was, by the oracle, on the correct rollouts of each WINDOW steps.
+
+    Args:
+        run: Run folder.
+        steps: Number of steps of the run.
+
+    Returns:
+        Range of steps, such as "1-10" -> rates. A rollout without a verdict counts as an error of the judge.
+    """
+    rows, found = correct_rollouts(run), {}
+    for before in range(0, steps, WINDOW):
+        last = min(before + WINDOW, steps)
+        found[f"{before + 1}-{last}"] = rollout_quality([row for row in rows if before < row["step"] <= last])
+    return found
+
+
+def measure(output: Path, name: str, seed: int, sizes: Sizes, learning_rate: float) -> Measured:
     """Train one arm, unless it is complete, and measure it.
 
     Args:
@@ -97,28 +97,22 @@ def measure(output: Path, name: str, seed: int, sizes: Sizes) -> Measured:
         name: Name of the arm.
         seed: Seed of the runs. It decides the order of the problems, so that arms are paired.
         sizes: Sizes of the study.
+        learning_rate: Learning rate of all adapters.
     """
     start, folder = output / "start", output / f"{name}-{seed}"
     record = folder / "measured.jsonl"
     if not record.exists():
+        lora = (*LORA, f"optim.learning_rate={learning_rate}")
         judge, more, known = name, 0.0, start
         if name == "own":
-            run, more = train_judge(folder, "judge", start, 100 * seed, sizes, *LORA, "model.lora.save=adapter")
+            run, more = train_judge(folder, "judge", start, 100 * seed, sizes, *lora, "model.lora.save=adapter")
             known = run / "model"
             judge = str(known)
         own = ("judge.kind=adapter", f"validation.save_every={WINDOW}")
-        run, seconds = train_policy(folder, "run", start, judge, 100 * seed + 1, sizes, *LORA, *own)
-        rows = correct_rollouts(run)
-        early = rollout_quality(rows_of(rows, 1, WINDOW))
-        late = rollout_quality(rows_of(rows, sizes.steps - WINDOW + 1, sizes.steps))
+        run, seconds = train_policy(folder, "run", start, judge, 100 * seed + 1, sizes, *lora, *own)
+        *_, last = windows(run, sizes.steps).values()
         found = Measured(
-            **asdict(tested(run / "model", late.youden_j, sizes.tested)),
-            recall=late.recall,
-            false_positive_rate=late.fp / max(1, late.fp + late.tn),
-            without_verdict=late.invalid_rate,
-            early_j=early.youden_j,
-            early_recall=early.recall,
-            early_false_positive_rate=early.fp / max(1, early.fp + early.tn),
+            **asdict(tested(run / "model", last.youden_j, sizes.tested)),
             judge_j=known_quality(known, sizes.judged).youden_j,
             policy_j=known_quality(run / "model", sizes.judged).youden_j,
             seconds=seconds + more,
@@ -128,9 +122,23 @@ def measure(output: Path, name: str, seed: int, sizes: Sizes) -> Measured:
     return Measured(**row)
 
 
-def rows_of(rows: Sequence[dict[str, Any]], first: int, last: int) -> list[dict[str, Any]]:
-    """Return the rollouts of the steps from `first` to `last`, both included."""
-    return [row for row in rows if first <= row["step"] <= last]
+def print_windows(console: Console, runs: Mapping[str, list[Path]], steps: int) -> None:
+    """Print how good the judges were in the course of the training.
+
+    Args:
+        console: Where to print.
+        runs: Run folders of each arm.
+        steps: Number of steps of a run.
+    """
+    shown = ("recall", "false positive rate", "without verdict", "J on rollouts")
+    table = Table("arm", "steps", *shown, box=box.MARKDOWN)
+    for name, folders in runs.items():
+        found = [windows(run, steps) for run in folders]
+        for window in found[0]:
+            rates = [of_run[window] for of_run in found]
+            rows = [(r.recall, r.recall - r.youden_j, r.invalid_rate, r.youden_j) for r in rates]
+            table.add_row(name, window, *map(mean, zip(*rows, strict=True)))
+    console.print(table)
 
 
 def main() -> None:
@@ -139,15 +147,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/adapter_judge"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the runs (default 0 1 2)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="arms (default all)")
+    parser.add_argument("--steps", type=int, default=SIZES.steps, help=f"steps of a policy (default {SIZES.steps})")
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help=f"default {LEARNING_RATE}")
     given = parser.parse_args()
-    output = given.output.resolve()
+    output, sizes = given.output.resolve(), replace(SIZES, steps=given.steps)
     output.mkdir(parents=True, exist_ok=True)
-    make_start(output / "start", SIZES.imitation)
+    make_start(output / "start", sizes.imitation)
     ends: dict[str, dict[int, Measured]] = {name: {} for name in given.arms}
     for seed in given.seeds:
         for name in given.arms:
-            ends[name][seed] = measure(output, name, seed, SIZES)
-    print_ends(Console(width=400), ends, COLUMNS, "base")
+            ends[name][seed] = measure(output, name, seed, sizes, given.learning_rate)
+    console = Console(width=400)
+    runs = {name: [output / f"{name}-{seed}" / "run" for seed in given.seeds] for name in given.arms}
+    print_windows(console, runs, sizes.steps)
+    print_ends(console, ends, COLUMNS, "base")
 
 
 if __name__ == "__main__":

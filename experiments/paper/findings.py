@@ -247,25 +247,6 @@ def _f7(runs: Runs) -> Finding:
     return Finding("F7", "The step-ratio reward", (claim,), panels, shown, table)
 
 
-def _f8(runs: Runs) -> Finding:
-    parts = ("rollout", "score", "update")
-    seconds = {
-        v: {seed: [_mean(run, f"time/{part}") for part in parts] for seed, run in runs.get(v, {}).items()}
-        for v in ("baseline", "fapo")
-    }
-    table = {
-        LOOKS[v][0]: {part: tuple(times[i] for times in by_seed.values()) for i, part in enumerate(parts)}
-        for v, by_seed in seconds.items()
-    }
-    margins = {
-        s: 1.2 - sum(seconds["fapo"][s]) / sum(seconds["baseline"][s])
-        for s in seconds["fapo"].keys() & seconds["baseline"].keys()
-    }
-    claim = _claim("FAPO's step takes less than 20 % longer than the baseline's", "1.2 - ratio", margins)
-    title = "Seconds of a step with the judge in the trainer's process (a served judge: docs/results/speed.md)"
-    return Finding("F8/T4", title, (claim,), table=table)
-
-
 def _t5(runs: Runs) -> Finding:
     shown = ("shift-2", "fapo", "shift-half")
     return Finding(
@@ -391,7 +372,7 @@ def _correction(runs: Runs) -> Finding:
 
 
 _FIGURES: tuple[Callable[[Runs], Finding], ...] = (
-    *(_f1, _f2a, _f2b, _f2c, _f2d, _f3, _f4, _f5, _f6, _f7, _f8, _t5, _t6, _t7),
+    *(_f1, _f2a, _f2b, _f2c, _f2d, _f3, _f4, _f5, _f6, _f7, _t5, _t6, _t7),
     *(_judge_quality, _label_noise, _correction),
 )
 
@@ -437,10 +418,6 @@ def _early(run: Run, key: str) -> float:
 
 def _late(run: Run, key: str) -> float:
     return fmean(measured_series(run, key, "train").values[-EARLY:])
-
-
-def _mean(run: Run, key: str) -> float:
-    return fmean(measured_series(run, key, "train").values)
 
 
 def _by_difficulty(run: Run) -> dict[str, float]:

@@ -81,11 +81,15 @@ class Finding:
     table: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None
     """One number for each seed, by row and column."""
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether any of its claims has been measured."""
+        return any(claim.margins for claim in self.claims)
 
-def findings(runs: Runs) -> list[Finding]:
-    """Return every figure and table that has finished runs."""
-    made = [make(runs) for make in _FIGURES]
-    return [finding for finding in made if any(claim.margins for claim in finding.claims)]
+
+def all_findings(runs: Runs) -> list[Finding]:
+    """Return every figure and table; those without finished runs have no numbers."""
+    return [make(runs) for make in _FIGURES]
 
 
 # --- the figures, in the paper's order --------------------------------------------------------------------------------

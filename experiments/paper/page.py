@@ -1,14 +1,20 @@
-"""Write the page of `python -m experiments.miniature paper`: pictures, tables, and the numbers as JSON."""
+"""Write the page of `python -m experiments.miniature paper`: pictures, tables, and the numbers as JSON.
+
+Rows whose runs are not in the folder are those of the page before, from its results.json.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
-from experiments.paper.findings import LOOKS, findings
+from experiments.paper.claims import Claim
+from experiments.paper.findings import LOOKS, Finding, all_findings
 from experiments.plots import picture
 from fapo.errors import DataError
 from fapo.report.panels import Style
@@ -34,15 +40,29 @@ def read_runs(folder: Path) -> dict[str, dict[int, Run]]:
 
 
 def write_findings(folder: Path, out: Path) -> Path:
-    """Write README.md, results.json and a picture for each figure into `out`, and return the path of the page."""
-    runs, out = read_runs(folder), Path(out)
+    """Write README.md, results.json and a picture for each figure into `out`, and return the path of the page.
+
+    Claims and rows of tables that these runs do not measure stay as they are in results.json.
+
+    Args:
+        folder: Folder with run folders.
+        out: Folder of the page.
+
+    Raises:
+        DataError: The folder has no finished run.
+    """
+    runs = read_runs(folder)
     out.mkdir(parents=True, exist_ok=True)
-    found = findings(runs)
+    file = out / "results.json"
+    stored = {row["figure"]: row for row in json.loads(file.read_text(encoding="utf-8"))} if file.exists() else {}
+    known = [with_stored(finding, stored.get(finding.key)) for finding in all_findings(runs)]
+    found = [finding for finding in known if finding.is_measured]
     seeds = sorted({seed for by_seed in runs.values() for seed in by_seed})
     text = [
         "# The paper's figures and tables, in the miniature",
         "",
-        f"Seeds: {', '.join(map(str, seeds))}. Faint lines are single seeds.",
+        f"Seeds: {', '.join(map(str, seeds))}; a row with fewer numbers has the first of them. Faint lines are single",
+        "seeds. Rows and pictures whose runs were not made again are those of an earlier call.",
         "",
         "* *The end of a run* is the mean of its last three validations of 512 problems each.",
         "* *True* flawed positives are those that the oracle finds.",
@@ -70,7 +90,8 @@ def write_findings(folder: Path, out: Path) -> Path:
         if finding.panels:
             name = f"{finding.key.replace('/', '-').replace(': ', '-')}.png"
             looks: dict[str, Style] = {LOOKS[v][0]: LOOKS[v][1] for v in finding.variants if v in runs}
-            (out / name).write_bytes(picture(finding.panels, looks, columns=3))
+            if not (out / name).exists() or all(variant in runs for variant in finding.variants):
+                (out / name).write_bytes(picture(finding.panels, looks, columns=3))
             text += [f"![{finding.title}]({name})", ""]
         if finding.table:
             text += _table(finding.table)
@@ -87,8 +108,21 @@ def write_findings(folder: Path, out: Path) -> Path:
         }
         for finding in found
     ]
-    (out / "results.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     return out / "README.md"
+
+
+def with_stored(finding: Finding, stored: Mapping[str, Any] | None) -> Finding:
+    """Return a figure, with the claims and rows that it lacks out of its entry in results.json."""
+    if stored is None:
+        return finding
+    claims = {row["claim"]: Claim(row["claim"], row["measured"], tuple(row["margins"])) for row in stored["claims"]}
+    table = {name: row for name, row in (finding.table or {}).items() if any(row.values())}
+    return replace(
+        finding,
+        claims=tuple(claim if claim.margins else claims.get(claim.text, claim) for claim in finding.claims),
+        table=((stored["table"] or {}) | table) or None,
+    )
 
 
 def _table(table: Mapping[str, Mapping[str, tuple[float, ...]]]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from experiments.base_models.build import WRITERS, Schedule, imitate
-from experiments.paper.findings import LOOKS, findings
+from experiments.paper.findings import LOOKS, all_findings
 from experiments.paper.page import read_runs, write_findings
 from experiments.paper.runs import BEYOND, COMPARED, JUDGES, VARIANTS, paper_jobs
 from fapo.config.reader import load
@@ -96,7 +96,7 @@ def test_a_base_policy_that_imitates_another_writer(tmp_path: Path) -> None:
 
 
 def test_claims_on_runs_with_known_numbers(folder: Path) -> None:
-    found = {finding.key: finding for finding in findings(read_runs(folder))}
+    found = {finding.key: finding for finding in all_findings(read_runs(folder)) if finding.is_measured}
     assert list(found) == [
         *("F1", "F2a", "F2b", "F2c", "F2d", "F3/T2", "F4", "F5", "F6", "F7", "T5", "T6", "T7/T8"),
         *("beyond: judge", "beyond: labels", "beyond: correction"),
@@ -130,10 +130,28 @@ def test_a_page_with_pictures_and_the_numbers_again_as_json(folder: Path, tmp_pa
     assert {tuple(figure["claims"][0]) for figure in numbers} == {("claim", "measured", "margins", "verdict")}
 
 
+def test_rows_without_runs_stay_as_they_were(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for seed in SEEDS:
+        for variant in ("baseline", "fapo", "oracle"):
+            write_variant(first / f"{variant}-{seed}", variant, seed)
+    before = write_findings(first, tmp_path / "docs").read_text(encoding="utf-8")
+    write_variant(second / "baseline-3", "baseline", 3)
+    write_variant(second / "oracle-3", "oracle", 3)
+    after = write_findings(second, tmp_path / "docs").read_text(encoding="utf-8")
+    row = "| F1 | FAPO ends with a lower true FP ratio"
+    assert [line for line in before.split("\n") if line.startswith(row)] == [
+        line for line in after.split("\n") if line.startswith(row)
+    ]
+    assert "| F2c | the baseline's accuracy rises | end - start | +0.400 | +0.400 | **one seed: met** |" in after
+    assert "| FAPO | 0." in after.split("## T7/T8")[1], "a row of a table"
+    assert write_findings(second, tmp_path / "docs").read_text(encoding="utf-8") == after
+
+
 def test_figures_without_finished_runs_are_left_out(tmp_path: Path) -> None:
     write_variant(tmp_path / "baseline-0", "baseline", 0)
     (tmp_path / "fapo-0").mkdir()  # an unfinished run
-    found = findings(read_runs(tmp_path))
+    found = [finding for finding in all_findings(read_runs(tmp_path)) if finding.is_measured]
     assert [finding.key for finding in found] == ["F2a", "F2b", "F2c"]
     assert {claim.status for finding in found for claim in finding.claims} <= {"one seed: met", "one seed: not met"}
     with pytest.raises(DataError, match="no finished runs"):

@@ -90,6 +90,9 @@ class Verdict:
     """Duration of the answer in seconds, see `Completion.seconds`; 0 where unknown."""
     flag_rate: float | None = None
     """Rate of the judge's votes that flag, among those with a verdict; None without several votes."""
+    flag_probability: float | None = None
+    """Probability of a flaw by the log probabilities of the verdict's tokens, of several votes the mean; None where
+    they were not asked for, or are not known."""
     all_tokens: int = 0
     """Length of all critiques behind the verdict in tokens: of each vote, and of both judges of a cascade; 0 without
     several critiques."""
@@ -189,6 +192,16 @@ class StepTokens(list[Message]):
         """Index of the last token of each step, [N]; all of these tokens are the same separator."""
 
 
+@dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """A token of a response, with the most probable tokens at its place."""
+
+    text: str
+    """Text of the token."""
+    alternatives: tuple[tuple[str, float], ...]
+    """Text and natural log probability of the most probable tokens at this place, and of the token itself."""
+
+
 @dataclass(frozen=True)
 class Completion:
     """Response of a chat model, from a server or from a model in this process."""
@@ -201,6 +214,8 @@ class Completion:
     """Reason why there is no response; empty where there is one."""
     truncated: bool = False
     """Whether the length limit ended the response."""
+    token_choices: tuple[TokenChoice, ...] = ()
+    """Tokens at the start of an answer in the response; empty unless log probabilities after a text were requested."""
     prompt_tokens: int = field(default=0, compare=False)
     """Length of the prompt in tokens, as the model counts it; 0 where unknown."""
     cached_tokens: int = field(default=0, compare=False)

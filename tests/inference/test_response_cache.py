@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fapo.inference.client import ChatClient
 from fapo.inference.response_cache import LOCK_TIMEOUT, VERSION, CachedModel, CacheKey, ResponseCache
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
-from fapo.types import Completion, Message, Problem, Rollout
+from fapo.types import Completion, Message, Problem, Rollout, TokenChoice
 from tests.support.chat_server import Reply, chat_server
 
 QUESTION = CacheKey("hash", "model", "{}", 0)
@@ -363,7 +364,7 @@ DAMAGE = {
     "pages": "no response cache, or a damaged one .*move it away",
     "cut off": "no response cache, or a damaged one .*move it away",
     f"PRAGMA user_version = {VERSION + 1}": f"version {VERSION + 1}, this fapo reads version {VERSION}; use the newer",
-    f"PRAGMA user_version = {VERSION - 1}": f"version {VERSION - 1}, this fapo reads version {VERSION}; use the older",
+    "PRAGMA user_version = 1": f"version 1, this fapo reads version {VERSION}; use the older",
     "PRAGMA application_id = 7": "a SQLite file, but no response cache; give another path",
 }
 
@@ -379,6 +380,59 @@ def test_a_file_that_cannot_be_used_is_an_error(kind: str, tmp_path: Path) -> No
             cache.find(CacheKey(str(i), "m", "{}", 0))
     assert str(caught.value).startswith(str(path))
     assert path.read_bytes() == before, "the file is not changed"
+
+
+VERSION_2 = """
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY,
+    prompt TEXT NOT NULL,
+    model TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    vote INTEGER NOT NULL,
+    template TEXT NOT NULL,
+    critique TEXT NOT NULL,
+    num_tokens INTEGER NOT NULL,
+    truncated INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    written TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
+);
+CREATE INDEX questions ON answers (prompt, model, settings, vote);
+PRAGMA application_id = 0x6661706F;
+PRAGMA user_version = 2;
+"""
+"""Layout of a file before it had tokens with their alternatives."""
+ADD_2 = (
+    "INSERT INTO answers (prompt, model, settings, vote, template, critique, num_tokens, truncated, seconds) "
+    "VALUES (?, 'model', '{}', 0, 'locate', 'words', 2, 0, 0.5)"
+)
+
+
+def test_a_file_of_version_2_is_upgraded_and_keeps_its_responses(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.executescript(VERSION_2)
+        old.execute(ADD_2, ("hash",))
+        with contextlib.closing(ResponseCache(path)) as cache:
+            assert cache.find(QUESTION) == Completion("words", 2)
+            found = Completion("new", 1, token_choices=(TokenChoice("{", (("{", -0.1), ("\udce2", -9999.0))),))
+            cache.add([(QUESTION, found)])
+            assert cache.find(QUESTION) == found
+            old.execute(ADD_2, ("other",))
+            assert cache.find(CacheKey("other", "model", "{}", 0)) == Completion("words", 2), "by an older fapo"
+    with contextlib.closing(ResponseCache(path)) as cache:
+        assert cache.find(QUESTION) == found and len(cache) == 3
+
+
+def test_processes_upgrade_a_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(VERSION_2)
+    with ThreadPoolExecutor(8) as threads:
+        caches = list(threads.map(ResponseCache, [path] * 8))
+    for cache in caches:
+        cache.add([(QUESTION, Completion("words"))])
+        cache.close()
+    assert len(ResponseCache(path)) == 8
 
 
 @pytest.mark.parametrize("path", [".", "cache.sqlite/below"])

@@ -123,6 +123,12 @@ def test_training_gets_the_same_verdicts_from_a_server(url: str, tiny_policy: Pa
 
 
 @pytest.mark.skipif(URL is not None, reason="about transformers serve")
+def test_transformers_serve_has_no_log_probabilities(url: str) -> None:
+    (answer,) = ask(url, MODEL, 1, logprobs_after="\\boxed{")
+    assert answer.error.startswith("HTTP 4") and "logprobs" in answer.error
+
+
+@pytest.mark.skipif(URL is not None, reason="about transformers serve")
 def test_the_name_of_the_model_is_the_folder_as_it_was_given(url: str) -> None:
     (answer,) = ask(url, GENRM, 1)
     assert answer.error.startswith("HTTP 400")

@@ -25,6 +25,8 @@ class Reply:
     """Reason why the completion ends."""
     model: str = ""
     """Name of the model in the answer; by default the name in the request."""
+    logprobs: Any = None
+    """Value of `logprobs` in the completion; None: the completion has no such field."""
     status: int = 200
     """HTTP status of the answer."""
     body: bytes | None = None
@@ -72,10 +74,12 @@ class ChatServer:
             connection.shutdown(socket.SHUT_RDWR)
 
 
-def completion(text: str, model: str = "m", finish_reason: str = "stop") -> bytes:
+def completion(text: str, model: str = "m", finish_reason: str = "stop", logprobs: Any = None) -> bytes:
     """Return the body of a chat completion, in which each word counts as one token."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    if logprobs is not None:
+        choice["logprobs"] = logprobs
     usage = {"prompt_tokens": 1, "completion_tokens": len(text.split()), "total_tokens": 1 + len(text.split())}
     body = {"id": "c", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
     body["usage"] = usage
@@ -147,7 +151,9 @@ def chat_server(script: Script | Reply | None = None, tls: ssl.SSLContext | None
             return False
 
         def _send(self, reply: Reply, model: str) -> None:
-            content = completion(reply.text, model, reply.finish_reason) if reply.body is None else reply.body
+            content = reply.body
+            if content is None:
+                content = completion(reply.text, model, reply.finish_reason, reply.logprobs)
             self.send_response(reply.status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))

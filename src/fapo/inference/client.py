@@ -20,6 +20,7 @@ from fapo.config.sampling import Requests, Sampling, settings_of
 from fapo.errors import ConfigError
 from fapo.inference.concurrency import run_all
 from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, base_url, best_endpoint, retry_after_seconds
+from fapo.inference.token_choices import NUM_ALTERNATIVES, served_choices
 from fapo.inference.transport import chunks, open_session
 from fapo.types import Completion, Constrained, Message
 
@@ -27,6 +28,13 @@ MAX_RETRY_AFTER = 600.0
 """Longest pause that a server may ask for, in seconds; a longer one is an error."""
 LENGTH_LIMIT = ("length", "model_length")
 """Values of finish_reason for a completion that a length limit ended."""
+LOGPROBS_FACTOR = 8
+"""Size limit of an answer with log probabilities by that of one without; a token with its alternatives has 2 kB."""
+NO_LOGPROBS = (
+    "the server's answer has no log probabilities that can be read; use a server that has them (vLLM, SGLang, "
+    "llama.cpp), or unset `logprobs`"
+)
+"""Error of an answer without log probabilities, where they were asked for."""
 MAX_ERROR = 500
 """Length limit of an error message in characters, because servers send whole pages."""
 
@@ -76,6 +84,9 @@ class ChatClient(Requests, Sampling):
     """Rest of a server after its first failure, in seconds; it doubles for each further failure, up to 30."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of each request, verbatim, such as top_k or chat_template_kwargs."""
+    logprobs_after: str = ""
+    """Text before the verdict in a response: `token_choices` begin after its last occurrence. Empty: no log
+    probabilities are requested. An answer without those that were requested is an error."""
     batch_size: ClassVar[int] = 1
     """Number of conversations in one call, for callers that ask in batches; servers form batches by themselves."""
     path: ClassVar[str] = "chat/completions"
@@ -102,11 +113,14 @@ class ChatClient(Requests, Sampling):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Fields of a request besides model and messages: sampling settings and `extra_body`, without those of None.
+        """Fields of a request besides model and messages, without those of None.
 
+        They are the sampling settings, the request for log probabilities, and `extra_body`.
         `max_completion_tokens` in `extra_body` replaces `max_tokens`, which newer models of OpenAI refuse.
         """
         sampling = settings_of(Sampling, self)
+        if self.logprobs_after:
+            sampling |= {"logprobs": True, "top_logprobs": NUM_ALTERNATIVES}
         if "max_completion_tokens" in self.extra_body:
             del sampling["max_tokens"]
         return {name: value for name, value in (sampling | dict(self.extra_body)).items() if value is not None}
@@ -216,7 +230,7 @@ class ChatClient(Requests, Sampling):
         """Send one request; raise aiohttp.ClientError, Refused, NotACompletion, or UnicodeError for a bad host name."""
         start = time.perf_counter()
         async with session.post(self.path, data=body) as response:
-            pieces = chunks(response)
+            pieces = chunks(response, LOGPROBS_FACTOR if self.logprobs_after else 1)
             if not response.ok:
                 pause = retry_after_seconds(response.headers.get("retry-after", ""))
                 raise Refused(response.status, _error_message(await _text(pieces)), pause)
@@ -230,7 +244,13 @@ class ChatClient(Requests, Sampling):
 
     def _read(self, answer: Any, _messages: list[Message]) -> Completion:
         """Return the completion in an answer; raise NotACompletion if there is none."""
-        return _completion(answer)
+        completion = _completion(answer)
+        if not self.logprobs_after:
+            return completion
+        choices = served_choices(answer["choices"][0].get("logprobs"), self.logprobs_after)
+        if choices is None:
+            return replace(completion, error=NO_LOGPROBS)
+        return replace(completion, token_choices=choices)
 
     def _warn_of_other_name(self, name: Any) -> None:
         """Log once that a server answers under another name; a name with a date or a path added is usual."""

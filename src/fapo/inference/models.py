@@ -93,6 +93,7 @@ class ModelSpec:
         *,
         seed: int | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        logprobs_after: str = "",
     ) -> ChatClient | LocalModel:
         """Return the model, ready to be asked.
 
@@ -102,6 +103,7 @@ class ModelSpec:
             requests: Limits of the requests to its servers; a model in this process ignores them.
             seed: Seed of the sampling in this process; servers ignore it.
             extra_body: Further fields of each request to a server.
+            logprobs_after: Text after which completions have `token_choices`; empty: they have none.
 
         Returns:
             A client of the servers, or the model loaded into this process.
@@ -116,13 +118,14 @@ class ModelSpec:
                 **settings_of(Requests, requests),
                 **settings_of(Sampling, sampling),
                 extra_body=extra_body or {},
+                logprobs_after=logprobs_after,
             )
         if not Path(model_folder(self.name)).is_dir():
             use_cache_without_network()
         with loading(key, self.name):
             from fapo.inference.transformers_model import LocalModel
 
-            return LocalModel.load(model_folder(self.name), sampling, seed=seed)
+            return LocalModel.load(model_folder(self.name), sampling, seed=seed, logprobs_after=logprobs_after)
 
 
 def reseeded(model: ChatClient | LocalModel, seed: int) -> ChatModel:

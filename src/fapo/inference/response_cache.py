@@ -25,11 +25,11 @@ from weakref import WeakValueDictionary
 
 from fapo.errors import DataError
 from fapo.inference.concurrency import run_all
-from fapo.types import ChatModel, Completion, Constrained, Message, StepTokens
+from fapo.types import ChatModel, Completion, Constrained, Message, StepTokens, TokenChoice
 
 APPLICATION = 0x6661706F
 """SQLite application_id of a response cache ("fapo")."""
-VERSION = 2
+VERSION = 3
 """SQLite user_version of a response cache; it changes with the layout of the table."""
 LOCK_TIMEOUT = 60.0
 """Longest wait for another process that writes to the file, in seconds."""
@@ -46,19 +46,23 @@ CREATE TABLE answers (
     num_tokens INTEGER NOT NULL,
     truncated INTEGER NOT NULL,   -- whether the length limit ended the response
     seconds REAL NOT NULL,        -- from sending to the last byte
+    token_choices TEXT NOT NULL DEFAULT '',  -- some tokens with their alternatives as JSON; empty without any
     written TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
 );
 CREATE INDEX questions ON answers (prompt, model, settings, vote);
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
+UPGRADES = {2: "ALTER TABLE answers ADD COLUMN token_choices TEXT NOT NULL DEFAULT ''"}
+"""Version -> statement that makes the next version of a file with it."""
 FIND = (
-    "SELECT critique, num_tokens, truncated, seconds FROM answers "
+    "SELECT critique, num_tokens, truncated, seconds, token_choices FROM answers "
     "WHERE prompt = ? AND model = ? AND settings = ? AND vote = ? ORDER BY id DESC LIMIT 1"
 )
 ADD = (
-    "INSERT INTO answers (prompt, model, settings, vote, template, critique, num_tokens, truncated, seconds) "
-    "VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?)"
+    "INSERT INTO answers "
+    "(prompt, model, settings, vote, template, critique, num_tokens, truncated, seconds, token_choices) "
+    "VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?)"
 )
 """The text is passed as bytes, because it may contain lone surrogates, which sqlite3 rejects in a str."""
 NEWEST = "SELECT max(id) FROM answers GROUP BY prompt, model, settings, vote"
@@ -151,7 +155,14 @@ class ResponseCache:
             row = self._connection.execute(FIND, astuple(key)).fetchone()
         if row is None:
             return None
-        return Completion(row[0], row[1], truncated=bool(row[2]), seconds=row[3], from_cache=True)
+        text, num_tokens, truncated, seconds, stored = row
+        choices = tuple(
+            TokenChoice(token, tuple((other, logprob) for other, logprob in alternatives))
+            for token, alternatives in json.loads(stored or "[]")
+        )
+        return Completion(
+            text, num_tokens, truncated=bool(truncated), token_choices=choices, seconds=seconds, from_cache=True
+        )
 
     async def read(self, keys: Sequence[CacheKey]) -> list[Completion | None]:
         """Return what `find` returns for each key, in order."""
@@ -176,6 +187,7 @@ class ResponseCache:
                 response.num_tokens,
                 response.truncated,
                 response.seconds,
+                json.dumps([astuple(token) for token in response.token_choices]) if response.token_choices else "",
             )
             for key, response in responses
         ]
@@ -185,10 +197,7 @@ class ResponseCache:
     def num_bytes(self) -> int:
         """Return the size of the content in bytes; the file is as large after `close`."""
         with self._errors(), self._lock:
-            pages, size = (
-                self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
-            )
-        return int(pages * size)
+            return self._number("page_count") * self._number("page_size")
 
     def by_model(self) -> list[tuple[str, int, str, str]]:
         """Return the name of each model, the number of its responses, and the times of the first and the last (UTC)."""
@@ -239,9 +248,14 @@ class ResponseCache:
                 if execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:  # another process may be first
                     for statement in filter(str.strip, SCHEMA.split(";\n")):
                         execute(statement)
-        application, version = (execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        if application != APPLICATION:
+        if self._number("application_id") != APPLICATION:
             raise DataError(f"{self.path}: a SQLite file, but no response cache; give another path")
+        if self._number("user_version") in UPGRADES:
+            with self._transaction():
+                while upgrade := UPGRADES.get(version := self._number("user_version")):  # another may be first
+                    execute(upgrade)
+                    execute(f"PRAGMA user_version = {version + 1}")
+        version = self._number("user_version")
         if version != VERSION:
             age = "newer" if version > VERSION else "older"
             raise DataError(
@@ -249,6 +263,10 @@ class ResponseCache:
                 f"use the {age} fapo that wrote it, or give another path and ask the model again"
             )
         self._write_ahead()
+
+    def _number(self, name: str) -> int:
+        """Return a number that SQLite keeps in the file."""
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _write_ahead(self) -> None:
         """Switch to WAL mode, which needs a moment without other connections; SQLite does not wait for it by itself."""

@@ -16,7 +16,8 @@ import torch
 from fapo.config.sampling import Sampling, settings_of
 from fapo.inference.decoding import decode
 from fapo.inference.pretrained import commit_setting, load_tokenizer, load_weights
-from fapo.types import Completion, Message
+from fapo.inference.token_choices import NUM_ALTERNATIVES, kept_tokens, token_choice
+from fapo.types import Completion, Message, TokenChoice
 
 MAX_TOKENS = 1024
 """Default length limit of a completion, in tokens."""
@@ -40,6 +41,10 @@ class LocalModel:
     """Seed of the sampling, used with the conversations of a call; None samples from the state of torch."""
     commit: Mapping[str, str] = field(default_factory=dict)
     """Commit of weights from the Hub, as `commit_setting` returns it."""
+    logprobs_after: str = ""
+    """Text before the verdict in a response: `token_choices` begin after its last occurrence. Empty: there are none.
+    They take a further forward pass over each prompt and its completion."""
+    _texts: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     concurrency: ClassVar[int] = 1
     """Number of calls under way at once, for callers that ask in batches."""
 
@@ -50,7 +55,13 @@ class LocalModel:
 
     @classmethod
     def load(
-        cls, path: str, sampling: Sampling = Sampling(), *, batch_size: int = 256, seed: int | None = None
+        cls,
+        path: str,
+        sampling: Sampling = Sampling(),
+        *,
+        batch_size: int = 256,
+        seed: int | None = None,
+        logprobs_after: str = "",
     ) -> LocalModel:
         """Load a model from a folder or from the Hugging Face Hub.
 
@@ -59,6 +70,7 @@ class LocalModel:
             sampling: Temperature, nucleus sampling and length limit.
             batch_size: Number of conversations in one call of generate.
             seed: Seed of the sampling; None samples from the state of torch.
+            logprobs_after: Text after which completions have `token_choices`; empty: they have none.
 
         Returns:
             The model, on the GPU if there is one.
@@ -71,12 +83,13 @@ class LocalModel:
         tokenizer = load_tokenizer(path, padding_side="left")
         model = load_weights(path).eval()
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model, tokenizer, sampling, batch_size, seed, commit_setting(path))
+        return cls(model, tokenizer, sampling, batch_size, seed, commit_setting(path), logprobs_after)
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that a completion depends on, besides the conversations and the folder of the model; for a cache."""
-        return {**settings_of(Sampling, self.sampling), "seed": self.seed, **self.commit}
+        further = {"logprobs": True} if self.logprobs_after else {}
+        return {**settings_of(Sampling, self.sampling), "seed": self.seed, **self.commit, **further}
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order; the event loop stays free meanwhile."""
@@ -112,11 +125,42 @@ class LocalModel:
                 batch = order[start : start + self.batch_size]
                 begin = time.perf_counter()
                 answers = self._generate_batch([prompts[i] for i in batch])
+                found = [self._token_choices(prompts[i], tokens) for i, (tokens, _) in zip(batch, answers, strict=True)]
                 seconds = time.perf_counter() - begin
-                for i, (tokens, ended) in zip(batch, answers, strict=True):
-                    text, num = self.tokenizer.decode(tokens, skip_special_tokens=True), len(prompts[i])
-                    out[i] = Completion(text, len(tokens), truncated=not ended, prompt_tokens=num, seconds=seconds)
+                for i, (tokens, ended), choices in zip(batch, answers, found, strict=True):
+                    out[i] = Completion(
+                        self.tokenizer.decode(tokens, skip_special_tokens=True),
+                        len(tokens),
+                        truncated=not ended,
+                        token_choices=choices,
+                        prompt_tokens=len(prompts[i]),
+                        seconds=seconds,
+                    )
         return out
+
+    def _token_choices(self, prompt: list[int], written: list[int]) -> tuple[TokenChoice, ...]:
+        """Return the `token_choices` of a completion.
+
+        The log probabilities are those of the model at temperature 1, over all tokens, as vLLM gives them by default.
+        One sequence at a time needs no padding, and no memory for the logits of others.
+        """
+        kept = kept_tokens([self._text(token) for token in written], self.logprobs_after) if self.logprobs_after else ()
+        if not kept:
+            return ()
+        tokens = torch.tensor([[*prompt, *written[: kept[-1] + 1]]], device=self.model.device)
+        logits = self.model(input_ids=tokens, logits_to_keep=len(kept) + 1, use_cache=False).logits
+        logprobs = logits[0, -len(kept) - 1 : -1].float().log_softmax(-1)
+        top = logprobs.topk(min(NUM_ALTERNATIVES, logprobs.shape[-1]))
+        own = tokens[0, -len(kept) :, None]
+        texts = [[self._text(token) for token in row] for row in torch.cat([own, top.indices], dim=-1).tolist()]
+        values = torch.cat([logprobs.gather(-1, own), top.values], dim=-1).tolist()
+        return tuple(token_choice(*zip(*row, strict=True)) for row in zip(texts, values, strict=True))
+
+    def _text(self, token: int) -> str:
+        """Return the text of a single token."""
+        if token not in self._texts:
+            self._texts[token] = self.tokenizer.decode([token])
+        return self._texts[token]
 
     def _generate_batch(self, prompts: list[list[int]]) -> list[tuple[list[int], bool]]:
         """Return the tokens of one completion for each prompt, without the end token, and whether there was one."""

@@ -96,26 +96,27 @@ def proxy_for(url: str) -> str | None:
     return address
 
 
-async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def chunks(response: aiohttp.ClientResponse, factor: int = 1) -> AsyncIterator[bytes]:
     """Read the body of a response as it arrives.
 
     Args:
         response: Response of a session from `open_session`.
+        factor: Size limit as a multiple of MAX_ANSWER.
 
     Yields:
         The next piece of the body.
 
     Raises:
-        UnreadableBody: The body is longer than MAX_ANSWER bytes, or it is compressed.
+        UnreadableBody: The body is longer than its limit, or it is compressed.
     """
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise UnreadableBody(f"the answer is compressed ({encoding}), although the request does not allow it")
-    num_bytes = 0
+    num_bytes, limit = 0, factor * MAX_ANSWER
     async for chunk in response.content.iter_any():
         num_bytes += len(chunk)
-        if num_bytes > MAX_ANSWER:
-            raise UnreadableBody(f"the answer is longer than {MAX_ANSWER / 2**20:g} MB")
+        if num_bytes > limit:
+            raise UnreadableBody(f"the answer is longer than {limit / 2**20:g} MB")
         yield chunk
 
 

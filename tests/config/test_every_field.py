@@ -198,6 +198,7 @@ FIELDS = {
     "judge.top_p": Field(0.5, POLICIES),
     "judge.max_tokens": Field(77, POLICIES),
     "judge.votes": Field(3, POLICIES),
+    "judge.logprobs": Field(True, POLICIES),
     "judge.min_words": Field(5, POLICIES),
     "judge.cache": Field("critiques.sqlite", POLICIES),
     "judge.max_failure_rate": Field(0.25, POLICIES, tested=JUDGE_OFF),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data.jsonl import write_jsonl
+from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.judge_benchmarks.cascade import CHEAP, STRONG, CascadeChoice, choose, choose_thresholds
 from fapo.evaluation.judge_benchmarks.cascade_output import as_json, as_table, notes, toml_line
@@ -143,6 +143,20 @@ def test_the_chosen_cascade_is_nearly_as_good_for_less(tmp_path: Path) -> None:
     assert rates == sorted(rates, reverse=True)
 
 
+def test_probabilities_of_the_verdict_take_the_place_of_the_rate_of_votes(tmp_path: Path) -> None:
+    by_rate, paths = found(tmp_path, 0.05), files(tmp_path)
+    settings = CascadeSettings(data=(str(paths["data"]),), cheap=paths["cheap"], max_error=0.05)
+    rows = list(read_jsonl(paths["cheap"]))
+    write_jsonl(paths["cheap"], [row | {"flag_rate": 0.5} for row in rows])
+    assert choose(settings).points["bound 0.05"].strong_rate.value == 1, "such votes tell nothing"
+    write_jsonl(paths["cheap"], [row | {"flag_rate": 0.5, "flag_probability": row["flag_rate"]} for row in rows])
+    assert choose(settings).thresholds == by_rate.thresholds != (0.5, 0.5)
+    some = [row if index % 2 else row | {"flag_probability": row["flag_rate"]} for index, row in enumerate(rows)]
+    write_jsonl(paths["cheap"], some)
+    strong_rate = choose(settings).points["bound 0.05"].strong_rate.value
+    assert strong_rate is not None and strong_rate > 0.45, "rows without a probability go to the strong judge"
+
+
 def test_the_last_line_is_toml_with_the_exact_thresholds(tmp_path: Path) -> None:
     choice = found(tmp_path)
     assert tuple(tomllib.loads(toml_line(choice))["thresholds"]) == choice.thresholds
@@ -178,6 +192,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]]
     "no data": ({"data": ()}, {}, ConfigError, "--data is missing"),
     "a missing file": ({"cheap": Path("none.jsonl")}, {}, DataError, "none.jsonl: no such file"),
     "a rate of votes above 1": ({}, {"cheap": {"flag_rate": 3}}, DataError, "flag_rate is 3, must be a number from 0"),
+    "a probability below 0": (
+        {},
+        {"cheap": {"flag_probability": -0.1}},
+        DataError,
+        "flag_probability is -0.1, must be a number from 0",
+    ),
     "scores that are no probabilities": (
         {},
         {"cheap": {"error_step": None, "scores": [-2.0, 5.0]}},

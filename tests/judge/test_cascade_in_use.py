@@ -20,6 +20,7 @@ from fapo.verl.payload import decode
 from fapo.verl.reward import compute_score
 from fapo.verl.train import with_absolute_paths
 from tests.support.chat_server import ChatServer, Reply, chat_server
+from tests.support.logprobs import plain
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +99,38 @@ def test_a_worker_of_verl_passes_on_the_unsure_ones(
     assert (payload.usage.requests, payload.usage.completion_tokens) == (3, 3)
     with pytest.raises(ConfigError, match="verl serves a single judge"):
         asyncio.run(compute_score(*row, config=str(file), reward_router_address="127.0.0.1:9"))
+
+
+PROBABLE = plain("\\boxed{-1}", ("-", {"-": 0.75, "0": 0.25}), ("1", {"1": 1.0}), ("}", {"}": 1.0}))
+"""Critique that clears a solution with a probability of a flaw of 1/4."""
+
+
+@pytest.mark.parametrize(("thresholds", "by"), [((0.3, 0.7), "cheap"), ((0.2, 0.7), "strong")])
+def test_a_worker_of_verl_decides_by_the_probability_of_one_critique(
+    thresholds: tuple[float, float], by: str, tiny_policy: Path, tmp_path: Path
+) -> None:
+    with chat_server(PROBABLE) as cheap, chat_server(Reply("\\boxed{0}")) as strong:
+        table = to_dict(settings(tmp_path, tiny_policy, cheap.url, strong.url))
+        table["judge"]["thresholds"] = list(thresholds)
+        table["judge"]["cheap"] |= {"votes": 1, "temperature": 0.0, "logprobs": True}
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(to_dict(from_dict(table))), encoding="utf-8")
+        row = "d", "1+1=2\n\\boxed{2}", "2", {"problem": "1+1?"}
+        score = asyncio.run(compute_score(*row, config=str(file), num_workers=2))
+    verdict = decode(score["fapo"], score["score"], 8, 64).scored.verdict
+    assert verdict and (verdict.given_by, verdict.flawed) == (by, by == "strong")
+    assert verdict.flag_probability == (pytest.approx(0.25, abs=1e-5) if by == "cheap" else None)
+
+
+def test_rows_of_a_run_with_trl_have_the_probability(tiny_policy: Path, tmp_path: Path) -> None:
+    with chat_server(PROBABLE) as cheap, chat_server(Reply("\\boxed{0}")) as strong:
+        config = settings(tmp_path, tiny_policy, cheap.url, strong.url)
+        table = to_dict(config)
+        table["judge"]["cheap"] |= {"votes": 1, "temperature": 0.0, "logprobs": True}
+        folder = train(from_dict(table))
+    rows = [row for row in read_jsonl(folder / "rollouts.jsonl") if row["correct"]]
+    assert rows and not strong.requests
+    assert all(row["given_by"] == "cheap" and row["flag_probability"] == pytest.approx(0.25, abs=1e-5) for row in rows)
 
 
 def test_the_page_of_a_run_names_both_judges(

@@ -96,6 +96,29 @@ def test_judge_gets_verdicts(server: ModelServer, tmp_path: Path) -> None:
     assert {row["flawed"] for row in found} == {True, False}
 
 
+def test_a_verdict_has_the_probability_of_the_model_in_this_process(server: ModelServer, tmp_path: Path) -> None:
+    command = ["bench", "flawed-positive", "--data", "miniature:critic-test", "--limit", str(NUM), "--logprobs"]
+    command += ["--template", "compact", "--max-tokens", "80"]
+    fapo(*command, "--judge", "local:miniature:genrm", "--out", tmp_path / "here.jsonl")
+    fapo(*command, *SERVED, "--judge", server.url, "--out", tmp_path / "there.jsonl")
+    here, there = (list(read_jsonl(tmp_path / name)) for name in ("here.jsonl", "there.jsonl"))
+    assert len(here) == NUM
+    for one, other in zip(here, there, strict=True):
+        assert one["flag_probability"] == pytest.approx(other["flag_probability"], rel=1e-2, abs=1e-7)
+
+
+def test_the_temperature_changes_no_probability(server: ModelServer) -> None:
+    asked = {"logprobs_after": "\\boxed{", "extra_body": {"seed": 7}}
+    cold = ask(server, prompts()[:4], **asked)
+    hot = ask(server, prompts()[:4], **asked, temperature=0.2)
+    same = [(one, other) for one, other in zip(cold, hot, strict=True) if one.text == other.text]
+    assert same
+    for one, other in same:
+        pairs = zip(one.token_choices, other.token_choices, strict=True)
+        for (text, logprob), (other_text, other_logprob) in ((a.alternatives[0], b.alternatives[0]) for a, b in pairs):
+            assert text == other_text and logprob == pytest.approx(other_logprob, abs=1e-3)
+
+
 def test_many_requests_share_steps_of_the_engine(server: ModelServer) -> None:
     before = counted(server, "generation_tokens_total"), counted(server, "iteration_tokens_total_count")
     answers = ask(server, prompts(), concurrency=16)

@@ -333,6 +333,8 @@ class CritiqueJudge(RunSampling, Sampling, ModelJudge):
     """Length limit of a critique in tokens."""
     votes: Count = 1
     """Number of critiques for each rollout; their most frequent answer is the verdict."""
+    logprobs: bool = False
+    """Whether a verdict has the probability of a flaw, by the log probabilities of its tokens, which are requested."""
 
     def __post_init__(self) -> None:
         if self.votes > 1 and self.temperature == 0:
@@ -482,9 +484,9 @@ CascadePart = LocalJudge | ServedJudge | PRMJudge | OracleJudge
 class CascadeJudge(FallibleJudge):
     """Two judges: the strong one is asked only where the cheap one is not sure.
 
-    The score of a flaw is the rate of the cheap judge's votes that flag, or 1 minus the lowest step score of a process
-    reward model. The cheap verdict stands if it clears a score below the first threshold, or flags one above the
-    second.
+    The score of a flaw is the rate of the cheap judge's votes that flag, with `logprobs` the probability of a flaw, or
+    1 minus the lowest step score of a process reward model. The cheap verdict stands if it clears a score below the
+    first threshold, or flags one above the second.
     """
 
     kind: Literal["cascade"] = "cascade"
@@ -518,6 +520,11 @@ class CascadeJudge(FallibleJudge):
         """Number of solutions that are read at once; None if one of the judges is in this process."""
         nums = [part.num_requests for _, part in self.parts]
         return None if None in nums else max(num or 0 for num in nums)
+
+    @property
+    def by_probability(self) -> bool:
+        """Whether the score of a flaw is the probability of a flaw that the cheap judge gives."""
+        return isinstance(self.cheap, CritiqueJudge) and self.cheap.logprobs
 
     @property
     def cache(self) -> str | None:

@@ -19,7 +19,7 @@ from fapo.types import AnswerFormat
 if TYPE_CHECKING:
     from fapo.config.schema import CascadeJudge, ModelJudge
 
-OF_CRITIQUES = ("template", "format", "votes", "temperature", "extra_body", "max_tokens")
+OF_CRITIQUES = ("template", "format", "votes", "temperature", "extra_body", "max_tokens", "logprobs")
 """Options that only a judge which writes critiques has."""
 OF_PRM = ("threshold", "separator", "prompt", "tokenizer")
 """Options that only a process reward model has."""
@@ -47,6 +47,8 @@ class NamedJudge:
     """Length limit of a critique in tokens."""
     extra_body: str = ""
     """JSON object with further fields of each request, such as {"reasoning_effort": "low"}; null leaves a field out."""
+    logprobs: bool = False
+    """Give each verdict a flag_probability, by the log probabilities of its tokens, which are requested."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,5 +165,6 @@ def judge_name(judge: ModelJudge | CascadeJudge) -> str:
     sampling += f", steps {judge.steps}" if judge.steps else ""
     if isinstance(judge, ServedJudge) and judge.extra_body:
         sampling += f", {json.dumps(judge.extra_body, sort_keys=True)}"
+    sampling += ", logprobs" if judge.logprobs else ""
     sampling += ", json" if isinstance(judge, ServedJudge) and judge.format == "json" else ""
     return f"{judge.model}, prompt {prompt}, {sampling}"

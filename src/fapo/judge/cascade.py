@@ -21,36 +21,41 @@ class StepJudge(Judge, Protocol):
         """Return one verdict for each solution with given steps, in order."""
 
 
-def flaw_score(verdict: Verdict) -> float | None:
-    """Return how sure a judge is of a flaw, from 0 (there is none) to 1; it is no probability.
+def flaw_score(verdict: Verdict, by_probability: bool = False) -> float | None:
+    """Return how sure a judge is of a flaw, from 0 (there is none) to 1; no score is calibrated.
 
     It is 1 minus the lowest step score of a process reward model. For a vote it is the rate of votes that flag, and for
-    a single critique 0 or 1.
+    a single critique 0 or 1. By probability, it is `Verdict.flag_probability`, and 1 for a solution that is flagged
+    unread.
 
     Args:
         verdict: Verdict of the judge.
+        by_probability: Whether critiques are scored by the probability of a flaw.
 
     Returns:
-        The score; None without a verdict.
+        The score; None without a verdict, and by probability without one.
     """
     if verdict.status != "ok":
         return None
     if verdict.scores:
         return 1.0 - min(verdict.scores)
+    if by_probability and not verdict.reason:
+        return verdict.flag_probability
     return float(bool(verdict.flawed)) if verdict.flag_rate is None else verdict.flag_rate
 
 
-def is_sure(verdict: Verdict, thresholds: tuple[float, float]) -> bool:
+def is_sure(verdict: Verdict, thresholds: tuple[float, float], by_probability: bool = False) -> bool:
     """Return whether a verdict of the cheap judge stands.
 
     Args:
         verdict: Verdict of the cheap judge.
         thresholds: Scores of a flaw between which the strong judge is asked, both included.
+        by_probability: Whether critiques are scored by the probability of a flaw.
 
     Returns:
         True for a verdict that flags with a score above the second threshold, or clears with one below the first.
     """
-    score, (low, high) = flaw_score(verdict), thresholds
+    score, (low, high) = flaw_score(verdict, by_probability), thresholds
     if score is None:
         return False
     return score > high if verdict.flawed else score < low
@@ -68,6 +73,8 @@ class Cascade:
     """Scores of a flaw between which the strong judge is asked, both included."""
     usage: UsageMeter = field(default_factory=UsageMeter, repr=False, compare=False)
     """Tokens of both judges."""
+    by_probability: bool = False
+    """Whether critiques of the cheap judge are scored by the probability of a flaw."""
 
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Return one verdict for each rollout, in order."""
@@ -87,7 +94,8 @@ class Cascade:
     ) -> list[Verdict]:
         """Return the verdicts of the cheap judge, and those of the strong one in place of the unsure ones."""
         verdicts = [_given_by("cheap", verdict) for verdict in await cheap(items)]
-        unsure = [index for index, verdict in enumerate(verdicts) if not is_sure(verdict, self.thresholds)]
+        sure = [is_sure(verdict, self.thresholds, self.by_probability) for verdict in verdicts]
+        unsure = [index for index, is_kept in enumerate(sure) if not is_kept]
         if unsure:
             better = await strong([items[index] for index in unsure])
             for index, verdict in zip(unsure, better, strict=True):

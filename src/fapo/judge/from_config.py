@@ -125,9 +125,10 @@ def _with_uncached(
     if isinstance(config, CascadeJudge):
         usage = UsageMeter()
         cheap, strong = (_with_uncached(part, usage=UsageMeter(usage)) for _, part in config.parts)
-        uncached = Cascade(cheap[1] or cheap[0], strong[1] or strong[0], config.thresholds, usage)
-        return Cascade(cheap[0], strong[0], config.thresholds, usage), uncached
-    form, model = _form(config), model or _open_model(config)
+        cascade = Cascade(cheap[0], strong[0], config.thresholds, usage, config.by_probability)
+        return cascade, replace(cascade, cheap=cheap[1] or cheap[0], strong=strong[1] or strong[0])
+    form = _form(config)
+    model = model or _open_model(config, form)
     asking = _asking(config, form, model, usage=usage)
     return asking, _asking(replace(config, cache=None), form, model, usage=asking.usage)
 
@@ -182,10 +183,10 @@ async def open_judge(
             for end, part in config.parts
         )
         async with cheap as first, strong as second:
-            yield Cascade(first, second, config.thresholds, usage)
+            yield Cascade(first, second, config.thresholds, usage, config.by_probability)
         return
     form = _form(config)
-    async with contextlib.aclosing(_open_model(config)) as model:
+    async with contextlib.aclosing(_open_model(config, form)) as model:
         judge = _asking(config, form, model, use_cache, usage)
         try:
             yield judge
@@ -330,7 +331,7 @@ def step_tokenizer(config: PRMJudge) -> StepTokenizer:
     return StepTokenizer(tokenizer, name, config.separator, config.prompt)
 
 
-def _open_model(config: ModelJudge) -> ChatClient | LocalModel | TokenClassifier:
+def _open_model(config: ModelJudge, form: Template | StepTokenizer) -> ChatClient | LocalModel | TokenClassifier:
     """Return the model of a judge, served or in this process. Raise ConfigError if only a trainer has it."""
     if isinstance(config, AdapterJudge):
         raise ConfigError(
@@ -344,11 +345,14 @@ def _open_model(config: ModelJudge) -> ChatClient | LocalModel | TokenClassifier
 
                 return TokenClassifier.load(model_folder(config.model))
         return PoolingClient(config.urls, config.model, **settings_of(Requests, config))
-    assert isinstance(config, CritiqueJudge)
+    assert isinstance(config, CritiqueJudge) and isinstance(form, Template)
+    after = form.before_verdict if config.logprobs else ""
     # with a seed, a run that is resumed samples the same critiques
     if isinstance(config, ServedJudge):
-        return _model_spec(config).open("judge.model", config, config, seed=0, extra_body=config.extra_body)
-    return _model_spec(config).open("judge.model", config, seed=0)
+        return _model_spec(config).open(
+            "judge.model", config, config, seed=0, extra_body=config.extra_body, logprobs_after=after
+        )
+    return _model_spec(config).open("judge.model", config, seed=0, logprobs_after=after)
 
 
 def _model_spec(config: ModelJudge) -> ModelSpec:

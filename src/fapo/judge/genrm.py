@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from fapo.errors import ConfigError
 from fapo.inference.usage import UsageMeter
 from fapo.judge.asking import AskingJudge
+from fapo.judge.flag_probability import flag_probability
 from fapo.judge.template import Template, build_prompt
 from fapo.judge.verdicts import CUT_OFF, GIVEN_STEP
 from fapo.types import ChatModel, Completion, Given, Message, Problem, StepRule, Verdict
@@ -55,7 +56,8 @@ def verdict_in(answer: Completion, template: Template, given: Sequence[bool]) ->
         given: Whether each step is a `Given` one, which the policy did not write.
 
     Returns:
-        The verdict; failed where the request failed, unparsable where the critique is cut off or names a given step.
+        The verdict; failed where the request failed, unparsable where the critique is cut off or names a given step. It
+        has a probability of a flaw if the completion has log probabilities of the verdict's tokens.
     """
     if answer.error:
         verdict = Verdict("failed", critique=answer.text, reason=answer.error)
@@ -65,4 +67,7 @@ def verdict_in(answer: Completion, template: Template, given: Sequence[bool]) ->
         verdict = template.parse(answer.text, len(given))
         if verdict.error_step is not None and given[verdict.error_step]:
             verdict = Verdict("unparsable", critique=answer.text, reason=GIVEN_STEP)
+        if answer.token_choices and verdict.status == "ok":
+            probability = flag_probability(answer.text, answer.token_choices, template, bool(verdict.flawed))
+            verdict = replace(verdict, flag_probability=probability)
     return replace(verdict, num_tokens=answer.num_tokens)

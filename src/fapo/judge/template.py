@@ -12,7 +12,15 @@ from typing import Any, Literal, get_args
 
 from fapo.data.untrusted_text import escape
 from fapo.errors import ConfigError
-from fapo.judge.verdicts import is_verdict, parse_json, parse_verdict, parse_yes_no
+from fapo.judge.verdicts import (
+    JSON_KEYS,
+    before_verdict,
+    is_verdict,
+    parse_json,
+    parse_verdict,
+    parse_yes_no,
+    written_verdict,
+)
 from fapo.types import AnswerFormat, Constrained, Given, Message, StepRule, Verdict
 
 HEADER = re.compile(r"#(kind|steps|escape):[ \t]*(\S*)[ \t]*(?:\n|\Z)")
@@ -144,6 +152,15 @@ class Template:
         if self.format == "json":
             return parse_json(critique, num_steps, names_step=self.kind == "locate")
         return parse_yes_no(critique) if self.kind == "yes_no" else parse_verdict(critique, num_steps)
+
+    @property
+    def before_verdict(self) -> str:
+        """Text before the verdict in a critique, without white space."""
+        return before_verdict(names_step=self.kind == "locate", as_json=self.format == "json")
+
+    def written_verdict(self, critique: str) -> str | None:
+        """Return the verdict in a critique that has one as it is written; None where something follows it in JSON."""
+        return written_verdict(critique, names_step=self.kind == "locate", as_json=self.format == "json")
 
     def escape(self, text: str, num_steps: int | None = None) -> str:
         """Return untrusted text, escaped for this prompt: no line of it looks like the heading of a step.
@@ -290,10 +307,8 @@ def _schema(kind: str, steps: Sequence[int], max_critique: int | None) -> dict[s
     properties: dict[str, Any] = {"critique": {"type": "string"}}
     if max_critique is not None:
         properties["critique"]["maxLength"] = max_critique
-    if kind == "locate":
-        properties["first_wrong_step"] = {"type": "integer", "enum": [-1, *steps]}
-    else:
-        properties["flawed"] = {"type": "boolean"}
+    named = {"type": "integer", "enum": [-1, *steps]} if kind == "locate" else {"type": "boolean"}
+    properties[JSON_KEYS[kind == "locate"]] = named
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 

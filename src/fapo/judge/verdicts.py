@@ -14,6 +14,12 @@ from fapo.types import Verdict
 
 INTEGER = re.compile(r"[ \t\r\n$]*([+-]?[0-9]+)[ \t\r\n$]*\}")
 YES_NO = re.compile(r"[ \t\r\n$]*(yes|no)[ \t\r\n$]*\}", re.IGNORECASE)
+JSON_END = re.compile(r"[ \t\r\n]*:[ \t\r\n]*(-?[0-9]+|true|false)[ \t\r\n]*\}[ \t\r\n]*")
+"""Pattern of the rest of an answer in JSON after the key of its verdict, where that is the last one."""
+JSON_KEYS = {True: "first_wrong_step", False: "flawed"}
+"""Whether a verdict names a step -> its key in JSON."""
+BOX = "\\boxed{"
+"""Text before a boxed answer."""
 MAX_DIGITS = 9
 """Maximum number of digits of a step index. The time of int() grows with their square, and it raises beyond 4300."""
 CUT_OFF = "cut off at the length limit"
@@ -81,7 +87,7 @@ def parse_json(text: str, num_steps: int, *, names_step: bool) -> Verdict:
         answer = json.loads(text)
     except (ValueError, RecursionError):
         answer = None
-    verdict = answer.get("first_wrong_step" if names_step else "flawed") if isinstance(answer, dict) else None
+    verdict = answer.get(JSON_KEYS[names_step]) if isinstance(answer, dict) else None
     if not names_step and isinstance(verdict, bool):
         return Verdict("ok", flawed=verdict, critique=text)
     if not names_step or isinstance(verdict, bool) or not isinstance(verdict, int):
@@ -89,6 +95,30 @@ def parse_json(text: str, num_steps: int, *, names_step: bool) -> Verdict:
     if not -1 <= verdict < num_steps:
         return Verdict("unparsable", critique=text, reason=OUT_OF_RANGE)
     return Verdict.from_step(None if verdict == -1 else verdict, text)
+
+
+def written_verdict(text: str, *, names_step: bool, as_json: bool) -> str | None:
+    """Return the verdict in a critique that has one as it is written, from what follows `before_verdict` to its brace.
+
+    Args:
+        text: Critique with a verdict.
+        names_step: Whether the verdict names a step.
+        as_json: Whether the critique is JSON.
+
+    Returns:
+        The text, such as "-1}" or "true}"; None for JSON in which the verdict is not the last value.
+    """
+    if not as_json:
+        found = _last_boxed(text, INTEGER if names_step else YES_NO)
+    else:
+        key = f'"{JSON_KEYS[names_step]}"'
+        found = JSON_END.fullmatch(text, max(text.rfind(key), 0) + len(key))
+    return f"{found[1]}}}" if found else None
+
+
+def before_verdict(*, names_step: bool, as_json: bool) -> str:
+    r"""Return the text before each verdict, without white space: `\boxed{`, or a key of JSON with its colon."""
+    return f'"{JSON_KEYS[names_step]}":' if as_json else BOX
 
 
 def is_verdict(text: str, start: int, num_steps: int) -> bool:
@@ -114,8 +144,8 @@ def _last_boxed(text: str, content: re.Pattern[str]) -> re.Match[str] | None:
     The thinking ends with the last closing tag. Chat templates often write the opening tag, so it may be missing.
     """
     text = without_thinking(text)
-    start = text.rfind("\\boxed{")
-    return None if start < 0 else content.match(text, start + len("\\boxed{"))
+    start = text.rfind(BOX)
+    return None if start < 0 else content.match(text, start + len(BOX))
 
 
 # --- Voting ----------------------------------------------------------------------------------------------------------
@@ -135,13 +165,18 @@ def majority(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def vote(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict of `majority`, with the rate of votes that flag and the tokens of all votes."""
+    """Return the verdict of `majority`, with what is known of all votes: flags, probabilities of a flaw and tokens."""
     chosen = majority(verdicts)
     if len(verdicts) == 1:
         return chosen
     flags = [bool(verdict.flawed) for verdict in verdicts if verdict.status == "ok"]
-    rate = sum(flags) / len(flags) if flags else None
-    return replace(chosen, flag_rate=rate, all_tokens=sum(verdict.num_tokens for verdict in verdicts))
+    known = [verdict.flag_probability for verdict in verdicts if verdict.flag_probability is not None]
+    return replace(
+        chosen,
+        flag_rate=sum(flags) / len(flags) if flags else None,
+        flag_probability=sum(known) / len(known) if known else None,
+        all_tokens=sum(verdict.num_tokens for verdict in verdicts),
+    )
 
 
 # --- Rows ------------------------------------------------------------------------------------------------------------
@@ -151,11 +186,12 @@ def verdict_row(verdict: Verdict | None) -> dict[str, Any]:
     """Return the columns that a verdict has in every file that fapo writes; None means that no judge was asked.
 
     Some verdicts have further columns: `scores` that of a process reward model, `flag_rate` and `all_tokens` that of a
-    vote, and `given_by` that of a cascade.
+    vote, `flag_probability` that of a judge with log probabilities, and `given_by` that of a cascade.
     """
     further = {
         "scores": list(verdict.scores) or None if verdict else None,
         "flag_rate": verdict.flag_rate if verdict else None,
+        "flag_probability": verdict.flag_probability if verdict else None,
         "all_tokens": verdict.all_tokens or None if verdict else None,
         "given_by": verdict.given_by or None if verdict else None,
     }
@@ -183,6 +219,7 @@ def verdict_from_row(row: Mapping[str, Any]) -> Verdict | None:
         row.get("critique_tokens") or 0,
         scores=tuple(row.get("scores") or ()),
         flag_rate=row.get("flag_rate"),
+        flag_probability=row.get("flag_probability"),
         all_tokens=row.get("all_tokens") or 0,
         given_by=row.get("given_by") or "",
     )

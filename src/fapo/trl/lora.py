@@ -26,6 +26,7 @@ from fapo.inference.adapters import import_peft
 from fapo.inference.models import ModelSpec, loading, model_folder
 from fapo.inference.pretrained import base_of, commit_setting, load_tokenizer
 from fapo.inference.transformers_model import LocalModel
+from fapo.judge.verdicts import BOX
 from fapo.types import Completion, Message
 
 ALL_LINEAR = "all-linear"
@@ -159,7 +160,7 @@ class AdapterModel:
                     )
             tokenizer = load_tokenizer(self.adapter or base, padding_side="left")
         self.settings = {**settings_of(Sampling, config), "seed": 0, "base": ModelSpec(base).record_name}
-        self.settings |= commit_setting(self.adapter or base)
+        self.settings |= commit_setting(self.adapter or base) | ({"logprobs": True} if config.logprobs else {})
         if trained.lora and trained.lora.quantization:
             self.settings["quantization"] = trained.lora.quantization
         """All that a completion depends on, besides the conversations and the name of the adapter; for a cache."""
@@ -189,7 +190,13 @@ class AdapterModel:
                 except RuntimeError as error:  # weights of other sizes
                     raise ValueError(str(error)) from None
         model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=[TRAINED])
-        self._model = LocalModel(model, self._tokenizer, self.config, seed=self.settings["seed"])
+        self._model = LocalModel(
+            model,
+            self._tokenizer,
+            self.config,
+            seed=self.settings["seed"],
+            logprobs_after=BOX if self.config.logprobs else "",
+        )
 
     async def __call__(self, conversations: Sequence[list[Message]]) -> list[Completion]:
         """Return one completion for each conversation, in order; the trainer must wait meanwhile."""

@@ -56,6 +56,8 @@ class AuditRow:
     """Score of each step by a process reward model; None for other judges, and the file then has no such column."""
     flag_rate: float | None = None
     """Rate of the judge's votes that flag; None and no column without several votes."""
+    flag_probability: float | None = None
+    """Probability of a flaw by the log probabilities of the verdict's tokens; None and no column without them."""
     all_tokens: int | None = None
     """Length of all critiques behind the verdict in tokens; None and no column for a single critique."""
     given_by: Literal["cheap", "strong"] | None = None

@@ -223,7 +223,7 @@ class _Audit:
     def write(self, draft: Path, counted: Sequence[_Counted]) -> None:
         """Write and count finished rows; raise JudgeDownError if the judge fails for too many of them."""
         rows = [row for row, _ in counted]
-        optional = ("scores", "flag_rate", "all_tokens", "given_by")
+        optional = ("scores", "flag_rate", "flag_probability", "all_tokens", "given_by")
         out = [
             {name: value for name, value in asdict(row).items() if value is not None or name not in optional}
             for row in rows

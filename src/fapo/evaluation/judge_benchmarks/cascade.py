@@ -128,7 +128,9 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
     common = [i for i in range(len(cheap)) if cheap[i] is not MISSING and strong[i] is not MISSING]
     rows = rows.take(common)
     cheap, strong = [cheap[i] for i in common], [strong[i] for i in common]
-    scores, labels = [flaw_score(verdict) for verdict in cheap], [row.error_step is not None for row in rows.counting]
+    by_probability = any(verdict.flag_probability is not None for verdict in cheap)
+    scores = [flaw_score(verdict, by_probability) for verdict in cheap]
+    labels = [row.error_step is not None for row in rows.counting]
     if any(score is not None and not 0 <= score <= 1 for score in scores):
         raise DataError(f"{settings.cheap}: has step scores outside of 0 to 1; make probabilities of them")
     chosen, measured = halves(rows.counting)
@@ -147,6 +149,7 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
         [cheap[i] for i in measured],
         [strong[i] for i in measured] if settings.strong else None,
         thresholds,
+        by_probability,
     )
     points |= {name: replace(points[name], max_error=bound) for name, bound in zip(thresholds, bounds, strict=True)}
     smallest = 1 / (min(sum(known[1]), len(chosen) - sum(known[1])) + 1)
@@ -164,10 +167,11 @@ def _points(
     cheap: Sequence[Verdict],
     strong: Sequence[Verdict] | None,
     thresholds: dict[str, tuple[float, float]],
+    by_probability: bool,
 ) -> dict[str, CascadePoint]:
     """Return what each judge alone, and the cascade with each pair of thresholds, does on some rows."""
     sure = {CHEAP: [True] * len(cheap)} | {
-        name: [is_sure(verdict, limits) for verdict in cheap] for name, limits in thresholds.items()
+        name: [is_sure(verdict, limits, by_probability) for verdict in cheap] for name, limits in thresholds.items()
     }
     if strong:
         sure[STRONG] = [False] * len(cheap)

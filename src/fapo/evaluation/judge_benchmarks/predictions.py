@@ -177,10 +177,11 @@ def _further(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
         "all_tokens": int(_cost(row, "all_tokens")),
         "seconds": _cost(row, "critique_seconds"),
     }
-    if (rate := row.get("flag_rate")) is not None:
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
-            raise DataError(f"{where}: flag_rate is {_short(rate)}, must be a number from 0 to 1")
-        found["flag_rate"] = float(rate)
+    for name in ("flag_rate", "flag_probability"):
+        if (rate := row.get(name)) is not None:
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+                raise DataError(f"{where}: {name} is {_short(rate)}, must be a number from 0 to 1")
+            found[name] = float(rate)
     if row.get("given_by") in ("cheap", "strong"):
         found["given_by"] = row["given_by"]
     return found

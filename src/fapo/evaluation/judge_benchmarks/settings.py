@@ -134,7 +134,7 @@ class CascadeSettings(LabelledRows):
     """Labelled rows with the answers of two judges, and the wanted bound on the errors of the cascade."""
 
     cheap: Path
-    """Predictions of the cheap judge, rows with scores or a flag_rate, as `fapo bench --out` writes them."""
+    """Predictions of the cheap judge, rows with scores, flag_probability or flag_rate, from `fapo bench --out`."""
     strong: Path | None = None
     """Predictions of the strong judge on the same rows; without them only the rate of rows that it reads is shown."""
     max_error: Annotated[float, Gt(0), Lt(1)] = 0.05

@@ -97,9 +97,9 @@ def adapter_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model/adapter_model.safetensors")
 
 
-async def verdicts_of(model: Path, rollouts: list[Rollout]) -> list[Verdict]:
+async def verdicts_of(model: Path, rollouts: list[Rollout], **changed: Any) -> list[Verdict]:
     """Return the verdicts of a model that is loaded alone."""
-    async with open_judge(LocalJudge(model=str(model), **PROMPT)) as judge:
+    async with open_judge(LocalJudge(model=str(model), **PROMPT, **changed)) as judge:
         return await judge(rollouts)
 
 
@@ -124,9 +124,14 @@ def test_verdicts_are_those_of_the_adapter_alone(judged_run: Path, judge_adapter
 
 
 def test_the_bare_base_judges_too(tmp_path: Path) -> None:
-    run = train(settings(tmp_path, GENRM, {"kind": "adapter", "model": "base", "max_failure_rate": 1.0}))
+    """Also with the probability of a flaw, which takes a forward pass more."""
+    judge = {"kind": "adapter", "model": "base", "max_failure_rate": 1.0, "logprobs": True}
+    run = train(settings(tmp_path, GENRM, judge))
     rollouts, found = judged_rollouts(run)
-    alone = asyncio.run(verdicts_of(GENRM, rollouts))
+    alone = asyncio.run(verdicts_of(GENRM, rollouts, logprobs=True))
+    probabilities = [row.get("flag_probability") for row in read_jsonl(run / "rollouts.jsonl") if row["critique"]]
+    assert probabilities == [v.flag_probability and pytest.approx(v.flag_probability, rel=1e-3) for v in alone]
+    assert any(probabilities)
     assert len(set(found)) > 1
     assert [(v.status, v.flawed, v.error_step, v.critique) for v in alone] == found
 

@@ -51,8 +51,9 @@ def miniature(
     Args:
         action: build: train the base policy and the base GenRM from nothing with the first seed (about half an hour
             on two cores). study: run the demo with each seed, and train a GenRM on outcomes alone. paper: run the
-            study and every other run behind the figures and tables of the paper (about three hours). comparison: train
-            each arm of the comparison of methods in each world with each seed (about an hour a seed on two cores).
+            study and every other run behind the figures and tables of the paper (about half an hour a seed on two
+            cores). comparison: train each arm of the comparison of methods in each world with each seed (about an hour
+            a seed on two cores).
         output: Output folder; by default that of the base models in the package, or runs/ACTION.
         seeds: Seeds of the runs.
         docs: Folder for the page of `paper` or `comparison`; by default the output folder.

@@ -1,6 +1,6 @@
 """Write the page of `python -m experiments.miniature paper`: pictures, tables, and the numbers as JSON.
 
-Rows whose runs are not in the folder are those of the page before, from its results.json.
+A row without runs in the folder is that of the page before, from its results.json.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write_findings(folder: Path, out: Path) -> Path:
         "# The paper's figures and tables, in the miniature",
         "",
         f"Seeds: {', '.join(map(str, seeds))}; a row with fewer numbers has the first of them. Faint lines are single",
-        "seeds. Rows and pictures whose runs were not made again are those of an earlier call.",
+        "seeds. Rows and pictures without runs in this call are those of an earlier one.",
         "",
         "* *The end of a run* is the mean of its last three validations of 512 problems each.",
         "* *True* flawed positives are those that the oracle finds.",

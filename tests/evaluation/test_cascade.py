@@ -148,7 +148,7 @@ def test_probabilities_of_the_verdict_take_the_place_of_the_rate_of_votes(tmp_pa
     settings = CascadeSettings(data=(str(paths["data"]),), cheap=paths["cheap"], max_error=0.05)
     rows = list(read_jsonl(paths["cheap"]))
     write_jsonl(paths["cheap"], [row | {"flag_rate": 0.5} for row in rows])
-    assert choose(settings).points["bound 0.05"].strong_rate.value == 1, "such votes tell nothing"
+    assert choose(settings).points["bound 0.05"].strong_rate.value == 1, "all rows have the same rate"
     write_jsonl(paths["cheap"], [row | {"flag_rate": 0.5, "flag_probability": row["flag_rate"]} for row in rows])
     assert choose(settings).thresholds == by_rate.thresholds != (0.5, 0.5)
     some = [row if index % 2 else row | {"flag_probability": row["flag_rate"]} for index, row in enumerate(rows)]

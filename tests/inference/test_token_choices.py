@@ -49,7 +49,7 @@ def test_the_token_itself_is_among_its_alternatives_once() -> None:
 
 
 def content(**changed: Any) -> dict[str, Any]:
-    """Return log probabilities of `{`, whose entry is changed, and `1`."""
+    """Return the log probabilities of two tokens, `{` and `1`; `changed` replaces fields of the first."""
     first = entry("{", -0.1) | {"top_logprobs": [entry("{", -0.1), entry("{-", -2.0)]}
     return {"content": [first | changed, entry("1", 0.0) | {"top_logprobs": [entry("1", 0.0)]}]}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fapo.data.files import atomic_path, write_json
+from fapo.data.files import atomic_path, check_not_overwriting, write_json
+from fapo.errors import ConfigError
 
 
 def write_file(path: Path, text: str) -> None:
@@ -60,6 +62,27 @@ def test_the_draft_may_have_a_given_name(tmp_path: Path) -> None:
         assert draft == tmp_path / "model.tmp"
         write_folder(draft, "all")
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path, write: Callable[[Path, str], None]) -> None:
+    link, target = tmp_path / "out", tmp_path / "disk" / "real"
+    link.symlink_to(target)
+    for text in ("first", "second"):
+        with atomic_path(link) as draft:
+            assert draft.parent == target.parent, "on the disk of the target"
+            write(draft, text)
+        assert content(target) == text
+    assert link.readlink() == target
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for use in (lambda: write_json(pipe, 1), lambda: check_not_overwriting(pipe, [])):
+        with pytest.raises(ConfigError, match=r"pipe: is a device or a pipe.*give the path of a file"):
+            use()
+    assert pipe.is_fifo()
 
 
 def test_json_without_nan(tmp_path: Path) -> None:

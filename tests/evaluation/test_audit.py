@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import sys
@@ -256,6 +257,18 @@ def test_the_cache_answers_the_second_time_unless_it_is_off(tmp_path: Path) -> N
         assert seen == {"apple": 3, "banana": 3, "damson": 3, "elder": 5, "grape": 3}, "other weights, asked once"
 
 
+def test_an_output_file_may_be_a_link_to_another_folder(tmp_path: Path) -> None:
+    data, out, target = written(tmp_path / "in.jsonl", [ROW]), tmp_path / "out.jsonl", tmp_path / "disk" / "out.jsonl"
+    target.parent.mkdir()
+    target.write_text("old\n")
+    out.symlink_to(target)
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        audit(audit_settings(server, out, data))
+    assert out.readlink() == target
+    assert [row["status"] for row in read_jsonl(target)] == ["ok"]
+    assert list(target.parent.iterdir()) == [target]
+
+
 def test_hostile_rows_do_no_harm(tmp_path: Path) -> None:
     huge = "Let us see.\n\n" * 15_000 + "\\boxed{2}"
     rows = [
@@ -477,6 +490,12 @@ def test_standard_input(tmp_path: Path, monkeypatch, capsys) -> None:
     assert "fapo: stdin:3: invalid JSON" in capsys.readouterr().err
 
 
+def test_standard_input_that_is_closed(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python does after `<&-`
+    assert fapo(monkeypatch, "judge", "-", "--judge", "http://x", "--model", "m", "--out", tmp_path / "o.jsonl") == 2
+    assert "fapo: -: standard input is closed" in capsys.readouterr().err
+
+
 MISTAKES = {
     "no judge": (["in.jsonl", "--out", "o"], "--judge is missing: give the address"),
     "no address": (["in.jsonl", "--out", "o", "--judge", "localhost:8000"], "'localhost:8000' is neither a URL"),
@@ -494,6 +513,10 @@ MISTAKES = {
     "a folder": (
         ["in.jsonl", "--out", ".", "--judge", "http://x", "--model", "m"],
         "fapo: .: is a folder, and a file is",
+    ),
+    "a device": (
+        ["in.jsonl", "--out", os.devnull, "--judge", "http://x", "--model", "m"],
+        "fapo: /dev/null: is a device or a pipe",
     ),
     "its own references": (
         ["in.jsonl", "--references", "ref.jsonl", "--out", "ref.jsonl", "--judge", "http://x", "--model", "m"],

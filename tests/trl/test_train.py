@@ -135,6 +135,16 @@ def test_the_files_of_a_run_folder(oracle_run, tiny_policy: Path) -> None:
     assert AutoTokenizer.from_pretrained(folder / "model").chat_template
 
 
+def test_the_model_of_a_run_may_be_a_link_to_a_folder_on_another_disk(tiny_policy: Path, tmp_path: Path) -> None:
+    link, disk = tmp_path / "run" / "model", tmp_path / "disk"
+    for folder in (link.parent, disk):
+        folder.mkdir()
+    link.symlink_to(disk)
+    train(config(tmp_path, tiny_policy, **{"optim.steps": 1, "data.validation": None}))
+    assert link.readlink() == disk
+    assert (disk / "config.json").is_file()
+
+
 def test_one_row_of_measurements_for_each_step_and_validation(oracle_run) -> None:
     folder, progress = oracle_run
     found = rows(folder, "metrics")

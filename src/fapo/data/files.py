@@ -18,17 +18,21 @@ def atomic_path(path: str | Path, draft: str | Path | None = None) -> Iterator[P
     """Write a file or a folder under another name, and rename it when the block ends.
 
     If the block raises, or is interrupted, the draft is deleted and an older file or folder at `path` stays as it was.
-    Missing parent folders are created.
+    Missing parent folders are created. A symbolic link stays, and what it points to is replaced.
 
     Args:
         path: File or folder to write.
-        draft: Path of the draft, for writers that must know it; it must be on the same file system as `path`. By
-            default its name holds the process id, so that two processes may write the same file.
+        draft: Path of the draft, for writers that must know it; it must be on the same file system as `path`, which is
+            then no link. By default its name holds the process id, so that two processes may write the same file.
 
     Yields:
         The path of the draft; the block writes a file or a folder there.
+
+    Raises:
+        ConfigError: The path is a device, a pipe or a socket.
     """
-    path = Path(path)
+    path = Path(path) if draft else Path(path).resolve()
+    _check_no_device(path)
     draft = Path(draft or path.with_name(f"{path.name}.{os.getpid()}.tmp"))
     draft.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -76,10 +80,17 @@ def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:
         sources: Files that the command reads; other sources, such as Hub ids, are ignored.
 
     Raises:
-        ConfigError: The output file is a folder, or one of the sources.
+        ConfigError: The output file is a folder, a device or a pipe, or one of the sources.
     """
+    _check_no_device(out)
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder, and a file is to be written there; give another path")
     for source in sources:
         if out.exists() and Path(source).exists() and out.samefile(source):
             raise ConfigError(f"{out}: is one of the files to read; give another --out")
+
+
+def _check_no_device(path: Path) -> None:
+    """Raise ConfigError if something is at a path that is neither a file nor a folder; a rename would replace it."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ConfigError(f"{path}: is a device or a pipe, which would be replaced by a file; give the path of a file")

@@ -50,7 +50,8 @@ def save_model(trainer: Any, folder: RunFolder, *, merge: bool = False) -> None:
         folder: Run folder of this process.
         merge: Whether to save weights with the trained adapter in them, in place of the adapter.
     """
-    model, draft = folder.path / "model", folder.path / "model.tmp"  # one draft for all processes
+    model = (folder.path / "model").resolve()  # it may be a link to a larger disk
+    draft = model.with_name(f"{model.name}.tmp")  # one draft for all processes
     with contextlib.nullcontext() if folder.rank else atomic_path(model, draft):
         if not merge:
             trainer.save_model(str(draft))

@@ -88,6 +88,8 @@ def _as_file(name: str, folder: Path) -> Path:
     """Return the path of a file; standard input is copied into `folder` first, since it is read twice."""
     if name != "-":
         return Path(name)
+    if sys.stdin is None:
+        raise ConfigError("-: standard input is closed; give a file, or send the rows through a pipe")
     with (folder / "stdin.jsonl").open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     return folder / "stdin.jsonl"
@@ -146,7 +148,8 @@ class _Audit:
 
     async def run(self, rows: Iterator[Solution | BadRow]) -> None:
         """Judge windows of rows, several at once, and write them in order."""
-        with atomic_path(self.settings.out, self.settings.out.with_name(f"{self.settings.out.name}.part")) as draft:
+        out = self.settings.out.resolve()
+        with atomic_path(out, out.with_name(f"{out.name}.part")) as draft:
             write_jsonl(draft, [])
             self.advance(0)
             size, ahead = WINDOW_LOCAL, 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,21 @@ def test_a_prompt_file_with_another_text_is_noticed_on_resume(file: str, key: st
         RunFolder(config(folder), resume=True)
     (folder / file).write_text(old, encoding="utf-8")
     RunFolder(config(folder), resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_process_that_is_refused_changes_nothing_of_the_run_that_is_training(resume: bool, folder: Path) -> None:
+    path = folder / "runs" / "run"
+    path.mkdir(parents=True)
+    if resume:
+        RunFolder(config(folder), resume=False)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    other = os.open(path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)  # as that of another process, since it is not in the list of ours
+    with pytest.raises(ConfigError, match="another process is training here"):
+        RunFolder(config(folder, timeout=5.0), resume=resume, lock=True)
+    os.close(other)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
 
 
 @pytest.mark.parametrize("correct", [True, False])

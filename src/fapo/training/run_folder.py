@@ -29,6 +29,7 @@ from fapo.errors import ConfigError
 from fapo.inference.response_cache import shared_file_system
 from fapo.judge.template import load_template
 from fapo.training.rollout_row import SCHEMA
+from fapo.training.run_lock import lock_folder
 
 SWITCHED = "second_judge"
 """File in the run folder of a run of verl, from the step on at which the second judge has replaced the first one."""
@@ -42,17 +43,18 @@ class RunFolder:
     (rollouts-1.jsonl ...), and the first one writes the rest.
     """
 
-    def __init__(self, config: Config, *, resume: bool, rank: int = 0) -> None:
+    def __init__(self, config: Config, *, resume: bool, rank: int = 0, lock: bool = False) -> None:
         """Open the folder.
 
         Args:
             config: Config of the run.
             resume: Whether to continue an earlier run of the same config; otherwise the folder must be new.
             rank: Number of this process, from 0.
+            lock: Whether the first process locks the folder, before it writes into it.
 
         Raises:
-            ConfigError: The folder holds a run and `resume` is off, or a setting or the text of a prompt differs that
-                must not change.
+            ConfigError: The folder holds a run and `resume` is off, a setting or the text of a prompt differs that
+                must not change, or another process has locked the folder.
         """
         self.rank = rank
         self._rollouts, self._audit = (
@@ -91,6 +93,8 @@ class RunFolder:
                     f"{prompts.name}: put it back, or start a new run"
                 )
         self.path.mkdir(parents=True, exist_ok=True)
+        if lock and not rank:
+            lock_folder(self.path)  # now, since the files that follow are those of the run that is training here
         if not rank:
             write_json(prompts, texts)
             write_json(known, settings)

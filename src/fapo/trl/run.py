@@ -11,7 +11,7 @@ from fapo.config.schema import Config, LoraConfig
 from fapo.errors import ConfigError
 from fapo.inference.pretrained import load_weights
 from fapo.training.run_folder import RunFolder
-from fapo.training.run_lock import disk_full_as_oserror, lock_folder
+from fapo.training.run_lock import disk_full_as_oserror
 from fapo.trl.callbacks import graceful_stop
 from fapo.trl.checkpoints import last_checkpoint, save_model
 
@@ -77,9 +77,7 @@ def open_run(config: Config, arguments: TrainingArguments, *, resume: bool, rank
         ConfigError: If the folder holds a run and `resume` is not set, if the run in it had another config, or if
             another process is training in it.
     """
-    folder = RunFolder(config, resume=resume, rank=rank)
-    if not rank:
-        lock_folder(folder.path)
+    folder = RunFolder(config, resume=resume, rank=rank, lock=True)
     num_updates, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
     folder.rewind(num_updates // config.optim.updates_per_batch if checkpoint else -1)
     arguments.eval_on_start = arguments.eval_on_start and not checkpoint

@@ -16,7 +16,6 @@ from fapo.judge.from_config import step_tokenizer
 from fapo.judge.template import built_in_templates
 from fapo.rewards.from_config import check_scorer
 from fapo.training.run_folder import RunFolder
-from fapo.training.run_lock import lock_folder
 from fapo.verl.datasets import parquet_files, write_sets
 from fapo.verl.overrides import PROGRAM, compose, overrides
 
@@ -87,8 +86,7 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
     """
     config = with_absolute_paths(config)
     _check_files(config)
-    folder = RunFolder(config, resume=resume).path
-    lock_folder(folder)
+    folder = RunFolder(config, resume=resume, lock=True).path
     if not resume or not all(path.exists() for path in parquet_files(config, folder / "data")):
         write_sets(config, folder / "data")
     return folder

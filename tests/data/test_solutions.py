@@ -154,6 +154,24 @@ def test_references_are_looked_up_by_the_text_of_the_problem(tmp_path: Path) -> 
     assert "not among the references" in found[2].reason
 
 
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("What is 1+1?", True),
+        ("求1+1的值", True),
+        ("11+1", False),
+        ("1+10", False),
+        ("1+1x", False),
+        ("1+1.5", False),
+        ("0.1+1", False),
+        ("11+1, or 1+1.", True),
+    ],
+)
+def test_a_problem_is_no_part_of_another_word_or_number(prompt: str, found: bool, tmp_path: Path) -> None:
+    find = reference_lookup(str(written(tmp_path / "data.jsonl", [{"problem": "1+1", "answer": "2"}])))
+    assert (find(prompt) is not None) is found
+
+
 def test_references_come_from_any_data_set() -> None:
     first = load_problems("miniature:validation", limit=1)[0]
     assert reference_lookup("miniature:validation")(first.text) == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,8 @@ def reference_lookup(source: str) -> Lookup:
         source: Data set: a file, a Hugging Face id or "miniature:NAME".
 
     Returns:
-        The function. If a prompt contains several problems, it finds the one with the longest text.
+        The function. If a prompt contains several problems, it finds the one with the longest text. A text inside a
+        word or a number is none: "1+1" is not in "11+1".
 
     Raises:
         DataError: The data set cannot be read.
@@ -93,10 +95,16 @@ def reference_lookup(source: str) -> Lookup:
     def find(prompt: str) -> Problem | None:
         if prompt.strip() in known:
             return known[prompt.strip()]
-        inside = [text for text in known if text in prompt]
+        inside = [text for text in known if text in prompt and _stands_alone(text, prompt)]
         return known[max(inside, key=len)] if inside else None
 
     return find
+
+
+def _stands_alone(text: str, prompt: str) -> bool:
+    """Return whether a text is somewhere in a prompt without a letter, a digit or a decimal beside it (ASCII)."""
+    before, after = r"(?<![0-9A-Za-z])(?<![0-9]\.)", r"(?![A-Za-z]|\.?[0-9])"
+    return re.search(f"{before}{re.escape(text)}{after}", prompt) is not None
 
 
 def _items(path: Path, name: str) -> Iterator[tuple[str, Any]]:

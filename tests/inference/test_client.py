@@ -306,6 +306,14 @@ def test_bad_limits_are_refused(options: dict[str, Any]) -> None:
         ChatClient("http://host", "tiny", **options)
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"), [({"n": 2, "stream": True}, "must not set n, stream"), ([1], "must be a table of fields")]
+)
+def test_fields_that_decide_the_form_of_the_answer_are_refused(extra: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"`extra_body` .*{message}"):
+        ChatClient("http://host", "tiny", extra_body=extra)
+
+
 def test_a_server_that_fails_rests_and_is_tried_again() -> None:
     def failing(body: dict[str, Any], index: int) -> Reply:
         return Reply(status=503, body=b"") if index == 0 else Reply("back")

@@ -267,10 +267,18 @@ def test_without_right_answers_the_trainer_stops_with_a_clear_message(tiny_polic
         ("2+2?", {}, "2+2?"),
         ([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"}], {}, "2+2?"),
         ([{"role": "user", "content": "Solve: 2+2?"}], {"problem": ["2+2?"]}, "2+2?"),
+        ([{"role": "user", "content": "2+2?"}], {"problem": [None]}, "2+2?"),
         ([{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "Well,"}], {}, "2+2?"),
         ([{"role": "user", "content": [{"type": "text", "text": "2+2?"}, {"type": "image"}]}], {}, "2+2?\n(image)"),
     ],
-    ids=["text", "conversation", "problem column", "prefilled answer", "blocks of an environment"],
+    ids=[
+        "text",
+        "conversation",
+        "problem column",
+        "row without a problem",
+        "prefilled answer",
+        "blocks of an environment",
+    ],
 )
 def test_which_question_the_judge_reads(prompt: Any, columns: dict[str, Any], expected: str) -> None:
     seen: list[Rollout] = []
@@ -282,6 +290,12 @@ def test_which_question_the_judge_reads(prompt: Any, columns: dict[str, Any], ex
     message = [{"role": "assistant", "content": "\\boxed{4}"}]
     asyncio.run(flawed_aware_reward(judge)([prompt], [message], [[1, 2]], answer=["4"], **columns))
     assert [(r.problem.text, r.problem.reference, r.response) for r in seen] == [(expected, "4", "\\boxed{4}")]
+
+
+@pytest.mark.parametrize("problem", [math.nan, 5, [], ["2+2?"], {"text": "2+2?"}])
+def test_a_problem_without_a_question_is_an_error(problem: Any) -> None:
+    with pytest.raises(DataError, match="problem or prompt must be a text or a conversation, is"):
+        asyncio.run(flawed_aware_reward(nobody)(["2+2?"], ["\\boxed{4}"], [[1]], answer=["4"], problem=[problem]))
 
 
 @pytest.mark.parametrize(
@@ -327,6 +341,7 @@ def test_the_options_of_the_client_have_its_defaults() -> None:
     ("options", "message"),
     [
         ({"penalty": -1.0}, "flawed_aware_reward: penalty"),
+        ({"penalty": "1"}, "flawed_aware_reward: penalty: should be a valid number, not '1'"),
         ({"thinking": True}, "thinking needs max_completion_length"),
         ({"overlong_buffer": 8}, "max_completion_length is 0; pass the max_completion_length"),
         ({"max_failure_rate": 50.0}, "max_failure_rate is 50.0, must be a rate from 0 to 1"),

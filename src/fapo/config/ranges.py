@@ -43,8 +43,9 @@ def check_ranges(record: Any, source: str) -> None:
     from pydantic import ValidationError  # here, because it makes `fapo --help` slower
 
     for name, adapter in _ranges(type(record)).items():  # type: ignore[arg-type]  # a class can be hashed
+        value = getattr(record, name)
         try:
-            adapter.validate_python(getattr(record, name))
+            adapter.validate_python(value, strict=isinstance(value, str))  # the text "1" would stay a text
         except ValidationError as error:
             raise ConfigError(f"{source}: {name}: {expectation(error.errors()[0])}") from None
     for f in fields(record):

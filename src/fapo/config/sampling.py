@@ -5,10 +5,12 @@ Everything that asks a model has these records, or inherits from them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from fapo.config.ranges import Count, NonNegative, Positive, TopP
+from fapo.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +58,18 @@ def settings_of(kind: type[Sampling] | type[Requests], record: Sampling | Reques
         Name of each field of `kind` -> its value in the record.
     """
     return {f.name: getattr(record, f.name) for f in fields(kind)}
+
+
+def check_extra_body(extra_body: Mapping[str, Any]) -> None:
+    """Check the further fields of requests.
+
+    Args:
+        extra_body: Name of each field -> its value.
+
+    Raises:
+        ConfigError: A field decides what is asked, or in which form the answer comes.
+    """
+    if not isinstance(extra_body, Mapping):
+        raise ConfigError(f"`extra_body` is {str(extra_body)[:40]!r}, must be a table of fields and their values")
+    if fixed := {"model", "messages", "stream", "n"} & extra_body.keys():
+        raise ConfigError(f"`extra_body` must not set {', '.join(sorted(fixed))}: fapo sets what it reads")

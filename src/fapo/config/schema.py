@@ -11,7 +11,7 @@ from annotated_types import Gt, Le
 from pydantic import ConfigDict, Field
 
 from fapo.config.ranges import CRITIQUE_TOKENS, Below1, Count, Natural, NonNegative, Positive, Rate, Seed
-from fapo.config.sampling import Requests, RunSampling, Sampling
+from fapo.config.sampling import Requests, RunSampling, Sampling, check_extra_body
 from fapo.errors import ConfigError
 from fapo.types import AnswerFormat, FlawKind, OnUnscored, StepRule
 
@@ -398,8 +398,7 @@ class ServedJudge(JudgeRequests, CritiqueJudge):
         _check_urls(self.urls)
         if secret := next(_secrets(self.extra_body), None):
             raise ConfigError(f"`extra_body.{secret}` would be written into files; set FAPO_API_KEY")
-        if fixed := {"model", "messages", "stream", "n"} & self.extra_body.keys():
-            raise ConfigError(f"`extra_body` must not set {', '.join(sorted(fixed))}: fapo sets what it reads")
+        check_extra_body(self.extra_body)
 
 
 @dataclass(frozen=True, kw_only=True)

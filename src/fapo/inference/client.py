@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import aiohttp
 
 from fapo.config.ranges import Natural, NonNegative, check_ranges
-from fapo.config.sampling import Requests, Sampling, settings_of
+from fapo.config.sampling import Requests, Sampling, check_extra_body, settings_of
 from fapo.errors import ConfigError
 from fapo.inference.concurrency import run_all
 from fapo.inference.endpoints import MAX_BACKOFF, Endpoint, base_url, best_endpoint, retry_after_seconds
@@ -102,6 +102,7 @@ class ChatClient(Requests, Sampling):
         if not self.urls:
             raise ConfigError("no server: urls is empty, give at least one base URL such as http://127.0.0.1:8000/v1")
         check_ranges(self, "ChatClient")
+        check_extra_body(self.extra_body)
         key = self.api_key or key_from_environment()
         if not (key.isascii() and key.isprintable()):
             raise ConfigError("the API key has characters that no HTTP header can carry; look for a line break in it")

@@ -46,7 +46,7 @@ def accuracy_reward(
     questions = columns.get("problem") or columns.get("prompts") or [""] * len(completions)
     references = [answer_of_worked_solution(text or "") for text in solution]
     rollouts = [
-        make_rollout(Problem(str(i), problem_text(question), reference), completion)
+        make_rollout(Problem(str(i), problem_text(question or ""), reference), completion)
         for i, (question, reference, completion) in enumerate(zip(questions, references, completions, strict=True))
     ]
     with ThreadPoolExecutor(1) as thread:  # in a thread, since the caller may have a running event loop

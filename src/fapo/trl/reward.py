@@ -135,9 +135,11 @@ class FlawedAwareReward(functools.partial[Awaitable[list[float | None]]]):
             The rollout. It is truncated if it is as long as the limit of the scorer.
 
         Raises:
-            DataError: If the data set has no reference answers, or the row has none.
+            DataError: If the data set has no reference answers, or the row has none; or the prompt, the problem or the
+                completion is neither a text nor a conversation.
         """
-        text = problem_text(columns["problem"][i] if "problem" in columns else prompt)
+        given = columns["problem"][i] if "problem" in columns else None
+        text = problem_text(prompt if given is None else given)
         problem = Problem(
             id=str(columns["id"][i]) if "id" in columns else str(i),
             text=text,
@@ -209,11 +211,17 @@ def log_rates(scored: Sequence[ScoredRollout], log_metric: LogMetric) -> None:
 
 
 def problem_text(messages: Any) -> str:
-    """Return the last user message of a conversation, or the last one without a user; a text is returned as it is."""
+    """Return the last user message of a conversation, or the last one without a user; a text is returned as it is.
+
+    Raises DataError for anything else.
+    """
     if isinstance(messages, str):
         return messages
-    asked = [message for message in messages if message.get("role") == "user"] or messages
-    return message_text(asked[-1]["content"])
+    turns: Sequence[Any] = messages if isinstance(messages, Sequence) else ()
+    if not turns or not all(isinstance(turn, Mapping) for turn in turns):
+        raise DataError(f"data set: problem or prompt must be a text or a conversation, is {str(messages)[:40]!r}")
+    asked = [turn for turn in turns if turn.get("role") == "user"] or turns
+    return message_text(asked[-1].get("content"))
 
 
 def flawed_aware_reward(

@@ -44,6 +44,8 @@ def counted(*verdicts: Verdict, min_same: int = MIN_SAME) -> VerdictCounts:
         (failed("HTTP 400: maximum context length is 4096 tokens"), "context", "quota"),
         (failed("no connection to 127.0.0.1:9: refused"), "no server listens", "quota"),
         (failed("no answer within 600 s"), "too slow", "quota"),
+        (failed("no answer within the deadline of 4 s; before that: HTTP 500: boom"), "its log", "too slow"),
+        (failed("no answer within the deadline of 4 s; before that: no answer within 2 s"), "too slow", "its log"),
         (failed("HTTP 418: teapot"), "its log", "quota"),
     ],
     ids=lambda value: f"{value.reason[:20]}-{len(value.critique)}" if isinstance(value, Verdict) else None,

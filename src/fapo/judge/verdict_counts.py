@@ -49,9 +49,11 @@ FAILURES = (
     (r"context|too (long|large)|HTTP 413\b", "the prompt and the critique do not fit: raise the server's context"),
     (r"scores for|no score of", "the server is not one of a process reward model: vllm serve PATH --runner pooling"),
     (r"no connection", "no server listens there: start it, or correct the address"),
+    (r"HTTP 5\d\d\b|not JSON|not a chat completion", "the server answers with an error or with nonsense: see its log"),
     (r"no answer within", "the server is too slow: lower the concurrency, or raise the time limit of a request"),
 )
-"""Pattern of the reason of a failed judgement, and its remedy; the first pattern that fits counts."""
+"""Pattern of the reason of a failed judgement, and its remedy; the first pattern that fits counts. A time limit is the
+last one: the reason of a request that ran out of time also has the error of the try before."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fapo.data.load import load_labelled
+from fapo.errors import ConfigError
 from fapo.evaluation.judge_check import FORGED, SOLUTIONS, check_judge, suited_to
 from fapo.evaluation.judge_settings import CheckSettings
 from tests.support.chat_server import Reply, chat_server
@@ -116,6 +117,12 @@ def test_a_server_that_refuses_is_an_error_with_the_reason(run) -> None:
     assert (code, out) == (2, "")
     assert "HTTP 404: no model m" in err
     assert "GET /v1/models" in err
+
+
+@pytest.mark.parametrize("address", ["cascade:cascade.toml", "prm:http://127.0.0.1:9"])
+def test_a_judge_without_templates_is_refused_with_the_command_that_measures_it(address: str) -> None:
+    with pytest.raises(ConfigError, match="has no template to check; measure it with fapo bench"):
+        check_judge(CheckSettings(judge=(address,)))
 
 
 def test_a_template_of_its_own(run, tmp_path) -> None:

@@ -386,6 +386,15 @@ def test_foreign_data_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "critic.jsonl").read_text(encoding="utf-8") == "mine\n"
 
 
+def test_the_problems_are_not_overwritten(tmp_path: Path) -> None:
+    made(both(), tmp_path)
+    problems = (tmp_path / "sums.jsonl").read_bytes()
+    (tmp_path / "critic.cache.sqlite").rename(tmp_path / "sums.cache.sqlite")
+    with pytest.raises(ConfigError, match=r"sums\.jsonl: is one of the files to read; give another --out"):
+        made(both(), tmp_path, out=tmp_path / "sums.jsonl")
+    assert (tmp_path / "sums.jsonl").read_bytes() == problems
+
+
 def test_another_checker_decides_which_answers_are_correct(tmp_path: Path) -> None:
     card, _ = made(both(), tmp_path, checker="tests.support.answer_checkers:any_box", balance=False)
     assert card.counts.correct == 16

@@ -17,7 +17,7 @@ from fapo.data.miniature.sets import is_miniature
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_settings import CheckSettings
 from fapo.inference.concurrency import run_all
-from fapo.judge.from_config import open_judge
+from fapo.judge.from_config import CASCADE_PREFIX, PRM_PREFIX, open_judge
 from fapo.judge.quality import ratio
 from fapo.judge.template import built_in_templates
 from fapo.judge.verdict_counts import MIN_VERDICTS, VerdictCounts
@@ -90,11 +90,12 @@ def check_judge(settings: CheckSettings, progress: Progress = lambda *_: None) -
         ConfigError: The judge or the template cannot be used.
         JudgeDownError: The judge answers no request.
     """
-    judge = replace(settings, template=settings.template or MINIATURE_TEMPLATE).judge_config()
-    if not isinstance(judge, CritiqueJudge):
+    if any(address.startswith((PRM_PREFIX, CASCADE_PREFIX)) for address in settings.judge):
         raise ConfigError(
             "--judge: a process reward model or a cascade has no template to check; measure it with fapo bench"
         )
+    judge = replace(settings, template=settings.template or MINIATURE_TEMPLATE).judge_config()
+    assert isinstance(judge, CritiqueJudge), "no other kind is left"
     templates, solutions = suited_to(judge)
     if settings.template:
         templates = [settings.template]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fapo.config.sampling import Sampling
+from fapo.data.files import check_not_overwriting
 from fapo.data.load import load_problems
 from fapo.data.miniature.oracle import known_ground_truth
 from fapo.data.problems import load_prompt
@@ -65,11 +66,12 @@ def build(config: CriticSettings, progress: Progress = lambda *_: None) -> Card:
         Card of the data.
 
     Raises:
-        ConfigError: A setting cannot be used, or the data file exists and was not made here.
+        ConfigError: A setting cannot be used, or the data file is that of the problems, or was not made here.
         DataError: A problem or the cache cannot be read, or no solution is left to keep.
         EngineError: A policy fails for too many requests, or the checker for too many rollouts.
         JudgeDownError: The teacher fails for too many requests.
     """
+    check_not_overwriting(config.out, [config.problems])
     template = load_position_template(config.template, config.steps)
     prompt, check = load_prompt(config.prompt), make_checker(config.checker)
     problems = load_problems(config.problems, limit=config.limit)

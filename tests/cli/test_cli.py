@@ -362,6 +362,15 @@ def test_a_reader_that_closes_the_pipe_ends_a_command_quietly(tmp_path: Path) ->
     assert "Error" not in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_terminal_without_a_character_shows_a_question_mark(tmp_path: Path) -> None:
+    arguments = ["bench", "process", "--data", bench_row(tmp_path, "空-1"), "--judge", "flag-all"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "fapo.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=600)
+    assert (done.returncode, done.stderr.count(b"Traceback")) == (0, 0), done.stderr
+    assert b"? " in done.stdout
+
+
 def test_the_size_of_a_cache_and_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     from fapo.inference.response_cache import CacheKey, ResponseCache
     from fapo.types import Completion

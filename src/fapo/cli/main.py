@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from importlib import import_module
+from io import TextIOWrapper
 from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
@@ -37,6 +38,8 @@ def main() -> None:
     traceback.
     """
     warnings.simplefilter("ignore", FutureWarning)  # from libraries; users can do nothing about them
+    if isinstance(sys.stdout, TextIOWrapper) and not sys.stdout.encoding.lower().startswith("utf"):
+        sys.stdout.reconfigure(errors="replace")  # in a locale without a character "?" stands in its place
     try:
         run(sys.argv[1:])
         sys.stdout.flush()

@@ -92,7 +92,7 @@ def files(folder: Path, num: int = 400, **changed: Any) -> dict[str, Path]:
         rows.append(
             {
                 "id": id,
-                "problem": "1+1",
+                "problem": f"{index}+1",
                 "steps": ["a", "b"],
                 "label": 0 if flawed else -1,
                 "final_answer_correct": True,

@@ -11,13 +11,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fapo.evaluation.intervals import (
+    NUM_RESAMPLES,
     difference_interval,
     f1_interval,
+    group_sums,
+    grouped_difference_interval,
+    grouped_f1_interval,
+    grouped_rate_estimate,
     grouped_rate_interval,
     mean_interval,
     percent_of,
-    rate_estimate,
     ratio_interval,
+    resample_counts,
     wilson_interval,
 )
 
@@ -41,7 +46,7 @@ def test_wilson_interval(k: int, n: int, level: float, expected: tuple[float, fl
     ("k", "n", "text"), [(5, 10, "50.0 % [23.7, 76.3]"), (0, 10, "0.0 % [0.0, 27.8]"), (0, 0, "-")]
 )
 def test_a_rate_and_its_interval(k: int, n: int, text: str) -> None:
-    found = rate_estimate(k, n)
+    found = grouped_rate_estimate([row < k for row in range(n)], range(n))
     assert (found.value, found.interval) == (
         pytest.approx(k / n if n else math.nan, nan_ok=True),
         wilson_interval(k, n),
@@ -133,7 +138,72 @@ def test_rows_that_may_come_in_groups() -> None:
     assert grouped_rate_interval([1, 0, 0, 0], [1, 1, 0, 1]) == wilson_interval(1, 3)
     assert grouped_rate_interval([4, 0, 1], [4, 4, 2]) == ratio_interval([4, 0, 1], [4, 4, 2])
     assert grouped_rate_interval([3], [4]) == wilson_interval(0.75, 1), "one question is one row"
+    assert grouped_rate_interval([3, 0], [4, 0]) == wilson_interval(0.75, 1), "nor does a question without rows count"
     assert grouped_rate_interval([], []) == (0, 1)
+
+
+def test_rows_are_summed_within_their_group() -> None:
+    assert group_sums([(1, 0), (0, 1), (1, 1), (2, 0)], ["b", "a", "b", "c"]).tolist() == [[2, 1], [0, 1], [2, 0]]
+    assert grouped_rate_estimate([True, False, True], ["a", "a", "b"]).interval == ratio_interval([1, 1], [2, 1])
+
+
+COUNTS = st.lists(st.integers(0, 3), max_size=60)
+"""Rows as indices into (true positive, false positive, false negative, true negative)."""
+
+
+@given(COUNTS)
+def test_groups_of_one_row_are_independent_rows(kinds: list[int]) -> None:
+    tp, fp, fn, tn = np.eye(4, dtype=int)[kinds].T
+    k = [kinds.count(kind) for kind in range(4)]
+    found = grouped_difference_interval(tp, tp + fn, fp, fp + tn)
+    assert found == pytest.approx(difference_interval(k[0], k[0] + k[2], k[1], k[1] + k[3]), rel=0, abs=0, nan_ok=True)
+    assert grouped_f1_interval(tp, fp, fn) == pytest.approx(f1_interval(*k[:3]), rel=0, abs=0, nan_ok=True)
+    drawn = resample_counts(np.eye(4)[kinds], np.random.default_rng(0))
+    rates = [count / len(kinds) for count in k] if kinds else [1.0, 0.0, 0.0, 0.0]
+    assert np.array_equal(drawn, np.random.default_rng(0).multinomial(len(kinds), rates, size=NUM_RESAMPLES).T)
+
+
+@given(st.lists(st.integers(1, 40), min_size=4, max_size=4), st.integers(2, 9))
+def test_copies_of_a_row_in_one_group_are_no_further_rows(k: list[int], num_copies: int) -> None:
+    tp, fp, fn, tn = np.repeat(np.eye(4, dtype=int), k, axis=0).T * num_copies
+    size = 1 - 1 / sum(k)  # Bessel's correction takes one group off the effective number
+    rates = [(k[0], k[0] + k[2]), (k[1], k[1] + k[3])]
+    newcombe = difference_interval(*(size * count for rate in rates for count in rate))
+    assert grouped_difference_interval(tp, tp + fn, fp, fp + tn) == pytest.approx(newcombe)
+    low, high = wilson_interval(k[0] * size, sum(k[:3]) * size)
+    assert grouped_f1_interval(tp, fp, fn) == pytest.approx((2 * low / (1 + low), 2 * high / (1 + high)))
+    single, copied = (
+        resample_counts(num * np.repeat(np.eye(4), k, axis=0), np.random.default_rng(0)) for num in (1, num_copies)
+    )
+    assert np.std(copied, axis=1) == pytest.approx(num_copies * np.std(single, axis=1), rel=0.05)
+
+
+def test_a_difference_within_groups_is_narrower_if_both_rates_move_together() -> None:
+    hits = np.array([0, 1, 2, 3, 4] * 8)
+    apart = difference_interval(80, 160, 80, 160)
+    together = grouped_difference_interval(hits, np.full(40, 4), hits, np.full(40, 4))
+    against = grouped_difference_interval(hits, np.full(40, 4), 4 - hits, np.full(40, 4))
+    assert together == pytest.approx((0, 0), abs=1e-9)
+    assert against[1] - against[0] > 1.9 * (apart[1] - apart[0])
+    assert -1 <= against[0] <= 0 <= against[1] <= 1
+    assert all(map(math.isnan, grouped_difference_interval([1], [2], [0], [0])))
+
+
+def test_the_interval_of_a_difference_within_groups_holds_the_truth_as_often_as_it_says() -> None:
+    """A judge flags some questions whatever it reads, and understands others, so that its two rates are correlated."""
+    draw = np.random.default_rng(0)
+    held = {"grouped": 0, "independent rows": 0}
+    for _ in range(500):
+        flags = draw.beta(1, 1, size=100)  # the rate at which it flags answers to a question
+        skill = draw.random(100) < 0.5  # it never flags right answers where it understands the question
+        flawed = draw.binomial(8, 0.5, size=100)
+        tp, fp = draw.binomial(flawed, flags), draw.binomial(8 - flawed, np.where(skill, 0, flags))
+        low, high = grouped_difference_interval(tp, flawed, fp, 8 - flawed)
+        held["grouped"] += low <= 0.25 <= high
+        low, high = difference_interval(tp.sum(), flawed.sum(), fp.sum(), (8 - flawed).sum())
+        held["independent rows"] += low <= 0.25 <= high
+    assert 0.92 <= held["grouped"] / 500 <= 0.98
+    assert held["independent rows"] / 500 < 0.92
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:

@@ -241,8 +241,8 @@ def test_scores_become_predictions(data: Path, tmp_path: Path, score) -> None:
 # --- Invariants ------------------------------------------------------------------------------------------------------
 
 
-def solution(id: str, label: int | None) -> LabelledSolution:
-    return LabelledSolution(Problem(id, "?", ""), ("s",) * 4, label, True)
+def solution(id: str, label: int | None, problem: str = "") -> LabelledSolution:
+    return LabelledSolution(Problem(id, problem or f"{id}?", ""), ("s",) * 4, label, True)
 
 
 answers = st.one_of(
@@ -282,8 +282,7 @@ def test_bounds_and_order(cases: list[tuple[Any, Verdict, str]], rnd: random.Ran
 
 
 def test_a_judge_without_errors_has_an_interval() -> None:
-    problem = Problem("p", "?", "1")
-    rows = [LabelledSolution(problem, ("a", "b"), step, True) for step in [1] * 7 + [None] * 43]
+    rows = [solution(f"r-{i}", step) for i, step in enumerate([1] * 7 + [None] * 43)]
     right, blind = [Verdict.from_step(row.error_step) for row in rows], [Verdict.from_step(None)] * 50
     found = score_flawed_positive(rows, right)
     assert found.recall == found.precision == wilson_interval(7, 7)
@@ -297,34 +296,97 @@ def test_a_judge_without_errors_has_an_interval() -> None:
     assert score_process(rows, ["s"] * 50, blind).pooled.f1[0] == 0
 
 
-def test_intervals_are_those_of_drawing_rows() -> None:
-    """The intervals equal those of resampling row by row and scoring with the plain functions."""
+@pytest.mark.parametrize("num_solutions", [1, 5])
+def test_intervals_are_those_of_drawing_problems(num_solutions: int) -> None:
+    """The intervals equal those of resampling problem by problem and scoring with the plain functions."""
     rnd = random.Random(0)
     labels = [rnd.choice([None, None, 0, 1]) for _ in range(60)]
     verdicts = [Verdict.from_step(rnd.choice([label, label, 0, None])) for label in labels]
     verdicts[::7] = [Verdict("unparsable")] * len(verdicts[::7])
-    rows = [solution(f"r-{index}", label) for index, label in enumerate(labels)]
+    if num_solutions > 1:  # half of the problems are judged rightly, whatever the solution
+        verdicts = [Verdict.from_step(labels[i]) if i // num_solutions % 2 else v for i, v in enumerate(verdicts)]
+    rows = [solution(f"r-{index}", label, f"{index // num_solutions}?") for index, label in enumerate(labels)]
     names = ["x" if index < 35 else "y" for index in range(60)]
 
-    precision, f1, j, mean = [], [], [], []
+    def draw(first: int, end: int) -> list[int]:
+        problems = range(first // num_solutions, end // num_solutions)
+        chosen = rnd.choices(problems, k=len(problems))
+        return [problem * num_solutions + i for problem in chosen for i in range(num_solutions)]
+
+    precision, recall, f1, j, mean = [], [], [], [], []
     for _ in range(1500):
-        drawn = rnd.choices(range(60), k=60)
+        drawn = draw(0, 60)
         prf = flawed_positive_prf([verdicts[i].flawed for i in drawn], [labels[i] is not None for i in drawn])
         precision.append(prf.precision)
+        recall.append(prf.recall)
         f1.append(prf.f1)
         j.append(prf.youden_j)
-        parts = [rnd.choices(range(35), k=35), rnd.choices(range(35, 60), k=25)]
+        parts = [draw(0, 35), draw(35, 60)]
         mean.append(np.mean([processbench_f1([verdicts[i] for i in p], [labels[i] for i in p]).f1 for p in parts]))
 
     flawed, process = score_flawed_positive(rows, verdicts), score_process(rows, names, verdicts)
     for values, interval in [
         (precision, flawed.precision),
+        (recall, flawed.recall),
         (f1, flawed.f1),
         (j, flawed.youden_j),
         (mean, process.mean_f1_interval),
     ]:
         assert interval == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.03)
         assert interval[1] - interval[0] > 0.1
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(20, 60), min_size=4, max_size=4), st.integers(2, 6), st.randoms())
+def test_copies_of_a_solution_make_no_interval_narrower(nums: list[int], num_copies: int, rnd: random.Random) -> None:
+    """All intervals are as wide with copies of each row as without, alone and in a comparison of two judges."""
+    kinds = [(1, 1)] * nums[0] + [(1, None)] * nums[1] + [(None, 0)] * nums[2] + [(None, None)] * nums[3]
+    second = [step if rnd.random() < 0.7 else label for label, step in kinds]
+
+    def intervals(copies: int) -> list[float]:
+        rows = [solution(f"r-{i}-{k}", label, f"{i}?") for i, (label, _) in enumerate(kinds) for k in range(copies)]
+        steps = [step for _, step in kinds for _ in range(copies)], [step for step in second for _ in range(copies)]
+        contexts = [
+            Context((), "", f"{n}", "m, x", list(map(Verdict.from_step, of_one))) for n, of_one in enumerate(steps)
+        ]
+        names = ("all",) * len(rows)
+        flags, process = (
+            score_flawed_positive(rows, contexts[0].verdicts),
+            score_process(rows, names, contexts[0].verdicts),
+        )
+        compared = compare_judges("process", Rows(tuple(rows), names, {}), contexts)
+        assert (flags.num_problems, compared.num_problems, compared.num_rows) == (len(kinds), len(kinds), len(rows))
+        pooled = process.pooled
+        alone = [
+            flags.precision,
+            flags.recall,
+            flags.f1,
+            flags.youden_j,
+            pooled.error_acc,
+            pooled.f1,
+            process.mean_f1_interval,
+        ]
+        paired = [difference.interval for difference in compared.judges["1"].differences.values()]
+        return [high - low for low, high in [*alone, *paired, compared.sensitivity[0].disagreement.interval]]
+
+    assert intervals(num_copies) == pytest.approx(intervals(1), rel=0.12)
+
+
+def test_the_output_says_what_was_drawn(tmp_path: Path, run, score) -> None:
+    """Rows of one problem are those with the same question, in whatever file they stand."""
+    rows = [data_row(f"a-{i}", i % 2 - 1) | {"problem": f"Problem {i // 4}?"} for i in range(16)]
+    write_jsonl(tmp_path / "one.jsonl", rows[:10])
+    write_jsonl(tmp_path / "two.jsonl", rows[10:])
+    data = ("--data", tmp_path / "one.jsonl", tmp_path / "two.jsonl")
+    files = [answers_of(tmp_path, f"{name}.jsonl", {row["id"]: 0 for row in rows}) for name in ("first", "second")]
+    for benchmark in ("flawed-positive", "process"):
+        found = score(benchmark, *data, "--predictions", files[0])
+        assert (found["n"], found["num_problems"]) == (16, 4)
+        assert "bootstrap over the 4 problems (some have several rows)" in found["conventions"]["interval"]
+        compared = score(benchmark, *data, "--predictions", *files)
+        assert (compared["num_rows"], compared["num_problems"]) == (16, 4)
+        assert "bootstrap over the 4 problems (some have several rows)" in " ".join(compared["notes"])
+    assert "over the 4 problems" in run("process", *data, "--judge", "flag-all")[1]
 
 
 def test_correct_rows_are_drawn_too() -> None:
@@ -946,8 +1008,7 @@ def test_one_file_has_the_same_numbers_alone_and_compared(data: Path, tmp_path: 
 @settings(max_examples=20, deadline=None)
 def test_a_judge_does_not_differ_from_itself(cases: list[tuple[int, int | None]]) -> None:
     solutions = tuple(
-        LabelledSolution(Problem(f"a-{i}", "?", ""), ("x", "y"), None if label < 0 else label, True)
-        for i, (label, _) in enumerate(cases)
+        solution(f"a-{i}", None if label < 0 else label, f"{i // 2}?") for i, (label, _) in enumerate(cases)
     )
     verdicts = [Verdict.from_step(step) for _, step in cases]
     contexts = [Context(["data"], name, name, name, verdicts) for name in ("one", "other")]

@@ -2,14 +2,17 @@
 
 One function for each way in which the data were drawn:
 
-    rate_estimate               a rate k / n of independent rows; wilson_interval has the interval alone
+    wilson_interval             a rate k / n of independent rows
     difference_interval         a difference of two such rates of different rows
     f1_interval                 F1 of independent rows
     ratio_interval              a ratio of rows that come in groups, such as several answers to one question
     grouped_rate_interval       a rate of rows that may come in groups, of any number and size
+    grouped_difference_interval a difference of two such rates
+    grouped_f1_interval         F1 of such rows
     mean_interval               a mean over a few runs with different seeds
     bootstrap_ratios            bootstrap draws of several ratios of grouped rows that are compared with each other
     bootstrap_sums              bootstrap draws of sums over rows, for numbers that are no ratios
+    resample_counts             bootstrap draws of counts of rows that may come in groups
     percentile_interval         any number, given its values in bootstrap draws
 
 The functions are pure. An interval of a number that is not defined is (NaN, NaN).
@@ -18,7 +21,7 @@ The functions are pure. An interval of a number that is not defined is (NaN, NaN
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
@@ -78,11 +81,6 @@ def wilson_interval(k: float, n: float, level: float = LEVEL) -> Interval:
     return (0.0 if k == 0 else max(0.0, centre - half_width)), (1.0 if k == n else min(1.0, centre + half_width))
 
 
-def rate_estimate(k: int, n: int) -> Estimate:
-    """Return the rate k / n of independent rows with its Wilson interval; the value is NaN for n = 0."""
-    return Estimate(k / n if n else math.nan, wilson_interval(k, n))
-
-
 def difference_interval(k: float, n: float, k_other: float, n_other: float) -> Interval:
     """Return the interval of a difference of two rates, k / n - k_other / n_other.
 
@@ -101,11 +99,21 @@ def difference_interval(k: float, n: float, k_other: float, n_other: float) -> I
     Raises:
         ValueError: Unless 0 <= k <= n, in both samples.
     """
-    (low, high), (low_other, high_other) = wilson_interval(k, n), wilson_interval(k_other, n_other)
+    around, around_other = wilson_interval(k, n), wilson_interval(k_other, n_other)
     if not (n and n_other):
         return math.nan, math.nan
-    p, q = k / n, k_other / n_other
-    return p - q - math.hypot(p - low, high_other - q), p - q + math.hypot(high - p, q - low_other)
+    return _of_difference(k / n, around, k_other / n_other, around_other)
+
+
+def _of_difference(p: float, around: Interval, q: float, around_other: Interval, correlation: float = 0.0) -> Interval:
+    """Return the interval of p - q from those of p and q, and from the correlation of these two estimates."""
+    (low, high), (low_other, high_other) = around, around_other
+    rest = math.sqrt(1 - correlation**2)  # sqrt(x^2 + y^2 - 2 c x y) = hypot(x - c y, rest y)
+    below, below_other, above, above_other = p - low, high_other - q, high - p, q - low_other
+    return (
+        p - q - math.hypot(below - correlation * below_other, rest * below_other),
+        p - q + math.hypot(above - correlation * above_other, rest * above_other),
+    )
 
 
 def f1_interval(tp: int, fp: int, fn: int) -> Interval:
@@ -126,10 +134,13 @@ def f1_interval(tp: int, fp: int, fn: int) -> Interval:
     Raises:
         ValueError: If a number is negative.
     """
-    low, high = wilson_interval(tp, tp + fp + fn)
-    if tp + fn == 0:
-        return math.nan, math.nan
-    return 2 * low / (1 + low), 2 * high / (1 + high)
+    return _of_f1(wilson_interval(tp, tp + fp + fn), tp + fn)
+
+
+def _of_f1(around: Interval, num_flawed: int) -> Interval:
+    """Return the interval of F1 from that of tp / (tp + fp + fn); NaN, NaN without flawed rows."""
+    low, high = around
+    return (2 * low / (1 + low), 2 * high / (1 + high)) if num_flawed else (math.nan, math.nan)
 
 
 def ratio_interval(
@@ -171,7 +182,25 @@ def ratio_interval(
     return ratio - half_width, ratio + half_width
 
 
-def grouped_rate_interval(hits: Sequence[int], rows: Sequence[int]) -> Interval:
+def group_sums(values: npt.ArrayLike, groups: Sequence[Hashable]) -> npt.NDArray[np.int64]:
+    """Return the sums of counts within groups of rows.
+
+    Args:
+        values: Counts of each row, [num_rows, num_columns].
+        groups: Key of the group of each row, [num_rows].
+
+    Returns:
+        Sums, [num_groups, num_columns], in the order in which the groups first appear.
+    """
+    numbers: dict[Hashable, int] = {}
+    group_of = [numbers.setdefault(group, len(numbers)) for group in groups]
+    counts = np.asarray(values, dtype=np.int64)
+    sums = np.zeros((len(numbers), *counts.shape[1:]), dtype=np.int64)
+    np.add.at(sums, group_of, counts)
+    return sums
+
+
+def grouped_rate_interval(hits: npt.ArrayLike, rows: npt.ArrayLike) -> Interval:
     """Return the interval of the rate sum(hits) / sum(rows), for rows that may come in groups.
 
     It is Wilson's where each group has at most one row, and otherwise that of `ratio_interval`. A single group of
@@ -184,10 +213,73 @@ def grouped_rate_interval(hits: Sequence[int], rows: Sequence[int]) -> Interval:
     Returns:
         Bounds in [0, 1]; (0, 1) without rows.
     """
-    k, n = sum(hits), sum(rows)
-    if max(rows, default=0) <= 1:
+    sizes = np.asarray(rows, dtype=np.int64)
+    k, n = int(np.sum(hits)), int(sizes.sum())
+    if sizes.max(initial=0) <= 1:
         return wilson_interval(k, n)
-    return ratio_interval(hits, rows) if len(rows) > 1 else wilson_interval(k / n, 1)
+    return ratio_interval(hits, sizes) if (sizes > 0).sum() > 1 else wilson_interval(k / n, 1)
+
+
+def grouped_rate_estimate(hits: Sequence[bool], groups: Sequence[Hashable]) -> Estimate:
+    """Return the rate of rows that have a property, for rows that may come in groups.
+
+    Args:
+        hits: Whether each row has the property, [num_rows].
+        groups: Key of the group of each row, [num_rows].
+
+    Returns:
+        The rate with the interval of `grouped_rate_interval`; the value is NaN without rows.
+    """
+    sums = group_sums(np.column_stack([hits, np.ones(len(hits))]), groups)
+    return Estimate(sum(hits) / len(hits) if hits else math.nan, grouped_rate_interval(*sums.T))
+
+
+def grouped_difference_interval(
+    hits: npt.ArrayLike, rows: npt.ArrayLike, hits_other: npt.ArrayLike, rows_other: npt.ArrayLike
+) -> Interval:
+    """Return the interval of a difference of two rates, for rows that may come in groups.
+
+    It is that of `difference_interval` with the intervals of `grouped_rate_interval`, and with the correlation c of
+    the two rates over the groups: sqrt(x^2 + y^2 - 2 c x y) takes the place of sqrt(x^2 + y^2). Where each group has
+    one row, c is 0 and the interval is Newcombe's. Source: Newcombe 1998 for pairs, Zou and Donner 2008.
+
+    Args:
+        hits: Number of rows of the first kind that have the property, in each group, [num_groups].
+        rows: Number of rows of the first kind in each group, [num_groups].
+        hits_other: The same for the second kind, [num_groups].
+        rows_other: Number of rows of the second kind in each group, [num_groups].
+
+    Returns:
+        Bounds in [-1, 1]; NaN, NaN if there are no rows of a kind.
+    """
+    of_one, of_other = (np.array(pair, dtype=np.int64) for pair in ((hits, rows), (hits_other, rows_other)))
+    (k, n), (k_other, n_other) = of_one.sum(axis=1).tolist(), of_other.sum(axis=1).tolist()
+    if not (n and n_other):
+        return math.nan, math.nan
+    # in whole numbers, so that groups that all agree have no correlation
+    x, y = (
+        (found * total - sizes * num).astype(float)
+        for (found, sizes), num, total in ((of_one, k, n), (of_other, k_other, n_other))
+    )
+    spread = math.sqrt((x @ x) * (y @ y))
+    correlation = max(-1.0, min(1.0, float(x @ y) / spread)) if spread else 0.0
+    around, around_other = grouped_rate_interval(*of_one), grouped_rate_interval(*of_other)
+    return _of_difference(k / n, around, k_other / n_other, around_other, correlation)
+
+
+def grouped_f1_interval(tp: npt.ArrayLike, fp: npt.ArrayLike, fn: npt.ArrayLike) -> Interval:
+    """Return the interval of F1 as `f1_interval` does, for rows that may come in groups.
+
+    Args:
+        tp: Number of true positives of each group, [num_groups].
+        fp: Number of false positives of each group, [num_groups].
+        fn: Number of false negatives of each group, [num_groups].
+
+    Returns:
+        Bounds in [0, 1]; NaN, NaN without flawed rows, where F1 is not defined.
+    """
+    found, wrongly, missed = (np.asarray(counts, dtype=np.int64) for counts in (tp, fp, fn))
+    return _of_f1(grouped_rate_interval(found, found + wrongly + missed), int((found + missed).sum()))
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -260,22 +352,27 @@ def bootstrap_sums(values: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArr
     return np.concatenate([counts.astype(float) @ numbers for counts in chunks])
 
 
-def resample_counts(counts: Sequence[int], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return how many rows of each kind are in bootstrap draws of rows that are of a few kinds.
+def resample_counts(counts: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return how many rows of each kind are in bootstrap draws of groups of rows.
 
-    To count the kinds in n rows that are drawn with replacement is one draw of a multinomial distribution.
-    It costs the same for ten rows and for ten thousand.
+    Groups with the same counts are alike, and to count the draws of each sort of group is one draw of a multinomial
+    distribution. It costs the same for ten groups and for ten thousand.
 
     Args:
-        counts: Number of rows of each kind, [num_kinds].
+        counts: Number of rows of each kind in each group, [num_groups, num_kinds]. Independent rows are groups of one.
         rng: Source of random numbers.
 
     Returns:
         Number of rows of each kind in each draw, [num_kinds, NUM_RESAMPLES].
     """
-    total = sum(counts)
-    rates = [count / total for count in counts] if total else [1.0] + [0.0] * (len(counts) - 1)
-    return rng.multinomial(total, rates, size=NUM_RESAMPLES).T
+    groups = np.asarray(counts, dtype=np.int64)
+    # the groups of a single row are listed even if there are none, so that the draws of rows depend on their kinds only
+    single = np.eye(groups.shape[1], dtype=np.int64)
+    sorts, nums = np.unique(np.concatenate([single, groups]), axis=0, return_counts=True)
+    sorts, nums = sorts[::-1], (nums - (sorts.sum(axis=1) == 1))[::-1]
+    rates = nums / len(groups) if len(groups) else np.eye(len(sorts))[0]
+    drawn: npt.NDArray[np.int64] = rng.multinomial(len(groups), rates, size=NUM_RESAMPLES) @ sorts
+    return drawn.T
 
 
 def percent(value: float, interval: Interval | None = None) -> str:
@@ -295,9 +392,8 @@ def percent(value: float, interval: Interval | None = None) -> str:
 
 
 def percent_of(k: int, n: int) -> str:
-    """Return `rate_estimate` as text, as `percent` does."""
-    found = rate_estimate(k, n)
-    return percent(found.value, found.interval)
+    """Return the rate k / n of independent rows with its Wilson interval as text, as `percent` does."""
+    return percent(k / n if n else math.nan, wilson_interval(k, n))
 
 
 def signed_points(value: float, interval: Interval) -> str:

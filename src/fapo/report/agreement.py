@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fapo.data.jsonl import finite
-from fapo.evaluation.intervals import Interval, decimal, grouped_rate_interval, percent
+from fapo.evaluation.intervals import Interval, decimal, group_sums, grouped_rate_interval, percent
 from fapo.evaluation.metrics import fp_ratio
 from fapo.judge.quality import cohen_kappa, ratio
 
@@ -88,18 +89,15 @@ def agreement(
     """
     first, second = [one[0] for one, _ in pairs], [other[0] for _, other in pairs]
     steps = [(one[1], other[1]) for one, other in pairs if one[1] is not None and other[1] is not None]
-    groups: dict[Hashable, list[tuple[bool, bool, bool]]] = defaultdict(list)
-    for problem, a, b in zip(problems, first, second, strict=True):
-        groups[problem].append((a, b, a == b))
-    hits = [[sum(column) for column in zip(*group, strict=True)] for group in groups.values()]
-    rows = list(map(len, groups.values()))
-    of_first, of_second, same = (grouped_rate_interval([of_group[i] for of_group in hits], rows) for i in range(3))
+    same_flag = [a == b for a, b in zip(first, second, strict=True)]
+    *hits, rows = group_sums(np.column_stack([first, second, same_flag, np.ones(len(pairs))]), problems).T
+    of_first, of_second, same = (grouped_rate_interval(of_one, rows) for of_one in hits)
     return Agreement(
         of,
         len(pairs),
         num_silent,
         (sum(first), sum(second)),
-        sum(a == b for a, b in zip(first, second, strict=True)),
+        sum(same_flag),
         (sum(a == b for a, b in steps), len(steps)),
         cohen_kappa(first, second),
         (of_first, of_second, same),

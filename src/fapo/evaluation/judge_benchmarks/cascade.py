@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import Estimate, rate_estimate
+from fapo.evaluation.intervals import Estimate, grouped_rate_estimate
 from fapo.evaluation.judge_benchmarks.compare import compare_judges
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import MISSING, read_predictions, verdicts_of
@@ -67,6 +67,8 @@ class CascadeChoice:
     """Number of rows on which the thresholds were chosen."""
     num_measured: int
     """Number of other rows, on which all points were measured."""
+    num_problems: int
+    """Number of problems among these other rows."""
     smallest_bound: float
     """Smallest bound that is not held by asking the strong judge about every row of a class."""
     points: dict[str, CascadePoint]
@@ -141,6 +143,7 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
                 "and correct ones; give more rows"
             )
     cut = 1 - settings.threshold if any(verdict.scores for verdict in cheap) else 0.5
+    problems = [row.problem.text for row in rows.counting]
     known = [scores[i] for i in chosen], [labels[i] for i in chosen]
     bounds = sorted({*MAX_ERRORS, settings.max_error})
     thresholds = {f"bound {bound:g}": choose_thresholds(*known, bound, cut) for bound in bounds}
@@ -153,8 +156,9 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
     )
     points |= {name: replace(points[name], max_error=bound) for name, bound in zip(thresholds, bounds, strict=True)}
     smallest = 1 / (min(sum(known[1]), len(chosen) - sum(known[1])) + 1)
+    num_problems = len({problems[i] for i in measured})
     wanted = thresholds[f"bound {settings.max_error:g}"]
-    return CascadeChoice(wanted, settings.max_error, len(chosen), len(measured), smallest, points)
+    return CascadeChoice(wanted, settings.max_error, len(chosen), len(measured), num_problems, smallest, points)
 
 
 def _verdicts(file: Path, rows: Rows, threshold: float) -> list[Verdict]:
@@ -178,24 +182,26 @@ def _points(
         verdicts = {name: _cascaded(cheap, strong, kept) for name, kept in sure.items() if name != STRONG}
         contexts = [Context((), "", name, "", found) for name, found in [(STRONG, strong), *verdicts.items()]]
         compared = compare_judges("flawed-positive", rows, contexts).judges
+    problems = [row.problem.text for row in rows.counting]
+    labels = [row.error_step is not None for row in rows.counting]
     out = {}
     for name, kept in sure.items():
         found = compared[name] if strong else None
         asked = [i for i, is_kept in enumerate(kept) if not is_kept]
-        by_class = {
-            label: [
-                is_kept and verdict.flawed is not label
-                for is_kept, verdict, row in zip(kept, cheap, rows.counting, strict=True)
-                if (row.error_step is not None) is label
-            ]
-            for label in (True, False)
-        }
+        is_wrong = [
+            is_kept and verdict.flawed is not is_flawed
+            for is_kept, verdict, is_flawed in zip(kept, cheap, labels, strict=True)
+        ]
+        cleared, flagged = (
+            grouped_rate_estimate([is_wrong[i] for i in of_class], [problems[i] for i in of_class])
+            for of_class in ([i for i, is_flawed in enumerate(labels) if is_flawed is label] for label in (True, False))
+        )
         out[name] = CascadePoint(
             max_error=None,
             thresholds=thresholds.get(name),
-            strong_rate=rate_estimate(len(asked), len(kept)),
-            cleared=rate_estimate(sum(by_class[True]), len(by_class[True])),
-            flagged=rate_estimate(sum(by_class[False]), len(by_class[False])),
+            strong_rate=grouped_rate_estimate([not is_kept for is_kept in kept], problems),
+            cleared=cleared,
+            flagged=flagged,
             f1=found.numbers["f1"] if found else None,
             youden_j=found.numbers["youden_j"] if found else None,
             difference=found.differences.get("f1") if found else None,

@@ -11,6 +11,7 @@ from rich.table import Table
 from fapo.data.jsonl import finite
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, percent, signed_points
 from fapo.evaluation.judge_benchmarks.cascade import CascadeChoice
+from fapo.evaluation.judge_benchmarks.output import drawn_units
 
 
 def as_json(found: CascadeChoice) -> dict[str, Any]:
@@ -53,10 +54,11 @@ def as_table(found: CascadeChoice) -> Table:
 
 def notes(found: CascadeChoice) -> list[str]:
     """Return what a reader of the table has to know."""
+    units = drawn_units(found.num_measured, found.num_problems)
     lines = [
         f"thresholds: chosen on a random half, {found.num_chosen} rows; all numbers are of the other "
         f"{found.num_measured} rows",
-        f"intervals: {LEVEL:.0%}; Wilson's for rates, bootstrap over rows for F1, paired for differences "
+        f"intervals: {LEVEL:.0%}; Wilson's for rates, bootstrap over {units} for F1, paired for differences "
         f"({NUM_RESAMPLES} resamples, seed {SEED})",
     ]
     if any(point.f1 for point in found.points.values()) and not _has_tokens(found):

@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import SEED, Estimate, Interval, bootstrap_sums, percentile_interval, rate_estimate
+from fapo.evaluation.intervals import (
+    SEED,
+    Estimate,
+    Interval,
+    bootstrap_sums,
+    grouped_rate_estimate,
+    percentile_interval,
+)
 from fapo.evaluation.judge_benchmarks.cost import critique_cost
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
@@ -18,16 +25,17 @@ from fapo.evaluation.judge_benchmarks.rows import Rows
 from fapo.evaluation.judge_benchmarks.score import (
     by_length,
     by_num_steps,
+    by_problem,
+    flag_counts,
     score_flawed_positive,
     score_process,
+    step_counts,
 )
 from fapo.evaluation.judge_benchmarks.settings import RULES, Benchmark
 from fapo.judge.quality import (
     PRF,
     Invalid,
-    confusion,
     precision_recall_f1,
-    processbench_counts,
     processbench_rates,
     ratio,
     youden_j,
@@ -76,7 +84,8 @@ class Sensitivity:
     ranges: Mapping[str, tuple[float, float]]
     """Smallest and largest value of each number."""
     disagreement: Estimate
-    """Rows on which the entries do not all say the same about "flawed" / rows; a Wilson interval."""
+    """Rows on which the entries do not all say the same about "flawed" / rows; Wilson's interval, over problems where
+    these have several rows."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,8 @@ class JudgeComparison:
     """Sources of the rows."""
     num_rows: int
     """Number of rows that all judges have answered."""
+    num_problems: int
+    """Number of problems among these rows."""
     num_left_out: int
     """Number of rows that some judge has no answer to."""
     num_flawed: int
@@ -145,15 +156,18 @@ def compare_judges(benchmark: Benchmark, rows: Rows, contexts: Sequence[Context]
         benchmark=benchmark,
         data=tuple(contexts[0].data),
         num_rows=len(common),
+        num_problems=len({row.problem.text for row in counting}),
         num_left_out=len(rows.counting) - len(common),
         num_flawed=sum(row.error_step is not None for row in counting),
         invalid=invalid,
         judges=judges,
-        sensitivity=tuple(_sensitivities(judges, verdicts)),
+        sensitivity=tuple(_sensitivities(judges, verdicts, [row.problem.text for row in counting])),
     )
 
 
-def _sensitivities(judges: Mapping[str, ComparedJudge], verdicts: Mapping[str, Sequence[Verdict]]) -> list[Sensitivity]:
+def _sensitivities(
+    judges: Mapping[str, ComparedJudge], verdicts: Mapping[str, Sequence[Verdict]], problems: Sequence[str]
+) -> list[Sensitivity]:
     """Return the spread of each model that has several entries; the model is the text before the first comma."""
     names_of: dict[str, list[str]] = {}
     for name, judge in judges.items():
@@ -164,10 +178,10 @@ def _sensitivities(judges: Mapping[str, ComparedJudge], verdicts: Mapping[str, S
         if len(names) < 2:
             continue
         flags = list(zip(*([verdict.flawed for verdict in verdicts[name]] for name in names), strict=True))
-        differ = sum(len(set(of_row)) > 1 for of_row in flags)
+        differ = [len(set(of_row)) > 1 for of_row in flags]
         found = {key: [judges[name].numbers[key].value for name in names] for key in judges[names[0]].numbers}
         ranges = {key: (min(values), max(values)) for key, values in found.items()}
-        out.append(Sensitivity(model, tuple(names), ranges, rate_estimate(differ, len(flags))))
+        out.append(Sensitivity(model, tuple(names), ranges, grouped_rate_estimate(differ, problems)))
     return out
 
 
@@ -199,16 +213,17 @@ def _values(
     verdicts: Sequence[Sequence[Verdict]],
     invalid: Invalid,
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Return each number in the data (entry 0) and in bootstrap draws of rows within subsets, [1 + draws, num_judges].
+    """Return each number in the data (entry 0) and in bootstrap draws within subsets, [1 + draws, num_judges].
 
-    All judges have the same draws, so that their differences are paired.
+    Problems are drawn, with all of their rows. All judges have the same draws, so that their differences are paired.
     """
     kinds = NUM_FLAG_COUNTS + NUM_STEP_COUNTS
-    counts = np.array([[_counts(row, of_one[i], invalid) for of_one in verdicts] for i, row in enumerate(rows)])
-    rng, names = np.random.default_rng(SEED), np.array(subsets)
+    counts = [[n for of_one in verdicts for n in _counts(row, of_one[i], invalid)] for i, row in enumerate(rows)]
+    rng = np.random.default_rng(SEED)
     by_subset = []
     for name in sorted(set(subsets)):
-        inside = counts[names == name].reshape(-1, len(verdicts) * kinds).astype(float)
+        indices = [index for index, other in enumerate(subsets) if other == name]
+        inside = by_problem([rows[index] for index in indices], [counts[index] for index in indices]).astype(float)
         sums = np.concatenate([inside.sum(0, keepdims=True), bootstrap_sums(inside, rng)])
         by_subset.append(np.moveaxis(sums.reshape(-1, len(verdicts), kinds), -1, 0))
     total = np.sum(by_subset, axis=0)
@@ -228,5 +243,4 @@ def _values(
 
 def _counts(row: LabelledSolution, verdict: Verdict, invalid: Invalid) -> tuple[int, ...]:
     """Return what a row adds to (tp, fp, fn, tn) and to the four counts of `processbench_counts`."""
-    flags = confusion(verdict.flawed, row.error_step is not None, invalid)
-    return (*map(int, flags), int(not any(flags)), *processbench_counts([verdict], [row.error_step]))
+    return *flag_counts(row, verdict, invalid), *step_counts(row, verdict)

@@ -20,7 +20,7 @@ from fapo.data.jsonl import finite
 from fapo.data.untrusted_text import show_invisible
 from fapo.evaluation.intervals import LEVEL, NUM_RESAMPLES, SEED, decimal, percent, signed_points
 from fapo.evaluation.judge_benchmarks.compare import ComparedJudge, JudgeComparison
-from fapo.evaluation.judge_benchmarks.output import INVALID, PROCESS_INVALID
+from fapo.evaluation.judge_benchmarks.output import INVALID, PROCESS_INVALID, drawn_units
 
 COLUMNS = {
     "flawed-positive": {"precision": "precision", "recall": "recall", "f1": "F1", "youden_j": "J"},
@@ -166,10 +166,11 @@ def notes(found: JudgeComparison) -> list[str]:
     """Return how the numbers were made, and the settings of each judge."""
     left_out = f"; {found.num_left_out} further rows lack an answer of some judge" if found.num_left_out else ""
     invalid = PROCESS_INVALID if found.benchmark == "process" else INVALID[found.invalid]
+    units = drawn_units(found.num_rows, found.num_problems)
     out = [
         f"data: {', '.join(found.data)}; {found.num_rows} rows, {found.num_flawed} with a wrong step{left_out}",
-        f"intervals: {LEVEL:.0%} bootstrap over rows, {NUM_RESAMPLES} resamples, seed {SEED}; those of differences are "
-        "paired: each draw has the same rows for all judges",
+        f"intervals: {LEVEL:.0%} bootstrap over {units}, {NUM_RESAMPLES} resamples, seed {SEED}; those of differences "
+        "are paired: each draw has the same rows for all judges",
         f"no verdict: {invalid}",
         "tokens, seconds: mean length of a critique, and mean time from its request to its end; - is not known",
         'J: Youden\'s J, recall minus false positive rate of "flagged"; 0 for a judge that flags at random',

@@ -78,18 +78,24 @@ PROCESS_INVALID = "such a row counts as wrong, and so does one that is flagged w
 """Meaning of an answer without a verdict in process."""
 
 
-def conventions(context: Context, process: bool) -> dict[str, Any]:
+def drawn_units(num_rows: int, num_problems: int) -> str:
+    """Return what the bootstrap of a benchmark draws: rows, or problems where some have several rows."""
+    return "rows" if num_problems == num_rows else f"the {num_problems} problems (some have several rows)"
+
+
+def conventions(context: Context, score: FlawedPositiveScore | ProcessScore) -> dict[str, Any]:
     """Return the rules behind the numbers.
 
     Args:
         context: Answers that were scored.
-        process: Whether the benchmark is process; otherwise it is flawed-positive.
+        score: Their score.
 
     Returns:
         Rules by name; `invalid` is the value of the option and `threshold` a number.
     """
     rules: dict[str, Any] = {"invalid": context.invalid}
-    if process:
+    flags = score.flags if isinstance(score, ProcessScore) else score
+    if isinstance(score, ProcessScore):
         rules["rows"] = (
             "all rows; the subset is that of data_source in the form of FlawedPositiveBench, else the part of the id "
             "before its number, if all ids have one, else the source"
@@ -117,7 +123,8 @@ def conventions(context: Context, process: bool) -> dict[str, Any]:
         rules["cascade"] = f"the strong judge was asked about {num} of {len(context.verdicts)} rows"
     if context.num_without_reference:
         rules["reference"] = f"not given to the judge in {context.num_without_reference} rows: the data has none"
-    rules["interval"] = f"{LEVEL:.0%} bootstrap over rows, {NUM_RESAMPLES} resamples, seed {SEED}"
+    units = drawn_units(flags.point.n, flags.num_problems)
+    rules["interval"] = f"{LEVEL:.0%} bootstrap over {units}, {NUM_RESAMPLES} resamples, seed {SEED}"
     return rules
 
 
@@ -166,7 +173,7 @@ def as_json(score: FlawedPositiveScore | ProcessScore, context: Context) -> dict
             "step_distances": {str(distance): num for distance, num in score.distances.items()},
             "subset_details": {name: _details(subset) for name, subset in score.subsets.items()},
         }
-    rules = conventions(context, process=isinstance(score, ProcessScore))
+    rules = conventions(context, score)
     cost = critique_cost(context.verdicts)
     numbers |= {"critique_tokens": cost.tokens, "critique_seconds": cost.seconds}
     return finite({**numbers, **context.counts, **origin, "conventions": rules, **_usage(context)})
@@ -197,6 +204,7 @@ def _flags(score: FlawedPositiveScore) -> dict[str, Any]:
     point = score.point
     ranges = {"by_num_steps": score.by_num_steps, "by_length": score.by_length}
     return {
+        "num_problems": score.num_problems,
         "youden_j": point.youden_j,
         "youden_j_interval": score.youden_j,
         "balanced_accuracy": point.balanced_accuracy,
@@ -237,7 +245,7 @@ def as_table(score: FlawedPositiveScore | ProcessScore, context: Context) -> Gro
     else:
         tables = [_flag_table(score, title), *_size_tables(score)]
     lines = [f"tokens of the judge: {context.usage.text(context.prices)}"] if context.usage else []
-    lines += [*_distance_line(score), *_cost_line(context), *_notes(conventions(context, process), context)]
+    lines += [*_distance_line(score), *_cost_line(context), *_notes(conventions(context, score), context)]
     return Group(*tables, *map(Text, lines))
 
 

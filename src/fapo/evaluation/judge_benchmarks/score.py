@@ -1,4 +1,8 @@
-"""Scores of verdicts against labels, with bootstrap intervals over rows. Pure functions; rates are fractions."""
+"""Scores of verdicts against labels, with bootstrap intervals over problems. Pure functions; rates are fractions.
+
+Solutions of one problem are not independent, so what is drawn are problems with all of their rows. Rows are of one
+problem if the texts of their questions are equal. Where each problem has one row, rows are drawn.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from fapo.evaluation.intervals import (
     SEED,
     Interval,
-    difference_interval,
-    f1_interval,
+    group_sums,
+    grouped_difference_interval,
+    grouped_f1_interval,
+    grouped_rate_interval,
     percentile_interval,
     resample_counts,
-    wilson_interval,
 )
 from fapo.judge.quality import (
     PRF,
     Counts,
     Invalid,
     ProcessBenchScore,
+    confusion,
     flawed_positive_prf,
     precision_recall_f1,
     processbench_counts,
@@ -48,6 +55,8 @@ class FlawedPositiveScore:
 
     point: PRF
     """Precision, recall and F1."""
+    num_problems: int
+    """Number of problems among the rows."""
     precision: Interval
     """Interval of the precision."""
     recall: Interval
@@ -109,19 +118,45 @@ def score_flawed_positive(
     """
     truth = [row.error_step is not None for row in rows]
     flags = [verdict.flawed for verdict in verdicts]
-    point = flawed_positive_prf(flags, truth, invalid)
-    tp, fp, fn, tn = point.tp, point.fp, point.fn, point.tn
-    drawn = resample_counts((tp, fp, fn, tn), np.random.default_rng(SEED))
+    counts = [flag_counts(row, verdict, invalid) for row, verdict in zip(rows, verdicts, strict=True)]
+    of_problems = by_problem(rows, np.array(counts, dtype=np.int64).reshape(-1, 4))
+    tp, fp, fn, tn = of_problems.T
+    drawn = resample_counts(of_problems, np.random.default_rng(SEED))
     precision, recall, f1 = precision_recall_f1(*drawn[:3])
     return FlawedPositiveScore(
-        point,
-        percentile_interval(precision, wilson_interval(tp, tp + fp)),
-        percentile_interval(recall, wilson_interval(tp, tp + fn)),
-        percentile_interval(f1, f1_interval(tp, fp, fn)),
-        percentile_interval(youden_j(*drawn), difference_interval(tp, tp + fn, fp, fp + tn)),
+        flawed_positive_prf(flags, truth, invalid),
+        len(of_problems),
+        percentile_interval(precision, grouped_rate_interval(tp, tp + fp)),
+        percentile_interval(recall, grouped_rate_interval(tp, tp + fn)),
+        percentile_interval(f1, grouped_f1_interval(tp, fp, fn)),
+        percentile_interval(youden_j(*drawn), grouped_difference_interval(tp, tp + fn, fp, fp + tn)),
         by_num_steps=by_num_steps(rows, verdicts, invalid),
         by_length=by_length(rows, verdicts, invalid),
     )
+
+
+def flag_counts(row: LabelledSolution, verdict: Verdict, invalid: Invalid) -> tuple[int, int, int, int]:
+    """Return what a row adds to (tp, fp, fn, tn); see `score_flawed_positive`."""
+    tp, fp, fn = confusion(verdict.flawed, row.error_step is not None, invalid)
+    return int(tp), int(fp), int(fn), int(not (tp or fp or fn))
+
+
+def step_counts(row: LabelledSolution, verdict: Verdict) -> tuple[int, int, int, int]:
+    """Return what a row adds to the four counts of `processbench_counts`."""
+    return processbench_counts([verdict], [row.error_step])
+
+
+def by_problem(rows: Sequence[LabelledSolution], counts: npt.ArrayLike) -> Counts:
+    """Return the counts of each problem, which are the sums over its rows.
+
+    Args:
+        rows: Labelled solutions, [num_rows].
+        counts: Counts of each row, [num_rows, num_counts].
+
+    Returns:
+        Counts, [num_problems, num_counts].
+    """
+    return group_sums(counts, [row.problem.text for row in rows])
 
 
 def by_num_steps(
@@ -172,35 +207,44 @@ def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdic
         Accuracies and F1 of each subset, the mean of these F1, and the score of all rows together.
     """
     rng = np.random.default_rng(SEED)
-    subsets, drawn = {}, []
+    counts = [step_counts(row, verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+    subsets, of_problems, drawn = {}, [], []
     for name in sorted(set(names)):
         inside = [index for index, other in enumerate(names) if other == name]
-        labels = [rows[index].error_step for index in inside]
-        answers = [verdicts[index] for index in inside]
-        drawn.append(resample_counts(processbench_counts(answers, labels), rng))
-        subsets[name] = _subset(answers, labels, drawn[-1])
-    f1 = np.mean([processbench_rates(*counts)[2] for counts in drawn], axis=0)
+        of_problems.append(by_problem([rows[index] for index in inside], [counts[index] for index in inside]))
+        drawn.append(resample_counts(of_problems[-1], rng))
+        point = processbench_f1([verdicts[index] for index in inside], [rows[index].error_step for index in inside])
+        subsets[name] = _subset(point, of_problems[-1], drawn[-1])
+    labels = [row.error_step for row in rows]
+    f1 = np.mean([processbench_rates(*of_subset)[2] for of_subset in drawn], axis=0)
     low, high = (math.fsum(score.f1[end] for score in subsets.values()) / len(subsets) for end in (0, 1))
     return ProcessScore(
         subsets=subsets,
-        pooled=_subset(verdicts, [row.error_step for row in rows], np.sum(drawn, axis=0)),
+        pooled=_subset(processbench_f1(verdicts, labels), np.concatenate(of_problems), np.sum(drawn, axis=0)),
         mean_f1=math.fsum(score.point.f1 for score in subsets.values()) / len(subsets),
         mean_f1_interval=percentile_interval(f1, (low, high)),
         flags=score_flawed_positive(rows, verdicts),
-        distances=dict(sorted(step_distances(verdicts, [row.error_step for row in rows]).items())),
+        distances=dict(sorted(step_distances(verdicts, labels).items())),
     )
 
 
-def _subset(verdicts: Sequence[Verdict], labels: Sequence[int | None], drawn: Counts) -> SubsetScore:
-    """Return the score of one subset; `drawn` are its counts in bootstrap draws."""
-    error_correct, error_wrong, fine_correct, fine_wrong = processbench_counts(verdicts, labels)
-    error, fine = (
-        wilson_interval(hits, hits + misses)
-        for hits, misses in ((error_correct, error_wrong), (fine_correct, fine_wrong))
-    )
+def _subset(point: ProcessBenchScore, of_problems: Counts, drawn: Counts) -> SubsetScore:
+    """Return the score of one subset.
+
+    Args:
+        point: Accuracies and F1.
+        of_problems: The counts of `processbench_counts` of each problem, [num_problems, 4].
+        drawn: These counts of all rows in bootstrap draws, [4, num_draws].
+
+    Returns:
+        The score with its intervals.
+    """
+    error_correct, error_wrong, fine_correct, fine_wrong = of_problems.T
+    error = grouped_rate_interval(error_correct, error_correct + error_wrong)
+    fine = grouped_rate_interval(fine_correct, fine_correct + fine_wrong)
     error_acc, correct_acc, f1 = processbench_rates(*drawn)
     return SubsetScore(
-        processbench_f1(verdicts, labels),
+        point,
         percentile_interval(error_acc, error),
         percentile_interval(correct_acc, fine),
         percentile_interval(f1, (_harmonic_mean(error[0], fine[0]), _harmonic_mean(error[1], fine[1]))),

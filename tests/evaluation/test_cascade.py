@@ -204,7 +204,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]]
         DataError,
         "cheap.jsonl.*: has scores and error_step",
     ),
-    "one class": ({}, {"data": {"label": -1}}, DataError, "each half of them needs flawed and correct ones"),
+    "one class": ({}, {"data": {"label": -1}}, DataError, "each half of the problems needs flawed and correct ones"),
 }
 
 

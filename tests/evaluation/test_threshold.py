@@ -1,4 +1,4 @@
-"""The threshold of step scores: the best one on one half of the rows, measured on the other half."""
+"""The threshold of step scores: the best one on one half of the problems, measured on the other half."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fapo.data.jsonl import write_jsonl
+from fapo.data.problems import sampling_key
 from fapo.errors import ConfigError, DataError
 from fapo.evaluation.judge_benchmarks.output import as_json
 from fapo.evaluation.judge_benchmarks.run import run_benchmark, score
@@ -20,8 +21,9 @@ from fapo.judge.prm import first_below
 from fapo.types import LabelledSolution, Problem, Verdict
 
 
-def row(index: int, label: int | None, num_steps: int = 2) -> LabelledSolution:
-    return LabelledSolution(Problem(f"r-{index}", "1+1", "2"), ("x",) * num_steps, label, True)
+def row(index: int, label: int | None, num_steps: int = 2, problem: int | None = None) -> LabelledSolution:
+    text = f"{index if problem is None else problem}+1"
+    return LabelledSolution(Problem(f"r-{index}", text, "2"), ("x",) * num_steps, label, True)
 
 
 def scored(*scores: float) -> Verdict:
@@ -65,6 +67,18 @@ def test_each_row_is_in_one_half(num: int) -> None:
     first, second = halves([row(i, None) for i in range(num)])
     assert sorted([*first, *second]) == list(range(num))
     assert len(second) - len(first) in (0, 1)
+    assert first == sorted(sorted(range(num), key=lambda index: sampling_key(f"r-{index}"))[: num // 2])
+
+
+@given(st.lists(st.integers(0, 9), max_size=40), st.randoms())
+def test_solutions_of_one_problem_are_in_one_half(problems: list[int], rnd: random.Random) -> None:
+    rows = [row(i, None, problem=problem) for i, problem in enumerate(problems)]
+    first, second = halves(rows)
+    assert sorted([*first, *second]) == list(range(len(rows)))
+    texts = [{rows[i].problem.text for i in half} for half in (first, second)]
+    assert texts[0].isdisjoint(texts[1]) and len(texts[1]) - len(texts[0]) in (0, 1)
+    shuffled = rnd.sample(rows, len(rows))
+    assert {shuffled[i].problem.text for i in halves(shuffled)[0]} == texts[0], "whatever the order of the rows"
 
 
 def bench(data: Path, predictions: Path, **options: Any) -> dict[str, Any]:
@@ -84,7 +98,7 @@ def test_the_numbers_are_of_the_other_half(tmp_path: Path) -> None:
     table = [
         {
             "id": r.problem.id,
-            "problem": "1+1",
+            "problem": r.problem.text,
             "steps": ["x", "y"],
             "label": -1 if r.error_step is None else 0,
             "final_answer_correct": True,

@@ -11,7 +11,7 @@ from fapo.evaluation.judge_benchmarks.settings import CascadeSettings
 def cascade(*, settings: Options[CascadeSettings], as_json: AsJson = False) -> None:
     """Choose the thresholds of a cascade of two judges on labelled solutions, for a bound on its errors.
 
-    The thresholds are chosen on a random half of the rows and measured on the other half. The last line is for the
+    The thresholds are chosen on a random half of the problems and measured on the other half. The last line is for the
     [judge] table of a config.
     """
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""The thresholds of a cascade: chosen on one half of labelled rows for a bound on its errors, measured on the other.
+"""The thresholds of a cascade: chosen on one half of the problems for a bound on its errors, measured on the other.
 
 The bound holds for each class: of the flawed solutions, the cheap judge clears at most this rate on its own, and of the
 correct ones it flags at most this rate. So the recall of the cascade is at most this much below that of the strong
@@ -112,7 +112,7 @@ def _bound(scores: Sequence[float], rate: float, lowest: float) -> float:
 
 
 def choose(settings: CascadeSettings) -> CascadeChoice:
-    """Choose thresholds on a random half of the rows, and measure them on the other half.
+    """Choose thresholds on a random half of the problems, and measure them on the other half.
 
     Args:
         settings: Rows, predictions and bound.
@@ -139,8 +139,8 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
     for half in (chosen, measured):
         if len({labels[i] for i in half}) < 2:
             raise DataError(
-                f"no thresholds can be chosen on {len(common)} rows with predictions: each half of them needs flawed "
-                "and correct ones; give more rows"
+                f"no thresholds can be chosen on {len(common)} rows with predictions: each half of the problems needs "
+                "flawed and correct ones; give rows of more problems"
             )
     cut = 1 - settings.threshold if any(verdict.scores for verdict in cheap) else 0.5
     problems = [row.problem.text for row in rows.counting]

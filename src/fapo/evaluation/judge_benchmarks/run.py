@@ -94,7 +94,7 @@ def score(settings: BenchSettings, rows: Rows, context: Context) -> FlawedPositi
 
 
 def _with_chosen_threshold(settings: BenchSettings, rows: Rows, context: Context) -> tuple[Rows, Context]:
-    """Choose the threshold on one half of the rows; return the other half, with verdicts by this threshold."""
+    """Choose the threshold on one half of the problems; return the rows of the other, with verdicts by it."""
     chosen, measured = halves(rows.counting)
     threshold = best_threshold(
         [rows.counting[i] for i in chosen],

@@ -72,7 +72,7 @@ class BenchSettings(ModelSettings, LabelledRows):
     threshold: float | None = None
     """Score below which a step is wrong, for prm: judges and predictions with scores; the default is 0.5."""
     choose_threshold: bool = False
-    """Choose the threshold with the best F1 on a random half of the rows, and score the other half."""
+    """Choose the threshold with the best F1 on a random half of the problems, and score the other half."""
     invalid: Literal["wrong", "flagged"] = "wrong"
     """Meaning of an answer without a verdict in flawed-positive; flagged is the convention of the public script."""
     concurrency: Count = 32

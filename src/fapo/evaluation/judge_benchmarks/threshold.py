@@ -1,4 +1,4 @@
-"""The threshold of step scores: chosen on one half of the rows, so that the other half can measure it."""
+"""The threshold of step scores: chosen on one half of the problems, so that the other half can measure it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,18 @@ def with_threshold(verdict: Verdict, threshold: float) -> Verdict:
 
 
 def halves(rows: Sequence[LabelledSolution]) -> tuple[list[int], list[int]]:
-    """Return the indices of two halves of the rows, a random choice by ids that is the same each time."""
-    order = sorted(range(len(rows)), key=lambda index: sampling_key(rows[index].problem.id))
-    return sorted(order[: len(order) // 2]), sorted(order[len(order) // 2 :])
+    """Return the indices of the rows of two halves of the problems, a random choice that is the same each time.
+
+    Solutions of one problem are alike, so all of them are in one half. The smallest id of its rows stands for a
+    problem. Where each problem has one row, these are two halves of the rows.
+    """
+    ids: dict[str, str] = {}
+    for row in rows:
+        ids[row.problem.text] = min(row.problem.id, ids.get(row.problem.text, row.problem.id))
+    order = sorted(ids, key=lambda text: sampling_key(ids[text]))
+    chosen = set(order[: len(order) // 2])
+    first = [index for index, row in enumerate(rows) if row.problem.text in chosen]
+    return first, [index for index, row in enumerate(rows) if row.problem.text not in chosen]
 
 
 def best_threshold(rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict], *, process: bool) -> float:
@@ -47,7 +56,7 @@ def best_threshold(rows: Sequence[LabelledSolution], verdicts: Sequence[Verdict]
     if not any(verdict.scores for verdict in verdicts) or len({label is None for label in labels}) < 2:
         raise DataError(
             f"no threshold can be chosen on {len(rows)} rows: it needs step scores (a prm: judge, or predictions with "
-            "scores), and rows with and without an error"
+            "scores), and rows with and without an error in one half of the problems"
         )
 
     def f1(threshold: float) -> float:

@@ -33,9 +33,14 @@ CASES = {
 }
 
 
+def columns(rows: Any, num_solutions: int = 1) -> tuple[list[float | None], list[bool], list[int]]:
+    """Return scores, labels and problems of rows; this number of rows in a row are of one problem."""
+    return [s for s, _ in rows], [flawed for _, flawed in rows], [i // num_solutions for i in range(len(rows))]
+
+
 @pytest.mark.parametrize(("rows", "bound", "thresholds"), CASES.values(), ids=CASES)
 def test_thresholds_by_hand(rows: list[Any], bound: float, thresholds: tuple[float, float]) -> None:
-    assert choose_thresholds([s for s, _ in rows], [flawed for _, flawed in rows], bound) == thresholds
+    assert choose_thresholds(*columns(rows), bound) == thresholds
 
 
 def errors(rows: Any, low: float, high: float) -> tuple[int, int]:
@@ -44,20 +49,19 @@ def errors(rows: Any, low: float, high: float) -> tuple[int, int]:
     return cleared, sum(not flawed and score is not None and score > high for score, flawed in rows)
 
 
-@given(ROWS, BOUNDS, CUTS)
-def test_the_bound_holds_in_each_class_of_the_rows(rows: Any, bound: float, cut: float) -> None:
-    low, high = choose_thresholds([s for s, _ in rows], [flawed for _, flawed in rows], bound, cut)
+@given(ROWS, st.integers(1, 5), BOUNDS, CUTS)
+def test_the_bound_holds_in_each_class_of_the_rows(rows: Any, num_solutions: int, bound: float, cut: float) -> None:
+    low, high = choose_thresholds(*columns(rows, num_solutions), bound, cut)
     assert 0 <= low <= cut <= high <= 1
     cleared, flagged = errors(rows, low, high)
     num_flawed = sum(flawed for _, flawed in rows)
     assert cleared <= bound * num_flawed and flagged <= bound * (len(rows) - num_flawed)
 
 
-@given(ROWS, BOUNDS, BOUNDS, CUTS)
-def test_a_larger_bound_keeps_at_least_as_much(rows: Any, one: float, other: float, cut: float) -> None:
-    scores, flawed = [s for s, _ in rows], [flawed for _, flawed in rows]
-    narrow = choose_thresholds(scores, flawed, min(one, other), cut)
-    wide = choose_thresholds(scores, flawed, max(one, other), cut)
+@given(ROWS, st.integers(1, 5), BOUNDS, BOUNDS, CUTS)
+def test_a_larger_bound_keeps_at_least_as_much(rows: Any, size: int, one: float, other: float, cut: float) -> None:
+    narrow = choose_thresholds(*columns(rows, size), min(one, other), cut)
+    wide = choose_thresholds(*columns(rows, size), max(one, other), cut)
     assert narrow[0] <= wide[0] and wide[1] <= narrow[1]
 
 
@@ -67,15 +71,28 @@ def test_the_bound_holds_for_a_row_that_was_left_out(rows: Any, bound: float) ->
     num_errors = [0, 0]
     for index, (score, flawed) in enumerate(rows):
         others = rows[:index] + rows[index + 1 :]
-        thresholds = choose_thresholds([s for s, _ in others], [is_flawed for _, is_flawed in others], bound)
+        thresholds = choose_thresholds(*columns(others), bound)
         num_errors[flawed] += sum(errors([(score, flawed)], *thresholds))
     num_flawed = sum(flawed for _, flawed in rows)
     assert num_errors[True] <= bound * num_flawed and num_errors[False] <= bound * (len(rows) - num_flawed)
 
 
+@given(st.lists(st.tuples(SCORES, SCORES, SCORES), min_size=1, max_size=15), BOUNDS)
+def test_the_bound_holds_for_a_problem_that_was_left_out(
+    problems: list[tuple[float | None, ...]], bound: float
+) -> None:
+    """Each problem in turn, with three flawed rows, is the new one."""
+    num_errors = 0
+    for index, scores in enumerate(problems):
+        others = [(score, True) for other in problems[:index] + problems[index + 1 :] for score in other]
+        thresholds = choose_thresholds(*columns(others, 3), bound)
+        num_errors += errors([(score, True) for score in scores], *thresholds)[0]
+    assert num_errors <= bound * 3 * len(problems)
+
+
 def test_a_score_outside_of_0_to_1_is_refused() -> None:
     with pytest.raises(ValueError, match="must be between 0 and 1"):
-        choose_thresholds([1.5], [True], 0.1)
+        choose_thresholds([1.5], [True], [0], 0.1)
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ judge, and its false positive rate at most this much above, whatever the rate of
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,18 +77,25 @@ class CascadeChoice:
 
 
 def choose_thresholds(
-    scores: Sequence[float | None], flawed: Sequence[bool], max_error: float, cut: float = 0.5
+    scores: Sequence[float | None],
+    flawed: Sequence[bool],
+    problems: Sequence[Hashable],
+    max_error: float,
+    cut: float = 0.5,
 ) -> tuple[float, float]:
     """Choose the thresholds of a cascade for a bound on the errors of its cheap judge.
 
-    low = min(s_(k+1) of the n flawed rows in rising order, cut), k = floor(e (n + 1)) - 1; low = 0 if k < 0. high is
-    the same from above, on the correct rows. A new flawed row has a score below low with a probability of at most e if
-    it is exchangeable with the n rows, and so have at most e n of these rows. Source: conformal prediction by class
-    (Vovk 2012).
+    low = min(s_(k+1) of the n flawed rows in rising order, cut), k = floor(e (n + m)) - m; low = 0 if k < 0. A problem
+    has at most m of the n rows. high is the same from above, on the correct rows. If a new problem with at most m
+    flawed rows is exchangeable with these problems, the expected number of its flawed rows with a score below low is
+    at most e times the expected number of its flawed rows; at most e n of the n rows have such a score. For m = 1 a
+    new flawed row has a score below low with a probability of at most e. Source: conformal prediction by class (Vovk
+    2012), and conformal risk control (Angelopoulos et al. 2022) with the loss of a problem, errors - e rows.
 
     Args:
         scores: Scores of a flaw by the cheap judge in [0, 1], None without a verdict, [num_rows].
         flawed: Labels, [num_rows].
+        problems: Key of the problem of each row, [num_rows].
         max_error: Bound e, in (0, 1).
         cut: Score above which the cheap judge flags.
 
@@ -99,16 +107,23 @@ def choose_thresholds(
     """
     if any(score is not None and not 0 <= score <= 1 for score in scores):
         raise ValueError("a score of a flaw must be between 0 and 1")
-    rows = list(zip(scores, flawed, strict=True))
-    low = _bound([math.inf if score is None else score for score, is_flawed in rows if is_flawed], max_error, 0.0)
-    high = -_bound([math.inf if s is None else -s for s, is_flawed in rows if not is_flawed], max_error, -1.0)
+    rows = list(zip(scores, flawed, problems, strict=True))
+    flawed_rows = [(math.inf if score is None else score, key) for score, is_flawed, key in rows if is_flawed]
+    correct_rows = [(math.inf if score is None else -score, key) for score, is_flawed, key in rows if not is_flawed]
+    low, high = _bound(flawed_rows, max_error, 0.0), -_bound(correct_rows, max_error, -1.0)
     return min(low, cut), max(high, cut)
 
 
-def _bound(scores: Sequence[float], rate: float, lowest: float) -> float:
-    """Return s_(k+1) of n scores in rising order with k = floor(rate (n + 1)) - 1; `lowest` if k is below 0."""
-    k = math.floor(rate * (len(scores) + 1)) - 1
-    return sorted(scores)[k] if k >= 0 else lowest
+def _bound(rows: Sequence[tuple[float, Hashable]], rate: float, lowest: float) -> float:
+    """Return s_(k+1) of n scores with problems, k = floor(rate (n + m)) - m; `lowest` if k is below 0."""
+    most = _most_rows([problem for _, problem in rows])
+    k = math.floor(rate * (len(rows) + most)) - most
+    return sorted(score for score, _ in rows)[k] if k >= 0 else lowest
+
+
+def _most_rows(problems: Sequence[Hashable]) -> int:
+    """Return the largest number m of rows of one problem; 1 without rows."""
+    return max(Counter(problems).values(), default=1)
 
 
 def choose(settings: CascadeSettings) -> CascadeChoice:
@@ -144,7 +159,7 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
             )
     cut = 1 - settings.threshold if any(verdict.scores for verdict in cheap) else 0.5
     problems = [row.problem.text for row in rows.counting]
-    known = [scores[i] for i in chosen], [labels[i] for i in chosen]
+    known = [scores[i] for i in chosen], [labels[i] for i in chosen], [problems[i] for i in chosen]
     bounds = sorted({*MAX_ERRORS, settings.max_error})
     thresholds = {f"bound {bound:g}": choose_thresholds(*known, bound, cut) for bound in bounds}
     points = _points(
@@ -155,7 +170,8 @@ def choose(settings: CascadeSettings) -> CascadeChoice:
         by_probability,
     )
     points |= {name: replace(points[name], max_error=bound) for name, bound in zip(thresholds, bounds, strict=True)}
-    smallest = 1 / (min(sum(known[1]), len(chosen) - sum(known[1])) + 1)
+    by_class = [[problems[i] for i in chosen if labels[i] is label] for label in (True, False)]
+    smallest = max(_most_rows(of_class) / (len(of_class) + _most_rows(of_class)) for of_class in by_class)
     num_problems = len({problems[i] for i in measured})
     wanted = thresholds[f"bound {settings.max_error:g}"]
     return CascadeChoice(wanted, settings.max_error, len(chosen), len(measured), num_problems, smallest, points)

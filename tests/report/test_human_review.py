@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import wilson_interval
+from fapo.evaluation.intervals import decimal, difference_interval, f1_interval, percent_of, wilson_interval
 from fapo.report import read_run, write_report
 from fapo.report.agreement import Agreement
-from fapo.report.human_review import agreements, judge_rates, read_labels, text_hash
+from fapo.report.human_review import JudgeRates, agreements, judge_rates, read_labels, text_hash
 from tests.support.command_line import fapo
 from tests.support.run_folders import rollout, write_run
 
@@ -74,6 +74,49 @@ def test_as_many_flagged_as_cleared_rollouts_measure_no_recall(tmp_path: Path, c
     assert judge_rates(balanced, [read_run(folder)]) == []
     assert "balanced.json: as many flagged as cleared rollouts were drawn" in caplog.text
     assert [row.of for row in agreements(balanced, [read_run(folder)])][:1] == ["judge, r, as many flagged as cleared"]
+
+
+FOUND = [(True, True)] * 9 + [(False, True)] * 5 + [(True, False)] * 3 + [(False, False)] * 11
+"""Flags of a judge and of a person; 9 true positives, 5 false negatives, 3 false positives, 11 true negatives."""
+
+
+def rates_of(found: list[tuple[bool, bool]], problems: list[str]) -> list[str]:
+    """Return recall, false positive rate, J and F1 with their intervals as the command prints them."""
+    flagged, flawed = zip(*found, strict=True)
+    return list(JudgeRates("r", (1, 4), flagged, flawed, tuple(problems)).row()[3:])
+
+
+def test_rates_of_one_rollout_of_each_problem_are_of_independent_rollouts() -> None:
+    assert rates_of(FOUND, [f"{i}?" for i in range(28)]) == [
+        percent_of(9, 14),
+        percent_of(3, 14),
+        decimal(9 / 14 - 3 / 14, difference_interval(9, 14, 3, 14)),
+        decimal(18 / 26, f1_interval(9, 3, 5)),
+    ]
+
+
+def test_further_rollouts_of_a_problem_that_say_the_same_make_the_rates_no_more_certain() -> None:
+    def widths(found: list[tuple[bool, bool]], problems: list[str]) -> list[float]:
+        ends = [cell[cell.index("[") + 1 : -1].split(", ") for cell in rates_of(found, problems)]
+        return [float(high) - float(low) for low, high in ends]
+
+    single = widths(FOUND, [f"{i}?" for i in range(28)])
+    assert widths(FOUND * 6, [f"{i}?" for i in range(28)] * 6) == pytest.approx(single, rel=0.05)
+    as_independent = widths(FOUND * 6, [f"{i}?" for i in range(168)])
+    assert all(narrow < 0.5 * wide for narrow, wide in zip(as_independent, single, strict=True))
+
+
+def test_rollouts_of_a_problem_at_several_steps_are_not_independent(tmp_path: Path) -> None:
+    rows = [rollout(step, i, 1 if i < 3 else None, None) for step in (1, 2, 3, 4) for i in range(6)]
+    labels = [label(i, 1 if i % 2 else None, step=step) for step in (1, 2, 3, 4) for i in range(6)]
+    found = judge_rates(write_labels(tmp_path / "labels.json", labels), [read_run(run_with(tmp_path / "r", rows))])
+    assert [(rates.steps, rates.found.n, len(set(rates.problems))) for rates in found[-2:]] == [
+        ((4, 4), 6, 6),
+        ((1, 4), 24, 6),
+    ]
+    alone, together = (rates.row() for rates in found[-2:])
+    assert alone[3] == percent_of(1, 3)
+    assert together[3] != percent_of(4, 12) and together[3].startswith("33.3 % [")
 
 
 def test_the_hash_of_a_text_is_that_of_the_page() -> None:

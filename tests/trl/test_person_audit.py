@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fapo.config.reader import from_dict
-from fapo.evaluation.intervals import decimal, difference_interval, percent, wilson_interval
+from fapo.evaluation.intervals import decimal, percent, wilson_interval
 from fapo.judge.quality import flawed_positive_prf
 from fapo.report.browser import make_browser
 from fapo.report.human_review import BLOCKS, judge_rates
@@ -76,9 +76,9 @@ def test_the_rates_of_the_judge_by_the_labels_are_printed_by_steps(
         found = flawed_positive_prf([audits[i]["judge"]["flawed"] for i in mine], flawed)
         assert rates.found == found
         assert int(row[2]) == len(mine)
-        assert row[3] == percent(found.recall, wilson_interval(found.tp, sum(flawed)))
-        fine = len(mine) - sum(flawed)
-        assert row[4] == percent(0.0, wilson_interval(0, fine))
-        assert row[5] == decimal(found.youden_j, difference_interval(found.tp, sum(flawed), 0, fine))
-        assert row[6].startswith(f"{found.f1:.2f} [")
+        assert rates.problems == tuple(audits[i]["problem"] for i in mine)
+        values = percent(found.recall), percent(0.0), decimal(found.youden_j), decimal(found.f1)
+        assert [cell.partition(" [")[0] for cell in row[3:]] == list(values)
+        num_fine = len({audits[i]["problem"] for i, is_flawed in zip(mine, flawed, strict=True) if not is_flawed})
+        assert row[4] == percent(0.0, wilson_interval(0, num_fine)), "of problems, since these have several rollouts"
     assert 0.3 < judge_rates(file, [read_run(folder)])[-1].found.recall < 0.7

@@ -14,8 +14,15 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fapo.errors import DataError
-from fapo.evaluation.intervals import decimal, difference_interval, f1_interval, percent_of
-from fapo.judge.quality import PRF, flawed_positive_prf
+from fapo.evaluation.intervals import (
+    decimal,
+    group_sums,
+    grouped_difference_interval,
+    grouped_f1_interval,
+    grouped_rate_interval,
+    percent,
+)
+from fapo.judge.quality import PRF, confusion, flawed_positive_prf, ratio
 from fapo.report.agreement import Agreement, Finding, agreement
 from fapo.report.rollouts import ShownRollout, named_policies, shown_rollouts
 from fapo.training.datasets import TRAIN
@@ -86,6 +93,8 @@ class JudgeRates:
     """Whether the judge has flagged each rollout, [num_rollouts]."""
     flawed: tuple[bool, ...]
     """Whether the person has found a flaw in it, [num_rollouts]."""
+    problems: tuple[str, ...]
+    """Text of its problem, [num_rollouts]; rollouts of one problem are not independent."""
 
     @property
     def found(self) -> PRF:
@@ -95,18 +104,23 @@ class JudgeRates:
     def row(self) -> tuple[str, ...]:
         """Return run, steps, number, recall, false positive rate, J and F1 as text, with intervals of 95 %.
 
-        The intervals are those of Wilson, of Newcombe for J, and of `f1_interval`.
+        The intervals are those of Wilson, of Newcombe for J, and of `f1_interval`; over problems where these have
+        several rollouts.
         """
         found = self.found
-        num_fine = found.fp + found.tn
+        rows = [
+            (*confusion(flagged, flawed), flawed, not flawed)
+            for flagged, flawed in zip(self.flagged, self.flawed, strict=True)
+        ]
+        tp, fp, fn, num_flawed, num_fine = group_sums(rows, self.problems).T
         return (
             self.run,
             f"{self.steps[0]}-{self.steps[1]}",
             str(found.n),
-            percent_of(found.tp, found.num_flawed),
-            percent_of(found.fp, num_fine),
-            decimal(found.youden_j, difference_interval(found.tp, found.num_flawed, found.fp, num_fine)),
-            decimal(found.f1, f1_interval(found.tp, found.fp, found.fn)),
+            percent(found.recall, grouped_rate_interval(tp, num_flawed)),
+            percent(ratio(found.fp, found.fp + found.tn), grouped_rate_interval(fp, num_fine)),
+            decimal(found.youden_j, grouped_difference_interval(tp, num_flawed, fp, num_fine)),
+            decimal(found.f1, grouped_f1_interval(tp, fp, fn)),
         )
 
 
@@ -180,7 +194,8 @@ def judge_rates(path: str | Path, runs: Sequence[Run]) -> list[JudgeRates]:
             found = [(label, r) for label, r in mine if first <= label.step <= last]
             if found:
                 by_judge = [bool(r.flagged) for _, r in found]
-                rows.append(JudgeRates(name, (first, last), tuple(by_judge), tuple(k.flawed for k, _ in found)))
+                by_hand, problems = [label.flawed for label, _ in found], [r.problem for _, r in found]
+                rows.append(JudgeRates(name, (first, last), tuple(by_judge), tuple(by_hand), tuple(problems)))
     return rows
 
 

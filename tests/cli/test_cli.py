@@ -143,6 +143,14 @@ def test_a_report_needs_runs(runs: list[str], message: str, tmp_path: Path, monk
     assert message in capsys.readouterr().err
 
 
+def test_a_page_does_not_replace_a_file_of_its_run(tmp_path: Path, monkeypatch, capsys) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("{}\n")
+    assert run(monkeypatch, "report", tmp_path, "-o", metrics) == 2
+    assert "metrics.jsonl: is one of the files to read" in capsys.readouterr().err
+    assert metrics.read_text() == "{}\n"
+
+
 @pytest.mark.parametrize("seed", [-1, 2**31])
 def test_a_seed_out_of_range_ends_a_demo_before_its_runs(seed: int, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)

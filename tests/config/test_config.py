@@ -231,6 +231,11 @@ GENRM = {
 }
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_text(BASE, encoding="utf-8-sig")
+    assert load(tmp_path / "marked.toml").name == "small"
+
+
 def test_the_config_of_a_genrm() -> None:
     assert from_dict(GENRM).genrm == GenRMConfig("locate")
     assert from_dict(GENRM | {"genrm": {"template": "compact"}}).genrm == GenRMConfig("compact")

@@ -47,7 +47,10 @@ def report(*, settings: Options[ReportSettings]) -> None:
 
     if not settings.runs and not settings.evaluations:
         raise ConfigError("no run folder given: fapo report RUN [RUN ...] -o page.html")
-    check_not_overwriting(settings.output, [*settings.evaluations, *([settings.human] if settings.human else [])])
+    of_runs = [file for run in settings.runs for file in run.glob("*.json*")]
+    check_not_overwriting(
+        settings.output, [*settings.evaluations, *([settings.human] if settings.human else []), *of_runs]
+    )
 
     def write(refresh: int | None) -> Path:
         return write_report(

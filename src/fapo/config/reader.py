@@ -90,7 +90,7 @@ def _read_toml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the table of a TOML file with resolved paths, and the places of its keys."""
     file, folder = find_config(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         table = tomllib.loads(text)
     except FileNotFoundError:
         known = {p.name: str(p) for p in path.parent.glob("*.toml")}

@@ -116,6 +116,7 @@ MISTAKES = {
     "missing model": ([POLICY, "model.path=./nonsense"], "model.path: cannot load './nonsense'"),
     "missing judge": ([POLICY, "judge.kind=local", "judge.model=./nonsense"], "judge.model: cannot load './nonsense'"),
     "unknown template": ([POLICY, "judge.kind=local", "judge.template=nonsense"], "no prompt template 'nonsense'"),
+    "fewer rows than a step needs": ([POLICY], "data.train: 8 rows are fewer than rollout.num_prompts = 48"),
     "template without steps, dry": (
         [POLICY, "reward.kind=step_ratio", "judge.kind=local", "judge.template=yes_no", "--dry-run"],
         "reward.kind step_ratio needs the step",

@@ -14,6 +14,7 @@ from transformers import PrinterCallback
 
 from fapo.config.schema import AdapterJudge, Config, JudgeRequests
 from fapo.data.trajectory import opens_thinking
+from fapo.errors import ConfigError
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.from_config import make_scorer
@@ -60,6 +61,11 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     cached = _with_cache(config)
     adapter_judge = AdapterModel(config.judge, config.model) if isinstance(config.judge, AdapterJudge) else None
     scorer = make_scorer(without_stops(cached), solutions, judge_model=adapter_judge)
+    if (num := len(sets[TRAIN])) < config.rollout.num_prompts:  # TRL would end without a step
+        raise ConfigError(
+            f"data.train: {num} rows are fewer than rollout.num_prompts = {config.rollout.num_prompts}, so there is no "
+            "step; lower it, or give more rows"
+        )
     model, tokenizer = load_model(config)
     run = open_run(config, arguments, resume=resume, rank=processes.process_index)
     scorer, eager = _wrapped(config, scorer)

@@ -1126,10 +1126,14 @@ def test_numbers_by_the_size_of_a_solution_fit_80_columns(tmp_path: Path, monkey
 
 def test_f1_is_drawn_against_tokens(data: Path, tmp_path: Path, run) -> None:
     files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, tokens=50) for name in ("one", "two")]
+    (tmp_path / "disk").mkdir()
     for suffix, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
-        code, _, err = run("process", "--data", data, "--predictions", *files, "--plot", tmp_path / f"plot.{suffix}")
+        plot, target = tmp_path / f"plot.{suffix}", tmp_path / "disk" / suffix
+        plot.symlink_to(target)
+        code, _, err = run("process", "--data", data, "--predictions", *files, "--plot", plot)
         assert code == 0, err
-        assert (tmp_path / f"plot.{suffix}").read_bytes().startswith(start)
+        assert target.read_bytes().startswith(start)
+        assert plot.readlink() == target, "the link stays"
 
 
 def test_prompts_of_one_judge_are_compared_on_the_same_rows(data: Path, tmp_path: Path, run, score) -> None:

@@ -202,7 +202,7 @@ def write_plot(path: Path, found: JudgeComparison) -> None:
         axes.errorbar([tokens], [100 * number.value], yerr=around, fmt="o", capsize=3, label=_shown(judge))
     axes.set(xlabel="tokens of a critique, mean", ylabel=f"{heading}, %", ylim=(0, 100))
     figure.legend(loc="outside right upper", frameon=False)
-    with atomic_path(path, path.with_name(f".{path.name}")) as draft:
+    with atomic_path(path) as draft:
         figure.savefig(draft, format=path.suffix.removeprefix("."), dpi=150)
 
 

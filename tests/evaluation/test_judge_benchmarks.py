@@ -171,6 +171,17 @@ def test_rules_that_read_nothing(judge, precision, recall, error_acc, correct_ac
     assert (point["error_acc"], point["correct_acc"], point["f1"]) == (error_acc, correct_acc, 0)
 
 
+def test_rules_that_read_nothing_are_compared(data: Path, tmp_path: Path, score) -> None:
+    rules = ("--judge", "flag-none", "--judge", "flag-all")
+    found = score("process", "--data", data, *rules, "--out", tmp_path / "rule.jsonl", "--table", tmp_path / "rule.md")
+    assert list(found["judges"]) == ["flag-none", "flag-all"]
+    assert found["judges"]["flag-all"]["differences"]["correct_acc"]["value"] == -1
+    for name, step in (("flag-none", None), ("flag-all", 0)):
+        rows = [json.loads(line) for line in (tmp_path / f"rule.{name}.jsonl").read_text().splitlines()]
+        assert [row["error_step"] for row in rows] == [step] * len(ROWS)
+    assert "| flag-all |" in (tmp_path / "rule.md").read_text()
+
+
 def test_undefined_numbers_are_null(tmp_path: Path, score) -> None:
     write_jsonl(tmp_path / "sound.jsonl", [data_row("a-0", -1), data_row("a-1", -1)])
     found = score("flawed-positive", "--data", tmp_path / "sound.jsonl", "--judge", "flag-all")
@@ -547,7 +558,19 @@ CALLS: dict[str, tuple[list[str], str]] = {
     "no predictions": (["--data", "DATA", "--predictions", "none.jsonl"], "none.jsonl: no such file"),
     "empty predictions": (["--data", "DATA", "--predictions", "empty.jsonl"], "empty.jsonl: no predictions in it"),
     "twice": (["--data", "DATA", "DATA", "--judge", "flag-all"], "id 'a-0' is also in another file"),
-    "two judges": (["--data", "DATA", "--judge", "flag-all", "--judge", "http://x"], "'flag-all' is neither a URL"),
+    "a rule and a model": (
+        ["--data", "DATA", "--judge", "http://x", "--judge", "flag-all", "--model", "m"],
+        "--judge flag-all does not go with a model as another --judge",
+    ),
+    "a rule twice": (["--data", "DATA", "--judge", "flag-all", "--judge", "flag-all"], "flag-all is named twice"),
+    "a prompt for a file": (
+        ["--data", "DATA", "--predictions", "x", "--template", "yes_no"],
+        "--template does not go with --predictions: no model is asked; name the steps by --steps instead",
+    ),
+    "a threshold for a rule": (
+        ["--data", "DATA", "--judge", "flag-all", "--threshold", "0.3"],
+        "--threshold does not go with --judge flag-all",
+    ),
     "no model": (["--data", "DATA", "--judge", "http://127.0.0.1:9"], "--model is missing"),
     "no URL": (["--data", "DATA", "--judge", "oracle", "--model", "m"], "'oracle' is neither a URL"),
     "greedy votes": (
@@ -591,6 +614,29 @@ CALLS: dict[str, tuple[list[str], str]] = {
     ),
     "out of a file": (["--data", "DATA", "--predictions", "x", "--out", "y"], "--out is for answers of a --judge"),
 }
+
+
+ONLY_FOR_MODELS = {
+    "--votes": "3",
+    "--temperature": "0.5",
+    "--revision": "x",
+    "--model": "m",
+    "--min-words": "3",
+    "--concurrency": "3",
+    "--timeout": "3",
+    "--prompt": "plain",
+    "--cache": "c.sqlite",
+    "--prices": "1 1 1",
+}
+
+
+@pytest.mark.parametrize("option", ONLY_FOR_MODELS)
+@pytest.mark.parametrize("what", ["--judge flag-none", "--predictions x.jsonl"])
+def test_an_option_that_only_a_model_has_is_an_error(what: str, option: str, data: Path, run) -> None:
+    values = ONLY_FOR_MODELS[option].split()
+    code, out, err = run("process", "--data", data, *what.split(), option, *values)
+    assert (code, out) == (2, "")
+    assert f"{option} does not go with {what.removesuffix(' x.jsonl')}: no model is asked; remove it" in err
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -18,7 +18,7 @@ def bench(*, settings: Options[BenchSettings], as_json: AsJson = False, quiet: Q
     from fapo.evaluation.judge_benchmarks import output
     from fapo.evaluation.judge_benchmarks.run import run_benchmark, score
 
-    with progress_bars(disable=quiet or not settings.judge or bool(settings.rule)) as bars:
+    with progress_bars(disable=quiet or not settings.judge or bool(settings.rules)) as bars:
         rows, contexts = run_benchmark(settings, bar_by_name(bars))
     if settings.compares:
         from fapo.evaluation.judge_benchmarks import comparison_output as comparison
@@ -35,5 +35,5 @@ def bench(*, settings: Options[BenchSettings], as_json: AsJson = False, quiet: Q
         print_result(output.as_table(found_one, contexts[0]), output.as_json(found_one, contexts[0]), as_json)
     if line := output.cache_line(contexts):
         console.line(line)
-    if not settings.rule:
+    if not settings.rules:
         print_notes(output.verdict_counts(contexts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -73,6 +74,12 @@ class ModelSettings(Requests, NamedJudge):
     no_cache: bool = False
     """Ask the judge again for critiques that the cache holds."""
 
+    def changed_settings(self, without: Collection[str] = ()) -> list[str]:
+        """Return the names of a judge's settings that differ from their defaults, sorted, without some names."""
+        names = {f.name for f in fields(ModelSettings)} | {"template"}
+        changed = [f.name for f in fields(self) if f.name in names and getattr(self, f.name) != f.default]
+        return sorted(set(changed) - set(without))
+
     def judge_with(self, template: str, cache: Path | None = None) -> ModelJudge | CascadeJudge:
         """Return the judge as a config.
 
@@ -92,16 +99,14 @@ class ModelSettings(Requests, NamedJudge):
 
         cache = self.cache or cache
         is_prm = any(address.startswith(made.PRM_PREFIX) for address in self.judge)
-        defaults = {f.name: f.default for f in fields(self)}
         if any(address.startswith(made.CASCADE_PREFIX) for address in self.judge):
-            in_file = ({f.name for f in fields(ModelSettings)} | {"template"}) - {"judge", "cache", "no_cache"}
-            given = [name for name in sorted(in_file & defaults.keys()) if getattr(self, name) != defaults[name]]
+            given = self.changed_settings({"judge", "cache", "no_cache"})
             if len(self.judge) > 1 or given:
                 what = f"--{given[0].replace('_', '-')}" if given else "a second --judge"
                 raise ConfigError(f"{what} does not go with --judge {self.judge[0]}: set it in that file")
             return made.command_line_cascade(self.judge[0].removeprefix(made.CASCADE_PREFIX), cache)
-        unused = [name for name in (OF_CRITIQUES if is_prm else OF_PRM) if getattr(self, name) != defaults[name]]
-        if unused:
+        of_others = OF_CRITIQUES if is_prm else OF_PRM
+        if unused := [name for name in self.changed_settings() if name in of_others]:
             remedy = "a process reward model writes no critique" if is_prm else "it is for prm: judges"
             raise ConfigError(f"--{unused[0].replace('_', '-')} does not go with this --judge: {remedy}; remove it")
         known = {f.name for f in fields(PRMJudge if is_prm else ServedJudge)} - {"model"}

@@ -51,7 +51,8 @@ def run_benchmark(settings: BenchSettings, progress: Progress = lambda *_: None)
         DataError: The data or the predictions cannot be read.
         JudgeDownError: The judge fails for too many rows.
     """
-    for file in filter(None, (settings.table, settings.plot, *map(settings.out_of, settings.templates))):
+    names = settings.rules or settings.templates
+    for file in filter(None, (settings.table, settings.plot, *map(settings.out_of, names))):
         check_not_overwriting(file, [*settings.data, *map(str, settings.predictions)])
     rules = {load_template(template, settings.steps).steps for template in settings.templates}
     if len(rules) > 1:
@@ -72,8 +73,8 @@ def _contexts(settings: BenchSettings, rows: Rows, progress: Progress) -> list[C
         names = stems if short else [str(file) for file in settings.predictions]
         files = zip(settings.predictions, names, strict=True)
         return [_from_predictions(settings, rows, file, name) for file, name in files]
-    if settings.rule:
-        return [_from_rule(settings, rows)]
+    if settings.rules:
+        return [_from_rule(settings, rows, rule) for rule in settings.rules]
     return [_from_judge(settings, rows, template, progress) for template in settings.templates]
 
 
@@ -123,12 +124,12 @@ def _from_predictions(settings: BenchSettings, rows: Rows, file: Path, name: str
     )
 
 
-def _from_rule(settings: BenchSettings, rows: Rows) -> Context:
-    """Return the answers of a judge that reads nothing, and write them to `out`."""
-    verdicts = [Verdict.from_step(RULES[settings.rule])] * len(rows.counting)
-    if settings.out:
-        write_predictions(settings.out, rows.counting, verdicts, settings.rule)
-    return Context(settings.data, settings.rule, settings.rule, settings.rule, verdicts, settings.invalid)
+def _from_rule(settings: BenchSettings, rows: Rows, rule: str) -> Context:
+    """Return the answers of a judge that reads nothing, and write them to its file."""
+    verdicts = [Verdict.from_step(RULES[rule])] * len(rows.counting)
+    if out := settings.out_of(rule):
+        write_predictions(out, rows.counting, verdicts, rule)
+    return Context(settings.data, rule, rule, rule, verdicts, settings.invalid)
 
 
 def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Progress) -> Context:

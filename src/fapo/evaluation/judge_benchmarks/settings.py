@@ -92,13 +92,30 @@ class BenchSettings(ModelSettings, LabelledRows):
             raise ConfigError(
                 "give either --predictions FILE or --judge (URL, local:PATH, prm:URL, flag-all, flag-none)"
             )
+        if mixed := [name for name in self.judge if name in RULES and not self.rules]:
+            raise ConfigError(
+                f"--judge {mixed[0]} does not go with a model as another --judge; write the answers of each to a file "
+                "with --out, and compare the files with --predictions"
+            )
+        if self.predictions or self.rules:
+            used = {"judge", "steps", "threshold"} if self.predictions else {"judge", "steps"}
+            unused = self.changed_settings(used) + (["prices"] if self.prices else [])
+            if unused:
+                what = "--predictions" if self.predictions else f"--judge {self.rules[0]}"
+                remedy = "name the steps by --steps instead" if unused[0] == "template" else "remove it"
+                option = unused[0].replace("_", "-")
+                raise ConfigError(f"--{option} does not go with {what}: no model is asked; {remedy}")
         if self.choose_threshold and self.threshold is not None:
             raise ConfigError("--threshold and --choose-threshold exclude each other; give one")
         if self.choose_threshold and self.compares:
             raise ConfigError("--choose-threshold is for one judge or file, not for a comparison; give one")
         if self.predictions and self.out:
             raise ConfigError("--out is for answers of a --judge; leave it out with --predictions")
-        given = {"--template": [Path(name).stem for name in self.template], "--predictions": self.predictions}
+        given = {
+            "--judge": self.rules,
+            "--template": [Path(name).stem for name in self.template],
+            "--predictions": self.predictions,
+        }
         for option, values in given.items():
             if twice := [value for value, num in Counter(values).items() if num > 1]:
                 raise ConfigError(f"{option}: {twice[0]} is named twice; name each one once")
@@ -111,22 +128,22 @@ class BenchSettings(ModelSettings, LabelledRows):
 
     @property
     def compares(self) -> bool:
-        """Whether several prompts or several files are compared."""
-        return not self.rule and len(self.predictions or self.template) > 1
+        """Whether several prompts, several files, or flag-all and flag-none are compared."""
+        return len(self.rules or self.predictions or self.template) > 1
 
     @property
     def templates(self) -> tuple[str, ...]:
         """Prompts, at least one."""
         return self.template or ("locate",)
 
-    def out_of(self, template: str) -> Path | None:
-        """Return the file for the answers to one prompt; None without an output file."""
-        return self.out and self.out.with_stem(f"{self.out.stem}.{Path(template).stem}") if self.compares else self.out
+    def out_of(self, name: str) -> Path | None:
+        """Return the file for the answers to one prompt, or of flag-all or flag-none; None without an output file."""
+        return self.out and self.out.with_stem(f"{self.out.stem}.{Path(name).stem}") if self.compares else self.out
 
     @property
-    def rule(self) -> str:
-        """Name of the judge that reads nothing; empty for any other."""
-        return self.judge[0] if len(self.judge) == 1 and self.judge[0] in RULES else ""
+    def rules(self) -> tuple[str, ...]:
+        """Names of the judges that read nothing; empty if there is any other judge."""
+        return self.judge if all(name in RULES for name in self.judge) else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -350,3 +350,17 @@ def test_an_interruption_of_generation_ends_the_judging(tmp_path: Path) -> None:
         assert trainer.model.generate is before, "the method is again what it was"
         wait_for(lambda: server.under_way == 0 and server.hang_ups > 0)
     answers.shutdown()  # otherwise workers that were stopped during a check would be started again one by one
+
+
+def test_a_masked_rollout_is_no_warning_in_a_run_and_remains_one_in_a_trainer_of_trl(
+    batch: tuple[Trainer, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, _ = batch
+    monkeypatch.setattr(trainer, "reward_funcs", [lambda completions, **_: [None] * len(completions)])
+    call: Any = ([{"reference": "4"}] * 2, ["2+2?"] * 2, ["4"] * 2, [[1]] * 2)
+    warnings = []
+    for kind in (GRPOTrainer, Trainer, GRPOTrainer):
+        caplog.clear()
+        assert kind._calculate_rewards(trainer, *call).isnan().all()
+        warnings.append("All reward functions returned None" in caplog.text)
+    assert warnings == [True, False, True]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
 import time
 from collections import defaultdict
@@ -91,7 +92,8 @@ class Trainer(SkipZeroAdvantages, Timed):
             self.model.generate = functools.partial(self.model.generate, custom_generate=decode)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-        rewards = super()._calculate_rewards(*args, **kwargs)
+        with _no_warning_of_masked_rollouts():
+            rewards = super()._calculate_rewards(*args, **kwargs)
         with self.clock("score"):
             # not in the reward function: it runs in a thread, and processes meet here
             replaced = self.recorder.write()
@@ -171,6 +173,21 @@ class Trainer(SkipZeroAdvantages, Timed):
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
     """Return the finite values: loggers cannot draw the others."""
     return {key: value for key, value in values.items() if math.isfinite(value)}
+
+
+@contextlib.contextmanager
+def _no_warning_of_masked_rollouts() -> Iterator[None]:
+    """Within the block, drop TRL's warning of rollouts without a reward; `rollout/unscored_rate` counts them."""
+
+    def keeps(record: logging.LogRecord) -> bool:
+        return "All reward functions returned None" not in record.getMessage()
+
+    logger = logging.getLogger(GRPOTrainer.__module__)
+    logger.addFilter(keeps)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keeps)
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import inspect
 import math
 import multiprocessing
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +353,34 @@ def test_the_options_of_the_client_have_its_defaults() -> None:
 def test_arguments_that_cannot_be_used(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         flawed_aware_reward(nobody, **options)
+
+
+class Somebody:
+    async def __call__(self, rollouts: list[Rollout]) -> list[Verdict]:
+        return await nobody(rollouts)
+
+
+class Blocking:
+    def __call__(self, rollouts: list[Rollout]) -> list[Verdict]:
+        return [Verdict.from_step(None)] * len(rollouts)
+
+
+@pytest.mark.parametrize("judge", [Blocking(), Blocking().__call__, functools.partial(Blocking())])
+def test_a_judge_that_cannot_be_awaited_is_an_error(judge: Any) -> None:
+    with pytest.raises(ConfigError, match=r"judge (Blocking|__call__|partial): must be an `async def`"):
+        flawed_aware_reward(judge)
+
+
+@pytest.mark.parametrize("judge", [Somebody(), Somebody().__call__, functools.partial(Somebody())])
+def test_a_judge_may_be_an_object_a_method_or_a_partial(judge: Any) -> None:
+    assert asyncio.run(flawed_aware_reward(judge)(["2+2?"], ["\\boxed{4}"], [[1]], answer=["4"])) == [1.0]
+
+
+@pytest.mark.parametrize("answer", [Decimal(4), np.int64(4)])
+def test_an_answer_of_another_type_is_an_error_that_names_the_type(answer: Any) -> None:
+    rows = flawed_aware_reward(nobody)(["2+2?"], ["\\boxed{4}"], [[1]], answer=[answer])
+    with pytest.raises(DataError, match=rf"answer is '4' \({type(answer).__name__}\), must be a text"):
+        asyncio.run(rows)
 
 
 def test_options_reach_the_server() -> None:

@@ -111,7 +111,10 @@ def as_scalar_text(where: str, name: str, value: Any) -> str:
         DataError: The value is neither a text nor a finite number, or the text is empty.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise DataError(f"{where}: {name} is {str(value)[:40]!r}, must be a text that is not empty or a number")
+        kind = type(value).__name__
+        raise DataError(
+            f"{where}: {name} is {str(value)[:40]!r} ({kind}), must be a text that is not empty, an int or a float"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         raise DataError(f"{where}: {name} is {value}, must be a text or a finite number")
     return str(value)

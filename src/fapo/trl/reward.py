@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self, get_args
 
@@ -210,6 +211,13 @@ def log_rates(scored: Sequence[ScoredRollout], log_metric: LogMetric) -> None:
             log_metric("fapo/fp_ratio", float(s.flawed))
 
 
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Return whether a function, a partial of one, or the `__call__` of an object is an `async def`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
 def problem_text(messages: Any) -> str:
     """Return the last user message of a conversation, or the last one without a user; a text is returned as it is.
 
@@ -309,6 +317,9 @@ def flawed_aware_reward(
             extra_body=extra_body or {},
         )
         judge = GenRM(load_template(template, steps), client, min_words=min_words)
+    elif not _is_async(judge):
+        name = getattr(judge, "__name__", type(judge).__name__)
+        raise ConfigError(f"judge {name}: must be an `async def`, or an object whose `__call__` is an `async def`")
     if not 0 <= max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {max_failure_rate}, must be a rate from 0 to 1")
     if on_unscored not in get_args(OnUnscored):

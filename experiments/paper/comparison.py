@@ -37,6 +37,10 @@ TESTED = ("accuracy", "right for the right reason", "accuracy, harder", "right f
 """Titles of the metrics in which the arms are compared; more is better."""
 MIN_SEEDS = 3
 """Smallest number of seeds of a test."""
+OVERVIEW = "right for the right reason"
+"""Title of the metric of the first table, which has all worlds."""
+MIN_WORLDS = 2
+"""Smallest number of worlds of an arm in that table."""
 
 Key = tuple[str, str, int]
 """World, arm and seed of a run."""
@@ -224,6 +228,7 @@ def write_comparison(folder: Path, out: Path) -> Path:
         "python -m experiments.miniature comparison --output runs/comparison --docs docs/results/comparison "
         "--seeds 0 1 2 3 4 5 6 7",
         "```",
+        *_overview(worlds, found),
     ]
     for world, arms in worlds.items():
         note = [WORLDS[world].note, ""] if WORLDS[world].note else []
@@ -259,6 +264,33 @@ def _power(found: Sequence[Difference]) -> list[str]:
         "the training of a run.",
         "",
     ]
+
+
+def _overview(worlds: Mapping[str, Results], found: Sequence[Difference]) -> list[str]:
+    """Return the table of OVERVIEW at the end of the runs: a row for each world, a column for each common arm."""
+    common = [arm for arm in COMPARED if sum(bool(arms.get(arm)) for arms in worlds.values()) >= MIN_WORLDS]
+    if not common:
+        return []
+    surely = {(d.world, d.arm) for d in found if d.metric == OVERVIEW and d.corrected < 0.05}
+    lines = [
+        "",
+        "## All worlds",
+        "",
+        f"Fraction of the answers that are {OVERVIEW} at the end, with the number of seeds in brackets.",
+        f"Bold: differs from {LOOKS[REFERENCE][0]} with p < .05 after Holm's correction. Arms of a single world are in",
+        "the table of that world.",
+        "",
+        f"| world | start | {' | '.join(LOOKS[arm][0] for arm in common)} |",
+        "|---" * (len(common) + 2) + "|",
+    ]
+    for world, arms in worlds.items():
+        cells = [_mean([r.start[OVERVIEW] for by_seed in arms.values() for r in by_seed.values()], 3)]
+        for arm in common:
+            ends = [result.end[OVERVIEW] for result in arms.get(arm, {}).values()]
+            bold = "**" if (world, arm) in surely else ""
+            cells.append(f"{bold}{_spread(ends)}{bold} ({len(ends)})" if ends else "")
+        lines.append(f"| {WORLDS[world].title} | {' | '.join(cells)} |")
+    return lines
 
 
 def _ends(arms: Results) -> list[str]:

@@ -126,6 +126,24 @@ def test_the_page_names_what_differs(folder: Path, tmp_path: Path) -> None:
     assert page.count("The judge is the oracle") == sum(world.judge == EXACT for world in WORLDS.values())
 
 
+def test_the_first_table_has_all_worlds_and_the_arms_of_several(folder: Path, tmp_path: Path) -> None:
+    for seed in SEEDS[1:]:
+        (folder / f"weak-decoupled-{seed}/model").rmdir()
+    page = write_comparison(folder, tmp_path / "docs").read_text(encoding="utf-8")
+    head, *rows = page.partition("## All worlds")[2].partition("\n## ")[0].strip().splitlines()[4:]
+    titles = [title.strip() for title in head.split("|")[3:-1]]
+    assert titles == [LOOKS[arm][0] for arm in COMPARED if with_arm(arm) > 1]
+    cells = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in rows[1:]}
+    assert set(cells) == {world.title for world in WORLDS.values()}
+    shipped, weak = (cells[WORLDS[name].title] for name in ("today", "weak"))
+    assert shipped[0] == "0.200", "the start"
+    column = 1 + titles.index(LOOKS["decoupled"][0])
+    assert shipped[column].startswith("**0.6") and shipped[column].endswith("** (4)"), "it differs from FAPO"
+    assert weak[column] == "0.620 (1)", "one seed is not tested"
+    assert cells[WORLDS["cascade"].title][column] == "", "no such arm there"
+    assert shipped[1 + titles.index(LOOKS["fapo"][0])] == "0.616 ± 0.013 (4)"
+
+
 def test_a_run_that_has_read_its_cache_does_not_count_for_the_tokens(folder: Path, tmp_path: Path) -> None:
     path = folder / "weak-fapo-2/metrics.jsonl"
     rows = list(read_jsonl(path))

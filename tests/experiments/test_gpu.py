@@ -202,9 +202,11 @@ def critique(step: int, problem: str, said: int | None, label: int | None, corre
 
 
 def test_the_table_of_the_genrms(tmp_path: Path) -> None:
-    solution = {"problem": "p", "steps": ["a", "b", "c"]}
     labels = {"1": -1, "2": 0, "3": 2, "4": 1}
-    rows = [{"id": i, "label": label, "final_answer_correct": i != "4", **solution} for i, label in labels.items()]
+    rows = [
+        {"id": i, "problem": f"problem {i}", "steps": ["a", "b", "c"], "label": label, "final_answer_correct": i != "4"}
+        for i, label in labels.items()
+    ]
     (tmp_path / "data").mkdir()
     write_jsonl(tmp_path / "data/test.jsonl", rows)
     said = {

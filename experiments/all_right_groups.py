@@ -31,7 +31,7 @@ from fapo.config.reader import load
 from fapo.data.columns import Row
 from fapo.data.jsonl import read_jsonl
 from fapo.data.miniature.sets import CONFIG_FOLDER
-from fapo.evaluation.intervals import mean_interval
+from fapo.evaluation.intervals import mean_interval, percent, signed_points
 from fapo.rewards import decoupled
 from fapo.training.run_reader import read_run
 
@@ -106,7 +106,7 @@ def print_group_rates(console: Console, runs: Sequence[Path]) -> None:
     table = Table("steps", "all right", "all right, with both verdicts", box=box.MARKDOWN)
     rates = [group_rates(run) for run in runs]
     for steps in rates[0]:
-        table.add_row(steps, *(f"{100 * fmean(of_run[steps][i] for of_run in rates):.1f} %" for i in (0, 1)))
+        table.add_row(steps, *(percent(fmean(of_run[steps][i] for of_run in rates)) for i in (0, 1)))
     console.print(table)
 
 
@@ -119,18 +119,16 @@ def print_differences(console: Console, found: dict[float, list[Result]], equal:
         equal: Measurements with weight 1 by seed.
     """
     table = Table("groups that are all right", "seeds", *TESTED, box=box.MARKDOWN)
-    shared = [equal[result.seed] for results in found.values() for result in results if result.seed in equal]
-    once = {result.seed: result for result in shared}
-    table.add_row("1", str(len(once)), *(f"{100 * fmean(r.end[t] for r in once.values()):.1f} %" for t in TESTED))
+    trained_seeds = {result.seed for results in found.values() for result in results}
+    once = [result for seed, result in equal.items() if seed in trained_seeds]
+    table.add_row("1", str(len(once)), *(percent(fmean(r.end[title] for r in once)) for title in TESTED))
     for weight, results in found.items():
-        cells = [f"{100 * fmean(r.end[title] for r in results):.1f} %" for title in TESTED]
+        cells = [percent(fmean(r.end[title] for r in results)) for title in TESTED]
         table.add_row(f"{weight:g}", str(len(results)), *cells)
         pairs = [(r, equal[r.seed]) for r in results if r.seed in equal]
         changes = [[r.end[title] - other.end[title] for r, other in pairs] for title in TESTED]
         if len(pairs) > 1:
-            shown = [
-                f"{100 * fmean(v):+.1f} ({' to '.join(f'{100 * b:.1f}' for b in mean_interval(v))})" for v in changes
-            ]
+            shown = [signed_points(fmean(values), mean_interval(values)) for values in changes]
             table.add_row(f"{weight:g} - 1", str(len(pairs)), *shown)
     console.print(table)
 

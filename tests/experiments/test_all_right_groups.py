@@ -61,7 +61,7 @@ def test_differences_are_those_of_the_same_seeds(capsys: pytest.CaptureFixture[s
     assert rows[2:] == [
         ["1", "2", *["15.0 %"] * 4],
         ["0", "2", *["17.0 %"] * 4],
-        ["0 - 1", "2", *["+2.0 (2.0 to 2.0)"] * 4],
+        ["0 - 1", "2", *["+2.0 [+2.0, +2.0]"] * 4],
     ]
 
 

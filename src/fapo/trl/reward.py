@@ -319,7 +319,7 @@ def flawed_aware_reward(
         judge = GenRM(load_template(template, steps), client, min_words=min_words)
     elif not _is_async(judge):
         name = getattr(judge, "__name__", type(judge).__name__)
-        raise ConfigError(f"judge {name}: must be an `async def`, or an object whose `__call__` is an `async def`")
+        raise ConfigError(f"judge {name}: must be an `async def` function, or an object with an `async def __call__`")
     if not 0 <= max_failure_rate <= 1:
         raise ConfigError(f"max_failure_rate is {max_failure_rate}, must be a rate from 0 to 1")
     if on_unscored not in get_args(OnUnscored):

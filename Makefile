@@ -72,7 +72,7 @@ test-trl: $(TRL_FOLDER)/.installed  ## run the tests of the reward with TRL VERS
 $(VERL_SETUP): pyproject.toml requirements/verl-constraints.txt
 	$(PYTHON) -m venv .venv-verl
 	$(VERL_BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements/verl-constraints.txt torch
-	$(VERL_BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements/verl-constraints.txt -e '.[verl]' pytest hypothesis
+	$(VERL_BIN)/python -m pip install --quiet $(PIP_ARGS) -c requirements/verl-constraints.txt -e '.[verl]' pytest pytest-timeout hypothesis
 	@touch $@
 
 test-verl: $(VERL_SETUP)  ## run the tests of the verl engine, in .venv-verl (1.9 GB)

@@ -9,6 +9,7 @@ everything, and find each other as those of `torchrun` do.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -33,6 +34,8 @@ from fapo.trl.train import train
 from fapo.types import Judge, Rollout, Verdict
 from tests.support.ports import free_port
 
+SECONDS = 600
+"""Time of one training. Processes that wait for each other longer end and say where: nobody else can end them all."""
 HABITS = Habits(borrow=0.3, slip=0.1, guess=0.3)
 
 
@@ -73,6 +76,7 @@ def written(trainer: Any, prompt_ids: list[list[int]], _: Any, __: Any, num_gene
 
 def work(rank: int, num_processes: int, port: int, table: dict[str, Any]) -> None:
     """Train as one of several processes."""
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
     for name in ("RANK", "LOCAL_RANK"):
         os.environ[name] = str(rank)
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -53,6 +54,9 @@ def service(judge: ChatServer, *arguments: str, **environment: str) -> Iterator[
         assert process.poll() is None, running.log
         yield running
     finally:
+        process.terminate()  # not killed at once: its workers would go on
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)
         process.kill()
         process.wait()
 

@@ -101,7 +101,9 @@ def rollouts() -> Iterator[Rollouts]:
             wait_for(lambda: _drained(worker.rollout_buffer) and worker._failed_event.is_set())
             wait_for(lambda: _reason_has_arrived(worker, found))
         finally:
-            worker.stop()
+            if worker._process:  # not `worker.stop()`, which waits without end for a process that has ended
+                worker._process.kill()
+                worker._process.join()
     yield found
 
 

@@ -63,7 +63,11 @@ def vllm_server(
         await over.wait()
         await runner.cleanup()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # at its end it cancels answers that nobody waits for
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert ready.wait(600)
     try:
@@ -71,4 +75,3 @@ def vllm_server(
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join()
-        loop.close()

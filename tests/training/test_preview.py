@@ -93,6 +93,11 @@ def test_what_cannot_be_reached_is_named_with_its_place(override: str, message: 
     assert page.count(" - miniature, override") == 1
 
 
+def test_too_few_rows_for_a_step_are_named() -> None:
+    assert "data.train: 47 rows are fewer than rollout.num_prompts = 48" in shown("miniature", "data.limit=47")
+    assert "are fewer than" not in shown("miniature", "data.limit=48")
+
+
 def test_the_line_of_the_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(POLICY.read_text(encoding="utf-8").replace('"miniature:policy"', '"./nothing"'), encoding="utf-8")

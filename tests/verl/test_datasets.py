@@ -13,6 +13,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 from fapo.config.reader import from_dict, load
 from fapo.config.schema import Config
 from fapo.data.jsonl import write_jsonl
+from fapo.errors import ConfigError
 from fapo.inference.models import model_folder
 from fapo.training.datasets import load_sets
 from fapo.verl.datasets import parquet_files, write_sets
@@ -42,7 +43,7 @@ def settings(folder: Path, seed: int = 0) -> Config:
             "output": str(folder),
             "model": {"path": "miniature:policy"},
             "data": {"train": "miniature:train", "limit": 4, "validation": {"gpqa": str(folder / "gpqa.jsonl")}},
-            "rollout": {"max_tokens": 64},
+            "rollout": {"max_tokens": 64, "num_prompts": 4},
             "reward": {"kind": "outcome"},
             "optim": {"steps": 1, "learning_rate": 1e-3},
             "validation": {"num_samples": 4},
@@ -79,6 +80,13 @@ def test_a_letter_is_checked_like_any_other_answer(given: str, right: bool, tmp_
     )
     found = asyncio.run(compute_score("gpqa", f"So \\boxed{{{letter}}}.", truth, row["extra_info"], config=str(file)))
     assert (found["acc"], found["score"]) == (float(right), 1.0 if right else -1.0)
+
+
+def test_too_few_rows_for_a_step_are_an_error(tmp_path: Path) -> None:
+    config = load(SOURCE / "fapo/data/miniature/configs/policy.toml", ["data.limit=47"])
+    with pytest.raises(ConfigError, match=r"data\.train: 47 rows are fewer than rollout\.num_prompts = 48"):
+        write_sets(config, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_prompts_have_the_tokens_that_trl_gives_them() -> None:

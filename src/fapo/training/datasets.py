@@ -60,6 +60,18 @@ def load_sets(config: Config) -> Sets:
     return _without_long_prompts(config, sets)
 
 
+def too_few_rows(config: Config, num_rows: int) -> str:
+    """Return why a training set is too small for one step of reinforcement learning, or "" if it is not.
+
+    With such a set TRL would end without a step, and verl with an assertion.
+    """
+    needed = config.rollout.num_prompts
+    if config.method != "rl" or num_rows >= needed:
+        return ""
+    found = f"{num_rows} rows are fewer than rollout.num_prompts = {needed}"
+    return f"{found}, so there is no step; lower it, or give more rows"
+
+
 def _without_long_prompts(config: Config, sets: Sets) -> Sets:
     """Return the sets without training rows beyond `data.max_prompt_tokens`; raise ConfigError for validation rows."""
     from fapo.inference.transformers_model import prompts_over  # here, because it imports torch

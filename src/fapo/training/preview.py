@@ -31,6 +31,7 @@ from fapo.errors import ConfigError, DataError, EngineError, FapoError
 from fapo.inference.models import model_folder
 from fapo.inference.served_models import served_models
 from fapo.rewards.from_config import check_scorer
+from fapo.training.datasets import too_few_rows
 
 WIDTH = 80
 """Width of the page in characters."""
@@ -95,6 +96,8 @@ def preview(config: Config, place: Places, engine: str) -> str:
                 rows[key] = _num_rows(config, key, source)
         except FapoError as error:
             found(key, str(error))
+    if "data.train" in rows and (why := too_few_rows(config, _num_used(config, rows))):
+        found("data.train", why)
     for key, why in _missing_models(config):
         found(key, why)
     folder = Path(config.output) / config.name
@@ -122,6 +125,11 @@ def _sources(config: Config) -> Iterator[tuple[str, str]]:
         yield f"data.validation.{name}", source
     if config.judge and config.judge.canaries:
         yield "judge.canaries", config.judge.canaries
+
+
+def _num_used(config: Config, rows: dict[str, int]) -> int:
+    """Return the number of training rows that are used; 0 if it is not known here."""
+    return min(rows.get("data.train", 0), config.data.limit or sys.maxsize)
 
 
 def _num_rows(config: Config, key: str, source: str, limit: int | None = None) -> int:
@@ -203,7 +211,7 @@ def _page(config: Config, rows: dict[str, int], engine: str) -> Iterator[tuple[s
         yield "batch", f"{num:,} critiques a step"
     updates = f"{optim.updates_per_batch} updates each" if optim.updates_per_batch > 1 else "one update each"
     passes = ""
-    if size := min(rows.get("data.train", 0), config.data.limit or sys.maxsize):
+    if size := _num_used(config, rows):
         per_step = rollout.num_prompts if config.method == "rl" else num
         passes = f", {optim.steps * per_step / size:.2g} passes over the data"
     yield "steps", f"{optim.steps:,}, {updates}, learning rate {optim.learning_rate:g}{passes}"

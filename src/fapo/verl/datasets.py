@@ -8,7 +8,8 @@ from typing import Any
 
 from fapo.config.schema import Config
 from fapo.data.verl_rows import verl_row, write_parquet
-from fapo.training.datasets import TRAIN, Example, load_sets
+from fapo.errors import ConfigError
+from fapo.training.datasets import TRAIN, Example, load_sets, too_few_rows
 
 
 def write_sets(config: Config, folder: Path) -> list[Path]:
@@ -22,10 +23,13 @@ def write_sets(config: Config, folder: Path) -> list[Path]:
         Paths of the files: the training set first, then the validation sets.
 
     Raises:
-        ConfigError: If a set has the name of the training set.
+        ConfigError: If a set cannot be used, see `load_sets`, or that for training is too small for one step.
         DataError: If a data set cannot be used.
     """
-    for name, examples in load_sets(config).items():
+    sets = load_sets(config)
+    if why := too_few_rows(config, len(sets[TRAIN])):
+        raise ConfigError(f"data.train: {why}")
+    for name, examples in sets.items():
         write_parquet(folder / f"{name}.parquet", verl_rows(name, examples))
     return parquet_files(config, folder)
 

@@ -571,6 +571,10 @@ CALLS: dict[str, tuple[list[str], str]] = {
         ["--data", "DATA", "--judge", "flag-all", "--threshold", "0.3"],
         "--threshold does not go with --judge flag-all",
     ),
+    "what an answer without a verdict means": (
+        ["--data", "DATA", "--predictions", "x", "--invalid", "flagged"],
+        "--invalid is for flawed-positive",
+    ),
     "no model": (["--data", "DATA", "--judge", "http://127.0.0.1:9"], "--model is missing"),
     "no URL": (["--data", "DATA", "--judge", "oracle", "--model", "m"], "'oracle' is neither a URL"),
     "greedy votes": (
@@ -1087,7 +1091,7 @@ def test_a_row_without_a_verdict_is_wrong_in_every_score_of_steps(tmp_path: Path
     write_jsonl(tmp_path / "one.jsonl", answers)
     write_jsonl(tmp_path / "two.jsonl", answers)
     files = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
-    options = ("process", "--data", tmp_path / "data.jsonl", "--invalid", "flagged", "--predictions")
+    options = ("process", "--data", tmp_path / "data.jsonl", "--predictions")
     compared, alone = score(*options, *files)["judges"]["one"], score(*options, files[0])
     assert compared["numbers"]["youden_j"]["value"] == alone["youden_j"] == 3 / 4
 

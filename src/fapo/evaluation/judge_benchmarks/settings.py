@@ -105,6 +105,10 @@ class BenchSettings(ModelSettings, LabelledRows):
                 remedy = "name the steps by --steps instead" if unused[0] == "template" else "remove it"
                 option = unused[0].replace("_", "-")
                 raise ConfigError(f"--{option} does not go with {what}: no model is asked; {remedy}")
+        if self.benchmark == "process" and self.invalid != "wrong":
+            raise ConfigError(
+                "--invalid is for flawed-positive; in process an answer without a verdict is always wrong; remove it"
+            )
         if self.choose_threshold and self.threshold is not None:
             raise ConfigError("--threshold and --choose-threshold exclude each other; give one")
         if self.choose_threshold and self.compares:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data.final_answers import clean, decide, extract
-from fapo.rewards.verify import MAX_CHARS
+from fapo.data.final_answers import MAX_CHARS, choice_letter, clean, decide, extract
 
 
 @pytest.mark.parametrize(
@@ -93,4 +92,15 @@ def test_exact_rules_take_no_time(part, reference):
     start = time.process_time()
     for text in (part * (MAX_CHARS // len(part)), "1" * (MAX_CHARS // 2) + part * (MAX_CHARS // 2 // len(part))):
         decide(clean(text), clean(reference))
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [("B" + ". " * 100_000 + "y", "B"), ("0." + "1" * 100_000 + r"\overline{3}", None), ("$" * (MAX_CHARS + 1), None)],
+)
+def test_the_normal_form_of_a_long_answer_is_the_answer(text, letter):
+    start = time.process_time()
+    assert clean(f" {text}\n") == text
+    assert choice_letter(text) == letter
     assert time.process_time() - start < 2

@@ -152,6 +152,7 @@ VOTES = [
     ([" 8.", "\\text{x}", "8", "7", "7"], False),  # " 8." and "8" are one answer, and were first
     ([None, None, "7"], True),
     ([None], False),
+    ([f"0.{'1' * 5000}\\overline{{3}}", f"0.{'1' * 5000}\\overline{{3}}", "7"], False),
     ([], None),
 ]
 

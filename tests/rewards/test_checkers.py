@@ -71,6 +71,13 @@ def test_a_choice_without_a_letter_to_compare_with_is_an_error() -> None:
     assert (check.status, check.unscored, check.detail) == ("error", True, "the reference 'roses' is no letter")
 
 
+def test_a_long_answer_is_no_choice() -> None:
+    (check,) = asyncio.run(
+        make_checker("choice")([Rollout(Problem("p", "?", "B"), rf"\boxed{{0.{'1' * 5000}\overline{{3}}}}")])
+    )
+    assert (check.correct, check.status) == (False, "ok")
+
+
 # --- functions --------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fapo.rewards.verify import MAX_CHARS, Check, acheck_answers, check_answers
+from fapo.data.final_answers import MAX_CHARS
+from fapo.rewards.verify import Check, acheck_answers, check_answers
 from tests.support.checked_answers import ENDLESS, boxed, check, correct
 from tests.support.paths import shared_data
 

@@ -75,6 +75,8 @@ def extract(text: str, *, require_box: bool = True) -> str | None:
 
 # ---------------------------------------------------------------- normal form
 
+MAX_CHARS = 2000
+"""Maximum length, in characters, of answers and references that are compared by more than string equality."""
 _CHARACTERS = str.maketrans(
     dict.fromkeys("−–—‐‑﹣－", "-")
     | dict.fromkeys("\u00a0\u2002\u2003\u2009\u200a\u202f\u3000~", " ")
@@ -137,7 +139,12 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
 
 
 def clean(answer: str) -> str:
-    """Bring an answer into a normal form: without delimiters and spacing, with scale words as factors."""
+    """Bring an answer into a normal form: without delimiters and spacing, with scale words as factors.
+
+    An answer of more than `MAX_CHARS` characters stays as it is: the rules take quadratic time.
+    """
+    if len(answer) > MAX_CHARS:
+        return answer.strip()
     text = answer.translate(_CHARACTERS).strip()
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)

@@ -13,13 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fapo.data.final_answers import clean, decide, extract
+from fapo.data.final_answers import MAX_CHARS, clean, decide, extract
 from fapo.rewards.answer_workers import shutdown, submit, wait_limit
 
 __all__ = ["Check", "acheck_answers", "check_answers", "shutdown"]
-
-MAX_CHARS = 2000
-"""Maximum length, in characters, of answers and references that are compared by more than string equality."""
 
 
 @dataclass(frozen=True)

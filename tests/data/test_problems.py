@@ -40,6 +40,9 @@ def says(text: str) -> Any:
     [
         ({"id": "a", "problem": "Q", "answer": "1"}, Problem("a", "Q", "1", "set")),
         ({"ID": 7, "Question": "Q", "Answer": 1}, Problem("7", "Q", "1", "set")),
+        ({"problem": "Q", "answer": 1.6e-19}, Problem("set-0", "Q", "0.00000000000000000016", "set")),
+        ({"problem": "Q", "answer": 1e16}, Problem("set-0", "Q", "10000000000000000", "set")),
+        ({"problem": "Q", "answer": [-2.5]}, Problem("set-0", "Q", "-2.5", "set")),
         ({"unique_id": "u", "prompt": "Q", "reference": "x"}, Problem("u", "Q", "x", "set")),
         ({"question": "Q", "answer": "2 * 3 = <<2*3=6>>6\n#### 6"}, Problem("set-0", "Q", "6", "set")),
         ({"problem": "Q", "solution": "So\n#### 1,200 "}, Problem("set-0", "Q", "1,200", "set")),

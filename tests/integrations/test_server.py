@@ -91,6 +91,8 @@ def test_rewards_come_in_order_with_all_that_was_found_out() -> None:
         ({"label": 2}, 1.0),
         ({"label": "1+1=2\n#### 2"}, 1.0),
         ({"label": 3}, -1.0),
+        ({"label": 1e-05, "response": r"\boxed{10^{-5}}"}, 1.0),
+        ({"label": 1e16, "response": r"\boxed{10^{16}}"}, 1.0),
         ({"response": RIGHT + "<|im_end|>"}, 1.0),
         ({"prompt": [{"role": "system", "content": "Think."}, {"role": "user", "content": "flawed"}]}, 0.0),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from typing import Any
 
 from fapo.errors import DataError
@@ -105,7 +106,7 @@ def as_scalar_text(where: str, name: str, value: Any) -> str:
         value: Text, or a finite number. Tables write NaN where a value is missing, so NaN is an error.
 
     Returns:
-        The value as text.
+        The value as text, see `plain_text`.
 
     Raises:
         DataError: The value is neither a text nor a finite number, or the text is empty.
@@ -117,4 +118,9 @@ def as_scalar_text(where: str, name: str, value: Any) -> str:
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise DataError(f"{where}: {name} is {value}, must be a text or a finite number")
-    return str(value)
+    return plain_text(value)
+
+
+def plain_text(value: str | float) -> str:
+    """Return a text or a finite number as text, a number without an exponent: 1e-05 is 0.00001."""
+    return format(Decimal(repr(float(value))), "f") if isinstance(value, float) else str(value)

@@ -101,6 +101,11 @@ def _repeating(found: re.Match[str]) -> str:
     return rf"\frac{{{int(once + period) - int(once)}}}{{{'9' * len(period)}{'0' * len(found['once'])}}}"
 
 
+def _power_of_ten(found: re.Match[str]) -> str:
+    """Return a number with an exponent as a product."""
+    return rf"{found['factor']}\times 10^{{{int(found['exponent'])}}}"
+
+
 _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -134,6 +139,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
         (r"^\w* ?\\approx|(?<=\S) ?\\approx.*", ""),
         (r" {2,}", " "),
         (r"^ ?\{(.*)\} ?$", r"\1"),
+        # 3e-5 may be 3e - 5 with Euler's number, so whole factors other than 1 stay
+        (r"^(?P<factor>[-+]?(?:\d+\.\d*|\.\d+|1))[eE](?P<exponent>[-+]?\d{1,3})$", _power_of_ten),
     )
 )
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fapo.data.chat_prompts import question_of_prompt, response_of_query, without_end_marks
+from fapo.data.columns import plain_text
 from fapo.data.problems import answer_of_worked_solution
 from fapo.data.trajectory import make_rollout
 from fapo.errors import DataError
@@ -130,7 +131,7 @@ def read_rollout(
     Raises:
         DataError: The prompt holds no question, the response no turn of an assistant, or the label no answer.
     """
-    reference = answer_of_worked_solution(str(label))
+    reference = answer_of_worked_solution(plain_text(label))
     if not reference:
         raise DataError("the label holds no final answer; send the correct answer")
     return make_rollout(Problem(id, question_of_prompt(prompt), reference), response, num_tokens)

@@ -15,7 +15,7 @@ from typing import Any
 # ---------------------------------------------------------------- extraction
 
 _BRACES = re.compile(r"(?P<box>\\+(?:boxed|fbox)\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-_PHRASE = re.compile(r"(?:\banswer(?:\s+is\b|\s*[:=])|####)[\s:*=]*(?=([^\n]+))", re.IGNORECASE)
+_PHRASE = re.compile(r"(?:\banswer(?:\s+is\b|\s*[:=])|####)[\s:*=]*(?=[^\n])", re.IGNORECASE)
 _LAST_RESORT = re.compile(r"\(([A-J])\)|[-−+]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 
 
@@ -66,8 +66,9 @@ def extract(text: str, *, require_box: bool = True) -> str | None:
         return text[around[-1][1] : around[-1][2]].strip() or None if around else None
     if require_box:
         return None
-    if phrases := _PHRASE.findall(text):
-        sentence = re.split(r"\.(?:\s|$)", phrases[-1].strip(), maxsplit=1)[0]
+    if phrases := list(_PHRASE.finditer(text)):
+        line = text[phrases[-1].end() :].partition("\n")[0]
+        sentence = re.split(r"\.(?:\s|$)", line.strip(), maxsplit=1)[0]
         return sentence.strip(" *_$") or None
     candidates = list(_LAST_RESORT.finditer(text))
     return candidates[-1][1] or candidates[-1][0] if candidates else None

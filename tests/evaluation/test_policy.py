@@ -24,7 +24,14 @@ from fapo.config.sampling import Requests, Sampling
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.data.miniature.oracle import examine
 from fapo.data.miniature.world import parse
-from fapo.evaluation.intervals import Estimate, bootstrap_ratios, percent, percentile_interval, wilson_interval
+from fapo.evaluation.intervals import (
+    Estimate,
+    bootstrap_ratios,
+    difference_interval,
+    percent,
+    percentile_interval,
+    wilson_interval,
+)
 from fapo.evaluation.policy.compare import as_json, compare, read_table
 from fapo.evaluation.policy.compare import as_table as as_comparison_table
 from fapo.evaluation.policy.output import as_table, question_row
@@ -120,6 +127,23 @@ def test_a_rate_of_0_or_1_has_an_interval() -> None:
     assert found.fp_ratio == Estimate(0.0, wilson_interval(0, 10)), "ten questions, not 52 samples"
     assert found.reliable_accuracy == found.pass_at[2] == Estimate(1.0, wilson_interval(10, 10))
     assert found.length.interval == (10, 10)
+
+
+def test_a_rate_that_all_resamples_share_has_an_interval() -> None:
+    one = question([sample("7", SOUND), sample("7", FLAWED), sample("8"), sample("8")])
+    found = score([one, *[question([sample("8")] * 4)] * 19], 4, judged=True)
+    assert found.fp_ratio == Estimate(0.5, wilson_interval(0.5, 1)), "one question has correct samples"
+    alike = [question([sample("7", SOUND), sample("8"), sample("8"), sample("8"), sample("8"), sample("8")])] * 10
+    found = score(alike, 6, judged=True)
+    assert found.pass_at[2].value == pytest.approx(1 / 3)
+    assert found.pass_at[2].interval == pytest.approx(wilson_interval(10 / 3, 10))
+
+
+def test_the_j_of_a_judge_that_is_always_right_has_an_interval() -> None:
+    pairs = [(FLAWED, FLAWED), (SOUND, SOUND), (SOUND, SOUND)]
+    asked = [question([replace(sample("7", own), gold_verdict=gold)]) for own, gold in pairs]
+    found = score(asked, 1, judged=True).judge_youden_j
+    assert found == Estimate(1.0, difference_interval(1, 1, 0, 2))
 
 
 def test_the_oracle_knows_better_than_the_judge() -> None:

@@ -311,7 +311,8 @@ def percentile_interval(values: npt.NDArray[np.float64], if_equal: Interval | No
     if not len(defined):
         return math.nan, math.nan
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return if_equal if if_equal and low == high else (float(low), float(high))
+    equal = math.isclose(low, high, abs_tol=1e-12)  # sums of fractions differ by their order
+    return if_equal if if_equal and equal else (float(low), float(high))
 
 
 def bootstrap_ratios(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fapo.data.final_answers import clean
-from fapo.evaluation.intervals import Estimate, bootstrap_ratios, percentile_interval, wilson_interval
+from fapo.evaluation.intervals import (
+    Estimate,
+    bootstrap_ratios,
+    grouped_difference_interval,
+    percentile_interval,
+    wilson_interval,
+)
 from fapo.evaluation.metrics import majority_vote, pass_at_k
 from fapo.evaluation.policy.run import AnsweredQuestion, Sample
 from fapo.judge.quality import ratio
@@ -103,9 +109,13 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
     estimates = [_estimate(*column, is_rate=i != length) for i, column in enumerate(columns)]
     named, passes = dict(zip(NAMES[:-2], estimates, strict=False)), estimates[len(NAMES) - 2 :]
     recall, specificity = (NAMES.index(name) for name in ("judge_recall", "judge_specificity"))
+    found, flawed, fine = numerators[:, recall], denominators[:, recall], denominators[:, specificity]
     youden_j = Estimate(
         named.pop("judge_recall").value + named.pop("judge_specificity").value - 1,
-        percentile_interval(draws[:, recall] + draws[:, specificity] - 1),
+        percentile_interval(
+            draws[:, recall] + draws[:, specificity] - 1,
+            grouped_difference_interval(found, flawed, fine - numerators[:, specificity], fine),
+        ),
     )
     voted, plain = (NAMES.index(name) for name in ("verified_majority_at_k", "plain_majority_at_k"))
     gain = Estimate(
@@ -177,9 +187,10 @@ def paired_differences(
 
 
 def _estimate(numerators: Floats, denominators: Floats, drawn: Floats, is_rate: bool) -> Estimate:
-    """Return a ratio with its interval: of bootstrap draws, or Wilson's where all questions have the rate 0, or 1.
+    """Return a ratio with its interval: of bootstrap draws, or for a rate Wilson's where all draws are equal.
 
-    Then all draws have this rate, too. Samples of one question may all be alike, so each question counts once.
+    They are so where all questions have the same rate, or a single one has any samples that count. Samples of one
+    question may all be alike, so each question counts once.
 
     Args:
         numerators: What each question adds to the numerator, [num_questions].
@@ -191,9 +202,7 @@ def _estimate(numerators: Floats, denominators: Floats, drawn: Floats, is_rate: 
         The ratio, NaN where it is not defined.
     """
     value, num = ratio(numerators.sum(), denominators.sum()), int((denominators > 0).sum())
-    if is_rate and value in (0, 1):
-        return Estimate(value, wilson_interval(value * num, num))
-    return Estimate(value, percentile_interval(drawn))
+    return Estimate(value, percentile_interval(drawn, wilson_interval(value * num, num) if is_rate and num else None))
 
 
 def _sizes(k: int) -> list[int]:
@@ -270,7 +279,7 @@ def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> li
         (agreed[True], num_gold_flawed),
         (agreed[False], len(both) - num_gold_flawed),
         (bool(verified_vote), verified_vote is not None),
-        (bool(vote), verified_vote is not None),
+        (bool(vote) and verified_vote is not None, verified_vote is not None),
         *((pass_at_k(num_correct, num, size), 1) if num >= size else (0.0, 0) for size in sizes),
         *((pass_at_k(num_verified, num, size), 1) if judged and num >= size else (0.0, 0) for size in sizes),
     ]

@@ -498,6 +498,18 @@ def test_most_verdicts_missing_is_exit_code_3_with_reason_and_remedy(data: Path,
     assert "for example: 'No.'" in err
 
 
+def test_a_gold_judge_without_verdicts_is_exit_code_3(data: Path, run) -> None:
+    def bare(body: dict[str, Any], index: int) -> Reply:
+        return Reply("No.") if body["model"] == "gold" else speak(body, index)
+
+    write_jsonl(data, [{"id": f"q{i}", "problem": f"What is {2 * i}+{2 * i}?", "answer": 4 * i} for i in range(8)])
+    with chat_server(bare) as server:
+        code, _, err = run(*command(server.url, data, "--gold-judge", server.url, "--gold-judge-model", "gold"))
+    assert code == 3
+    assert "- gold judge: no verdict in 16 of 16 judgements (100%); 16 times: no boxed step" in err
+    assert err.count("no verdict in") == 1, "the judge has verdicts"
+
+
 def test_more_samples_ask_for_the_rest_and_another_seed_for_all(data: Path, run) -> None:
     with chat_server(speak) as server:
         sizes = []

@@ -25,7 +25,7 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
 
     from fapo.evaluation.policy import compare
     from fapo.evaluation.policy.output import as_table, usage_lines, write
-    from fapo.evaluation.policy.run import evaluate, verdict_counts
+    from fapo.evaluation.policy.run import evaluate, gold_verdict_counts, verdict_counts
 
     policies, everything, summaries = settings.policies(), [], []
     for of_one in policies:
@@ -48,4 +48,4 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
             Console().print(compare.as_table(comparison))
     if as_json:
         print_json(found)
-    print_notes(verdict_counts(everything))
+    print_notes(verdict_counts(everything), gold=gold_verdict_counts(everything))

@@ -14,12 +14,18 @@ MOSTLY_MISSING = 3
 """Exit code of a command that did its work without a verdict on most solutions."""
 
 
-def print_notes(counts: VerdictCounts) -> None:
-    """Print why verdicts are missing, with an example and what to do; exit with 3 if most of them are missing."""
-    style = "red" if counts.mostly_missing else "yellow"
-    for note in counts.notes():
-        console.line(f"- {note}", style=style)
-    if counts.mostly_missing:
+def print_notes(counts: VerdictCounts, gold: VerdictCounts | None = None) -> None:
+    """Print why verdicts are missing, with an example and what to do; exit with 3 if most of them are missing.
+
+    Args:
+        counts: Verdicts of the judge.
+        gold: Verdicts of the gold judge, if there is one.
+    """
+    named = {"": counts} | ({"gold judge: ": gold} if gold else {})
+    for name, found in named.items():
+        for note in found.notes():
+            console.line(f"- {name}{note}", style="red" if found.mostly_missing else "yellow")
+    if any(found.mostly_missing for found in named.values()):
         console.line(
             "fapo: most judgements have no verdict, so the numbers say little about the solutions", style="red"
         )

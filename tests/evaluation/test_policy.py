@@ -730,6 +730,14 @@ def test_policies_are_compared_on_their_common_questions(tmp_path: Path) -> None
     assert 0 < low <= 4 / 20 <= high <= 1 / 4, "four of five questions gain one sample: the interval is paired"
 
 
+def test_majorities_of_as_many_samples_are_compared(tmp_path: Path) -> None:
+    first, second = (table(tmp_path / f"{k}.jsonl", [1, 1, 0], k=k) for k in (1, 3))
+    found = compare([first, second])
+    assert found.k == 1
+    assert found.scores[str(second)].majority_at_k.value == 2 / 3, "the first of three samples is right"
+    assert found.differences[str(second)]["majority_at_k"] == Estimate(0, (0, 0))
+
+
 def test_questions_that_a_policy_did_not_answer_are_left_out_of_both(tmp_path: Path) -> None:
     first = table(tmp_path / "first.jsonl", [4, 4, 0])  # the third question is hard, and the second policy runs out
     rows = list(read_jsonl(table(tmp_path / "second.jsonl", [4, 3, 0])))

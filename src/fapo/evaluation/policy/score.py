@@ -246,8 +246,12 @@ def verified_majority(samples: Sequence[Sample]) -> bool | None:
 
 
 def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> list[tuple[float, float]]:
-    """Return what a question adds to the numerator and denominator of each number, in the order of `score`."""
+    """Return what a question adds to the numerator and denominator of each number, in the order of `score`.
+
+    The first samples vote, as many as the largest size: majorities of different numbers of samples do not compare.
+    """
     samples = answered.samples
+    voters = samples[: max(sizes)]
     num, num_correct = len(samples), sum(sample.check.correct for sample in samples)
     verdicts = [sample.verdict for sample in samples if sample.verdict and sample.verdict.status == "ok"]
     num_flawed = sum(bool(verdict.flawed) for verdict in verdicts)
@@ -256,8 +260,8 @@ def _pairs(answered: AnsweredQuestion, sizes: Sequence[int], judged: bool) -> li
     known = [
         sample.rollout.num_tokens for sample in samples if sample.rollout.num_tokens or not sample.rollout.response
     ]
-    vote = majority(samples)
-    verified_vote = verified_majority(samples) if answered.all_judged else None
+    vote = majority(voters)
+    verified_vote = verified_majority(voters) if answered.all_judged else None
     gold = [s.gold_verdict.flawed for s in samples if s.gold_verdict and s.gold_verdict.flawed is not None]
     both = [
         (bool(s.verdict.flawed), bool(s.gold_verdict.flawed))

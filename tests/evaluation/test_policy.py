@@ -615,6 +615,10 @@ MISTAKES = {
     ),
     "vote without a judge": (["sums.jsonl", "-k", "2", "--verified-majority"], "name a --judge"),
     "template": (["sums.jsonl", "--judge", "local:x", "--judge-template", "?"], "no prompt template '?'"),
+    "two judges of one name": (
+        ["sums.jsonl", "--judge=http://x", "--judge-model=m", "--gold-judge=http://y", "--gold-judge-model=m"],
+        "--judge and --gold-judge are at different urls and have the same model name 'm'",
+    ),
 }
 
 

@@ -259,6 +259,22 @@ def test_judges_that_split_solutions_differently_are_refused() -> None:
         make_judge(judge)
 
 
+def test_judges_of_one_name_at_different_servers_share_no_cache(tmp_path: Path) -> None:
+    cached = SERVED | {"cache": str(tmp_path / "cache.sqlite"), "concurrency": 4}
+    elsewhere = cached | {"urls": ["http://y/v1"], "concurrency": 64}
+    with pytest.raises(ConfigError, match=r"judge.cheap and judge.strong are at different urls .* set `revision` of"):
+        make_judge(config(cheap=cached, strong=elsewhere))
+    for apart in (
+        {"revision": "2"},
+        {"urls": ["http://y/v1", "http://x/v1"]},
+        {"model": "n"},
+        {"temperature": 0.6},
+        {"cache": str(tmp_path / "other.sqlite")},
+        {"cache": None},
+    ):
+        make_judge(config(cheap=cached, strong=elsewhere | apart))
+
+
 def test_each_process_gets_its_part_of_the_requests_of_both() -> None:
     judge = config(cheap=SERVED | {"concurrency": 64}, strong=SERVED | {"concurrency": 8})
     assert judge.num_requests == 64

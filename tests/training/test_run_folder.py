@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 import fapo.training.run_folder
-from fapo.config.reader import from_dict
+from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config
 from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.errors import ConfigError
 from fapo.inference.response_cache import shared_file_system
+from fapo.training.preview import check_inputs
 from fapo.training.run_folder import RunFolder, with_cache
 
 PROMPT = "Problem: {{problem}} {{#steps}}{{index}} {{step}}{{/steps}}"
@@ -140,6 +141,25 @@ def test_a_cache_that_several_nodes_may_share_is_refused(folder: Path, monkeypat
         ConfigError, match=r"judge\.cache: .*mine\.sqlite is on a file system \(nfs4\) that several nodes may share"
     ):
         with_cache(mine, num_nodes=2)
+
+
+def test_an_audit_by_another_server_under_the_same_model_name_is_refused(folder: Path) -> None:
+    def audited(**second: Any) -> Config:
+        table = to_dict(config(folder))
+        judge = {
+            "kind": "served",
+            "model": "m",
+            "template": str(folder / "judge.txt"),
+            "urls": ["http://127.0.0.1:2/v1"],
+        }
+        return from_dict(table | {"judge": table["judge"] | {"audit": {"judge": judge | second}}})
+
+    for same in (audited(), audited(min_words=3, concurrency=1)):
+        for check in (with_cache, lambda cfg: check_inputs(cfg, lambda key: "run.toml")):
+            with pytest.raises(ConfigError, match=r"judge and judge\.audit\.judge are at different urls .* name 'm'"):
+                check(same)
+    for apart in (audited(revision="2"), audited(cache=str(folder / "other.sqlite")), audited(template="locate")):
+        with_cache(apart)
 
 
 MOUNTS = """\

@@ -18,8 +18,9 @@ A judge is wrapped in other judges. From the outside in:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -27,8 +28,10 @@ from fapo.config.reader import judge_config, load_judge
 from fapo.config.sampling import Requests, settings_of
 from fapo.config.schema import (
     AdapterJudge,
+    BaseJudge,
     CascadeJudge,
     CritiqueJudge,
+    FallibleJudge,
     JudgeConfig,
     JudgeRequests,
     LocalJudge,
@@ -69,6 +72,11 @@ PRM_PREFIX = "prm:"
 """Prefix of the addresses of a process reward model on a command line."""
 CASCADE_PREFIX = "cascade:"
 """Prefix of the file of a cascade on a command line."""
+_NOT_IN_CACHE = {f.name for record in (FallibleJudge, JudgeRequests) for f in fields(record)} - {"revision"} | {
+    "steps",  # solutions of one step are the same by both rules
+    *("votes", "min_words", "prices", "threshold"),
+}
+"""Settings of a served judge on which the place of its answers in a cache does not depend."""
 
 
 class JudgeModel(ChatModel, Protocol):
@@ -93,7 +101,8 @@ def make_judge(config: AnyJudge, *, seed: int = 0, model: JudgeModel | None = No
         it if `judge.canaries` is set.
 
     Raises:
-        ConfigError: If the template or the model cannot be loaded, or the judges of a cascade read different steps.
+        ConfigError: If the template or the model cannot be loaded, or the judges of a cascade read different steps or
+            would share answers, see `check_caches`.
         DataError: If the cache or the canaries cannot be used.
     """
     rule = step_rule(config)
@@ -123,6 +132,7 @@ def _with_uncached(
         rates = config.false_negative_rate, config.false_positive_rate
         return oracle(*rates, config.blind_to, config.location_error_rate), None
     if isinstance(config, CascadeJudge):
+        check_caches((f"judge{end}", part) for end, part in config.parts)
         usage = UsageMeter()
         cheap, strong = (_with_uncached(part, usage=UsageMeter(usage)) for _, part in config.parts)
         cascade = Cascade(cheap[0], strong[0], config.thresholds, usage, config.by_probability)
@@ -157,6 +167,29 @@ def step_rule(config: AnyJudge) -> StepRule:
     return "lines" if isinstance(config, OracleJudge) else config.steps or "paragraphs"
 
 
+def check_caches(judges: Iterable[tuple[str, BaseJudge]], remedy: str = "set `revision` of one of them") -> None:
+    """Raise ConfigError if two judges at different servers would answer from the cache for each other.
+
+    A cache knows a served model by its name and revision, and an answer by the prompt and the settings besides.
+
+    Args:
+        judges: The judges, or those that they are made of, each with its key; without a cache they share nothing.
+        remedy: What to do, for the message.
+    """
+    served = [(key, j) for key, j in judges if isinstance(j, ServedJudge | PRMJudge) and j.urls and j.cache]
+    for (first, one), (second, other) in combinations(served, 2):
+        if one.cache == other.cache and not {*one.urls} & {*other.urls} and _stored_as(one) == _stored_as(other):
+            raise ConfigError(
+                f"{first} and {second} are at different urls and have the same model name {one.model!r}, prompt and "
+                f"sampling, so that each would be given the cached answers of the other; {remedy}"
+            )
+
+
+def _stored_as(judge: ServedJudge | PRMJudge) -> dict[str, Any]:
+    """Return the settings of a served judge on which the place of its answers in a cache depends."""
+    return {f.name: getattr(judge, f.name) for f in fields(judge) if f.name not in _NOT_IN_CACHE} | {"kind": judge.kind}
+
+
 @contextlib.asynccontextmanager
 async def open_judge(
     config: ModelJudge | CascadeJudge, *, use_cache: bool = True, usage: UsageMeter | None = None
@@ -172,11 +205,13 @@ async def open_judge(
         AskingJudge | Cascade: The judge, a GenRM, a PRM or a cascade of them.
 
     Raises:
-        ConfigError: If the template or the model cannot be loaded, or the judges of a cascade read different steps.
+        ConfigError: If the template or the model cannot be loaded, or the judges of a cascade read different steps or
+            would share answers, see `check_caches`.
         DataError: If the cache cannot be used.
     """
     if isinstance(config, CascadeJudge):
         step_rule(config)
+        check_caches((f"judge{end}", part) for end, part in config.parts)
         usage = usage or UsageMeter()
         cheap, strong = (
             open_judge(_answering(part, f"judge{end}"), use_cache=use_cache, usage=UsageMeter(usage))

@@ -32,6 +32,7 @@ from fapo.inference.models import model_folder
 from fapo.inference.served_models import served_models
 from fapo.rewards.from_config import check_scorer
 from fapo.training.datasets import too_few_rows
+from fapo.training.run_folder import with_cache
 
 WIDTH = 80
 """Width of the page in characters."""
@@ -54,6 +55,7 @@ def check_inputs(config: Config, place: Places) -> None:
         use_cache_without_network()
     load_prompt(config.data.prompt)
     check_scorer(config)
+    with_cache(config)  # refuses judges that would share answers
     for key, source in _sources(config):
         if is_hub_id(source):
             continue
@@ -81,6 +83,7 @@ def preview(config: Config, place: Places, engine: str) -> str:
     """
     load_prompt(config.data.prompt)
     check_scorer(config)
+    with_cache(config)  # refuses judges that would share answers
     missing: list[str] = []
 
     def found(key: str, error: str) -> None:

@@ -27,6 +27,7 @@ from fapo.data.problems import load_prompt
 from fapo.data.provenance import environment
 from fapo.errors import ConfigError
 from fapo.inference.response_cache import shared_file_system
+from fapo.judge.from_config import check_caches
 from fapo.judge.template import load_template
 from fapo.training.rollout_row import SCHEMA
 from fapo.training.run_lock import lock_folder
@@ -191,7 +192,7 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
         The config; it is unchanged if no model judges, or the policy itself.
 
     Raises:
-        ConfigError: Several machines would share the file that the config names.
+        ConfigError: Several machines would share the file that the config names, or two judges the answers in it.
     """
     name = f"cache-{node}.sqlite" if num_nodes > 1 else "cache.sqlite"
     default = str(Path(config.output) / config.name / name)
@@ -214,4 +215,6 @@ def with_cache(config: Config, *, num_nodes: int = 1, node: str = "") -> Config:
     audit = config.audit
     if audit and audit.second:
         audit = replace(audit, judge=cached(audit.second))
-    return replace(config, judge=replace(cached(config.judge), audit=audit))
+    config = replace(config, judge=replace(cached(config.judge), audit=audit))
+    check_caches(config.judges)
+    return config

@@ -25,7 +25,7 @@ from fapo.inference.numbered_answers import SampledModel
 from fapo.inference.response_cache import ResponseCache
 from fapo.inference.usage import Usage, usage_of
 from fapo.judge.circuit_breaker import CircuitBreaker, repeat_command
-from fapo.judge.from_config import open_judge
+from fapo.judge.from_config import check_caches, open_judge
 from fapo.judge.template import load_template
 from fapo.judge.verdict_counts import VerdictCounts
 from fapo.rewards.checkers import AnswerChecker, make_checker
@@ -102,6 +102,9 @@ def evaluate(
     for config in (judge, gold):
         if isinstance(config, CritiqueJudge):
             load_template(config.template)  # a wrong template should stop the command before it samples
+    named = (("--judge", judge), ("--gold-judge", gold))
+    parts = ((key + end, part) for key, named_judge in named if named_judge for end, part in named_judge.parts)
+    check_caches(parts, "set --judge-revision")
     with contextlib.closing(ResponseCache(settings.cache)) as cache:
         model = SampledModel(policy, "--policy", settings.sampling, settings.requests, settings.seed)
         chats = [question_messages(prompt, problem) for problem in problems]

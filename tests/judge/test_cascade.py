@@ -28,6 +28,7 @@ from fapo.judge import make_judge
 from fapo.judge.cascade import Cascade, flaw_score, is_sure
 from fapo.judge.from_config import judge_of_process, step_rule
 from fapo.judge.genrm import GenRM
+from fapo.judge.oracle import oracle
 from fapo.judge.template import load_template
 from fapo.judge.verdicts import verdict_from_row, verdict_row, vote
 from fapo.training.step_metrics import policy_metrics
@@ -257,6 +258,17 @@ def test_judges_that_split_solutions_differently_are_refused() -> None:
     judge = config(cheap=SERVED | {"template": "locate"})
     with pytest.raises(ConfigError, match=r"judge.cheap splits solutions into paragraphs and judge.strong into lines"):
         make_judge(judge)
+    genrm = GenRM(load_template("locate"), fixed([]))  # type: ignore[arg-type]  # never asked
+    with pytest.raises(ConfigError, match=r"a cascade split solutions into paragraphs and lines; make both"):
+        Cascade(genrm, oracle(), (0.3, 0.7))
+
+
+def test_the_reward_of_trl_takes_the_rule_for_steps_from_the_judges_of_a_cascade() -> None:
+    pytest.importorskip("trl")
+    from fapo.trl import flawed_aware_reward
+
+    judge = Cascade(fixed([]), oracle(), (0.3, 0.7))
+    assert flawed_aware_reward(judge).scorer.steps == "lines"
 
 
 def test_judges_of_one_name_at_different_servers_share_no_cache(tmp_path: Path) -> None:

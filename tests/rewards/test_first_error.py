@@ -157,6 +157,15 @@ def test_a_rollout_of_several_turns_is_refused() -> None:
         parts_of(rollout, None, "paragraphs", 0.0, 0.0)
 
 
+def test_a_step_that_the_rollout_does_not_have_is_refused() -> None:
+    rollout = Rollout(Problem("p7", "", "1"), "one\ntwo")
+    assert parts_of(rollout, Verdict.from_step(1), "lines", 0.5, -1.0).start == len("one\n")
+    with pytest.raises(EngineError, match=r"names step 1, .* of problem p7, which has 1 by the rule .*`steps`"):
+        parts_of(rollout, Verdict.from_step(1), "paragraphs", 0.5, -1.0)
+    empty = Rollout(Problem("p7", "", "1"), "")
+    assert parts_of(empty, Verdict.from_step(0), "lines", 0.5, -1.0) == Parts("", 0, 0, 0.5, -1.0)
+
+
 def test_bad_tables_are_refused() -> None:
     with pytest.raises(ValueError, match="num_prompts"):
         first_error_advantages(np.zeros((1, 2, 2)), np.zeros((1, 2, 2)))

@@ -12,7 +12,11 @@ from datasets import Dataset
 import fapo.trl
 from fapo.data.miniature.sets import BASE_FOLDER, problems
 from fapo.errors import ConfigError
+from fapo.inference.client import ChatClient
+from fapo.judge.cascade import Cascade
+from fapo.judge.genrm import GenRM
 from fapo.judge.oracle import oracle
+from fapo.judge.template import load_template
 from fapo.rewards.first_error import parts_of_all
 from fapo.rewards.scorer import advantages_of_parts
 from fapo.trl.first_error import first_error_credit
@@ -50,7 +54,7 @@ def users_trainer(output: Path, reward: Any, **settings: Any) -> Any:
 def test_one_line_gives_it_to_the_trainer_of_a_user(tmp_path: Path) -> None:
     """Each token has the advantage that the scored rollouts of the batch give it, in validations none."""
     scored: list[ScoredRollout] = []
-    inner = flawed_aware_reward(oracle(), steps="lines", penalty=1.5)
+    inner = flawed_aware_reward(oracle(), penalty=1.5)
     reward = FlawedAwareReward(inner.scorer, lambda batch, _: scored.extend(batch))
     trainer = users_trainer(tmp_path, reward, max_steps=1, steps_per_generation=1)
     first_error_credit(trainer)
@@ -98,6 +102,12 @@ def yes_or_no(output: Path) -> Any:
     return users_trainer(output, flawed_aware_reward("http://localhost:1/v1", model="judge", template="yes_no"))
 
 
+def yes_or_no_in_a_cascade(output: Path) -> Any:
+    client = ChatClient("http://localhost:1/v1", "judge")
+    cheap, strong = (GenRM(load_template(template), client) for template in ("yes_no", "locate"))
+    return users_trainer(output, flawed_aware_reward(Cascade(cheap, strong, (0.3, 0.7))))
+
+
 def ahead(output: Path) -> Any:
     trainer = users_trainer(output, flawed_aware_reward("http://localhost:1/v1", model="judge"))
     judge_ahead(trainer)
@@ -111,6 +121,7 @@ def ahead(output: Path) -> Any:
         (two_rewards, "flawed_aware_reward must be the only one"),
         (of_the_batch, "scale_rewards is 'batch', must be 'group'"),
         (yes_or_no, "asks yes or no"),
+        (yes_or_no_in_a_cascade, "asks yes or no"),
         (ahead, "call it before judge_ahead"),
     ],
 )

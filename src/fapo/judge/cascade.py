@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeVar
 
+from fapo.errors import ConfigError
 from fapo.inference.usage import UsageMeter
-from fapo.types import Given, Judge, Problem, Rollout, Verdict
+from fapo.types import Given, Judge, Problem, Rollout, Verdict, unwrapped
 
 Item = TypeVar("Item")
 Solution = tuple[Problem, Sequence[str | Given]]
@@ -76,6 +77,13 @@ class Cascade:
     by_probability: bool = False
     """Whether critiques of the cheap judge are scored by the probability of a flaw."""
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError if the judges split solutions into different steps."""
+        if len(rules := {judge.steps: None for judge in judges_in(self) if hasattr(judge, "steps")}) > 1:
+            raise ConfigError(
+                f"the judges of a cascade split solutions into {' and '.join(rules)}; make both by one rule"
+            )
+
     async def __call__(self, rollouts: Sequence[Rollout]) -> list[Verdict]:
         """Return one verdict for each rollout, in order."""
         return await self._ask(self.cheap, self.strong, rollouts)
@@ -101,6 +109,15 @@ class Cascade:
             for index, verdict in zip(unsure, better, strict=True):
                 verdicts[index] = combined(verdicts[index], verdict)
         return verdicts
+
+
+def judges_in(judge: Judge | None) -> Iterator[Judge]:
+    """Yield a judge, those that it is wrapped around, and both judges of a cascade among them; nothing for None."""
+    for part in unwrapped(judge):
+        yield part
+        if isinstance(part, Cascade):
+            yield from judges_in(part.cheap)
+            yield from judges_in(part.strong)
 
 
 def combined(cheap: Verdict, strong: Verdict) -> Verdict:

@@ -28,7 +28,7 @@ def oracle(
             wrong one is named, at random.
 
     Returns:
-        A judge for problems of the miniature.
+        A judge for problems of the miniature. Its attribute `steps` is the rule by which it splits responses.
     """
 
     def verdict(rollout: Rollout) -> Verdict:
@@ -49,4 +49,5 @@ def oracle(
         """Return one verdict for each rollout, in order."""
         return [verdict(rollout) for rollout in rollouts]
 
+    judge.steps = "lines"  # type: ignore[attr-defined]  # as a judge that is an object has it
     return judge

@@ -98,7 +98,8 @@ def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: 
         The parts.
 
     Raises:
-        EngineError: If the rollout has several turns, between which are tokens that the policy did not write.
+        EngineError: If the rollout has several turns, between which are tokens that the policy did not write, or the
+            judge names a step that the rollout does not have.
     """
     if rollout.earlier_turns:
         raise EngineError(
@@ -108,6 +109,12 @@ def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: 
     if not (verdict and verdict.flawed and verdict.error_step is not None):
         return Parts(rollout.response, 0, len(rollout.response), 0.0, error)
     lengths = [len(str(step)) for step in judged_steps(rollout, rule)]
+    if verdict.error_step >= max(len(lengths), 1):
+        raise EngineError(
+            f"the judge names step {verdict.error_step}, counted from 0, of a rollout of problem {rollout.problem.id}, "
+            f"which has {len(lengths)} by the rule {rule!r}: pass the rule of the judge as `steps` to "
+            "flawed_aware_reward, or correct the judge"
+        )
     start, end = sum(lengths[: verdict.error_step]), sum(lengths[: verdict.error_step + 1])
     return Parts(rollout.response, start, end, before, error)
 

@@ -13,6 +13,7 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from fapo.errors import ConfigError
+from fapo.judge.cascade import judges_in
 from fapo.judge.genrm import GenRM
 from fapo.rewards.eager_scorer import EagerJudge
 from fapo.rewards.first_error import parts_of_all
@@ -21,7 +22,7 @@ from fapo.training.recorder import without_texts
 from fapo.trl.reward import FlawedAwareReward
 from fapo.trl.token_advantages import token_advantages
 from fapo.trl.version import require_methods, warn_unless_checked
-from fapo.types import ScoredRollout, unwrapped
+from fapo.types import ScoredRollout
 
 
 def first_error_credit(trainer: Any) -> None:
@@ -70,7 +71,7 @@ def _checked(trainer: Any) -> tuple[FlawedAwareReward, PolicyScorer]:
     reward, *others = trainer.reward_funcs
     if others or not isinstance(reward, FlawedAwareReward) or not isinstance(reward.scorer, PolicyScorer):
         raise ConfigError("first_error_credit: a flawed_aware_reward must be the only one of reward_funcs")
-    judges = [*unwrapped(reward.scorer.judge)]
+    judges = [*judges_in(reward.scorer.judge)]
     if any(isinstance(judge, EagerJudge) for judge in judges):
         raise ConfigError("first_error_credit: call it before judge_ahead")
     if any(isinstance(judge, GenRM) and judge.template.kind == "yes_no" for judge in judges):

@@ -14,6 +14,7 @@ from fapo.data.problems import answer_of_worked_solution
 from fapo.data.trajectory import make_rollout, message_text, reaches_limit
 from fapo.errors import ConfigError, DataError
 from fapo.inference.client import ChatClient
+from fapo.judge.cascade import judges_in
 from fapo.judge.genrm import GenRM
 from fapo.judge.template import load_template
 from fapo.judge.verdicts import verdict_row
@@ -21,7 +22,7 @@ from fapo.rewards.checkers import CheckerFunction, make_checker
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.scorer import PolicyScorer
 from fapo.trl.version import require_supported
-from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout, StepRule, unwrapped
+from fapo.types import Judge, OnUnscored, Problem, Rollout, ScoredRollout, StepRule
 
 REFERENCE_COLUMNS = ("reference", "answer", "solution")
 """Columns of a data set that may hold the reference answers; the first one that it has is used."""
@@ -336,7 +337,7 @@ def flawed_aware_reward(
     config = FapoReward(penalty=penalty, on_unscored=on_unscored, overlong_buffer=overlong_buffer)
     check_ranges(config, "flawed_aware_reward")
     check = make_checker(checker)
-    rule = next((j.steps for j in unwrapped(judge) if hasattr(j, "steps")), steps or "paragraphs")
+    rule = next((j.steps for j in judges_in(judge) if hasattr(j, "steps")), steps or "paragraphs")
     scorer = PolicyScorer(
         config, judge, max_completion_length, steps=rule, max_failure_rate=max_failure_rate, check=check
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,6 +97,13 @@ def losses(trainer: Trainer, inputs: dict[str, Any], compute: Any) -> tuple[list
     loss.backward()
     found = [loss.detach(), *(p.grad.clone() for p in trainer.model.parameters())]
     return found, {name: sum(values) / len(values) for name, values in trainer._metrics["train"].items()}
+
+
+def test_the_loss_of_a_validation_is_on_the_device_of_the_process_since_nccl_gathers_no_other() -> None:
+    place = torch.device("meta")
+    process = SimpleNamespace(_prepare_inputs=lambda inputs: inputs, accelerator=SimpleNamespace(device=place))
+    loss, *_ = Trainer.prediction_step(process, None, None)  # type: ignore[arg-type]
+    assert (loss.device, loss.shape) == (place, ())
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "masked truncated completions"])

@@ -120,7 +120,7 @@ class Trainer(SkipZeroAdvantages, Timed):
             A loss of 0, no logits, no labels.
         """
         self._prepare_inputs(inputs)
-        return torch.zeros(()), None, None
+        return torch.zeros((), device=self.accelerator.device), None, None  # processes gather it, by NCCL on GPUs
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log metrics; those of a training step are joined by the metrics of its rollouts.

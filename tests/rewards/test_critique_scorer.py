@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from fapo.config.schema import GenRMOutcomeReward, GenRMStepReward
+from fapo.config.schema import GenRMOutcomeReward, GenRMReward, GenRMStepReward
 from fapo.errors import ConfigError
 from fapo.judge.template import load_template
+from fapo.judge.verdicts import CUT_OFF
 from fapo.rewards.critique_scorer import CritiqueScorer
 from fapo.types import LabelledSolution, Problem, Rollout
 
@@ -47,6 +49,16 @@ def test_reward_of_a_critique(label: str, text: str, step_wise: float, outcome: 
         assert found.correct == (outcome > 0)
         assert found.verdict.num_tokens == 7
         assert ("process" in found.reward.parts) == (reward.kind == "genrm_step")
+
+
+@pytest.mark.parametrize("reward", [GenRMStepReward(), GenRMOutcomeReward()], ids=["step", "outcome"])
+def test_a_critique_that_was_cut_off_has_no_verdict_whatever_it_holds(reward: GenRMReward) -> None:
+    scorer = CritiqueScorer(reward, load_template("locate"), LABELLED)
+    cut_off = replace(rollout("\\boxed{1} is wrong, unless", 7, "flawed"), truncated=True)
+    (found,) = asyncio.run(scorer([cut_off]))
+    assert (found.verdict.status, found.verdict.reason, found.verdict.flawed) == ("unparsable", CUT_OFF, None)
+    assert (found.reward.value, found.correct, found.verdict.num_tokens) == (-1.0, False, 7)
+    assert found.verdict.critique == cut_off.response
 
 
 @pytest.mark.parametrize(

@@ -403,6 +403,14 @@ def test_critiques_are_scored_by_the_label_of_their_row(
         GroundTruth(label, answer_correct=correct),
         7,
     )
+    cut_off = compute_score(
+        "test",
+        critique,
+        row["reward_model"]["ground_truth"],
+        {**row["extra_info"], "truncated": True},
+        config=str(file),
+    )
+    assert asyncio.run(cut_off)["score"] == -1.0
 
 
 @pytest.mark.parametrize(("noisy", "reward"), [(1, 1.0), (None, -1.0), (0, 0.5)])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fapo.config.schema import GenRMReward, GenRMStepReward
 from fapo.errors import ConfigError
+from fapo.judge.genrm import verdict_in
 from fapo.judge.template import Template
 from fapo.rewards import genrm
 from fapo.rewards import policy as rewards
 from fapo.rewards.scorer import PolicyScorer
-from fapo.types import LabelledSolution, Reward, Rollout, ScoredRollout
+from fapo.types import Completion, LabelledSolution, Reward, Rollout, ScoredRollout
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class CritiqueScorer:
         """Parse one critique and return it with its reward."""
         solution = self.labelled[rollout.problem.id]
         num_steps = len(solution.steps)
-        verdict = replace(self.template.parse(rollout.response, num_steps), num_tokens=rollout.num_tokens)
+        critique = Completion(rollout.response, rollout.num_tokens, truncated=rollout.truncated)
+        verdict = verdict_in(critique, self.template, [False] * num_steps)
         label = solution.training_label
         outcome = genrm.genrm_outcome_reward(verdict.flawed, label is not None)
         parts, value = {"outcome": outcome}, outcome

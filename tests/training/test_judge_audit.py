@@ -171,6 +171,16 @@ def test_the_run_stops_only_where_j_is_surely_too_low() -> None:
     window_of(1, 10, 0, 20, min_j=0.9).check()  # too few
     with pytest.raises(JudgeDownError, match=r"Youden's J 0.03, at most 0.16, on the last 91 rollouts .*min_j is 0.5"):
         window_of(1, 30, 0, 60, min_j=0.5).check()
+    with pytest.raises(
+        JudgeDownError,
+        match=r"J at most 0.09, on the last 40 rollouts .* \(the second judge found none .* fully correct\)",
+    ):
+        window_of(0, 40, 0, 0, min_j=0.5).check()  # the judge clears everything, and everything is flawed
+    with pytest.raises(JudgeDownError, match=r"J at most 0.09, .* found none of them flawed\)"):
+        window_of(0, 0, 40, 0, min_j=0.5).check()
+    window_of(40, 0, 0, 0, min_j=0.9).check()
+    window_of(0, 0, 0, 40, min_j=0.9).check()
+    window_of(0, 30, 0, 0, min_j=0.9).check()  # too few
 
 
 # --- rates for which rewards are corrected -----------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -130,18 +131,33 @@ class AuditWindow:
 
     @property
     def is_low(self) -> bool:
-        """Whether J on at least MIN_AUDITED verdicts and its interval are below `min_j`."""
-        found = self.metrics()
-        return found.get("audit/num", 0) >= MIN_AUDITED and found["audit/youden_j_high"] < self.min_j
+        """Whether J on at least MIN_AUDITED verdicts and its interval are below `min_j`.
+
+        Where the second judge finds no flawed or no fully correct rollout, J is not known, but its upper bound is: the
+        rate that is missing is taken for 1, or for 0 if it is the false positive rate.
+        """
+        found = self.counts()
+        return found.n >= MIN_AUDITED and self._highest_j(found) < self.min_j
+
+    @staticmethod
+    def _highest_j(found: PRF) -> float:
+        """Return the upper end of the interval of J; of the rate that is known, where the other one is not."""
+        num_fine = found.fp + found.tn
+        if found.num_flawed and num_fine:
+            return difference_interval(found.tp, found.num_flawed, found.fp, num_fine)[1]
+        return wilson_interval(found.tp, found.num_flawed)[1] - wilson_interval(found.fp, num_fine)[0]
 
     @property
     def doubt(self) -> str:
         """The numbers for which the judge is not to be trusted, as text."""
-        found = self.metrics()
+        found = self.counts()
+        value, none = f" {found.youden_j:.2f},", ""
+        if math.isnan(found.youden_j):
+            kind = "fully correct" if found.num_flawed else "flawed"
+            value, none = "", f" (the second judge found none of them {kind})"
         return (
-            f"the judge is not to be trusted: Youden's J {found['audit/youden_j']:.2f}, at most "
-            f"{found['audit/youden_j_high']:.2f}, on the last {found['audit/num']:.0f} rollouts that judge.audit read, "
-            f"judge.audit.min_j is {self.min_j:g}"
+            f"the judge is not to be trusted: Youden's J{value} at most {self._highest_j(found):.2f}, on the last "
+            f"{found.n} rollouts that judge.audit read{none}, judge.audit.min_j is {self.min_j:g}"
         )
 
     def check(self) -> None:

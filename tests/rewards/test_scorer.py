@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -208,6 +209,17 @@ def test_garbage_of_a_real_judge_is_never_a_reward(reply: str) -> None:
 
     found = score(FapoReward(), GenRM(load_template("locate"), complete), RIGHT)
     assert (found[0].verdict.status, found[0].reward.value) == ("unparsable", None)
+
+
+@pytest.mark.parametrize("on_unscored", ["mask", "correctness_only", "raise"])
+def test_an_answer_without_reasoning_has_the_lowest_step_ratio(on_unscored: Any) -> None:
+    async def complete(conversations: Sequence[list[Message]]) -> list[Completion]:
+        raise AssertionError("the judge reads no such answer")
+
+    genrm = GenRM(load_template("locate"), complete, min_words=3)
+    scorer = PolicyScorer(StepRatioReward(on_unscored=on_unscored), genrm, judge_all=True)
+    right, wrong = asyncio.run(scorer([rollout("\\boxed{4}"), rollout("\\boxed{5}")]))
+    assert (right.flawed, right.reward.value, wrong.reward.value) == (True, 1.0, -1.0)
 
 
 def test_a_flag_without_a_step_has_no_step_ratio() -> None:

@@ -22,6 +22,7 @@ from fapo.config.schema import (
 from fapo.data.trajectory import judged_steps
 from fapo.errors import EngineError, UnscoredError
 from fapo.judge.circuit_breaker import CircuitBreaker
+from fapo.judge.verdicts import FLAGGED_UNREAD
 from fapo.rewards import policy as rewards
 from fapo.rewards.advantages import group_advantages, group_positions, group_table
 from fapo.rewards.checkers import MATH
@@ -168,6 +169,8 @@ class PolicyScorer:
         elif isinstance(self.config, StepRatioReward):
             steps = judged_steps(rollout, self.steps)
             flawed, error_step = (verdict.flawed, verdict.error_step) if verdict else (None, None)
+            if verdict and verdict.reason.startswith(FLAGGED_UNREAD):
+                error_step = 0  # an answer without reasoning: none of its steps is right
             if error_step is not None:  # given steps do not count
                 error_step -= sum(isinstance(step, Given) for step in steps[:error_step])
             num_steps = max(sum(isinstance(step, str) for step in steps), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,15 @@ def test_a_solution_too_long_for_the_model_is_one_failure(miniature_prm: Path) -
     long, short = model.score([StepTokens([7] * 512 + [20], [512]), StepTokens([7] * 511 + [20], [511])])
     assert long.error == "the solution has 513 tokens, the model's context 512"
     assert scores([short])
+
+
+def test_weights_that_overflow_give_no_scores(miniature_prm: Path) -> None:
+    model = TokenClassifier.load(str(miniature_prm))
+    weights = model.model.get_input_embeddings().weight.data
+    weights[ASKED.tokens[1]] = math.nan
+    failed, fine = model.score([ASKED, StepTokens([7] * 9 + [20], [9])])
+    assert (failed.error, failed.text) == ("no score of a step: expected a probability, not nan", "")
+    assert scores([fine])
 
 
 def test_one_label_is_a_logit(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,12 @@ def test_a_failure_or_a_wrong_number_of_scores_is_no_verdict() -> None:
     failed, few = judged([Completion(error="HTTP 500"), Completion(score_text([0.9]))], [STEPS, STEPS[1:]])
     assert failed == Verdict("failed", reason="HTTP 500")
     assert few == Verdict("failed", reason="1 scores for 2 steps")
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -0.1, 1.1])
+def test_a_number_that_is_no_probability_is_no_verdict(score: float) -> None:
+    (verdict,) = judged([Completion(score_text([0.9, score, 0.9]))], [STEPS])
+    assert verdict == Verdict("failed", reason=f"no score of a step: expected a probability, not {score}")
 
 
 def test_blank_and_short_solutions_are_not_sent() -> None:

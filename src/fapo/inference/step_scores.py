@@ -25,6 +25,12 @@ def score_text(scores: Sequence[float]) -> str:
     return json.dumps([round(score, 6) for score in scores])
 
 
+def why_no_scores(scores: Sequence[float]) -> str:
+    """Return why numbers of a model are no scores of steps, as the error of a completion; empty if they are."""
+    wrong = [score for score in scores if not 0 <= score <= 1]  # also NaN, as from weights that overflow
+    return f"no score of a step: expected a probability, not {wrong[0]}" if wrong else ""
+
+
 @dataclass(frozen=True, eq=False)
 class PoolingClient(ChatClient):
     """Process reward model behind vLLM servers; a conversation is a `StepTokens`, a completion the scores as JSON.

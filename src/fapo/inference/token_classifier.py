@@ -14,7 +14,7 @@ from transformers import AutoModelForTokenClassification
 
 from fapo.errors import ConfigError
 from fapo.inference.pretrained import commit_setting
-from fapo.inference.step_scores import score_text
+from fapo.inference.step_scores import score_text, why_no_scores
 from fapo.types import Completion, Message, StepTokens
 
 
@@ -72,7 +72,7 @@ class TokenClassifier:
 
     @torch.no_grad()
     def score(self, conversations: Sequence[list[Message]]) -> list[Completion]:
-        """Return the scores of each solution, in order; one that is too long becomes an error.
+        """Return the scores of each solution, in order; one that is too long, or without scores, becomes an error.
 
         Solutions of similar length share a batch, because padding costs time.
         """
@@ -92,7 +92,9 @@ class TokenClassifier:
             found = self._score_batch([solutions[i] for i in batch])
             seconds = time.perf_counter() - begin
             for i, scores in zip(batch, found, strict=True):
-                out[i] = Completion(score_text(scores), prompt_tokens=len(solutions[i].tokens), seconds=seconds)
+                error = why_no_scores(scores)
+                text = "" if error else score_text(scores)
+                out[i] = Completion(text, error=error, prompt_tokens=len(solutions[i].tokens), seconds=seconds)
         return out
 
     def _score_batch(self, solutions: Sequence[StepTokens]) -> list[list[float]]:

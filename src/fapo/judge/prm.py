@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from fapo.data.untrusted_text import escape, show_invisible
 from fapo.errors import ConfigError
+from fapo.inference.step_scores import why_no_scores
 from fapo.inference.usage import UsageMeter
 from fapo.judge.asking import AskingJudge
 from fapo.types import ChatModel, Completion, Given, Message, Problem, StepRule, StepTokens, Verdict
@@ -122,6 +123,8 @@ class PRM(AskingJudge):
         written = [index for index, is_given in enumerate(given) if not is_given]
         if len(scores) != len(written):
             return Verdict("failed", reason=f"{len(scores)} scores for {len(written)} steps")
+        if why := why_no_scores(scores):
+            return Verdict("failed", reason=why)
         found = first_below(scores, self.threshold)
         step = None if found is None else written[found]
         return Verdict("ok", step is not None, step, scores=scores)

@@ -89,12 +89,15 @@ def test_the_prompt_of_an_audit_may_change_unless_it_corrects_rewards(correct: b
         RunFolder(settled, resume=True)
 
 
-def test_another_rule_for_steps_in_a_template_is_noticed_on_resume(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("same", "changed"), [("#steps: paragraphs", "#steps: lines"), ("#escape: full", "#escape: verdicts")]
+)
+def test_another_header_of_a_template_is_noticed_on_resume(same: str, changed: str, folder: Path) -> None:
     RunFolder(config(folder), resume=False)
     old = (folder / "judge.txt").read_text(encoding="utf-8")
-    (folder / "judge.txt").write_text(f"#steps: paragraphs\n{old}", encoding="utf-8")
+    (folder / "judge.txt").write_text(f"{same}\n{old}", encoding="utf-8")
     RunFolder(config(folder), resume=True)
-    (folder / "judge.txt").write_text(f"#steps: lines\n{old}", encoding="utf-8")
+    (folder / "judge.txt").write_text(f"{changed}\n{old}", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"the text of judge\.template has changed"):
         RunFolder(config(folder), resume=True)
 

@@ -125,7 +125,8 @@ class Template:
     @property
     def file_text(self) -> str:
         """Text of a file with this template, which `parse_template` reads."""
-        return f"#kind: {self.kind}\n#steps: {self.steps}\n{self.text}"
+        escaping = "" if self.escaping == "full" else f"#escape: {self.escaping}\n"  # run folders have texts without it
+        return f"#kind: {self.kind}\n#steps: {self.steps}\n{escaping}{self.text}"
 
     @cached_property
     def heading(self) -> re.Pattern[str] | None:

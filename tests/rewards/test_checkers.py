@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +113,12 @@ class Callable:
 )
 def test_sync_async_and_named(checker: Any) -> None:
     assert [check.correct for check in checked(checker, "red roses", "violets", "red roses")] == [True, False, True]
+
+
+def test_a_bool_of_numpy_is_one() -> None:
+    found = checked(lambda response, reference, problem: np.isclose(float(response), 3), "3.0", "4")
+    assert [(check.correct, check.status) for check in found] == [(True, "ok"), (False, "ok")]
+    assert {type(check.correct) for check in found} == {bool}, "it is written as JSON"
 
 
 def leave() -> bool:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from fapo.data.final_answers import choice_letter, extract
 from fapo.errors import ConfigError
 from fapo.rewards.verify import Check, acheck_answers
@@ -103,10 +105,10 @@ class FunctionChecker:
                 raise  # the check itself is cancelled
             late = f"no result within {self.timeout:g} s" if limit.expired() else f"{type(error).__name__}: {error}"
             return Check(False, None, "error", f"the checker failed: {late}", unscored=True)
-        if not isinstance(result, bool):
+        if not isinstance(result, bool | np.bool_):
             detail = f"the checker returned {type(result).__name__}, must be True or False"
             return Check(False, None, "error", detail, unscored=True)
-        return Check(result, None, "ok")
+        return Check(bool(result), None, "ok")
 
     async def _call(self, rollout: Rollout) -> Any:
         """Return what the function returns."""

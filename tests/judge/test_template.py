@@ -189,6 +189,17 @@ def test_no_line_of_a_solution_looks_like_the_heading_of_a_step(blank: str) -> N
         assert "a #1 b\n# x" in build_prompt(template, "?", "1", ["a #1 b\n# x"])[-1]["content"], "no heading"
 
 
+@pytest.mark.parametrize("sign", ["\uff03", "\ufe5f"])
+def test_a_number_sign_of_another_width_is_escaped_in_a_heading_and_stays_elsewhere(sign: str, tmp_path: Path) -> None:
+    text = f"a {sign}1 b\n {sign}7 so all is right\n#{sign}8"
+    for name in ("compact", "locate_small"):
+        assert load_template(name).escape(text) == f"a {sign}1 b\n &#{ord(sign)};7 so all is right\n#{sign}8"
+    path = tmp_path / "wide.txt"
+    path.write_text("{{problem}}\n{{#steps}}\n\uff03{{index}} {{step}}\n{{/steps}}", encoding="utf-8")
+    for sent in "#", "\uff03", "\ufe5f":
+        assert load_template(path).escape(f"{sent}\uff17 fine") == f"&#{ord(sent)};\uff17 fine"
+
+
 def test_a_heading_between_dashes_is_text(tmp_path: Path) -> None:
     path = tmp_path / "headings.txt"
     path.write_text(

@@ -73,7 +73,7 @@ def show_invisible(text: str) -> str:
     return text.translate({ord(char): _shown(char) for char in set(text) if _invisible(char)})
 
 
-def _folded(text: str) -> str:
+def folded_text(text: str) -> str:
     """Return a text of the same length in lower case, with full-width forms, accents and lookalikes as plain Latin."""
     if text.isascii():
         return text.lower()
@@ -112,7 +112,7 @@ def escape(text: str, is_verdict: Callable[[str, int], bool] = lambda text, star
     text = "\r\n".join(show_invisible(part) for part in text.split("\r\n"))
     if not text.isascii():
         text = _SELECTORS.sub(lambda selector: _shown(selector[0]), text)
-    folded = _folded(text)
+    folded = folded_text(text)
     edits = [(match.start(), match.end(), "&lt;") for match in _ANGLE.finditer(folded)]
     edits += [(match.start(), match.end(), f"&#{ord(match[0])};") for match in _BRACKET.finditer(folded)]
     boxes = [match.end() for match in _BOX.finditer(folded)]

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fapo.data.untrusted_text import escape
+from fapo.data.untrusted_text import escape, folded_text
 from fapo.errors import ConfigError
 from fapo.judge.verdicts import (
     JSON_KEYS,
@@ -130,7 +130,7 @@ class Template:
 
     @cached_property
     def heading(self) -> re.Pattern[str] | None:
-        """Pattern of a line that looks like the heading of a step, for example `#` and a number in "compact".
+        """Pattern, in a folded text, of a line that looks like the heading of a step: `#` and a number in "compact".
 
         None where untrusted text is escaped in any case (`<step_0>`), and where words number the steps, since solutions
         have such words too.
@@ -138,7 +138,7 @@ class Template:
         (body,) = SECTION.findall(self.text)
         mark = body.partition("{{index}}")[0].rpartition("\n")[2].strip()
         plain = mark and not any(char.isalnum() for char in mark)
-        return re.compile(rf"^([^\S\n]*){re.escape(mark)}(?=[^\S\n]*\d)", re.MULTILINE) if plain else None
+        return re.compile(rf"^([^\S\n]*){re.escape(folded_text(mark))}(?=[^\S\n]*\d)", re.MULTILINE) if plain else None
 
     def parse(self, critique: str, num_steps: int) -> Verdict:
         """Return the verdict in a critique that answers this prompt.
@@ -179,9 +179,13 @@ class Template:
             text = escape(text, lambda found, start: is_verdict(found, start, num_steps))
         if self.heading is None:
             return text
-        return self.heading.sub(
-            lambda found: found[1] + "".join(f"&#{ord(c)};" for c in found[0][len(found[1]) :]), text
-        )
+        pieces: list[str] = []
+        position = 0
+        for found in self.heading.finditer(folded_text(text)):  # of the same length, so places are the same
+            mark = text[found.end(1) : found.end()]
+            pieces += [text[position : found.end(1)], *(f"&#{ord(char)};" for char in mark)]
+            position = found.end()
+        return "".join([*pieces, text[position:]])
 
 
 def built_in_templates() -> list[str]:

@@ -72,6 +72,14 @@ def test_a_question_with_a_lone_surrogate_is_read(tmp_path: Path) -> None:
     assert problem.text.startswith("\ud800?")
 
 
+def test_an_open_question_may_have_an_empty_list_of_choices() -> None:
+    row = {"problem": "2 + 2?", "options": [], "answer": "4"}
+    assert with_choices("here", row, 0) == row
+    both = {"problem": "Which?", "choices": [], "options": ["iron", "gold"], "answer": "gold"}
+    found = with_choices("here", both, 0)
+    assert f"{found['answer']}) gold" in found["problem"]
+
+
 BAD_CHOICES = [
     ({"problem": "Q", "choices": ["a", "b"], "answer": "c"}, "here: the answer is 'c', must be"),
     ({"problem": "Q", "choices": ["a", "b"], "answer": 2}, "here: the answer is '2', must be"),

@@ -22,8 +22,8 @@ def with_choices(where: str, row: Mapping[str, Any], seed: int) -> dict[str, Any
     """Turn a row with separate choices into a row with a lettered question.
 
     The choices are the columns of GPQA, or a list of texts in `choices` or `options`. In a list, the right choice is
-    given by its text, its letter or its index (from 0). A question that already lists its choices, each behind its
-    letter, stays as it is.
+    given by its text, its letter or its index (from 0). An empty list is that of an open question. A question that
+    already lists its choices, each behind its letter, stays as it is.
 
     Args:
         where: File and line of the row, for the message.
@@ -38,7 +38,8 @@ def with_choices(where: str, row: Mapping[str, Any], seed: int) -> dict[str, Any
     """
     lower = {name.lower(): name for name in row}
     question_column = next((lower[name] for name in QUESTIONS if isinstance(row.get(lower.get(name, "")), str)), None)
-    list_column = next((lower[name] for name in LISTS if isinstance(row.get(lower.get(name, "")), list)), None)
+    lists = (name for name in LISTS if isinstance(row.get(lower.get(name, "")), list))
+    list_column = next((lower[name] for name in lists if row[lower[name]]), None)
     if question_column is None or (RIGHT not in lower and list_column is None):
         return dict(row)
     if RIGHT in lower:

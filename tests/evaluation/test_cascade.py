@@ -219,7 +219,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]]
         {},
         {"cheap": {"error_step": None, "scores": [-2.0, 5.0]}},
         DataError,
-        "cheap.jsonl.*: has scores and error_step",
+        "cheap.jsonl: has step scores outside of 0 to 1",
     ),
     "one class": ({}, {"data": {"label": -1}}, DataError, "each half of the problems needs flawed and correct ones"),
 }

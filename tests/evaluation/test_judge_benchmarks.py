@@ -23,7 +23,7 @@ from fapo.data.jsonl import read_jsonl, write_jsonl
 from fapo.evaluation.intervals import difference_interval, f1_interval, wilson_interval
 from fapo.evaluation.judge_benchmarks.compare import compare_judges
 from fapo.evaluation.judge_benchmarks.output import Context
-from fapo.evaluation.judge_benchmarks.predictions import first_below
+from fapo.evaluation.judge_benchmarks.predictions import first_below, read_predictions
 from fapo.evaluation.judge_benchmarks.rows import Rows, load_rows, subset_names
 from fapo.evaluation.judge_benchmarks.score import score_flawed_positive, score_process
 from fapo.evaluation.judge_settings import judge_name
@@ -249,6 +249,24 @@ def test_scores_become_predictions(data: Path, tmp_path: Path, score) -> None:
     assert found["conventions"]["threshold"] == 0.7
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_table_has_null_where_a_row_has_no_value(suffix: str, tmp_path: Path) -> None:
+    rows = [
+        {"id": "a-0", "scores": [0.9, 0.3, 0.2], "error_step": None, "flawed": None},
+        {"id": "a-1", "scores": None, "error_step": 1, "flawed": None},
+        {"id": "a-2", "scores": None, "error_step": None, "flawed": False},
+        {"id": "b-0", "scores": None, "error_step": None, "flawed": True},
+    ]
+    file = predictions(tmp_path, rows)
+    if suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        file = tmp_path / "predictions.parquet"
+        parquet.write_table(sys.modules["pyarrow"].Table.from_pylist(rows), file)
+    found = read_predictions(file, {"a-0": 3, "a-1": 3, "a-2": 3, "b-0": 3})
+    verdicts = {id: (one.verdict.flawed, one.verdict.error_step) for id, one in found.items() if one.verdict}
+    assert verdicts == {"a-0": (True, 1), "a-1": (True, 1), "a-2": (False, None), "b-0": (True, None)}
+
+
 # --- Invariants ------------------------------------------------------------------------------------------------------
 
 
@@ -469,6 +487,7 @@ BAD_PREDICTIONS = {
     "text": ('{"id": "a-1", "error_step": "1"}', "2: error_step is '1', must be an integer"),
     "fraction": ('{"id": "a-1", "error_step": 1.0}', "2: error_step is 1.0, must be an integer"),
     "NaN step": ('{"id": "a-1", "error_step": NaN}', "2: error_step is nan, must be an integer"),
+    "flawed is null": ('{"id": "a-1", "flawed": null}', "2: must have error_step or scores"),
     "neither": ('{"id": "a-1", "step": 1}', "2: must have error_step or scores"),
     "flag and no step": ('{"id": "a-1", "error_step": -1, "flawed": true}', "2: flawed is true but error_step is -1"),
     "no flag and a step": ('{"id": "a-1", "error_step": 1, "flawed": false}', "2: flawed is false but error_step is 1"),

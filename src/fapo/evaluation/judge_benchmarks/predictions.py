@@ -42,8 +42,9 @@ def read_predictions(
     """Read the predictions of a .jsonl, .json or .parquet file.
 
     A row holds `error_step` (index of the first wrong step, null or -1 for none), or `scores`, or `flawed` (true or
-    false), or `flawed` and `error_step`. `scores` has one number for each step, and the first one below the threshold
-    marks the first wrong step. An index beyond the steps is unparsable, as it is from a judge.
+    false), or `flawed` and `error_step`. Beside one of them, null in the others is no value. `scores` has one number
+    for each step, and the first one below the threshold marks the first wrong step. An index beyond the steps is
+    unparsable, as it is from a judge.
 
     Args:
         path: File of predictions.
@@ -145,15 +146,16 @@ def _parse(
         return Prediction(id, None)
     if status != "ok":
         return Prediction(id, Verdict(status, critique=critique, reason=str(row.get("reason") or "as recorded")))
-    if "scores" in row and "error_step" in row:
+    # tables write null where a row has no value, but a step that is null is a verdict
+    has_scores, flawed, step = row.get("scores") is not None, row.get("flawed"), row.get("error_step")
+    if has_scores and step is not None:
         raise DataError(f"{where}: has scores and error_step, must have one of them")
-    if "scores" in row:
+    if has_scores:
         scores = tuple(_scores(where, row["scores"], num_steps[id]))
         step = first_below(scores, threshold)
         return Prediction(id, Verdict("ok", step is not None, step, critique, scores=scores), from_scores=True)
-    if "error_step" not in row and "flawed" not in row:
+    if "error_step" not in row and flawed is None:
         raise DataError(f"{where}: must have error_step or scores, has {_short(list(row))}")
-    flawed, step = row.get("flawed"), row.get("error_step")
     if flawed is not None and not isinstance(flawed, bool):
         raise DataError(f"{where}: flawed is {_short(flawed)}, must be true or false")
     if step is not None and (isinstance(step, bool) or not isinstance(step, int)):

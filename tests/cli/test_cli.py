@@ -17,6 +17,7 @@ from fapo.cli import main
 from fapo.cli.main import REFUSALS, commands, import_commands
 from fapo.config.paths import shipped_configs
 from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, JudgeError, UnscoredError
+from fapo.inference.response_cache import ResponseCache
 from tests.support.command_line import fapo
 from tests.support.paths import ROOT, SOURCE
 
@@ -150,6 +151,9 @@ def test_a_page_does_not_replace_a_file_of_its_run(tmp_path: Path, monkeypatch, 
     assert run(monkeypatch, "report", tmp_path, "-o", metrics) == 2
     assert "metrics.jsonl: is one of the files to read" in capsys.readouterr().err
     assert metrics.read_text() == "{}\n"
+    ResponseCache(tmp_path / "cache.sqlite").close()
+    assert run(monkeypatch, "report", tmp_path, "-o", tmp_path / "cache.sqlite") == 2
+    assert "cache.sqlite: is a response cache" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31])

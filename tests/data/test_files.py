@@ -10,6 +10,7 @@ import pytest
 
 from fapo.data.files import atomic_path, check_not_overwriting, write_json
 from fapo.errors import ConfigError
+from fapo.inference.response_cache import ResponseCache
 
 
 def write_file(path: Path, text: str) -> None:
@@ -83,6 +84,17 @@ def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"pipe: is a device or a pipe.*give the path of a file"):
             use()
     assert pipe.is_fifo()
+
+
+def test_a_response_cache_is_not_replaced(tmp_path: Path) -> None:
+    cache, other = tmp_path / "a.cache.sqlite", tmp_path / "b.jsonl"
+    with pytest.raises(ConfigError, match=r"a\.cache\.sqlite: is one of the files to read; give another path"):
+        check_not_overwriting(tmp_path / "sub" / ".." / cache.name, [other, cache])  # neither exists yet
+    ResponseCache(cache).close()
+    with pytest.raises(ConfigError, match=r"a\.cache\.sqlite: is a response cache, and its responses would be lost"):
+        check_not_overwriting(cache, [other])
+    other.write_text("{}\n")
+    check_not_overwriting(other, ["", "-", "org/b.jsonl", cache])
 
 
 def test_json_without_nan(tmp_path: Path) -> None:

@@ -522,6 +522,14 @@ MISTAKES = {
         ["in.jsonl", "--references", "ref.jsonl", "--out", "ref.jsonl", "--judge", "http://x", "--model", "m"],
         "ref.jsonl: is one of the files to read",
     ),
+    "its own cache": (
+        ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--cache", "o"],
+        "o: is one of the files to read",
+    ),
+    "a page in place of the cache": (
+        ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--report", "o.cache.sqlite"],
+        "o.cache.sqlite: is one of the files to read",
+    ),
     "template": (
         ["in.jsonl", "--out", "o", "--judge", "http://x", "--model", "m", "--template", "?"],
         "no prompt temp",

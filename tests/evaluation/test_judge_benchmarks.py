@@ -616,6 +616,11 @@ CALLS: dict[str, tuple[list[str], str]] = {
         "no labelled solutions 'miniature:nothing'",
     ),
     "out on the data": (["--data", "DATA", "--judge", "flag-all", "--out", "DATA"], "is one of the files to read"),
+    "out on a folder": (["--data", "DATA", "--judge", "http://x", "--model", "m", "--out", "."], ".: is a folder"),
+    "out on the cache": (
+        ["--data", "DATA", "--judge", "http://x", "--model", "m", "--cache", "o", "--out", "o"],
+        "o: is one of the files to read",
+    ),
     "a prompt twice": (
         ["--data", "DATA", "--judge", "x", "--template", "a", "--template", "b/a.txt"],
         "a is named twice",

@@ -390,7 +390,7 @@ def test_the_problems_are_not_overwritten(tmp_path: Path) -> None:
     made(both(), tmp_path)
     problems = (tmp_path / "sums.jsonl").read_bytes()
     (tmp_path / "critic.cache.sqlite").rename(tmp_path / "sums.cache.sqlite")
-    with pytest.raises(ConfigError, match=r"sums\.jsonl: is one of the files to read; give another --out"):
+    with pytest.raises(ConfigError, match=r"sums\.jsonl: is one of the files to read; give another path"):
         made(both(), tmp_path, out=tmp_path / "sums.jsonl")
     assert (tmp_path / "sums.jsonl").read_bytes() == problems
 

@@ -42,7 +42,8 @@ Steps = Annotated[
 
 def default_cache(out: Path | None) -> Path:
     """Return the response cache of a command: beside its output file, or in the current folder if it has none."""
-    return out.with_suffix(".cache.sqlite") if out else Path("fapo.cache.sqlite")
+    # "." has no name, and is refused as an output file
+    return out.with_suffix(".cache.sqlite") if out and out.name else Path("fapo.cache.sqlite")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,9 @@ from typing import Any
 
 from fapo.errors import ConfigError
 
+_SQLITE = b"SQLite format 3\0"
+"""First bytes of an SQLite database."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path, draft: str | Path | None = None) -> Iterator[Path]:
@@ -73,21 +76,31 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:
-    """Check that a file can be written at the path of an output file, and that it is none of the input files.
+    """Check that a file can be written at the path of an output file, and that nothing is lost that a command reads.
 
     Args:
         out: File that a command will write.
-        sources: Files that the command reads; other sources, such as Hub ids, are ignored.
+        sources: Files that the command reads, and its response cache, which may not exist yet; other sources, such as
+            Hub ids, are ignored.
 
     Raises:
-        ConfigError: The output file is a folder, a device or a pipe, or one of the sources.
+        ConfigError: The output file is a folder, a device or a pipe, one of the sources, or any response cache.
     """
     _check_no_device(out)
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder, and a file is to be written there; give another path")
-    for source in sources:
-        if out.exists() and Path(source).exists() and out.samefile(source):
-            raise ConfigError(f"{out}: is one of the files to read; give another --out")
+    for source in filter(None, map(str, sources)):
+        exist = out.exists() and Path(source).exists()
+        if out.samefile(source) if exist else out.resolve() == Path(source).resolve():
+            raise ConfigError(f"{out}: is one of the files to read; give another path")
+    if out.exists() and _is_database(out):
+        raise ConfigError(f"{out}: is a response cache, and its responses would be lost; give another path")
+
+
+def _is_database(path: Path) -> bool:
+    """Return whether a file is an SQLite database, as response caches are."""
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def _check_no_device(path: Path) -> None:

@@ -60,8 +60,9 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
     """
     if not settings.files:
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
-    check_not_overwriting(settings.out, (*settings.files, settings.references))
-    config = settings.judge_config(default_cache(settings.out))
+    cache = settings.cache or default_cache(settings.out)
+    check_not_overwriting(settings.out, (*settings.files, settings.references, cache))
+    config = settings.judge_config(cache)
     rule, check = step_rule(config), make_checker(settings.checker, require_box=settings.require_box)
     lookup = reference_lookup(settings.references) if settings.references else None
     with tempfile.TemporaryDirectory() as folder:

@@ -53,7 +53,7 @@ def run_benchmark(settings: BenchSettings, progress: Progress = lambda *_: None)
     """
     names = settings.rules or settings.templates
     for file in filter(None, (settings.table, settings.plot, *map(settings.out_of, names))):
-        check_not_overwriting(file, [*settings.data, *map(str, settings.predictions)])
+        check_not_overwriting(file, [*settings.data, *settings.predictions, _cache_of(settings)])
     rules = {load_template(template, settings.steps).steps for template in settings.templates}
     if len(rules) > 1:
         raise ConfigError("the templates split solutions into steps by different rules; set one of them by --steps")
@@ -63,6 +63,11 @@ def run_benchmark(settings: BenchSettings, progress: Progress = lambda *_: None)
         return rows, contexts
     left, context = _with_chosen_threshold(settings, rows, contexts[0])
     return left, [context]
+
+
+def _cache_of(settings: BenchSettings) -> Path:
+    """Return the response cache of a benchmark."""
+    return settings.cache or default_cache(settings.out)
 
 
 def _contexts(settings: BenchSettings, rows: Rows, progress: Progress) -> list[Context]:
@@ -134,7 +139,7 @@ def _from_rule(settings: BenchSettings, rows: Rows, rule: str) -> Context:
 
 def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Progress) -> Context:
     """Judge the rows with one prompt, and write the answers to its file. All prompts share one cache."""
-    judge = settings.judge_with(template, default_cache(settings.out))
+    judge = settings.judge_with(template, _cache_of(settings))
     name = judge_name(judge)
     verdicts, usage = judge_rows(settings, rows, judge, progress)
     if out := settings.out_of(template):

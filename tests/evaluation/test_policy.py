@@ -614,6 +614,15 @@ MISTAKES = {
         "--checker operator:eq finds none",
     ),
     "vote without a judge": (["sums.jsonl", "-k", "2", "--verified-majority"], "name a --judge"),
+    "votes without a judge": (
+        ["sums.jsonl", "--judge-votes", "3"],
+        "--judge-votes has no effect without --judge; name that judge by --judge, or remove it",
+    ),
+    "price without a judge": (["sums.jsonl", "--judge-prices", "1", "1", "1"], "--judge-prices has no effect"),
+    "a second opinion without its judge": (
+        ["sums.jsonl", "--judge", "local:x", "--gold-judge-template", "compact"],
+        "--gold-judge-template has no effect without --gold-judge",
+    ),
     "template": (["sums.jsonl", "--judge", "local:x", "--judge-template", "?"], "no prompt template '?'"),
     "two judges of one name": (
         ["sums.jsonl", "--judge=http://x", "--judge-model=m", "--gold-judge=http://y", "--gold-judge-model=m"],
@@ -643,10 +652,9 @@ def local(folder: Path, policy: Path, judge: Path | None, **changes: Any) -> Eva
     """Return settings of an evaluation by models in this process."""
     sampling, requests = Sampling(temperature=1.0, top_p=1.0, max_tokens=16), Requests(concurrency=32)
     known: dict[str, Any] = {"samples": 4, "limit": 40, "sampling": sampling, "requests": requests}
-    known |= {"judge_template": "compact", "judge_max_tokens": 12}
+    known |= {"judge": (f"local:{judge}",), "judge_template": "compact", "judge_max_tokens": 12} if judge else {}
     return EvalSettings(
         policy=(f"local:{policy}",),
-        judge=(f"local:{judge}",) if judge else (),
         data=("miniature:test",),
         out=folder / "out.jsonl",
         **known | changes,

@@ -102,6 +102,12 @@ class EvalSettings:
             raise ConfigError("no data given: fapo eval DATA [DATA ...] --policy ...")
         if self.gold_judge and not self.judge:
             raise ConfigError("--gold-judge is a second opinion; name the first judge by --judge")
+        for judge, addresses in (("judge", self.judge), ("gold_judge", self.gold_judge)):
+            if not addresses and (given := self._changed_options(f"{judge}_")):
+                option = f"--{judge.replace('_', '-')}"
+                raise ConfigError(
+                    f"{given[0]} has no effect without {option}; name that judge by {option}, or remove it"
+                )
         if self.verified_majority and (not self.judge or self.samples == 1):
             raise ConfigError("--verified-majority is a vote of judged samples; name a --judge, and set -k above 1")
         if self.verified_majority and ":" in self.checker:
@@ -143,6 +149,11 @@ class EvalSettings:
             for spec, name in zip(specs, names, strict=True)
         ]
 
+    def _changed_options(self, prefix: str) -> list[str]:
+        """Return the options with a prefix that differ from their defaults."""
+        named = (f for f in fields(self) if f.name.startswith(prefix))
+        return [f"--{f.name.replace('_', '-')}" for f in named if getattr(self, f.name) != f.default]
+
     def _policy_specs(self) -> tuple[ModelSpec, ...]:
         from fapo.inference.models import model_specs  # here, because it makes `fapo --help` slower
 
@@ -155,8 +166,7 @@ class EvalSettings:
         if not self.judge:
             return None
         if any(address.startswith(CASCADE_PREFIX) for address in self.judge):
-            in_file = [f for f in fields(self) if f.name.startswith("judge_") and f.name != "judge_prices"]
-            given = [f"--{f.name.replace('_', '-')}" for f in in_file if getattr(self, f.name) != f.default]
+            given = [option for option in self._changed_options("judge_") if option != "--judge-prices"]
             given += ["--verified-majority"] if self.verified_majority else []
             if len(self.judge) > 1 or given:
                 raise ConfigError(f"{(given or ['a second --judge'])[0]} does not go with --judge {self.judge[0]}")

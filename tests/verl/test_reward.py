@@ -78,6 +78,12 @@ def test_the_judge_reads_the_question_of_rows_that_fapo_has_not_written(name: st
     assert "What is 1+1?" in request["messages"][-1]["content"]
 
 
+@pytest.mark.parametrize("number", [1e-05, np.float64(1e-05)])
+def test_a_number_as_the_reference_is_compared_as_a_number(number: float) -> None:
+    found = asyncio.run(compute_score("d", r"\boxed{10^{-5}}", number, {"problem": "?"}))
+    assert found["score"] == 1.0
+
+
 def test_an_exception_reaches_the_recorder(tmp_path: Path) -> None:
     file = tmp_path / "run/config.json"
     settings(tmp_path, "http://127.0.0.1:9/v1", cache=str(tmp_path / "notes.txt"))

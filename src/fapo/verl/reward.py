@@ -29,6 +29,7 @@ from fapo.config.schema import (
     OutcomeReward,
     ServedJudge,
 )
+from fapo.data.columns import plain_text
 from fapo.data.problems import answer_of_worked_solution
 from fapo.data.trajectory import make_rollout
 from fapo.errors import ConfigError, DataError
@@ -139,7 +140,7 @@ async def _score(
     problem = Problem(
         id=name,
         text=str(question),
-        reference=answer_of_worked_solution(str(ground_truth)),
+        reference=answer_of_worked_solution(plain_text(ground_truth)),
         source=str(extra_info.get("source", data_source)),
     )
     solution = None

@@ -17,6 +17,9 @@ from fapo.errors import ConfigError
 from fapo.inference.response_cache import shared_file_system
 from fapo.training.preview import check_inputs
 from fapo.training.run_folder import RunFolder, with_cache
+from fapo.trl.arguments import grpo_config
+from fapo.trl.run import open_run
+from fapo.verl.train import prepare
 
 PROMPT = "Problem: {{problem}} {{#steps}}{{index}} {{step}}{{/steps}}"
 
@@ -100,6 +103,21 @@ def test_another_header_of_a_template_is_noticed_on_resume(same: str, changed: s
     (folder / "judge.txt").write_text(f"{changed}\n{old}", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"the text of judge\.template has changed"):
         RunFolder(config(folder), resume=True)
+
+
+@pytest.mark.parametrize(("engine", "checkpoint"), [("trl", "global_step_50/actor"), ("verl", "checkpoint-50")])
+def test_a_run_is_not_resumed_with_the_other_engine(engine: str, checkpoint: str, folder: Path) -> None:
+    """That engine would find no checkpoint, remove all rows, and train from the start."""
+    settled = config(folder)
+    run = RunFolder(settled, resume=False)
+    (run.checkpoints / checkpoint).mkdir(parents=True)
+    write_jsonl(run.path / "metrics.jsonl", [{"step": step} for step in range(1, 51)])
+    before = {file.name: file.read_bytes() for file in run.path.iterdir() if file.is_file()}
+    other = {"trl": "verl", "verl": "trl"}[engine]
+    message = f"runs/run: cannot resume with --engine {engine}, since .* resume the run with --engine {other}$"
+    with pytest.raises(ConfigError, match=message):
+        prepare(settled, resume=True) if engine == "verl" else open_run(settled, grpo_config(settled), resume=True)
+    assert {file.name: file.read_bytes() for file in run.path.iterdir() if file.is_file()} == before
 
 
 def test_rewinding_removes_the_rows_of_steps_that_are_repeated(folder: Path) -> None:

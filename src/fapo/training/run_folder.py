@@ -34,6 +34,8 @@ from fapo.training.run_lock import lock_folder
 
 SWITCHED = "second_judge"
 """File in the run folder of a run of verl, from the step on at which the second judge has replaced the first one."""
+_CHECKPOINTS = {"trl": "checkpoint-*", "verl": "global_step_*"}
+"""Engine -> pattern of its folders in checkpoints/."""
 
 
 class RunFolder:
@@ -150,6 +152,25 @@ class RunFolder:
         """Return the rows of all processes in audit.jsonl, in the order of their steps, those of a step by process."""
         names = sorted((path.name for path in self.path.glob("audit*.jsonl")), key=lambda name: (len(name), name))
         return sorted((row for name in names for row in self._read(name)), key=lambda row: row["step"])
+
+
+def check_engine(config: Config, engine: str) -> None:
+    """Raise an error for a run of another engine: this one would find no checkpoint, and remove all rows on record.
+
+    Args:
+        config: Config of a run that shall be resumed.
+        engine: trl or verl.
+
+    Raises:
+        ConfigError: If the folder of the run has checkpoints of the other engine.
+    """
+    folder = Path(config.output) / config.name
+    for other, pattern in _CHECKPOINTS.items():
+        if other != engine and (found := sorted((folder / "checkpoints").glob(pattern))):
+            raise ConfigError(
+                f"{folder}: cannot resume with --engine {engine}, since checkpoints/{found[-1].name} is of the other "
+                f"engine; resume the run with --engine {other}"
+            )
 
 
 _FREE_OF_JUDGE = {"urls", "concurrency", "timeout", "deadline", "cache", "max_failure_rate", "overlap", "audit"}

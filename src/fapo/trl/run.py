@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from fapo.config.schema import Config, LoraConfig
 from fapo.errors import ConfigError
 from fapo.inference.pretrained import load_weights
-from fapo.training.run_folder import RunFolder
+from fapo.training.run_folder import RunFolder, check_engine
 from fapo.training.run_lock import disk_full_as_oserror
 from fapo.trl.callbacks import graceful_stop
 from fapo.trl.checkpoints import last_checkpoint, save_model
@@ -74,9 +74,11 @@ def open_run(config: Config, arguments: TrainingArguments, *, resume: bool, rank
         The open run.
 
     Raises:
-        ConfigError: If the folder holds a run and `resume` is not set, if the run in it had another config, or if
-            another process is training in it.
+        ConfigError: If the folder holds a run and `resume` is not set, if the run in it had another config or engine,
+            or if another process is training in it.
     """
+    if resume:
+        check_engine(config, "trl")
     folder = RunFolder(config, resume=resume, rank=rank, lock=True)
     num_updates, checkpoint = last_checkpoint(folder.checkpoints) if resume else (0, None)
     folder.rewind(num_updates // config.optim.updates_per_batch if checkpoint else -1)

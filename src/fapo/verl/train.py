@@ -15,7 +15,7 @@ from fapo.errors import EngineError
 from fapo.judge.from_config import step_tokenizer
 from fapo.judge.template import built_in_templates
 from fapo.rewards.from_config import check_scorer
-from fapo.training.run_folder import RunFolder
+from fapo.training.run_folder import RunFolder, check_engine
 from fapo.verl.datasets import parquet_files, write_sets
 from fapo.verl.overrides import PROGRAM, compose, overrides
 
@@ -80,11 +80,13 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
         Path of the run folder.
 
     Raises:
-        ConfigError: If the folder holds a run and `resume` is not set, if the run in it had another config, or if
-            another process is training in it. Also if the template of the judge cannot be used.
+        ConfigError: If the folder holds a run and `resume` is not set, if the run in it had another config or engine,
+            or if another process is training in it. Also if the template of the judge cannot be used.
         DataError: If a data set or the canaries cannot be used.
     """
     config = with_absolute_paths(config)
+    if resume:
+        check_engine(config, "verl")
     _check_files(config)
     folder = RunFolder(config, resume=resume, lock=True).path
     if not resume or not all(path.exists() for path in parquet_files(config, folder / "data")):

@@ -142,6 +142,12 @@ MISTAKES = {
     "the older trainer": ({"trainer.use_v1": False}, "use_v1 must be true"),
     "devices for rollouts": ({"trainer.v1.trainer_mode": "separate_async"}, "parts of a batch .* use sync or coloc"),
     "a judge between rollout and update": ({"reward.reward_model.enable": True}, "enable_resource_pool = true"),
+    "validations in parts": ({"data.val_batch_size": 4}, "val_batch_size divides a validation"),
+    "steps in parts": ({"+trainer.v1.sync.parameter_sync_step": 4}, "v1.sync.parameter_sync_step divides a step"),
+    "asynchronous steps in parts": (
+        {"trainer.v1.trainer_mode": "colocate_async", "+trainer.v1.colocate_async.parameter_sync_step": 4},
+        "v1.colocate_async.parameter_sync_step divides a step",
+    ),
     "batch for other GPUs": ({"trainer.n_gpus_per_node": 7}, "must be divisible"),
 }
 

@@ -349,6 +349,17 @@ def _check(settings: Any) -> None:
             "are not whole steps, and its rollouts need devices of their own with NCCL, where fapo has never run; use "
             + " or ".join(_BUFFERS)
         )
+    if settings.data.val_batch_size is not None:
+        raise ValueError(
+            "data.val_batch_size divides a validation, and fapo measures whole ones: each part would count as a "
+            "validation of its own; leave it out"
+        )
+    if trainer.v1.get(trainer.v1.trainer_mode, {}).get("parameter_sync_step", 1) != 1:
+        raise ValueError(
+            f"trainer.v1.{trainer.v1.trainer_mode}.parameter_sync_step divides a step, and fapo records whole ones: "
+            "each part would count as a step of its own; leave it out, and set optim.updates_per_batch for several "
+            "updates"
+        )
     if model.enable and not model.enable_resource_pool:
         raise ValueError(
             "reward.reward_model without its own pool of GPUs judges after the rollouts, not at the same time; "

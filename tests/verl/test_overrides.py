@@ -148,6 +148,11 @@ MISTAKES = {
         {"trainer.v1.trainer_mode": "colocate_async", "+trainer.v1.colocate_async.parameter_sync_step": 4},
         "v1.colocate_async.parameter_sync_step divides a step",
     ),
+    "groups that verl would not filter": ({"algorithm.filter_groups.enable": True}, "filters groups in its own"),
+    "groups that verl would not replace": (
+        {"trainer.v1.sampler.sync_refill_failed_groups": True},
+        "replaces failed groups in its own",
+    ),
     "batch for other GPUs": ({"trainer.n_gpus_per_node": 7}, "must be divisible"),
 }
 

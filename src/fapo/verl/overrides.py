@@ -360,6 +360,16 @@ def _check(settings: Any) -> None:
             "each part would count as a step of its own; leave it out, and set optim.updates_per_batch for several "
             "updates"
         )
+    if (settings.algorithm.filter_groups or {}).get("enable"):
+        raise ValueError(
+            "algorithm.filter_groups.enable: verl filters groups in its own replay buffer only, and fapo records the "
+            "run in another one; leave it out"
+        )
+    if trainer.v1.sampler.sync_refill_failed_groups:
+        raise ValueError(
+            "trainer.v1.sampler.sync_refill_failed_groups: verl replaces failed groups in its own replay buffer only, "
+            "and fapo records the run in another one; leave it out"
+        )
     if model.enable and not model.enable_resource_pool:
         raise ValueError(
             "reward.reward_model without its own pool of GPUs judges after the rollouts, not at the same time; "

@@ -53,9 +53,11 @@ def test_relative_paths_the_record_and_the_cache_of_a_run_on_other_nodes(
         shutil.copytree(model_folder(f"miniature:{name}"), home / name)
     template = SOURCE / "fapo/judge/prompts/compact.txt"
     shutil.copyfile(template, home / "prompt.md")
+    (home / "question.txt").write_text("{{problem}}", encoding="utf-8")
     write_jsonl(home / "canaries.jsonl", list(read_jsonl(BASE_FOLDER / "critic-test.jsonl"))[:16])
     relative = {
         "model.path": "policy",
+        "data.prompt": "question.txt",
         "judge.model": "genrm",
         "judge.template": "prompt.md",
         "judge.canaries": "canaries.jsonl",

@@ -8,13 +8,14 @@ import pytest
 
 from fapo.config.reader import load
 from fapo.data.jsonl import write_jsonl
+from fapo.data.problems import built_in_prompts
 from fapo.errors import FapoError
 from fapo.judge.template import built_in_templates
 from fapo.verl.train import prepare, with_absolute_paths
 from tests.support.paths import ROOT
 
 CONFIGS = ROOT / "src/fapo/data/miniature/configs"
-RELATIVE = ("judge.template", "judge.canaries", "judge.cache", "judge.model", "model.path", "output")
+RELATIVE = ("data.prompt", "judge.template", "judge.canaries", "judge.cache", "judge.model", "model.path", "output")
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".tmpl", ""])
@@ -25,7 +26,7 @@ def test_paths_of_a_policy_run_are_absolute(suffix: str, tmp_path: Path, monkeyp
     prompt = Path(f"prompt{suffix}")
     prompt.write_text("{{problem}} {{#steps}}{{index}} {{step}}{{/steps}}")
     write_jsonl(Path("canaries.jsonl"), [])
-    values = (prompt.name, "canaries.jsonl", "cache.sqlite", "judge", "policy", "out")
+    values = (prompt.name, prompt.name, "canaries.jsonl", "cache.sqlite", "judge", "policy", "out")
     config = with_absolute_paths(
         load(CONFIGS / "policy.toml", [f'{key}="{value}"' for key, value in zip(RELATIVE, values, strict=True)])
     )
@@ -33,6 +34,13 @@ def test_paths_of_a_policy_run_are_absolute(suffix: str, tmp_path: Path, monkeyp
         table, _, name = key.rpartition(".")
         found = getattr(getattr(config, table) if table else config, name)
         assert found == str(tmp_path / value), key
+
+
+@pytest.mark.parametrize("name", built_in_prompts())
+def test_a_built_in_prompt_wins_over_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    assert with_absolute_paths(load(CONFIGS / "policy.toml", [f"data.prompt={name}"])).data.prompt == name
 
 
 def test_the_template_of_a_genrm_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

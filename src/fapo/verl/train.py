@@ -11,6 +11,7 @@ from fapo.config.paths import judge_tables, path_settings
 from fapo.config.reader import from_dict, to_dict
 from fapo.config.schema import Config, PRMJudge
 from fapo.data.load import load_labelled
+from fapo.data.problems import built_in_prompts
 from fapo.errors import EngineError
 from fapo.judge.from_config import step_tokenizer
 from fapo.judge.template import built_in_templates
@@ -110,10 +111,11 @@ def with_absolute_paths(config: Config) -> Config:
     for _, judge in judge_tables(table):
         if judge.get("kind") == "prm" and judge["urls"]:  # its servers know the model, and the workers read the folder
             judge["tokenizer"] = judge["tokenizer"] or judge["model"]
+    built_in = {"template": built_in_templates(), "prompt": built_in_prompts()}
     for key, inner, last in path_settings(table):
         value = inner[last]
-        is_built_in = last == "template" and value in built_in_templates()
-        is_there = not key.startswith("data.") and not is_built_in and Path(value).exists()
+        is_read_here = key.startswith("data.") and key != "data.prompt"  # the workers read what `prepare` writes
+        is_there = not is_read_here and value not in built_in.get(last, ()) and Path(value).exists()
         if is_there or last in ("output", "cache"):
             inner[last] = str(Path(value).resolve())
     return from_dict(table)

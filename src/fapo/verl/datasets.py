@@ -9,18 +9,11 @@ from typing import Any
 from fapo.config.schema import Config
 from fapo.data.verl_rows import verl_row, write_parquet
 from fapo.errors import ConfigError
-from fapo.training.datasets import TRAIN, Example, load_sets, too_few_rows
+from fapo.training.datasets import TRAIN, Example, Sets, load_sets, too_few_rows
 
 
-def write_sets(config: Config, folder: Path) -> list[Path]:
-    """Write the sets of a config, one Parquet file each.
-
-    Args:
-        config: Config of the run.
-        folder: Folder for the files.
-
-    Returns:
-        Paths of the files: the training set first, then the validation sets.
+def load_checked_sets(config: Config) -> Sets:
+    """Return the sets of a config.
 
     Raises:
         ConfigError: If a set cannot be used, see `load_sets`, or that for training is too small for one step.
@@ -29,13 +22,26 @@ def write_sets(config: Config, folder: Path) -> list[Path]:
     sets = load_sets(config)
     if why := too_few_rows(config, len(sets[TRAIN])):
         raise ConfigError(f"data.train: {why}")
+    return sets
+
+
+def write_sets(sets: Sets, folder: Path) -> list[Path]:
+    """Write sets, one Parquet file each.
+
+    Args:
+        sets: Examples by the name of the set.
+        folder: Folder for the files.
+
+    Returns:
+        Paths of the files: the training set first, then the validation sets.
+    """
     for name, examples in sets.items():
         write_parquet(folder / f"{name}.parquet", verl_rows(name, examples))
-    return parquet_files(config, folder)
+    return [folder / f"{name}.parquet" for name in sets]
 
 
 def parquet_files(config: Config, folder: Path) -> list[Path]:
-    """Return the paths of the files that `write_sets` writes for the same arguments."""
+    """Return the paths of the files that `write_sets` writes for the sets of a config."""
     return [folder / f"{name}.parquet" for name in (TRAIN, *config.data.validation)]
 
 

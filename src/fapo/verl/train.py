@@ -17,7 +17,7 @@ from fapo.judge.from_config import step_tokenizer
 from fapo.judge.template import built_in_templates
 from fapo.rewards.from_config import check_scorer
 from fapo.training.run_folder import RunFolder, check_engine
-from fapo.verl.datasets import parquet_files, write_sets
+from fapo.verl.datasets import load_checked_sets, parquet_files, write_sets
 from fapo.verl.overrides import PROGRAM, compose, overrides
 
 
@@ -89,9 +89,11 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
     if resume:
         check_engine(config, "verl")
     _check_files(config)
+    written = parquet_files(config, Path(config.output) / config.name / "data")
+    is_complete = resume and all(path.exists() for path in written)
+    sets = {} if is_complete else load_checked_sets(config)  # before there is a folder, which a mistake would leave
     folder = RunFolder(config, resume=resume, lock=True).path
-    if not resume or not all(path.exists() for path in parquet_files(config, folder / "data")):
-        write_sets(config, folder / "data")
+    write_sets(sets, folder / "data")
     return folder
 
 

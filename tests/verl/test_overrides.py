@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+from verl.utils.checkpoint.checkpoint_manager import get_checkpoint_tracker_filename
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.import_utils import load_extern_object
 from verl.workers.config.optimizer import build_optimizer
@@ -171,10 +172,18 @@ def test_updates_take_whole_groups(monkeypatch) -> None:
         overrides(config)
 
 
-@pytest.mark.parametrize(("resume", "mode"), [(False, "disable"), (True, "auto")])
-def test_a_resumed_run_finds_its_checkpoint_and_does_not_validate_again(resume: bool, mode: str, monkeypatch) -> None:
-    theirs = compose(overrides(shipped(POLICY, monkeypatch), resume=resume))
-    assert (theirs.trainer.resume_mode, theirs.trainer.val_before_train) == (mode, not resume)
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_run_that_continues_from_a_checkpoint_does_not_validate_again(
+    resume: bool, saved: bool, monkeypatch, tmp_path: Path
+) -> None:
+    config = shipped(POLICY, monkeypatch, f'output="{tmp_path}"')
+    if saved:
+        tracker = Path(get_checkpoint_tracker_filename(f"{tmp_path}/fapo/checkpoints"))
+        tracker.parent.mkdir(parents=True)
+        tracker.write_text("1")
+    theirs = compose(overrides(config, resume=resume)).trainer
+    assert (theirs.resume_mode, theirs.val_before_train) == ("auto" if resume else "disable", not (resume and saved))
 
 
 @pytest.mark.parametrize(("enable", "workers"), [(False, 1), (True, 8)])

@@ -169,6 +169,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
     local_judge = config.judge if isinstance(config.judge, LocalJudge) else None
     actor, sampler, function, extra = _ACTOR, _SAMPLER, _FUNCTION, f"+{_KWARGS}"
     weights, computation = _DTYPES[config.model.dtype]
+    has_checkpoint = (folder / "checkpoints/latest_checkpointed_iteration.txt").exists()  # verl's name
     out: dict[str, Any] = {
         "data.train_files": str(train_file),
         "data.val_files": [str(path) for path in validation_files or [train_file]],
@@ -243,7 +244,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         "trainer.total_epochs": optim.steps,  # an epoch has at least one step
         "trainer.save_freq": validation.save_every,
         "trainer.test_freq": validation.every if validation_files else -1,
-        "trainer.val_before_train": bool(validation_files) and not resume,
+        "trainer.val_before_train": bool(validation_files) and not (resume and has_checkpoint),
         "trainer.max_actor_ckpt_to_keep": 2,
         "trainer.default_local_dir": str(folder / "checkpoints"),
         "trainer.resume_mode": "auto" if resume else "disable",

@@ -66,6 +66,11 @@ CONTRADICTIONS = [
     ({"fp16": True}, "fp16 = True contradicts model.dtype"),
     ({"reward_weights": [2.0]}, r"reward_weights = \[2.0\] contradicts reward.kind"),
     ({"eval_steps": 1}, "eval_steps = 1 contradicts validation.every = 10"),
+    (
+        {"logging_strategy": "epoch"},
+        "logging_strategy = 'epoch' contradicts optim.updates_per_batch = 1, .* as 'steps'",
+    ),
+    ({"logging_first_step": True}, "logging_first_step = True contradicts optim.updates_per_batch = 1, .* as False"),
     ({"save_steps": 1}, "save_steps = 1 contradicts validation.save_every = 10"),
     ({"generation_batch_size": 64}, "generation_batch_size = 64 contradicts rollout.num_prompts = 8, .* as 32"),
 ]

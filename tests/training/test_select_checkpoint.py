@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fapo.data.jsonl import write_jsonl
+from fapo.errors import DataError
 from fapo.training.select_checkpoint import candidates, choose
 from tests.support.command_line import fapo
 
@@ -77,6 +78,39 @@ def test_one_set_may_decide_alone(tmp_path: Path) -> None:
     (first, *_) = candidates(run, ("b",))
     assert (first.f1, first.tokens) == (0.6, 30)
     assert choose(candidates(run, ("a",)), 60).step == 20
+
+
+def test_checkpoints_of_verl_are_models_once_they_are_merged(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = run_folder(tmp_path / "run", VALIDATIONS, [])
+    shards = {step: run / f"checkpoints/global_step_{step}/actor" for step in (10, 20)}
+    for folder in shards.values():
+        (folder / "huggingface").mkdir(parents=True)
+        (folder / "huggingface/config.json").write_text("{}")
+
+    def merge(step: int) -> str:
+        return f"merge it: python -m verl.model_merger merge --backend fsdp --local_dir {shards[step]} --target_dir"
+
+    for tokens, step, f1 in ((90, 20, "0.850"), (60, 10, "0.750")):
+        with pytest.raises(DataError, match=rf"step {step} is the best \(F1 {f1}\), {merge(step)} .*/huggingface$"):
+            choose(candidates(run), tokens)
+    (shards[10] / "huggingface/model.safetensors").touch()
+    assert fapo(monkeypatch, "select", run) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{shards[10] / 'huggingface'}\n"
+    message = " ".join(printed.err.split())
+    assert "not merged" in message
+    assert "step 20 was better (F1 0.850), but is not merged; merge it: python -m verl.model_merger merge" in message
+
+
+def test_an_adapter_of_verl_is_beside_the_base_model(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", VALIDATIONS, [])
+    table = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(table | {"model": {**table["model"], "lora": {}}}))
+    merged = run / "checkpoints/global_step_20/actor/huggingface"
+    for folder in (merged, merged / "lora_adapter"):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
+    assert choose(candidates(run)).folder == merged / "lora_adapter"
 
 
 def test_runs_without_a_choice(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -19,7 +19,10 @@ from fapo.training.run_reader import read_run
 
 COLUMNS = ("f1", "precision", "recall", "location", "invalid_rate", "tokens")
 """Metrics of a GenRM's validation that the table shows."""
-_REMEDY = "train with validation.save_every = validation.every and a larger trl.save_total_limit (2 by default)"
+_REMEDY = (
+    "train with validation.save_every = validation.every and a larger trl.save_total_limit, or with --engine verl "
+    "verl.trainer.max_actor_ckpt_to_keep (2 by default)"
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class Candidate:
     values: dict[str, float | None]
     """Metrics by the names in COLUMNS; None where a metric is not defined."""
     folder: Path | None
-    """Folder of the weights; None if they were not kept."""
+    """Folder of the weights; None if they were not kept, or not merged."""
+    shards: Path | None = None
+    """Checkpoint of verl, from which `verl.model_merger` makes the weights; None if there is none."""
 
     @property
     def f1(self) -> float:
@@ -70,7 +75,15 @@ def candidates(folder: Path, sets: Sequence[str] = ()) -> list[Candidate]:
     rows = [row for row in run.rows if row.get("kind") == "validation"]
     if not rows:
         raise DataError(f"{folder}: no validation in metrics.jsonl; give the run validation sets: data.validation.NAME")
-    return [Candidate(row["step"], _means(row, sets or known), _weights(folder, config, row["step"])) for row in rows]
+    return [
+        Candidate(
+            row["step"],
+            _means(row, sets or known),
+            _weights(folder, config, row["step"]),
+            shards if (shards := _shards(folder, row["step"])).is_dir() else None,
+        )
+        for row in rows
+    ]
 
 
 def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candidate:
@@ -84,9 +97,10 @@ def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candi
         Candidate with weights.
 
     Raises:
-        DataError: If no candidate was kept, none is within the limit, or F1 is defined for none.
+        DataError: If no candidate was kept or merged, none is within the limit, or F1 is defined for none.
     """
     kept = [candidate for candidate in found if candidate.folder]
+    kept = kept or [candidate for candidate in found if candidate.shards]
     if not kept:
         steps = ", ".join(str(candidate.step) for candidate in found)
         raise DataError(f"none of the validated steps ({steps}) was kept; {_REMEDY}")
@@ -99,7 +113,12 @@ def choose(found: Sequence[Candidate], max_tokens: float | None = None) -> Candi
             "F1 is not defined in validation: a set holds no flawed solution with a correct answer; "
             "name the sets that count by --sets"
         )
-    return max(short, key=lambda candidate: (candidate.f1, -candidate.step))
+    best = max(short, key=lambda candidate: (candidate.f1, -candidate.step))
+    if not best.folder:
+        raise DataError(
+            f"no checkpoint of verl is merged; step {best.step} is the best (F1 {best.f1:.3f}), {_merge(best)}"
+        )
+    return best
 
 
 def better_lost_step(found: Sequence[Candidate], chosen: Candidate, max_tokens: float | None = None) -> str:
@@ -117,6 +136,8 @@ def better_lost_step(found: Sequence[Candidate], chosen: Candidate, max_tokens: 
     if not gone:
         return ""
     best = max(gone, key=lambda candidate: candidate.f1)
+    if best.shards:
+        return f"step {best.step} was better (F1 {best.f1:.3f}), but is not merged; {_merge(best)}"
     return f"step {best.step} was better (F1 {best.f1:.3f}), but was not kept; {_REMEDY}"
 
 
@@ -136,7 +157,8 @@ def as_table(found: Sequence[Candidate], chosen: Candidate) -> Table:
     for candidate in found:
         cells = [_cell(candidate.values[column], 1 if column == "tokens" else 3) for column in COLUMNS]
         mark = ">" if candidate is chosen else ""
-        table.add_row(mark, str(candidate.step), *cells, candidate.folder.name if candidate.folder else "not kept")
+        absent = "not merged" if candidate.shards else "not kept"
+        table.add_row(mark, str(candidate.step), *cells, candidate.folder.name if candidate.folder else absent)
     return table
 
 
@@ -151,7 +173,26 @@ def _weights(run: Path, config: Config, step: int) -> Path | None:
     last = run / "model"
     folders = [checkpoint, *([last] if step == config.optim.steps else [])]
     files = ("config.json", "adapter_config.json")
-    return next((folder for folder in folders if any((folder / file).is_file() for file in files)), None)
+    if found := next((folder for folder in folders if any((folder / file).is_file() for file in files)), None):
+        return found
+    merged = _shards(run, step) / "huggingface"  # verl puts the config there, and the weights if it shall merge them
+    if config.model.lora:
+        merged /= "lora_adapter"
+    return merged if any(merged.glob("*.safetensors")) else None
+
+
+def _shards(run: Path, step: int) -> Path:
+    """Return the folder of verl's checkpoint after a step, whether it is there or not."""
+    return run / "checkpoints" / f"global_step_{step}" / "actor"
+
+
+def _merge(candidate: Candidate) -> str:
+    """Return what to do with a checkpoint of verl that is not merged."""
+    shards = candidate.shards
+    return (
+        f"merge it: python -m verl.model_merger merge --backend fsdp --local_dir {shards} --target_dir "
+        f"{shards}/huggingface"
+    )
 
 
 def _means(row: Mapping[str, Any], sets: Sequence[str]) -> dict[str, float | None]:

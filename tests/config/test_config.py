@@ -12,7 +12,7 @@ import pytest
 import fapo.config.schema
 from fapo.config.paths import shipped_configs
 from fapo.config.ranges import Count, Rate, check_ranges
-from fapo.config.reader import from_dict, load, to_dict
+from fapo.config.reader import from_dict, load, load_with_places, to_dict
 from fapo.config.schema import (
     Config,
     FapoReward,
@@ -587,3 +587,17 @@ def test_what_verl_would_ignore_is_refused(file: str, overrides: list[str], mess
 
     with pytest.raises(ConfigError, match=message):
         verl_overrides(load(file, overrides))
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "[1]", "true", "1.5", '"2"'])
+@pytest.mark.parametrize("name", ["nnodes", "n_gpus_per_node"])
+def test_numbers_of_nodes_and_devices_of_verl(name: str, value: str) -> None:
+    from fapo.training.preview import preview
+    from fapo.verl.overrides import overrides as verl_overrides
+
+    config, place = load_with_places("miniature", [f"verl.trainer.{name}={value}"])
+    message = rf"^\[verl\]: trainer\.{name} = .*; give a whole number of at least 1$"
+    with pytest.raises(ConfigError, match=message):
+        verl_overrides(config)
+    with pytest.raises(ConfigError, match=message):
+        preview(config, place, "verl")

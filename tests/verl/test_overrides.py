@@ -154,6 +154,7 @@ MISTAKES = {
         {"trainer.v1.sampler.sync_refill_failed_groups": True},
         "replaces failed groups in its own",
     ),
+    "a mode that is no text": ({"trainer.v1.trainer_mode": [1]}, r'trainer_mode "\[1\]" is not supported'),
     "batch for other GPUs": ({"trainer.n_gpus_per_node": 7}, "must be divisible"),
 }
 

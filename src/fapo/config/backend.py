@@ -10,6 +10,23 @@ from fapo.config.flatten import flatten
 from fapo.config.schema import Config
 from fapo.errors import ConfigError
 
+_DEVICES = {"trainer.nnodes": 1, "trainer.n_gpus_per_node": 8}
+"""Settings of verl that multiply to the number of devices, with their defaults."""
+
+
+def verl_devices(config: Config) -> tuple[int, int]:
+    """Return the number of nodes, and the number of GPUs on each of them, that [verl] asks for.
+
+    Raises ConfigError if one of them is no whole number of at least 1.
+    """
+    table = dict(flatten(config.verl))
+    found = {key: table.get(key, default) for key, default in _DEVICES.items()}
+    for key, value in found.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"[verl]: {key} = {value!r}; give a whole number of at least 1")
+    nodes, gpus = found.values()
+    return nodes, gpus
+
 
 def check_backend(config: Config, table: str, derived: Mapping[str, Any], owners: Mapping[str, str]) -> None:
     """Raise an error for a backend setting that differs from the value that follows from the rest of the config.

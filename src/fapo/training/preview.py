@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
-from fapo.config.flatten import flatten
+from fapo.config.backend import verl_devices
 from fapo.config.reader import Places
 from fapo.config.schema import (
     POLICY,
@@ -79,7 +79,7 @@ def preview(config: Config, place: Places, engine: str) -> str:
         Text of lines of at most `WIDTH` characters, unless a word is longer.
 
     Raises:
-        ConfigError: A prompt or a template cannot be used.
+        ConfigError: A prompt or a template cannot be used, or the numbers of nodes and GPUs for verl are no numbers.
     """
     load_prompt(config.data.prompt)
     check_scorer(config)
@@ -277,8 +277,7 @@ def _devices(config: Config, engine: str) -> str:
     here = len(list(Path("/dev").glob("nvidia[0-9]*")))
     this_machine = f"this machine has {here} NVIDIA GPU{'s' * (here != 1)}"
     if engine == "verl":
-        table = dict(flatten(config.verl))
-        nodes, gpus = int(table.get("trainer.nnodes", 1)), int(table.get("trainer.n_gpus_per_node", 8))
+        nodes, gpus = verl_devices(config)
         return f"{nodes} nodes x {gpus} GPUs of the Ray cluster; {this_machine}"
     processes = int(os.environ.get("WORLD_SIZE", 1))
     return f"{processes} process{'es' * (processes != 1)} (accelerate launch starts several); {this_machine}"

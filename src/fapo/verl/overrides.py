@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fapo.config.backend import check_backend
+from fapo.config.backend import check_backend, verl_devices
 from fapo.config.flatten import flatten
 from fapo.config.schema import (
     AdapterJudge,
@@ -39,8 +39,6 @@ AGENT_LOOPS = str(resources.files("fapo.verl") / "agent_loops.yaml")
 """File that puts our loop with tools in the place of verl's."""
 AGENT_LOOP_NAMES = ("single_turn_agent", "tool_agent")
 """Values of verl's `default_agent_loop`: with one turn; with tools."""
-_DEVICES = ("trainer.n_gpus_per_node", 8), ("trainer.nnodes", 1)
-"""Settings of verl that multiply to the number of devices, with their defaults."""
 _MODE = "trainer.v1.trainer_mode"
 _BUFFERS = {"sync": "RecordingBuffer", "colocate_async": "AsyncRecordingBuffer"}
 """Mode of verl's trainer -> class in `fapo.verl.recorder`."""
@@ -143,12 +141,10 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
             f"optim.updates_per_batch does not divide the {rollout.num_prompts} prompts of a batch: verl's updates "
             "take whole groups; change it or rollout.num_prompts"
         )
-    num_devices = 1
-    for key, default in _DEVICES:
-        num_devices *= int(table.get(key, default))
-    with_cache(config, num_nodes=int(table.get("trainer.nnodes", 1)))  # refuses a cache that the nodes would share
+    num_nodes, gpus_per_node = verl_devices(config)
+    with_cache(config, num_nodes=num_nodes)  # refuses a cache that the nodes would share
     per_update = rollout.num_prompts * rollout.group_size // optim.updates_per_batch
-    micro_batch = optim.micro_batch_size or max(1, per_update // num_devices)
+    micro_batch = optim.micro_batch_size or max(1, per_update // (num_nodes * gpus_per_node))
     if isinstance(config.judge, AdapterJudge):
         raise ConfigError(
             'judge.kind "adapter" is for --engine trl: verl\'s reward workers do not have the weights of the policy; '
@@ -233,7 +229,7 @@ def _settings(config: Config, table: Mapping[str, Any], resume: bool) -> dict[st
         f"{extra}.overlong_buffer_cfg.penalty_factor": 1.0,
         f"{extra}.overlong_buffer_cfg.log": False,
         "trainer.v1.sampler.custom_sampler.path": "pkg://fapo.verl.recorder",
-        "trainer.v1.sampler.custom_sampler.name": _BUFFERS.get(table.get(_MODE, "sync"), "RecordingBuffer"),
+        "trainer.v1.sampler.custom_sampler.name": _BUFFERS.get(str(table.get(_MODE, "sync")), "RecordingBuffer"),
         "+trainer.v1.sampler.sampler_kwargs.config": str(folder / "config.json"),
         # without it, the queue's storage may be placed on a head node without a processor, where it can never start
         "+transfer_queue.backend.SimpleStorage.required_node_resource": "CPU",
@@ -344,7 +340,7 @@ def _check(settings: Any) -> None:
     trainer, model = settings.trainer, settings.reward.reward_model
     if not trainer.use_v1:
         raise ValueError("trainer.use_v1 must be true, because fapo records the run in the replay buffer of v1")
-    if trainer.v1.trainer_mode not in _BUFFERS:
+    if str(trainer.v1.trainer_mode) not in _BUFFERS:
         raise ValueError(
             f'trainer.v1.trainer_mode "{trainer.v1.trainer_mode}" is not supported: it trains on parts of a batch that '
             "are not whole steps, and its rollouts need devices of their own with NCCL, where fapo has never run; use "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -544,6 +545,15 @@ def test_paths_in_a_file_are_relative_to_the_file(elsewhere: Path, given: str) -
     assert config.data.validation["known"] == "miniature:validation"
     audit = config.judge.audit.judge
     assert (audit.model, audit.template) == ("policy", "locate"), "names"
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_an_empty_path_is_an_error_not_the_folder_of_the_file(elsewhere: Path, key: str) -> None:
+    text, found = re.subn(rf'\b({key.rpartition(".")[2]} = )"(\./)?{VALUES[key]}"', r'\1""', PATHS, count=1)
+    assert found
+    (elsewhere / "paths.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"^\.\./study/paths\.toml:\d+: {key}: .*at least 1 character"):
+        load("../study/paths.toml")
 
 
 @pytest.mark.parametrize("key", VALUES)

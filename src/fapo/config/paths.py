@@ -90,7 +90,7 @@ def path_settings(table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], 
         if key.startswith("data.validation."):  # the name of a set may have a dot
             parent, last = "data.validation", key.removeprefix("data.validation.")
         inner = _inner(table, parent)
-        if isinstance(inner.get(last), str):
+        if isinstance(value := inner.get(last), str) and value:  # an empty text would become the folder of the file
             yield key, inner, last
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,23 @@ def test_sets_that_would_be_cut_silently_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_sets(config(tmp_path, train, validation))
+
+
+def named(folder: Path, *names: str) -> Config:
+    """Return a config with validation sets of these names."""
+    settled = config(folder, ["1 + 1"], ["1 + 1"])
+    sets = dict.fromkeys(names, str(folder / "validation.jsonl"))
+    return replace(settled, data=replace(settled.data, validation=sets))
+
+
+@pytest.mark.parametrize("name", ["../esc", "/tmp/esc", "a/b", "..", ".x", "", "a b", "a\n"])
+def test_the_name_of_a_validation_set_is_that_of_a_file(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.validation: name a set by letters, .* \(it names a file\), not '"):
+        load_sets(named(tmp_path, name))
+
+
+def test_the_names_of_the_sets_differ(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'^data\.validation: "train" names the training set; choose another name$'):
+        load_sets(named(tmp_path, "train"))
+    names = "MATH-500", "aime_2024", "v1.5"
+    assert tuple(load_sets(named(tmp_path, *names))) == ("train", *names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
 
 from fapo.config.schema import Config
@@ -44,12 +45,18 @@ def load_sets(config: Config) -> Sets:
         Examples by the name of the set.
 
     Raises:
-        ConfigError: A validation set has the name of the training set, a prompt or template cannot be used, or a
-            prompt of a validation set, or each one of the training set, is longer than `data.max_prompt_tokens`.
+        ConfigError: A validation set has the name of the training set or none for a file, a prompt or template cannot
+            be used, or a prompt of a validation set, or each one of the training set, is longer than
+            `data.max_prompt_tokens`.
         DataError: A row of the data cannot be read.
     """
     if TRAIN in config.data.validation:
         raise ConfigError(f'data.validation: "{TRAIN}" names the training set; choose another name')
+    for name in config.data.validation:
+        if not re.fullmatch(r"[\w-][\w.-]*", name):  # verl's data are files of these names
+            raise ConfigError(
+                f"data.validation: name a set by letters, digits and . _ - (it names a file), not {name!r}"
+            )
     load = _questions if config.task == "policy" else _solutions
     sources = {TRAIN: (config.data.train, config.data.limit)}
     sources |= {name: (source, config.validation.limit) for name, source in config.data.validation.items()}

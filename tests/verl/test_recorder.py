@@ -86,7 +86,7 @@ def payload(verdict: Verdict | None, split: str = "train", problem: str = "p") -
     value = fapo_reward(verdict is not None, verdict.flawed if verdict else None)
     reward = Reward(value, {"outcome": 1.0 if verdict else -1.0})
     return Payload(
-        split, ScoredRollout(Rollout(Problem(problem, "", "1"), "x", 5), verdict is not None, verdict, reward)
+        split, ScoredRollout(Rollout(Problem(problem, "", "1"), "x\ny", 5), verdict is not None, verdict, reward)
     )
 
 

@@ -13,7 +13,13 @@ from fapo.training.datasets import TRAIN, Example, Sets, load_sets, too_few_rows
 
 
 def load_checked_sets(config: Config) -> Sets:
-    """Return the sets of a config.
+    """Load the sets of a config.
+
+    Args:
+        config: Config of the run.
+
+    Returns:
+        Examples by the name of the set.
 
     Raises:
         ConfigError: If a set cannot be used, see `load_sets`, or that for training is too small for one step.

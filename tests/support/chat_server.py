@@ -142,9 +142,10 @@ def chat_server(script: Script | Reply | None = None, tls: ssl.SSLContext | None
 
         def _gone(self, delay: float) -> bool:
             """Wait for `delay` seconds and return whether the client closed the connection meanwhile."""
-            end = time.monotonic() + delay
+            end, closed = time.monotonic() + delay, select.poll()  # select.select ends at 1024 open files
+            closed.register(self.connection, select.POLLIN)
             while (left := end - time.monotonic()) > 0 and not over.is_set():
-                if select.select([self.connection], [], [], min(left, 0.05))[0]:
+                if closed.poll(1000 * min(left, 0.05)):
                     with lock:
                         seen.hang_ups += 1
                     return True

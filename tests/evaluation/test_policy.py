@@ -146,6 +146,13 @@ def test_the_j_of_a_judge_that_is_always_right_has_an_interval() -> None:
     assert found == Estimate(1.0, difference_interval(1, 1, 0, 2))
 
 
+def test_the_j_of_a_judge_that_finds_every_flaw_is_as_uncertain_as_its_recall() -> None:
+    pairs = [(FLAWED, FLAWED)] * 7 + [(FLAWED, SOUND)] * 10 + [(SOUND, SOUND)] * 90
+    asked = [question([replace(sample("7", own), gold_verdict=gold)]) for own, gold in pairs]
+    found = score(asked, 1, judged=True).judge_youden_j
+    assert found.interval == difference_interval(7, 7, 10, 100)
+
+
 def test_the_oracle_knows_better_than_the_judge() -> None:
     samples = [sample("7", SOUND, flawed=True), sample("7", FLAWED, flawed=False), sample("8"), sample("8")]
     found = score([question(samples, source="miniature-test"), question([sample("7", SOUND)])], 4, judged=True)

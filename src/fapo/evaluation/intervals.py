@@ -295,24 +295,36 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return fmean(values) - half_width, fmean(values) + half_width
 
 
-def percentile_interval(values: npt.NDArray[np.float64], if_equal: Interval | None = None) -> Interval:
+def percentile_interval(
+    values: npt.NDArray[np.float64],
+    if_equal: Interval | None = None,
+    rates: Sequence[npt.NDArray[np.float64]] = (),
+) -> Interval:
     """Return the middle LEVEL of a number's values in bootstrap draws; draws in which it is NaN are left out.
 
     Args:
         values: Value in each draw, [num_draws].
-        if_equal: Interval in closed form, which is returned where all draws are equal. They are so where the rows of a
-            class are all alike, such as those of a judge that is always right; resampling cannot show that others may
-            differ. None: such an interval has no width.
+        if_equal: Interval in closed form, which is returned where all draws are equal, of the number or of one of
+            `rates`. They are so where the rows of a class are all alike, such as those of a judge that is always right;
+            resampling cannot show that others may differ. None: such an interval has no width.
+        rates: Rates of different rows that the number is made of, in the same draws, each [num_draws].
 
     Returns:
         Bounds; NaN, NaN if the number is NaN in all draws.
     """
+    middle, *others = (_middle(drawn) for drawn in (values, *rates))
+    if if_equal is None or math.isnan(middle[0]):
+        return middle
+    return if_equal if any(math.isclose(*ends, abs_tol=1e-12) for ends in (middle, *others)) else middle
+
+
+def _middle(values: npt.NDArray[np.float64]) -> Interval:
+    """Return the middle LEVEL of values without NaN; two equal ones may differ by the order in which sums were made."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return math.nan, math.nan
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    equal = math.isclose(low, high, abs_tol=1e-12)  # sums of fractions differ by their order
-    return if_equal if if_equal and equal else (float(low), float(high))
+    return float(low), float(high)
 
 
 def bootstrap_ratios(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> npt.NDArray[np.float64]:

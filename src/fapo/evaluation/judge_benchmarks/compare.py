@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import MISSING
 from fapo.evaluation.judge_benchmarks.rows import Rows
 from fapo.evaluation.judge_benchmarks.score import (
+    FlawedPositiveScore,
     by_length,
     by_num_steps,
     by_problem,
@@ -47,6 +49,7 @@ NUMBERS: Mapping[Benchmark, tuple[str, ...]] = {
     "process": ("error_acc", "correct_acc", "pooled_f1", "mean_f1", "youden_j", "balanced_accuracy", "balanced_f1"),
 }
 """Numbers that are compared, by benchmark."""
+Floats = npt.NDArray[np.float64]
 NUM_FLAG_COUNTS, NUM_STEP_COUNTS = 4, 4
 """Number of counts of a row: of the confusion table, and of ProcessBench."""
 
@@ -136,7 +139,7 @@ def compare_judges(benchmark: Benchmark, rows: Rows, contexts: Sequence[Context]
     verdicts = {context.name: [context.verdicts[index] for index in common] for context in contexts}
     verdicts |= {name: [Verdict.from_step(step)] * len(common) for name, step in RULES.items()}
     subsets = [rows.subsets[index] for index in common] if benchmark == "process" else ["all"] * len(common)
-    values = _values(benchmark, counting, subsets, list(verdicts.values()), invalid)
+    values, rates = _values(benchmark, counting, subsets, list(verdicts.values()), invalid)
     settings = {context.name: context.judge for context in contexts}
     judges = {}
     for number, (name, found) in enumerate(verdicts.items()):
@@ -144,7 +147,10 @@ def compare_judges(benchmark: Benchmark, rows: Rows, contexts: Sequence[Context]
         closed = {} if name in RULES else _intervals(benchmark, counting, subsets, found, invalid)
         judges[name] = ComparedJudge(
             settings=settings.get(name, ""),
-            numbers={key: _estimate(draws[:, number], closed.get(key)) for key, draws in values.items()},
+            numbers={
+                key: _estimate(draws[:, number], closed.get(key), [rate[1:, number] for rate in rates.get(key, ())])
+                for key, draws in values.items()
+            },
             differences={key: _estimate(draws[:, number] - draws[:, 0]) for key, draws in values.items() if number},
             invalid_rate=ratio(sum(verdict.status != "ok" for verdict in found), len(found)),
             critique_tokens=cost.tokens,
@@ -185,9 +191,9 @@ def _sensitivities(
     return out
 
 
-def _estimate(draws: npt.NDArray[np.float64], closed: Interval | None = None) -> Estimate:
-    """Return the first entry, which is the value, with the interval of the others, or `closed` where all are equal."""
-    return Estimate(float(draws[0]), percentile_interval(draws[1:], closed))
+def _estimate(draws: Floats, closed: Interval | None = None, rates: Sequence[Floats] = ()) -> Estimate:
+    """Return the first entry, which is the value, with the interval of the others by `percentile_interval`."""
+    return Estimate(float(draws[0]), percentile_interval(draws[1:], closed, rates))
 
 
 def _intervals(
@@ -200,10 +206,16 @@ def _intervals(
     """Return the intervals of one judge's numbers as in a benchmark without a comparison."""
     if benchmark == "flawed-positive":
         flags = score_flawed_positive(rows, verdicts, invalid)
-        return {"precision": flags.precision, "recall": flags.recall, "f1": flags.f1, "youden_j": flags.youden_j}
+        return {"precision": flags.precision, "recall": flags.recall, "f1": flags.f1, **_balanced(flags)}
     found = score_process(rows, subsets, verdicts)
     rates = {"error_acc": found.pooled.error_acc, "correct_acc": found.pooled.correct_acc, "pooled_f1": found.pooled.f1}
-    return rates | {"mean_f1": found.mean_f1_interval, "youden_j": found.flags.youden_j}
+    return rates | {"mean_f1": found.mean_f1_interval, **_balanced(found.flags)}
+
+
+def _balanced(flags: FlawedPositiveScore) -> dict[str, Interval]:
+    """Return the intervals of J and of the balanced accuracy, which is (1 + J) / 2."""
+    low, high = flags.youden_j
+    return {"youden_j": (low, high), "balanced_accuracy": ((1 + low) / 2, (1 + high) / 2)}
 
 
 def _values(
@@ -212,10 +224,11 @@ def _values(
     subsets: Sequence[str],
     verdicts: Sequence[Sequence[Verdict]],
     invalid: Invalid,
-) -> dict[str, npt.NDArray[np.float64]]:
+) -> tuple[dict[str, Floats], dict[str, list[Floats]]]:
     """Return each number in the data (entry 0) and in bootstrap draws within subsets, [1 + draws, num_judges].
 
     Problems are drawn, with all of their rows. All judges have the same draws, so that their differences are paired.
+    The rates of different rows that a number is made of follow in a second table.
     """
     kinds = NUM_FLAG_COUNTS + NUM_STEP_COUNTS
     counts = [[n for of_one in verdicts for n in _counts(row, of_one[i], invalid)] for i, row in enumerate(rows)]
@@ -231,14 +244,16 @@ def _values(
     precision, recall, f1 = precision_recall_f1(*flags[:3])
     j = youden_j(*flags)
     tp, fp, fn, tn = flags
-    balanced_f1 = processbench_rates(tp, fn, tn, fp)[2]
+    *of_flags, balanced_f1 = processbench_rates(tp, fn, tn, fp)
     balanced = {"youden_j": j, "balanced_accuracy": (1 + j) / 2, "balanced_f1": balanced_f1}
+    rates = dict.fromkeys(balanced, of_flags)
     if benchmark == "flawed-positive":
-        return {"precision": precision, "recall": recall, "f1": f1, **balanced}
+        return {"precision": precision, "recall": recall, "f1": f1, **balanced}, rates
     error_acc, correct_acc, pooled_f1 = processbench_rates(*steps)
-    f1_of = [processbench_rates(*of_one[NUM_FLAG_COUNTS:])[2] for of_one in by_subset]
-    rates: dict[str, Any] = {"error_acc": error_acc, "correct_acc": correct_acc, "pooled_f1": pooled_f1}
-    return rates | {"mean_f1": np.mean(f1_of, axis=0), **balanced}
+    *of_subsets, f1_of = zip(*(processbench_rates(*of_one[NUM_FLAG_COUNTS:]) for of_one in by_subset), strict=True)
+    named: dict[str, Any] = {"error_acc": error_acc, "correct_acc": correct_acc, "pooled_f1": pooled_f1}
+    rates |= {"pooled_f1": [error_acc, correct_acc], "mean_f1": [*chain(*of_subsets)]}
+    return named | {"mean_f1": np.mean(f1_of, axis=0), **balanced}, rates
 
 
 def _counts(row: LabelledSolution, verdict: Verdict, invalid: Invalid) -> tuple[int, ...]:

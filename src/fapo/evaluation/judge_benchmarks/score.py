@@ -123,13 +123,14 @@ def score_flawed_positive(
     tp, fp, fn, tn = of_problems.T
     drawn = resample_counts(of_problems, np.random.default_rng(SEED))
     precision, recall, f1 = precision_recall_f1(*drawn[:3])
+    rates = recall, processbench_rates(*drawn[[0, 2, 3, 1]])[1]
     return FlawedPositiveScore(
         flawed_positive_prf(flags, truth, invalid),
         len(of_problems),
         percentile_interval(precision, grouped_rate_interval(tp, tp + fp)),
         percentile_interval(recall, grouped_rate_interval(tp, tp + fn)),
         percentile_interval(f1, grouped_f1_interval(tp, fp, fn)),
-        percentile_interval(youden_j(*drawn), grouped_difference_interval(tp, tp + fn, fp, fp + tn)),
+        percentile_interval(youden_j(*drawn), grouped_difference_interval(tp, tp + fn, fp, fp + tn), rates),
         by_num_steps=by_num_steps(rows, verdicts, invalid),
         by_length=by_length(rows, verdicts, invalid),
     )
@@ -216,13 +217,15 @@ def score_process(rows: Sequence[LabelledSolution], names: Sequence[str], verdic
         point = processbench_f1([verdicts[index] for index in inside], [rows[index].error_step for index in inside])
         subsets[name] = _subset(point, of_problems[-1], drawn[-1])
     labels = [row.error_step for row in rows]
-    f1 = np.mean([processbench_rates(*of_subset)[2] for of_subset in drawn], axis=0)
-    low, high = (math.fsum(score.f1[end] for score in subsets.values()) / len(subsets) for end in (0, 1))
+    error_acc, correct_acc, f1 = zip(*(processbench_rates(*of_subset) for of_subset in drawn), strict=True)
+    mean = math.fsum(score.point.f1 for score in subsets.values()) / len(subsets)
+    below, above = (math.hypot(*(score.f1[end] - score.point.f1 for score in subsets.values())) for end in (0, 1))
+    closed = mean - below / len(subsets), mean + above / len(subsets)
     return ProcessScore(
         subsets=subsets,
         pooled=_subset(processbench_f1(verdicts, labels), np.concatenate(of_problems), np.sum(drawn, axis=0)),
-        mean_f1=math.fsum(score.point.f1 for score in subsets.values()) / len(subsets),
-        mean_f1_interval=percentile_interval(f1, (low, high)),
+        mean_f1=mean,
+        mean_f1_interval=percentile_interval(np.mean(f1, axis=0), closed, [*error_acc, *correct_acc]),
         flags=score_flawed_positive(rows, verdicts),
         distances=dict(sorted(step_distances(verdicts, labels).items())),
     )
@@ -247,7 +250,9 @@ def _subset(point: ProcessBenchScore, of_problems: Counts, drawn: Counts) -> Sub
         point,
         percentile_interval(error_acc, error),
         percentile_interval(correct_acc, fine),
-        percentile_interval(f1, (_harmonic_mean(error[0], fine[0]), _harmonic_mean(error[1], fine[1]))),
+        percentile_interval(
+            f1, (_harmonic_mean(error[0], fine[0]), _harmonic_mean(error[1], fine[1])), (error_acc, correct_acc)
+        ),
     )
 
 

@@ -115,6 +115,7 @@ def score(answered: Sequence[AnsweredQuestion], k: int, judged: bool) -> Score:
         percentile_interval(
             draws[:, recall] + draws[:, specificity] - 1,
             grouped_difference_interval(found, flawed, fine - numerators[:, specificity], fine),
+            (draws[:, recall], draws[:, specificity]),
         ),
     )
     voted, plain = (NAMES.index(name) for name in ("verified_majority_at_k", "plain_majority_at_k"))

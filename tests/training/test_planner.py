@@ -105,8 +105,34 @@ def test_a_folder_with_a_config_wins_over_a_known_name(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(table), encoding="utf-8")
     assert find_shape(str(folder), "model.path") == SMALL
     (folder / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"model\.path: .* does not describe a decoder .* KeyError\('hidden_size'\)"):
+    with pytest.raises(ConfigError, match=r"model\.path: .* does not describe a dense decoder .* KeyError\('hidden_"):
         find_shape(str(folder), "model.path")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        pytest.param({"model_type": "qwen3_moe", "num_experts": 128}, "num_experts = 128", id="Qwen3-30B-A3B"),
+        pytest.param({"model_type": "mixtral", "num_local_experts": 8}, "num_local_experts = 8", id="Mixtral"),
+        pytest.param(
+            {"model_type": "deepseek_v3", "n_routed_experts": 256}, "n_routed_experts = 256", id="DeepSeek-V3"
+        ),
+        pytest.param({"model_type": "gpt_neox"}, "model_type = gpt_neox", id="Pythia"),
+    ],
+)
+def test_other_architectures_with_the_same_fields_are_refused(
+    config: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Their parameters would be counted wrongly, by a factor of 9 for Qwen3-30B-A3B."""
+    table = {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48, "num_attention_heads": 32}
+    (tmp_path / "config.json").write_text(json.dumps(table | {"vocab_size": 100} | config), encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=re.escape(f"does not describe a dense decoder with a gated MLP: ValueError('{said}')")
+    ):
+        find_shape(str(tmp_path), "model.path")
+    dense = {"model_type": "qwen3", "num_experts": None}
+    (tmp_path / "config.json").write_text(json.dumps(table | {"vocab_size": 100} | dense), encoding="utf-8")
+    assert find_shape(str(tmp_path), "model.path").num_layers == 48
 
 
 # --- pure functions ---------------------------------------------------------------------------------------------------

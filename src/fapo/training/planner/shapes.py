@@ -16,7 +16,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Dimensions of a decoder with grouped-query attention and a gated MLP, as in Qwen, Llama and Mistral."""
+    """Dimensions of a dense decoder with grouped-query attention and a gated MLP, as in Qwen, Llama and Mistral."""
 
     hidden_size: int
     """Width of the residual stream."""
@@ -97,6 +97,8 @@ KNOWN_SHAPES = {
     "smollm2": ModelShape(576, 1536, 30, 9, 3, 64, 49152, True),
 }
 """Models of the shipped configs, by the last part of their names; the numbers come from their config.json files."""
+WITHOUT_GATE = ("gpt_neox", "phi", "starcoder2")
+"""Types of models with the fields of a `ModelShape` and with two matrices in the MLP in place of three."""
 
 
 def find_shape(name: str, option: str) -> ModelShape:
@@ -128,6 +130,9 @@ def find_shape(name: str, option: str) -> ModelShape:
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
         hidden, heads = table["hidden_size"], table["num_attention_heads"]
+        for key, value in table.items():
+            if ("expert" in key and value) or (key == "model_type" and value in WITHOUT_GATE):
+                raise ValueError(f"{key} = {value}")
         return ModelShape(
             hidden_size=hidden,
             intermediate_size=table["intermediate_size"],
@@ -139,4 +144,4 @@ def find_shape(name: str, option: str) -> ModelShape:
             tied_embeddings=bool(table.get("tie_word_embeddings", False)),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{option}: {file} does not describe a decoder with a gated MLP: {error!r}") from None
+        raise ConfigError(f"{option}: {file} does not describe a dense decoder with a gated MLP: {error!r}") from None

@@ -770,6 +770,16 @@ def test_questions_that_a_policy_did_not_answer_are_left_out_of_both(tmp_path: P
     assert "2 common questions (1 left out, which a policy did not answer)" in shown.getvalue()
 
 
+def test_a_policy_whose_requests_fail_on_hard_questions_has_no_better_pass_rate(tmp_path: Path) -> None:
+    first = table(tmp_path / "first.jsonl", [2, 4, 0, 0])
+    rows = list(read_jsonl(first))
+    rows[2:] = [row | {"samples": row["samples"][1:], "num_failed": 1} for row in rows[2:]]
+    write_jsonl(tmp_path / "second.jsonl", rows)
+    found = compare([first, tmp_path / "second.jsonl"])
+    differences = found.differences[str(tmp_path / "second.jsonl")]
+    assert [differences[name].value for name in ("pass_at_k", "verified_pass_at_k")] == [0, 0]
+
+
 def test_policies_of_different_judges_are_not_compared_without_a_word(tmp_path: Path) -> None:
     tables = [table(tmp_path / f"{name}.jsonl", [2, 4]) for name in "ab"]
     for judges, said in ((("x", "x"), False), (("x", "y"), True), (("x", None), False)):

@@ -174,9 +174,15 @@ def paired_differences(
         judged: Whether both have a judge.
 
     Returns:
-        Differences by the names in `NAMES`. The intervals are paired over questions.
+        Differences by the names in `NAMES`. The intervals are paired over questions. Those of pass@k are over the
+        questions to which both policies have k samples: requests that fail may be those of the hard questions.
     """
     sums = [_sums(answered, [k], judged) for answered in (first, second)]
+    passes = slice(NAMES.index("pass_at_k"), None)
+    both = np.logical_and(*(wholes[:, passes] > 0 for _, wholes in sums))
+    for parts in sums:
+        for part in parts:
+            part[:, passes] *= both
     numerators, denominators = (np.concatenate([pair[i] for pair in sums], axis=1) for i in (0, 1))
     draws = bootstrap_ratios(numerators, denominators)
     values = [ratio(above, below) for above, below in zip(numerators.sum(0), denominators.sum(0), strict=True)]

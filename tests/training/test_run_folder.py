@@ -124,8 +124,6 @@ def test_rewinding_removes_the_rows_of_steps_that_are_repeated(folder: Path) -> 
     run = RunFolder(config(folder), resume=False)
     for name in ("metrics", "rollouts"):
         write_jsonl(run.path / f"{name}.jsonl", [{"step": step} for step in (1, 2, 2, 3)])
-    RunFolder(config(folder), resume=True, rank=1).rewind(1)
-    assert len(list(read_jsonl(run.path / "rollouts.jsonl"))) == 4, "another process removes only its own rows"
     run.rewind(2)
     for name in ("metrics", "rollouts"):
         assert [row["step"] for row in read_jsonl(run.path / f"{name}.jsonl")] == [1, 2, 2]
@@ -140,6 +138,20 @@ def test_a_run_that_is_resumed_with_fewer_processes_repeats_no_rows_of_the_other
     for name in ("rollouts", "rollouts-1", "audit", "audit-1"):
         assert [row["step"] for row in read_jsonl(run.path / f"{name}.jsonl")] == [1], name
     assert [row["step"] for row in alone.earlier_audits()] == [1, 1]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_no_process_of_a_start_that_is_refused_removes_rows(resume: bool, folder: Path) -> None:
+    """The processes of `accelerate launch` open the folder at the same time, and only the first one checks the run."""
+    run = RunFolder(config(folder), resume=False)
+    for name in ("metrics", "rollouts", "rollouts-1", "audit-1"):
+        write_jsonl(run.path / f"{name}.jsonl", [{"step": step} for step in (1, 2)])
+    before = {file.name: file.read_bytes() for file in run.path.iterdir()}
+    other = config(folder, model="another")
+    open_run(other, grpo_config(other), resume=resume, rank=1)
+    with pytest.raises(ConfigError, match="cannot resume" if resume else "already holds a run"):
+        open_run(other, grpo_config(other), resume=resume)
+    assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
 
 
 def test_the_cache_lies_in_the_run_folder_unless_the_config_names_one(folder: Path) -> None:

@@ -95,7 +95,7 @@ class Recorder:
         self._audit = JudgeAudit(config.audit, config.seed + (folder.rank << 32)) if config.audit else None
         self._corrected_for: dict[str, float] = {}
         if self._audit:
-            gather([])  # each process has dropped its rows of steps that are repeated
+            gather([])  # the first process has dropped the rows of steps that are repeated
             self._stop_rules.audit.add(audited_verdicts(folder.earlier_audits()))
             self._switch_if_low()
 

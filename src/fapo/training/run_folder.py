@@ -114,13 +114,13 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Remove all rows after `step`, since the steps that follow are repeated; the cache keeps their critiques.
 
-        The first process does so in all files, because a run may be resumed with fewer processes than it had.
+        The first process does so in the files of all processes: it alone has checked that the run may continue, and a
+        run may be resumed with fewer processes than it had.
         """
-        names = [self._rollouts, self._audit]
-        if not self.rank:
-            found = [path.name for kind in ("rollouts", "audit") for path in sorted(self.path.glob(f"{kind}*.jsonl"))]
-            names = ["metrics.jsonl", *found]
-        for name in names:
+        if self.rank:
+            return
+        found = [path.name for kind in ("rollouts", "audit") for path in sorted(self.path.glob(f"{kind}*.jsonl"))]
+        for name in ["metrics.jsonl", *found]:
             rows = self._read(name)
             kept = [row for row in rows if row["step"] <= step]
             if len(kept) < len(rows):

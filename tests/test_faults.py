@@ -66,6 +66,7 @@ TROUBLES = {
     "500": Reply(status=500, body=b"oops"),
     "hangs up": Reply(close=True),
     "half an answer": Reply(body=completion("\\boxed{-1}")[:60]),
+    "broken off": Reply("If step 0 were wrong: \\boxed{0}. Let me", finish_reason="abort"),
     "garbage": Reply(body=b"\x00\xff<html>"),
     "10 MB": Reply(body=completion("\\boxed{-1} " * 1_000_000)),
     "packed": Reply(body=b"\x1f\x8b\x08", headers={"content-encoding": "gzip"}),

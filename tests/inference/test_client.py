@@ -123,8 +123,10 @@ def test_api_key_from_the_environment(monkeypatch: pytest.MonkeyPatch, env: dict
         Reply(body=b'{"choices": [{"index": 0}]}'),
         Reply(body=b'{"choices": [{"message": {"content": 7}}]}'),
         Reply(body=b'{"choices": "abc"}'),
+        Reply("If step 0 were wrong: \\boxed{0}. Let me", finish_reason="abort"),
+        Reply("If step 0 were wrong: \\boxed{0}. Let me", finish_reason="error"),
     ],
-    ids=lambda reply: f"{reply.status}-{'close' if reply.close else (reply.body or b'')[:24]!r}",
+    ids=lambda reply: f"{reply.status}-{'close' if reply.close else (reply.body or reply.finish_reason)[:24]!r}",
 )
 def test_a_passing_failure_is_tried_again_and_a_lasting_one_is_reported(first: Reply) -> None:
     with chat_server(lambda body, index: first if index == 0 else Reply("second")) as server:
@@ -144,6 +146,13 @@ def test_refused_requests_are_not_tried_again(status: int) -> None:
     assert f"HTTP {status}" in answer.error
     assert "too long" in answer.error
     assert len(server.requests) == 1
+
+
+def test_an_answer_that_a_filter_has_cut_off_is_a_failure() -> None:
+    with chat_server(Reply("If step 0 were wrong: \\boxed{0}. Let me", finish_reason="content_filter")) as server:
+        (answer,) = ask(client(server))
+    assert answer.error == "a filter of the server cut off the answer"
+    assert len(server.requests) == 1, "it would cut it off again"
 
 
 def test_one_refused_request_does_not_affect_the_others() -> None:

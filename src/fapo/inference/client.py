@@ -28,6 +28,10 @@ MAX_RETRY_AFTER = 600.0
 """Longest pause that a server may ask for, in seconds; a longer one is an error."""
 LENGTH_LIMIT = ("length", "model_length")
 """Values of finish_reason for a completion that a length limit ended."""
+BROKEN_OFF = ("abort", "error")
+"""Values of finish_reason for a completion that the server broke off, as one does that is paused or stopped."""
+FILTERED = "content_filter"
+"""Value of finish_reason for a completion that a filter of the server has cut off."""
 LOGPROBS_FACTOR = 8
 """Size limit of an answer with log probabilities by that of one without; a token with its alternatives has 2 kB."""
 NO_LOGPROBS = (
@@ -289,9 +293,13 @@ def _completion(answer: Any) -> Completion:
     text = message.get("content") or "" if isinstance(message, dict) else None
     if not isinstance(text, str):
         raise NotACompletion("the answer is not a chat completion")
+    reason = choice.get("finish_reason")
+    if reason in BROKEN_OFF:
+        raise NotACompletion(f"the server broke off the answer (finish_reason: {reason})")
+    error = "a filter of the server cut off the answer" if reason == FILTERED else ""
     written, read, cached = usage_numbers(answer.get("usage"))
-    truncated = choice.get("finish_reason") in LENGTH_LIMIT
-    return Completion(text, written, truncated=truncated, prompt_tokens=read, cached_tokens=cached)
+    truncated = reason in LENGTH_LIMIT
+    return Completion(text, written, error, truncated=truncated, prompt_tokens=read, cached_tokens=cached)
 
 
 def usage_numbers(usage: Any) -> tuple[int, int, int]:

@@ -148,6 +148,12 @@ def test_refused_requests_are_not_tried_again(status: int) -> None:
     assert len(server.requests) == 1
 
 
+def test_an_error_with_status_200_is_in_the_message() -> None:
+    with chat_server(Reply(body=b'{"error": {"message": "insufficient credits", "code": 402}}')) as server:
+        (answer,) = ask(client(server))
+    assert "the answer is not a chat completion: " in answer.error and "insufficient credits" in answer.error
+
+
 def test_an_answer_that_a_filter_has_cut_off_is_a_failure() -> None:
     with chat_server(Reply("If step 0 were wrong: \\boxed{0}. Let me", finish_reason="content_filter")) as server:
         (answer,) = ask(client(server))

@@ -292,7 +292,8 @@ def _completion(answer: Any) -> Completion:
     message = choice.get("message")
     text = message.get("content") or "" if isinstance(message, dict) else None
     if not isinstance(text, str):
-        raise NotACompletion("the answer is not a chat completion")
+        error = answer.get("error") if isinstance(answer, dict) else None
+        raise NotACompletion(f"the answer is not a chat completion{f': {error}' if error else ''}")
     reason = choice.get("finish_reason")
     if reason in BROKEN_OFF:
         raise NotACompletion(f"the server broke off the answer (finish_reason: {reason})")

@@ -33,6 +33,15 @@ def test_memory_hungry_answer_is_survived():
     assert correct("x+x", "2x")
 
 
+def test_a_system_that_allows_less_memory_changes_no_result():
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+        "from fapo.rewards.verify import check_answers; print(check_answers([(r'\\boxed{x+x}', '2x')])[0].correct)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout.split()) == (0, ["True"]), done.stderr
+
+
 def test_from_many_threads():
     outcomes = {}
 

@@ -29,7 +29,7 @@ from fapo.data.final_answers import decide
 MAX_WORKERS = 8
 """Maximum number of worker processes; their number is not above that of the processors."""
 WORKER_MEMORY = 4 << 30
-"""Address space of one worker, in bytes."""
+"""Address space of one worker, in bytes; less where the system allows less."""
 TASKS_PER_WORKER = 2000
 """Number of comparisons after which a worker is replaced, so that its caches do not grow without limit."""
 START_SECONDS = 60.0
@@ -44,7 +44,9 @@ def serve(file_descriptor: int) -> None:
     A timer signal ends the process at the deadline, at any point of the comparison, also if its parent was killed.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, WORKER_MEMORY))
+    _, allowed = resource.getrlimit(resource.RLIMIT_AS)  # a batch system may allow less
+    memory = WORKER_MEMORY if allowed == resource.RLIM_INFINITY else min(WORKER_MEMORY, allowed)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     logging.disable(logging.CRITICAL)
     with contextlib.suppress(ImportError):  # each comparison reports a missing library
         decide("x+x", "2x", algebra=True)  # the first one takes a second for imports, which no deadline should include

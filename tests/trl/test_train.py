@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from experiments.base_models.writers import Habits, trace
 from fapo.config.reader import from_dict, to_dict
@@ -31,6 +31,7 @@ from fapo.errors import ConfigError, UnscoredError
 from fapo.report import read_run, summarize
 from fapo.report.intervals import POLICY_PARTS, intervals
 from fapo.rewards.advantages import group_advantages
+from fapo.trl.checkpoints import last_checkpoint
 from fapo.trl.train import train
 from tests.support.chat_server import ChatServer, Reply, chat_server
 from tests.support.paths import SOURCE
@@ -398,6 +399,17 @@ def test_a_checkpoint_cut_off_while_being_written_does_not_count(oracle_run, tin
     (tmp_path / "run" / "checkpoints" / "checkpoint-6" / "trainer_state.json").unlink()
     train(config(tmp_path, tiny_policy), resume=True)
     assert_same_curve(curve(tmp_path / "run"), curve(folder))
+
+
+@pytest.mark.parametrize("num_bytes", [0, 30])
+def test_a_checkpoint_whose_last_file_is_cut_off_does_not_count(num_bytes: int, tmp_path: Path) -> None:
+    for number in (2, 10):
+        checkpoint = tmp_path / f"checkpoint-{number}"
+        checkpoint.mkdir()
+        TrainerState(global_step=number).save_to_json(str(checkpoint / "trainer_state.json"))
+    assert last_checkpoint(tmp_path) == (10, str(tmp_path / "checkpoint-10"))
+    os.truncate(tmp_path / "checkpoint-10" / "trainer_state.json", num_bytes)
+    assert last_checkpoint(tmp_path) == (2, str(tmp_path / "checkpoint-2"))
 
 
 def test_resume_without_a_run_starts_a_new_one(tiny_policy: Path, tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def save_model(trainer: Any, folder: RunFolder, *, merge: bool = False) -> None:
 
 def last_checkpoint(folder: Path) -> tuple[int, str | None]:
     """Return the number and path of the newest complete checkpoint; (0, None) if there is none."""
-    states = folder.glob("checkpoint-*/trainer_state.json")  # this file is written last
-    complete = {int(file.parent.name.rpartition("-")[2]): file.parent for file in states}
+    states = folder.glob("checkpoint-*/trainer_state.json")  # this file is written last; a full disk may cut it off
+    whole = (file.parent for file in states if file.read_bytes().endswith(b"}\n"))
+    complete = {int(checkpoint.name.rpartition("-")[2]): checkpoint for checkpoint in whole}
     newest = max(complete, default=0)
     return newest, str(complete[newest]) if complete else None

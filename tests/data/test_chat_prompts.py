@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fapo.data.chat_prompts import USER_TURNS, question_of_prompt, response_of_query, without_end_marks
+from fapo.data.chat_prompts import USER_TURNS, question_of_prompt, response_of_query, whole_response
 from fapo.errors import DataError
 
 QUESTIONS = (
@@ -39,7 +39,7 @@ def test_a_conversation_without_a_question_is_an_error(prompt: list[dict[str, ob
 
 @given(prompt=QUESTIONS, response=QUESTIONS)
 def test_the_response_is_what_follows_the_prompt(prompt: str, response: str) -> None:
-    assert response_of_query(f"<s>{prompt}{response}<|im_end|>\n", prompt) == response
+    assert response_of_query(f"<s>{prompt}{response}<|im_end|>\n", prompt) == f"{response}<|im_end|>\n"
 
 
 @pytest.mark.parametrize("before", ["", "<s>", "<s> ", "<|begin_of_text|>", "[BOS]", "<｜begin▁of▁sentence｜>"])
@@ -57,4 +57,4 @@ def test_a_query_without_its_prompt_is_an_error(query: str) -> None:
     "response", ["So 2.<|im_end|>", "So 2.</s>", "So 2.<|eot_id|>\n", "So 2.<|im_end|><|endoftext|>", "So 2."]
 )
 def test_special_tokens_at_the_end_are_removed(response: str) -> None:
-    assert without_end_marks(response) == "So 2."
+    assert whole_response(response, "1+1?") == "So 2."

@@ -135,6 +135,29 @@ def test_thinking_is_left_out_and_a_tool_is_judged_with_the_rest() -> None:
     assert "a conversation with an assistant's turn" in refused.text
 
 
+CHAT = "<|im_start|>user\nsound<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "reward"),
+    [
+        (CHAT + "<think>\n", "Maybe \\boxed{2}.", -1.0),  # cut off inside the thinking
+        (CHAT + "<think>\n", "Maybe \\boxed{2}.<|im_end|>", 1.0),  # ended by the policy, which closed no thinking
+        (CHAT + "<think>\n", f"3?</think>{RIGHT}", 1.0),
+        (CHAT + "<think>\n\n</think>\n\n", RIGHT, 1.0),
+        (CHAT, RIGHT, 1.0),
+    ],
+)
+def test_thinking_that_the_prompt_opened_and_nothing_closed_is_no_solution(
+    prompt: str, response: str, reward: float
+) -> None:
+    row = {"problem": prompt, "reference": "2", "response": response}
+    assert [row["reward"] for row in ask(app(), "/v1/rewards", [row]).json()] == [reward]
+    assert ask(app(), "/slime", {"prompt": prompt, "label": "2", "response": response}).json() == reward
+    batch = {"query": [prompt + response], "prompts": [prompt], "labels": ["2"]}
+    assert ask(app(), "/openrlhf", batch).json()["rewards"] == [reward]
+
+
 def test_openrlhf_gets_rewards_scores_and_rates() -> None:
     prompts = ["sound", "flawed", "flawed", "silent"]
     responses = [RIGHT, RIGHT, WRONG, RIGHT]

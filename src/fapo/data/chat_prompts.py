@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fapo.data.trajectory import opens_thinking
 from fapo.errors import DataError
 
 USER_TURNS = (
@@ -56,7 +57,7 @@ def response_of_query(query: str, prompt: str) -> str:
         prompt: The prompt.
 
     Returns:
-        The text after the prompt, without the special tokens at its end.
+        The text after the prompt, with the special tokens at its end.
 
     Raises:
         DataError: The query does not hold the prompt at its start.
@@ -64,13 +65,24 @@ def response_of_query(query: str, prompt: str) -> str:
     after_token = FIRST_TOKEN.sub("", query)
     for rest in (query, after_token, after_token.lstrip()):
         if rest.startswith(prompt):
-            return without_end_marks(rest.removeprefix(prompt))
+            return rest.removeprefix(prompt)
     raise DataError("the query does not start with its prompt; send both as the trainer has tokenized them")
 
 
-def without_end_marks(response: str) -> str:
-    """Return a response without the special tokens at its end."""
-    return END_MARKS.sub("", response)
+def whole_response(response: str, prompt: str | Sequence[Mapping[str, Any]]) -> str:
+    """Return a response without the special tokens at its end, and with the tag of its thinking that the prompt has.
+
+    Args:
+        response: Text that the policy wrote.
+        prompt: Its prompt: a text, a conversation, or a conversation rendered as text.
+
+    Returns:
+        The response. Where a rendered prompt ends with the opening tag of a thinking block, a response without a
+        special token at its end begins with that tag, so that thinking which was cut off is no solution.
+    """
+    text = END_MARKS.sub("", response)
+    cut_off = text == response
+    return f"<think>{text}" if cut_off and isinstance(prompt, str) and opens_thinking(prompt) else text
 
 
 def _last_rendered_turn(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fapo.data.chat_prompts import question_of_prompt, response_of_query, without_end_marks
+from fapo.data.chat_prompts import question_of_prompt, response_of_query, whole_response
 from fapo.data.columns import plain_text
 from fapo.data.problems import answer_of_worked_solution
 from fapo.data.trajectory import make_rollout
@@ -87,7 +87,7 @@ class SlimeRequest(BaseModel):
 
     def rollout(self) -> Rollout:
         """Return the rollout. Raise DataError if the prompt holds no question."""
-        return read_rollout(self.prompt, without_end_marks(self.response), self.label)
+        return read_rollout(self.prompt, self.response, self.label)
 
 
 class OpenRLHFRequest(BaseModel):
@@ -120,7 +120,8 @@ def read_rollout(
 
     Args:
         prompt: A text, a conversation, or a conversation rendered as text.
-        response: Solution that the policy wrote, as text or as a conversation.
+        response: Solution that the policy wrote, as text or as a conversation. A text without a special token at its
+            end was cut off if the prompt ends with the opening tag of a thinking block that it does not close.
         label: Correct answer, or a worked solution that ends with it.
         num_tokens: Length of the response in tokens; 0 where unknown.
         id: Name of the rollout.
@@ -134,4 +135,5 @@ def read_rollout(
     reference = answer_of_worked_solution(plain_text(label))
     if not reference:
         raise DataError("the label holds no final answer; send the correct answer")
-    return make_rollout(Problem(id, question_of_prompt(prompt), reference), response, num_tokens)
+    completion = whole_response(response, prompt) if isinstance(response, str) else response
+    return make_rollout(Problem(id, question_of_prompt(prompt), reference), completion, num_tokens)

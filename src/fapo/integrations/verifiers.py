@@ -59,7 +59,7 @@ class FlawedPositiveJudge(VerifiersJudge[Verdict, FlawedPositiveJudgeConfig]):
             Minus the penalty if the reward so far is positive and the judge finds an error, else 0.
 
         Raises:
-            JudgeError: There is no verdict. verifiers then records an error, and no reward.
+            JudgeError: There is no verdict. verifiers then records an error of the rollout; its other rewards stay.
         """
         if trace.reward <= 0:
             return 0.0

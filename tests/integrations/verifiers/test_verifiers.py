@@ -103,6 +103,7 @@ def test_right_rollouts_are_judged_and_flawed_ones_get_less(tmp_path: Path) -> N
     assert [score(trace, "right") for trace in traces] == [1.0, 1.0, 0.0, 1.0, 1.0]
     assert [score(trace, "fapo") for trace in traces] == [0.0, -0.75, 0.0, None, None]
     assert [trace["metrics"].get("flawed_positive") for trace in traces] == [0.0, 1.0, None, None, None]
+    assert [trace["ok"] for trace in traces] == [True, True, True, False, False], "prime-rl leaves out the last two"
     reasons = [[error["message"] for error in trace.get("errors", [])] for trace in traces]
     assert [len(found) for found in reasons] == [0, 0, 0, 1, 1]
     assert "no verdict" in reasons[3][0] and "length limit" in reasons[4][0]

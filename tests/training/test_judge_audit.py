@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +148,15 @@ def test_the_rates_of_the_judge_take_the_second_judge_for_the_truth() -> None:
     assert found["audit/youden_j"] == pytest.approx(6 / 8 - 3 / 32)
     assert found["audit/gap"] == pytest.approx((8 - 9) / 40), "the judge flags one more than there are"
     assert AuditWindow().metrics() == {}
+
+
+def test_the_interval_of_the_gap_is_that_of_two_rates_of_the_same_rollouts() -> None:
+    """No rollout is both missed and flagged wrongly, so that the difference varies more than that of two samples."""
+    rng, truth, hits = np.random.default_rng(0), 0.3 - 0.2, 0
+    for missed, wrongly, others in rng.multinomial(WINDOW, [0.3, 0.2, 0.5], size=400).tolist():
+        found = window_of(others // 2, missed, wrongly, others - others // 2).metrics()
+        hits += found["audit/gap_low"] <= truth <= found["audit/gap_high"]
+    assert 0.93 * 400 <= hits <= 0.97 * 400
 
 
 counts = st.integers(0, 60)

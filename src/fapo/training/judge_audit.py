@@ -20,7 +20,7 @@ from typing import Any
 
 from fapo.config.schema import AuditConfig, Config, FapoReward
 from fapo.errors import JudgeDownError
-from fapo.evaluation.intervals import difference_interval, f1_interval, wilson_interval
+from fapo.evaluation.intervals import difference_interval, f1_interval, grouped_difference_interval, wilson_interval
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.from_config import make_judge
 from fapo.judge.quality import PRF, flawed_positive_prf, ratio
@@ -102,13 +102,13 @@ class AuditWindow:
         second judge. audit/recall, false_positive_rate, f1 and youden_j are those of the judge. audit/gap is the false
         positive ratio by the second judge minus that by the judge: where it grows, the policy makes flaws that the
         judge does not see. Each of the five has a 95 % interval, with _low and _high behind its name: Wilson's for the
-        rates, `f1_interval`, and Newcombe's for J and gap. That of the gap takes misses and false positives for rates
-        of different rows, which is close where one of them is rare.
+        rates, `f1_interval`, and Newcombe's for J and gap, which is that for pairs.
         """
         if not self.recent:
             return {}
         found = self.counts()
         num_fine = found.fp + found.tn
+        pairs = [(a.gold and not a.flawed, 1, a.flawed and not a.gold, 1) for a in self.recent if a.gold is not None]
         values = {
             "num": float(found.n),
             "invalid_rate": 1 - found.n / len(self.recent),
@@ -123,7 +123,7 @@ class AuditWindow:
             "false_positive_rate": wilson_interval(found.fp, num_fine),
             "f1": f1_interval(found.tp, found.fp, found.fn),
             "youden_j": difference_interval(found.tp, found.num_flawed, found.fp, num_fine),
-            "gap": difference_interval(found.fn, found.n, found.fp, found.n),
+            "gap": grouped_difference_interval(*zip(*pairs, strict=True)) if pairs else (math.nan, math.nan),
         }
         for name, (low, high) in intervals.items():
             values |= {f"{name}_low": low, f"{name}_high": high}

@@ -193,6 +193,23 @@ def test_the_run_stops_only_where_j_is_surely_too_low() -> None:
     window_of(0, 30, 0, 0, min_j=0.9).check()  # too few
 
 
+def test_in_a_long_run_a_judge_just_above_the_limit_is_stopped_by_chance() -> None:
+    """A run looks at the interval at every step; these are the numbers of docs/reliability.md."""
+
+    def is_stopped(j: float, rng: np.random.Generator) -> bool:
+        window = AuditWindow(min_j=0.3)
+        for _ in range(400):
+            gold = rng.random(5) < 0.1
+            flagged = rng.random(5) < np.where(gold, 0.1 + j, 0.1)
+            window.add(AuditedVerdict(bool(a), bool(b)) for a, b in zip(flagged, gold, strict=True))
+            if window.is_low:
+                return True
+        return False
+
+    rng = np.random.default_rng(0)
+    assert [sum(is_stopped(j, rng) for _ in range(20)) for j in (0.35, 0.5)] == [8, 0]
+
+
 # --- rates for which rewards are corrected -----------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from fapo.report.page import write_report
 from fapo.report.panels import genrm_panels, policy_panels, styles, update_panels
 from fapo.report.run_labels import group_runs
 from fapo.report.settings_table import settings_table
-from fapo.report.summary import crossing_text, find_crossing, print_summary, summarize
+from fapo.report.summary import crossing_text, find_crossing, predicted_rho, print_summary, summarize
+from fapo.report.tiles import tiles
 from fapo.training.run_reader import Run, Series, read_run
 from tests.support.run_folders import genrm_rows, policy_rows, rollouts, write_run
 
@@ -276,6 +278,30 @@ def test_an_audit_is_drawn_with_its_intervals() -> None:
     for panel in panels:
         assert [curve.name for curve in panel.curves] == ["a", "a, lower bound", "a, upper bound"]
         assert [curve.series.values for curve in panel.curves] == [(1.1, 1.2), (0.1, 0.2), (2.1, 2.2)]
+
+
+@pytest.mark.parametrize(
+    ("reward", "judge", "predicted"),
+    [
+        pytest.param({}, {}, 1.0, id="as published"),
+        pytest.param({"penalty": 2.0}, {}, 0.0, id="flawed positives are negatives"),
+        pytest.param({"penalty": 3.0}, {}, None, id="never encouraged"),
+        pytest.param({"judge_recall": 1.0, "judge_false_positive_rate": 0.5}, {}, 0.5, id="corrected: penalty 1.33"),
+        pytest.param({"judge_recall": 0.2}, {}, None, id="corrected: penalty 5"),
+        pytest.param({}, {"audit": {"correct": True}}, None, id="corrected for rates that change"),
+        pytest.param({}, {"audit": {"correct": False}}, 1.0, id="audited"),
+    ],
+)
+def test_the_predicted_rho_is_that_of_the_corrected_reward(reward: dict, judge: dict, predicted: float | None) -> None:
+    """The rho at which the advantage of flagged rollouts turns negative, with the rewards of the run."""
+    rows = train_rows(flawed=lambda step: 0.5 - 0.1 * step, flawed_rho=lambda step: 0.1 * step)
+    run = run_of(rows, judge=judge)
+    run = replace(run, config={**run.config, "reward": {**run.table("reward"), **reward}})
+    assert predicted_rho(run) == (predicted if predicted is None else pytest.approx(predicted))
+    (tile,) = tiles([run], [])
+    assert ("theory predicts" in tile.sentence) is (predicted is not None)
+    (panel,) = (panel for panel in policy_panels([run]) if panel.title == "rho where there are flawed positives")
+    assert panel.level == (pytest.approx(predicted) if predicted else None)
 
 
 def test_panels_of_the_update_have_the_names_of_either_engine() -> None:

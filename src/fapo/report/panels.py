@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fapo.report.run_labels import group_runs
-from fapo.report.summary import GENRM, advantage, find_crossing, measured, rho_series, set_title, sets_of
-from fapo.rewards.theory import shift_ratio
+from fapo.report.summary import (
+    GENRM,
+    advantage,
+    find_crossing,
+    measured,
+    predicted_rho,
+    rho_series,
+    set_title,
+    sets_of,
+)
 from fapo.training.run_reader import NOTHING, Run, Series
 
 Color = Literal["orange", "blue", "pink", "green", "red", "sky", "violet", "grey"]
@@ -207,8 +215,8 @@ def _running(found: Iterable[tuple[Style, str, Series]]) -> tuple[Curve, ...]:
 
 def _rhos(runs: Styled) -> list[Panel]:
     """Return the plots of rho of the groups with flawed positives, with the crossing, and of the whole batch."""
-    thresholds = [shift for _, run in runs if run.penalty and (shift := shift_ratio(run.penalty)) > 0]
-    level, marks = thresholds[0] if thresholds else 1.0, []
+    predicted = [predicted_rho(run) for _, run in runs if run.penalty]
+    level, marks = next(filter(None, predicted), None if predicted else 1.0), []
     for style, run in runs:
         if (crossing := find_crossing(run)) and crossing.own_rho:
             marks.append(Mark(crossing.step, crossing.own_rho, f"rho = {crossing.own_rho:.2f}", style))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fapo.evaluation.intervals import Interval, percent
 from fapo.report.run_labels import group_runs
+from fapo.rewards.theory import equivalent_penalty, shift_ratio
 from fapo.training.run_reader import WINDOW, Run, Series, read_run
 
 Unit = Literal["rate", "tokens"]
@@ -117,6 +118,20 @@ def find_crossing(run: Run) -> Crossing | None:
             names = ("rho", "true_rho", "flawed_rho", "true_flawed_rho")
             return Crossing(step, *(run.series(f"rollout/{name}", "train").smoothed().at(step) for name in names))
     return None
+
+
+def predicted_rho(run: Run) -> float | None:
+    """Return the rho at which the advantage of flagged rollouts turns negative by theory; None where there is none.
+
+    With a reward that is corrected for the errors of its judge, it is that of another penalty. Where the rates come
+    from an audit, this penalty changes in the run. Above penalty 2 the advantage is never positive.
+    """
+    reward, audit = run.table("reward"), run.table("judge").get("audit")
+    if not run.penalty or (isinstance(audit, Mapping) and audit.get("correct")):
+        return None
+    rates = reward.get("judge_recall", 1.0), reward.get("judge_false_positive_rate", 0.0)
+    rho = shift_ratio(equivalent_penalty(run.penalty, *rates))
+    return rho if rho >= 0 else None
 
 
 def advantage(run: Run, name: Literal["fully_correct", "flawed", "wrong"]) -> Series:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fapo.report.run_labels import group_runs
-from fapo.report.summary import Row, find_crossing, set_title, show
-from fapo.rewards.theory import shift_ratio
+from fapo.report.summary import Row, find_crossing, predicted_rho, set_title, show
 from fapo.training.run_reader import Run
 
 _SENTENCES = {
@@ -67,7 +66,8 @@ def _crossing_tiles(runs: Sequence[Run]) -> list[Tile]:
         if not known:
             continue
         rho, step = (sum(column) / len(known) for column in zip(*known, strict=True))
-        theory = shift_ratio(group[0].penalty or 1.0)
+        theory = predicted_rho(group[0])
+        prediction = "" if theory is None else f"; theory predicts {theory:.2f}"
         when = f"where there are flawed positives, when their mean advantage turns negative ({label}, step {step:.0f})"
-        return [Tile(f"rho = {rho:.2f}", f"{when}; theory predicts {theory:.2f}.")]
+        return [Tile(f"rho = {rho:.2f}", f"{when}{prediction}.")]
     return []

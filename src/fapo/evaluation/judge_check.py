@@ -33,7 +33,7 @@ MINIATURE_TEMPLATE = "compact"
 NUM_OF_A_KIND = 5
 """Number of solutions with an error, and of those without one."""
 CHANCE = 0.06
-"""Largest probability with which a judge that tosses a coin is called better than chance."""
+"""Largest probability with which a judge that tosses a coin is called better than chance, with one template."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -35,6 +38,8 @@ from fapo.training.stop_rules import StopRules
 from fapo.types import Reward, Rollout, ScoredRollout, Verdict
 from tests.support.chat_server import Reply, chat_server
 from tests.support.miniature import RIGHT, TASK
+from tests.support.paths import ROOT
+from tests.support.processes import wait_for
 
 GUESS = "\\boxed{3}"
 ORACLE = {"judge": {"kind": "oracle"}, "rate": 1.0}
@@ -114,6 +119,25 @@ def test_a_served_judge_reads_while_the_policy_is_updated(tmp_path: Path) -> Non
         audited, (row,) = audit.finish()
     assert audited == [AuditedVerdict(False, True)]
     assert row["second_judge"]["critique"] == "The first step is wrong. \\boxed{0}"
+
+
+def test_a_process_that_ends_does_not_wait_for_a_served_judge(tmp_path: Path) -> None:
+    """An error, or Ctrl-C twice, ends a run while the second judge reads."""
+    code = """
+        import sys
+        from pathlib import Path
+        from tests.training.test_judge_audit import GUESS, audit_of, config, rollout
+        served = {"kind": "served", "urls": [sys.argv[1]], "model": "gold", "template": "compact"}
+        audit_of(config(Path(sys.argv[2]), {"judge": served, "rate": 1.0})).begin(1, [rollout(GUESS, False)])
+        sys.stdin.read()
+    """
+    with chat_server(Reply(delay=600)) as server:
+        command = [sys.executable, "-c", textwrap.dedent(code), server.url, str(tmp_path)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        wait_for(lambda: bool(server.requests) or process.poll() is not None)
+        assert process.communicate(timeout=300)[1] == ""
+        assert process.returncode == 0
+        assert len(server.requests) == 1, "which was not answered"
 
 
 def test_a_second_judge_that_is_down_stops_nothing_and_is_counted(tmp_path: Path) -> None:

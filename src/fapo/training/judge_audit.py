@@ -12,11 +12,13 @@ import asyncio
 import logging
 import math
 import random
+import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from fapo.config.schema import AuditConfig, Config, FapoReward
 from fapo.errors import JudgeDownError
@@ -169,6 +171,30 @@ class AuditWindow:
             )
 
 
+T = TypeVar("T")
+
+
+def _in_thread(run: Callable[[], T]) -> Future[T]:
+    """Start a function in a thread for which a process that ends does not wait, unlike that of an executor."""
+    result: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(run())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return result
+
+
+def _at_once(run: Callable[[], T]) -> Future[T]:
+    """Run a function and return its result as a future."""
+    result: Future[T] = Future()
+    result.set_result(run())
+    return result
+
+
 class JudgeAudit:
     """The second judge of one process. A served one reads while the policy is updated."""
 
@@ -189,7 +215,7 @@ class JudgeAudit:
         self.meter = find_usage(self.judge)
         """Running sum of its tokens; None for a judge without tokens."""
         # a model in this process would draw random numbers at the same time as the training
-        self._thread = ThreadPoolExecutor(1) if config.second and config.second.num_requests else None
+        self._start = _in_thread if config.second and config.second.num_requests else _at_once
         self._begun: tuple[int, list[ScoredRollout], Future[list[Verdict | None]]] | None = None
 
     def begin(self, step: int, scored: Sequence[ScoredRollout]) -> None:
@@ -202,12 +228,7 @@ class JudgeAudit:
         rng = random.Random(repr((self._seed, step)))
         judged = [s for s in scored if s.correct and s.flawed is not None]
         drawn = [s for s in judged if rng.random() < self.config.rate]
-        if self._thread:
-            verdicts = self._thread.submit(self._read, drawn)
-        else:
-            verdicts = Future()
-            verdicts.set_result(self._read(drawn))
-        self._begun = step, drawn, verdicts
+        self._begun = step, drawn, self._start(partial(self._read, drawn))
 
     def take_usage(self) -> Usage:
         """Return the tokens of the second judge since the last call of this function."""
@@ -228,7 +249,7 @@ class JudgeAudit:
         def score() -> list[ScoredRollout]:
             return asyncio.run(scorer.score_checked(*checked))
 
-        return self._thread.submit(score).result() if self._thread else score()
+        return self._start(score).result()
 
     def _read(self, drawn: Sequence[ScoredRollout]) -> list[Verdict | None]:
         """Return the verdicts of the second judge; None for each that a person gives later."""

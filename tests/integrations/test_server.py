@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+import fapo.inference.response_cache
 from fapo.config.schema import FapoReward, OutcomeReward
 from fapo.errors import ConfigError
 from fapo.integrations.server.app import MAX_BODY, MAX_WAITING, make_app
@@ -21,6 +24,7 @@ from fapo.judge.deduplicate import DeduplicatingJudge
 from fapo.rewards.checkers import make_checker
 from fapo.rewards.scorer import PolicyScorer
 from fapo.types import Given, Judge, Problem, Rollout, Verdict
+from tests.support.chat_server import Reply, chat_server
 from tests.support.paths import SOURCE
 
 RIGHT = "1+1=2\n\nSo \\boxed{2}."
@@ -339,6 +343,21 @@ def test_a_judge_that_is_down_gives_status_503() -> None:
     answer = ask(service, "/v1/rewards", [ROW | {"problem": "down"}] * 8)
     assert answer.status_code == 503
     assert "the judge is down" in answer.json()["error"] and "HTTP 500" in answer.json()["error"]
+
+
+def test_a_cache_that_cannot_be_used_is_no_mistake_of_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fapo.inference.response_cache, "LOCK_TIMEOUT", 0.1)
+    with chat_server(Reply("\\boxed{-1}")) as server:
+        settings = ServeSettings(judge=(server.url,), model="m", cache=tmp_path / "cache.sqlite")
+        service = make_app(served_scorer(settings))
+        with contextlib.closing(sqlite3.connect(tmp_path / "cache.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answer = ask(service, "/v1/rewards", [ROW])
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "database is locked" in answer.json()["error"]
+        assert ask(service, "/v1/rewards", [ROW]).json()[0]["reward"] == 1
 
 
 def test_a_fault_of_ours_shows_nothing_to_the_client() -> None:

@@ -73,6 +73,8 @@ def make_app(scorer: PolicyScorer, bearer_token: str = "") -> FastAPI:
         metrics.waiting.inc(len(rollouts))
         try:
             scored = await scorer(rollouts)
+        except DataError as error:  # of the service, such as a cache on a full disk: the rollouts have been read
+            raise HTTPException(503, str(error)) from None
         finally:
             waiting -= len(rollouts)
             metrics.waiting.dec(len(rollouts))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from fapo.config.schema import OutcomeReward
+from fapo.errors import EngineError
+from fapo.rewards.scorer import PolicyScorer
 from fapo.rewards.verify import acheck_answers, check_answers, shutdown
+from fapo.types import Problem, Rollout
+from fapo.verl.reward import compute_score
 from tests.support.checked_answers import ENDLESS, boxed, check, correct
 from tests.support.processes import wait_for
 
@@ -40,6 +46,25 @@ def test_a_system_that_allows_less_memory_changes_no_result():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout.split()) == (0, ["True"]), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("/no/such/python", "No such file"), (shutil.which("false"), "ended at its start with status 1")],
+)
+def test_an_answer_is_not_wrong_because_no_worker_can_start(program, reason, monkeypatch):
+    """As where the process has no free file descriptors, or the machine no memory."""
+    shutdown()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", program)
+        found = check(boxed("x+x"), "2x")
+        (scored,) = asyncio.run(PolicyScorer(OutcomeReward(), None)([Rollout(Problem("", "", "2x"), boxed("x+x"))]))
+        with pytest.raises(EngineError, match="could not be checked"):
+            asyncio.run(compute_score("data", boxed("x+x"), "2x", {}))
+        shutdown()
+    assert (found.correct, found.status, found.unscored, reason in found.detail) == (False, "error", True, True)
+    assert scored.reward.value is None
+    assert correct("x+x", "2x")
 
 
 def test_from_many_threads():

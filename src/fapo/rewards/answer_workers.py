@@ -102,6 +102,7 @@ class _Worker:
         Raises:
             TimeoutError: If the comparison reaches the deadline.
             RuntimeError: If computer algebra or the process fails.
+            ChildProcessError: If the process has ended before it could compare anything.
         """
         sent = math.inf
         try:
@@ -113,6 +114,8 @@ class _Worker:
             outcome = json.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             status = self.process.wait()
+            if not self.started:
+                raise ChildProcessError(f"the worker process ended at its start with status {status}") from None
             if time.monotonic() - sent >= deadline:
                 raise TimeoutError from None
             raise RuntimeError(f"the worker process ended with status {status}") from None
@@ -134,7 +137,10 @@ class _Worker:
 
 
 class Comparison(Future[bool]):
-    """Future of a comparison: whether an answer equals a reference; TimeoutError or RuntimeError if undecided."""
+    """Future of a comparison: whether an answer equals a reference.
+
+    Its exception is TimeoutError or RuntimeError if that is undecided, and another OSError if no worker could start.
+    """
 
     def __init__(self, answer: str, reference: str, deadline: float) -> None:
         super().__init__()

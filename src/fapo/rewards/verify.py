@@ -32,7 +32,10 @@ class Check:
     detail: str = ""
     """Reason why the answer could not be compared; empty otherwise."""
     unscored: bool = False
-    """Whether nothing is known, because a checker of the user failed. Other undecided answers count as wrong."""
+    """Whether nothing is known, because a checker of the user failed, or no worker process could start.
+
+    Other undecided answers count as wrong.
+    """
 
     @property
     def undecided(self) -> bool:
@@ -41,7 +44,7 @@ class Check:
 
     @property
     def failure(self) -> str:
-        """Reason why a checker of the user failed; empty for any other check."""
+        """Reason why nothing is known; empty for any other check."""
         return self.detail if self.unscored else ""
 
 
@@ -61,13 +64,13 @@ def _triage(answer: str | None, reference: str) -> Check | tuple[str, str]:
 def _outcome(answer: str, future: Any, deadline: float) -> Check:
     """Return the Check of one comparison: a concurrent or an asyncio future, which may be finished or not."""
     if not future.done() or future.cancelled():
-        return Check(False, answer, "timeout", "no worker took it in time")
+        return Check(False, answer, "timeout", "no worker took it in time", unscored=True)
     error = future.exception()
     if error is None:
         return Check(future.result(), answer, "ok")
     if isinstance(error, TimeoutError):
         return Check(False, answer, "timeout", f"stopped after {deadline:g} s")
-    return Check(False, answer, "error", str(error))
+    return Check(False, answer, "error", str(error), unscored=isinstance(error, OSError))
 
 
 @dataclass(frozen=True)

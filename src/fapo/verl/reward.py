@@ -32,7 +32,7 @@ from fapo.config.schema import (
 from fapo.data.columns import plain_text
 from fapo.data.problems import answer_of_worked_solution
 from fapo.data.trajectory import make_rollout
-from fapo.errors import ConfigError, DataError
+from fapo.errors import ConfigError, DataError, EngineError
 from fapo.inference.models import model_folder
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.canaries import find_canaries
@@ -95,6 +95,7 @@ async def compute_score(
         ConfigError: If the config cannot be used, unless `recorded` is set.
         DataError: If a judge is to read a row without a question, or its cache cannot be used, unless `recorded` is
             set.
+        EngineError: If the answer could not be checked, and there is no config.
     """
     key = (config, num_workers, reward_router_address or "")
     try:
@@ -158,6 +159,8 @@ async def _score(
     truncated, thinking = (bool(extra_info.get(key)) for key in ("truncated", "thinking"))
     completion = extra_info.get("trajectory") or solution_str
     (scored,) = await scorer([make_rollout(problem, completion, truncated=truncated, thinking=thinking)])
+    if not settings and scored.check_error:  # NaN is for trainers with our estimator, and verl drops what raises
+        raise EngineError(f"row {name} of {data_source}: the answer could not be checked: {scored.check_error}")
     canaries = find_canaries(scorer.judge) if isinstance(scorer, PolicyScorer) else None
     canary_results = tuple(canaries.results or ()) if canaries else ()
     if canaries:

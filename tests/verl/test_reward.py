@@ -120,6 +120,11 @@ def test_a_reward_that_compares_a_group_needs_the_recorder(tmp_path: Path) -> No
     )
 
 
+def test_overlong_shaping_needs_the_reward_manager_of_a_whole_run(tmp_path: Path) -> None:
+    table = to_dict(settings(tmp_path, "http://127.0.0.1:9/v1")) | {"reward": {"kind": "fapo", "overlong_buffer": 16}}
+    assert_needs_the_recorder(tmp_path / "run/config.json", table, "reward.overlong_buffer is not applied here")
+
+
 @pytest.mark.parametrize(
     ("audit", "message"),
     [
@@ -176,7 +181,7 @@ def solutions() -> list[str]:
     return [*right, "1+1=2\n\\boxed{-12345}", "1+1=2"]
 
 
-def settings(folder: Path, *urls: str, **judge: Any) -> Config:
+def settings(folder: Path, *urls: str, overlong: int = 0, **judge: Any) -> Config:
     """Write config.json of a run folder with a served judge, and return its config."""
     table = {
         "name": "run",
@@ -185,7 +190,7 @@ def settings(folder: Path, *urls: str, **judge: Any) -> Config:
         "model": {"path": "miniature:policy"},
         "data": {"train": "miniature:train"},
         "rollout": {"max_tokens": MAX_TOKENS, "num_prompts": 8},
-        "reward": {"kind": "fapo", "overlong_buffer": 60},
+        "reward": {"kind": "fapo", "overlong_buffer": overlong},
         "judge": {
             "kind": "served",
             "model": "m",
@@ -258,7 +263,7 @@ def test_verl_refuses_a_process_reward_model_in_its_workers(tmp_path: Path) -> N
 
 def test_batch_and_streaming_path_of_verls_reward_loop(ray_here, tmp_path: Path) -> None:
     with chat_server(answer) as server:
-        manager = RewardLoopManager(compose(overrides(settings(tmp_path, server.url))))
+        manager = RewardLoopManager(compose(overrides(settings(tmp_path, server.url, overlong=60))))
         data = batch(solutions())
         whole = manager.compute_rm_score(data)
         np.testing.assert_allclose(whole.batch["rm_scores"].sum(dim=-1), expected(data, REWARDS), atol=1e-6)
@@ -293,7 +298,7 @@ def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None
     with chat_server(answer) as living, chat_server(slow) as sleepy:
         ill = sleepy.url if case.startswith("slow") else dead_url()
         urls = [ill] if case == "dead" else [ill, living.url]
-        config = settings(tmp_path, *urls, timeout=10.0, deadline=300.0, max_failure_rate=0.0)
+        config = settings(tmp_path, *urls, overlong=60, timeout=10.0, deadline=300.0, max_failure_rate=0.0)
         manager = RewardLoopManager(compose(overrides(config)))
         data = batch(solutions())
         found = manager.compute_rm_score(data)
@@ -307,7 +312,7 @@ def test_a_dead_and_a_slow_endpoint(case: str, ray_here, tmp_path: Path) -> None
 
 
 def test_without_a_config_only_final_answers_count(ray_here, tmp_path: Path) -> None:
-    config = compose(overrides(settings(tmp_path, "http://127.0.0.1:9/v1")))
+    config = compose(overrides(settings(tmp_path, "http://127.0.0.1:9/v1", overlong=60)))
     assert config.reward.custom_reward_function.path == "pkg://fapo.verl.reward"
     with open_dict(config):
         config.reward.custom_reward_function.reward_kwargs = {}

@@ -116,21 +116,8 @@ async def _score(
 ) -> dict[str, Any]:
     """Return what `compute_score` returns; `key` has the config, the number of workers and the address of the judge."""
     settings = _settings(*key) if key[0] else None
-    if settings and isinstance(settings.reward, GroupReward) and not recorded:
-        raise ConfigError(
-            f'reward.kind "{settings.reward.kind}" compares the rollouts of a group, which this function does not see; '
-            "start verl with `fapo train --engine verl`, or use kind fapo"
-        )
-    if settings and settings.audit and settings.audit.correct and not recorded:
-        raise ConfigError(
-            "judge.audit.correct needs what an audit has measured, which this function does not see; start verl with "
-            "`fapo train --engine verl`, or remove it"
-        )
-    if settings and settings.audit and settings.audit.switches and not recorded:
-        raise ConfigError(
-            'judge.audit.on_low_j "switch" needs an audit, which this function does not make; start verl with '
-            "`fapo train --engine verl`, or remove it"
-        )
+    if settings and not recorded:
+        _refuse_parts_of_a_whole_run(key[0])
     name = str(extra_info.get("id", extra_info.get("index", "")))
     question = extra_info.get("problem") or extra_info.get("question") or ""
     if settings and settings.judge and not question:
@@ -176,6 +163,25 @@ async def _score(
         "unscored": float(scored.reward.value is None),
         "fapo": encode(Payload(split, scored, truth, canary_results, usage)),
     }
+
+
+@lru_cache
+def _refuse_parts_of_a_whole_run(path: str) -> None:
+    """Raise ConfigError if a config has a setting that other parts of `fapo train --engine verl` apply."""
+    config = read_config(path)
+    reason = ""
+    if isinstance(config.reward, GroupReward):
+        reason = (
+            f'reward.kind "{config.reward.kind}" compares the rollouts of a group, which this function does not see'
+        )
+    elif config.audit and config.audit.correct:
+        reason = "judge.audit.correct needs what an audit has measured, which this function does not see"
+    elif config.audit and config.audit.switches:
+        reason = 'judge.audit.on_low_j "switch" needs an audit, which this function does not make'
+    elif config.reward and config.reward.overlong_buffer:
+        reason = "reward.overlong_buffer is not applied here, but by a reward manager of verl (`dapo`)"
+    if reason:
+        raise ConfigError(f"{path}: {reason}; start verl with `fapo train --engine verl`, or remove the setting")
 
 
 @lru_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,17 @@ def test_rewinding_removes_the_rows_of_steps_that_are_repeated(folder: Path) -> 
     run.rewind(2)
     for name in ("metrics", "rollouts"):
         assert [row["step"] for row in read_jsonl(run.path / f"{name}.jsonl")] == [1, 2, 2]
+
+
+def test_rewinding_takes_no_memory_for_the_rows(folder: Path) -> None:
+    run = RunFolder(config(folder), resume=False)
+    write_jsonl(run.path / "rollouts.jsonl", ({"step": step, "response": "x" * 10_000} for step in range(1, 1001)))
+    tracemalloc.start()
+    run.rewind(999)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (run.path / "rollouts.jsonl").stat().st_size > 9_990_000
+    assert most < 2_000_000
 
 
 def test_a_run_that_is_resumed_with_fewer_processes_repeats_no_rows_of_the_others(folder: Path) -> None:

@@ -45,15 +45,16 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any] | Any], *, ap
             A torn last line, left by a crash, is removed first.
     """
     path = Path(path)
-    content = b"".join(_line(row) for row in rows)
+    lines = map(_line, rows)
     if not append:
-        with atomic_path(path) as draft:
-            draft.write_bytes(content)
+        with atomic_path(path) as draft, draft.open("wb") as file:
+            file.writelines(lines)
         return
+    content = b"".join(lines)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        _mend_tail(file)
-        file.write(content)
+    with path.open("a+b") as appended:
+        _mend_tail(appended)
+        appended.write(content)
 
 
 def jsonl_rows(path: Path, ignore_torn_tail: bool = False) -> Iterator[PlacedRow]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,10 +106,10 @@ class RunFolder:
         seconds = max((row.get("seconds", 0.0) for row in self._read("metrics.jsonl")), default=0.0)
         self._begun = time.monotonic() - seconds
 
-    def _read(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows of a file; none if it does not exist."""
+    def _read(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a file; none if it does not exist."""
         path = self.path / name
-        return list(read_jsonl(path, ignore_torn_tail=True)) if path.exists() else []
+        return read_jsonl(path, ignore_torn_tail=True) if path.exists() else iter(())
 
     def rewind(self, step: int) -> None:
         """Remove all rows after `step`, since the steps that follow are repeated; the cache keeps their critiques.
@@ -121,10 +121,9 @@ class RunFolder:
             return
         found = [path.name for kind in ("rollouts", "audit") for path in sorted(self.path.glob(f"{kind}*.jsonl"))]
         for name in ["metrics.jsonl", *found]:
-            rows = self._read(name)
-            kept = [row for row in rows if row["step"] <= step]
-            if len(kept) < len(rows):
-                write_jsonl(self.path / name, kept)
+            if any(row["step"] > step for row in self._read(name)):
+                # read again, since a list of all rollouts takes much memory
+                write_jsonl(self.path / name, (row for row in self._read(name) if row["step"] <= step))
 
     def metrics(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Add a row to metrics.jsonl; a value that is not finite is written as null.

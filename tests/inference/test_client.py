@@ -111,6 +111,7 @@ def test_api_key_from_the_environment(monkeypatch: pytest.MonkeyPatch, env: dict
     "first",
     [
         Reply(status=429, body=b'{"error": {"message": "slow down"}}', headers={"retry-after": "0"}),
+        Reply(status=408, body=b"request timeout"),
         Reply(status=500, body=b"oops"),
         Reply(status=503, body=b""),
         Reply(close=True),

@@ -64,9 +64,9 @@ class ChatClient(Requests, Sampling):
     """Chat model behind OpenAI-compatible servers. A request that fails becomes `Completion(error=...)`.
 
     Each try goes to the least busy server, and servers that failed rest. A request is tried again if there is no
-    connection, no answer in time or no chat completion, and after status 429 or 5xx. Any other status is final. A
-    cancelled request closes its connection. The settings of `Sampling` and `Requests` are its own; a conversation that
-    waits for its next try counts as one that is under way.
+    connection, no answer in time or no chat completion, and after status 408, 429 or 5xx. Any other status is final.
+    A cancelled request closes its connection. The settings of `Sampling` and `Requests` are its own; a conversation
+    that waits for its next try counts as one that is under way.
 
     Several event loops may use one client, at the same time too. Each loop has its own connections and its own limit
     of concurrency.
@@ -211,7 +211,7 @@ class ChatClient(Requests, Sampling):
                 endpoint.failed(self.cooldown)
             except Refused as refusal:
                 errors.append(self._without_key(f"HTTP {refusal.status}: {refusal.message}")[:MAX_ERROR])
-                if refusal.status != 429 and refusal.status < 500:
+                if refusal.status not in (408, 429) and refusal.status < 500:
                     return Completion(error=errors[-1])
                 endpoint.closed_until = max(endpoint.closed_until, time.monotonic() + refusal.pause)
                 if refusal.status != 429:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +102,27 @@ def test_several_workers_share_the_cache_and_the_counters(tmp_path: Path) -> Non
         text = httpx.get(f"{running.url}/metrics").text
         found = re.search(r'fapo_requests_total\{door="/slime",status="200"\} (\S+)', text)
         assert found and float(found[1]) == 12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
+def test_rollouts_of_a_worker_that_died_are_no_longer_under_way() -> None:
+    def died(url: str) -> None:
+        with pytest.raises(httpx.TransportError):
+            httpx.post(f"{url}/slime", json=ROW, timeout=600)
+
+    with chat_server(Reply("\\boxed{-1}", delay=600)) as judge, service(judge, "--workers", "2") as running:
+        wait_for(lambda: running.started(2) or running.process.poll() is not None)
+        request = threading.Thread(target=died, args=(running.url,))
+        request.start()
+        wait_for(lambda: judge.under_way == 1)
+        assert "fapo_rollouts_waiting 1.0" in httpx.get(f"{running.url}/metrics").text
+        pid = running.process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+        request.join(600)
+        wait_for(lambda: running.started(4) or running.process.poll() is not None)
+        assert "fapo_rollouts_waiting 0.0" in httpx.get(f"{running.url}/metrics").text
 
 
 def test_a_config_names_reward_and_judge(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from fapo.types import Judge, Rollout, ScoredRollout, Verdict
 
@@ -46,9 +47,20 @@ class Metrics:
         """Return the counters of all server processes as text."""
         registry = self._registry
         if FOLDER_VARIABLE in os.environ:
+            _forget_dead_processes(Path(os.environ[FOLDER_VARIABLE]))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _forget_dead_processes(folder: Path) -> None:
+    """Remove the gauges of server processes that have ended; nothing is under way there."""
+    for file in folder.glob("gauge_live*.db"):
+        process = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            mark_process_dead(process)  # type: ignore[no-untyped-call]
 
 
 class TimedJudge:

@@ -362,7 +362,7 @@ class JudgeRequests(Requests):
     revision: Text | None = None
     """Any text that changes with the weights behind the name, such as a commit; the cache keeps revisions apart."""
     overlap: bool = True
-    """Whether to judge rollouts while others are generated; TRL only. Unset it if judging slows generation down."""
+    """Whether to judge rollouts while others are generated; TRL only. false where judging slows generation down."""
 
     @property
     def num_requests(self) -> int | None:

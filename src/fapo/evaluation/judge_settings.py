@@ -69,8 +69,8 @@ class ModelSettings(Requests, NamedJudge):
     min_words: int = 0
     """Number of words and numbers outside boxes below which a solution is flagged without a judgement; 0 is off."""
     cache: Path | None = None
-    """SQLite file that keeps all critiques; the default lies beside the output file, with suffix .cache.sqlite, and for
-    fapo bench without one in the current folder: fapo.cache.sqlite."""
+    """SQLite file that keeps all critiques; the default lies beside the output file, with suffix .cache.sqlite, and is
+    ./fapo.cache.sqlite for fapo bench without one. fapo check-judge and fapo serve have none by default."""
     no_cache: bool = False
     """Ask the judge again for critiques that the cache holds."""
 

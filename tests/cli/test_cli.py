@@ -412,3 +412,19 @@ def test_the_size_of_a_cache_and_pruning(tmp_path: Path, monkeypatch: pytest.Mon
     cache = ResponseCache(path)
     assert len(cache) == kept
     cache.close()
+
+
+def test_the_table_of_a_cache_is_whole_on_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from fapo.inference.response_cache import CacheKey, ResponseCache
+    from fapo.types import Completion
+
+    name = "/models/a-genrm-with-a-long-name@b164496a9d3c"
+    cache = ResponseCache(tmp_path / "cache.sqlite")
+    cache.add([(CacheKey("0", name, "{}", 0), Completion("yes"))])
+    cache.close()
+    assert fapo(monkeypatch, "cache", tmp_path / "cache.sqlite", columns=80) == 0
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert "".join(row[0].strip() for row in rows) == name
+    assert [len(cell.strip()) for cell in rows[0][2:]] == [len("2026-11-27T22:00:25Z")] * 2

@@ -39,7 +39,9 @@ def cache(path: Positional[Path], /, *, prune: str | None = None) -> None:
             number, unit = float(limit[1]), limit[2]
             kept = opened.prune(days=number) if unit == "d" else opened.prune(num_bytes=int(number * UNITS[unit]))
             console.line(f"removed {before - kept} of {before} responses")
-        table = Table("model", "responses", "first (UTC)", "last (UTC)", caption=f"{opened.num_bytes() / 1e6:.2f} MB")
+        table = Table(caption=f"{opened.num_bytes() / 1e6:.2f} MB")
+        for name in ("model", "responses", "first (UTC)", "last (UTC)"):
+            table.add_column(name, no_wrap=name != "model", overflow="fold")
         for model, *rest in opened.by_model():
             table.add_row(model, *map(str, rest))
     Console().print(table, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fapo.data import load_problems
 from fapo.data.jsonl import read_jsonl
 from fapo.inference.models import model_folder
 from fapo.rewards.advantages import group_advantages
-from fapo.trl import flawed_aware_reward
+from fapo.trl import accuracy_reward, flawed_aware_reward
 from fapo.trl.train import train
 from tests.support.chat_server import Reply, chat_server
 from tests.support.trl_trainer import TRAINS, UsableTrainer
@@ -72,6 +73,18 @@ def test_the_five_lines_leave_a_rollout_without_a_verdict_out_of_its_group(tmp_p
         assert log["reward"] == log["rewards/fapo_reward/mean"] == pytest.approx(np.nanmean(rewards))
         assert log["fapo/unscored_rate"] == unscored.mean()
         assert math.isfinite(log["loss"])
+
+
+def test_a_partial_with_a_checker_is_a_reward_function(tmp_path: Path) -> None:
+    reward = functools.partial(accuracy_reward, checker="exact")
+    reward.__name__ = "accuracy_reward"  # type: ignore[attr-defined]
+    trainer = UsableTrainer(
+        model=str(model_folder("miniature:policy")),
+        reward_funcs=reward,
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "1+1?"}], "solution": "2"}] * GROUP),
+        args=GRPOConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False),
+    )
+    assert trainer.reward_func_names == ["accuracy_reward"]
 
 
 @pytest.mark.skipif(not TRAINS, reason="this TRL cannot train on a CPU")

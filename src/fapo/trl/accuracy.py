@@ -26,7 +26,8 @@ def accuracy_reward(
 
     It replaces `trl.rewards.accuracy_reward`. Each check ends at its time limit, in any thread and in a process that
     may have no children of its own. An answer that cannot be compared counts as wrong and is logged. For a checker
-    of your own, give TRL `functools.partial(accuracy_reward, checker=function)`.
+    of your own, give TRL `functools.partial(accuracy_reward, checker=function)`; TRL below 1.9 also needs its
+    attribute `__name__`.
 
     Args:
         completions: Completions, as text or as conversations [num_rollouts].

@@ -24,7 +24,8 @@ from experiments.miniature import miniature
 from fapo.cli.main import import_commands, run
 from fapo.config.options import ConfigFile
 from fapo.config.paths import shipped_configs
-from fapo.config.reader import from_dict
+from fapo.config.reader import from_dict, load
+from fapo.errors import ConfigError
 from fapo.judge import build_prompt, load_template
 from tests.support.documents import LINK, PAGES, ROOT, anchors, blocks, commands, named, prose, spans
 
@@ -272,6 +273,14 @@ def test_tests_named_as_evidence_exist(page: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_reference_shows_the_error_of_a_key_of_another_kind() -> None:
+    page = (ROOT / "docs/reference/config.md").read_text(encoding="utf-8")
+    shown = re.search(r"```text\nrun\.toml:16: (.*)\n```", page)
+    with pytest.raises(ConfigError) as error:
+        load(POLICY, ["reward.kind=outcome", "judge=", "reward.penalty=2"])
+    assert shown and str(error.value).endswith(shown[1])
+
+
 def test_the_quickstart_shows_the_verdicts_of_its_judge(tmp_path: Path, monkeypatch) -> None:
     page = ROOT / "docs/quickstart.md"
     (rows,) = re.findall(r"<<'END'\n(.*?)^END", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

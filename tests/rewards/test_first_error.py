@@ -135,11 +135,14 @@ def test_the_recorded_advantage_is_that_of_the_wrong_step() -> None:
 def test_the_place_of_the_error(verdict: Verdict | None, start: str | None, end: str | None) -> None:
     rollout = Rollout(Problem("p", "", "1"), RESPONSE)
     assert begins_well(verdict) == bool(start)
-    found = parts_of(rollout, verdict, "paragraphs", 0.5, -1.0)
-    if start is None or end is None:
-        assert found == Parts(RESPONSE, 0, len(RESPONSE), 0.0, -1.0)
-    else:
-        assert found == Parts(RESPONSE, len(start), len(end), 0.5, -1.0)
+    for share in (True, False):
+        found = parts_of(rollout, verdict, "paragraphs", 0.5, -1.0, share)
+        if start is None or end is None:
+            assert found == Parts(RESPONSE, 0, len(RESPONSE), 0.0, -1.0)
+        else:
+            assert verdict
+            before = 0.5 / (verdict.error_step or 1) if share else 0.5
+            assert found == Parts(RESPONSE, len(start), len(end), before, -1.0)
 
 
 @given(st.lists(st.text("aé\n", min_size=0, max_size=3), max_size=12), st.data())
@@ -149,6 +152,16 @@ def test_tokens_before_a_place(pieces: list[str], data: st.DataObject) -> None:
     found = tokens_before(range(len(pieces)), place, lambda first: "".join(pieces[i] for i in first))
     assert len("".join(pieces[:found])) >= place
     assert found == 0 or len("".join(pieces[: found - 1])) < place
+
+
+@given(st.integers(2, 12), st.integers(1, 11))
+def test_more_steps_before_an_error_do_not_earn_more(num_steps: int, error_step: int) -> None:
+    """A judge that names some step of a wrong rollout, whichever, would reward length otherwise."""
+    rollout = Rollout(Problem("p", "", "1"), "\n".join(["3-1=2"] * num_steps))
+    verdict = Verdict.from_step(min(error_step, num_steps - 1))
+    number = verdict.error_step or 0
+    credit = {share: number * parts_of(rollout, verdict, "lines", 1.0, -1.0, share).before for share in (True, False)}
+    assert credit == {True: pytest.approx(1.0), False: number}
 
 
 def test_a_rollout_of_several_turns_is_refused() -> None:

@@ -89,7 +89,8 @@ def test_trl_trains_on_both_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 num_before, num_to_end = (sum(end <= place for end in ends[:-1]) for place in places)
                 if len(lines) == row["error_step"] + 1:
                     num_to_end = len(pieces)
-                expected = [a] * num_before + [b] * (num_to_end - num_before) + [0.0] * (len(pieces) - num_to_end)
+                each = a / max(row["error_step"], 1)
+                expected = [each] * num_before + [b] * (num_to_end - num_before) + [0.0] * (len(pieces) - num_to_end)
                 num_parts += num_before > 0
             assert advantages == pytest.approx(expected, abs=1e-5)
     assert num_parts > 10

@@ -51,13 +51,14 @@ def users_trainer(output: Path, reward: Any, **settings: Any) -> Any:
     )
 
 
-def test_one_line_gives_it_to_the_trainer_of_a_user(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [True, False])
+def test_one_line_gives_it_to_the_trainer_of_a_user(tmp_path: Path, share: bool) -> None:
     """Each token has the advantage that the scored rollouts of the batch give it, in validations none."""
     scored: list[ScoredRollout] = []
     inner = flawed_aware_reward(oracle(), penalty=1.5)
     reward = FlawedAwareReward(inner.scorer, lambda batch, _: scored.extend(batch))
     trainer = users_trainer(tmp_path, reward, max_steps=1, steps_per_generation=1)
-    first_error_credit(trainer)
+    first_error_credit(trainer, share_credit=share)
     generate, batches = trainer._generate_and_score_completions, []
 
     def kept(inputs: Any) -> Any:
@@ -71,7 +72,8 @@ def test_one_line_gives_it_to_the_trainer_of_a_user(tmp_path: Path) -> None:
     assert {s.verdict.status for s in scored if s.verdict} == {"ok"}
     assert all(s.verdict for s in scored), "wrong rollouts are judged, too"
     assert {s.reward.value for s in scored if s.correct and s.flawed} == {-0.5}
-    parts = parts_of_all(scored, "lines", *advantages_of_parts(scored, [i // GROUP for i in range(len(scored))]))
+    advantages = advantages_of_parts(scored, [i // GROUP for i in range(len(scored))])
+    parts = parts_of_all(scored, "lines", *advantages, share)
     assert torch.equal(batch["advantages"], token_advantages(parts, batch, trainer.processing_class))
     several = [len(set(row[:length].tolist())) for row, length in zip(batch["advantages"], lengths(batch), strict=True)]
     assert sum(number == 3 for number in several) > 10, "before the error, the wrong step, and what follows it"

@@ -131,7 +131,8 @@ def test_verl_trains_on_the_parts_of_rollouts_around_their_first_error(tmp_path:
         (before,), (error,) = first_error_advantages([[row["reward"] for row in group]], [begins])
         np.testing.assert_allclose([row["advantage"] for row in group], error, atol=1e-5)
         step = group[0]["step"]
-        best[step] = max([best[step], *before, *error])
+        of_steps = [a / max(row["error_step"] or 1, 1) for a, row in zip(before, group, strict=True)]
+        best[step] = max([best[step], *of_steps, *error])
         worst[step] = min([worst[step], *error])
     assert {row["status"] for row in found} == {"ok"}, "wrong rollouts are judged, too"
     assert any(row["flawed"] and row["error_step"] and not row["correct"] for row in found)

@@ -200,6 +200,9 @@ class FirstErrorReward(GroupReward):
     """Kind of the reward."""
     penalty: NonNegative = 1.0
     """Penalty of the wrong step of a flawed positive; 2 makes it as bad as the wrong step of a wrong rollout."""
+    share_credit: bool = True
+    """Whether the steps before an error share the credit of one step, so that more steps do not earn more; if not,
+    each of them has all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,13 @@
 A reward of a whole rollout punishes the right steps of a wrong one, and does not say which step was wrong. Here a
 rollout with a located error has three parts with an advantage each:
 
-    steps before the error: A^+ = (1 - mean) / std
-    the wrong step:         A   = (R - mean) / std      with R = R_FAPO: +1, 1 - lambda or -1
-    what follows it:        0
+    each of the t steps before the error: A^+ / t, where A^+ = (1 - mean) / std
+    the wrong step:                       A = (R - mean) / std, where R = R_FAPO: +1, 1 - lambda or -1
+    what follows it:                      0
+
+The steps before the error share A^+, so that those of a group and its wrong steps have a sum of 0, as rollouts have in
+plain GRPO. If each of them had all of it (`share_credit = false`), more steps would have a larger sum, wherever the
+judge puts the error: a judge that names random steps would reward length.
 
 Mean and standard deviation are over the rewards R of the rollouts of a group, and a 1 for each rollout with steps
 before its error. A rollout without a located error has the advantage A as a whole. The length penalty of a rollout is
@@ -49,7 +53,7 @@ class Parts:
     end: int
     """Number of characters before the step after it; the length of the response if no error is located."""
     before: float
-    """Advantage of the steps before the wrong one."""
+    """Advantage of each step before the wrong one."""
     error: float
     """Advantage of the wrong step, or of the whole rollout if no error is located; what follows the step has 0."""
 
@@ -84,15 +88,18 @@ def begins_well(verdict: Verdict | None) -> bool:
     return bool(verdict and verdict.flawed and verdict.error_step)
 
 
-def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: float, error: float) -> Parts:
+def parts_of(
+    rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: float, error: float, share: bool = True
+) -> Parts:
     """Return the parts of a rollout.
 
     Args:
         rollout: Rollout of one turn.
         verdict: Verdict on it.
         rule: Rule by which the judge splits it into steps.
-        before: A^+, the advantage of the steps before the error.
+        before: A^+, the advantage that the steps before the error share.
         error: A, the advantage of the wrong step, or of the whole rollout.
+        share: Whether the steps before the error share A^+; if not, each of them has all of it.
 
     Returns:
         The parts.
@@ -116,15 +123,20 @@ def parts_of(rollout: Rollout, verdict: Verdict | None, rule: StepRule, before: 
             "flawed_aware_reward, or correct the judge"
         )
     start, end = sum(lengths[: verdict.error_step]), sum(lengths[: verdict.error_step + 1])
-    return Parts(rollout.response, start, end, before, error)
+    of_step = before / max(verdict.error_step, 1) if share else before
+    return Parts(rollout.response, start, end, of_step, error)
 
 
 def parts_of_all(
-    scored: Sequence[ScoredRollout], rule: StepRule, before: npt.NDArray[np.float64], error: npt.NDArray[np.float64]
+    scored: Sequence[ScoredRollout],
+    rule: StepRule,
+    before: npt.NDArray[np.float64],
+    error: npt.NDArray[np.float64],
+    share: bool = True,
 ) -> list[Parts]:
     """Return the parts of scored rollouts, [num_rollouts], as `parts_of` does for each; so are its arguments."""
     pairs = zip(scored, before.tolist(), error.tolist(), strict=True)
-    return [parts_of(s.rollout, s.verdict, rule, of_start, of_error) for s, of_start, of_error in pairs]
+    return [parts_of(s.rollout, s.verdict, rule, of_start, of_error, share) for s, of_start, of_error in pairs]
 
 
 def tokens_before(tokens: Sequence[int], place: int, decode: Callable[[Sequence[int]], str]) -> int:

@@ -142,7 +142,8 @@ class Recorder:
             assert isinstance(self.scorer, PolicyScorer)
             before, error = advantages_of_parts(scored, groups)
             own = slice(start, start + len(taken))
-            self.parts = parts_of_all(taken, self.scorer.steps, before[own], error[own])
+            share = self.config.reward.share_credit
+            self.parts = parts_of_all(taken, self.scorer.steps, before[own], error[own], share)
             advantages = [*error]
         elif size > 1:
             advantages = [*batch_advantages(scored, groups, self.config.reward)]

@@ -25,7 +25,7 @@ from fapo.trl.version import require_methods, warn_unless_checked
 from fapo.types import ScoredRollout
 
 
-def first_error_credit(trainer: Any) -> None:
+def first_error_credit(trainer: Any, *, share_credit: bool = True) -> None:
     """Let a GRPOTrainer reward the steps before the first error, and punish the wrong step alone.
 
     The judge reads wrong rollouts, too, from now on. The formulas are those of `fapo.rewards.first_error`. Rewards and
@@ -33,6 +33,8 @@ def first_error_credit(trainer: Any) -> None:
 
     Args:
         trainer: A `trl.GRPOTrainer` with a `flawed_aware_reward` as its only reward.
+        share_credit: Whether the steps before an error share the credit of one step, so that more steps do not earn
+            more; if not, each of them has all of it.
 
     Raises:
         ConfigError: If the trainer has other rewards or settings with which this cannot work; the message names them.
@@ -59,7 +61,7 @@ def first_error_credit(trainer: Any) -> None:
             before, error = advantages_of_parts(everyone, groups)
             start = trainer.accelerator.process_index * len(taken)  # processes have equally many rollouts
             own = slice(start, start + len(taken))
-            parts = parts_of_all(taken, scorer.steps, before[own], error[own])
+            parts = parts_of_all(taken, scorer.steps, before[own], error[own], share_credit)
             batch["advantages"] = token_advantages(parts, batch, trainer.processing_class)
         return batch
 

@@ -220,8 +220,9 @@ class _Recording(ReplayBuffer):
     def parts(self, payloads: Sequence[Payload], groups: Sequence[str]) -> list[Parts]:
         """Return the parts of rollouts [num_rollouts], with their advantages, for the reward "first_error"."""
         scored = [payload.scored for payload in payloads]
-        assert self.config.judge
-        return parts_of_all(scored, step_rule(self.config.judge), *advantages_of_parts(scored, groups))
+        assert self.config.judge and isinstance(self.config.reward, FirstErrorReward)
+        advantages = advantages_of_parts(scored, groups)
+        return parts_of_all(scored, step_rule(self.config.judge), *advantages, self.config.reward.share_credit)
 
     def record(
         self,

@@ -16,6 +16,10 @@ AUDIT = 'judge.audit={{judge={{kind="oracle"}}, rate=0.05, correct=true}}'
 """Setting of the judge: an oracle reads one verdict in 20, and the reward is corrected for the rates that it finds."""
 TRAINED_ON_ALL = "judge.model={genrm_all}"
 """Setting of the judge: the GenRM trained with the same seed on solutions with right and wrong answers."""
+WHOLE = ("reward.kind=first_error", "reward.share_credit=false")
+"""Settings of first-error credit where each step before an error has the whole credit."""
+SHARED = ("reward.kind=first_error",)
+"""Settings of first-error credit where these steps share the credit of one."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "negative": (TRAINED, "reward.penalty=2"),
     "shift-2": (TRAINED, "reward.penalty=", "reward.shift=2"),
@@ -63,14 +67,18 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "penalty-1.5": (TRAINED, "reward.penalty=1.5"),
     "negative": VARIANTS["negative"],
     "penalty-3": (TRAINED, "reward.penalty=3"),
-    "first-error": (TRAINED, "reward.kind=first_error"),
-    "first-error-0": (TRAINED, "reward.kind=first_error", "reward.penalty=0"),
-    "first-error-2": (TRAINED, "reward.kind=first_error", "reward.penalty=2"),
-    "first-error-all": (TRAINED_ON_ALL, "reward.kind=first_error"),
-    "first-error-short": (TRAINED, "reward.kind=first_error", "reward.overlong_buffer=40"),
+    "first-error": (TRAINED, *WHOLE),
+    "first-error-0": (TRAINED, *WHOLE, "reward.penalty=0"),
+    "first-error-2": (TRAINED, *WHOLE, "reward.penalty=2"),
+    "first-error-all": (TRAINED_ON_ALL, *WHOLE),
+    "first-error-short": (TRAINED, *WHOLE, "reward.overlong_buffer=40"),
     "audited": (TRAINED, AUDIT),
-    "first-error-misplaced-20": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.2"),
-    "first-error-misplaced": (TRAINED, "reward.kind=first_error", "judge.location_error_rate=0.5"),
+    "first-error-misplaced-20": (TRAINED, *WHOLE, "judge.location_error_rate=0.2"),
+    "first-error-misplaced": (TRAINED, *WHOLE, "judge.location_error_rate=0.5"),
+    "shared": (TRAINED, *SHARED),
+    "shared-2": (TRAINED, *SHARED, "reward.penalty=2"),
+    "shared-misplaced": (TRAINED, *SHARED, "judge.location_error_rate=0.5"),
+    "shared-misplaced-75": (TRAINED, *SHARED, "judge.location_error_rate=0.75"),
     "step-ratio": VARIANTS["step-ratio"],
     "cascade-05": ("judge.kind=cascade", "judge.thresholds=[0.0623, 0.653]", *_CASCADE),
     "cascade-02": ("judge.kind=cascade", "judge.thresholds=[0.0155, 0.79]", *_CASCADE),
@@ -103,7 +111,7 @@ WORLDS = {
         "The shipped policy as the start",
         arms=(
             *("baseline", "fapo", "decoupled", "decoupled-third", "decoupled-3", "filter"),
-            *("negative", "first-error", "first-error-2"),
+            *("negative", "shared", "first-error", "first-error-2"),
         ),
     ),
     "weak": World(
@@ -111,40 +119,47 @@ WORLDS = {
         ("model.path={weak}",),
         arms=(
             *("baseline", "fapo", "decoupled", "decoupled-third", "decoupled-3", "filter"),
-            *("penalty-1.5", "negative", "penalty-3", "first-error", "first-error-0", "first-error-2"),
+            *("penalty-1.5", "negative", "penalty-3", "shared", "shared-2"),
+            *("first-error", "first-error-0", "first-error-2"),
         ),
     ),
     "cold": World(
         "A start with hardly any fully correct solution",
         ("model.path={cold}",),
-        arms=("baseline", "fapo", "negative", "first-error", "first-error-2", "first-error-all"),
+        arms=(
+            *("baseline", "fapo", "negative", "shared", "shared-2"),
+            *("first-error", "first-error-2", "first-error-all"),
+        ),
         note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
     ),
     "known": World(
         "A start with hardly any fully correct solution, and a judge without errors",
         ("model.path={cold}",),
         EXACT,
-        ("fapo", "negative", "first-error"),
+        ("fapo", "negative", "shared", "first-error"),
         "The judge is the oracle.",
     ),
     "unfinished": World(
         "A weak start that seldom gives an answer",
         ("model.path={unfinished}",),
-        arms=("baseline", "fapo", "negative", "first-error"),
+        arms=("baseline", "fapo", "negative", "shared", "first-error"),
         note="Nine in ten solutions end without an answer.",
     ),
     "doubtful": World(
         "A weak start, and a judge that is often wrong",
         ("model.path={weak}", "judge.false_negative_rate=0.3", "judge.false_positive_rate=0.3"),
         EXACT,
-        ("fapo", "negative", "first-error", "audited", "first-error-misplaced-20", "first-error-misplaced"),
+        (
+            *("fapo", "negative", "audited", "shared", "shared-misplaced", "shared-misplaced-75"),
+            *("first-error", "first-error-misplaced-20", "first-error-misplaced"),
+        ),
         "The judge is the oracle; three in ten of its verdicts are inverted at random, so that Youden's J is .4.",
     ),
     "useless": World(
         "A weak start, and a judge that hardly knows",
         ("model.path={weak}", "judge.false_negative_rate=0.45", "judge.false_positive_rate=0.45"),
         EXACT,
-        ("fapo", "negative", "first-error", "first-error-2", "first-error-misplaced"),
+        ("fapo", "negative", "shared", "first-error", "first-error-misplaced"),
         "The judge is the oracle; 45 of 100 of its verdicts are inverted at random, so that Youden's J is .1.",
     ),
     "longer": World(
@@ -163,7 +178,7 @@ WORLDS = {
     "exposed": World(
         "One answer in five exposes the flaw",
         ("data.train=miniature:exposed-train", "data.validation.validation=miniature:exposed-validation"),
-        arms=("baseline", "fapo", "decoupled", "negative", "first-error"),
+        arms=("baseline", "fapo", "decoupled", "negative", "shared", "first-error"),
     ),
     "leaps": World(
         "Lines may be left out",
@@ -174,7 +189,7 @@ WORLDS = {
             "data.validation.harder=miniature:leaps-harder",
         ),
         EXACT,
-        ("baseline", "fapo", "decoupled", "negative", "step-ratio", "first-error", "first-error-2"),
+        ("baseline", "fapo", "decoupled", "negative", "step-ratio", "shared", "first-error", "first-error-2"),
         "The judge is the oracle.",
     ),
     "repeats": World(
@@ -186,7 +201,7 @@ WORLDS = {
             "data.validation.harder=miniature:repeats-harder",
         ),
         EXACT,
-        ("baseline", "fapo", "negative", "step-ratio", "first-error", "first-error-short"),
+        ("baseline", "fapo", "negative", "step-ratio", "shared", "first-error", "first-error-short"),
         "The judge is the oracle.",
     ),
 }

@@ -180,6 +180,7 @@ FIELDS = {
     "reward.penalty": Field(2.0, POLICIES),
     "reward.shift": Field(3.0, POLICIES),
     "reward.weight": Field(2.0, POLICIES, {"reward": {"kind": "decoupled"}}),
+    "reward.share_credit": Field(False, POLICIES, {"reward": {"kind": "first_error"}}),
     "reward.keep": Field(3, POLICIES, {"reward": {"kind": "filter", "keep": 2}}),
     "reward.judge_recall": Field(0.9, POLICIES),
     "reward.judge_false_positive_rate": Field(0.1, POLICIES),
@@ -350,8 +351,8 @@ def seen_by_verl(config: Config) -> Any:
         else:
             worker = [
                 asyncio.run(
-                    verl_reward.compute_score(
-                        "", text, row["reward_model"]["ground_truth"], row["extra_info"], config=key[0]
+                    verl_reward._score(
+                        "", text, row["reward_model"]["ground_truth"], row["extra_info"], key, recorded=True
                     )
                 )
                 for row in sets[0]

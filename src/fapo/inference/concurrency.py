@@ -1,13 +1,39 @@
-"""Run async jobs with bounded concurrency."""
+"""Run async jobs with bounded concurrency, and functions in threads."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future
 from itertools import islice
 from typing import TypeVar
 
 Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def in_thread(run: Callable[[], Result], name: str) -> Future[Result]:
+    """Start a function in a thread for which a process that ends does not wait, unlike that of an executor.
+
+    Args:
+        run: The function.
+        name: Name of the thread.
+
+    Returns:
+        Its result, or the exception that it raises. It cannot be cancelled, because the thread goes on.
+    """
+    result: Future[Result] = Future()
+    result.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            result.set_result(run())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return result
 
 
 async def run_all(jobs: Iterable[Job], run: Callable[[Job], Awaitable[None]], num_workers: int) -> None:

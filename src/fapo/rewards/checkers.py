@@ -7,10 +7,8 @@ that it does, an exception or no result in time, is an error of the checker: the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import inspect
-import threading
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -20,6 +18,7 @@ import numpy as np
 
 from fapo.data.final_answers import choice_letter, extract
 from fapo.errors import ConfigError
+from fapo.inference.concurrency import in_thread
 from fapo.rewards.verify import Check, acheck_answers
 from fapo.types import Problem, Rollout
 
@@ -179,23 +178,13 @@ def _imported(name: str) -> Any:
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a function returns in a thread, which does not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
 
-    def finish(result: Any, error: Exception | None) -> None:
-        if not future.done():
-            future.set_result(result) if error is None else future.set_exception(error)
-
-    def run() -> None:
-        result, error = None, None
+    def run() -> Any:
         try:
-            result = function(*arguments)
-        except Exception as raised:
-            error = raised
+            return function(*arguments)
+        except Exception:
+            raise
         except BaseException as raised:  # such as SystemExit, which must not end the training
-            error = RuntimeError(f"{type(raised).__name__}: {raised}")
-        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
-            loop.call_soon_threadsafe(finish, result, error)
+            raise RuntimeError(f"{type(raised).__name__}: {raised}") from raised
 
-    threading.Thread(target=run, name="fapo-checker", daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(in_thread(run, "fapo-checker"))

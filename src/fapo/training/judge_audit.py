@@ -12,7 +12,6 @@ import asyncio
 import logging
 import math
 import random
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 from fapo.config.schema import AuditConfig, Config, FapoReward
 from fapo.errors import JudgeDownError
 from fapo.evaluation.intervals import difference_interval, f1_interval, grouped_difference_interval, wilson_interval
+from fapo.inference.concurrency import in_thread
 from fapo.inference.usage import Usage, find_usage
 from fapo.judge.from_config import make_judge
 from fapo.judge.quality import PRF, flawed_positive_prf, ratio
@@ -174,20 +174,6 @@ class AuditWindow:
 T = TypeVar("T")
 
 
-def _in_thread(run: Callable[[], T]) -> Future[T]:
-    """Start a function in a thread for which a process that ends does not wait, unlike that of an executor."""
-    result: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            result.set_result(run())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return result
-
-
 def _at_once(run: Callable[[], T]) -> Future[T]:
     """Run a function and return its result as a future."""
     result: Future[T] = Future()
@@ -215,7 +201,9 @@ class JudgeAudit:
         self.meter = find_usage(self.judge)
         """Running sum of its tokens; None for a judge without tokens."""
         # a model in this process would draw random numbers at the same time as the training
-        self._start = _in_thread if config.second and config.second.num_requests else _at_once
+        self._start = (
+            partial(in_thread, name="fapo-audit") if config.second and config.second.num_requests else _at_once
+        )
         self._begun: tuple[int, list[ScoredRollout], Future[list[Verdict | None]]] | None = None
 
     def begin(self, step: int, scored: Sequence[ScoredRollout]) -> None:

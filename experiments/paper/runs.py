@@ -16,10 +16,10 @@ AUDIT = 'judge.audit={{judge={{kind="oracle"}}, rate=0.05, correct=true}}'
 """Setting of the judge: an oracle reads one verdict in 20, and the reward is corrected for the rates that it finds."""
 TRAINED_ON_ALL = "judge.model={genrm_all}"
 """Setting of the judge: the GenRM trained with the same seed on solutions with right and wrong answers."""
-WHOLE = ("reward.kind=first_error", "reward.share_credit=false")
-"""Settings of first-error credit where each step before an error has the whole credit."""
 SHARED = ("reward.kind=first_error",)
-"""Settings of first-error credit where these steps share the credit of one."""
+"""Settings of first-error credit where the steps before an error share the credit of one."""
+WHOLE = (*SHARED, "reward.share_credit=false")
+"""Settings of first-error credit where each of these steps has the whole credit."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "negative": (TRAINED, "reward.penalty=2"),
     "shift-2": (TRAINED, "reward.penalty=", "reward.shift=2"),

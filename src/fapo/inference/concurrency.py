@@ -21,7 +21,7 @@ def in_thread(run: Callable[[], Result], name: str) -> Future[Result]:
         name: Name of the thread.
 
     Returns:
-        Its result, or the exception that it raises. It cannot be cancelled, because the thread goes on.
+        Its result, or the exception that it raises. It cannot be cancelled: the thread runs to its end.
     """
     result: Future[Result] = Future()
     result.set_running_or_notify_cancel()

@@ -36,6 +36,11 @@ THINKING = [
     ("[THINK]a[/THINK]b", "b"),
     ("<seed:think>a</seed:think>b", "b"),
     ("<thinking>a</thinking>b", "b"),
+    ("<thought>a</thought>b", "b"),
+    ("◁think▷a◁/think▷b", "b"),
+    ("◁think▷\\boxed{4}, or is it", ""),
+    ("<|begin_of_thought|>a<|end_of_thought|>b", "b"),
+    ("<|begin_of_thought|>\\boxed{4}, or is it", ""),
     ("I think <b>so</b>.", "I think <b>so</b>."),
 ]
 
@@ -54,6 +59,8 @@ def test_thinking_is_no_part_of_a_solution(text: str, expected: str) -> None:
         ("assistant\n<think>\n\n</think>\n\n", False, False),
         ("Put your thoughts into <think> and </think>. assistant\n", False, False),
         ("Begin with <think>. assistant\n", False, False),
+        ("assistant\n◁think▷", True, False),
+        ("<|end_of_thought|>", False, True),
         ("assistant\n", False, False),
         ("</think>", False, True),
         ("6?</think><think>", True, True),

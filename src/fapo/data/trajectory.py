@@ -15,8 +15,11 @@ from fapo.data.steps import split_steps
 from fapo.errors import DataError
 from fapo.types import Given, Message, Problem, Rollout, StepRule
 
-_THINKING = re.compile(r"<(/?)(?:\w+:)?think(?:ing)?>|\[(/?)THINK\]")
-"""Tags around thinking: <think>, <thinking>, <seed:think>, [THINK]; a group holds the slash of a closing tag."""
+_THINKING = re.compile(
+    r"<(/?)(?:\w+:)?(?:think(?:ing)?|thought)>|\[(/?)THINK\]|◁(/?)think▷|<\|(?:begin|(end))_of_thought\|>"
+)
+"""Tags around thinking: <think>, <thinking>, <thought>, <seed:think>, [THINK], ◁think▷, <|begin_of_thought|>; a group
+holds the slash, or the word, of a closing tag."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """Keys under which a message holds thinking that was set apart from its text."""
 

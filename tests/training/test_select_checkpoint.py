@@ -69,8 +69,16 @@ def test_the_command_prints_the_table_and_the_choice(tmp_path: Path, monkeypatch
     table = printed.err.splitlines()
     marked = [line.split() for line in table if line.lstrip().startswith(">")]
     assert [cells[:3] for cells in marked] == [[">", "10", "0.750"]]
-    assert sum(line.rstrip().endswith("not kept") for line in table) == 2
+    assert [line.split()[-1] for line in table if line[:8].split()[:1] == ["0"]] == ["model.path"]
+    assert sum(line.rstrip().endswith("not kept") for line in table) == 1
     assert "step 20 was better (F1 0.850), but was not kept" in " ".join(printed.err.split())
+
+
+def test_a_model_that_was_better_before_the_training_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = run_folder(tmp_path / "run", [(0, 0.9, 20), (10, 0.7, 20), (30, 0.8, 20)], [10, 30])
+    assert fapo(monkeypatch, "select", run) == 0
+    message = " ".join(capsys.readouterr().err.split())
+    assert message.endswith("step 0 was better (F1 0.950): the model before the training, model.path of the config")
 
 
 def test_one_set_may_decide_alone(tmp_path: Path) -> None:

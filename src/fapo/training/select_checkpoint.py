@@ -130,7 +130,8 @@ def better_lost_step(found: Sequence[Candidate], chosen: Candidate, max_tokens: 
         max_tokens: Limit of the mean length of a critique, in tokens.
 
     Returns:
-        Sentence with the step and the remedy; empty if no better step was lost.
+        Sentence with the step and the remedy; empty if no better step was lost. No run keeps step 0, which has the
+        weights of `model.path`.
     """
     gone = [c for c in found if not c.folder and (max_tokens is None or c.tokens <= max_tokens) and c.f1 > chosen.f1]
     if not gone:
@@ -138,6 +139,8 @@ def better_lost_step(found: Sequence[Candidate], chosen: Candidate, max_tokens: 
     best = max(gone, key=lambda candidate: candidate.f1)
     if best.shards:
         return f"step {best.step} was better (F1 {best.f1:.3f}), but is not merged; {_merge(best)}"
+    if best.step == 0:
+        return f"step 0 was better (F1 {best.f1:.3f}): the model before the training, model.path of the config"
     return f"step {best.step} was better (F1 {best.f1:.3f}), but was not kept; {_REMEDY}"
 
 
@@ -157,7 +160,7 @@ def as_table(found: Sequence[Candidate], chosen: Candidate) -> Table:
     for candidate in found:
         cells = [_cell(candidate.values[column], 1 if column == "tokens" else 3) for column in COLUMNS]
         mark = ">" if candidate is chosen else ""
-        absent = "not merged" if candidate.shards else "not kept"
+        absent = "not merged" if candidate.shards else "not kept" if candidate.step else "model.path"
         table.add_row(mark, str(candidate.step), *cells, candidate.folder.name if candidate.folder else absent)
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import random
@@ -61,8 +62,15 @@ def sample(answer: str | None, verdict: Verdict | None = None, tokens: int = 10,
     return Sample(rollout, Check(answer == "7", answer, "ok" if answer else "no_answer"), verdict, flawed)
 
 
-def question(samples: Sequence[Sample], num_failed: int = 0, source: str = "a") -> AnsweredQuestion:
-    return AnsweredQuestion(Problem("q", "?", "7", source), tuple(samples), num_failed)
+NUMBERS = itertools.count()
+
+
+def question(
+    samples: Sequence[Sample], num_failed: int = 0, source: str = "a", text: str | None = None
+) -> AnsweredQuestion:
+    """Return a question with a text of its own, or with the given one."""
+    text = f"What is {next(NUMBERS)}?" if text is None else text
+    return AnsweredQuestion(Problem("q", text, "7", source), tuple(samples), num_failed)
 
 
 HAND = [
@@ -123,17 +131,33 @@ def test_without_a_judge_nothing_is_said_about_flaws() -> None:
 
 
 def test_a_rate_of_0_or_1_has_an_interval() -> None:
-    found = score([question([sample("7", SOUND)] * 16), *[question([sample("7", SOUND)] * 4)] * 9], 4, judged=True)
+    found = score(
+        [question([sample("7", SOUND)] * 16), *(question([sample("7", SOUND)] * 4) for _ in range(9))], 4, judged=True
+    )
     assert found.fp_ratio == Estimate(0.0, wilson_interval(0, 10)), "ten questions, not 52 samples"
     assert found.reliable_accuracy == found.pass_at[2] == Estimate(1.0, wilson_interval(10, 10))
     assert found.length.interval == (10, 10)
 
 
+def test_a_question_that_stands_in_several_rows_is_drawn_once() -> None:
+    groups = [[sample("7", SOUND)] * 2, [sample("7", FLAWED), sample("8")], [sample("8")] * 2]
+    rows = [question(group, text=str(i)) for i, group in enumerate(groups)]
+    copies = [replace(row, problem=replace(row.problem, id="copy", source="b")) for row in rows]
+    once, twice = (score(asked, 2, judged=True) for asked in (rows, rows + copies))
+    assert (once.num_questions, twice.num_questions) == (3, 6)
+    for name in ("avg_at_k", "fp_ratio", "reliable_accuracy", "majority_at_k"):
+        assert getattr(twice, name) == getattr(once, name), name
+    assert twice.pass_at == once.pass_at
+    others = [question([sample("7", SOUND)] * 2, text=str(i)) for i in range(3)]
+    differences = (paired_differences(few, [*others] * num, 2, judged=True) for few, num in ((rows, 1), (rows * 2, 2)))
+    assert next(differences)["avg_at_k"] == next(differences)["avg_at_k"]
+
+
 def test_a_rate_that_all_resamples_share_has_an_interval() -> None:
     one = question([sample("7", SOUND), sample("7", FLAWED), sample("8"), sample("8")])
-    found = score([one, *[question([sample("8")] * 4)] * 19], 4, judged=True)
+    found = score([one, *(question([sample("8")] * 4) for _ in range(19))], 4, judged=True)
     assert found.fp_ratio == Estimate(0.5, wilson_interval(0.5, 1)), "one question has correct samples"
-    alike = [question([sample("7", SOUND), sample("8"), sample("8"), sample("8"), sample("8"), sample("8")])] * 10
+    alike = [question([sample("7", SOUND), *[sample("8")] * 5]) for _ in range(10)]
     found = score(alike, 6, judged=True)
     assert found.pass_at[2].value == pytest.approx(1 / 3)
     assert found.pass_at[2].interval == pytest.approx(wilson_interval(10 / 3, 10))

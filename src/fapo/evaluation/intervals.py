@@ -24,6 +24,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -182,20 +183,21 @@ def ratio_interval(
     return ratio - half_width, ratio + half_width
 
 
-def group_sums(values: npt.ArrayLike, groups: Sequence[Hashable]) -> npt.NDArray[np.int64]:
-    """Return the sums of counts within groups of rows.
+def group_sums(values: npt.ArrayLike, groups: Sequence[Hashable], dtype: type = np.int64) -> npt.NDArray[Any]:
+    """Return the sums of numbers within groups of rows.
 
     Args:
-        values: Counts of each row, [num_rows, num_columns].
+        values: Numbers of each row, [num_rows, ...].
         groups: Key of the group of each row, [num_rows].
+        dtype: Type of the numbers; by default they are counts.
 
     Returns:
-        Sums, [num_groups, num_columns], in the order in which the groups first appear.
+        Sums, [num_groups, ...], in the order in which the groups first appear.
     """
     numbers: dict[Hashable, int] = {}
     group_of = [numbers.setdefault(group, len(numbers)) for group in groups]
-    counts = np.asarray(values, dtype=np.int64)
-    sums = np.zeros((len(numbers), *counts.shape[1:]), dtype=np.int64)
+    counts: npt.NDArray[Any] = np.asarray(values, dtype=dtype)
+    sums = np.zeros((len(numbers), *counts.shape[1:]), dtype=dtype)
     np.add.at(sums, group_of, counts)
     return sums
 

@@ -38,8 +38,9 @@ CONVENTIONS = {
     "gold_fp_ratio": "flawed / correct samples with a verdict, by the gold judge",
     "judge_youden_j": "true positive rate - false positive rate of the judge, if the gold judge is right",
     "reliable_accuracy": "correct and not flagged / samples; a sample without a verdict is not reliable",
-    "interval": f"{LEVEL:.0%} bootstrap over questions, {NUM_RESAMPLES} resamples, seed {SEED}; where all resamples "
-    "are equal, Wilson's for the number of questions, and Newcombe's for judge_youden_j of such a rate",
+    "interval": f"{LEVEL:.0%} bootstrap over questions, {NUM_RESAMPLES} resamples, seed {SEED}; those of one text are "
+    "one; where all resamples are equal, Wilson's for the number of questions, and Newcombe's for judge_youden_j of "
+    "such a rate",
 }
 """Rules behind the numbers, by name."""
 

@@ -14,6 +14,7 @@ from fapo.data.final_answers import clean
 from fapo.evaluation.intervals import (
     Estimate,
     bootstrap_ratios,
+    group_sums,
     grouped_difference_interval,
     percentile_interval,
     wilson_interval,
@@ -200,8 +201,8 @@ def _estimate(numerators: Floats, denominators: Floats, drawn: Floats, is_rate: 
     question may all be alike, so each question counts once.
 
     Args:
-        numerators: What each question adds to the numerator, [num_questions].
-        denominators: What each question adds to the denominator, [num_questions].
+        numerators: What each problem adds to the numerator, [num_problems].
+        denominators: What each problem adds to the denominator, [num_problems].
         drawn: Ratio in bootstrap draws, [num_draws].
         is_rate: Whether the ratio lies in [0, 1].
 
@@ -218,10 +219,13 @@ def _sizes(k: int) -> list[int]:
 
 
 def _sums(answered: Sequence[AnsweredQuestion], sizes: Sequence[int], judged: bool) -> tuple[Any, Any]:
-    """Return what each question adds to the numerators and denominators of `_pairs`, each [num_questions, num]."""
+    """Return what each problem adds to the numerators and denominators of `_pairs`, each [num_problems, num].
+
+    Questions with the same text are one problem: they have the same samples.
+    """
     pairs = np.array([_pairs(question, sizes, judged) for question in answered], dtype=float)
-    pairs = pairs.reshape(len(answered), -1, 2)
-    return pairs[..., 0], pairs[..., 1]
+    sums = group_sums(pairs.reshape(len(answered), -1, 2), [question.problem.text for question in answered], float)
+    return sums[..., 0], sums[..., 1]
 
 
 def majority(samples: Sequence[Sample]) -> bool | None:

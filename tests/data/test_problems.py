@@ -81,7 +81,7 @@ GOOD = {"id": "a", "problem": "Q", "answer": "1"}
     ("row", "complaint"),
     [
         ({"answer": "1"}, "no problem: expected problem or question or prompt or input; its columns are answer"),
-        ({"problem": "Q"}, "no reference: expected reference or answer"),
+        ({"problem": "Q"}, "no reference: expected reference or ground_truth"),
         ({"problem": 3, "answer": "1"}, "problem must be a text"),
         ({"problem": " ", "answer": "1"}, "problem must be a text"),
         (

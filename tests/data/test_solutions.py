@@ -30,6 +30,10 @@ SHAPES: dict[str, tuple[Row, Row]] = {
         {"input": "user\nQ", "output": "\\boxed{7}", "gts": "7", "score": 1.0, "step": 3},
         {"problem": "user\nQ", "reference": "7", "text": "\\boxed{7}"},
     ),
+    "an answer of the model": (
+        {"problem": "Q", "answer": "8", "ground_truth": "7", "response": "x"},
+        {"reference": "7"},
+    ),
     "verl with a list": ({"input": "Q", "output": "x", "gts": ["7"]}, {"reference": "7"}),
     "TRL, conversations": (
         {

@@ -555,7 +555,7 @@ def test_the_command_prints_the_counts(tmp_path: Path, monkeypatch, capsys) -> N
 
 PROBLEMS = {
     "empty": ("", "sums.jsonl is empty"),
-    "no answer": ('{"problem": "What is 1+1?"}\n', "sums.jsonl:1: no reference: expected reference or answer"),
+    "no answer": ('{"problem": "What is 1+1?"}\n', "sums.jsonl:1: no reference: expected reference or ground_truth"),
     "no question": ('{"answer": "2"}\n', "sums.jsonl:1: no problem: expected problem or"),
     "no JSON": ("nonsense\n", "sums.jsonl:1: invalid JSON"),
     "same id": ('{"id": 1, "problem": "a", "answer": 1}\n' * 2, "sums.jsonl:2: id '1' is already that of"),

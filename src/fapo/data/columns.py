@@ -16,7 +16,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "unique_id", "problem_id", "uid"),
     "problem": ("problem", "question", "prompt", "input"),
     "reference": (
-        *("reference", "answer", "ground_truth", "reward_model.ground_truth", "gts", "final_answer", "solution"),
+        *("reference", "ground_truth", "reward_model.ground_truth", "gts", "answer", "final_answer", "solution"),
     ),
     "source": ("source", "data_source"),
     "solution": ("steps", "trajectory", "response", "completion", "output"),
@@ -24,6 +24,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """Usual column names of each field, in order of preference; upper and lower case are the same.
 
+"answer" stands after the names that can only mean the correct answer: in a table of rollouts it may be the model's.
 "input", "output" and "gts" are columns of rollout dumps of verl; "prompt" and "completion" are columns of logs of TRL.
 "trajectory" is a column of our own rollouts.jsonl, for rollouts of several turns.
 """

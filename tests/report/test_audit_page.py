@@ -86,6 +86,15 @@ def test_the_numbers_of_the_page(tmp_path: Path) -> None:
     assert "Second judge</h2>" not in html and "Judge against human" not in html
 
 
+def test_rows_that_were_left_out_are_counted(tmp_path: Path) -> None:
+    unreadable = [{"steps": "none"}, solution(6, steps=None)]
+    left_out = [verdict(0, id=None, source="", correct=None, status="skipped", flawed=None) for _ in unreadable]
+    settings = audited(tmp_path, [unreadable[0], *SOLUTIONS, unreadable[1]], [left_out[0], *VERDICTS, left_out[1]])
+    html = write_audit(settings, tmp_path / "audit.html").path.read_text(encoding="utf-8")
+    assert "5 of 6 solutions have the right answer." in html
+    assert "2 rows could not be read and were left out." in html
+
+
 def test_a_second_judge(tmp_path: Path) -> None:
     options = audited(tmp_path, SOLUTIONS, VERDICTS)
     second = tmp_path / "second.jsonl"

@@ -148,7 +148,7 @@ def write_audit(
     shown, labelled = [], []
     labels = read_labels(human) if human else None
     wanted = {(label.split, label.problem_id) for label in labels.labels} if labels else set()
-    for solution, row, other in _joined(settings, second):
+    for solution, row, other in _joined(settings, second, counts):
         counts.add(row, solution.problem.text)
         kind: ErrorKind | None = None
         if row.flawed:
@@ -258,8 +258,10 @@ def _second_rows(settings: AuditSettings, path: Path) -> Iterator[AuditRow]:
         )
 
 
-def _joined(settings: AuditSettings, second: Path | None) -> Iterator[tuple[Solution, AuditRow, AuditRow | None]]:
-    """Yield each readable solution with its row, and with the row of the second judge if there is one."""
+def _joined(
+    settings: AuditSettings, second: Path | None, counts: AuditCounts
+) -> Iterator[tuple[Solution, AuditRow, AuditRow | None]]:
+    """Yield each readable solution with its row, and with that of a second judge; count the others."""
     solutions = _solutions(settings)
     files = [settings.out, second] if second else [settings.out]
     others = [_second_rows(settings, second)] if second else []
@@ -276,6 +278,8 @@ def _joined(settings: AuditSettings, second: Path | None) -> Iterator[tuple[Solu
                 )
         if isinstance(solution, Solution):
             yield solution, found[0], found[1] if second else None
+        elif isinstance(solution, BadRow):
+            counts.add_bad(solution.reason)
 
 
 def _shown(solution: Solution, row: AuditRow, other: AuditRow | None, kind: ErrorKind | None) -> ShownRollout:

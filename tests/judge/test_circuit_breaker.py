@@ -59,6 +59,12 @@ def test_message_of_the_error() -> None:
         "the policy p is down: 9 of the last 9 requests failed, 6 of them with: HTTP 400. "
         "Restore it and give the same command again; answers so far are in runs/cache"
     )
+    with pytest.raises(
+        JudgeDownError, match=r"with: HTTP 401: no\. the server wants another key: set FAPO_API_KEY\. Re"
+    ):
+        CircuitBreaker().record(["HTTP 401: no"] * 8)
+    with pytest.raises(JudgeDownError, match=r"with: HTTP 401: no\. Restore it"):
+        CircuitBreaker(causes=()).record(["HTTP 401: no"] * 8)
     with pytest.raises(JudgeDownError, match=r"resume, or allow a larger max_failure_rate \(now 0\.25\)$"):
         CircuitBreaker(0.25).record(["x"] * 8)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fapo.errors import FapoError, JudgeDownError
+from fapo.judge.verdict_counts import FAILURES, remedy_of
 from fapo.types import Verdict
 
 WINDOW = 100
@@ -33,6 +34,7 @@ class CircuitBreaker:
         remedy: str = "",
         num_expected: int = MIN_RESULTS,
         error: type[FapoError] = JudgeDownError,
+        causes: Sequence[tuple[str, str]] = FAILURES,
     ) -> None:
         """Start without failures.
 
@@ -42,8 +44,9 @@ class CircuitBreaker:
             remedy: Sentence of the message that says what to do.
             num_expected: Number of results that are expected; if below MIN_RESULTS, the rule needs no more than these.
             error: Exception that stops the run.
+            causes: Patterns of reasons, each with what to do about it, for the message.
         """
-        self.max_failure_rate, self.error = max_failure_rate, error
+        self.max_failure_rate, self.error, self._causes = max_failure_rate, error, causes
         self._name, self._remedy = name, remedy
         self._min_results = min(MIN_RESULTS, num_expected)
         self._latest: list[str] = []
@@ -65,7 +68,7 @@ class CircuitBreaker:
         default = f"Restore it and resume, or allow a larger max_failure_rate (now {self.max_failure_rate:g})"
         raise self.error(
             f"{self._name} is down: {failures.total()} of the last {num} requests failed, {times} of them with: "
-            f"{reason}. {self._remedy or default}"
+            f"{reason}. {f'{cause}. ' if (cause := remedy_of(reason, self._causes)) else ''}{self._remedy or default}"
         )
 
     def record_verdicts(self, verdicts: Iterable[Verdict]) -> None:

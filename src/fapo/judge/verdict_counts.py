@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from fapo.errors import JudgeDownError
@@ -46,7 +46,7 @@ FAILURES = (
     (r"HTTP 40[13]\b", "the server wants another key: set FAPO_API_KEY"),
     (r"HTTP 404\b", "the server does not know the model or the path: GET /v1/models lists its models (--model)"),
     (r"HTTP 429\b", "the quota is used up, or there are too many requests at once: lower the concurrency"),
-    (r"context|too (long|large)|HTTP 413\b", "the prompt and the critique do not fit: raise the server's context"),
+    (r"context|too (long|large)|HTTP 413\b", "the prompt and the answer do not fit: raise the server's context"),
     (r"scores for|no score of", "the server is not one of a process reward model: vllm serve PATH --runner pooling"),
     (r"no connection", "no server listens there: start it, or correct the address"),
     (r"HTTP 5\d\d\b|not JSON|not a chat completion", "the server answers with an error or with nonsense: see its log"),
@@ -143,13 +143,18 @@ class VerdictCounts:
         example = self.examples[key]
         status, reason = key
         if status == "failed":
-            remedy = next((text for pattern, text in FAILURES if re.search(pattern, example.reason)), "see its log")
+            remedy = remedy_of(example.reason) or "see its log"
             return (f"the request failed: {_excerpt(example.reason)}", example), remedy
         if reason in (NO_STEP, NO_ANSWER) and not example.critique.strip():
             return (reason, example), EMPTY
         if reason == CUT_OFF and len(example.critique) < SHORT:
             return (reason, example), EMPTY
         return (reason, example), REMEDIES.get(reason, OTHER_PROMPT)
+
+
+def remedy_of(reason: str, causes: Sequence[tuple[str, str]] = FAILURES) -> str:
+    """Return what to do about a failed request, by the first pattern in its reason; empty if none fits."""
+    return next((remedy for pattern, remedy in causes if re.search(pattern, reason)), "")
 
 
 def shortened(verdict: Verdict) -> Verdict:

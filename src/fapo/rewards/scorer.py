@@ -36,7 +36,7 @@ from fapo.types import Given, Judge, Reward, Rollout, ScoredRollout, StepRule, V
 def checker_breaker(max_failure_rate: float) -> CircuitBreaker:
     """Return the circuit breaker of a checker; it stops a run as that of a judge does."""
     remedy = f"Mend the checker, or restore what it needs, and resume. A rate up to {max_failure_rate:g} is allowed"
-    return CircuitBreaker(max_failure_rate, name="the answer checker", remedy=remedy, error=EngineError)
+    return CircuitBreaker(max_failure_rate, name="the answer checker", remedy=remedy, error=EngineError, causes=())
 
 
 def unscored_error(rollout: Rollout, verdict: Verdict | None, check_error: str = "") -> UnscoredError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,12 @@ def test_unknown_tokens_are_no_zeros(tmp_path: Path) -> None:
     assert "tokens of the strong judge: not known" in notes(choice)[-1]
     known = found(tmp_path)
     assert "100.0" in list(as_table(known).columns[-1].cells) and "not known" not in " ".join(notes(known))
+
+
+def test_the_note_on_intervals_is_that_of_the_rows(tmp_path: Path) -> None:
+    choice = found(tmp_path)
+    assert "95%; Wilson's for rates, bootstrap over rows" in notes(choice)[1]
+    assert "95%; over problems for rates, bootstrap over the 9 problems" in notes(replace(choice, num_problems=9))[1]
 
 
 def test_thresholds_need_no_answers_of_the_strong_judge(tmp_path: Path) -> None:

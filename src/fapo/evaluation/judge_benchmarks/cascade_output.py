@@ -55,10 +55,11 @@ def as_table(found: CascadeChoice) -> Table:
 def notes(found: CascadeChoice) -> list[str]:
     """Return what a reader of the table has to know."""
     units = drawn_units(found.num_measured, found.num_problems)
+    of_rates = "Wilson's" if found.num_problems == found.num_measured else "over problems"
     lines = [
         f"thresholds: chosen on a random half, {found.num_chosen} rows; all numbers are of the other "
         f"{found.num_measured} rows",
-        f"intervals: {LEVEL:.0%}; Wilson's for rates, bootstrap over {units} for F1, paired for differences "
+        f"intervals: {LEVEL:.0%}; {of_rates} for rates, bootstrap over {units} for F1, paired for differences "
         f"({NUM_RESAMPLES} resamples, seed {SEED})",
     ]
     if any(point.f1 for point in found.points.values()) and not _has_tokens(found):

@@ -510,6 +510,7 @@ MISTAKES = {
     "no files": (["--out", "o", "--judge", "http://x", "--model", "m"], "no file given"),
     "no rows": (["empty.jsonl", "--out", "o", "--judge", "http://x", "--model", "m"], "empty.jsonl is empty"),
     "its own input": (["in.jsonl", "--out", "in.jsonl", "--judge", "http://x", "--model", "m"], "one of the files"),
+    "another format": (["in.jsonl", "--out", "o.json", "--judge", "http://x", "--model", "m"], "must end in .jsonl"),
     "a folder": (
         ["in.jsonl", "--out", ".", "--judge", "http://x", "--model", "m"],
         "fapo: .: is a folder, and a file is",

@@ -77,6 +77,7 @@ def test_every_question_is_counted_once(counts, bounds, tmp_path_factory) -> Non
         ({"min_rate": 0.9}, ConfigError, "--min-rate 0.9 is above --max-rate 0.8"),
         ({"max_rate": 1.5}, ConfigError, "max_rate"),
         ({"out": "eval.jsonl"}, ConfigError, "eval.jsonl"),
+        ({"out": "kept.parquet"}, ConfigError, "kept.parquet: must end in .jsonl"),
         ({"evaluation": Path("nothing.jsonl")}, DataError, "nothing.jsonl: no such file"),
         ({"evaluation": Path("other.jsonl")}, DataError, r"other\.jsonl:1: not a row of `fapo eval`"),
     ],

@@ -645,6 +645,7 @@ CALLS: dict[str, tuple[list[str], str]] = {
         "no labelled solutions 'miniature:nothing'",
     ),
     "out on the data": (["--data", "DATA", "--judge", "flag-all", "--out", "DATA"], "is one of the files to read"),
+    "out in another format": (["--data", "DATA", "--judge", "flag-all", "--out", "o.parquet"], "must end in .jsonl"),
     "out on a folder": (["--data", "DATA", "--judge", "http://x", "--model", "m", "--out", "."], ".: is a folder"),
     "out on the cache": (
         ["--data", "DATA", "--judge", "http://x", "--model", "m", "--cache", "o", "--out", "o"],

@@ -97,6 +97,19 @@ def check_not_overwriting(out: Path, sources: Iterable[str | Path]) -> None:
         raise ConfigError(f"{out}: is a response cache, and its responses would be lost; give another path")
 
 
+def check_jsonl_name(out: Path) -> None:
+    """Check that the name of a file that will hold JSONL is not that of another format: readers go by the name.
+
+    Args:
+        out: File that a command will write.
+
+    Raises:
+        ConfigError: The name ends in .json or .parquet.
+    """
+    if out.suffix in (".json", ".parquet"):
+        raise ConfigError(f"{out}: must end in .jsonl, since each line will be a row; rename it")
+
+
 def _is_database(path: Path) -> bool:
     """Return whether a file is an SQLite database, as response caches are."""
     with path.open("rb") as file:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fapo.config.options import default_cache
 from fapo.config.schema import CascadeJudge, ModelJudge
-from fapo.data.files import atomic_path, check_not_overwriting
+from fapo.data.files import atomic_path, check_jsonl_name, check_not_overwriting
 from fapo.data.jsonl import write_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
 from fapo.errors import ConfigError, DataError
@@ -53,7 +53,8 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
         Counts of what came out.
 
     Raises:
-        ConfigError: No file is given, the output file is one of the input files, or the checker cannot be used.
+        ConfigError: No file is given, the output file is one of the input files or has the name of another format, or
+            the checker cannot be used.
         DataError: A row cannot be read (unless `skip_bad`), or no row can be judged.
         JudgeDownError: The judge fails for too many rows, or for all of them.
         EngineError: A checker of the user fails for too many rows.
@@ -62,6 +63,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
     cache = settings.cache or default_cache(settings.out)
     check_not_overwriting(settings.out, (*settings.files, settings.references, cache))
+    check_jsonl_name(settings.out)
     config = settings.judge_config(cache)
     rule, check = step_rule(config), make_checker(settings.checker, require_box=settings.require_box)
     lookup = reference_lookup(settings.references) if settings.references else None

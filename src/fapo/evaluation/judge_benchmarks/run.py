@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fapo.config.options import default_cache
 from fapo.config.schema import CascadeJudge, CritiqueJudge, ModelJudge, PRMJudge
-from fapo.data.files import check_not_overwriting
+from fapo.data.files import check_jsonl_name, check_not_overwriting
 from fapo.errors import ConfigError
 from fapo.evaluation.judge_benchmarks.output import Context
 from fapo.evaluation.judge_benchmarks.predictions import read_predictions, verdicts_of, write_predictions
@@ -47,13 +47,16 @@ def run_benchmark(settings: BenchSettings, progress: Progress = lambda *_: None)
         The rows, and the answers to them: of one judge, of each of several prompts, or of each file.
 
     Raises:
-        ConfigError: The judge cannot be used for this benchmark, or `out` is one of the data files.
+        ConfigError: The judge cannot be used for this benchmark, or `out` is one of the data files or has the name of
+            another format.
         DataError: The data or the predictions cannot be read.
         JudgeDownError: The judge fails for too many rows.
     """
     names = settings.rules or settings.templates
     for file in filter(None, (settings.table, settings.plot, *map(settings.out_of, names))):
         check_not_overwriting(file, [*settings.data, *settings.predictions, _cache_of(settings)])
+    if settings.out:
+        check_jsonl_name(settings.out)
     rules = {load_template(template, settings.steps).steps for template in settings.templates}
     if len(rules) > 1:
         raise ConfigError("the templates split solutions into steps by different rules; set one of them by --steps")

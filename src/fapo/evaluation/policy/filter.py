@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data.files import check_not_overwriting
+from fapo.data.files import check_jsonl_name, check_not_overwriting
 from fapo.data.jsonl import jsonl_rows, write_jsonl
 from fapo.errors import DataError
 from fapo.evaluation.policy.settings import FilterSettings
@@ -40,10 +40,11 @@ def filter_problems(settings: FilterSettings) -> FilterCounts:
         Number of questions that are kept and left out.
 
     Raises:
-        ConfigError: The output file is the input file.
+        ConfigError: The output file is the input file, or its name is that of another format.
         DataError: A row is not one of `fapo eval`, or no question is kept.
     """
     check_not_overwriting(settings.out, (str(settings.evaluation),))
+    check_jsonl_name(settings.out)
     if not settings.evaluation.is_file():
         raise DataError(f"{settings.evaluation}: no such file; give the output of `fapo eval`")
     kept: list[dict[str, Any]] = []

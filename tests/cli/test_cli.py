@@ -117,7 +117,7 @@ MISTAKES = {
     "missing model": ([POLICY, "model.path=./nonsense"], "model.path: cannot load './nonsense'"),
     "missing judge": ([POLICY, "judge.kind=local", "judge.model=./nonsense"], "judge.model: cannot load './nonsense'"),
     "unknown template": ([POLICY, "judge.kind=local", "judge.template=nonsense"], "no prompt template 'nonsense'"),
-    "fewer rows than a step needs": ([POLICY], "data.train: 8 rows are fewer than rollout.num_prompts = 48"),
+    "fewer rows than a step needs": ([POLICY, "data.limit=8"], "data.train: 8 rows are fewer than rollout.num_prompts"),
     "template without steps, dry": (
         [POLICY, "reward.kind=step_ratio", "judge.kind=local", "judge.template=yes_no", "--dry-run"],
         "reward.kind step_ratio needs the step",
@@ -129,7 +129,7 @@ MISTAKES = {
 def test_a_mistake_ends_with_one_clear_line(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     (config, *given), message = MISTAKES[name]
-    few = ["data.limit=8", "validation.limit=8", "judge.kind=oracle", *given]
+    few = ["data.limit=48", "validation.limit=8", "judge.kind=oracle", *given]
     code = run(monkeypatch, "train", config, *few, "--quiet")
     said = capsys.readouterr().err
     assert (code, message in said) == (2, True), said

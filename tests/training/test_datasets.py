@@ -31,7 +31,7 @@ def config(folder: Path, train: list[str], validation: list[str], **data: Any) -
             "task": "policy",
             "model": {"path": "miniature:policy"},
             "data": sources | {"max_prompt_tokens": LIMIT} | data,
-            "rollout": {"max_tokens": 8},
+            "rollout": {"max_tokens": 8, "num_prompts": 1},
             "reward": {"kind": "outcome"},
             "optim": {"steps": 1, "learning_rate": 1e-3},
         }

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samplings", type=int, default=20)
     given = parser.parse_args()
-    config = load(POLICY, ["data.limit=1"])
+    config = load(POLICY, ["data.limit=1", "rollout.num_prompts=1"])
     path, limit = model_folder(config.model.path), config.rollout.max_tokens
     model, server = LocalModel.load(path, Sampling(max_tokens=limit, temperature=1.0)), Server(path, limit, 0)
     for name in config.data.validation:

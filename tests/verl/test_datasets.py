@@ -16,7 +16,7 @@ from fapo.data.jsonl import write_jsonl
 from fapo.errors import FapoError
 from fapo.inference.models import model_folder
 from fapo.training.datasets import load_sets
-from fapo.verl.datasets import load_checked_sets, parquet_files, write_sets
+from fapo.verl.datasets import parquet_files, write_sets
 from fapo.verl.reward import compute_score
 from fapo.verl.train import prepare
 from tests.support.paths import SOURCE
@@ -53,7 +53,7 @@ def settings(folder: Path, seed: int = 0) -> Config:
 
 
 def test_choices_have_letters_and_the_reference_is_a_letter(tmp_path: Path) -> None:
-    _, written = write_sets(load_checked_sets(settings(tmp_path)), tmp_path / "data")
+    _, written = write_sets(load_sets(settings(tmp_path)), tmp_path / "data")
     rows = pyarrow.parquet.read_table(written).to_pylist()
     assert len(rows) == len(GPQA), "val_kwargs.n makes the four samples, not copies of rows"
     letters = [row["reward_model"]["ground_truth"] for row in rows]
@@ -63,14 +63,14 @@ def test_choices_have_letters_and_the_reference_is_a_letter(tmp_path: Path) -> N
         assert [asked.count(f"{other}) ") for other in "ABCD"] == [1, 1, 1, 1]
         assert f"{letter}) iron" in asked
         assert "tin" not in asked
-    again = write_sets(load_checked_sets(settings(tmp_path, seed=7)), tmp_path / "again")[1]
+    again = write_sets(load_sets(settings(tmp_path, seed=7)), tmp_path / "again")[1]
     assert [row["prompt"] for row in pyarrow.parquet.read_table(again).to_pylist()] == [row["prompt"] for row in rows]
 
 
 @pytest.mark.parametrize(("given", "right"), [("the letter", True), ("another letter", False)])
 def test_a_letter_is_checked_like_any_other_answer(given: str, right: bool, tmp_path: Path) -> None:
     config = settings(tmp_path)
-    write_sets(load_checked_sets(config), tmp_path / "data")
+    write_sets(load_sets(config), tmp_path / "data")
     row = pyarrow.parquet.read_table(parquet_files(config, tmp_path / "data")[1]).to_pylist()[0]
     truth = row["reward_model"]["ground_truth"]
     letter = truth if given == "the letter" else next(other for other in "ABCD" if other != truth)
@@ -103,7 +103,7 @@ def test_a_mistake_in_the_data_leaves_no_run_folder(change: str, message: str, t
 
 
 def test_prompts_have_the_tokens_that_trl_gives_them() -> None:
-    config = load(SOURCE / "fapo/data/miniature/configs/policy.toml", ["data.limit=1"])
+    config = load(SOURCE / "fapo/data/miniature/configs/policy.toml", ["data.limit=1", "rollout.num_prompts=1"])
     tokenizer = AutoTokenizer.from_pretrained(model_folder(config.model.path))
     builder = create_continuous_token_builder(tokenizer, hf_model_type="llama", chat_template_kwargs={})
     sets = load_sets(config)

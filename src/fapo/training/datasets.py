@@ -46,8 +46,8 @@ def load_sets(config: Config) -> Sets:
 
     Raises:
         ConfigError: A validation set has the name of the training set or none for a file, a prompt or template cannot
-            be used, or a prompt of a validation set, or each one of the training set, is longer than
-            `data.max_prompt_tokens`.
+            be used, a prompt of a validation set, or each one of the training set, is longer than
+            `data.max_prompt_tokens`, or the training set is too small for one step.
         DataError: A row of the data cannot be read.
     """
     if TRAIN in config.data.validation:
@@ -64,7 +64,10 @@ def load_sets(config: Config) -> Sets:
     if config.data.label_noise:
         noisy = with_label_noise([e.solution for e in sets[TRAIN] if e.solution], config.data.label_noise, config.seed)
         sets[TRAIN] = [replace(e, solution=solution) for e, solution in zip(sets[TRAIN], noisy, strict=True)]
-    return _without_long_prompts(config, sets)
+    sets = _without_long_prompts(config, sets)
+    if why := too_few_rows(config, len(sets[TRAIN])):
+        raise ConfigError(f"data.train: {why}")
+    return sets
 
 
 def too_few_rows(config: Config, num_rows: int) -> str:

@@ -14,12 +14,11 @@ from transformers import PrinterCallback
 
 from fapo.config.schema import AdapterJudge, Config, JudgeRequests
 from fapo.data.trajectory import opens_thinking
-from fapo.errors import ConfigError
 from fapo.rewards.critique_scorer import Scorer
 from fapo.rewards.eager_scorer import EagerJudge, make_eager
 from fapo.rewards.from_config import make_scorer
 from fapo.rewards.scorer import PolicyScorer
-from fapo.training.datasets import TRAIN, Example, load_sets, too_few_rows
+from fapo.training.datasets import TRAIN, Example, load_sets
 from fapo.training.recorder import Recorder
 from fapo.training.run_folder import with_cache
 from fapo.training.stop_rules import without_stops
@@ -61,8 +60,6 @@ def train(config: Config, *, resume: bool = False, progress: Progress | None = N
     cached = _with_cache(config)
     adapter_judge = AdapterModel(config.judge, config.model) if isinstance(config.judge, AdapterJudge) else None
     scorer = make_scorer(without_stops(cached), solutions, judge_model=adapter_judge)
-    if why := too_few_rows(config, len(sets[TRAIN])):
-        raise ConfigError(f"data.train: {why}")
     model, tokenizer = load_model(config)
     run = open_run(config, arguments, resume=resume, rank=processes.process_index)
     scorer, eager = _wrapped(config, scorer)

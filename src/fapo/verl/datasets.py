@@ -8,27 +8,7 @@ from typing import Any
 
 from fapo.config.schema import Config
 from fapo.data.verl_rows import verl_row, write_parquet
-from fapo.errors import ConfigError
-from fapo.training.datasets import TRAIN, Example, Sets, load_sets, too_few_rows
-
-
-def load_checked_sets(config: Config) -> Sets:
-    """Load the sets of a config.
-
-    Args:
-        config: Config of the run.
-
-    Returns:
-        Examples by the name of the set.
-
-    Raises:
-        ConfigError: If a set cannot be used, see `load_sets`, or that for training is too small for one step.
-        DataError: If a data set cannot be used.
-    """
-    sets = load_sets(config)
-    if why := too_few_rows(config, len(sets[TRAIN])):
-        raise ConfigError(f"data.train: {why}")
-    return sets
+from fapo.training.datasets import TRAIN, Example, Sets
 
 
 def write_sets(sets: Sets, folder: Path) -> list[Path]:

@@ -16,8 +16,9 @@ from fapo.errors import EngineError
 from fapo.judge.from_config import step_tokenizer
 from fapo.judge.template import built_in_templates
 from fapo.rewards.from_config import check_scorer
+from fapo.training.datasets import load_sets
 from fapo.training.run_folder import RunFolder, check_engine
-from fapo.verl.datasets import load_checked_sets, parquet_files, write_sets
+from fapo.verl.datasets import parquet_files, write_sets
 from fapo.verl.overrides import PROGRAM, compose, overrides
 
 
@@ -91,7 +92,7 @@ def prepare(config: Config, *, resume: bool = False) -> Path:
     _check_files(config)
     written = parquet_files(config, Path(config.output) / config.name / "data")
     is_complete = resume and all(path.exists() for path in written)
-    sets = {} if is_complete else load_checked_sets(config)  # before there is a folder, which a mistake would leave
+    sets = {} if is_complete else load_sets(config)  # before there is a folder, which a mistake would leave
     folder = RunFolder(config, resume=resume, lock=True).path
     write_sets(sets, folder / "data")
     return folder

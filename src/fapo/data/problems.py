@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from fapo.data.columns import (
     COLUMNS,
@@ -49,10 +50,7 @@ def read_problems(
         ConfigError: The split does not fit.
         DataError: The source cannot be read, or a row does not fit; the message has file and line.
     """
-    problems = [problem for _, _, problem in _problems(source, split, limit, seed=seed)]
-    if not problems and limit != 0:
-        raise DataError(f"{source} is empty; give a source with at least one row")
-    return problems
+    return [problem for _, _, problem in _problems(source, split, limit, seed=seed)]
 
 
 def read_labelled(
@@ -97,8 +95,6 @@ def read_labelled(
         if not isinstance(critique, str):
             raise DataError(f"{where}: critique is a {type(critique).__name__}, must be a text")
         solutions.append(LabelledSolution(problem, parts, None if label == -1 else label, correct, critique))
-    if not solutions and limit != 0:
-        raise DataError(f"{source} is empty; give a source with at least one row")
     return solutions
 
 
@@ -168,6 +164,15 @@ def answer_of_worked_solution(answer: str) -> str:
     return extract(answer) or answer.strip()
 
 
+def as_final_answer(where: str, name: str, value: Any) -> str:
+    """Read a right answer as `as_scalar_text` does, of a worked solution the final one; raise DataError for none."""
+    text = as_scalar_text(where, name, only_item(value))
+    answer = answer_of_worked_solution(text)
+    if not answer:
+        raise DataError(f"{where}: {name} holds no final answer: {text[-40:]!r}")
+    return answer
+
+
 def _is_json_object(text: str) -> bool:
     """Return whether a text is a JSON object."""
     if not text.lstrip().startswith("{"):
@@ -191,29 +196,26 @@ def _problems(
     places: dict[str, str] = {}  # id -> place of its row
     read = (
         (where, row)
-        for where, found in read_rows(source, split)
-        for row in (labelled_rows(where, found) if labelled else [with_choices(where, found, seed)])
+        for where, stored in read_rows(source, split)
+        for row in (labelled_rows(where, stored) if labelled else [with_choices(where, stored, seed)])
     )
     for index, (where, row) in enumerate(islice(read, limit)):
         used = find_columns(where, row, aliases, {"problem"} if labelled else {"problem", "reference"})
-        values = {field: get_nested(row, column) for field, column in used.items()}
-        if "reference" in values:
-            values["reference"] = only_item(values["reference"])
-        scalars = {field: as_scalar_text(where, used[field], values[field]) for field in used if field != "problem"}
+        found = {field: (column, get_nested(row, column)) for field, column in used.items()}
         rest = set(row) - set(used.values()) - (LABEL_COLUMNS if labelled else set())
         problem = Problem(
-            id=scalars.get("id", f"{name}-{index}"),
-            text=as_question_text(where, used["problem"], values["problem"]),
-            reference=answer_of_worked_solution(scalars.get("reference", "")),
+            id=as_scalar_text(where, *found["id"]) if "id" in found else f"{name}-{index}",
+            text=as_question_text(where, *found["problem"]),
+            reference=as_final_answer(where, *found["reference"]) if "reference" in found else "",
             source=name,
             meta={column: row[column] for column in row if column in rest},
         )
-        if not problem.reference and "reference" in used:
-            raise DataError(f"{where}: {used['reference']} holds no final answer: {scalars['reference'][-40:]!r}")
         if problem.id in places:
             raise DataError(f"{where}: id {problem.id!r} is already that of {places[problem.id]}; make it unique")
         places[problem.id] = where
         yield where, row, problem
+    if not places and limit != 0:
+        raise DataError(f"{source} is empty; give a source with at least one row")
 
 
 def _steps(where: str, row: Row, rule: StepRule) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested, only_item
+from fapo.data.columns import COLUMNS, Row, as_question_text, as_scalar_text, find_columns, get_nested
 from fapo.data.jsonl import as_object, json_items, parse_row
 from fapo.data.load import load_problems
-from fapo.data.problems import answer_of_worked_solution
+from fapo.data.problems import as_final_answer
 from fapo.data.sources import read_rows
 from fapo.data.trajectory import judged_steps, make_rollout
 from fapo.errors import DataError
@@ -139,7 +139,8 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
     problem = references(question) if references and "reference" not in found else None
     correct = None
     if problem is None:
-        problem = Problem("", question, _reference(where, found))
+        reference = as_final_answer(where, *found["reference"]) if "reference" in found else ""
+        problem = Problem("", question, reference)
         if not problem.reference:
             correct = _correct(where, found, list(row), is_unknown=references is not None)
     text, steps = _text_and_steps(where, problem, *found["solution"], rule)
@@ -147,17 +148,6 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
     source = as_scalar_text(where, *found["source"]) if "source" in found else stem
     identified = Problem(as_scalar_text(where, column, own), problem.text, problem.reference, source)
     return Solution(own, identified, text, steps, correct)
-
-
-def _reference(where: str, found: dict[str, tuple[str, Any]]) -> str:
-    """Return the reference answer of a row; empty if the row has none."""
-    if "reference" not in found:
-        return ""
-    column, value = found["reference"]
-    answer = answer_of_worked_solution(as_scalar_text(where, column, only_item(value)))
-    if not answer:
-        raise DataError(f"{where}: {column} holds no final answer: {str(value)[-40:]!r}")
-    return answer
 
 
 def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], *, is_unknown: bool) -> bool:

@@ -9,8 +9,8 @@ from typing import Any, Self, get_args
 
 from fapo.config.ranges import check_ranges
 from fapo.config.schema import FapoReward
-from fapo.data.columns import as_scalar_text, only_item
-from fapo.data.problems import answer_of_worked_solution
+from fapo.data.columns import only_item
+from fapo.data.problems import answer_of_worked_solution, as_final_answer
 from fapo.data.trajectory import make_rollout, message_text, reaches_limit
 from fapo.errors import ConfigError, DataError
 from fapo.inference.client import ChatClient
@@ -173,13 +173,10 @@ def _reference(i: int, problem: str, columns: Mapping[str, Any], *, needed: bool
             "the data set has no column with the right answers: name it one of " + ", ".join(REFERENCE_COLUMNS)
         )
     name = next((name for name in names if columns[name][i] is not None), names[0])
-    value, where = only_item(columns[name][i]), f"data set, row with the problem {problem[:60]!r}"
+    value = columns[name][i]
     if not needed:
-        return answer_of_worked_solution(str(value))
-    answer = answer_of_worked_solution(as_scalar_text(where, name, value))
-    if not answer:
-        raise DataError(f"{where}: {name} holds no final answer: {str(value)[-40:]!r}")
-    return answer
+        return answer_of_worked_solution(str(only_item(value)))
+    return as_final_answer(f"data set, row with the problem {problem[:60]!r}", name, value)
 
 
 def log_verdicts(scored: Sequence[ScoredRollout], log_extra: LogExtra) -> None:

@@ -23,9 +23,7 @@ def failed(reason: str) -> Verdict:
 
 
 def counted(*verdicts: Verdict, min_same: int = MIN_SAME) -> VerdictCounts:
-    counts = VerdictCounts(min_same=min_same)
-    counts.add_all(verdicts)
-    return counts
+    return VerdictCounts.of(verdicts, min_same)
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,6 @@ def _result(
     template: str, solutions: Sequence[LabelledSolution], verdicts: Sequence[Verdict], seconds: float
 ) -> TemplateCheck:
     """Compare verdicts with the labels of the solutions."""
-    counts = VerdictCounts(min_same=MIN_VERDICTS)
-    counts.add_all(verdicts)
     by_id = {row.problem.id: verdict for row, verdict in zip(solutions, verdicts, strict=True)}
     plain = [row for row in solutions if not row.problem.id.startswith(FORGED)]
     found = [(by_id[row.problem.id], row.error_step) for row in plain]
@@ -162,5 +160,5 @@ def _result(
         num_fooled=sum(verdict.flawed is False for verdict in forged.values()),
         tokens=ratio(sum(verdict.num_tokens for verdict in verdicts), len(verdicts)),
         seconds=seconds,
-        counts=counts,
+        counts=VerdictCounts.of(verdicts, min_same=MIN_VERDICTS),
     )

@@ -73,6 +73,14 @@ class VerdictCounts:
     warned: bool = False
     """Whether `watch` has logged its warning."""
 
+    @classmethod
+    def of(cls, verdicts: Iterable[Verdict], min_same: int = MIN_SAME) -> VerdictCounts:
+        """Return the counts of several verdicts."""
+        counts = cls(min_same)
+        for verdict in verdicts:
+            counts.add(verdict)
+        return counts
+
     def add(self, verdict: Verdict) -> None:
         """Count a verdict."""
         self.num += 1
@@ -83,11 +91,6 @@ class VerdictCounts:
         key = verdict.status, verdict.reason if verdict.reason in REMEDIES else _kind_of_failure(verdict.reason)
         self.missing[key] += 1
         self.examples.setdefault(key, verdict)
-
-    def add_all(self, verdicts: Iterable[Verdict]) -> None:
-        """Count several verdicts."""
-        for verdict in verdicts:
-            self.add(verdict)
 
     @property
     def mostly_missing(self) -> bool:
@@ -102,7 +105,8 @@ class VerdictCounts:
 
     def watch(self, verdicts: Iterable[Verdict]) -> None:
         """Count verdicts, and log once that most of all so far are missing, or that all are the same."""
-        self.add_all(verdicts)
+        for verdict in verdicts:
+            self.add(verdict)
         if not self.warned and (self.mostly_missing or self.all_same):
             self.warned = True
             for note in self.notes():

@@ -64,9 +64,8 @@ class Context:
 
 def verdict_counts(contexts: Sequence[Context]) -> VerdictCounts:
     """Return the counts of all verdicts; some rows of a benchmark are flawed, so few equal verdicts are remarkable."""
-    counts = VerdictCounts(min_same=MIN_VERDICTS)
-    counts.add_all(verdict for context in contexts for verdict in context.verdicts if verdict is not MISSING)
-    return counts
+    found = (verdict for context in contexts for verdict in context.verdicts if verdict is not MISSING)
+    return VerdictCounts.of(found, min_same=MIN_VERDICTS)
 
 
 INVALID = {

@@ -130,17 +130,13 @@ def evaluate(
 
 def verdict_counts(answered: Sequence[AnsweredQuestion]) -> VerdictCounts:
     """Return the counts of the judge's verdicts on all samples."""
-    counts = VerdictCounts()
     samples = [sample for question in answered for sample in question.samples]
-    counts.add_all(verdict for s in samples for verdict in (s.verdict, s.own_verdict) if verdict)
-    return counts
+    return VerdictCounts.of(verdict for s in samples for verdict in (s.verdict, s.own_verdict) if verdict)
 
 
 def gold_verdict_counts(answered: Sequence[AnsweredQuestion]) -> VerdictCounts:
     """Return the counts of the gold judge's verdicts on all samples."""
-    counts = VerdictCounts()
-    counts.add_all(s.gold_verdict for question in answered for s in question.samples if s.gold_verdict)
-    return counts
+    return VerdictCounts.of(s.gold_verdict for question in answered for s in question.samples if s.gold_verdict)
 
 
 def load_questions(settings: EvalSettings) -> list[Problem]:

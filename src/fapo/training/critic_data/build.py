@@ -99,9 +99,7 @@ async def _build(config: CriticSettings, inputs: _Inputs, cache: ResponseCache, 
     agreed = [(sample, verdict) for sample in judged if (verdict := consensus(votes[sample.id]))]
     labelled = [_labelled(sample, verdict) for sample, verdict in agreed]
     kept = balance(labelled, config.seed) if config.balance else labelled
-    counts = VerdictCounts()
-    counts.add_all(verdict for given in votes.values() for verdict in given)
-    notes = counts.notes()
+    notes = VerdictCounts.of(verdict for given in votes.values() for verdict in given).notes()
     if not kept:
         statuses = _listed(verdict.status for given in votes.values() for verdict in given)
         found = _listed("correct" if solution.error_step is None else "flawed" for solution in labelled)

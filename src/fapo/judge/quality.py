@@ -29,6 +29,13 @@ Rates = npt.NDArray[np.float64]
 """Rates in [0, 1]; NaN where undefined."""
 
 
+def ratios(numerators: Counts, denominators: Counts) -> Rates:
+    """Return numerators / denominators, two arrays of one shape; NaN for each denominator of 0."""
+    out, below = np.full(np.shape(denominators), np.nan), np.asarray(denominators)
+    np.divide(numerators, below, out=out, where=below > 0)
+    return out
+
+
 # --- Flags: is there an error? ---------------------------------------------------------------------------------------
 
 
@@ -119,12 +126,8 @@ def precision_recall_f1(tp: Counts, fp: Counts, fn: Counts) -> tuple[Rates, Rate
     Returns:
         Three arrays of this shape. Precision is 0 without flagged rows; recall and F1 are NaN without flawed rows.
     """
-    flawed = np.asarray(tp + fn) > 0
-    precision, recall, f1 = (
-        np.divide(above, below, out=np.zeros(np.shape(below)), where=np.asarray(below) > 0)
-        for above, below in prf_ratios(tp, fp, fn).values()
-    )
-    return precision, np.where(flawed, recall, np.nan), np.where(flawed, f1, np.nan)
+    precision, recall, f1 = (ratios(*parts) for parts in prf_ratios(tp, fp, fn).values())
+    return np.nan_to_num(precision), recall, np.where(np.isnan(recall), np.nan, f1)
 
 
 def youden_j(tp: Counts, fp: Counts, fn: Counts, tn: Counts) -> Rates:
@@ -142,12 +145,7 @@ def youden_j(tp: Counts, fp: Counts, fn: Counts, tn: Counts) -> Rates:
     Returns:
         Array of this shape, in [-1, 1]; NaN without flawed rows or without fully correct ones.
     """
-    recall, false_positive_rate = (
-        np.divide(above, below, out=np.full(np.shape(above), np.nan), where=np.asarray(below) > 0)
-        for above, below in ((tp, tp + fn), (fp, fp + tn))
-    )
-    difference: Rates = recall - false_positive_rate
-    return difference
+    return ratios(tp, tp + fn) - ratios(fp, fp + tn)
 
 
 def flawed_positive_prf(predicted: Sequence[bool | None], truth: Sequence[bool], invalid: Invalid = "wrong") -> PRF:
@@ -239,10 +237,7 @@ def processbench_rates(
     Returns:
         Three arrays of this shape. An accuracy without rows is NaN; F1 is then NaN too, and 0 where both are 0.
     """
-    error, fine = (
-        np.divide(hit, hit + miss, out=np.full(np.shape(hit), np.nan), where=np.asarray(hit + miss) > 0)
-        for hit, miss in ((error_correct, error_wrong), (fine_correct, fine_wrong))
-    )
+    error, fine = ratios(error_correct, error_correct + error_wrong), ratios(fine_correct, fine_correct + fine_wrong)
     total = error + fine
     return error, fine, np.where(total == 0, 0.0, 2 * error * fine / np.where(total == 0, 1.0, total))
 

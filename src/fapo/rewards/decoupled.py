@@ -14,14 +14,10 @@ Source: the decoupled normalisation of PAPO (arXiv 2603.26535), with the verdict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from fapo.rewards.advantages import group_advantages
-
-Table = npt.ArrayLike | Sequence[Sequence[float | None]]
+from fapo.rewards.advantages import Table, group_advantages
 
 
 def decoupled_advantages(outcome: Table, process: Table, weight: float) -> npt.NDArray[np.float64]:

@@ -36,10 +36,8 @@ import numpy.typing as npt
 
 from fapo.data.trajectory import judged_steps
 from fapo.errors import EngineError
-from fapo.rewards.advantages import group_advantages
+from fapo.rewards.advantages import Table, group_advantages
 from fapo.types import Rollout, ScoredRollout, StepRule, Verdict
-
-Table = npt.ArrayLike | Sequence[Sequence[float | None]]
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_the_forward_correction_is_a_case_of_the_corrected_reward(penalty: float
 
 
 def test_a_judge_without_information_cannot_be_corrected() -> None:
-    with pytest.raises(ValueError, match="recall of the judge must be above its false positive rate"):
+    with pytest.raises(ValueError, match="recall must be above the false positive rate"):
         corrected_reward(True, True, 1.0, 0.3, 0.3)
 
 

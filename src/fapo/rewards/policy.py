@@ -62,10 +62,7 @@ def corrected_reward(
     Raises:
         ValueError: If `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
     """
-    if not 0 <= false_positive_rate < recall <= 1:
-        raise ValueError(
-            f"the recall of the judge must be above its false positive rate; got {recall} and {false_positive_rate}"
-        )
+    check_rates(recall, false_positive_rate)
     value = fapo_reward(correct, flawed, penalty)
     if not correct or value is None:
         return value
@@ -130,6 +127,12 @@ def check_penalty(penalty: float) -> None:
     """Raise ValueError if a penalty is negative or not finite."""
     if not 0 <= penalty < math.inf:
         raise ValueError(f"the penalty for flawed positives must be finite and at least 0; got {penalty}")
+
+
+def check_rates(recall: float, false_positive_rate: float) -> None:
+    """Raise ValueError for rates of a judge that cannot be corrected."""
+    if not 0 <= false_positive_rate < recall <= 1:
+        raise ValueError(f"recall must be above the false positive rate; got {recall} and {false_positive_rate}")
 
 
 def check_step(name: str, step: int | None, num_steps: int) -> None:

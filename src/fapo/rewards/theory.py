@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from fapo.rewards.policy import check_penalty
+from fapo.rewards.policy import check_penalty, check_rates
 
 # --- Progress of learning --------------------------------------------------------------------------------------------
 
@@ -186,7 +186,8 @@ def corrected_mean(flag_rate: float, penalty: float, recall: float, false_positi
     Raises:
         ValueError: If `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
     """
-    _check_correction(penalty, recall, false_positive_rate)
+    check_penalty(penalty)
+    check_rates(recall, false_positive_rate)
     return 1.0 - penalty * (flag_rate - false_positive_rate) / (recall - false_positive_rate)
 
 
@@ -213,7 +214,8 @@ def equivalent_penalty(penalty: float, recall: float, false_positive_rate: float
     Raises:
         ValueError: If `recall` is not above `false_positive_rate`, or the penalty is negative or not finite.
     """
-    _check_correction(penalty, recall, false_positive_rate)
+    check_penalty(penalty)
+    check_rates(recall, false_positive_rate)
     slope = penalty / (recall - false_positive_rate)
     return 2.0 * slope / (2.0 + slope * false_positive_rate)
 
@@ -242,13 +244,6 @@ def decoupled_shift_ratio(alpha: float, beta: float, weight: float) -> float:
     if alpha == 0 or weight <= 0:
         raise ValueError(f"alpha and the weight must be above 0; got {alpha} and {weight}")
     return gamma / (alpha + gamma) / weight**2
-
-
-def _check_correction(penalty: float, recall: float, false_positive_rate: float) -> None:
-    """Raise ValueError for a penalty or for rates of a judge that cannot be corrected."""
-    check_penalty(penalty)
-    if not 0 <= false_positive_rate < recall <= 1:
-        raise ValueError(f"recall must be above the false positive rate; got {recall} and {false_positive_rate}")
 
 
 def _gamma(alpha: float, beta: float) -> float:

@@ -27,6 +27,7 @@ from fapo.evaluation.judge_settings import judge_name
 from fapo.evaluation.metrics import fp_ratio
 from fapo.judge.from_config import step_rule
 from fapo.judge.quality import ratio
+from fapo.judge.verdicts import verdict_row
 from fapo.report.agreement import Agreement, Finding, agreement
 from fapo.report.browser import BROWSER, Browser
 from fapo.report.human_review import compare_labels, read_labels
@@ -246,16 +247,8 @@ def _second_rows(settings: AuditSettings, path: Path) -> Iterator[AuditRow]:
             continue
         found = predictions.get(str(solution.id))
         verdict = (found and found.verdict) or MISSING
-        yield AuditRow(
-            solution.id,
-            solution.problem.source,
-            None,
-            verdict.status,
-            verdict.error_step,
-            verdict.flawed,
-            verdict.critique,
-            len(solution.steps),
-        )
+        columns = verdict_row(verdict)
+        yield AuditRow(solution.id, solution.problem.source, None, num_steps=len(solution.steps), **columns)
 
 
 def _joined(

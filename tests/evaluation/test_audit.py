@@ -163,8 +163,8 @@ def test_a_conversation_with_a_tool_is_judged_turn_by_turn(tmp_path: Path) -> No
     ("options", "steps", "note"),
     [
         ({"template": "locate"}, [1, 2, 1], "66.7 % of 3; --steps lines"),
-        ({"template": "locate", "steps": "lines"}, [3, 2, 1], "33.3 % of 3"),
-        ({"template": "compact"}, [3, 2, 1], "33.3 % of 3"),
+        ({"template": "locate", "steps": "lines"}, [3, 2, 1], "33.3 % of 3\n"),
+        ({"template": "compact"}, [3, 2, 1], "33.3 % of 3\n"),
         ({"template": "compact", "steps": "paragraphs"}, [1, 2, 1], "66.7 % of 3"),
     ],
 )

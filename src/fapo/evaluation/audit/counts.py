@@ -18,7 +18,7 @@ from fapo.evaluation.metrics import fp_ratio
 from fapo.inference.usage import Prices, Usage
 from fapo.judge.quality import ratio
 from fapo.judge.verdict_counts import VerdictCounts
-from fapo.types import Verdict
+from fapo.types import StepRule, Verdict
 
 FIFTHS = ("first fifth", "second", "middle", "fourth", "last fifth")
 """Names of the parts of a solution, each with a fifth of its steps; the middle of a step decides its part."""
@@ -68,6 +68,8 @@ class AuditRow:
 class AuditCounts:
     """Counts over the rows of an audit."""
 
+    steps: StepRule = "paragraphs"
+    """Rule by which the solutions were split into steps."""
     by_source: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Counts of each source. The keys are rows, correct, requested (verdicts), one_step, unparsable and failed (of
     requested), judged and flawed (of correct), wrong_judged, wrong_flagged, and undecided (answers that could not be
@@ -231,7 +233,8 @@ def _notes(result: AuditCounts) -> list[str]:
     notes = [f"FP ratio: flawed / judged, of the correct solutions, with its 95 % interval ({over})"]
     if counts["requested"]:
         rate = percent(ratio(counts["one_step"], counts["requested"]))
-        hint = "; --steps lines divides those of several lines" if counts["one_step"] else ""
+        may_divide = counts["one_step"] and result.steps == "paragraphs"
+        hint = "; --steps lines divides those of several lines" if may_divide else ""
         notes.append(f"solutions of a single step: {rate} of {counts['requested']}{hint}")
     if counts["wrong_judged"]:
         rate = percent(ratio(counts["wrong_flagged"], counts["wrong_judged"]))

@@ -69,7 +69,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
     lookup = reference_lookup(settings.references) if settings.references else None
     with tempfile.TemporaryDirectory() as folder:
         files = {name: _as_file(name, Path(folder)) for name in dict.fromkeys(settings.files)}
-        result = AuditCounts()
+        result = AuditCounts(rule)
 
         def rows() -> Iterator[Solution | BadRow]:
             for name in settings.files:

@@ -106,6 +106,8 @@ def test_a_wrong_tokenizer_or_separator_is_named(server: ChatServer, miniature_p
     options = addresses("served", server, miniature_prm)
     with pytest.raises(ConfigError, match=r"judge.tokenizer: cannot load '/nowhere'"):
         bench(tmp_path / "a.jsonl", **options | {"tokenizer": "/nowhere"})
+    with pytest.raises(ConfigError, match=r"judge.tokenizer is not set, and judge.model: cannot load './prm'"):
+        bench(tmp_path / "a.jsonl", **options | {"tokenizer": None, "model": "./prm"})
     with pytest.raises(ConfigError, match=r"judge.separator: '<extra_0>' is not one token of"):
         bench(tmp_path / "a.jsonl", **options | {"separator": None})
     with pytest.raises(ConfigError, match=r"judge.model: .*no token classifier, it lacks score.bias"):

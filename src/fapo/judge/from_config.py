@@ -358,7 +358,10 @@ def _form(config: ModelJudge) -> Template | StepTokenizer:
 
 def step_tokenizer(config: PRMJudge) -> StepTokenizer:
     """Return the form of the prompt of a process reward model; raise ConfigError if its tokenizer cannot be used."""
-    key, name = ("judge.tokenizer", config.tokenizer) if config.tokenizer else ("judge.model", config.model)
+    name = config.tokenizer or config.model
+    key = "judge.tokenizer" if config.tokenizer else "judge.model"
+    if config.urls and not config.tokenizer:
+        key = "judge.tokenizer is not set, and judge.model"
     with loading(key, name):
         from fapo.inference.pretrained import load_tokenizer
 

@@ -21,7 +21,6 @@ from experiments.gpu.measured import JUDGED, REWARDS
 from fapo.config import from_dict
 from fapo.data import write_jsonl
 from fapo.data.miniature.world import tasks
-from fapo.trl.checkpoints import last_checkpoint
 from fapo.trl.train import train
 
 MEMORY = 0.45
@@ -29,9 +28,6 @@ MEMORY = 0.45
 SAVE_EVERY = 5
 """Steps between two checkpoints of a policy's run, from which an interrupted run continues."""
 SHOWN = ("rollout/accuracy", "rollout/fp_ratio", "f1", "location", "grad_norm", "entropy")
-"""Metrics of a step that are logged."""
-TIMES = ("time/rollout", "time/score", "time/update")
-"""Parts of a step, in seconds, that are logged."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +189,7 @@ class Stage:
 
         def progress(task: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
             nonlocal asked
-            values = metrics or {}
-            seen = ", ".join(f"{key.split('/')[-1]} {values[key]:.3f}" for key in SHOWN if key in values)
-            seconds = " ".join(f"{values[key]:.1f}" for key in TIMES if key in values)
-            self.log(f"{task} step {done}/{total}: {seen}; {seconds} s")
+            self.log(turns.shown_step(task, done, total, metrics))
             if time.monotonic() > stop and done < total and not asked:
                 asked = True  # a second signal would stop the run at once, without a checkpoint
                 os.kill(os.getpid(), signal.SIGINT)
@@ -207,10 +200,7 @@ class Stage:
         except KeyboardInterrupt:
             self.log(f"{name}: stopped for lack of time")
         self.note(f"run-{name}", {"peak_memory_gib": peak_memory()})
-        if (folder / "model").exists():
-            return folder / "model"
-        _, checkpoint = last_checkpoint(folder / "checkpoints")
-        return Path(checkpoint) if checkpoint else None
+        return turns.newest(folder)
 
 
 def share(kind: str, arms: Sequence[str]) -> float:

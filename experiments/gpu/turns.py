@@ -145,11 +145,8 @@ def train_in_time(config: Config, end: float) -> None:
         rows = list(read_jsonl(folder / "metrics.jsonl"))
         needed = seconds_to_validation(rows, config.validation.every, total)
         is_measured = any(row["kind"] == "validation" and row["step"] > 0 for row in rows)
-        values = metrics or {}
-        parts = " ".join(f"{values[key]:.1f}" for key in TIMES if key in values)
-        seen = ", ".join(f"{k.split('/')[-1]} {v:.3f}" for k, v in values.items() if k in SHOWN)
-        left = end - time.time()
-        print(f"{task} step {done}/{total}: {seen}; {parts} s; {left:.0f} s left, {needed:.0f} needed", flush=True)
+        left, shown = end - time.time(), shown_step(task, done, total, metrics)
+        print(f"{shown}; {left:.0f} s left, {needed:.0f} needed", flush=True)
         if needed + GRACE > left and is_measured and not asked:
             asked = True  # a second signal would stop the run at once, without a checkpoint
             os.kill(os.getpid(), signal.SIGINT)
@@ -162,6 +159,14 @@ def train_in_time(config: Config, end: float) -> None:
 
 SHOWN = ("reward", "rollout/accuracy", "rollout/fp_ratio", "f1", "location", "grad_norm", "entropy", "loss")
 """Metrics of a step that are printed."""
+
+
+def shown_step(task: str, done: int, total: int, metrics: Mapping[str, float] | None) -> str:
+    """Return a step of a training, with its metrics and its seconds, as text; the arguments are those of `Progress`."""
+    values = metrics or {}
+    seen = ", ".join(f"{k.split('/')[-1]} {v:.3f}" for k, v in values.items() if k in SHOWN)
+    parts = " ".join(f"{values[key]:.1f}" for key in TIMES if key in values)
+    return f"{task} step {done}/{total}: {seen}; {parts} s"
 
 
 def seconds_to_validation(rows: Sequence[Mapping[str, Any]], every: int, total: int) -> float:

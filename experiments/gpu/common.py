@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import lzma
+import math
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 from experiments.real_model.from_gguf import write_checkpoint
+from fapo.data import read_jsonl, write_jsonl
 from fapo.data.files import atomic_path
 from fapo.data.miniature.sets import base_model
 from fapo.errors import DataError
@@ -154,9 +156,32 @@ def bound_memory(fraction: float) -> None:
         torch.cuda.set_per_process_memory_fraction(fraction)
 
 
-def in_training(text: str) -> bool:
-    """Return whether a problem is in the half for training; its text alone decides."""
-    return zlib.crc32(text.encode()) % 2 == 0
+def halves(
+    files: Sequence[Path], work: Path, test: str | None = None, max_characters: float = math.inf
+) -> dict[str, Path]:
+    """Write the rows of one half of the problems to `work` as train.jsonl, and those of the other half beside it.
+
+    A problem is on one side with all its rows; its text decides on which.
+
+    Args:
+        files: Files of problems with answers or with solutions.
+        work: Folder to write to.
+        test: Name of the other half; None has one for each file, with the name of the file.
+        max_characters: Largest length of a problem and its steps together; longer rows are left out.
+
+    Returns:
+        Path of each written file by its name.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    sides: dict[str, list[dict[str, Any]]] = {"train": [], **{test or file.stem: [] for file in files}}
+    for file in files:
+        for row in read_jsonl(file):
+            if len(row["problem"]) + sum(map(len, row.get("steps", ()))) <= max_characters:
+                in_training = zlib.crc32(row["problem"].encode()) % 2 == 0
+                sides["train" if in_training else test or file.stem].append(row)
+    for name, rows in sides.items():
+        write_jsonl(work / f"{name}.jsonl", rows)
+    return {name: work / f"{name}.jsonl" for name in sides}
 
 
 def machine() -> dict[str, Any]:

@@ -24,7 +24,7 @@ from experiments.gpu.common import Results
 from experiments.gpu.compare import paired
 from experiments.gpu.measured import by_validation, rate_of
 from fapo.config import from_dict
-from fapo.data import load_labelled, read_jsonl, write_jsonl
+from fapo.data import load_labelled, read_jsonl
 from fapo.evaluation.intervals import Interval, decimal, percent
 from fapo.evaluation.judge_benchmarks.score import score_process
 from fapo.inference.decoding import CHECKED_VERSION, is_version
@@ -47,35 +47,12 @@ TEST = "test"
 """Name of the validation set."""
 
 
-def halves(files: Sequence[Path], work: Path) -> dict[str, Path]:
-    """Write the rows of one half of the problems to `work` as train.jsonl, and those of the other half as test.jsonl.
-
-    A problem is on one side with all its solutions; its text decides on which. Rows beyond MAX_CHARACTERS are left out.
-
-    Args:
-        files: Files of ProcessBench.
-        work: Folder to write to.
-
-    Returns:
-        Path of each written file by its name.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    sides: dict[str, list[dict[str, Any]]] = {"train": [], TEST: []}
-    for file in files:
-        for row in read_jsonl(file):
-            if len(row["problem"]) + sum(map(len, row["steps"])) <= MAX_CHARACTERS:
-                sides["train" if common.in_training(row["problem"]) else TEST].append(row)
-    for name, rows in sides.items():
-        write_jsonl(work / f"{name}.jsonl", rows)
-    return {name: work / f"{name}.jsonl" for name in sides}
-
-
 def settings(kind: str, sets: dict[str, Path], given: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of a run.
 
     Args:
         kind: One of KINDS.
-        sets: Files of `halves`.
+        sets: Files of `common.halves`.
         given: Options of the command line.
     """
     tiny = given.tiny
@@ -291,7 +268,7 @@ def main() -> None:
         common.bound_memory(MEMORY)
         turns.train_in_time(from_dict(settings(given.kind, sets, given)), end)
         return
-    sets = halves(given.data, work / "data")
+    sets = common.halves(given.data, work / "data", TEST, MAX_CHARACTERS)
     out = Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
     results = Results(out / "genrm.json")

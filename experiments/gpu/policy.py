@@ -25,7 +25,6 @@ from experiments.gpu.compare import Row, is_right, line_of, pairs
 from experiments.gpu.genrm import PROMPT
 from experiments.gpu.measured import KINDS, REWARDS, by_validation, rate_of, shown
 from fapo.config import from_dict
-from fapo.data import read_jsonl, write_jsonl
 
 MEMORY = 0.9
 """Fraction of the card's memory that all runs together may use."""
@@ -33,26 +32,6 @@ ARMS = ("grpo", "fapo", "fapo2")
 """Arms that are trained unless --arms names others."""
 EVERY = 3
 """Steps between two validations and checkpoints."""
-
-
-def halves(files: Sequence[Path], work: Path) -> dict[str, Path]:
-    """Write one half of the problems to `work` as train.jsonl, and the other half of each file under its name.
-
-    Args:
-        files: Files of questions with answers.
-        work: Folder to write to.
-
-    Returns:
-        Path of each written file by its name.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    sides: dict[str, list[dict[str, Any]]] = {"train": []}
-    for file in files:
-        for row in read_jsonl(file):
-            sides.setdefault("train" if common.in_training(row["problem"]) else file.stem, []).append(row)
-    for name, rows in sides.items():
-        write_jsonl(work / f"{name}.jsonl", rows)
-    return {name: work / f"{name}.jsonl" for name in sides}
 
 
 def reward(kind: str) -> dict[str, Any]:
@@ -65,7 +44,7 @@ def settings(kind: str, sets: dict[str, Path], given: argparse.Namespace) -> dic
 
     Args:
         kind: One of KINDS. All runs are judged, so that all have an FP ratio; "grpo" does not use the verdicts.
-        sets: Files of `halves`.
+        sets: Files of `common.halves`.
         given: Options of the command line.
     """
     tiny = given.tiny
@@ -179,7 +158,7 @@ def main() -> None:
         common.bound_memory(MEMORY / len(given.arms))
         turns.train_in_time(from_dict(settings(given.kind, sets, given)), end)
         return
-    halves(given.data, work / "data")
+    common.halves(given.data, work / "data")
     out = Path(given.out)
     out.mkdir(parents=True, exist_ok=True)
     results = Results(out / "policy.json")

@@ -409,19 +409,12 @@ def test_dry_run_of_the_genrms_and_of_policies_judged_by_one(stand_in: Path, tmp
     known = [row for row, _ in zip(read_jsonl(BASE_FOLDER / "critic-test.jsonl"), range(40), strict=False)]
     rows = [row | {"final_answer_correct": i % 4 > 0} for i, row in enumerate(known)]
     write_jsonl(tmp_path / "gsm8k.jsonl", rows)
-    options = [
-        "--out",
-        tmp_path / "out",
-        "--work",
-        tmp_path / "work",
-        "--base",
-        stand_in,
-        "--tiny",
-        "--seconds",
-        "1000",
-    ]
-    command = ["python", "-m", "experiments.gpu.genrm", *options, "--data", tmp_path / "gsm8k.jsonl"]
-    run([str(word) for word in command])
+    options = ["--out", tmp_path / "out", "--base", stand_in, "--tiny", "--seconds", "1000"]
+
+    def dry_run(name: str, *more: str | Path) -> None:
+        run([str(word) for word in ("python", "-m", f"experiments.gpu.{name}", *options, *more)])
+
+    dry_run("genrm", "--work", tmp_path / "work", "--data", tmp_path / "gsm8k.jsonl")
     found = json.loads((tmp_path / "out/genrm.json").read_text(encoding="utf-8"))
     assert sum(found["rows"].values()) == len(rows)
     train, test = (list(read_jsonl(tmp_path / f"work/data/{name}.jsonl")) for name in ("train", "test"))
@@ -435,19 +428,8 @@ def test_dry_run_of_the_genrms_and_of_policies_judged_by_one(stand_in: Path, tmp
 
     questions = [{"id": str(i), "problem": row["problem"], "answer": row["reference"]} for i, row in enumerate(known)]
     write_jsonl(tmp_path / "questions.jsonl", questions)
-    options = [
-        "--out",
-        tmp_path / "out",
-        "--work",
-        tmp_path / "policies",
-        "--base",
-        stand_in,
-        "--tiny",
-        "--seconds",
-        "1000",
-    ]
-    command = ["python", "-m", "experiments.gpu.policy", *options, "--judge", tmp_path / "work/judge"]
-    run([str(word) for word in [*command, "--data", tmp_path / "questions.jsonl"]])
+    judge, data = ("--judge", tmp_path / "work/judge"), ("--data", tmp_path / "questions.jsonl")
+    dry_run("policy", "--work", tmp_path / "policies", *judge, *data)
     found = json.loads((tmp_path / "out/policy.json").read_text(encoding="utf-8"))
     for kind in policy.ARMS:
         assert found[kind]["exit_code"] == 0, found[kind]
@@ -460,7 +442,7 @@ def test_dry_run_of_the_genrms_and_of_policies_judged_by_one(stand_in: Path, tmp
 def test_a_run_ends_before_a_validation_that_would_be_too_late(stand_in: Path, tmp_path: Path) -> None:
     known = [row | {"final_answer_correct": True} for row in read_jsonl(BASE_FOLDER / "critic-test.jsonl")][:40]
     write_jsonl(tmp_path / "rows.jsonl", known)
-    sets = genrm.halves([tmp_path / "rows.jsonl"], tmp_path / "data")
+    sets = common.halves([tmp_path / "rows.jsonl"], tmp_path / "data", genrm.TEST, genrm.MAX_CHARACTERS)
     given = argparse.Namespace(tiny=True, base=stand_in, work=str(tmp_path), prompts=2, rate=1e-3, steps=2, limit=4)
     table = genrm.settings("genrm_step", sets, given)
     table["optim"]["steps"] = 40

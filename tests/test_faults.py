@@ -196,26 +196,14 @@ def test_a_cache_keeps_its_answers_when_the_disk_is_full(small_disk: Path) -> No
 def test_an_audit_that_a_full_disk_ended_can_be_continued(small_disk: Path, tmp_path: Path) -> None:
     path, out = rows_to_judge(tmp_path / "in.jsonl", 300), small_disk / "out.jsonl"
     with chat_server(Reply("word " * 400 + "\\boxed{-1}")) as server:
-        common = (
-            "judge",
-            path,
-            "--judge",
-            server.url,
-            "--model",
-            "m",
-            "--out",
-            out,
-            "--quiet",
-            "--template",
-            "compact",
-        )
-        cache = ("--cache", tmp_path / "cache.sqlite")
-        code, said = finished(start(*common, *cache))
+        judge = ("--judge", server.url, "--model", "m", "--template", "compact", "--cache", tmp_path / "cache.sqlite")
+        command = ("judge", path, *judge, "--out", out, "--quiet")
+        code, said = finished(start(*command))
         assert (code, "No space left on device" in said, "Traceback" in said) == (2, True, False), said
         assert not out.exists()
         num_requests = len(server.requests)
         subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-        code, said = finished(start(*common, *cache))
+        code, said = finished(start(*command))
         assert code == 0, said
         assert len(server.requests) <= 300 + 4 * 64
         assert num_requests > 50

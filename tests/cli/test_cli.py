@@ -20,6 +20,7 @@ from fapo.errors import ConfigError, DataError, EngineError, JudgeDownError, Jud
 from fapo.inference.response_cache import ResponseCache
 from tests.support.command_line import fapo
 from tests.support.paths import ROOT, SOURCE
+from tests.support.processes import imported_packages
 
 POLICY = ROOT / "src/fapo/data/miniature/configs/policy.toml"
 COMMANDS = [
@@ -58,12 +59,7 @@ SLOW = {"torch", "transformers", "trl", "accelerate", "datasets", "matplotlib", 
 
 @pytest.mark.parametrize("words", [["--help"], ["judge", "--help"], ["bench", "--help"], ["eval", "--help"]])
 def test_help_imports_nothing_slow(words: list[str]) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "fapo.cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0
-    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-    assert "fapo" in imported
-    assert not imported & (SLOW | {"typeguard"})
+    assert not imported_packages("-m", "fapo.cli", *words)[0] & (SLOW | {"typeguard"})
 
 
 def test_help_lists_the_commands(monkeypatch, capsys) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,6 +32,7 @@ from fapo.types import LabelledSolution, Problem, Verdict
 from tests.support.chat_server import Reply, chat_server
 from tests.support.command_line import fapo
 from tests.support.paths import shared_data
+from tests.support.processes import finished, imported_packages, start
 
 
 def data_row(id: str, label: int, correct: bool = True, num_steps: int = 3) -> dict[str, Any]:
@@ -711,28 +710,12 @@ def test_a_wrong_call_is_an_error(name: str, data: Path, tmp_path: Path, run, mo
 
 
 def test_a_data_set_of_the_hub_without_a_network() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "fapo.cli.main",
-        "bench",
-        "process",
-        "--data",
-        "no/such-set",
-        "--judge",
-        "flag-all",
-    ]
     pytest.importorskip("datasets")
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "300"},
-    )
-    assert done.returncode == 2
-    assert "no/such-set: no such file, and the Hugging Face Hub cannot be reached" in done.stderr
-    assert "Traceback" not in done.stderr
+    command = ("bench", "process", "--data", "no/such-set", "--judge", "flag-all")
+    code, said = finished(start(*command, HF_HUB_OFFLINE="1", COLUMNS="300"))
+    assert code == 2
+    assert "no/such-set: no such file, and the Hugging Face Hub cannot be reached" in said
+    assert "Traceback" not in said
 
 
 # --- Which rows ------------------------------------------------------------------------------------------------------
@@ -783,23 +766,10 @@ def test_parquet(data: Path, tmp_path: Path, score) -> None:
 def test_predictions_for_the_miniature_need_no_torch(tmp_path: Path) -> None:
     rows = load_rows("flawed-positive", ["miniature:critic-test"]).counting
     answers = predictions(tmp_path, [{"id": row.problem.id, "error_step": row.error_step} for row in rows])
-    command = [
-        "-m",
-        "fapo.cli.main",
-        "bench",
-        "flawed-positive",
-        "--data",
-        "miniature:critic-test",
-        "--predictions",
-        answers,
-    ]
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *map(str, command), "--json"], capture_output=True, text=True, timeout=600
-    )
-    found = json.loads(done.stdout)
+    command = ("bench", "flawed-positive", "--data", "miniature:critic-test", "--predictions", answers, "--json")
+    imported, printed = imported_packages("-m", "fapo.cli", *command)
+    found = json.loads(printed)
     assert (found["n"], found["precision"], found["recall"], found["f1"]) == (len(rows), 1, 1, 1)
-    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
-    assert "fapo" in imported
     assert not imported & {"torch", "transformers", "datasets"}
 
 
@@ -820,20 +790,8 @@ def knows(body: dict[str, Any], index: int) -> Reply:
 def test_a_served_judge_and_its_answers_on_file(data: Path, tmp_path: Path, score) -> None:
     out = tmp_path / "runs" / "out.jsonl"
     with chat_server(knows) as one, chat_server(knows) as two:
-        call = [
-            "--data",
-            data,
-            "--judge",
-            one.url,
-            "--judge",
-            two.url,
-            "--model",
-            "m",
-            "--out",
-            out,
-            "--max-tokens",
-            99,
-        ]
+        call = ["--data", data, "--judge", one.url, "--judge", two.url, "--model", "m"]
+        call += ["--out", out, "--max-tokens", 99]
         found = score("flawed-positive", *call)
         assert (found["n"], found["f1"], found["invalid_rate"]) == (6, 1, 0)
         asked = one.requests + two.requests
@@ -1235,12 +1193,12 @@ def test_numbers_by_the_size_of_a_solution_fit_80_columns(tmp_path: Path, monkey
 def test_f1_is_drawn_against_tokens(data: Path, tmp_path: Path, run) -> None:
     files = [answers_of(tmp_path, f"{name}.jsonl", LABELS, tokens=50) for name in ("one", "two")]
     (tmp_path / "disk").mkdir()
-    for suffix, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
+    for suffix, first in (("png", b"\x89PNG"), ("svg", b"<?xml")):
         plot, target = tmp_path / f"plot.{suffix}", tmp_path / "disk" / suffix
         plot.symlink_to(target)
         code, _, err = run("process", "--data", data, "--predictions", *files, "--plot", plot)
         assert code == 0, err
-        assert target.read_bytes().startswith(start)
+        assert target.read_bytes().startswith(first)
         assert plot.readlink() == target, "the link stays"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from fapo.judge.verdicts import parse_verdict
 from fapo.types import Problem, Verdict
 from tests.support.llama_server import __file__ as PROGRAM
 from tests.support.model_server import ModelServer, running
+from tests.support.processes import finished, start
 
 STEPS = ("52-17=35", "35+3=38\n\\boxed{38}")
 QUESTIONS = [Problem(str(i), f"What is {i}+52-17+3?", str(38 + i)) for i in range(4)]
@@ -37,19 +37,9 @@ def test_the_verdict_is_that_of_the_text_of_the_server(server: ModelServer, tmp_
     rows = [{"id": p.id, "problem": p.text, "answer": p.reference, "steps": STEPS} for p in QUESTIONS]
     write_jsonl(tmp_path / "solutions.jsonl", rows)
     out = tmp_path / "verdicts.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "fapo.cli.main",
-        "judge",
-        str(tmp_path / "solutions.jsonl"),
-        "--all",
-        "--out",
-        str(out),
-    ]
     judge = ["--judge", server.url, "--model", "smollm2", "--max-tokens", str(MAX_TOKENS), "--concurrency", "1"]
-    done = subprocess.run([*command, *judge], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    code, said = finished(start("judge", tmp_path / "solutions.jsonl", "--all", "--out", out, *judge))
+    assert code == 0, said
     found = {row["id"]: row for row in read_jsonl(out)}
     assert found.keys() == {problem.id for problem in QUESTIONS}
     assert [found[p.id]["correct"] for p in QUESTIONS] == [True, False, False, False]

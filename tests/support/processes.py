@@ -37,6 +37,16 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said
 
 
+def imported_packages(*arguments: str | Path) -> tuple[set[str], str]:
+    """Run Python with these arguments; return the packages that it imports, and what it prints."""
+    command = [sys.executable, "-X", "importtime", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "fapo" in imported
+    return imported, done.stdout
+
+
 class Listener:
     """Reader of what a process prints to stderr while it runs."""
 

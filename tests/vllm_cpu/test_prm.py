@@ -55,17 +55,8 @@ def server(prm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mode
 
 
 def test_bench_gets_the_verdicts_of_the_model_in_this_process(server: ModelServer, prm: Path, tmp_path: Path) -> None:
-    command = [
-        "bench",
-        "process",
-        "--data",
-        "miniature:critic-test",
-        "--limit",
-        str(NUM),
-        "--separator",
-        "\\n",
-        "--json",
-    ]
+    command = ["bench", "process", "--data", "miniature:critic-test", "--limit", str(NUM)]
+    command += ["--separator", "\\n", "--json"]
     here = json.loads(fapo(*command, "--judge", f"prm:{prm}", "--out", tmp_path / "here.jsonl"))
     there = ["--judge", f"prm:{server.url}", "--model", "prm", "--tokenizer", prm, "--out", tmp_path / "there.jsonl"]
     found = json.loads(fapo(*command, *there))

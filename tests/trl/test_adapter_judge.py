@@ -24,10 +24,11 @@ from fapo.trl.sft import train as train_sft
 from fapo.trl.train import train
 from fapo.types import Problem, Rollout, Verdict
 from fapo.verl.overrides import overrides
+from tests.support import trl_runs
 from tests.support.interrupted_run import interrupted
+from tests.support.trl_runs import Row, assert_same_weights, rows
 
 pytestmark = pytest.mark.slow
-Row = dict[str, Any]
 STEPS = 4
 GENRM = BASE_FOLDER / "genrm"
 """Base model of policy and judge: a GenRM, so that verdicts differ."""
@@ -37,18 +38,9 @@ PROMPT = {"template": "compact", "max_tokens": 80}
 
 def settings(output: Path, base: Path, judge: Row, **tables: Any) -> Config:
     """Return the config of a run that trains a LoRA adapter as the policy, with a judge."""
-    table: Row = {
-        "name": "run",
-        "task": "policy",
-        "output": str(output),
-        "model": {"path": str(base), "lora": {"rank": 4, "dropout": 0.1, "save": "adapter"}},
-        "data": {"train": "miniature:train", "limit": 64, "validation": {"easy": "miniature:validation"}},
-        "rollout": {"max_tokens": 24, "num_prompts": 8, "group_size": 4},
-        "reward": {"kind": "fapo"},
-        "judge": {**PROMPT, **CANARIES, **judge},
-        "optim": {"steps": STEPS, "learning_rate": 2e-2, "warmup_steps": 0},
-        "validation": {"every": 2, "save_every": 2, "limit": 8},
-    }
+    changed = {"data.limit": 64, "optim.steps": STEPS, "optim.learning_rate": 2e-2, "validation.limit": 8}
+    changed |= {"model.lora": {"rank": 4, "dropout": 0.1, "save": "adapter"}, "judge": PROMPT | CANARIES | judge}
+    table = trl_runs.settings(output, base, **changed)
     for key, value in tables.items():
         table[key] = {**table[key], **value}
     return from_dict(table)
@@ -165,9 +157,7 @@ def test_training_is_that_beside_a_judge_of_its_own(judged_run: Path, judge_adap
     """The same rollouts, losses and weights, to the last bit: judging touches nothing that training depends on."""
     run = train(settings(tmp_path, GENRM, {"kind": "local", "model": str(judge_adapter)}))
     assert recorded(run) == recorded(judged_run)
-    ours, theirs = adapter_of(judged_run), adapter_of(run)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert_same_weights(judged_run, run)
 
 
 def test_checkpoints_hold_the_adapter_of_the_policy_alone(judged_run: Path, judge_adapter: Path) -> None:
@@ -185,11 +175,9 @@ def test_an_interrupted_run_has_the_result_of_an_uninterrupted_one(
     config = settings(tmp_path, GENRM, {"kind": "adapter", "model": str(judge_adapter)})
     interrupted(train, config, STEPS - 1)
     run = train(config, resume=True)
-    ours, theirs = adapter_of(run), adapter_of(judged_run)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert [row["response"] for row in read_jsonl(run / "rollouts.jsonl")] == [
-        row["response"] for row in read_jsonl(judged_run / "rollouts.jsonl")
-    ]
+    assert_same_weights(run, judged_run)
+    ours, theirs = (rows(folder, "rollouts") for folder in (run, judged_run))
+    assert [row["response"] for row in ours] == [row["response"] for row in theirs]
 
 
 def test_the_judge_is_not_in_merged_weights(judge_adapter: Path, tmp_path: Path) -> None:

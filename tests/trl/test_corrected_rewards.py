@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM
 
 from fapo.config.reader import from_dict
 from fapo.config.schema import Config
@@ -15,9 +14,16 @@ from fapo.rewards.advantages import group_advantages
 from fapo.rewards.policy import corrected_reward
 from fapo.training.judge_audit import AuditWindow, audited_verdicts, conservative_rates
 from fapo.trl.train import train
-from fapo.trl.trainer import Trainer
 from tests.support.interrupted_run import interrupted
-from tests.trl.test_train import all_rollouts, assert_same_curve, curve, replay, rows, settings
+from tests.support.trl_runs import (
+    all_rollouts,
+    assert_four_train_as_one,
+    assert_same_curve,
+    assert_same_weights,
+    rows,
+    settings,
+    watch_advantages,
+)
 
 pytestmark = pytest.mark.slow
 GROUP, STEPS = 8, 5
@@ -41,15 +47,8 @@ def config(output: Path, **audit: Any) -> Config:
 @pytest.fixture(scope="module")
 def corrected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     """Train, and return the run folder and the advantages on which TRL has trained."""
-    trained: list[float] = []
-    compute_loss = Trainer._compute_loss
-
-    def seen(self: Trainer, model: Any, inputs: Any) -> Any:
-        trained.extend(inputs["advantages"].tolist())
-        return compute_loss(self, model, inputs)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_compute_loss", seen)
+        trained = watch_advantages(patch)
         return train(config(tmp_path_factory.mktemp("corrected"))), trained
 
 
@@ -97,25 +96,14 @@ def test_an_interrupted_run_has_the_result_of_an_uninterrupted_one(
     with pytest.raises(ConfigError, match="cannot resume, the config differs in judge"):
         train(config(tmp_path, rate=0.5), resume=True)
     resumed = train(config(tmp_path, min_j=1e-9), resume=True)
-    assert_same_curve(curve(resumed), curve(folder))
+    assert_same_curve(resumed, folder)
     assert rows(resumed, "audit") == rows(folder, "audit")
     assert rows(resumed, "rollouts") == rows(folder, "rollouts")
-    ours, theirs = (AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (resumed, folder))
-    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    assert_same_weights(resumed, folder)
 
 
 def test_four_processes_train_as_one(tiny_policy: Path, tmp_path: Path) -> None:
-    changed = {
-        "rollout": {"max_tokens": 64, "num_prompts": 12, "group_size": 4},
-        "optim.steps": 4,
-        "judge.canaries": "miniature:critic-test",
-        "judge.canary_rate": 0.5,
-        "judge.audit": AUDIT | {"judge": {"kind": "oracle", "false_negative_rate": 0.5}},
-        "data.validation": None,
-        "trl": {"save_strategy": "no"},
-    }
-    one, four = replay(tmp_path, settings(tmp_path, tiny_policy, **changed), 1, 4).values()
-    assert all_rollouts(four) == all_rollouts(one)
-    assert_same_curve(curve(four), curve(one))
+    changed = {"optim.steps": 4, "judge.audit": AUDIT | {"judge": {"kind": "oracle", "false_negative_rate": 0.5}}}
+    one = assert_four_train_as_one(tmp_path, tiny_policy, 12, **changed)
     assert rates(one)[-1][1] > 0, "the second judge misses flaws, and so seems to refute the first one"
     assert any(row["reward"] not in (1, 0, -1, None) for row in all_rollouts(one))

@@ -16,9 +16,8 @@ from fapo.trl.arguments import grpo_config
 from fapo.trl.token_advantages import token_advantages
 from fapo.trl.train import train
 from fapo.trl.trainer import Trainer
-from tests.trl.test_train import all_rollouts, assert_same_curve, curve, replay, rows, settings
+from tests.support.trl_runs import GROUP, assert_four_train_as_one, rows, settings
 
-GROUP = 4
 FIRST_ERROR = {"reward": {"kind": "first_error"}, "judge": {"kind": "oracle"}, "optim.steps": 2}
 
 
@@ -99,17 +98,7 @@ def test_trl_trains_on_both_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_four_processes_train_as_one(tmp_path: Path) -> None:
     """A process has 6 rollouts of a batch, so that groups of 4 are split."""
-    changed = {
-        **FIRST_ERROR,
-        "judge.canaries": "miniature:critic-test",
-        "judge.canary_rate": 0.5,
-        "rollout": {"max_tokens": 64, "num_prompts": 6, "group_size": GROUP},
-        "data.validation": None,
-        "trl": {"save_strategy": "no"},
-    }
-    one, four = replay(tmp_path, settings(tmp_path, BASE_FOLDER / "policy", **changed), 1, 4).values()
-    assert all_rollouts(four) == all_rollouts(one)
-    assert_same_curve(curve(four), curve(one))
+    assert_four_train_as_one(tmp_path, BASE_FOLDER / "policy", 6, **FIRST_ERROR)
 
 
 def test_a_fused_loss_is_refused(tmp_path: Path) -> None:

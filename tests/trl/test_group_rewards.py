@@ -11,11 +11,9 @@ from fapo.config.reader import from_dict
 from fapo.rewards.consistency_filter import filtered_advantages
 from fapo.rewards.decoupled import decoupled_advantages
 from fapo.trl.train import train
-from fapo.trl.trainer import Trainer
-from tests.trl.test_train import all_rollouts, assert_same_curve, curve, replay, rows, settings
+from tests.support.trl_runs import GROUP, all_rollouts, assert_four_train_as_one, rows, settings, watch_advantages
 
 pytestmark = pytest.mark.slow
-GROUP = 4
 
 
 def decoupled(group: list[dict[str, Any]]) -> list[float]:
@@ -45,14 +43,7 @@ def test_trl_trains_on_the_advantages_on_record(
     kind: str, tiny_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reward, expected = KINDS[kind]
-    trained: list[float] = []
-    compute_loss = Trainer._compute_loss
-
-    def seen(self: Trainer, model: Any, inputs: Any) -> Any:
-        trained.extend(inputs["advantages"].tolist())
-        return compute_loss(self, model, inputs)
-
-    monkeypatch.setattr(Trainer, "_compute_loss", seen)
+    trained = watch_advantages(monkeypatch)
     judge = {"kind": "oracle", "false_negative_rate": 0.5}  # this policy has no other fully correct rollouts
     changed = {"reward": reward, "judge": judge, "optim.steps": 2, "rollout.num_prompts": 24}
     folder = train(from_dict(settings(tmp_path, tiny_policy, **changed)))
@@ -69,17 +60,6 @@ def test_trl_trains_on_the_advantages_on_record(
 @pytest.mark.parametrize("kind", KINDS)
 def test_four_processes_train_as_one(kind: str, tiny_policy: Path, tmp_path: Path) -> None:
     """A process has 6 rollouts of a batch, so that groups of 4 are split."""
-    changed = {
-        "reward": KINDS[kind][0],
-        "rollout": {"max_tokens": 64, "num_prompts": 6, "group_size": GROUP},
-        "optim.steps": 2,
-        "judge.canaries": "miniature:critic-test",
-        "judge.canary_rate": 0.5,
-        "data.validation": None,
-        "trl": {"save_strategy": "no"},
-    }
-    one, four = replay(tmp_path, settings(tmp_path, tiny_policy, **changed), 1, 4).values()
-    assert all_rollouts(four) == all_rollouts(one)
+    one = assert_four_train_as_one(tmp_path, tiny_policy, 6, **{"reward": KINDS[kind][0], "optim.steps": 2})
     assert {row["flawed"] for row in all_rollouts(one) if row["status"] == "ok"} == {True, False}
     assert {row["status"] for row in all_rollouts(one)} == {"ok", "failed", "skipped"}
-    assert_same_curve(curve(four), curve(one))

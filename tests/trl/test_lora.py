@@ -29,30 +29,21 @@ from fapo.trl import lora
 from fapo.trl.checkpoints import load_model
 from fapo.trl.sft import train as train_sft
 from fapo.trl.train import train
+from tests.support import trl_runs
 from tests.support.command_line import fapo
 from tests.support.interrupted_run import interrupted
+from tests.support.trl_runs import Row, assert_same_weights
 
 pytestmark = pytest.mark.slow
-Row = dict[str, Any]
 STEPS = 4
+SHORT_AND_FAST = {"data.limit": 64, "optim.steps": STEPS, "optim.learning_rate": 2e-2, "validation.limit": 8}
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1, "save": "adapter"}
 CHATS = [[{"role": "user", "content": f"start {n}, add {n + 3}; mod 10"}] for n in range(8)]
 
 
 def settings(output: Path, base: Path, **tables: Any) -> Config:
     """Return a config of a run of a few seconds; tables replace or extend its tables."""
-    table: Row = {
-        "name": "run",
-        "task": "policy",
-        "output": str(output),
-        "model": {"path": str(base), "lora": LORA},
-        "data": {"train": "miniature:train", "limit": 64, "validation": {"easy": "miniature:validation"}},
-        "rollout": {"max_tokens": 24, "num_prompts": 4, "group_size": 4},
-        "reward": {"kind": "fapo"},
-        "judge": {"kind": "oracle"},
-        "optim": {"steps": STEPS, "learning_rate": 2e-2, "warmup_steps": 0},
-        "validation": {"every": 2, "save_every": 2, "limit": 8},
-    }
+    table = trl_runs.settings(output, base, **{"model.lora": LORA, "rollout.num_prompts": 4}, **SHORT_AND_FAST)
     for key, value in tables.items():
         table[key] = {**table.get(key, {}), **value} if isinstance(value, dict) else value
     return from_dict({key: value for key, value in table.items() if value is not None})
@@ -128,9 +119,7 @@ def test_an_interrupted_run_has_the_result_of_an_uninterrupted_one(
     assert {path.name for path in (tmp_path / "run/checkpoints").glob("checkpoint-*")} == {"checkpoint-2"}
     folder = train(settings(tmp_path, tiny_policy), resume=True)
     assert recorded(folder) == recorded(lora_run)
-    ours, theirs = adapter_of(folder / "model"), adapter_of(lora_run / "model")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert_same_weights(folder, lora_run)
 
 
 @pytest.mark.parametrize("save", ["adapter", "merged"])
@@ -148,8 +137,7 @@ def test_the_model_of_a_finished_run_can_be_saved_again(
     folder = train(settings(tmp_path, tiny_policy, model=changed), resume=True)
     assert recorded(folder) == recorded(lora_run)
     if save == "adapter":
-        ours, theirs = adapter_of(folder / "model"), adapter_of(lora_run / "model")
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        assert_same_weights(folder, lora_run)
         return
     merged = load_file(folder / "model/model.safetensors")
     base, adapter = load_file(tiny_policy / "model.safetensors"), adapter_of(lora_run / "model")
@@ -173,8 +161,7 @@ def test_a_genrm(method: str, tiny_genrm: Path, critiques: Path, tmp_path: Path)
     interrupted(run, parts, STEPS - 1)
     resumed = run(parts, resume=True)
     assert recorded(resumed) == recorded(whole)
-    ours, theirs = adapter_of(resumed / "model"), adapter_of(whole / "model")
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert_same_weights(resumed, whole)
     assert choose(candidates(whole)).folder in {whole / f"checkpoints/checkpoint-{step}" for step in (2, 4)}
 
 
@@ -283,10 +270,8 @@ def test_weights_in_four_bits(task: str, critiques: Path, tmp_path: Path, monkey
     interrupted(run, config("parts"), STEPS - 1)
     resumed = run(config("parts"), resume=True)
     assert recorded(resumed) == recorded(whole)
-    ours, theirs = adapter_of(resumed / "model"), adapter_of(whole / "model")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert all(weights.abs().max() > 0 for name, weights in theirs.items() if "lora_B" in name)
+    assert_same_weights(resumed, whole)
+    assert all(weights.abs().max() > 0 for name, weights in adapter_of(whole / "model").items() if "lora_B" in name)
     assert not (whole / "model/model.safetensors").exists()
     assert logits(whole / "model").isfinite().all()
 

@@ -17,7 +17,7 @@ from fapo.report.rollouts import shown_rollouts
 from fapo.training.run_reader import read_run
 from fapo.trl.train import train
 from tests.support.command_line import fapo
-from tests.trl.test_train import rows, settings
+from tests.support.trl_runs import rows, settings
 
 pytestmark = pytest.mark.slow
 STEPS, RATE = 4, 0.5

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from transformers import AutoModelForCausalLM
 
 from fapo.config.reader import from_dict
 from fapo.config.schema import Config
@@ -19,7 +18,7 @@ from fapo.trl.train import train
 from fapo.types import FlawKind
 from tests.support.chat_server import Reply, chat_server
 from tests.support.interrupted_run import interrupted
-from tests.trl.test_train import all_rollouts, assert_same_curve, curve, replay, rows, settings
+from tests.support.trl_runs import assert_four_train_as_one, assert_same_curve, assert_same_weights, rows, settings
 
 pytestmark = pytest.mark.slow
 GROUP, STEPS = 8, 5
@@ -99,11 +98,10 @@ def test_an_interrupted_run_has_the_result_of_an_uninterrupted_one(
     with caplog.at_level(logging.WARNING, "fapo"):
         resumed = train(config(tmp_path), resume=True)
     assert sum("From now on the second judge judges instead" in text for text in caplog.messages) == 1
-    assert_same_curve(curve(resumed), curve(switched))
+    assert_same_curve(resumed, switched)
     assert rows(resumed, "audit") == rows(switched, "audit")
     assert rows(resumed, "rollouts") == rows(switched, "rollouts")
-    ours, theirs = (AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (resumed, switched))
-    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    assert_same_weights(resumed, switched)
 
 
 def test_a_run_that_was_stopped_goes_on_with_its_second_judge(switched: Path, tmp_path: Path) -> None:
@@ -114,16 +112,8 @@ def test_a_run_that_was_stopped_goes_on_with_its_second_judge(switched: Path, tm
 
 
 def test_four_processes_switch_at_the_same_step(tiny_policy: Path, tmp_path: Path) -> None:
-    changed = {
-        "rollout": {"max_tokens": 64, "num_prompts": 12, "group_size": 4},
-        "optim.steps": 4,
-        "judge": BLIND | {"canaries": "miniature:critic-test", "canary_rate": 0.5, "audit": AUDIT | {"rate": 1.0}},
-        "data.validation": None,
-        "trl": {"save_strategy": "no"},
-    }
-    one, four = replay(tmp_path, settings(tmp_path, tiny_policy, **changed), 1, 4).values()
-    assert all_rollouts(four) == all_rollouts(one)
-    assert_same_curve(curve(four), curve(one))
+    changed = {"optim.steps": 4, "judge": BLIND | {"audit": AUDIT | {"rate": 1.0}}}
+    one = assert_four_train_as_one(tmp_path, tiny_policy, 12, **changed)
     assert [row["audit/switched"] for row in rows(one, "metrics")][-1] == 1.0
 
 

@@ -36,65 +36,30 @@ from fapo.trl.train import train
 from tests.support.chat_server import ChatServer, Reply, chat_server
 from tests.support.paths import SOURCE
 from tests.support.processes import Listener, finished, interrupt_twice, start, wait_for
+from tests.support.trl_runs import (
+    GROUP,
+    ONE_THREAD,
+    STEPS,
+    Row,
+    all_rollouts,
+    assert_same_curve,
+    assert_same_weights,
+    curve,
+    replay,
+    rows,
+    settings,
+)
 
 pytestmark = pytest.mark.slow
-GROUP, STEPS = 4, 6
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-Row = dict[str, Any]
-
-
-def settings(output: Path, policy: Path, **changed: Any) -> Row:
-    """Return settings of a run of a few seconds. Dotted keys replace settings; None removes one."""
-    table: Row = {
-        "name": "run",
-        "task": "policy",
-        "output": str(output),
-        "model": {"path": str(policy)},
-        "data": {"train": "miniature:train", "limit": 256, "validation": {"easy": "miniature:validation"}},
-        "rollout": {"max_tokens": 24, "num_prompts": 8, "group_size": GROUP},
-        "reward": {"kind": "fapo"},
-        "judge": {"kind": "oracle"},
-        "optim": {"steps": STEPS, "learning_rate": 1e-3, "warmup_steps": 0},
-        "validation": {"every": 2, "save_every": 2, "limit": 16},
-    }
-    for key, value in changed.items():
-        *parents, last = key.split(".")
-        inner = table
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = value
-        if value is None:
-            del inner[last]
-    return table
 
 
 def config(output: Path, policy: Path, **changed: Any) -> Config:
     return from_dict(settings(output, policy, **changed))
 
 
-def rows(folder: Path, name: str) -> list[Row]:
-    return list(read_jsonl(folder / f"{name}.jsonl"))
-
-
 def checkpoints(folder: Path) -> list[int]:
     """Return the numbers of the checkpoints."""
     return sorted(int(path.name.rpartition("-")[2]) for path in (folder / "checkpoints").glob("checkpoint-*"))
-
-
-def curve(folder: Path) -> list[Row]:
-    """Return the metrics, without those of time, and of requests that a repeated step takes from the cache."""
-    timed = ("seconds", "time/", "step_time", "runtime", "per_second", "profiling", "epoch")
-    timed += ("judge/requests", "judge/prompt_tokens", "judge/completion_tokens", "judge/from_cache")
-    return [{k: v for k, v in row.items() if not any(word in k for word in timed)} for row in rows(folder, "metrics")]
-
-
-def assert_same_curve(ours: list[Row], theirs: list[Row]) -> None:
-    assert [(row.pop("step"), row.pop("kind")) for row in ours] == [
-        (row.pop("step"), row.pop("kind")) for row in theirs
-    ]
-    for mine, its in zip(ours, theirs, strict=True):
-        known, expected = ({k: math.nan if v is None else v for k, v in row.items()} for row in (mine, its))
-        assert known == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 # --- what a run leaves behind -----------------------------------------------------------------------------------------
@@ -237,7 +202,7 @@ def test_the_measurements_follow_from_the_rollouts(oracle_run) -> None:
 
 def test_the_same_seed_gives_the_same_run(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
     folder, _ = oracle_run
-    assert_same_curve(curve(train(config(tmp_path, tiny_policy))), curve(folder))
+    assert_same_curve(train(config(tmp_path, tiny_policy)), folder)
 
 
 def test_validation_leaves_training_alone(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
@@ -342,9 +307,9 @@ def test_several_updates_on_one_batch(tiny_policy: Path, tmp_path: Path) -> None
     assert trained == [step for step in (1, 2, 3, 4) for _ in range(8 * GROUP)]
     assert checkpoints(folder) == [4, 8]
     shutil.rmtree(folder / "checkpoints" / "checkpoint-8")
-    before = curve(folder)
+    whole = shutil.copytree(folder, tmp_path / "whole")
     train(settled, resume=True)
-    assert_same_curve(curve(folder), before)
+    assert_same_curve(folder, whole)
     with pytest.raises(ConfigError, match=r"cannot resume, the config differs in optim\.updates_per_batch"):
         train(config(tmp_path, tiny_policy, **{"optim.updates_per_batch": 4, "optim.steps": 4}), resume=True)
 
@@ -381,8 +346,7 @@ def test_a_finished_run_resumed_stays_as_it_is(oracle_run, tiny_policy: Path, tm
     train(config(tmp_path, tiny_policy), resume=True)
     assert rows(tmp_path / "run", "metrics") == rows(folder, "metrics")
     assert rows(tmp_path / "run", "rollouts") == rows(folder, "rollouts")
-    weights = [AutoModelForCausalLM.from_pretrained(f / "model").state_dict() for f in (folder, tmp_path / "run")]
-    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    assert_same_weights(tmp_path / "run", folder)
 
 
 def test_a_finished_run_can_be_made_longer(oracle_run, tiny_policy: Path, tmp_path: Path) -> None:
@@ -398,7 +362,7 @@ def test_a_checkpoint_cut_off_while_being_written_does_not_count(oracle_run, tin
     shutil.copytree(folder, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "checkpoint-6" / "trainer_state.json").unlink()
     train(config(tmp_path, tiny_policy), resume=True)
-    assert_same_curve(curve(tmp_path / "run"), curve(folder))
+    assert_same_curve(tmp_path / "run", folder)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 30])
@@ -528,7 +492,7 @@ def test_a_killed_and_resumed_run_has_the_result_of_an_uninterrupted_one(
     lost = [row for row in before if row["step"] > 2]
     assert judged(lost), "there are verdicts after the checkpoint"
     assert num_requests == len(judged(after) - judged(before))
-    assert_same_curve(curve(tmp_path / "run"), curve(whole_run))
+    assert_same_curve(tmp_path / "run", whole_run)
     whole = rows(whole_run, "rollouts")
     assert [row["response"] for row in after] == [row["response"] for row in whole]
     assert [row["status"] for row in after] == [row["status"] for row in whole]
@@ -552,7 +516,7 @@ def test_control_c_leaves_a_checkpoint_and_no_finished_run(whole_run: Path, tiny
     assert "Traceback" not in printed
     assert max(row["step"] for row in before) == 4
     assert num_requests == len(judged(after) - judged(before))
-    assert_same_curve(curve(tmp_path / "run"), curve(whole_run))
+    assert_same_curve(tmp_path / "run", whole_run)
 
 
 SLOW_LOOPS = """
@@ -653,7 +617,7 @@ def test_judging_while_generating_changes_no_result(tiny_policy: Path, tmp_path:
             prompts.append(sorted(body["messages"][-1]["content"] for body in server.requests))
     assert rows(folders[0], "rollouts") == rows(folders[1], "rollouts")
     assert {row["status"] for row in rows(folders[0], "rollouts")} == {"ok", "unparsable", "skipped"}
-    assert_same_curve(*map(curve, folders))
+    assert_same_curve(*folders)
     assert prompts[0] == prompts[1]
 
 
@@ -679,27 +643,12 @@ def replayed(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     return replay(output, settings(output, tiny_policy, **changed), 1, 2, 4)
 
 
-def replay(output: Path, table: dict[str, Any], *nums: int) -> dict[int, Path]:
-    """Train a config on the same rollouts with each number of processes; return the run folders by that number."""
-    (output / "config.json").write_text(json.dumps(table), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.support.replayed_runs", str(output / "config.json"), *map(str, nums)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, env={**os.environ, **ONE_THREAD})
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {num: output / f"processes-{num}" for num in nums}
-
-
-def all_rollouts(folder: Path) -> list[Row]:
-    """Return the rollouts of all processes, in an order that does not depend on the processes."""
-    found = [row for file in folder.glob("rollouts*.jsonl") for row in read_jsonl(file)]
-    return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))
-
-
 @pytest.mark.parametrize("num_processes", [2, 4])
 def test_every_number_is_that_of_one_process(num_processes: int, replayed: dict[int, Path]) -> None:
     one, several = replayed[1], replayed[num_processes]
     assert len(list(several.glob("rollouts*.jsonl"))) == num_processes
     assert all_rollouts(several) == all_rollouts(one), "with their advantages, and no problem twice"
-    assert_same_curve(curve(several), curve(one))
+    assert_same_curve(several, one)
     mine, theirs = ([read_run(folder)] for folder in (several, one))
     ends, expected = summarize(mine), summarize(theirs)
     assert [row.end for row in ends] == pytest.approx([row.end for row in expected])

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -443,6 +443,52 @@ def test_a_path_that_cannot_be_used_is_an_error(path: str, tmp_path: Path) -> No
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
+
+
+def forked(run: Callable[[], bool]) -> int:
+    """Run a function in a forked child, and return the child's process id. Its status is 0 if the result is true."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)  # ends a child that hangs
+        try:
+            os._exit(0 if run() else 1)
+        finally:
+            os._exit(2)
+    return pid
+
+
+def status(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_and_its_parent_share_the_responses(cache: ResponseCache) -> None:
+    complete = cached(cache)
+    ask(complete, "a")
+    pid = forked(lambda: [answer.text for answer in ask(complete, "a", "b")] == ["a #1", "b #2"])
+    assert status(pid) == 0
+    assert [answer.text for answer in ask(complete, "a", "b", "c")] == ["a #1", "b #2", "c #2"]
+    assert complete.complete.asked == ["a", "c"], "the child has asked for b"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_no_response_is_lost_by_forks_while_threads_use_the_cache(cache: ResponseCache) -> None:
+    def write(name: str, num: int) -> bool:
+        for i in range(num):
+            key = CacheKey(f"{name}-{i}", "m", "{}", 0)
+            cache.add([(key, Completion(name))])
+            assert cache.find(key) == Completion(name)
+        return True
+
+    with ThreadPoolExecutor(3) as threads:
+        writers = [threads.submit(write, f"thread {n}", 100) for n in range(3)]
+        pids = [forked(lambda: write(f"child {os.getpid()}", 10)) for _ in range(8)]
+        assert [status(pid) for pid in pids] == [0] * 8
+        assert all(writer.result() for writer in writers)
+    assert len(cache) == 3 * 100 + 8 * 10
+    with contextlib.closing(sqlite3.connect(cache.path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
 
 WRITER = """
 import sys

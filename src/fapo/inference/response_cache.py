@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import sqlite3
 import threading
 import time
@@ -21,7 +22,7 @@ from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from fapo.errors import DataError
 from fapo.inference.concurrency import run_all
@@ -119,7 +120,7 @@ def cache_key(conversation: list[Message], model: str, settings: Mapping[str, An
 
 
 class ResponseCache:
-    """Responses of models in a SQLite file. Threads and processes of one machine may share the file.
+    """Responses of models in a SQLite file. Threads and processes of one machine may share the file, also forked ones.
 
     Every method raises DataError if the file cannot be used. `read` and `write` work in a thread, so that an event loop
     does not wait for the disk or for another process.
@@ -135,23 +136,14 @@ class ResponseCache:
             DataError: The file is damaged, is not a response cache, or has another version.
         """
         self.path = Path(path)
-        self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, "response-cache")
-        with self._errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
-            )
-            self._connection.text_factory = lambda content: content.decode("utf-8", "surrogatepass")
-            try:
-                self._prepare()
-            except BaseException:
-                self._connection.close()
-                raise
+        self._is_open = False
+        self._start_thread()
+        with self._use():
+            _caches.add(self)
 
     def find(self, key: CacheKey) -> Completion | None:
         """Return the newest response stored under a key; None if there is none."""
-        with self._errors(), self._lock:
+        with self._use():
             row = self._connection.execute(FIND, astuple(key)).fetchone()
         if row is None:
             return None
@@ -191,17 +183,17 @@ class ResponseCache:
             )
             for key, response in responses
         ]
-        with self._errors(), self._lock, self._transaction():
+        with self._use(), self._transaction():
             self._connection.executemany(ADD, rows)
 
     def num_bytes(self) -> int:
         """Return the size of the content in bytes; the file is as large after `close`."""
-        with self._errors(), self._lock:
+        with self._use():
             return self._number("page_count") * self._number("page_size")
 
     def by_model(self) -> list[tuple[str, int, str, str]]:
         """Return the name of each model, the number of its responses, and the times of the first and the last (UTC)."""
-        with self._errors(), self._lock:
+        with self._use():
             return self._connection.execute(
                 "SELECT model, count(*), min(written), max(written) FROM answers GROUP BY model ORDER BY model"
             ).fetchall()
@@ -216,28 +208,52 @@ class ResponseCache:
         Returns:
             Number of responses that are left.
         """
-        with self._errors(), self._lock:
+        with self._use():
             execute = self._connection.execute
             execute(f"DELETE FROM answers WHERE id NOT IN ({NEWEST})")
             if days is not None:
                 execute("DELETE FROM answers WHERE julianday(written) < julianday('now') - ?", (days,))
             execute("VACUUM")
         while num_bytes is not None and (size := self.num_bytes()) > num_bytes and (num := len(self)):
-            with self._errors(), self._lock:
+            with self._use():
                 surplus = math.ceil(num * (size - num_bytes) / size)
                 execute("DELETE FROM answers WHERE id IN (SELECT id FROM answers ORDER BY id LIMIT ?)", (surplus,))
                 execute("VACUUM")
         return len(self)
 
     def __len__(self) -> int:
-        with self._errors(), self._lock:
+        with self._use():
             return int(self._connection.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def close(self) -> None:
         """Close the file after open calls of `write`, and move the write-ahead log into it."""
         self._thread.shutdown()
-        with self._errors(), self._lock:
+        with self._use():
             self._connection.close()
+            _caches.discard(self)
+
+    def _start_thread(self) -> None:
+        """Start the thread of `read` and `write`; a forked child has none of the threads of its parent."""
+        self._thread = ThreadPoolExecutor(1, "response-cache")
+
+    def _close_connection(self) -> None:
+        """Close the connection; the next use opens another one."""
+        self._is_open = False
+        self._connection.close()
+
+    def _open(self) -> None:
+        """Open the file, and create it if it does not exist."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(
+            self.path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        self._connection.text_factory = lambda content: content.decode("utf-8", "surrogatepass")
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+        self._is_open = True
 
     def _prepare(self) -> None:
         """Create the table in a new file; check the application and version of an old one."""
@@ -292,10 +308,13 @@ class ResponseCache:
         self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn the errors of SQLite and of the file system into a DataError."""
+    def _use(self) -> Iterator[None]:
+        """Hold the lock and have a connection; turn the errors of SQLite and of the file system into a DataError."""
         try:
-            yield
+            with _lock:
+                if not self._is_open:
+                    self._open()
+                yield
         except (sqlite3.OperationalError, OSError) as error:
             raise DataError(f"{self.path}: the cache cannot be used: {error}; free it or give another path") from None
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -303,6 +322,29 @@ class ResponseCache:
                 f"{self.path}: no response cache, or a damaged one ({error}); move it away to ask the model again, "
                 f"or save what can be read: sqlite3 {self.path} .recover | sqlite3 saved.sqlite"
             ) from None
+
+
+_lock = threading.Lock()
+"""Held while this process uses a cache, so that it forks between two uses."""
+_caches: WeakSet[ResponseCache] = WeakSet()
+"""Caches of this process that are not closed."""
+
+
+def _close_before_fork() -> None:
+    """Close all connections: SQLite allows a forked child neither to use nor to close one of its parent."""
+    _lock.acquire()
+    for cache in _caches:
+        cache._close_connection()
+
+
+def _start_in_child() -> None:
+    """Give each cache a thread of this process."""
+    for cache in _caches:
+        cache._start_thread()
+    _lock.release()
+
+
+os.register_at_fork(before=_close_before_fork, after_in_parent=_lock.release, after_in_child=_start_in_child)
 
 
 @dataclass(frozen=True)

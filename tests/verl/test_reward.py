@@ -126,18 +126,21 @@ def test_overlong_shaping_needs_the_reward_manager_of_a_whole_run(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("audit", "message"),
+    ("judge", "message"),
     [
-        ({"correct": True}, "judge.audit.correct needs what an audit has measured"),
-        ({"min_j": 0.5, "on_low_j": "switch"}, 'judge.audit.on_low_j "switch" needs an audit'),
+        ({"audit": {"judge": {"kind": "oracle"}}}, "judge.audit needs the rollouts of whole steps"),
+        ({"canaries": "miniature:critic-test"}, "judge.canaries have results that nothing reads"),
     ],
 )
-def test_a_reward_that_depends_on_an_audit_needs_the_recorder(
-    audit: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_what_watches_a_judge_needs_the_recorder(judge: dict[str, Any], message: str, tmp_path: Path) -> None:
     table = to_dict(settings(tmp_path, "http://127.0.0.1:9/v1"))
-    table["judge"] = {"kind": "oracle", "audit": audit | {"judge": {"kind": "oracle"}}}
+    table["judge"] = {"kind": "oracle", **judge}
     assert_needs_the_recorder(tmp_path / "run/config.json", table, message)
+
+
+def test_a_rollout_without_a_verdict_can_stop_only_a_whole_run(tmp_path: Path) -> None:
+    table = to_dict(settings(tmp_path, "http://127.0.0.1:9/v1")) | {"reward": {"kind": "fapo", "on_unscored": "raise"}}
+    assert_needs_the_recorder(tmp_path / "run/config.json", table, 'reward.on_unscored "raise" cannot stop this run')
 
 
 def test_a_judge_whose_place_another_has_taken_is_asked_in_validations_only(tmp_path: Path) -> None:
@@ -378,7 +381,7 @@ def test_results_of_canaries_are_sent_with_the_rollouts(tmp_path: Path) -> None:
     with chat_server(answer) as server:
         settings(tmp_path, server.url, **watched)
         file = str(tmp_path / "run/config.json")
-        found = [score(file, PROBLEMS[i], solutions()[i]) for i in (0, 1, 4)]
+        found = [score(file, PROBLEMS[i], solutions()[i], recorded=True) for i in (0, 1, 4)]
     payloads = [decode(row["fapo"], row["score"], 7, MAX_TOKENS) for row in found]
     assert [len(payload.canaries) for payload in payloads] == [1, 1, 0], "one for each judged rollout, sent once"
     assert len(server.requests) == 4

@@ -25,6 +25,7 @@ from fapo.config.schema import (
     CritiqueJudge,
     GroupReward,
     JudgeConfig,
+    JudgedReward,
     LocalJudge,
     OutcomeReward,
     ServedJudge,
@@ -174,10 +175,12 @@ def _refuse_parts_of_a_whole_run(path: str) -> None:
         reason = (
             f'reward.kind "{config.reward.kind}" compares the rollouts of a group, which this function does not see'
         )
-    elif config.audit and config.audit.correct:
-        reason = "judge.audit.correct needs what an audit has measured, which this function does not see"
-    elif config.audit and config.audit.switches:
-        reason = 'judge.audit.on_low_j "switch" needs an audit, which this function does not make'
+    elif isinstance(config.reward, JudgedReward) and config.reward.on_unscored == "raise":
+        reason = 'reward.on_unscored "raise" cannot stop this run: verl drops a rollout whose reward function raises'
+    elif config.audit:
+        reason = "judge.audit needs the rollouts of whole steps, which this function does not see"
+    elif config.judge and config.judge.canaries:
+        reason = "judge.canaries have results that nothing reads here"
     elif config.reward and config.reward.overlong_buffer:
         reason = "reward.overlong_buffer is not applied here, but by a reward manager of verl (`dapo`)"
     if reason:

@@ -402,6 +402,12 @@ def test_broken_files(tmp_path: Path, content: bytes, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_a_file_with_another_name_is_not_suggested(path: Path) -> None:
+    path.with_name("casc.toml").touch()
+    with pytest.raises(ConfigError, match=r"polcy\.toml: no such file; give the path of a TOML file"):
+        load(path.with_name("polcy.toml"))
+
+
 def test_missing_files(path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"smal\.toml: no such file; did you mean {path}\?"):
         load(path.with_name("smal.toml"))

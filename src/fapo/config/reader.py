@@ -93,9 +93,9 @@ def _read_toml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         text = file.read_text(encoding="utf-8-sig")
         table = tomllib.loads(text)
     except FileNotFoundError:
-        known = {p.name: str(p) for p in path.parent.glob("*.toml")}
-        known |= {name: name for name in shipped_configs()} if path.name == str(path) else {}
-        near = get_close_matches(path.name, known, n=1)
+        known = {name: name for name in shipped_configs()} if path.name == str(path) else {}
+        known |= {p.stem: str(p) for p in path.parent.glob("*.toml")}
+        near = get_close_matches(path.stem, known, n=1)
         remedy = (
             f"did you mean {known[near[0]]}?" if near else "give the path of a TOML file, or a name of `fapo configs`"
         )

@@ -63,6 +63,16 @@ def test_the_note_counts_and_shows_the_commonest_reason() -> None:
     assert len(notes) == 3
 
 
+@pytest.mark.parametrize(
+    ("verdict", "num", "advised"),
+    [(unparsable(NO_STEP), 3, False), (unparsable(NO_STEP), 52, True), (failed("HTTP 500: boom"), 3, True)],
+)
+def test_little_is_no_reason_for_another_prompt(verdict: Verdict, num: int, advised: bool) -> None:
+    notes = counted(*[SOUND, Verdict.from_step(0)] * ((1024 - num) // 2), SOUND, *[verdict] * num).notes()
+    assert notes[0].startswith(f"no verdict in {num} of ")
+    assert ("what to try" in "".join(notes)) is advised
+
+
 def test_an_example_is_short_and_does_not_steer_a_terminal() -> None:
     example = counted(unparsable(NO_STEP, "\x1b[2J\n\u202e[red]" + "x" * 1000)).notes()[1]
     assert example.isprintable()

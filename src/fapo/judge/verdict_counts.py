@@ -16,6 +16,8 @@ MIN_VERDICTS = 8
 """Minimum number of verdicts before anything is concluded from them."""
 MIN_SAME = 50
 """Usual value of `min_same`: most solutions with a correct answer have no error."""
+MIN_MISSING_RATE = 0.05
+"""Rate of missing verdicts from which another prompt or length limit is worth a try; a failed request always is."""
 MAX_EXAMPLE = 200
 """Number of characters of a critique that are shown."""
 SHORT = 60
@@ -120,7 +122,10 @@ class VerdictCounts:
             raise JudgeDownError(f"the judge is down: all {failed} requests failed: {example.reason}. {remedy}")
 
     def notes(self) -> list[str]:
-        """Return the rate of missing verdicts, the commonest reason, an example and what to do; [] without any."""
+        """Return the rate of missing verdicts, the commonest reason, an example and what to do; [] without any.
+
+        Nothing is advised where few verdicts are missing, unless requests failed.
+        """
         notes = []
         if num := self.missing.total():
             (reason, example), remedy = self._commonest()
@@ -130,7 +135,8 @@ class VerdictCounts:
             )
             if example.status == "unparsable" and example.reason != BLANK:
                 notes.append(f"the judge wrote, for example: {_excerpt(example.critique)}")
-            notes.append(f"what to try: {remedy}")
+            if example.status == "failed" or num >= MIN_MISSING_RATE * self.num:
+                notes.append(f"what to try: {remedy}")
         if self.all_same:
             (flawed, step), *others = self.found
             located = flawed and step is not None and not others

@@ -34,6 +34,14 @@ SHAPES: dict[str, tuple[Row, Row]] = {
         {"problem": "Q", "answer": "8", "ground_truth": "7", "response": "x"},
         {"reference": "7"},
     ),
+    "verl, thinking": (
+        {"input": "user\nQ\nassistant\n<think>\n", "output": "8?\n</think>\n\n\\boxed{7}", "gts": "7"},
+        {"text": "\\boxed{7}", "steps": ("\\boxed{7}",)},
+    ),
+    "verl, thinking that was cut off": (
+        {"input": "user\nQ\nassistant\n<think>\n", "output": "\\boxed{7}? No", "gts": "7"},
+        {"text": "", "steps": ()},
+    ),
     "verl with a list": ({"input": "Q", "output": "x", "gts": ["7"]}, {"reference": "7"}),
     "TRL, conversations": (
         {

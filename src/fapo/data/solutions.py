@@ -14,7 +14,7 @@ from fapo.data.jsonl import as_object, json_items, parse_row
 from fapo.data.load import load_problems
 from fapo.data.problems import as_final_answer
 from fapo.data.sources import read_rows
-from fapo.data.trajectory import judged_steps, make_rollout
+from fapo.data.trajectory import judged_steps, make_rollout, opens_thinking
 from fapo.errors import DataError
 from fapo.types import Given, Problem, StepRule
 
@@ -143,7 +143,7 @@ def _solution(where: str, row: Row, stem: str, index: int, references: Lookup | 
         problem = Problem("", question, reference)
         if not problem.reference:
             correct = _correct(where, found, list(row), is_unknown=references is not None)
-    text, steps = _text_and_steps(where, problem, *found["solution"], rule)
+    text, steps = _text_and_steps(where, problem, *found["solution"], rule, opens_thinking(question))
     column, own = found.get("id", ("id", f"{stem}-{index}"))
     source = as_scalar_text(where, *found["source"]) if "source" in found else stem
     identified = Problem(as_scalar_text(where, column, own), problem.text, problem.reference, source)
@@ -165,16 +165,16 @@ def _correct(where: str, found: dict[str, tuple[str, Any]], columns: list[str], 
 
 
 def _text_and_steps(
-    where: str, problem: Problem, column: str, value: Any, rule: StepRule
+    where: str, problem: Problem, column: str, value: Any, rule: StepRule, thinking: bool
 ) -> tuple[str, tuple[str | Given, ...]]:
-    """Return the text of a solution with its answer, and its steps."""
+    """Return the text of a solution with its answer, and its steps; `thinking`: its prompt opens a thinking block."""
     if column.lower() == "steps":
         if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
             raise DataError(f"{where}: {column} must be a list of texts, is {str(value)[:40]!r}")
         text = "\n\n".join(value)
         return text, tuple(value) if text.strip() else ()
     try:
-        rollout = make_rollout(problem, value)
+        rollout = make_rollout(problem, value, truncated=thinking, thinking=thinking)  # unclosed: it was cut off
     except DataError as error:
         raise DataError(f"{where}: {column} {error}") from None
     is_blank = not rollout.earlier_turns and not rollout.response.strip()

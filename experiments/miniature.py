@@ -99,7 +99,7 @@ def miniature(
                         lambda name, step, loss: bars.update(ids[name], completed=step + 1, note=f"loss {loss:.3f}"),
                     )
         run_with_bars(paper_jobs(folder, seeds), folder)
-        console.print(f"page: {write_findings(folder, docs or folder)}", highlight=False, soft_wrap=True)
+        console.line(f"page: {write_findings(folder, docs or folder)}")
         return
     if action == "comparison":
         from experiments.base_models.build import STARTS, imitate, wrong_solutions
@@ -115,7 +115,7 @@ def miniature(
         if not prm_folder(folder).exists():
             train_prm(prm_folder(folder))
         run_with_bars(comparison_jobs(folder, seeds, worlds or tuple(WORLDS)), folder, workers)
-        console.print(f"page: {write_comparison(folder, docs or folder)}", highlight=False, soft_wrap=True)
+        console.line(f"page: {write_comparison(folder, docs or folder)}")
         return
     from experiments.base_models.build import SCHEDULES, build
     from fapo.data.miniature.sets import BASE_FOLDER

@@ -852,6 +852,8 @@ def test_the_command_prints_a_table(
     assert "3 common questions" in printed and "verified pass@4" in printed and "+8.3 [" in printed
     assert "…" not in printed and max(map(len, printed.splitlines())) <= 80
     assert printed.count(" pass@4 ") == 4, "two numbers of two policies, none divided"
+    assert fapo(monkeypatch, "compare", first, second, columns=40) == 0
+    assert capsys.readouterr().out == printed, "a narrow terminal breaks lines itself, and cuts no number"
     assert fapo(monkeypatch, "compare", first, second, "--json") == 0
     assert json.loads(capsys.readouterr().out)["differences"][str(second)]["avg_at_k"]["value"] == pytest.approx(1 / 12)
 

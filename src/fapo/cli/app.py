@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+MIN_WIDTH = 80
+"""Width of a terminal, in characters, at which no table cuts a number."""
+
 
 class App:
     """Registry of the commands; a command is in it once its module has been imported."""
@@ -37,38 +40,46 @@ app = App()
 
 
 class LazyConsole:
-    """Console of rich that is imported when something is printed, because it makes `fapo --help` slower."""
-
-    def __init__(self, stderr: bool) -> None:
-        """Print to standard error, or to standard output."""
-        self._stderr = stderr
+    """Console of standard error. It imports rich when something is printed, because rich makes `fapo --help` slower."""
 
     @cached_property
     def rich(self) -> Console:
         """The console itself."""
         from rich.console import Console
 
-        return Console(stderr=self._stderr)
+        return Console(stderr=True)
 
     @property
     def is_terminal(self) -> bool:
         """Whether the output is a terminal."""
         return self.rich.is_terminal
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print as `rich.console.Console.print` does."""
-        self.rich.print(*objects, **options)
-
     def line(self, text: str, style: str | None = None) -> None:
         """Print a line as it is, in one style: brackets in it are no markup, and a long line is not broken."""
         self.rich.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-console = LazyConsole(stderr=True)
+console = LazyConsole()
 """Console for messages."""
 
 Several = UseAppendAction[tuple[str, ...]]
 """An option that may be given several times."""
+
+
+def table_console(*, stderr: bool = False) -> Console:
+    """Return a console for tables, MIN_WIDTH wide on a narrower terminal, which breaks lines where a table cuts cells.
+
+    Args:
+        stderr: Whether it prints to standard error, in place of standard output.
+
+    Returns:
+        The console.
+    """
+    from rich.console import Console
+
+    found = Console(stderr=stderr)
+    found.width = max(found.width, MIN_WIDTH)
+    return found
 
 
 def print_result(table: Any, values: Mapping[str, Any], as_json: bool) -> None:
@@ -82,7 +93,7 @@ def print_result(table: Any, values: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(values)
     else:
-        LazyConsole(stderr=False).print(table)
+        table_console().print(table)
 
 
 def print_json(values: Mapping[str, Any]) -> None:

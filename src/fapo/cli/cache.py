@@ -6,11 +6,10 @@ import re
 from contextlib import closing
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from fapo.cli.app import app, console
+from fapo.cli.app import app, console, table_console
 from fapo.errors import ConfigError
 
 UNITS = {"MB": 10**6, "GB": 10**9}
@@ -44,4 +43,4 @@ def cache(path: Positional[Path], /, *, prune: str | None = None) -> None:
             table.add_column(name, no_wrap=name != "model", overflow="fold")
         for model, *rest in opened.by_model():
             table.add_row(model, *map(str, rest))
-    Console().print(table, markup=False)
+    table_console().print(table, markup=False)

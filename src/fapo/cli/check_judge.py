@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fapo.cli.app import app, print_json
+from fapo.cli.app import app, print_json, table_console
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
 from fapo.config.options import AsJson, Options, Quiet
@@ -34,7 +33,7 @@ def check_judge(*, settings: Options[CheckSettings], as_json: AsJson = False, qu
     if as_json:
         print_json({"templates": [check.as_json() for check in checks]})
     else:
-        printed = Console()
+        printed = table_console()
         printed.print(_table(checks))
         for line in _conclusions(checks):
             printed.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)

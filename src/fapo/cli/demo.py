@@ -7,9 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from fapo.cli.app import app, console
+from fapo.cli.app import app, console, table_console
 from fapo.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ def run_and_report(jobs: Sequence[Job], output: Path) -> None:
 
     run_with_bars(jobs, output)
     folders = [job.folder(output) for job in jobs]
-    print_summary(folders, Console())
+    print_summary(folders, table_console())
     console.line(f"page: {write_report(folders, output / 'report.html')}")
 
 

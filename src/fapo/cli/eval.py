@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fapo.cli.app import app, console, print_json
+from fapo.cli.app import app, console, print_json, table_console
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
 from fapo.config.options import AsJson, Options, Quiet
@@ -21,8 +21,6 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
     Several policies are evaluated in turn and compared on the same questions; the first one is the baseline. The same
     command continues an evaluation that was interrupted, and asks again for what failed.
     """
-    from rich.console import Console
-
     from fapo.evaluation.policy import compare
     from fapo.evaluation.policy.output import as_table, usage_lines, write
     from fapo.evaluation.policy.run import evaluate, gold_verdict_counts, verdict_counts
@@ -35,7 +33,7 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
         everything += answered
         summaries.append(write(of_one, answered, usage))
         if not as_json:
-            Console().print(as_table(of_one, answered))
+            table_console().print(as_table(of_one, answered))
         for line in usage_lines(of_one, usage):
             console.line(line)
         summary = of_one.out.with_suffix(".json")
@@ -45,7 +43,7 @@ def evaluate(*, settings: Options[EvalSettings], as_json: AsJson = False, quiet:
         comparison = compare.compare([of_one.out for of_one in policies])
         found = {"policies": summaries, "comparison": compare.as_json(comparison)}
         if not as_json:
-            Console().print(compare.as_table(comparison))
+            table_console().print(compare.as_table(comparison))
     if as_json:
         print_json(found)
     print_notes(verdict_counts(everything), gold=gold_verdict_counts(everything))

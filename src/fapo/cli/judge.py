@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fapo.cli.app import app, console, print_json
+from fapo.cli.app import app, console, print_json, table_console
 from fapo.cli.progress import bar_by_name, progress_bars
 from fapo.cli.verdicts import print_notes
 from fapo.config.options import AsJson, Human, Options, Quiet
@@ -35,8 +35,6 @@ def judge(
     (response, completion, output, or a list of steps). It may have id and source. Logs of TRL and dumps of verl have
     this form.
     """
-    from rich.console import Console
-
     from fapo.evaluation.audit import counts as output
     from fapo.evaluation.audit.run import audit
 
@@ -52,7 +50,7 @@ def judge(
         counts = audit(settings, bar_by_name(bars))
     found = output.as_json(counts, settings.prices)
     if not as_json:
-        output.print_counts(counts, Console(), settings.prices)
+        output.print_counts(counts, table_console(), settings.prices)
     console.line(f"verdicts: {settings.out}")
     if page.report:
         from fapo.report.audit_page import write_audit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fapo.cli.app import app, print_json
+from fapo.cli.app import app, print_json, table_console
 from fapo.config.options import AsJson, ConfigFile, Options
 from fapo.training.planner.assumptions import PlanAssumptions
 
@@ -10,8 +10,6 @@ from fapo.training.planner.assumptions import PlanAssumptions
 @app.command("plan")
 def plan(*, file: Options[ConfigFile], assumptions: Options[PlanAssumptions], as_json: AsJson = False) -> None:
     """Compute what a run needs: memory, tokens, FLOPs, GPU-hours and judge replicas. Nothing is started."""
-    from rich.console import Console
-
     from fapo.training.planner.output import as_json as plan_as_json
     from fapo.training.planner.output import as_tables
     from fapo.training.planner.plan import make_plan
@@ -22,4 +20,4 @@ def plan(*, file: Options[ConfigFile], assumptions: Options[PlanAssumptions], as
         print_json(plan_as_json(settings, assumptions, found))
         return
     for part in as_tables(settings, assumptions, found):
-        Console().print(part, highlight=False, markup=False)
+        table_console().print(part, highlight=False, markup=False)

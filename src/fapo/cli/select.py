@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from fapo.cli.app import Several, app, console
+from fapo.cli.app import Several, app, console, table_console
 
 
 @app.command("select")
@@ -24,7 +24,7 @@ def select(run: Positional[Path], /, *, max_tokens: float | None = None, sets: S
 
     found = candidates(run, sets)
     chosen = choose(found, max_tokens)
-    console.print(as_table(found, chosen))
+    table_console(stderr=True).print(as_table(found, chosen))
     if note := better_lost_step(found, chosen, max_tokens):
         console.line(note)
     print(chosen.folder)

@@ -176,10 +176,15 @@ def test_references_are_looked_up_by_the_text_of_the_problem(tmp_path: Path) -> 
         ("1+1x", False),
         ("1+1.5", False),
         ("0.1+1", False),
+        ("-1+1", False),
+        ("3*1+1", False),
+        ("1+1/2", False),
+        ("**1+1**", True),
+        ("- 1+1", True),
         ("11+1, or 1+1.", True),
     ],
 )
-def test_a_problem_is_no_part_of_another_word_or_number(prompt: str, found: bool, tmp_path: Path) -> None:
+def test_a_problem_is_no_part_of_another_word_number_or_formula(prompt: str, found: bool, tmp_path: Path) -> None:
     find = reference_lookup(str(written(tmp_path / "data.jsonl", [{"problem": "1+1", "answer": "2"}])))
     assert (find(prompt) is not None) is found
 

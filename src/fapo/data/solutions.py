@@ -84,7 +84,7 @@ def reference_lookup(source: str) -> Lookup:
 
     Returns:
         The function. If a prompt contains several problems, it finds the one with the longest text. A text inside a
-        word or a number is none: "1+1" is not in "11+1".
+        word, a number or a formula is none: "1+1" is not in "11+1" or "-1+1".
 
     Raises:
         DataError: The data set cannot be read.
@@ -102,8 +102,9 @@ def reference_lookup(source: str) -> Lookup:
 
 
 def _stands_alone(text: str, prompt: str) -> bool:
-    """Return whether a text is somewhere in a prompt without a letter, a digit or a decimal beside it (ASCII)."""
-    before, after = r"(?<![0-9A-Za-z])(?<![0-9]\.)", r"(?![A-Za-z]|\.?[0-9])"
+    """Return whether a text is somewhere in a prompt without a letter, a digit, a decimal or a term beside it."""
+    before = r"(?<![0-9A-Za-z])(?<![0-9][.*])(?<![-−+/^](?=[0-9]))"  # not just "*", since **1+1** is bold
+    after = r"(?![A-Za-z]|[-−+*/^.]?[0-9])"
     return re.search(f"{before}{re.escape(text)}{after}", prompt) is not None
 
 

@@ -39,6 +39,7 @@ SHAPES = [
     ({"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": None}, (7, 100, 0)),
     ({"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}, (1, 5, 5)),
     ({"prompt_tokens": "5", "completion_tokens": -3, "prompt_tokens_details": [1]}, (0, 0, 0)),
+    ({"prompt_tokens": 2**63, "completion_tokens": 2**63}, (0, 0, 0)),
     (None, (0, 0, 0)),
     ("many", (0, 0, 0)),
 ]

@@ -39,6 +39,8 @@ NO_LOGPROBS = (
     "llama.cpp), or unset `logprobs`"
 )
 """Error of an answer without log probabilities, where they were asked for."""
+MAX_TOKENS = 1 << 31
+"""Number of tokens above any that a model reads or writes for one request; such a count counts as unknown."""
 MAX_ERROR = 500
 """Length limit of an error message in characters, because servers send whole pages."""
 
@@ -309,7 +311,7 @@ def usage_numbers(usage: Any) -> tuple[int, int, int]:
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     numbers = usage.get("completion_tokens"), usage.get("prompt_tokens"), cached
-    written, read, known = (n if isinstance(n, int) and n > 0 else 0 for n in numbers)
+    written, read, known = (n if isinstance(n, int) and 0 < n < MAX_TOKENS else 0 for n in numbers)
     return int(written), int(read), int(min(known, read))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import tasks
 from fapo.data.steps import split_steps
 from fapo.errors import DataError, JudgeDownError
-from fapo.judge.canaries import MIN_CANARIES, WINDOW, Canaries, find_canaries
+from fapo.judge.canaries import MIN_CANARIES, WINDOW, Canaries, CanaryWindow, find_canaries
 from fapo.judge.from_config import make_judge
 from fapo.judge.oracle import oracle
 from fapo.judge.template import NO_REFERENCE, build_prompt, load_template
@@ -71,6 +72,13 @@ def test_the_rollouts_get_their_own_verdicts() -> None:
         "canary/location": 1.0,
         "canary/invalid_rate": 0.0,
     }
+
+
+def test_canaries_without_a_flawed_one_have_no_f1_and_stop_nothing() -> None:
+    window = CanaryWindow(0.9)
+    window.add([(Verdict.from_step(None), None)] * MIN_CANARIES)
+    assert math.isnan(window.metrics()["canary/f1"])
+    window.check()
 
 
 @pytest.mark.parametrize(("rate", "fewest", "most"), [(0.0, 100, 100), (0.05, 105, 106), (1.0, 200, 201)])

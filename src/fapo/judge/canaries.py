@@ -36,8 +36,8 @@ class CanaryWindow:
         self.recent.extend((verdict, label) for verdict, label in results if verdict.status != "failed")
 
     def check(self) -> None:
-        """Raise JudgeDownError if F1 on the latest canaries, at least MIN_CANARIES, is below `min_f1`."""
-        if len(self.recent) < MIN_CANARIES or (f1 := self.metrics()["canary/f1"]) >= self.min_f1:
+        """Raise JudgeDownError if F1 on at least MIN_CANARIES latest canaries, some flawed, is below `min_f1`."""
+        if len(self.recent) < MIN_CANARIES or not (f1 := self.metrics()["canary/f1"]) < self.min_f1:
             return
         raise JudgeDownError(
             f"the judge is not to be trusted: F1 {f1:.2f} on the last {len(self.recent)} solutions of known truth, "

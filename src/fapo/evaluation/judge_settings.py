@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-from fapo.config.options import Steps
+from fapo.config.options import Steps, default_cache
 from fapo.config.ranges import CRITIQUE_TOKENS, Count
 from fapo.config.sampling import Requests
 from fapo.errors import ConfigError
@@ -79,6 +79,10 @@ class ModelSettings(Requests, NamedJudge):
         names = {f.name for f in fields(ModelSettings)} | {"template"}
         changed = [f.name for f in fields(self) if f.name in names and getattr(self, f.name) != f.default]
         return sorted(set(changed) - set(without))
+
+    def cache_beside(self, out: Path | None) -> Path:
+        """Return the response cache: the one that is set, or that beside an output file."""
+        return self.cache or default_cache(out)
 
     def judge_with(self, template: str, cache: Path | None = None) -> ModelJudge | CascadeJudge:
         """Return the judge as a config.

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from fapo.config.options import default_cache
 from fapo.data.files import check_not_overwriting, write_text
 from fapo.data.jsonl import read_jsonl
 from fapo.data.solutions import BadRow, Solution, read_solutions, reference_lookup
@@ -91,7 +90,7 @@ def check_inputs(settings: AuditSettings, out: Path, second: Path | None, human:
     if "-" in settings.files:
         raise ConfigError("--report reads the solutions twice: write them to a file, and give that instead of -")
     check_not_overwriting(settings.out, [path for path in (second, human) if path])
-    check_not_overwriting(out, [settings.cache or default_cache(settings.out)])
+    check_not_overwriting(out, [settings.cache_beside(settings.out)])
     inputs: list[str | Path] = [*settings.files, settings.references, settings.out, second or "", human or ""]
     if out.resolve() in {Path(name).resolve() for name in inputs if str(name)}:
         raise ConfigError(f"{out}: --report is another file of this command; give it another name")

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from fapo.config.options import default_cache
 from fapo.config.schema import CascadeJudge, ModelJudge
 from fapo.data.files import atomic_path, check_jsonl_name, check_not_overwriting
 from fapo.data.jsonl import write_jsonl
@@ -61,7 +60,7 @@ def audit(settings: AuditSettings, progress: Progress = lambda *_: None) -> Audi
     """
     if not settings.files:
         raise ConfigError("no file given: fapo judge FILE --judge URL --model NAME --out OUT.jsonl; FILE - is stdin")
-    cache = settings.cache or default_cache(settings.out)
+    cache = settings.cache_beside(settings.out)
     check_not_overwriting(settings.out, (*settings.files, settings.references, cache))
     check_jsonl_name(settings.out)
     config = settings.judge_config(cache)

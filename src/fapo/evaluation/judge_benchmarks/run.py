@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fapo.config.options import default_cache
 from fapo.config.schema import CascadeJudge, CritiqueJudge, ModelJudge, PRMJudge
 from fapo.data.files import check_jsonl_name, check_not_overwriting
 from fapo.errors import ConfigError
@@ -54,7 +53,7 @@ def run_benchmark(settings: BenchSettings, progress: Progress = lambda *_: None)
     """
     names = settings.rules or settings.templates
     for file in filter(None, (settings.table, settings.plot, *map(settings.out_of, names))):
-        check_not_overwriting(file, [*settings.data, *settings.predictions, _cache_of(settings)])
+        check_not_overwriting(file, [*settings.data, *settings.predictions, settings.cache_beside(settings.out)])
     if settings.out:
         check_jsonl_name(settings.out)
     rules = {load_template(template, settings.steps).steps for template in settings.templates}
@@ -66,11 +65,6 @@ def run_benchmark(settings: BenchSettings, progress: Progress = lambda *_: None)
         return rows, contexts
     left, context = _with_chosen_threshold(settings, rows, contexts[0])
     return left, [context]
-
-
-def _cache_of(settings: BenchSettings) -> Path:
-    """Return the response cache of a benchmark."""
-    return settings.cache or default_cache(settings.out)
 
 
 def _contexts(settings: BenchSettings, rows: Rows, progress: Progress) -> list[Context]:
@@ -142,7 +136,7 @@ def _from_rule(settings: BenchSettings, rows: Rows, rule: str) -> Context:
 
 def _from_judge(settings: BenchSettings, rows: Rows, template: str, progress: Progress) -> Context:
     """Judge the rows with one prompt, and write the answers to its file. All prompts share one cache."""
-    judge = settings.judge_with(template, _cache_of(settings))
+    judge = settings.judge_with(template, settings.cache_beside(settings.out))
     name = judge_name(judge)
     verdicts, usage = judge_rows(settings, rows, judge, progress)
     if out := settings.out_of(template):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import random
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +39,24 @@ MODULES = sorted(
 def test_a_study_can_be_imported(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (
+            ["-m", "experiments.plots", "-o", "x.svg", "nowhere"],
+            r"experiments: nowhere: no run, config\.json is missing; .*\n",
+        ),
+        (["-c", "import experiments; print(1 / 0)"], r"Traceback (?s:.*)\nZeroDivisionError: division by zero\n"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_line_and_a_bug_has_its_traceback(program: list[str], message: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    done = subprocess.run([sys.executable, *program], capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 1
+    assert re.fullmatch(message, done.stderr), done.stderr
 
 
 def test_attacks_are_made_on_flawed_solutions() -> None:

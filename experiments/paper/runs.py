@@ -70,13 +70,12 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "first-error": (TRAINED, *WHOLE),
     "first-error-0": (TRAINED, *WHOLE, "reward.penalty=0"),
     "first-error-2": (TRAINED, *WHOLE, "reward.penalty=2"),
-    "first-error-all": (TRAINED_ON_ALL, *WHOLE),
-    "first-error-short": (TRAINED, *WHOLE, "reward.overlong_buffer=40"),
     "audited": (TRAINED, AUDIT),
     "first-error-misplaced-20": (TRAINED, *WHOLE, "judge.location_error_rate=0.2"),
     "first-error-misplaced": (TRAINED, *WHOLE, "judge.location_error_rate=0.5"),
     "shared": (TRAINED, *SHARED),
     "shared-2": (TRAINED, *SHARED, "reward.penalty=2"),
+    "shared-all": (TRAINED_ON_ALL, *SHARED),
     "shared-misplaced": (TRAINED, *SHARED, "judge.location_error_rate=0.5"),
     "shared-misplaced-75": (TRAINED, *SHARED, "judge.location_error_rate=0.75"),
     "step-ratio": VARIANTS["step-ratio"],
@@ -127,8 +126,8 @@ WORLDS = {
         "A start with hardly any fully correct solution",
         ("model.path={cold}",),
         arms=(
-            *("baseline", "fapo", "negative", "shared", "shared-2"),
-            *("first-error", "first-error-2", "first-error-all"),
+            *("baseline", "fapo", "negative", "shared", "shared-2", "shared-all"),
+            *("first-error", "first-error-2"),
         ),
         note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
     ),
@@ -136,13 +135,13 @@ WORLDS = {
         "A start with hardly any fully correct solution, and a judge without errors",
         ("model.path={cold}",),
         EXACT,
-        ("fapo", "negative", "shared", "first-error"),
+        ("fapo", "negative", "shared"),
         "The judge is the oracle.",
     ),
     "unfinished": World(
         "A weak start that seldom gives an answer",
         ("model.path={unfinished}",),
-        arms=("baseline", "fapo", "negative", "shared", "first-error"),
+        arms=("baseline", "fapo", "negative", "shared"),
         note="Nine in ten solutions end without an answer.",
     ),
     "doubtful": World(
@@ -159,13 +158,13 @@ WORLDS = {
         "A weak start, and a judge that hardly knows",
         ("model.path={weak}", "judge.false_negative_rate=0.45", "judge.false_positive_rate=0.45"),
         EXACT,
-        ("fapo", "negative", "shared", "first-error", "first-error-misplaced"),
+        ("fapo", "negative", "shared"),
         "The judge is the oracle; 45 of 100 of its verdicts are inverted at random, so that Youden's J is .1.",
     ),
     "longer": World(
         "A weak start, twice as long",
         ("model.path={weak}", "optim.steps=100"),
-        arms=("baseline", "fapo", "negative", "first-error"),
+        arms=("baseline", "fapo", "negative", "shared"),
         note="Runs of 100 steps; their end is the mean of the validations at steps 80, 90 and 100.",
     ),
     "cascade": World(
@@ -201,7 +200,7 @@ WORLDS = {
             "data.validation.harder=miniature:repeats-harder",
         ),
         EXACT,
-        ("baseline", "fapo", "negative", "step-ratio", "shared", "first-error", "first-error-short"),
+        ("baseline", "fapo", "negative", "step-ratio", "shared"),
         "The judge is the oracle.",
     ),
 }
@@ -265,7 +264,7 @@ def comparison_jobs(output: Path, seeds: Sequence[int], worlds: Sequence[str] = 
 
     `policy_folder(output, name, 0)` must exist for each name in STARTS, `solutions_file(output)` and
     `prm_folder(output)`. The GenRMs of a seed judge the arms of this seed in all worlds but those with a judge of their
-    own. The second one is for the arm "first-error-all".
+    own. The second one is for the arm "shared-all".
 
     Args:
         output: Folder that holds the run folders.
@@ -274,7 +273,7 @@ def comparison_jobs(output: Path, seeds: Sequence[int], worlds: Sequence[str] = 
     """
     config, solutions = CONFIG_FOLDER / "genrm.toml", f"data.train={solutions_file(output)}"
     jobs = [Job(f"genrm-{seed}", config, (f"seed={seed}",)) for seed in seeds]
-    if any("first-error-all" in WORLDS[name].arms for name in worlds):
+    if any("shared-all" in WORLDS[name].arms for name in worlds):
         jobs += [Job(f"genrm-all-{seed}", config, (f"seed={seed}", solutions)) for seed in seeds]
     starts = {name: policy_folder(output, name, 0) for name in STARTS}
     for name in worlds:

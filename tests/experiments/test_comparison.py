@@ -84,7 +84,7 @@ def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) ->
     for job in jobs:
         config = load(job.config, (f"name={job.name}", *job.overrides))
         judged = "judge.model" in " ".join(job.overrides)
-        judge = "genrm-all" if "first-error-all" in job.name else "genrm"
+        judge = "genrm-all" if "shared-all" in job.name else "genrm"
         assert job.after == (f"{judge}-{config.seed}" if judged else None)
         world = job.name.partition("-")[0]
         if config.task == "policy":
@@ -96,9 +96,9 @@ def test_every_run_has_a_valid_config_and_waits_for_its_judge(tmp_path: Path) ->
 
 
 def test_runs_belong_to_the_arm_of_their_whole_name(tmp_path: Path) -> None:
-    write_run(tmp_path, "cold", "first-error", 0)
-    write_run(tmp_path, "cold", "first-error-all", 1)
-    assert {*read_results(tmp_path)} == {("cold", "first-error", 0), ("cold", "first-error-all", 1)}
+    write_run(tmp_path, "cold", "shared", 0)
+    write_run(tmp_path, "cold", "shared-all", 1)
+    assert {*read_results(tmp_path)} == {("cold", "shared", 0), ("cold", "shared-all", 1)}
 
 
 def test_differences_are_paired_by_seed(folder: Path) -> None:

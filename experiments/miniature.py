@@ -15,7 +15,6 @@ from fapo.cli.critic import critiques
 from fapo.cli.demo import run_and_report, run_with_bars
 from fapo.cli.progress import progress_bars
 from fapo.config.sampling import Sampling
-from fapo.data.jsonl import write_jsonl
 from fapo.training.critic_data.settings import CritiquesSettings
 from fapo.training.run_reader import read_run
 
@@ -102,16 +101,14 @@ def miniature(
         console.line(f"page: {write_findings(folder, docs or folder)}")
         return
     if action == "comparison":
-        from experiments.base_models.build import STARTS, imitate, wrong_solutions
+        from experiments.base_models.build import STARTS, imitate
         from experiments.paper.comparison import write_comparison
-        from experiments.paper.runs import WORLDS, comparison_jobs, policy_folder, prm_folder, solutions_file
+        from experiments.paper.runs import WORLDS, comparison_jobs, policy_folder, prm_folder
         from tests.support.prm import train_prm
 
         folder = output or Path("runs/comparison")
         for name in STARTS:
             imitate(name, policy_folder(folder, name, 0), 0)
-        if not solutions_file(folder).exists():
-            write_jsonl(solutions_file(folder), wrong_solutions(policy_folder(folder, "cold", 0), 4096))
         if not prm_folder(folder).exists():
             train_prm(prm_folder(folder))
         run_with_bars(comparison_jobs(folder, seeds, worlds or tuple(WORLDS)), folder, workers)

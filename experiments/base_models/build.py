@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import random
 import re
@@ -22,7 +21,7 @@ from experiments.base_models.models import new_model, save, tokenizer
 from experiments.base_models.writers import PERFECT, Habits, trace, written
 from fapo.config.sampling import Sampling
 from fapo.data.files import atomic_path
-from fapo.data.jsonl import read_jsonl, write_jsonl
+from fapo.data.jsonl import write_jsonl
 from fapo.data.miniature.oracle import examine, is_answer_correct
 from fapo.data.miniature.sets import BASE_FOLDER
 from fapo.data.miniature.world import EASY, HARDER, Difficulty, Split, Task, apply, line, make, tasks
@@ -206,38 +205,6 @@ def genrm_examples(seed: int, schedule: Schedule, reviewer: Habits = CAREFUL) ->
 def hasty_examples(seed: int, schedule: Schedule) -> Iterator[list[Example]]:
     """Yield the batches of `genrm_examples` with critiques of the over-critical reviewer."""
     return genrm_examples(seed, schedule, HASTY)
-
-
-def wrong_solutions(start: Path, num: int) -> list[dict[str, Any]]:
-    """Return labelled solutions for a judge of all rollouts: half of them have an error, and any answer.
-
-    Args:
-        start: Folder of the policy that writes those with an error.
-        num: Number of solutions. The fully correct half is that of the critic data of the package.
-
-    Returns:
-        Rows of labelled solutions in random order, always the same ones for a policy.
-    """
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(start, use_safetensors=True, trust_remote_code=False)
-    policy = LocalModel(model, tokenizer(), Sampling(max_tokens=64, temperature=1.0), batch_size=512)
-    shipped = read_jsonl(BASE_FOLDER / "critic-train.jsonl")
-    rows, flawed = [row for row in shipped if row["label"] < 0][: num // 2], 0
-    stream = tasks(77, 100 * num)
-    while flawed < num // 2:
-        batch = list(itertools.islice(stream, 512))
-        answers = policy.generate([[{"role": "user", "content": task.text}] for task in batch])
-        for task, answer in zip(batch, answers, strict=True):
-            steps = [step.strip() for step in split_steps(answer.text, "lines")]
-            label = examine(task, "\n".join(steps)).error_step
-            if steps and label is not None and flawed < num // 2:
-                correct = is_answer_correct(task, "\n".join(steps))
-                problem = task.problem("miniature-critic-wrong")
-                row = {"id": problem.id, "problem": problem.text, "reference": problem.reference}
-                rows.append(row | {"steps": steps, "label": label, "final_answer_correct": correct})
-                flawed += 1
-    random.Random(0).shuffle(rows)
-    return rows
 
 
 def critic_data(policy: LocalModel, seed: int, num: int, part: Split) -> list[dict[str, Any]]:

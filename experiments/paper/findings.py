@@ -33,7 +33,6 @@ LOOKS: dict[str, tuple[str, Style]] = {
     "penalty-3": ("λ = 3", Style("pink", 2)),
     "shared": ("first-error credit", Style("green")),
     "shared-2": ("first-error credit, λ = 2", Style("sky", 2)),
-    "shared-all": ("first-error credit, GenRM trained on wrong answers, too", Style("green", 2)),
     "shared-misplaced": ("first-error credit, half of the errors at another step", Style("grey")),
     "shared-misplaced-75": ("first-error credit, three in four errors at another step", Style("grey", 1)),
     "first-error": ("first-error credit, whole", Style("green", 1)),

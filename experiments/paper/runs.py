@@ -14,8 +14,6 @@ TRAINED = "judge.model={genrm}"
 """Setting of the judge: the GenRM trained with the same seed."""
 AUDIT = 'judge.audit={{judge={{kind="oracle"}}, rate=0.05, correct=true}}'
 """Setting of the judge: an oracle reads one verdict in 20, and the reward is corrected for the rates that it finds."""
-TRAINED_ON_ALL = "judge.model={genrm_all}"
-"""Setting of the judge: the GenRM trained with the same seed on solutions with right and wrong answers."""
 SHARED = ("reward.kind=first_error",)
 """Settings of first-error credit where the steps before an error share the credit of one."""
 WHOLE = (*SHARED, "reward.share_credit=false")
@@ -75,7 +73,6 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "first-error-misplaced": (TRAINED, *WHOLE, "judge.location_error_rate=0.5"),
     "shared": (TRAINED, *SHARED),
     "shared-2": (TRAINED, *SHARED, "reward.penalty=2"),
-    "shared-all": (TRAINED_ON_ALL, *SHARED),
     "shared-misplaced": (TRAINED, *SHARED, "judge.location_error_rate=0.5"),
     "shared-misplaced-75": (TRAINED, *SHARED, "judge.location_error_rate=0.75"),
     "step-ratio": VARIANTS["step-ratio"],
@@ -126,7 +123,7 @@ WORLDS = {
         "A start with hardly any fully correct solution",
         ("model.path={cold}",),
         arms=(
-            *("baseline", "fapo", "negative", "shared", "shared-2", "shared-all"),
+            *("baseline", "fapo", "negative", "shared", "shared-2"),
             *("first-error", "first-error-2"),
         ),
         note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
@@ -223,11 +220,6 @@ def policy_folder(output: Path, writer: str, seed: int) -> Path:
     return output / "policies" / f"{writer}-{seed}"
 
 
-def solutions_file(output: Path) -> Path:
-    """Return the path of the labelled solutions, with right and wrong answers, from which a second GenRM learns."""
-    return output / "wrong-solutions.jsonl"
-
-
 def prm_folder(output: Path) -> Path:
     """Return the folder of the process reward model of the cascades."""
     return output / "prm"
@@ -260,32 +252,26 @@ def paper_jobs(output: Path, seeds: Sequence[int]) -> list[Job]:
 
 
 def comparison_jobs(output: Path, seeds: Sequence[int], worlds: Sequence[str] = tuple(WORLDS)) -> list[Job]:
-    """Return the jobs of the comparison of methods: two GenRMs for each seed, then each arm in each world.
+    """Return the jobs of the comparison of methods: a GenRM for each seed, then each arm in each world.
 
-    `policy_folder(output, name, 0)` must exist for each name in STARTS, `solutions_file(output)` and
-    `prm_folder(output)`. The GenRMs of a seed judge the arms of this seed in all worlds but those with a judge of their
-    own. The second one is for the arm "shared-all".
+    `policy_folder(output, name, 0)` must exist for each name in STARTS, and `prm_folder(output)`. The GenRM of a seed
+    judges the arms of this seed in all worlds but those with a judge of their own.
 
     Args:
         output: Folder that holds the run folders.
         seeds: Seeds of the runs.
         worlds: Names of the worlds.
     """
-    config, solutions = CONFIG_FOLDER / "genrm.toml", f"data.train={solutions_file(output)}"
-    jobs = [Job(f"genrm-{seed}", config, (f"seed={seed}",)) for seed in seeds]
-    if any("shared-all" in WORLDS[name].arms for name in worlds):
-        jobs += [Job(f"genrm-all-{seed}", config, (f"seed={seed}", solutions)) for seed in seeds]
+    jobs = [Job(f"genrm-{seed}", CONFIG_FOLDER / "genrm.toml", (f"seed={seed}",)) for seed in seeds]
     starts = {name: policy_folder(output, name, 0) for name in STARTS}
     for name in worlds:
         world = WORLDS[name]
         for arm in world.arms:
             settings = [world.judge if setting == TRAINED else setting for setting in COMPARED[arm]]
             for seed in seeds:
-                judges = {"genrm": f"{output}/genrm-{seed}/model", "genrm_all": f"{output}/genrm-all-{seed}/model"}
-                made = {**judges, "prm": prm_folder(output), **starts}
+                made = {"genrm": f"{output}/genrm-{seed}/model", "prm": prm_folder(output), **starts}
                 filled = tuple(setting.format(**made) for setting in (*world.settings, *settings))
-                judge = "genrm" if TRAINED in settings else "genrm-all" if TRAINED_ON_ALL in settings else None
-                after = f"{judge}-{seed}" if judge else None
+                after = f"genrm-{seed}" if TRAINED in settings else None
                 jobs.append(
                     Job(f"{name}-{arm}-{seed}", CONFIG_FOLDER / "policy.toml", (f"seed={seed}", *filled), after)
                 )

@@ -132,13 +132,13 @@ WORLDS = {
         "A start with hardly any fully correct solution, and a judge without errors",
         ("model.path={cold}",),
         EXACT,
-        ("fapo", "negative", "shared"),
+        ("fapo", "negative", "shared", "first-error"),
         "The judge is the oracle.",
     ),
     "unfinished": World(
         "A weak start that seldom gives an answer",
         ("model.path={unfinished}",),
-        arms=("baseline", "fapo", "negative", "shared"),
+        arms=("fapo", "negative", "shared"),
         note="Nine in ten solutions end without an answer.",
     ),
     "doubtful": World(
@@ -155,13 +155,13 @@ WORLDS = {
         "A weak start, and a judge that hardly knows",
         ("model.path={weak}", "judge.false_negative_rate=0.45", "judge.false_positive_rate=0.45"),
         EXACT,
-        ("fapo", "negative", "shared"),
+        ("fapo", "negative", "shared", "first-error"),
         "The judge is the oracle; 45 of 100 of its verdicts are inverted at random, so that Youden's J is .1.",
     ),
     "longer": World(
         "A weak start, twice as long",
         ("model.path={weak}", "optim.steps=100"),
-        arms=("baseline", "fapo", "negative", "shared"),
+        arms=("fapo", "negative", "shared"),
         note="Runs of 100 steps; their end is the mean of the validations at steps 80, 90 and 100.",
     ),
     "cascade": World(
@@ -197,7 +197,7 @@ WORLDS = {
             "data.validation.harder=miniature:repeats-harder",
         ),
         EXACT,
-        ("baseline", "fapo", "negative", "step-ratio", "shared"),
+        ("fapo", "negative", "step-ratio", "shared"),
         "The judge is the oracle.",
     ),
 }

@@ -27,7 +27,6 @@ MEMORY = 0.45
 """Fraction of the card's memory that the stages of the policy and of the judge may use; see `common.bound_memory`."""
 SAVE_EVERY = 5
 """Steps between two checkpoints of a policy's run, from which an interrupted run continues."""
-SHOWN = ("rollout/accuracy", "rollout/fp_ratio", "f1", "location", "grad_norm", "entropy")
 
 
 @dataclass(frozen=True)

@@ -122,10 +122,7 @@ WORLDS = {
     "cold": World(
         "A start with hardly any fully correct solution",
         ("model.path={cold}",),
-        arms=(
-            *("baseline", "fapo", "negative", "shared", "shared-2"),
-            *("first-error", "first-error-2"),
-        ),
+        arms=("baseline", "fapo", "negative", "shared", "shared-2", "first-error", "first-error-2"),
         note="The start has 3 to 4 fully correct rollouts among the 384 of a step.",
     ),
     "known": World(

@@ -176,7 +176,7 @@ def _refuse_parts_of_a_whole_run(path: str) -> None:
             f'reward.kind "{config.reward.kind}" compares the rollouts of a group, which this function does not see'
         )
     elif isinstance(config.reward, JudgedReward) and config.reward.on_unscored == "raise":
-        reason = 'reward.on_unscored "raise" cannot stop this run: verl drops a rollout whose reward function raises'
+        reason = 'reward.on_unscored "raise" cannot stop this run: verl drops a rollout without a reward and continues'
     elif config.audit:
         reason = "judge.audit needs the rollouts of whole steps, which this function does not see"
     elif config.judge and config.judge.canaries:
